@@ -1,0 +1,189 @@
+"""Claims open work: scans without locks, chooses fairly, leases batch by batch.
+
+The highest priority comes first; among mailings of one priority the one of which the fewest
+batches are held here, so a huge mailing never starves a small one. A batch is claimed only
+when its endpoint's lane has room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from random import Random
+from typing import NamedTuple
+
+from dispatcher.lease import Book, Lease
+from dispatcher.model import Mailing, MailingState, OpenWork
+from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Render
+from dispatcher.sender import Lane
+from dispatcher.template import parse
+
+log = logging.getLogger(__name__)
+
+SCAN_AGE = 0.25
+"""Seconds after which a scan is too old to choose from."""
+
+REFRESH_INTERVAL = 0.25
+"""Seconds between two looks at the definitions of the mailings at work."""
+
+MOST_LEASES = 64
+"""Batches held at once at the most: those not yet settled hold back further claims."""
+
+
+class Claimer:
+    """Leases batches and hands them to their lanes.
+
+    `finished` is called with a lease that needs no sending at all.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        lanes: Mapping[str, Lane],
+        book: Book,
+        lease: float,
+        sending: float,
+        clock: Clock,
+        random: Random,
+        finished: Callable[[Lease], None],
+    ) -> None:
+        """`lease` is in seconds; `sending` is how many of them its requests may still start."""
+        self._ledger = ledger
+        self._lanes = lanes
+        self._book = book
+        self._lease = lease
+        self._clock = clock
+        self._random = random
+        self._finished = finished
+        self._sending = sending
+        self._woken = asyncio.Event()
+        self._jobs: dict[int, _Job] = {}
+        self._stale: set[int] = set()
+        self._work: list[OpenWork] = []
+        self._open: dict[tuple[int, int], int] = {}
+        self._scanned = -SCAN_AGE
+
+    def wake(self) -> None:
+        """Says that there may be open work, or room for it."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Claims until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            try:
+                await self._claim_all()
+            except LedgerUnavailable as error:
+                log.warning("claiming waits for the database: %s", error)
+                await self._clock.sleep(1.0)
+                self.wake()
+
+    async def watch(self) -> None:
+        """Takes back leases whose mailing was changed, paused or ended, until cancelled.
+
+        What nobody has begun to send goes back into open work and is claimed anew.
+        """
+        while True:
+            await self._clock.sleep(REFRESH_INTERVAL)
+            if not self._book.leases:
+                continue
+            try:
+                now = await self._ledger.definitions(list(self._book.by_mailing))
+            except LedgerUnavailable:
+                continue
+            for lease in self._book.leases:
+                definition = now.get(lease.mailing.id)
+                if definition is None or _changed(definition, lease.mailing):
+                    lease.revoked = True
+
+    async def _claim_all(self) -> None:
+        """Claims until nothing open is left or nothing has room."""
+        scanned = False
+        while len(self._book.leases) < MOST_LEASES:
+            chosen = self._choose()
+            if chosen is None:
+                if scanned:
+                    return
+                await self._scan()
+                scanned = True
+            elif await self._claim(chosen):
+                scanned = False
+
+    async def _scan(self) -> None:
+        """Learns what is open, and the mailings that were changed since last time."""
+        self._scanned = self._clock.monotonic()
+        work = await self._ledger.scan()
+        self._open = {(w.mailing_id, w.bucket): w.batches for w in work}
+        known = self._jobs
+        stale = {w.mailing_id for w in work if w.mailing_id not in known or known[w.mailing_id].version != w.version}
+        stale |= self._stale
+        self._stale.clear()
+        if stale:
+            definitions = await self._ledger.definitions(list(stale))
+            known.update({mailing_id: _job(mailing) for mailing_id, mailing in definitions.items()})
+        self._work = [w for w in work if w.mailing_id in known]
+        for mailing_id in known.keys() - {w.mailing_id for w in work}:
+            del known[mailing_id]
+
+    def _choose(self) -> OpenWork | None:
+        """The most urgent piece of known work that has room, None when there is none."""
+        if self._clock.monotonic() - self._scanned > SCAN_AGE:
+            return None
+        held = self._book.by_mailing
+        return min(
+            (w for w in self._work if self._open[w.mailing_id, w.bucket] > 0 and self._has_room(w)),
+            key=lambda w: (-w.priority, held[w.mailing_id], self._random.random()),
+            default=None,
+        )
+
+    def _has_room(self, work: OpenWork) -> bool:
+        lane = self._lanes.get(work.endpoint)
+        return work.over or (lane is not None and lane.has_room)
+
+    async def _claim(self, work: OpenWork) -> bool:
+        """Leases one batch and hands it on; False when there was none to be had."""
+        place = work.mailing_id, work.bucket
+        job = self._jobs[work.mailing_id]
+        asked = self._clock.monotonic()
+        batches = await self._ledger.claim(job.mailing, work.bucket, 1, self._lease, job.render)
+        self._open[place] = self._open[place] - 1 if batches else 0
+        if not batches:
+            # Another replica was faster, or the mailing is no longer as it was learned.
+            self._stale.add(work.mailing_id)
+        for batch in batches:
+            self._hand_on(Lease(batch, job.mailing, asked, self._sending))
+        return bool(batches)
+
+    def _hand_on(self, lease: Lease) -> None:
+        self._book.add(lease)
+        lease.resolve_unsendable()
+        if lease.left:
+            self._lanes[lease.mailing.endpoint].feed(lease)
+        else:
+            self._finished(lease)
+
+
+class _Job(NamedTuple):
+    """A mailing with its text as everybody gets it, or with what renders it for each."""
+
+    mailing: Mailing
+    render: Render | None
+
+    @property
+    def version(self) -> int:
+        return self.mailing.version
+
+
+def _job(mailing: Mailing) -> _Job:
+    template = parse(mailing.text)
+    if template.is_constant:
+        return _Job(replace(mailing, text=template.render("", "", "", "", {})), None)
+    return _Job(mailing, template.render)
+
+
+def _changed(now: Mailing, then: Mailing) -> bool:
+    sendable = (MailingState.RUNNING,)
+    return now.version != then.version or (now.state is not then.state and now.state not in sendable)

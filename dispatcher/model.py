@@ -1,0 +1,335 @@
+"""The words of the dispatcher: states, statuses, reasons and the few records it handles.
+
+A leaf: it imports nothing of the project. The numbers are those of the mailing.v1 protos
+and of the database; one test holds the three together. `STATUS_TRANSITIONS` and
+`STATE_TRANSITIONS` are the whole life of a message and of a mailing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import IntEnum
+from typing import NamedTuple
+
+BATCH_SIZE = 500
+"""The most messages of one batch."""
+
+DEFAULT_ENDPOINT = "default"
+"""The name of the endpoint that a mailing without one uses."""
+
+
+class Status(IntEnum):
+    """Where a message is in its life. All but PENDING are terminal."""
+
+    PENDING = 1
+    DELIVERED = 2
+    FAILED = 3
+    EXPIRED = 4
+    CANCELLED = 5
+    SKIPPED = 6
+    UNKNOWN = 7
+
+
+class Reason(IntEnum):
+    """Why a message has the status it has."""
+
+    NONE = 0
+    REFUSED = 1
+    ATTEMPTS_EXHAUSTED = 2
+    RETRYING = 3
+    MAILING_ENDED = 4
+    WINDOW_NOT_BEFORE_END = 5
+    CLIENT_DELETED = 6
+    MAILING_CANCELLED = 7
+    OPTED_OUT = 8
+    NO_LONGER_MATCHES = 9
+    FREQUENCY_CAP = 10
+    OUTCOME_UNKNOWN = 11
+    LEASE_LOST = 12
+
+
+class MailingState(IntEnum):
+    """Where a mailing is in its life."""
+
+    SCHEDULED = 1
+    RUNNING = 2
+    PAUSED = 3
+    COMPLETED = 4
+    CANCELLED = 5
+
+
+class AudienceMode(IntEnum):
+    """Whether clients that begin to match while a mailing runs are taken in."""
+
+    OPEN = 1
+    SNAPSHOT = 2
+
+
+class Semantics(IntEnum):
+    """What happens to a message whose outcome is not known."""
+
+    AT_LEAST_ONCE = 1
+    AT_MOST_ONCE = 2
+
+
+class ErrorClass(IntEnum):
+    """How a request to the endpoint ended. Every end has exactly one class."""
+
+    NONE = 0
+    CONNECT = 1
+    RESOLVE = 2
+    TLS = 3
+    TIMEOUT = 4
+    DISCONNECT = 5
+    PROTOCOL = 6
+    TOO_LARGE = 7
+    THROTTLED = 8
+    SERVER = 9
+    REDIRECT = 10
+    REFUSED = 11
+    REJECTED = 12
+    UNREADABLE = 13
+
+
+STATUS_TRANSITIONS: dict[Status, frozenset[Status]] = {
+    Status.PENDING: frozenset(Status) - {Status.PENDING},
+    Status.DELIVERED: frozenset(),
+    Status.FAILED: frozenset({Status.PENDING}),
+    Status.EXPIRED: frozenset({Status.PENDING}),
+    Status.CANCELLED: frozenset(),
+    Status.SKIPPED: frozenset(),
+    Status.UNKNOWN: frozenset({Status.PENDING}),
+}
+"""From each status, those that may follow. Back to PENDING leads RetryMailing alone."""
+
+STATE_TRANSITIONS: dict[MailingState, frozenset[MailingState]] = {
+    MailingState.SCHEDULED: frozenset({MailingState.RUNNING, MailingState.CANCELLED, MailingState.COMPLETED}),
+    MailingState.RUNNING: frozenset(
+        {MailingState.SCHEDULED, MailingState.PAUSED, MailingState.COMPLETED, MailingState.CANCELLED}
+    ),
+    MailingState.PAUSED: frozenset({MailingState.RUNNING, MailingState.COMPLETED, MailingState.CANCELLED}),
+    MailingState.COMPLETED: frozenset({MailingState.RUNNING}),
+    MailingState.CANCELLED: frozenset(),
+}
+"""From each state, those that may follow. Back from COMPLETED leads RetryMailing alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How failed attempts are repeated.
+
+    `max_attempts` counts all requests, from 1; the back-offs are in seconds.
+    """
+
+    max_attempts: int = 5
+    initial_backoff: float = 1.0
+    max_backoff: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class Mailing:
+    """What the dispatcher needs to know of a mailing, as of `version`."""
+
+    id: int
+    version: int
+    state: MailingState
+    text: str
+    endpoint: str
+    semantics: Semantics
+    priority: int
+    ends_at: datetime | None
+    retry: RetryPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where messages are POSTed to.
+
+    Sources: the environment or the endpoints file, never a request. Times are seconds.
+    `url` ends where the message id is to be appended.
+    """
+
+    name: str
+    url: str
+    token: str
+    total_timeout: float = 10.0
+    connect_timeout: float = 3.0
+    max_concurrency: int = 1024
+    max_response_bytes: int = 65536
+    ca_file: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.name!r}, {self.url!r})"
+
+
+@dataclass(slots=True)
+class Answer:
+    """What one request came to, before anybody judges it.
+
+    `status` is the HTTP status, 0 without one. `body` is complete or, with an error, what
+    had arrived. `retry_after` is the header's raw value. `error` is NONE for any complete
+    HTTP answer, else CONNECT to TOO_LARGE. `sent` says whether the endpoint may have seen
+    the request. `duration` is in seconds.
+    """
+
+    status: int
+    body: bytes
+    retry_after: str | None
+    error: ErrorClass
+    sent: bool
+    duration: float
+
+
+class Recipient(NamedTuple):
+    """One message of a claimed batch.
+
+    `attempts` were made before. `phone` is None when the client is gone. `opens_at` is set
+    when the client's window is closed, by the database's clock at the claim; `closes_in` is
+    how many seconds after the claim it closes, None without a window.
+    """
+
+    client_id: int
+    attempts: int
+    phone: str | None
+    opted_out: bool
+    opens_at: datetime | None
+    closes_in: float | None
+    text: str
+
+
+class Failure(NamedTuple):
+    """What a failed attempt leaves in the ledger."""
+
+    at: datetime
+    error_class: ErrorClass
+    excerpt: str
+
+
+class Outcome(NamedTuple):
+    """What is to be recorded of one message.
+
+    `attempted` counts the requests made, 0 or 1. `due_at` is set exactly when the message
+    stays PENDING: it goes into a new batch that falls due then.
+    """
+
+    status: Status
+    reason: Reason
+    attempted: int
+    endpoint_status: int | None
+    endpoint_code: int | None
+    duration_ms: int | None
+    due_at: datetime | None
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchSettings:
+    """How the dispatcher looks for work and how much it takes on. Times are seconds.
+
+    `poll_min` and `poll_max` bound the idle wait, `recheck_min` and `recheck_max` the wait
+    between two looks for new clients of an open mailing. `lease` is how long a claimed batch
+    belongs to its holder. `max_concurrency` bounds the requests in flight per endpoint.
+    """
+
+    poll_min: float = 0.01
+    poll_max: float = 5.0
+    recheck_min: float = 1.0
+    recheck_max: float = 60.0
+    lease: float = 60.0
+    max_concurrency: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a look at the database found: kinds of work, and when the next thing falls due.
+
+    `next_in` is in seconds, None when nothing is scheduled at all.
+    """
+
+    starts: bool
+    expands: bool
+    rechecks: bool
+    ends: bool
+    claims: bool
+    next_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A mailing that still has clients to take in.
+
+    `positions` holds, per bucket, the last client id read (or, for a recheck, the last change
+    number). `open_batches` counts what is due and not settled yet.
+    """
+
+    mailing_id: int
+    version: int
+    filter: AudienceFilter
+    semantics: Semantics
+    positions: dict[int, int]
+    open_batches: int
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AudienceFilter:
+    """Which clients belong to a mailing. None in a field: any value."""
+
+    tags: list[str] | None = None
+    operator_codes: list[str] | None = None
+    timezones: list[str] | None = None
+    attributes: dict[str, str] | None = None
+    client_ids: list[int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one step of an expansion did.
+
+    `seen` clients (or changes) were looked at, `inserted` messages made; `position` is where
+    the next step begins; `finished` says that there is nothing behind it. `moved` is False
+    when another replica was at it and nothing was done.
+    """
+
+    moved: bool
+    seen: int
+    inserted: int
+    position: int
+    finished: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OpenWork:
+    """Unheld due batches of one mailing in one bucket.
+
+    `over` says that the mailing was cancelled or has ended: they are settled, not sent.
+    """
+
+    mailing_id: int
+    bucket: int
+    batches: int
+    version: int
+    priority: int
+    endpoint: str
+    over: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedBatch:
+    """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
+
+    `retaken` says that somebody held it before and did not settle it.
+    """
+
+    bucket: int
+    mailing_id: int
+    no: int
+    fence: int
+    claimed_at: datetime
+    recipients: list[Recipient]
+
+    @property
+    def retaken(self) -> bool:
+        """Whether an earlier lease of it ran out: its messages may have been sent."""
+        return self.fence > 1

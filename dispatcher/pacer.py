@@ -1,0 +1,68 @@
+"""Adaptive polling: decides how long an idle dispatcher sleeps.
+
+The wait is the time to the next due thing or a back-off that doubles while nothing is found,
+whichever is shorter. Work resets the back-off, a hint ends the wait; nothing depends on
+hints.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from dispatcher import policy
+from dispatcher.ports import Clock
+
+
+class LoopClock:
+    """The real clock."""
+
+    def monotonic(self) -> float:
+        """Seconds of the system's monotonic clock."""
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleeps on the event loop."""
+        await asyncio.sleep(seconds)
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Returns when the event is set or after so many seconds."""
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            pass
+
+
+class Pacer:
+    """One for all: every loop that finds nothing waits here. Times are seconds."""
+
+    def __init__(self, clock: Clock, poll_min: float, poll_max: float) -> None:
+        self.poll_min = poll_min
+        self.poll_max = poll_max
+        self.interval = poll_min
+        self.reason = "started"
+        self._clock = clock
+        self._backoff = poll_min
+        self._hinted = asyncio.Event()
+
+    def hint(self) -> None:
+        """Ends the present wait, or the next one before it begins."""
+        self._hinted.set()
+
+    def reset(self) -> None:
+        """Begins the back-off anew: there was work."""
+        self._backoff = self.poll_min
+
+    async def wait(self, next_in: float | None) -> bool:
+        """Waits for the next look and returns whether a hint ended the wait.
+
+        `next_in` is the time to the next due thing, None when nothing is scheduled.
+        """
+        self.interval = policy.idle_wait(next_in, self._backoff, self.poll_min, self.poll_max)
+        self.reason = "next due" if next_in is not None and next_in <= self._backoff else "backed off"
+        await self._clock.wait(self._hinted, self.interval)
+        hinted = self._hinted.is_set()
+        self._hinted.clear()
+        self._backoff = self.poll_min if hinted else min(self._backoff * 2, self.poll_max)
+        return hinted

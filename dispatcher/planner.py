@@ -1,0 +1,163 @@
+"""Plans: starts what is due, expands audiences, looks again at open ones, ends what is over.
+
+The heartbeat of the dispatcher: each round looks once at the database, does what there is to
+do, and waits as long as the pacer says. Any number of replicas may plan at once; every step
+is one statement that does nothing when another replica was faster.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from random import Random
+
+from dispatcher import policy
+from dispatcher.model import BATCH_SIZE, DispatchSettings, Expansion, Look
+from dispatcher.pacer import Pacer
+from dispatcher.ports import Clock, Ledger, LedgerUnavailable
+
+log = logging.getLogger(__name__)
+
+SWEEP_INTERVAL = 10.0
+"""Seconds between two looks for anything that a hint or a look did not name."""
+
+STEPS_AT_ONCE = 2
+"""Buckets of a mailing that are expanded at the same time."""
+
+_THROTTLED_WAIT = 0.03
+_CHANGES_PER_STEP = 10
+
+
+class Planner:
+    """Plans for all mailings; `work` is called whenever there may be something to claim."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        pacer: Pacer,
+        settings: DispatchSettings,
+        clock: Clock,
+        random: Random,
+        work: Callable[[], None],
+    ) -> None:
+        self._ledger = ledger
+        self._pacer = pacer
+        self._settings = settings
+        self._clock = clock
+        self._random = random
+        self._work = work
+        self._limits: dict[int, int] = {}
+        self._perhaps_done: set[int] = set()
+        self._swept = clock.monotonic()
+
+    def drained(self, mailing_id: int) -> None:
+        """Says that a mailing has perhaps nothing left to do."""
+        self._perhaps_done.add(mailing_id)
+        self._pacer.hint()
+
+    async def run(self) -> None:
+        """Plans until cancelled."""
+        hinted = True
+        while True:
+            next_in: float | None = None
+            try:
+                next_in = await self._round(hinted)
+            except LedgerUnavailable as error:
+                log.warning("planning waits for the database: %s", error)
+                self._pacer.reset()
+                await self._clock.sleep(1.0)
+            hinted = await self._pacer.wait(next_in)
+
+    async def _round(self, hinted: bool) -> float | None:
+        """One look and whatever it calls for; returns when to look next, in seconds."""
+        look = await self._ledger.look()
+        if look.claims:
+            self._work()
+        if look.starts:
+            await self._ledger.start_due()
+        throttled = False
+        if look.starts or look.expands or look.ends:
+            throttled = await self._expand_all()
+        if look.rechecks:
+            await self._recheck_all()
+        await self._finish(look, hinted)
+        if look.starts or look.expands or look.rechecks or look.claims:
+            self._pacer.reset()
+            return _THROTTLED_WAIT if throttled else 0.0 if look.starts or look.expands else look.next_in
+        return look.next_in
+
+    async def _finish(self, look: Look, hinted: bool) -> None:
+        """Ends the mailings that are done, and hurries what waits in those that are over."""
+        sweep = self._clock.monotonic() - self._swept > (1.0 if look.ends else SWEEP_INTERVAL)
+        if hinted or sweep:
+            await self._ledger.hurry()
+        if sweep:
+            self._swept = self._clock.monotonic()
+            await self._ledger.complete()
+            await self._ledger.forget_changes()
+        elif done := list(self._perhaps_done):
+            await self._ledger.complete(done)
+        self._perhaps_done.clear()
+
+    async def _expand_all(self) -> bool:
+        """Expands each mailing a little; returns whether all of them are ahead of sending."""
+        throttled = True
+        expansions = await self._ledger.expandable()
+        for expansion in expansions:
+            if expansion.open_batches < policy.OPEN_BATCHES or expansion.over:
+                throttled = False
+                await self._expand(expansion)
+        if not expansions:
+            throttled = False
+        return throttled
+
+    async def _expand(self, expansion: Expansion) -> None:
+        """Takes one step in every bucket of a mailing, until it is well ahead of sending."""
+        buckets = list(expansion.positions)
+        self._random.shuffle(buckets)
+        ahead = policy.OPEN_BATCHES * BATCH_SIZE // 2
+        unfinished = len(buckets)
+        for at in range(0, len(buckets), STEPS_AT_ONCE):
+            steps = await asyncio.gather(*(self._step(expansion, b) for b in buckets[at : at + STEPS_AT_ONCE]))
+            unfinished -= sum(finished for _, finished in steps)
+            ahead -= sum(inserted for inserted, _ in steps)
+            if ahead <= 0 and not expansion.over:
+                break
+        if not unfinished:
+            self._limits.pop(expansion.mailing_id, None)
+            await self._ledger.expanded(self._settings.recheck_min)
+            self._perhaps_done.add(expansion.mailing_id)
+
+    async def _step(self, expansion: Expansion, bucket: int) -> tuple[int, bool]:
+        """One step in one bucket; returns the messages made and whether the bucket is finished."""
+        limit = self._limits.get(expansion.mailing_id, policy.EXPAND_FIRST)
+        size = policy.batch_size(expansion.semantics, BATCH_SIZE)
+        step = await self._ledger.expand(expansion, bucket, size, limit)
+        if step.moved:
+            self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
+        if step.inserted:
+            self._work()
+        return step.inserted, step.finished
+
+    async def _recheck_all(self) -> None:
+        """Takes clients into open mailings that began to match since the last look."""
+        looked, found = [], []
+        for expansion in await self._ledger.rechecks_due():
+            looked.append(expansion.mailing_id)
+            if sum([await self._recheck(expansion, bucket) for bucket in expansion.positions]):
+                found.append(expansion.mailing_id)
+                self._work()
+        if looked:
+            await self._ledger.rechecked(looked, found, self._settings.recheck_min, self._settings.recheck_max)
+
+    async def _recheck(self, expansion: Expansion, bucket: int) -> int:
+        """Reads the changes of one bucket to their end; returns the messages made."""
+        size = policy.batch_size(expansion.semantics, BATCH_SIZE)
+        inserted = 0
+        while True:
+            step = await self._ledger.expand_changes(expansion, bucket, size, _CHANGES_PER_STEP)
+            inserted += step.inserted
+            expansion.positions[bucket] = step.position
+            if step.finished or not step.moved:
+                return inserted

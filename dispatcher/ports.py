@@ -1,0 +1,144 @@
+"""What the dispatcher asks of the world: time, somebody who sends, and the ledger.
+
+Each port has a real implementation here in the package and a modelled one in the tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from dispatcher.model import (
+    Answer,
+    ClaimedBatch,
+    Expansion,
+    Look,
+    Mailing,
+    OpenWork,
+    Outcome,
+    Step,
+)
+
+
+class LedgerUnavailable(Exception):
+    """The database cannot be reached or does not answer in time. Trying again later may help."""
+
+
+class Clock(Protocol):
+    """Time, handed in so that tests own it."""
+
+    def monotonic(self) -> float:
+        """Seconds that only grow, of an arbitrary origin."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Returns after so many seconds."""
+        ...
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        """Returns when the event is set or after so many seconds."""
+        ...
+
+
+class Sender(Protocol):
+    """Makes requests to one endpoint. Both implementations pass tests/conformance."""
+
+    async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+        """POSTs one message and returns what it came to.
+
+        Never raises but for cancellation; ends within the endpoint's total timeout, in
+        memory bounded by its response limit. `phone` holds digits only. With
+        `at_most_once` a request is never repeated on a second connection.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes every connection; requests under way end with DISCONNECT."""
+        ...
+
+
+class Ledger(Protocol):
+    """The tables behind the dispatcher. Every method may raise LedgerUnavailable.
+
+    Nothing is judged by any clock but the database's.
+    """
+
+    async def look(self) -> Look:
+        """Returns what there is to do and when the next thing falls due."""
+        ...
+
+    async def start_due(self) -> list[int]:
+        """Starts the mailings whose time has come and returns their ids."""
+        ...
+
+    async def expandable(self) -> list[Expansion]:
+        """Returns the mailings that have clients to take in, the most urgent first."""
+        ...
+
+    async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        """Looks at the next `limit` clients of a bucket and gives those that match a message."""
+        ...
+
+    async def expanded(self, recheck_min: float) -> None:
+        """Begins the rechecks of open mailings that have been expanded completely."""
+        ...
+
+    async def rechecks_due(self) -> list[Expansion]:
+        """Returns the open mailings to be looked at again, with the buckets that changed."""
+        ...
+
+    async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        """Looks at the next `limit` changes of clients and takes in those that now match."""
+        ...
+
+    async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
+        """Notes that mailings were looked at, and in which of them clients were found."""
+        ...
+
+    async def hurry(self) -> None:
+        """Makes what waits in mailings that are over due at once."""
+        ...
+
+    async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
+        """Ends mailings that have nothing left to do, among `ids` or all; returns theirs."""
+        ...
+
+    async def forget_changes(self) -> None:
+        """Removes the changes of clients that every live mailing has read."""
+        ...
+
+    async def scan(self) -> list[OpenWork]:
+        """Returns the open work that nobody holds."""
+        ...
+
+    async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        """Returns mailings as they are now; those that are gone are left out."""
+        ...
+
+    async def claim(
+        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+    ) -> list[ClaimedBatch]:
+        """Leases up to `most` batches and returns them with the messages still to be sent.
+
+        None are returned when the mailing is no longer as given. `render` makes the text from
+        a client's values; None means that the mailing's text is everybody's.
+        """
+        ...
+
+    async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
+        """Records outcomes, in the order of their client ids, under the batch's fence.
+
+        With `done` the batch is removed. Returns False, having changed nothing, when the
+        batch belongs to somebody else by now.
+        """
+        ...
+
+
+Settled = tuple[int, int, Outcome]
+"""A client id, the attempts made before, and the outcome to record."""
+
+Render = Callable[[str, str, str, str, dict[str, str]], str]
+"""Makes a text of phone, operator code, tag, time zone and attributes."""
+
+__all__ = ["Clock", "Ledger", "LedgerUnavailable", "Render", "Sender", "Settled"]

@@ -1,0 +1,290 @@
+"""The ledger on Postgres: the only module of the dispatcher that knows asyncpg.
+
+Every method is one statement (or one short transaction), so nothing is half done when the
+process dies between two of them. Connection errors and timeouts become LedgerUnavailable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from dispatcher import model
+from dispatcher.model import (
+    AudienceFilter,
+    ClaimedBatch,
+    Expansion,
+    Look,
+    Mailing,
+    OpenWork,
+    Recipient,
+    RetryPolicy,
+    Step,
+)
+from dispatcher.ports import LedgerUnavailable, Render, Settled
+from dispatcher.queries import load_queries
+
+CHANNEL = "mailing"
+"""Notified when something changed that dispatchers should look at now; a hint, no more."""
+
+_SQL = load_queries("dispatcher", "planner.sql") | load_queries("dispatcher", "work.sql")
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+@contextmanager
+def _reaching() -> Iterator[None]:
+    """Turns every way in which the database can be away into LedgerUnavailable."""
+    try:
+        yield
+    except _AWAY as error:
+        raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
+
+
+class PostgresLedger:
+    """The ledger behind an asyncpg pool; implements `ports.Ledger`.
+
+    `replica_id` is written into the batches it holds. The pool's connections should set
+    `plan_cache_mode=force_custom_plan` where they keep prepared statements.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
+        self._pool = pool
+        self._replica_id = replica_id
+
+    async def look(self) -> Look:
+        with _reaching():
+            row = await self._pool.fetchrow(_SQL["look"])
+        return Look(**row)
+
+    async def start_due(self) -> list[int]:
+        with _reaching():
+            async with self._pool.acquire() as connection, connection.transaction():
+                ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
+                if ids:
+                    await connection.execute(_SQL["open_expansions"], ids)
+        return ids
+
+    async def expandable(self) -> list[Expansion]:
+        with _reaching():
+            rows = await self._pool.fetch(_SQL["expandable"])
+        return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
+
+    async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        return await self._take_in("expand", expansion, bucket, batch_size, limit)
+
+    async def expanded(self, recheck_min: float) -> None:
+        with _reaching():
+            await self._pool.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
+
+    async def rechecks_due(self) -> list[Expansion]:
+        with _reaching():
+            rows = await self._pool.fetch(_SQL["rechecks_due"])
+        return [_expansion(row) for row in rows]
+
+    async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
+
+    async def _take_in(
+        self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int
+    ) -> Step:
+        audience = expansion.filter
+        with _reaching():
+            row = await self._pool.fetchrow(
+                _SQL[statement],
+                bucket,
+                expansion.mailing_id,
+                batch_size,
+                expansion.version,
+                limit,
+                expansion.positions[bucket],
+                audience.tags,
+                audience.operator_codes,
+                audience.timezones,
+                None if audience.attributes is None else orjson.dumps(audience.attributes).decode(),
+                audience.client_ids,
+            )
+        if row is None:
+            return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
+        return Step(moved=True, **row)
+
+    async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
+        with _reaching():
+            await self._pool.execute(
+                _SQL["rechecked"], ids, found, timedelta(seconds=shortest), timedelta(seconds=longest)
+            )
+
+    async def hurry(self) -> None:
+        with _reaching():
+            await self._pool.execute(_SQL["hurry"])
+
+    async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
+        with _reaching():
+            return [row["id"] for row in await self._pool.fetch(_SQL["complete"], ids)]
+
+    async def forget_changes(self) -> None:
+        with _reaching():
+            async with self._pool.acquire() as connection:
+                for row in await connection.fetch("SELECT bucket FROM buckets ORDER BY bucket"):
+                    await connection.execute(_SQL["forget_changes"], row["bucket"])
+
+    async def scan(self) -> list[OpenWork]:
+        with _reaching():
+            rows = await self._pool.fetch(_SQL["scan"])
+        return [OpenWork(**row) for row in rows]
+
+    async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        with _reaching():
+            rows = await self._pool.fetch(_SQL["definitions"], ids)
+        return {row["id"]: _mailing(row) for row in rows}
+
+    async def claim(
+        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+    ) -> list[ClaimedBatch]:
+        with _reaching():
+            async with self._pool.acquire() as connection:
+                rows = await connection.fetch(
+                    _SQL["claim"],
+                    bucket,
+                    mailing.id,
+                    most,
+                    timedelta(seconds=lease),
+                    self._replica_id,
+                    mailing.version,
+                    mailing.state,
+                )
+                return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
+
+    async def _batch(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy,
+        mailing: Mailing,
+        bucket: int,
+        row: asyncpg.Record,
+        render: Render | None,
+    ) -> ClaimedBatch:
+        ids = row["client_ids"]
+        statement = _SQL["fetch"] if render is None else _SQL["fetch_values"]
+        records = await connection.fetch(statement, bucket, mailing.id, ids, min(ids), max(ids))
+        if render is None:
+            text = (mailing.text,)
+            recipients = [Recipient._make((*record, *text)) for record in records]
+        else:
+            recipients = [_rendered(record, render) for record in records]
+        return ClaimedBatch(bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], recipients)
+
+    async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
+        with _reaching():
+            row = await self._pool.fetchrow(_SQL["settle"], *_settle_arguments(batch, endpoint, outcomes, done))
+        return bool(row["held"])
+
+    async def listen(self, hint: Callable[[], None], pause: float = 1.0) -> None:
+        """Calls `hint` whenever something changed, until cancelled.
+
+        Reconnects after `pause` seconds when its connection is lost. Where notifications do
+        not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
+        """
+        while True:
+            try:
+                with _reaching():
+                    async with self._pool.acquire() as connection:
+                        gone = asyncio.Event()
+                        connection.add_termination_listener(lambda _, gone=gone: gone.set())
+                        await connection.add_listener(CHANNEL, lambda *_: hint())
+                        hint()
+                        await gone.wait()
+            except LedgerUnavailable:
+                pass
+            await asyncio.sleep(pause)
+
+
+def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> tuple[Any, ...]:
+    """The statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
+    requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
+    failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
+    return (
+        batch.bucket,
+        batch.mailing_id,
+        batch.no,
+        batch.fence,
+        done,
+        [client for client, _, _ in outcomes],
+        [o.status for _, _, o in outcomes],
+        [o.reason for _, _, o in outcomes],
+        [o.attempted for _, _, o in outcomes],
+        [o.endpoint_status for _, _, o in outcomes],
+        [o.endpoint_code for _, _, o in outcomes],
+        [o.duration_ms for _, _, o in outcomes],
+        [o.due_at for _, _, o in outcomes] if requeued else [],
+        outcomes[0][0] if outcomes else 0,
+        outcomes[-1][0] if outcomes else 0,
+        [client for client, _ in requeued],
+        [due_at for _, due_at in requeued],
+        endpoint,
+        [client for client, _, _, _ in failed],
+        [before + 1 for _, before, _, _ in failed],
+        [failure.at for _, _, _, failure in failed],
+        [failure.error_class for _, _, _, failure in failed],
+        [o.endpoint_status for _, _, o, _ in failed],
+        [o.endpoint_code for _, _, o, _ in failed],
+        [o.duration_ms for _, _, o, _ in failed],
+        [failure.excerpt for _, _, _, failure in failed],
+    )
+
+
+def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -> Expansion:
+    return Expansion(
+        mailing_id=row["id"],
+        version=row["version"],
+        filter=_filter(row["filter"]),
+        semantics=model.Semantics(row["semantics"]),
+        positions=dict(zip(row["buckets"], row["positions"], strict=True)),
+        open_batches=open_batches,
+        over=over,
+    )
+
+
+def _filter(text: str) -> AudienceFilter:
+    stored = {field: value for field, value in orjson.loads(text).items() if value}
+    return AudienceFilter(**stored)
+
+
+def _mailing(row: asyncpg.Record) -> Mailing:
+    return Mailing(
+        id=row["id"],
+        version=row["version"],
+        state=model.MailingState(row["state"]),
+        text=row["text"],
+        endpoint=row["endpoint"],
+        semantics=model.Semantics(row["semantics"]),
+        priority=row["priority"],
+        ends_at=row["ends_at"],
+        retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
+    )
+
+
+def _rendered(record: asyncpg.Record, render: Render) -> Recipient:
+    client_id, attempts, phone, opted_out, opens_at, closes_in, operator_code, tag, timezone, attributes = record
+    text = "" if phone is None else render(phone, operator_code, tag, timezone, orjson.loads(attributes))
+    return Recipient(client_id, attempts, phone, opted_out, opens_at, closes_in, text)

@@ -1,0 +1,129 @@
+"""Puts the dispatcher together: planner, claimer, lanes, settler, and how they stop.
+
+claim → send → settle; the planner feeds the front, the pacer keeps the idle quiet. All
+replicas are equal: any number of dispatchers share one database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from random import Random
+
+from dispatcher.claimer import Claimer
+from dispatcher.concurrency import ConcurrencyLimit
+from dispatcher.lease import Book, Lease
+from dispatcher.model import DispatchSettings, Endpoint
+from dispatcher.pacer import LoopClock, Pacer
+from dispatcher.planner import Planner
+from dispatcher.ports import Clock, Ledger, Sender
+from dispatcher.sender import Lane
+from dispatcher.settler import Settler
+
+log = logging.getLogger(__name__)
+
+SETTLE_MARGIN = 5.0
+"""Seconds between the end of the last request of a lease and the end of the lease."""
+
+
+class Dispatcher:
+    """Delivers what the ledger says, until stopped.
+
+    `endpoints` maps a mailing's endpoint name ('' is the default one) to where and how it is
+    reached. A mailing whose endpoint is not among them waits.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        endpoints: Mapping[str, tuple[Endpoint, Sender]],
+        settings: DispatchSettings,
+        clock: Clock | None = None,
+        random: Random | None = None,
+    ) -> None:
+        self._clock = clock or LoopClock()
+        self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
+        self._book = Book()
+        self.pacer = Pacer(self._clock, settings.poll_min, settings.poll_max)
+        longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
+        lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
+        self._settler = Settler(ledger, self._clock, self._book, self._closed)
+        self._lanes = {
+            name: self._lane(sender, min(settings.max_concurrency, endpoint.max_concurrency))
+            for name, (endpoint, sender) in endpoints.items()
+        }
+        self._claimer = Claimer(
+            ledger=ledger,
+            lanes=self._lanes,
+            book=self._book,
+            lease=lease,
+            sending=lease - longest - SETTLE_MARGIN,
+            clock=self._clock,
+            random=self._random,
+            finished=self._settler.put,
+        )
+        self._planner = Planner(ledger, self.pacer, settings, self._clock, self._random, self._claimer.wake)
+        self._stopping = asyncio.Event()
+
+    def _lane(self, sender: Sender, most: int) -> Lane:
+        return Lane(
+            sender=sender,
+            clock=self._clock,
+            limit=ConcurrencyLimit(most),
+            random=self._random,
+            finished=self._settler.put,
+            hungry=lambda: self._claimer.wake(),
+        )
+
+    def hint(self) -> None:
+        """Says that something changed: it is looked at now instead of at the next poll."""
+        self.pacer.hint()
+
+    def _closed(self, lease: Lease, held: bool) -> None:
+        self._claimer.wake()
+        if lease.mailing.id not in self._book.by_mailing:
+            self._planner.drained(lease.mailing.id)
+
+    async def run(self) -> None:
+        """Dispatches until `stop` is called or the task is cancelled."""
+        settling = asyncio.create_task(self._settler.run())
+        taking = [
+            asyncio.create_task(work) for work in (self._planner.run(), self._claimer.run(), self._claimer.watch())
+        ]
+        stopping = asyncio.create_task(self._stopping.wait())
+        try:
+            done, _ = await asyncio.wait([settling, stopping, *taking], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopping}:
+                task.result()
+        finally:
+            await _end(stopping, *taking)
+            await self._drain()
+            await _end(settling)
+            for lane in self._lanes.values():
+                await lane.close()
+
+    async def _drain(self) -> None:
+        """Releases what nobody has begun to send, and waits for the rest to be settled."""
+        for lease in self._book.leases:
+            lease.revoked = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._grace):
+                while self._book.leases:
+                    await self._book.changed()
+        if self._book.leases:
+            log.warning("%d batches were not settled in time: their leases run out", len(self._book.leases))
+
+    _grace = 15.0
+
+    async def stop(self, grace: float = 15.0) -> None:
+        """Asks `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""
+        self._grace = grace
+        self._stopping.set()
+
+
+async def _end(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,215 @@
+-- name: look
+-- What there is to do and when the next thing falls due: the one query of an idle dispatcher.
+SELECT
+  EXISTS (SELECT FROM mailings WHERE state = 1 AND starts_at <= now()) AS starts,
+  EXISTS (
+    SELECT FROM expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state = 2 WHERE NOT e.finished
+  ) AS expands,
+  EXISTS (SELECT FROM mailings WHERE state = 2 AND recheck_at <= now()) AS rechecks,
+  EXISTS (SELECT FROM mailings WHERE state = 2 AND ends_at <= now())
+    OR EXISTS (SELECT FROM mailings WHERE state = 3 AND ends_at <= now()) AS ends,
+  EXISTS (
+    SELECT FROM batches b JOIN mailings m ON m.id = b.mailing_id
+    WHERE b.due_at <= now() AND b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
+  ) AS claims,
+  extract(epoch FROM least(
+    (SELECT min(due_at) FROM batches WHERE due_at > now()),
+    (SELECT min(lease_until) FROM batches WHERE due_at <= now() AND lease_until > now()),
+    (SELECT min(starts_at) FROM mailings WHERE state = 1),
+    (SELECT min(ends_at) FROM mailings WHERE state = 2 AND ends_at > now()),
+    (SELECT min(ends_at) FROM mailings WHERE state = 3 AND ends_at > now()),
+    (SELECT min(recheck_at) FROM mailings WHERE state = 2 AND recheck_at > now() AND recheck_at < 'infinity')
+  ) - clock_timestamp())::float8 AS next_in;
+
+-- name: start_due
+-- Starts the mailings whose time has come.
+UPDATE mailings SET state = 2, updated_at = now()
+WHERE state = 1 AND starts_at <= now()
+RETURNING id;
+
+-- name: open_expansions
+-- Marks where the expansion of a started mailing begins, before any client is read: a
+-- client changed from here on is found through client_changes.
+INSERT INTO expansions (bucket, mailing_id, change_seq)
+SELECT s.bucket, i.id, s.seq FROM client_change_seqs s CROSS JOIN unnest($1::bigint[]) AS i(id)
+ON CONFLICT DO NOTHING;
+
+-- name: expandable
+-- The mailings that still have clients to take in, with their open due batches: expansion
+-- stays only a little ahead of sending.
+SELECT m.id, m.version, m.filter, m.semantics, m.priority, e.buckets, e.positions,
+  (SELECT count(*) FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = m.id
+   WHERE t.due_at <= now()) AS open_batches,
+  coalesce(m.ends_at <= now(), false) AS over
+FROM (
+  SELECT mailing_id, array_agg(bucket) AS buckets, array_agg(last_client_id) AS positions
+  FROM expansions WHERE NOT finished GROUP BY mailing_id
+) e JOIN mailings m ON m.id = e.mailing_id
+WHERE m.state = 2 OR (m.state = 3 AND m.ends_at <= now())
+ORDER BY m.priority DESC, open_batches, m.id
+LIMIT 50;
+
+-- fragment: take_in
+-- Gives each client of `audience` a message, puts the pending ones into batches that fall
+-- due together, and settles at once those whose window does not open before the end.
+-- Parameters 1 to 3 are bucket, mailing and batch size.
+inserted AS (
+  INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, reason, settled_at)
+  SELECT $1, $2, a.id, a.due_at,
+    CASE WHEN a.due_at < h.ends_at THEN 1 ELSE 4 END,
+    CASE WHEN a.due_at < h.ends_at THEN 0 WHEN h.ends_at <= now() THEN 4 ELSE 5 END,
+    CASE WHEN a.due_at < h.ends_at THEN NULL ELSE now() END
+  FROM audience a CROSS JOIN held h
+  ON CONFLICT DO NOTHING
+  RETURNING client_id, due_at, status
+), numbered AS (
+  SELECT client_id, due_at, (row_number() OVER (PARTITION BY due_at ORDER BY client_id) - 1) / $3 AS part
+  FROM inserted WHERE status = 1
+), opened AS (
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
+  SELECT $1, $2, nextval('batch_no'), client_ids, due_at
+  FROM (SELECT array_agg(client_id ORDER BY client_id) AS client_ids, due_at FROM numbered GROUP BY due_at, part) g
+), tick AS (
+  UPDATE buckets SET journal_seq = journal_seq + 1
+  WHERE bucket = $1 AND EXISTS (SELECT FROM inserted WHERE status <> 1)
+  RETURNING journal_seq
+), counted AS (
+  -- Reads tick, so that the bucket is locked before the counters, as settling does.
+  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, n)
+  SELECT $1, $2, status, n FROM (
+    SELECT status, count(*) AS n FROM inserted GROUP BY status ORDER BY status
+  ) c WHERE (SELECT count(*) FROM tick) >= 0
+  ON CONFLICT (bucket, mailing_id, status) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
+), wrote AS (
+  INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
+  SELECT $1, (SELECT journal_seq FROM tick), $2, array_agg(client_id), ARRAY[4]
+  FROM inserted WHERE status <> 1 HAVING count(*) > 0
+)
+
+-- name: expand
+-- Takes in the next clients of a bucket, in the order of their ids. `held` is empty when
+-- another replica is at it, has moved on, or the mailing was changed: then nothing happens.
+WITH held AS (
+  SELECT coalesce(m.ends_at, 'infinity') AS ends_at
+  FROM expansions e JOIN mailings m ON m.id = e.mailing_id
+  WHERE e.bucket = $1 AND e.mailing_id = $2 AND e.last_client_id = $6 AND NOT e.finished
+    AND m.version = $4 AND m.state IN (2, 3)
+  FOR UPDATE OF e SKIP LOCKED
+), seen AS MATERIALIZED (
+  SELECT c.* FROM held CROSS JOIN LATERAL (
+    SELECT id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+    FROM clients
+    WHERE bucket = $1 AND id > $6 AND ($11::bigint[] IS NULL OR id = ANY($11))
+    ORDER BY id LIMIT $5
+  ) c
+), audience AS (
+  SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
+  FROM seen
+  WHERE NOT opted_out
+    AND ($7::text[] IS NULL OR tag = ANY($7))
+    AND ($8::text[] IS NULL OR operator_code = ANY($8))
+    AND ($9::text[] IS NULL OR timezone = ANY($9))
+    AND ($10::jsonb IS NULL OR attributes @> $10)
+), {take_in}, moved AS (
+  UPDATE expansions
+  SET last_client_id = greatest(last_client_id, (SELECT max(id) FROM seen)),
+      finished = (SELECT count(*) FROM seen) < $5
+  WHERE bucket = $1 AND mailing_id = $2 AND EXISTS (SELECT FROM held)
+  RETURNING last_client_id, finished
+)
+SELECT last_client_id AS position, finished,
+  (SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM inserted) AS inserted
+FROM moved;
+
+-- name: rechecks_due
+-- Running open mailings that are to be looked at again, with the buckets in which clients
+-- changed since the last look.
+SELECT m.id, m.version, m.filter, m.semantics,
+  coalesce(array_agg(e.bucket) FILTER (WHERE s.seq > e.change_seq), '{}') AS buckets,
+  coalesce(array_agg(e.change_seq) FILTER (WHERE s.seq > e.change_seq), '{}') AS positions
+FROM (
+  SELECT id, version, filter, semantics FROM mailings
+  WHERE state = 2 AND recheck_at <= now() ORDER BY recheck_at LIMIT 200
+) m
+CROSS JOIN client_change_seqs s
+JOIN expansions e ON e.bucket = s.bucket AND e.mailing_id = m.id
+GROUP BY m.id, m.version, m.filter, m.semantics;
+
+-- name: expand_changes
+-- Takes in the clients that were changed since the last look and now match.
+WITH held AS (
+  SELECT coalesce(m.ends_at, 'infinity') AS ends_at
+  FROM expansions e JOIN mailings m ON m.id = e.mailing_id
+  WHERE e.bucket = $1 AND e.mailing_id = $2 AND e.change_seq = $6 AND e.finished
+    AND m.version = $4 AND m.state = 2
+  FOR UPDATE OF e SKIP LOCKED
+), fresh AS MATERIALIZED (
+  SELECT f.* FROM held CROSS JOIN LATERAL (
+    SELECT seq, client_ids FROM client_changes WHERE bucket = $1 AND seq > $6 ORDER BY seq LIMIT $5
+  ) f
+), seen AS MATERIALIZED (
+  SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+  FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
+  JOIN clients c ON c.bucket = $1 AND c.id = i.id
+), audience AS (
+  SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
+  FROM seen
+  WHERE NOT opted_out
+    AND ($7::text[] IS NULL OR tag = ANY($7))
+    AND ($8::text[] IS NULL OR operator_code = ANY($8))
+    AND ($9::text[] IS NULL OR timezone = ANY($9))
+    AND ($10::jsonb IS NULL OR attributes @> $10)
+    AND ($11::bigint[] IS NULL OR id = ANY($11))
+), {take_in}, moved AS (
+  UPDATE expansions SET change_seq = (SELECT max(seq) FROM fresh)
+  WHERE bucket = $1 AND mailing_id = $2 AND EXISTS (SELECT FROM fresh)
+  RETURNING change_seq
+)
+SELECT change_seq AS position, (SELECT count(*) FROM fresh) < $5 AS finished,
+  (SELECT count(*) FROM fresh) AS seen, (SELECT count(*) FROM inserted) AS inserted
+FROM moved;
+
+-- name: rechecked
+-- Notes when a mailing is to be looked at next: soon where clients were found, else later
+-- and later.
+UPDATE mailings m
+SET recheck_interval = i.next, recheck_at = now() + i.next
+FROM (
+  SELECT id, CASE WHEN id = ANY($2::bigint[]) THEN $3::interval
+    ELSE greatest($3::interval, least(recheck_interval * 2, $4::interval)) END AS next
+  FROM mailings WHERE id = ANY($1::bigint[])
+) i
+WHERE m.id = i.id AND m.state = 2;
+
+-- name: expanded
+-- Begins the rechecks of open mailings whose audience is completely expanded.
+UPDATE mailings m SET recheck_interval = $1::interval, recheck_at = now() + $1::interval
+WHERE m.state = 2 AND m.audience_mode = 1 AND m.recheck_at = 'infinity'
+  AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
+  AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished);
+
+-- name: hurry
+-- Makes the waiting batches of mailings that are over due at once, so that they are
+-- claimed and settled without being sent.
+UPDATE batches b SET due_at = now()
+FROM mailings m
+WHERE b.due_at > now() AND m.id = b.mailing_id AND (m.state = 5 OR m.ends_at <= now());
+
+-- name: complete
+-- Ends the mailings that have nothing left to do: past their end, or with a fixed audience
+-- that is settled.
+UPDATE mailings m SET state = 4, updated_at = now(), recheck_at = 'infinity'
+WHERE m.state IN (2, 3) AND ($1::bigint[] IS NULL OR m.id = ANY($1))
+  AND (m.ends_at <= now() OR m.audience_mode = 2)
+  AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
+  AND NOT EXISTS (SELECT FROM buckets k JOIN batches b ON b.bucket = k.bucket AND b.mailing_id = m.id)
+RETURNING m.id;
+
+-- name: forget_changes
+-- Removes client changes that every live mailing has read.
+DELETE FROM client_changes c
+WHERE c.bucket = $1 AND c.seq <= (
+  SELECT coalesce(min(e.change_seq), (SELECT seq FROM client_change_seqs WHERE bucket = $1))
+  FROM mailings m JOIN expansions e ON e.bucket = $1 AND e.mailing_id = m.id
+  WHERE m.state IN (2, 3)
+);

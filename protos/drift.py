@@ -1,0 +1,49 @@
+"""Says whether the committed generated code is what the protos generate now.
+
+Generates into a temporary folder and compares file by file; changes nothing. Run from
+anywhere: `python protos/drift.py`. Ends with 1 when anything differs.
+"""
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
+
+
+def generated_files(folder: Path) -> dict[str, bytes]:
+    """Returns the content of every generated file under `folder`, by its relative path."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for pattern in GENERATED
+        for path in folder.rglob(pattern)
+    }
+
+
+def differences(committed: Path, fresh: Path) -> list[str]:
+    """Returns one sentence per file that is missing, left over or different."""
+    old, new = generated_files(committed), generated_files(fresh)
+    found = [f"{name} is missing" for name in sorted(new.keys() - old.keys())]
+    found += [f"{name} is left over from a proto that is gone" for name in sorted(old.keys() - new.keys())]
+    found += [f"{name} is out of date" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]]
+    return found
+
+
+def drift(root: Path = ROOT) -> list[str]:
+    """Returns the differences of the checkout at `root`.
+
+    Raises CalledProcessError when the protos do not generate.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(["buf", "generate", "--output", folder], cwd=root, check=True)  # noqa: S603, S607 - fixed words
+        return differences(root / "clients" / "python", Path(folder, "clients", "python"))
+
+
+if __name__ == "__main__":
+    found = drift()
+    for sentence in found:
+        print(sentence, file=sys.stderr)
+    if found:
+        sys.exit("Run `make generate` and commit the result.")

@@ -1,0 +1,1 @@
+"""The service: gRPC in front, Postgres behind, the dispatcher inside."""

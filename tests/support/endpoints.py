@@ -1,0 +1,78 @@
+"""A scripted sender behind the `Sender` port: for what the dispatcher does with answers.
+
+How real sockets behave is proven in tests/conformance and with real processes in tests/e2e.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from dispatcher.model import Answer, ErrorClass
+
+T = TypeVar("T")
+
+OK = b'{"code":0,"message":"OK"}'
+
+
+def answer(status: int = 200, body: bytes = OK, retry_after: str | None = None) -> Answer:
+    """A complete answer."""
+    return Answer(status, body, retry_after, ErrorClass.NONE, True, 0.001)
+
+
+def broken(error: ErrorClass, sent: bool = True) -> Answer:
+    """A request that got no answer."""
+    return Answer(0, b"", None, error, sent, 0.001)
+
+
+class ScriptedSender:
+    """Answers as the script says and remembers every request."""
+
+    def __init__(self, script: Callable[[int, int], Answer] | None = None, delay: float = 0.0) -> None:
+        """`script` gets the client's id and the number of the request for it, from 1."""
+        self.requests: list[tuple[int, str, str, float]] = []
+        self.counts: Counter[int] = Counter()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.seen = asyncio.Condition()
+        self.in_flight = 0
+        self.most_in_flight = 0
+        self._script = script or (lambda client_id, number: answer())
+        self._delay = delay
+
+    async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+        """Remembers the request, waits for the gate, answers by the script."""
+        self.requests.append((message_id, phone, text, time.monotonic()))
+        self.counts[message_id] += 1
+        number = self.counts[message_id]
+        self.in_flight += 1
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+        try:
+            async with self.seen:
+                self.seen.notify_all()
+            if self._delay:
+                await asyncio.sleep(self._delay)
+            await self.gate.wait()
+            return self._script(message_id & 0xFFFFFFFF, number)
+        finally:
+            self.in_flight -= 1
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+    async def until(self, requests: int, within: float = 15.0) -> None:
+        """Returns when so many requests have come; fails after `within` seconds."""
+        async with asyncio.timeout(within), self.seen:
+            await self.seen.wait_for(lambda: len(self.requests) >= requests)
+
+
+async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], within: float = 15.0) -> T:
+    """Asks again and again until the answer holds; fails after `within` seconds, telling the last answer."""
+    until = time.monotonic() + within
+    while not holds(last := await ask()):
+        assert time.monotonic() < until, f"still {last!r} after {within} s"
+        await asyncio.sleep(0.02)
+    return last

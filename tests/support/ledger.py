@@ -1,0 +1,113 @@
+"""Rows to begin with, and the audit that every ledger must pass at every moment."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from dispatcher.model import AudienceMode, MailingState, Semantics, Status
+
+BUCKETS = 16
+
+
+async def add_clients(pool: asyncpg.Pool, count: int, first: int = 16, **columns: Any) -> list[int]:
+    """Adds clients with consecutive ids; `columns` hold for all of them."""
+    names = ["bucket", "id", "phone", "timezone", *columns]
+    rows = [
+        (n % BUCKETS, n, str(79_000_000_000 + n), columns.get("timezone", "Europe/Moscow"), *columns.values())
+        for n in range(first, first + count)
+    ]
+    if "timezone" in columns:
+        names.remove("timezone")
+        rows = [(*row[:3], *row[4:]) for row in rows]
+    placeholders = ", ".join(f"${i}" for i in range(1, len(names) + 1))
+    await pool.executemany(f"INSERT INTO clients ({', '.join(names)}) VALUES ({placeholders})", rows)
+    await pool.executemany(
+        "WITH s AS (UPDATE client_change_seqs SET seq = seq + 1 WHERE bucket = $1 RETURNING seq)"
+        " INSERT INTO client_changes (bucket, seq, client_ids) SELECT $1, seq, $2 FROM s",
+        [(b, [row[1] for row in rows if row[0] == b]) for b in sorted({row[0] for row in rows})],
+    )
+    return [row[1] for row in rows]
+
+
+async def add_mailing(
+    pool: asyncpg.Pool,
+    text: str = "Hello",
+    starts_in: float = 0.0,
+    ends_in: float | None = None,
+    state: MailingState = MailingState.SCHEDULED,
+    audience: AudienceMode = AudienceMode.SNAPSHOT,
+    semantics: Semantics = Semantics.AT_LEAST_ONCE,
+    max_attempts: int = 5,
+    backoff: float = 0.05,
+    filter: str = "{}",
+    priority: int = 0,
+    endpoint: str = "",
+) -> int:
+    """Adds a mailing, its times in seconds from now by the database's clock; returns its id."""
+    mailing_id: int = await pool.fetchval(
+        "INSERT INTO mailings (id, text, starts_at, ends_at, state, audience_mode, semantics, max_attempts,"
+        " initial_backoff, max_backoff, filter, priority, endpoint) VALUES (nextval('mailing_id'), $1,"
+        " now() + $2::interval, now() + $3::interval, $4, $5, $6, $7, $8::interval, $8::interval * 4, $9, $10, $11) RETURNING id",
+        text,
+        timedelta(seconds=starts_in),
+        None if ends_in is None else timedelta(seconds=ends_in),
+        state,
+        audience,
+        semantics,
+        max_attempts,
+        timedelta(seconds=backoff),
+        filter,
+        priority,
+        endpoint,
+    )
+    return mailing_id
+
+
+async def database_now(pool: asyncpg.Pool) -> datetime:
+    """The time by the database's clock."""
+    now: datetime = await pool.fetchval("SELECT clock_timestamp()")
+    return now
+
+
+async def statuses(pool: asyncpg.Pool, mailing_id: int) -> Counter[Status]:
+    """How many messages of a mailing have each status, counted row by row."""
+    rows = await pool.fetch("SELECT status, count(*) AS n FROM messages WHERE mailing_id = $1 GROUP BY 1", mailing_id)
+    return Counter({Status(row["status"]): row["n"] for row in rows})
+
+
+async def audit(pool: asyncpg.Pool) -> list[str]:
+    """Returns every way in which the ledger contradicts itself; empty when it is sound."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+        return [f"{question}: {list(map(tuple, rows))}" for question, sql in _AUDIT if (rows := await connection.fetch(sql))]
+
+
+_AUDIT = [
+    (
+        "pending messages that do not stand in exactly one open batch",
+        "SELECT m.mailing_id, m.client_id, count(b.no) FROM messages m LEFT JOIN batches b ON b.bucket = m.bucket"
+        " AND b.mailing_id = m.mailing_id AND b.client_ids @> ARRAY[m.client_id]"
+        " WHERE m.status = 1 GROUP BY 1, 2 HAVING count(b.no) <> 1 LIMIT 5",
+    ),
+    (
+        "counters that differ from the rows",
+        "SELECT * FROM (SELECT bucket, mailing_id, status, n, attempts FROM mailing_counts WHERE n <> 0) k"
+        " FULL JOIN (SELECT bucket, mailing_id, status, count(*) AS n FROM messages GROUP BY 1, 2, 3) r"
+        " USING (bucket, mailing_id, status) WHERE k.n IS DISTINCT FROM r.n LIMIT 5",
+    ),
+    (
+        "attempts that the counters do not have",
+        "SELECT * FROM (SELECT mailing_id, sum(attempts) AS n FROM mailing_counts GROUP BY 1) k"
+        " JOIN (SELECT mailing_id, sum(attempts) AS n FROM messages GROUP BY 1) r USING (mailing_id)"
+        " WHERE k.n <> r.n LIMIT 5",
+    ),
+    (
+        "settled messages that are not in the journal exactly once",
+        "SELECT * FROM (SELECT bucket, mailing_id, count(*) AS n FROM messages WHERE status <> 1 GROUP BY 1, 2) m"
+        " FULL JOIN (SELECT bucket, mailing_id, sum(cardinality(client_ids)) AS n FROM journal GROUP BY 1, 2) j"
+        " USING (bucket, mailing_id) WHERE m.n IS DISTINCT FROM j.n LIMIT 5",
+    ),
+]
