@@ -28,6 +28,9 @@ SCAN_AGE = 0.25
 REFRESH_INTERVAL = 0.25
 """Seconds between two looks at the definitions of the mailings at work."""
 
+CLAIMS_AT_ONCE = 3
+"""Claims under way at the same time: one takes several turns of a busy event loop."""
+
 MOST_LEASES = 64
 """Batches held at once at the most: those not yet settled hold back further claims."""
 
@@ -61,6 +64,7 @@ class Claimer:
         self._woken = asyncio.Event()
         self._jobs: dict[int, _Job] = {}
         self._stale: set[int] = set()
+        self._orphans = False
         self._work: list[OpenWork] = []
         self._open: dict[tuple[int, int], int] = {}
         self._scanned = -SCAN_AGE
@@ -78,6 +82,8 @@ class Claimer:
                 await self._claim_all()
             except LedgerUnavailable as error:
                 log.warning("claiming waits for the database: %s", error)
+                # The claim may have succeeded although its answer was lost.
+                self._orphans = True
                 await self._clock.sleep(1.0)
                 self.wake()
 
@@ -100,20 +106,30 @@ class Claimer:
                     lease.revoked = True
 
     async def _claim_all(self) -> None:
-        """Claims until nothing open is left or nothing has room."""
+        """Claims, several batches at once, until nothing open is left or nothing has room."""
+        claims: set[asyncio.Task[bool]] = set()
         scanned = False
-        while len(self._book.leases) < MOST_LEASES:
-            chosen = self._choose()
-            if chosen is None:
-                if scanned:
+        try:
+            while True:
+                chosen = self._choose() if len(claims) < CLAIMS_AT_ONCE else None
+                if chosen is not None:
+                    claims.add(self._begin(chosen))
+                elif claims:
+                    done, claims = await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
+                    scanned = scanned and sum(claim.result() for claim in done) == 0
+                elif scanned:
                     return
-                await self._scan()
-                scanned = True
-            elif await self._claim(chosen):
-                scanned = False
+                else:
+                    await self._scan()
+                    scanned = True
+        finally:
+            await asyncio.gather(*claims, return_exceptions=True)
 
     async def _scan(self) -> None:
         """Learns what is open, and the mailings that were changed since last time."""
+        if self._orphans:
+            await self._ledger.release_orphans([lease.batch.no for lease in self._book.leases])
+            self._orphans = False
         self._scanned = self._clock.monotonic()
         work = await self._ledger.scan()
         self._open = {(w.mailing_id, w.bucket): w.batches for w in work}
@@ -130,7 +146,7 @@ class Claimer:
 
     def _choose(self) -> OpenWork | None:
         """The most urgent piece of known work that has room, None when there is none."""
-        if self._clock.monotonic() - self._scanned > SCAN_AGE:
+        if len(self._book.leases) >= MOST_LEASES or self._clock.monotonic() - self._scanned > SCAN_AGE:
             return None
         held = self._book.by_mailing
         return min(
@@ -143,15 +159,26 @@ class Claimer:
         lane = self._lanes.get(work.endpoint)
         return work.over or (lane is not None and lane.has_room)
 
-    async def _claim(self, work: OpenWork) -> bool:
+    def _begin(self, work: OpenWork) -> asyncio.Task[bool]:
+        """Begins a claim; its lane and its piece of work count it from now on."""
+        self._open[work.mailing_id, work.bucket] -= 1
+        lane = self._lanes.get(work.endpoint)
+        if lane is not None:
+            lane.promised += 1
+        return asyncio.create_task(self._claim(work, lane))
+
+    async def _claim(self, work: OpenWork, lane: Lane | None) -> bool:
         """Leases one batch and hands it on; False when there was none to be had."""
-        place = work.mailing_id, work.bucket
         job = self._jobs[work.mailing_id]
         asked = self._clock.monotonic()
-        batches = await self._ledger.claim(job.mailing, work.bucket, 1, self._lease, job.render)
-        self._open[place] = self._open[place] - 1 if batches else 0
+        try:
+            batches = await self._ledger.claim(job.mailing, work.bucket, 1, self._lease, job.render)
+        finally:
+            if lane is not None:
+                lane.promised -= 1
         if not batches:
             # Another replica was faster, or the mailing is no longer as it was learned.
+            self._open[work.mailing_id, work.bucket] = 0
             self._stale.add(work.mailing_id)
         for batch in batches:
             self._hand_on(Lease(batch, job.mailing, asked, self._sending))

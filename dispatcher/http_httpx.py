@@ -10,17 +10,8 @@ and a proxy that refuses counts as CONNECT.
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import ssl
-from collections.abc import Iterator, Mapping
-from time import monotonic
+from collections.abc import Mapping
 from typing import Any
-
-import httpx
-
-from dispatcher.model import Answer, Endpoint, ErrorClass
-from dispatcher.protocol import encode_body, parse_target, tls_context
 
 MAX_CONNECTIONS = 64
 """More than this make httpcore slower, not faster."""

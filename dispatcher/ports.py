@@ -126,6 +126,10 @@ class Ledger(Protocol):
         """
         ...
 
+    async def release_orphans(self, known: Sequence[int]) -> None:
+        """Frees what this replica holds by the ledger but does not know of; `known` are batch numbers."""
+        ...
+
     async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
         """Records outcomes, in the order of their client ids, under the batch's fence.
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -33,6 +33,8 @@ from dispatcher.queries import load_queries
 
 CHANNEL = "mailing"
 """Notified when something changed that dispatchers should look at now; a hint, no more."""
+
+T = TypeVar("T")
 
 _SQL = load_queries("dispatcher", "planner.sql") | load_queries("dispatcher", "work.sql")
 
@@ -106,9 +108,7 @@ class PostgresLedger:
     async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
         return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
 
-    async def _take_in(
-        self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int
-    ) -> Step:
+    async def _take_in(self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
         audience = expansion.filter
         with _reaching():
             row = await self._pool.fetchrow(
@@ -176,6 +176,10 @@ class PostgresLedger:
                 )
                 return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
 
+    async def release_orphans(self, known: Sequence[int]) -> None:
+        with _reaching():
+            await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
+
     async def _batch(
         self,
         connection: asyncpg.pool.PoolConnectionProxy,
@@ -230,12 +234,12 @@ def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Set
         batch.fence,
         done,
         [client for client, _, _ in outcomes],
-        [o.status for _, _, o in outcomes],
-        [o.reason for _, _, o in outcomes],
-        [o.attempted for _, _, o in outcomes],
-        [o.endpoint_status for _, _, o in outcomes],
-        [o.endpoint_code for _, _, o in outcomes],
-        [o.duration_ms for _, _, o in outcomes],
+        _alike([o.status for _, _, o in outcomes]),
+        _alike([o.reason for _, _, o in outcomes]),
+        _alike([o.attempted for _, _, o in outcomes]),
+        _alike([o.endpoint_status for _, _, o in outcomes]),
+        _alike([o.endpoint_code for _, _, o in outcomes]),
+        _alike([o.duration_ms for _, _, o in outcomes]),
         [o.due_at for _, _, o in outcomes] if requeued else [],
         outcomes[0][0] if outcomes else 0,
         outcomes[-1][0] if outcomes else 0,
@@ -251,6 +255,11 @@ def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Set
         [o.duration_ms for _, _, o, _ in failed],
         [failure.excerpt for _, _, _, failure in failed],
     )
+
+
+def _alike(values: list[T]) -> list[T]:
+    """The values, or a single one when all are alike: encoding an array costs per entry."""
+    return values[:1] if values and values.count(values[0]) == len(values) else values
 
 
 def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -> Expansion:

@@ -16,7 +16,7 @@ from random import Random
 from dispatcher import policy
 from dispatcher.concurrency import ConcurrencyLimit
 from dispatcher.lease import Lease
-from dispatcher.model import Answer, ErrorClass, Outcome, Semantics
+from dispatcher.model import BATCH_SIZE, Answer, ErrorClass, Outcome, Semantics
 from dispatcher.ports import Clock, Sender
 from dispatcher.protocol import judge
 
@@ -40,6 +40,7 @@ class Lane:
         hungry: Callable[[], None],
     ) -> None:
         self.active = 0
+        self.promised = 0
         self.limit = limit
         self._sender = sender
         self._clock = clock
@@ -56,8 +57,12 @@ class Lane:
 
     @property
     def has_room(self) -> bool:
-        """Whether another batch should be claimed: at most two wait."""
-        return len(self._leases) < 2 or self.waiting < self.limit.value
+        """Whether another batch should be claimed: at most two wait behind the one at work.
+
+        `promised` counts those that are being claimed for this lane.
+        """
+        ahead = len(self._leases) + self.promised
+        return ahead < 3 or self.waiting + self.promised * BATCH_SIZE < self.limit.value
 
     def feed(self, lease: Lease) -> None:
         """Takes over a lease and sends its messages."""
@@ -124,7 +129,8 @@ class Lane:
             log.exception("the sender failed")
             answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._clock.monotonic() - began)
         verdict = judge(answer)
-        self.limit.observe(answer.duration, verdict.error_class, self.active)
+        if self.limit.observe(began + answer.duration, answer.duration, verdict.error_class, self.active):
+            self._staff()
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
         else:

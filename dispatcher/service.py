@@ -18,7 +18,7 @@ from dispatcher.lease import Book, Lease
 from dispatcher.model import DispatchSettings, Endpoint
 from dispatcher.pacer import LoopClock, Pacer
 from dispatcher.planner import Planner
-from dispatcher.ports import Clock, Ledger, Sender
+from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Sender
 from dispatcher.sender import Lane
 from dispatcher.settler import Settler
 
@@ -46,14 +46,16 @@ class Dispatcher:
         self._clock = clock or LoopClock()
         self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
         self._book = Book()
+        self._ledger = ledger
         self.pacer = Pacer(self._clock, settings.poll_min, settings.poll_max)
         longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
         self._settler = Settler(ledger, self._clock, self._book, self._closed)
-        self._lanes = {
-            name: self._lane(sender, min(settings.max_concurrency, endpoint.max_concurrency))
-            for name, (endpoint, sender) in endpoints.items()
+        lanes = {
+            endpoint.name: self._lane(sender, min(settings.max_concurrency, endpoint.max_concurrency))
+            for endpoint, sender in endpoints.values()
         }
+        self._lanes = {name: lanes[endpoint.name] for name, (endpoint, _) in endpoints.items()}
         self._claimer = Claimer(
             ledger=ledger,
             lanes=self._lanes,
@@ -65,6 +67,7 @@ class Dispatcher:
             finished=self._settler.put,
         )
         self._planner = Planner(ledger, self.pacer, settings, self._clock, self._random, self._claimer.wake)
+        self._grace = 15.0
         self._stopping = asyncio.Event()
 
     def _lane(self, sender: Sender, most: int) -> Lane:
@@ -101,7 +104,7 @@ class Dispatcher:
             await _end(stopping, *taking)
             await self._drain()
             await _end(settling)
-            for lane in self._lanes.values():
+            for lane in set(self._lanes.values()):
                 await lane.close()
 
     async def _drain(self) -> None:
@@ -112,10 +115,10 @@ class Dispatcher:
             async with asyncio.timeout(self._grace):
                 while self._book.leases:
                     await self._book.changed()
+        with contextlib.suppress(LedgerUnavailable):
+            await self._ledger.release_orphans([lease.batch.no for lease in self._book.leases])
         if self._book.leases:
             log.warning("%d batches were not settled in time: their leases run out", len(self._book.leases))
-
-    _grace = 15.0
 
     async def stop(self, grace: float = 15.0) -> None:
         """Asks `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""

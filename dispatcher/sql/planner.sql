@@ -102,7 +102,7 @@ WITH held AS (
     WHERE bucket = $1 AND id > $6 AND ($11::bigint[] IS NULL OR id = ANY($11))
     ORDER BY id LIMIT $5
   ) c
-), audience AS (
+), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
   WHERE NOT opted_out
@@ -151,7 +151,7 @@ WITH held AS (
   SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
   FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
   JOIN clients c ON c.bucket = $1 AND c.id = i.id
-), audience AS (
+), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
   WHERE NOT opted_out

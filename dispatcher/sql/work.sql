@@ -29,6 +29,12 @@ FROM picked p
 WHERE b.bucket = $1 AND b.mailing_id = $2 AND b.no = p.no
 RETURNING b.no, b.fence, b.client_ids, now() AS claimed_at;
 
+-- name: release_orphans
+-- Frees the batches whose claim succeeded without this replica ever hearing of it, because
+-- the connection broke before the answer came. $2 are those that it does know of.
+UPDATE batches SET lease_until = '-infinity'
+WHERE holder = $1 AND lease_until > now() AND no <> ALL($2::bigint[]);
+
 -- fragment: pending
 -- The messages of a batch that are still to be sent. The bounds beside the array keep the
 -- index range tight whatever the planner believes about the array. Parameters: bucket,
@@ -78,18 +84,18 @@ WITH held AS (
   RETURNING journal_seq
 ), settled AS (
   UPDATE messages m SET
-    status = ($7::smallint[])[width_bucket(m.client_id, $6::bigint[])],
-    reason = ($8::smallint[])[width_bucket(m.client_id, $6::bigint[])],
-    attempts = m.attempts + ($9::smallint[])[width_bucket(m.client_id, $6::bigint[])],
-    endpoint_status = ($10::smallint[])[width_bucket(m.client_id, $6::bigint[])],
-    endpoint_code = ($11::bigint[])[width_bucket(m.client_id, $6::bigint[])],
-    duration_ms = ($12::int[])[width_bucket(m.client_id, $6::bigint[])],
+    status = ($7::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($7::smallint[]))],
+    reason = ($8::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($8::smallint[]))],
+    attempts = m.attempts + ($9::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($9::smallint[]))],
+    endpoint_status = ($10::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($10::smallint[]))],
+    endpoint_code = ($11::bigint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($11::bigint[]))],
+    duration_ms = ($12::int[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($12::int[]))],
     due_at = coalesce(($13::timestamptz[])[width_bucket(m.client_id, $6::bigint[])], m.due_at),
-    settled_at = CASE WHEN ($7::smallint[])[width_bucket(m.client_id, $6::bigint[])] <> 1 THEN now() END
+    settled_at = CASE WHEN ($7::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($7::smallint[]))] <> 1 THEN now() END
   FROM tick
   WHERE m.bucket = $1 AND m.mailing_id = $2 AND m.client_id BETWEEN $14 AND $15
     AND m.client_id = ANY($6::bigint[]) AND m.status = 1
-  RETURNING m.client_id, m.status, ($9::smallint[])[width_bucket(m.client_id, $6::bigint[])] AS attempted
+  RETURNING m.client_id, m.status, ($9::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($9::smallint[]))] AS attempted
 ), requeued AS (
   INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
   SELECT $1, $2, nextval('batch_no'), client_ids, due_at

@@ -196,11 +196,12 @@ CREATE TABLE requests (
   PRIMARY KEY (bucket, request_id)
 );
 
--- The two questions about a receive window, as expressions that Postgres inlines:
+-- The two questions about a receive window, as expressions that Postgres inlines (STABLE:
+-- one declared IMMUTABLE would not be, since timestamptz + interval is only stable):
 -- the first moment at or after `moment` inside the window, and the end of that window.
 -- Yesterday's window may still be open, so the days before and after are tried in order.
 CREATE FUNCTION window_opens_at(timezone text, window_start time, window_length interval, moment timestamptz)
-RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT CASE
     WHEN window_start IS NULL THEN moment
     WHEN (((moment AT TIME ZONE timezone)::date - 1) + window_start) AT TIME ZONE timezone + window_length > moment
@@ -212,7 +213,7 @@ RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
 $$;
 
 CREATE FUNCTION window_closes_at(timezone text, window_start time, window_length interval, moment timestamptz)
-RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $$
   SELECT CASE
     WHEN window_start IS NULL THEN 'infinity'::timestamptz
     WHEN (((moment AT TIME ZONE timezone)::date - 1) + window_start) AT TIME ZONE timezone + window_length > moment

@@ -43,7 +43,7 @@ async def add_mailing(
     semantics: Semantics = Semantics.AT_LEAST_ONCE,
     max_attempts: int = 5,
     backoff: float = 0.05,
-    filter: str = "{}",
+    where: str = "{}",
     priority: int = 0,
     endpoint: str = "",
 ) -> int:
@@ -51,7 +51,8 @@ async def add_mailing(
     mailing_id: int = await pool.fetchval(
         "INSERT INTO mailings (id, text, starts_at, ends_at, state, audience_mode, semantics, max_attempts,"
         " initial_backoff, max_backoff, filter, priority, endpoint) VALUES (nextval('mailing_id'), $1,"
-        " now() + $2::interval, now() + $3::interval, $4, $5, $6, $7, $8::interval, $8::interval * 4, $9, $10, $11) RETURNING id",
+        " now() + $2::interval, now() + $3::interval, $4, $5, $6, $7, $8::interval, $8::interval * 4, $9, $10, $11)"
+        " RETURNING id",
         text,
         timedelta(seconds=starts_in),
         None if ends_in is None else timedelta(seconds=ends_in),
@@ -60,7 +61,7 @@ async def add_mailing(
         semantics,
         max_attempts,
         timedelta(seconds=backoff),
-        filter,
+        where,
         priority,
         endpoint,
     )
@@ -82,7 +83,8 @@ async def statuses(pool: asyncpg.Pool, mailing_id: int) -> Counter[Status]:
 async def audit(pool: asyncpg.Pool) -> list[str]:
     """Returns every way in which the ledger contradicts itself; empty when it is sound."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        return [f"{question}: {list(map(tuple, rows))}" for question, sql in _AUDIT if (rows := await connection.fetch(sql))]
+        answers = [(question, await connection.fetch(sql)) for question, sql in _AUDIT]
+    return [f"{question}: {list(map(tuple, rows))}" for question, rows in answers if rows]
 
 
 _AUDIT = [

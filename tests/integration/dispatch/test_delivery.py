@@ -48,7 +48,7 @@ async def test_the_filter_chooses_by_every_field(pool: asyncpg.Pool, start: Star
         '{"client_ids": [1000, 2001], "tags": ["b"]}': 1,
         '{"tags": ["nobody"]}': 0,
     }
-    mailings = {await add_mailing(pool, filter=text): size for text, size in cases.items()}
+    mailings = {await add_mailing(pool, where=text): size for text, size in cases.items()}
     start(ScriptedSender())
     for mailing, size in mailings.items():
         await completed(pool, mailing)
@@ -81,7 +81,7 @@ async def test_a_mailing_starts_by_itself_when_its_time_comes(pool: asyncpg.Pool
 
 async def test_an_open_mailing_takes_in_clients_that_come_later(pool: asyncpg.Pool, start: Start) -> None:
     await add_clients(pool, 3)
-    mailing = await add_mailing(pool, audience=AudienceMode.OPEN, filter='{"tags": ["", "late"]}')
+    mailing = await add_mailing(pool, audience=AudienceMode.OPEN, where='{"tags": ["", "late"]}')
     start(sender := ScriptedSender())
     await sender.until(3)
     await add_clients(pool, 4, 1000, tag="late")

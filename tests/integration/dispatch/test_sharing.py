@@ -46,7 +46,8 @@ async def test_two_dispatchers_share_one_mailing_and_nothing_is_sent_twice(pool:
     start(second)
     await completed(pool, mailing)
     assert first.counts + second.counts == Counter({mailing << 32 | client: 1 for client in clients})
-    assert first.counts and second.counts
+    assert first.counts
+    assert second.counts
     assert await audit(pool) == []
 
 
@@ -197,7 +198,7 @@ async def test_a_huge_mailing_does_not_hold_up_a_small_one(pool: asyncpg.Pool, s
     huge = await add_mailing(pool)
     start(sender := ScriptedSender(delay=0.01), max_concurrency=20)
     await sender.until(1000)
-    small = await add_mailing(pool, filter='{"client_ids": [16, 17, 18]}')
+    small = await add_mailing(pool, where='{"client_ids": [16, 17, 18]}')
     await completed(pool, small)
     assert (await statuses(pool, huge))[Status.DELIVERED] < 8000
 
