@@ -1,5 +1,9 @@
 -- name: look
 -- What there is to do and when the next thing falls due: the one query of an idle dispatcher.
+-- ORDER BY and LIMIT keep to the index on due_at, whatever the planner believes of its range.
+WITH due AS MATERIALIZED (
+  SELECT mailing_id, lease_until FROM batches WHERE due_at <= now() ORDER BY due_at LIMIT 10000
+)
 SELECT
   EXISTS (SELECT FROM mailings WHERE state = 1 AND starts_at <= now()) AS starts,
   EXISTS (
@@ -9,12 +13,12 @@ SELECT
   EXISTS (SELECT FROM mailings WHERE state = 2 AND ends_at <= now())
     OR EXISTS (SELECT FROM mailings WHERE state = 3 AND ends_at <= now()) AS ends,
   EXISTS (
-    SELECT FROM batches b JOIN mailings m ON m.id = b.mailing_id
-    WHERE b.due_at <= now() AND b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
+    SELECT FROM due b JOIN mailings m ON m.id = b.mailing_id
+    WHERE b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
   ) AS claims,
   extract(epoch FROM least(
     (SELECT min(due_at) FROM batches WHERE due_at > now()),
-    (SELECT min(lease_until) FROM batches WHERE due_at <= now() AND lease_until > now()),
+    (SELECT min(lease_until) FROM due WHERE lease_until > now()),
     (SELECT min(starts_at) FROM mailings WHERE state = 1),
     (SELECT min(ends_at) FROM mailings WHERE state = 2 AND ends_at > now()),
     (SELECT min(ends_at) FROM mailings WHERE state = 3 AND ends_at > now()),
@@ -148,9 +152,10 @@ WITH held AS (
     SELECT seq, client_ids FROM client_changes WHERE bucket = $1 AND seq > $6 ORDER BY seq LIMIT $5
   ) f
 ), seen AS MATERIALIZED (
+  -- LIMIT: one by one, by their key, however many the planner believes there are.
   SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
   FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
-  JOIN clients c ON c.bucket = $1 AND c.id = i.id
+  CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = $1 AND id = i.id LIMIT 1) c
 ), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen

@@ -37,10 +37,11 @@ WHERE holder = $1 AND lease_until > now() AND no <> ALL($2::bigint[]);
 
 -- fragment: pending
 -- The messages of a batch that are still to be sent. The bounds beside the array keep the
--- index range tight whatever the planner believes about the array. Parameters: bucket,
--- mailing, client ids, the lowest and the highest of them.
+-- index range tight whatever the planner believes about the array; the LIMIT keeps the
+-- clients from being joined any other way than one by one, by their key. Parameters:
+-- bucket, mailing, client ids, the lowest and the highest of them.
 FROM messages m
-LEFT JOIN clients c ON c.bucket = $1 AND c.id = m.client_id AND c.id BETWEEN $4 AND $5
+LEFT JOIN LATERAL (SELECT * FROM clients WHERE bucket = $1 AND id = m.client_id LIMIT 1) c ON true
 WHERE m.bucket = $1 AND m.mailing_id = $2 AND m.client_id = ANY($3::bigint[])
   AND m.client_id BETWEEN $4 AND $5 AND m.status = 1
 ORDER BY m.client_id
