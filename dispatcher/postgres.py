@@ -7,6 +7,7 @@ process dies between two of them. Connection errors and timeouts become LedgerUn
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -210,17 +211,31 @@ class PostgresLedger:
         not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
         """
         while True:
-            try:
-                with _reaching():
-                    async with self._pool.acquire() as connection:
-                        gone = asyncio.Event()
-                        connection.add_termination_listener(lambda _, gone=gone: gone.set())
-                        await connection.add_listener(CHANNEL, lambda *_: hint())
-                        hint()
-                        await gone.wait()
-            except LedgerUnavailable:
-                pass
+            with contextlib.suppress(LedgerUnavailable), _reaching():
+                async with self._pool.acquire() as connection:
+                    await _listen(connection, hint)
             await asyncio.sleep(pause)
+
+
+async def _listen(connection: asyncpg.pool.PoolConnectionProxy, hint: Callable[[], None]) -> None:
+    """Calls `hint` at every notification until the connection is lost."""
+    gone = asyncio.Event()
+
+    def lost(_: object) -> None:
+        gone.set()
+
+    def heard(*_: object) -> None:
+        hint()
+
+    connection.add_termination_listener(lost)
+    await connection.add_listener(CHANNEL, heard)
+    hint()
+    try:
+        await gone.wait()
+    finally:
+        connection.remove_termination_listener(lost)
+        if not connection.is_closed():
+            await connection.remove_listener(CHANNEL, heard)
 
 
 def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> tuple[Any, ...]:

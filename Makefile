@@ -1,0 +1,117 @@
+# Everything one does in this checkout. `make` alone lists it.
+# Nothing here needs root, a container or a Postgres; all of it lives in .venv.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := .venv/bin
+READY := .venv/.ready
+PYTHON ?=
+ARGS ?=
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## List the targets.
+	@echo 'make TARGET, where TARGET is one of:'
+	@sed -n 's/^\([a-z%-]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-12s %s\n", $$1, $$2 }'
+
+## Running it
+
+.PHONY: demo
+demo: venv ## Deliver a mailing to 10,000 clients and compare ledger and endpoint.
+	@$(BIN)/mailing demo $(ARGS)
+
+.PHONY: serve
+serve: venv ## Start the service with its own Postgres; ARGS='--listen HOST:PORT'.
+	@exec $(BIN)/mailing serve $(ARGS)
+
+.PHONY: bench-%
+bench-%: venv ## Run one benchmark (make bench-throughput); ARGS='--messages 100000'.
+	@$(BIN)/python -m bench $* $(ARGS)
+
+## The environment
+
+.PHONY: venv
+venv: $(READY) ## Create .venv with the locked dependencies; the second time instant.
+
+# The stamp is younger than what it was made from. An interpreter is taken when it
+# runs, is new enough and can make environments.
+$(READY): requirements.lock pyproject.toml
+	@set -eu; found=; newest=; \
+	for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
+	  version=$$($$name -c 'import sys; print("%d.%d" % sys.version_info[:2]) if sys.version_info >= (3, 11) else None' 2>/dev/null) || continue; \
+	  case $$version in 3.*) ;; *) continue ;; esac; \
+	  newest=$$version; \
+	  if $$name -c 'import ensurepip, venv' 2>/dev/null; then found=$$name; break; fi; \
+	done; \
+	if [ -z "$$newest" ]; then \
+	  echo 'Python 3.11 or later is needed and none was found; name one with make venv PYTHON=/path/to/python3.' >&2; exit 1; fi; \
+	if [ -z "$$found" ]; then \
+	  echo "Python $$newest is there, but it cannot make virtual environments: apt install python3-venv." >&2; exit 1; fi; \
+	echo "setting up .venv with $$($$found --version)"; \
+	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then $$found -m venv --clear .venv; fi; \
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	touch $@
+
+.PHONY: lock
+lock: ## Compile requirements.lock from pyproject.toml.
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(or $(PYTHON),python3) -m venv "$$folder"; \
+	"$$folder/bin/python" -m pip install --quiet uv; \
+	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock
+
+.PHONY: clean
+clean: ## Remove everything that was made here, .venv included.
+	@rm -rf .venv .bench-venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+## The gate
+
+.PHONY: check
+check: format lint types imports protos drift test ## The one gate: everything below, then the tests.
+
+.PHONY: format
+format: venv ## Is the code formatted?
+	@ruff format --quiet --diff .
+
+.PHONY: lint
+lint: venv ## Does it keep the rules?
+	@ruff check --quiet .
+
+.PHONY: types
+types: venv ## Do the types agree (mypy, strict)?
+	@mypy
+
+.PHONY: imports
+imports: venv ## Do the arrows between packages point one way?
+	@lint-imports --no-timing 2>/dev/null || lint-imports
+
+# The last state of main is laid beside the work tree; before the first commit there is
+# nothing to break.
+.PHONY: protos
+protos: venv ## Are the protos well formed, documented and compatible with main?
+	@buf format --diff --exit-code
+	@buf lint
+	@set -eu; base=; \
+	for ref in $(or $(BASE),origin/main main); do \
+	  if git cat-file -e "$$ref:protos" 2>/dev/null; then base=$$ref; break; fi; done; \
+	if [ -z "$$base" ]; then echo 'protos: no earlier state of main to compare with'; exit 0; fi; \
+	folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	git archive "$$base" protos buf.yaml | tar -x -C "$$folder"; \
+	buf breaking --against "$$folder"
+
+.PHONY: drift
+drift: venv ## Is the generated code what the protos say?
+	@python protos/drift.py
+
+.PHONY: test
+test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
+	@pytest $(ARGS)
+
+.PHONY: generate
+generate: venv ## Generate the Python code of the protos.
+	@buf generate

@@ -1,0 +1,37 @@
+"""Runs one benchmark: `python -m bench NAME [options]`.
+
+Progress goes to stderr; the last line of stdout is one JSON object with the results.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+
+MODULES = {
+    "throughput": "bench.throughput",
+    "latency": "bench.latency",
+    "idle": "bench.idle",
+    "import": "bench.import_clients",
+    "expand": "bench.expand",
+    "sender": "bench.sender",
+    "peers": "bench.peers",
+    "scale": "bench.scale",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the benchmark named first, with the remaining arguments, and returns the exit status."""
+    if not arguments or arguments[0] not in MODULES:
+        wrong = f"{arguments[0]!r} is no benchmark. " if arguments and not arguments[0].startswith("-") else ""
+        print(f"{wrong}usage: python -m bench {{{','.join(MODULES)}}} [options]", file=sys.stderr)
+        return 0 if arguments in (["-h"], ["--help"]) else 2
+    result = importlib.import_module(MODULES[arguments[0]]).main(arguments[1:])
+    if isinstance(result, dict):
+        print(json.dumps(result), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

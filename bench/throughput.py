@@ -1,0 +1,103 @@
+"""How fast a mailing is delivered, what each message costs, and whether ledger and endpoint agree.
+
+`delivered_per_s` counts from CreateMailing to the last delivery, both by the clock of the
+ledger: expansion, the first request and the last record are inside. The rate between the
+first and the last recorded delivery, and by the wall clock until the mailing is seen
+COMPLETED, stand beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from bench.endpoint import start_endpoint
+from bench.measure import peak_rss_mb, say, service_pids
+from bench.service import Service, running_service
+from bench.wrk import MESSAGE_ID, wrk_per_s
+from mailing.v1.mailing_pb2 import Mailing
+
+
+async def deliver(service: Service, messages: int) -> tuple[Mailing, dict[str, Any]]:
+    """Imports `messages` clients, delivers one SNAPSHOT mailing to all, and returns it with its rates and costs."""
+    say(f"importing {messages:,} clients")
+    await service.import_clients(messages)
+    await service.postgres.execute("CHECKPOINT")
+    wal, cpu, postgres_cpu = await service.wal_position(), service.cpu_seconds(), service.postgres_cpu_seconds()
+    say(f"delivering {messages:,} messages")
+    began = time.monotonic()
+    created = await service.create_mailing(audience_mode=Mailing.AUDIENCE_MODE_SNAPSHOT)
+    done = await service.completed(created.id)
+    wall = time.monotonic() - began
+    cpu_us = (service.cpu_seconds() - cpu) / messages * 1e6
+    postgres_after = service.postgres_cpu_seconds()
+    delivered, progress = done.progress.delivered, done.progress
+    last = progress.last_delivery_time.ToNanoseconds() / 1e9
+    first = progress.first_delivery_time.ToNanoseconds() / 1e9
+    created_at = created.create_time.ToNanoseconds() / 1e9
+    return done, {
+        "messages": messages,
+        "delivered": delivered,
+        "attempts": progress.attempts,
+        "delivered_per_s": round(delivered / (last - created_at)),
+        "between_first_and_last_per_s": round(delivered / (last - first)) if last > first else None,
+        "wall_per_s": round(delivered / wall),
+        "cpu_us_per_message": round(cpu_us, 1),
+        "postgres_cpu_us_per_message": None
+        if postgres_after is None or postgres_cpu is None
+        else round((postgres_after - postgres_cpu) / messages * 1e6, 1),
+        "wal_bytes_per_message": round((await service.wal_position() - wal) / messages),
+        "rss_mb": peak_rss_mb(service.pid),
+        "dispatchers_rss_mb": [peak_rss_mb(pid) for pid in service_pids(service.pid)[1:]],
+    }
+
+
+def compare(ledger: Counter[int], endpoint: Counter[int]) -> dict[str, Any]:
+    """Compares the ids delivered by the ledger with those the endpoint accepted, how often each."""
+    endpoint = Counter({message_id: n for message_id, n in endpoint.items() if message_id != MESSAGE_ID})
+    return {
+        "settle_to_ledger_exact": ledger == endpoint,
+        "endpoint_messages": len(endpoint),
+        "endpoint_duplicates": endpoint.total() - len(endpoint),
+    }
+
+
+async def measure(
+    messages: int, dispatchers: int = 0, delay_ms: int = 0, kind: str = "auto", with_wrk: bool = True
+) -> dict[str, Any]:
+    """Runs one endpoint and one service and returns everything measured on them."""
+    endpoint = start_endpoint(kind=kind, delay_ms=delay_ms)
+    try:
+        arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
+        async with running_service(endpoint.url, arguments) as service:
+            before = await wrk_per_s(endpoint.url) if with_wrk else None
+            mailing, result = await deliver(service, messages)
+            after = await wrk_per_s(endpoint.url) if with_wrk else None
+            result |= compare(await service.ledger_ids(mailing.id), Counter(endpoint.received()))
+        yardstick = max((rate for rate in (before, after) if rate), default=None)
+        if yardstick:
+            result |= {
+                "wrk_per_s": round(yardstick),
+                "ratio_to_wrk": round(result["delivered_per_s"] / yardstick, 3),
+            }
+        return {"bench": "throughput", "dispatchers": dispatchers, "endpoint_delay_ms": delay_ms, **result}
+    finally:
+        endpoint.stop()
+
+
+def main(arguments: Sequence[str]) -> dict[str, Any]:
+    """Runs the benchmark with the given command-line options."""
+    parser = argparse.ArgumentParser(prog="python -m bench throughput", description=__doc__)
+    parser.add_argument("--messages", type=int, default=100_000, help="how many clients and messages (100000)")
+    parser.add_argument("--dispatchers", type=int, default=0, help="processes beside the service; 0: inside it (0)")
+    parser.add_argument("--delay-ms", type=int, default=0, help="how long the endpoint takes to answer (0)")
+    parser.add_argument("--endpoint", default="auto", choices=("auto", "nginx", "small"), help="which endpoint (auto)")
+    parser.add_argument("--no-wrk", action="store_true", help="leave the comparison with wrk out")
+    options = parser.parse_args(arguments)
+    return asyncio.run(
+        measure(options.messages, options.dispatchers, options.delay_ms, options.endpoint, not options.no_wrk)
+    )

@@ -1,0 +1,36 @@
+"""The Python client of the mailing service.
+
+`MailingClient` is the way in; the `new_…` functions build requests from plain values, and
+every failed call raises `MailingError`. The messages and generated stubs of the contract
+stand in `mailing.v1`. Nothing here knows the server.
+
+    with MailingClient.connect("127.0.0.1:50051") as mailing:
+        mailing.import_clients([new_client("70100000001", "Europe/Moscow", tag="news")])
+        job = mailing.create_mailing(new_mailing("Hello {phone}", filter=new_filter(tags=["news"])))
+"""
+
+from mailing.client import MailingClient
+from mailing.errors import FieldViolation, MailingError, mailing_errors
+from mailing.values import (
+    new_client,
+    new_duration,
+    new_filter,
+    new_mailing,
+    new_time_of_day,
+    new_timestamp,
+    new_window,
+)
+
+__all__ = [
+    "FieldViolation",
+    "MailingClient",
+    "MailingError",
+    "mailing_errors",
+    "new_client",
+    "new_duration",
+    "new_filter",
+    "new_mailing",
+    "new_time_of_day",
+    "new_timestamp",
+    "new_window",
+]

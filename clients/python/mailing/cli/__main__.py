@@ -1,0 +1,7 @@
+"""Runs the command line as `python -m mailing.cli`."""
+
+import sys
+
+from mailing.cli import main
+
+sys.exit(main())

@@ -1,0 +1,81 @@
+"""How a command ends that did not succeed: an exit status and one sentence.
+
+The statuses are part of the interface; `mailing --help` shows them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+import grpc
+
+from mailing.errors import MailingError
+
+_SHOWN_FIELDS = 3
+
+
+class ExitStatus(IntEnum):
+    """What the exit status of a command means."""
+
+    OK = 0
+    FAILED = 1
+    BAD_INPUT = 2
+    UNREACHABLE = 3
+    UNDELIVERED = 4
+    INTERRUPTED = 130
+
+
+STATUS_HELP = {
+    ExitStatus.OK: "done",
+    ExitStatus.FAILED: "the service refused the call, or something failed",
+    ExitStatus.BAD_INPUT: "wrong usage or bad input: an option, a field, a row of a file",
+    ExitStatus.UNREACHABLE: "the service is not there or cannot work right now; try again later",
+    ExitStatus.UNDELIVERED: "watch: the mailing ended and not every message was delivered",
+    ExitStatus.INTERRUPTED: "interrupted with Ctrl-C",
+}
+
+
+class CommandError(Exception):
+    """Ends the command with this sentence and status."""
+
+    def __init__(self, sentence: str, status: ExitStatus = ExitStatus.FAILED) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class ReaderGoneError(Exception):
+    """Whoever read standard output has enough: nothing is wrong and nobody listens."""
+
+
+def from_call(error: MailingError, address: str) -> CommandError:
+    """Returns what a failed call means to the user of the command line."""
+    if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
+        return CommandError(
+            f"no service answers at {address}; start one with `mailing serve` or name another with --address",
+            ExitStatus.UNREACHABLE,
+        )
+    if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return CommandError(f"the service at {address} did not answer in time", ExitStatus.UNREACHABLE)
+    return CommandError(_sentence(error), _status(error.code))
+
+
+def _status(code: grpc.StatusCode) -> ExitStatus:
+    match code:
+        case grpc.StatusCode.INVALID_ARGUMENT:
+            return ExitStatus.BAD_INPUT
+        case grpc.StatusCode.UNAVAILABLE:
+            return ExitStatus.UNREACHABLE
+        case _:
+            return ExitStatus.FAILED
+
+
+def _sentence(error: MailingError) -> str:
+    if error.fields:
+        return first_few([f"{field}: {description}" for field, description in error.fields])
+    return error.message or f"the call failed with {error.code.name}"
+
+
+def first_few(sentences: list[str]) -> str:
+    """Joins some sentences to one and counts the others."""
+    more = len(sentences) - _SHOWN_FIELDS
+    return "; ".join(sentences[:_SHOWN_FIELDS]) + (f"; and {more} more" if more > 0 else "")

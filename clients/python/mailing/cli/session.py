@@ -1,0 +1,107 @@
+"""What every command gets: where the service is, how to answer, and the consoles.
+
+Also owns how a command is registered, so that `--address` and `--json` are understood
+before and after the command's name alike.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import wraps
+from typing import Annotated, Any, get_type_hints
+
+import typer
+from rich.console import Console
+
+from mailing import MailingClient, MailingError
+from mailing.cli.failures import ReaderGoneError, from_call
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+ADDRESS_VARIABLE = "MAILING_ADDRESS"
+TOKEN_VARIABLE = "MAILING_TOKEN"  # noqa: S105 - the variable's name, not a token
+_PIPE_WIDTH = 100_000
+"""No line is folded or cut where no terminal shows it."""
+
+_GLOBAL = "Global options"
+AddressOption = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        help=f"Where the service is; else {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}.",
+        rich_help_panel=_GLOBAL,
+    ),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Answer with one JSON document on standard output.", rich_help_panel=_GLOBAL)
+]
+
+
+def _console(*, stderr: bool) -> Console:
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else _PIPE_WIDTH
+    return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
+
+
+@dataclass(slots=True)
+class Session:
+    """The settings of one invocation."""
+
+    address: str = field(default_factory=lambda: os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS)
+    json: bool = False
+    out: Console = field(default_factory=lambda: _console(stderr=False))
+    err: Console = field(default_factory=lambda: _console(stderr=True))
+
+    def override(self, address: str | None, json: bool) -> None:
+        """Takes over the global options that were given."""
+        self.address = address or self.address
+        self.json = self.json or json
+
+    @contextmanager
+    def connected(self) -> Iterator[MailingClient]:
+        """A client of the service; failed calls of the block end the command with a sentence."""
+        with MailingClient.connect(self.address, os.environ.get(TOKEN_VARIABLE) or None) as client:
+            try:
+                yield client
+            except MailingError as error:
+                raise from_call(error, self.address) from error
+
+
+def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Registers a function whose first parameter is the session as a command of `app`."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @wraps(function)
+        def run(ctx: typer.Context, address: str | None, json: bool, **options: Any) -> None:
+            session = ctx.ensure_object(Session)
+            session.override(address, json)
+            try:
+                function(session, **options)
+            except BrokenPipeError:
+                # Typer would make a failure of it.
+                raise ReaderGoneError from None
+
+        hints = get_type_hints(function, include_extras=True)
+        own = [
+            parameter.replace(annotation=hints[parameter.name])
+            for parameter in list(inspect.signature(function).parameters.values())[1:]
+        ]
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+            [
+                inspect.Parameter("ctx", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=typer.Context),
+                *(parameter.replace(kind=keyword) for parameter in own),
+                inspect.Parameter("address", keyword, default=None, annotation=AddressOption),
+                inspect.Parameter("json", keyword, default=False, annotation=JsonOption),
+            ]
+        )
+        run.__annotations__ = {"ctx": typer.Context}
+        app.command(name, **settings)(run)
+        return function
+
+    return register

@@ -1,0 +1,190 @@
+"""`mailing watch`: how a mailing gets on, live, until it is over.
+
+A bar where a terminal shows it, plain lines elsewhere. It outlives short absences of the
+service, and its exit status says whether everyone was reached.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import grpc
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+from mailing import MailingClient, MailingError
+from mailing.cli.failures import CommandError, ExitStatus
+from mailing.cli.output import enum_name, moment, new_table, print_message
+from mailing.cli.session import Session, command
+from mailing.v1.mailing_pb2 import Mailing, MailingProgress
+
+POLL_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0
+"""How long the service may be away, once it was there, before the watch ends."""
+LINE_SECONDS = 2.0
+"""Plain lines come no more often than this, but for the last one."""
+
+_OVER = (Mailing.STATE_COMPLETED, Mailing.STATE_CANCELLED)
+_AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+_STATUSES = ("delivered", "failed", "expired", "cancelled", "skipped", "unknown", "pending")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    command(app, "watch")(watch)
+
+
+def watch(
+    session: Session,
+    mailing_id: Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")],
+    until_settled: Annotated[
+        bool,
+        typer.Option("--until-settled", help="End when nothing is pending, though the mailing may run on."),
+    ] = False,
+) -> None:
+    """Show a mailing's progress until it is over.
+
+    The exit status is 0 when every message was delivered and 4 when some were not.
+    """
+    with session.connected() as client:
+        mailing = follow(session, client, mailing_id, until_settled=until_settled)
+    print_message(session, mailing, lambda: statistics(mailing))
+    undelivered = mailing.progress.total - mailing.progress.delivered
+    if undelivered:
+        raise CommandError(
+            f"{undelivered:,} of {mailing.progress.total:,} messages were not delivered", ExitStatus.UNDELIVERED
+        )
+
+
+def follow(session: Session, client: MailingClient, mailing_id: int, *, until_settled: bool = False) -> Mailing:
+    """Shows a mailing until it is over, or with `until_settled` until nothing is pending; returns it as it then is."""
+    with _display(session) as show:
+        for mailing in _polled(client, mailing_id):
+            ended = mailing.state in _OVER or (until_settled and settled(mailing.progress))
+            show(mailing, ended)
+            if ended:
+                return mailing
+    raise AssertionError("polling ends by returning only")
+
+
+def settled(progress: MailingProgress) -> bool:
+    """Says whether every client that matches has a message and none of them is pending."""
+    return progress.expanded and not progress.pending
+
+
+def statistics(mailing: Mailing) -> Table:
+    """Returns the final statistics: how many messages ended how."""
+    progress = mailing.progress
+    table = new_table("status", ">messages", ">share")
+    for status in _STATUSES:
+        count = getattr(progress, status)
+        if count or status == "delivered":
+            table.add_row(status, f"{count:,}", f"{count / progress.total:.1%}" if progress.total else "")
+    table.add_section()
+    table.add_row("total", f"{progress.total:,}", "")
+    table.add_row("attempts", f"{progress.attempts:,}", "")
+    if seconds := _delivery_seconds(progress):
+        table.add_row("seconds", f"{seconds:.2f}", "")
+        table.add_row("messages/s", f"{progress.delivered / seconds:,.0f}", "")
+    return table
+
+
+def _delivery_seconds(progress: MailingProgress) -> float:
+    if not progress.HasField("first_delivery_time"):
+        return 0.0
+    return (progress.last_delivery_time.ToNanoseconds() - progress.first_delivery_time.ToNanoseconds()) / 1e9
+
+
+def _polled(client: MailingClient, mailing_id: int) -> Iterator[Mailing]:
+    """Yields the mailing about every POLL_SECONDS; once seen, a service that is away is waited for."""
+    yield client.get_mailing(mailing_id)
+    answered_at = time.monotonic()
+    while True:
+        time.sleep(POLL_SECONDS)
+        try:
+            mailing = client.get_mailing(mailing_id)
+        except MailingError as error:
+            if error.code not in _AWAY or time.monotonic() - answered_at > PATIENCE_SECONDS:
+                raise
+        else:
+            answered_at = time.monotonic()
+            yield mailing
+
+
+@contextmanager
+def _display(session: Session) -> Iterator[Callable[[Mailing, bool], None]]:
+    """Chooses how progress is shown; with --json nothing but the document may stand on standard output."""
+    console = session.err if session.json else session.out
+    if console.is_terminal:
+        with _bar(console) as show:
+            yield show
+    elif session.json:
+        yield lambda mailing, ended: None
+    else:
+        yield _lines(console)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Callable[[Mailing, bool], None]]:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[line]}"),
+    )
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None, line="")
+
+        def show(mailing: Mailing, ended: bool) -> None:
+            counts = mailing.progress
+            progress.update(
+                task,
+                description=enum_name(mailing, "state").lower(),
+                total=counts.total or None,
+                completed=counts.total - counts.pending,
+                line=progress_line(mailing),
+            )
+
+        yield show
+
+
+def _lines(console: Console) -> Callable[[Mailing, bool], None]:
+    printed = ""
+    printed_at = float("-inf")
+
+    def show(mailing: Mailing, ended: bool) -> None:
+        nonlocal printed, printed_at
+        line = f"{enum_name(mailing, 'state').lower()}: {progress_line(mailing)}"
+        if line != printed and (ended or time.monotonic() - printed_at >= LINE_SECONDS):
+            console.print(line)
+            console.file.flush()
+            printed, printed_at = line, time.monotonic()
+
+    return show
+
+
+def progress_line(mailing: Mailing) -> str:
+    """Returns the progress in one line: counts, rate and time left."""
+    if mailing.state == Mailing.STATE_SCHEDULED:
+        return f"starts {moment(mailing.start_time)}"
+    progress = mailing.progress
+    total = f"{progress.total:,}" + ("" if progress.expanded else "+")
+    parts = [f"{progress.delivered:,} of {total} delivered"]
+    undelivered = progress.total - progress.pending - progress.delivered
+    if undelivered:
+        parts.append(f"{undelivered:,} undelivered")
+    if progress.rate_per_second and progress.pending:
+        parts.append(f"{progress.rate_per_second:,.0f}/s")
+    if progress.HasField("estimated_finish_time"):
+        parts.append(f"{_left(progress.estimated_finish_time.seconds - time.time())} left")
+    return ", ".join(parts)
+
+
+def _left(seconds: float) -> str:
+    whole = max(0, round(seconds))
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,221 @@
+"""`MailingClient`: the service's calls as plain synchronous methods.
+
+A thin layer over the generated stubs: arguments instead of request messages, iterators
+instead of pages, `MailingError` instead of gRPC errors. Creating calls carry a fresh
+request id, so a caller may repeat them with the same one. Safe to share between threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from uuid import uuid4
+
+import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
+
+from mailing.channel import open_channel
+from mailing.client_import import import_in_batches
+from mailing.errors import mailing_errors
+from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
+from mailing.v1.client_pb2 import Client, ClientFilter
+from mailing.v1.client_service_pb2 import (
+    CreateClientRequest,
+    DeleteClientRequest,
+    ExportClientsRequest,
+    GetClientRequest,
+    ImportClientsResponse,
+    ListClientsRequest,
+    UpdateClientRequest,
+)
+from mailing.v1.client_service_pb2_grpc import ClientServiceStub
+from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.mailing_service_pb2 import (
+    CancelMailingRequest,
+    CreateMailingRequest,
+    DeleteMailingRequest,
+    GetMailingRequest,
+    ListMailingsRequest,
+    PauseMailingRequest,
+    ResumeMailingRequest,
+    UpdateMailingRequest,
+)
+from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from mailing.v1.message_pb2 import Message
+from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
+from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+
+PAGE_SIZE = 1000
+"""The largest page the service gives."""
+
+_T = TypeVar("_T")
+
+
+class MailingClient:
+    """A connection to the service.
+
+    The generated stubs are there for everything else: `clients`, `mailings`, `messages`,
+    `delivery` and `admin`. They raise `grpc.RpcError`; `mailing_errors()` translates.
+    """
+
+    def __init__(self, channel: grpc.Channel, *, timeout: float = 60.0) -> None:
+        """Takes a channel, which `close` closes. `timeout` bounds each unary call, in seconds."""
+        self.clients = ClientServiceStub(channel)
+        self.mailings = MailingServiceStub(channel)
+        self.messages = MessageServiceStub(channel)
+        self.delivery = DeliveryServiceStub(channel)
+        self.admin = AdminServiceStub(channel)
+        self._channel = channel
+        self._timeout = timeout
+
+    @classmethod
+    def connect(
+        cls,
+        address: str,
+        token: str | None = None,
+        *,
+        credentials: grpc.ChannelCredentials | None = None,
+        timeout: float = 60.0,
+    ) -> Self:
+        """Returns a client of the service at `address` ("host:port" or "unix:/path").
+
+        The connection is made by the first call. `token` goes along as a bearer token;
+        without `credentials` (see `grpc.ssl_channel_credentials`) nothing is encrypted.
+        """
+        return cls(open_channel(address, token, credentials), timeout=timeout)
+
+    def close(self) -> None:
+        """Ends the connection and every call still under way."""
+        self._channel.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def create_client(self, client: Client, request_id: str | None = None) -> Client:
+        """Adds one client and returns it as stored."""
+        request = CreateClientRequest(client=client, request_id=request_id or str(uuid4()))
+        return self._call(self.clients.CreateClient, request).client
+
+    def get_client(self, client_id: int) -> Client:
+        """Returns one client."""
+        return self._call(self.clients.GetClient, GetClientRequest(client_id=client_id)).client
+
+    def update_client(self, client: Client, fields: Iterable[str] | None = None) -> Client:
+        """Changes the named fields, or every populated one, of the client with this id."""
+        return self._call(
+            self.clients.UpdateClient, UpdateClientRequest(client=client, update_mask=_mask(fields))
+        ).client
+
+    def delete_client(self, client_id: int, etag: str = "") -> int:
+        """Removes one client; returns how many of their messages were cancelled."""
+        request = DeleteClientRequest(client_id=client_id, etag=etag)
+        return self._call(self.clients.DeleteClient, request).cancelled_messages
+
+    def list_clients(
+        self,
+        filter: ClientFilter | None = None,  # noqa: A002 - the field's name in the contract
+        *,
+        receiving_now: bool = False,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[Client]:
+        """Yields the matching clients in the order of their ids, fetching page after page."""
+        request = ListClientsRequest(filter=filter, receiving_now=receiving_now, page_size=page_size)
+        return chain.from_iterable(page.clients for page in self._pages(self.clients.ListClients, request))
+
+    def import_clients(self, clients: Iterable[Client]) -> ImportClientsResponse:
+        """Creates or updates clients by their phones: all of them or, when anything fails, none.
+
+        Reads the iterable as the service takes it in, so it may be of any length. An error
+        that the iterable raises cancels the import and is raised from here.
+        """
+        return import_in_batches(self.clients, clients)
+
+    def export_clients(self, filter: ClientFilter | None = None) -> Iterator[Client]:  # noqa: A002 - as above
+        """Yields every matching client of one stream; much faster than `list_clients`."""
+        with mailing_errors():
+            for part in self.clients.ExportClients(ExportClientsRequest(filter=filter)):
+                yield from part.clients
+
+    def create_mailing(self, mailing: Mailing, request_id: str | None = None) -> Mailing:
+        """Adds one mailing and returns it as stored."""
+        request = CreateMailingRequest(mailing=mailing, request_id=request_id or str(uuid4()))
+        return self._call(self.mailings.CreateMailing, request).mailing
+
+    def get_mailing(self, mailing_id: int) -> Mailing:
+        """Returns one mailing with its progress."""
+        return self._call(self.mailings.GetMailing, GetMailingRequest(mailing_id=mailing_id)).mailing
+
+    def update_mailing(self, mailing: Mailing, fields: Iterable[str] | None = None) -> Mailing:
+        """Changes the named fields, or every populated one, of the mailing with this id."""
+        request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields))
+        return self._call(self.mailings.UpdateMailing, request).mailing
+
+    def delete_mailing(self, mailing_id: int, etag: str = "") -> int:
+        """Removes one mailing that is not running; returns how many messages went with it."""
+        request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag)
+        return self._call(self.mailings.DeleteMailing, request).deleted_messages
+
+    def list_mailings(
+        self,
+        states: Iterable[Mailing.State.ValueType] = (),
+        labels: dict[str, str] | None = None,
+        *,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[Mailing]:
+        """Yields mailings, newest first, fetching page after page."""
+        request = ListMailingsRequest(states=states, labels=labels, page_size=page_size)
+        return chain.from_iterable(page.mailings for page in self._pages(self.mailings.ListMailings, request))
+
+    def pause_mailing(self, mailing_id: int) -> Mailing:
+        """Stops one mailing until it is resumed."""
+        return self._call(self.mailings.PauseMailing, PauseMailingRequest(mailing_id=mailing_id)).mailing
+
+    def resume_mailing(self, mailing_id: int) -> Mailing:
+        """Lets a paused mailing go on."""
+        return self._call(self.mailings.ResumeMailing, ResumeMailingRequest(mailing_id=mailing_id)).mailing
+
+    def cancel_mailing(self, mailing_id: int) -> Mailing:
+        """Ends one mailing for good."""
+        return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+
+    def get_message(self, message_id: int) -> Message:
+        """Returns one message of the ledger."""
+        return self._call(self.messages.GetMessage, GetMessageRequest(message_id=message_id)).message
+
+    def list_messages(
+        self,
+        mailing_id: int = 0,
+        client_id: int = 0,
+        statuses: Iterable[Message.Status.ValueType] = (),
+        *,
+        page_size: int = PAGE_SIZE,
+    ) -> Iterator[Message]:
+        """Yields the messages of a mailing, of a client, or of both, fetching page after page."""
+        request = ListMessagesRequest(
+            mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
+        )
+        return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
+
+    def _call(self, method: Callable[..., _T], request: Any) -> _T:
+        with mailing_errors():
+            return method(request, timeout=self._timeout)
+
+    def _pages(self, method: Callable[..., _T], request: Any) -> Iterator[_T]:
+        while True:
+            page: Any = self._call(method, request)
+            yield page
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+
+def _mask(fields: Iterable[str] | None) -> FieldMask | None:
+    return None if fields is None else FieldMask(paths=fields)

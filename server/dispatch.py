@@ -1,0 +1,123 @@
+"""Dispatching as the settings say: in this process, or by processes beside it.
+
+Both forms look alike to those who run them: `hint`, `run` until stopped, `stop`. Each
+dispatcher is a replica of its own; they meet in the database only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Protocol
+from uuid import uuid4
+
+import asyncpg
+
+from dispatcher.http_fast import FastSender
+from dispatcher.model import DispatchSettings, Endpoint
+from dispatcher.ports import Sender
+from dispatcher.postgres import PostgresLedger
+from dispatcher.service import Dispatcher
+from server.config import ConfigError, Settings
+
+log = logging.getLogger(__name__)
+
+DEFAULT_ENDPOINT = "default"
+"""The name of the endpoint of the environment; mailings that name none mean it, too."""
+
+Endpoints = Mapping[str, tuple[Endpoint, Sender]]
+
+
+class Dispatch(Protocol):
+    """Somebody who delivers."""
+
+    def hint(self) -> None:
+        """Says that something changed in the ledger."""
+        ...
+
+    async def run(self) -> None:
+        """Delivers until `stop` is called."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Asks `run` to settle what is in flight within `grace` seconds and to end."""
+        ...
+
+
+def make_endpoints(settings: Settings) -> Endpoints:
+    """Returns the endpoint of the environment, by its names; nothing where none is set.
+
+    Call it in the running loop. Raises ConfigError for one that no sender takes.
+    """
+    if settings.endpoint_url is None:
+        log.warning("nothing will be delivered: MAILING_ENDPOINT_URL is not set")
+        return {}
+    endpoint = Endpoint(
+        name=DEFAULT_ENDPOINT,
+        url=settings.endpoint_url,
+        token=settings.endpoint_token.get_secret_value(),
+        total_timeout=settings.endpoint_timeout,
+        connect_timeout=settings.endpoint_connect_timeout,
+        max_concurrency=settings.endpoint_max_concurrency,
+        ca_file=str(settings.endpoint_ca_file) if settings.endpoint_ca_file else None,
+    )
+    try:
+        sender = _sender(endpoint, settings.endpoint_transport)
+    except ValueError as error:
+        raise ConfigError([f"The endpoint of MAILING_ENDPOINT_URL cannot be used: {error}."]) from error
+    return dict.fromkeys(("", DEFAULT_ENDPOINT), (endpoint, sender))
+
+
+def _sender(endpoint: Endpoint, transport: str) -> Sender:
+    if transport == "fast":
+        return FastSender(endpoint)
+    from dispatcher.http_httpx import HttpxSender  # loaded only by those who use it
+
+    return HttpxSender(endpoint)
+
+
+class LocalDispatch:
+    """A dispatcher in this process, woken by this process and by the database's notifications."""
+
+    def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
+        self._ledger = PostgresLedger(pool, uuid4())
+        # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
+        self._listens = settings.statement_cache_size > 0
+        self._dispatcher = Dispatcher(
+            self._ledger,
+            endpoints,
+            DispatchSettings(
+                poll_min=settings.poll_min,
+                poll_max=settings.poll_max,
+                recheck_min=settings.recheck_min,
+                recheck_max=settings.recheck_max,
+                lease=settings.lease,
+                max_concurrency=settings.endpoint_max_concurrency,
+            ),
+        )
+
+    def hint(self) -> None:
+        """Makes the dispatcher look for work now."""
+        self._dispatcher.hint()
+
+    async def run(self) -> None:
+        """Delivers until `stop` is called. Raises what no dispatcher can go on after."""
+        listening = asyncio.create_task(self._listen())
+        try:
+            await self._dispatcher.run()
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
+
+    async def stop(self, grace: float) -> None:
+        """Asks `run` to settle what is in flight within `grace` seconds and to end."""
+        await self._dispatcher.stop(grace)
+
+    async def _listen(self) -> None:
+        if not self._listens:
+            return
+        try:
+            await self._ledger.listen(self._dispatcher.hint)
+        except Exception:  # hints only save time: without them there is still the polling
+            log.exception("no notifications any more, changes are found by polling")

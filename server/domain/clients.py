@@ -1,0 +1,211 @@
+"""Clients: who receives, when they may, and how some of them are chosen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, time, timedelta
+
+from server.domain.errors import StaleEtag
+from server.domain.fields import Violations, check_attributes, check_count, check_text, check_texts
+
+CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
+"""The fields of a client that callers set, in the order of the contract."""
+
+MAX_TAG = 100
+LONGEST_WINDOW = timedelta(hours=24)
+
+valid_phone = re.compile(r"[1-9][0-9]{6,14}").fullmatch
+"""Matches the digits of an E.164 number."""
+
+valid_operator_code = re.compile(r"[0-9]{3}").fullmatch
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveWindow:
+    """A span of every day in the client's zone: from `start` for up to 24 hours."""
+
+    start: time
+    duration: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class ClientDefinition:
+    """What callers say of a client; see `CLIENT_FIELDS`."""
+
+    phone: str
+    timezone: str
+    operator_code: str = ""
+    tag: str = ""
+    receive_window: ReceiveWindow | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    opted_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A stored client. `version` grows by one with every change."""
+
+    id: int
+    definition: ClientDefinition
+    version: int
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def etag(self) -> str:
+        """The fingerprint of this version."""
+        return etag_of(self.id, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFilter:
+    """Chooses clients: any value within a field, every field that is set; empty matches all."""
+
+    tags: tuple[str, ...] = ()
+    operator_codes: tuple[str, ...] = ()
+    timezones: tuple[str, ...] = ()
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    client_ids: tuple[int, ...] = ()
+
+    def as_json(self) -> dict[str, object]:
+        """Returns the fields that are set, by their names, as JSON holds them."""
+        fields: dict[str, object] = {
+            "tags": list(self.tags),
+            "operator_codes": list(self.operator_codes),
+            "timezones": list(self.timezones),
+            "attributes": dict(self.attributes),
+            "client_ids": list(self.client_ids),
+        }
+        return {name: value for name, value in fields.items() if value}
+
+
+ImportRow = tuple[str, str, str, str, tuple[int, int] | None, Mapping[str, str] | None, bool]
+"""A checked client of an import, as a bare tuple for the sake of speed: phone, operator
+code, tag, timezone, window (start and length in seconds), attributes, opted out."""
+
+
+def import_row(definition: ClientDefinition) -> ImportRow:
+    """Returns a checked definition as a row."""
+    window = definition.receive_window
+    spans = None
+    if window is not None:
+        start = window.start.hour * 3600 + window.start.minute * 60 + window.start.second
+        spans = (start, int(window.duration.total_seconds()))
+    return (
+        definition.phone,
+        definition.operator_code,
+        definition.tag,
+        definition.timezone,
+        spans,
+        definition.attributes or None,
+        definition.opted_out,
+    )
+
+
+def etag_of(identity: int, version: int) -> str:
+    """Returns the fingerprint of one version of a resource."""
+    return f"{identity:x}-{version:x}"
+
+
+def check_etag(sent: str, stored: str) -> None:
+    """Raises StaleEtag if the caller sent an etag and it is not the stored one."""
+    if sent and sent != stored:
+        raise StaleEtag
+
+
+def derived_operator_code(phone: str) -> str:
+    """Returns the operator's code that a number of country code 7 contains, else ''."""
+    return phone[1:4] if len(phone) == 11 and phone[0] == "7" else ""
+
+
+def check_client(
+    client: ClientDefinition,
+    zones: Collection[str],
+    path: str,
+    violations: Violations,
+    fields: Collection[str] = CLIENT_FIELDS,
+) -> None:
+    """Reports every violation among `fields`, at paths below `path`."""
+    checks: dict[str, Callable[[str], None]] = {
+        "phone": lambda at: check_phone(client.phone, at, violations),
+        "operator_code": lambda at: check_operator_code(client.operator_code, at, violations),
+        "tag": lambda at: check_text(client.tag, MAX_TAG, at, violations),
+        "timezone": lambda at: check_timezone(client.timezone, zones, at, violations),
+        "attributes": lambda at: check_attributes(client.attributes, at, violations),
+        "receive_window": lambda at: check_window(client.receive_window, at, violations),
+    }
+    for name, check in checks.items():
+        if name in fields:
+            check(f"{path}.{name}")
+
+
+def check_phone(phone: str, path: str, violations: Violations) -> None:
+    """Reports what is not the digits of an E.164 number."""
+    if valid_phone(phone):
+        return
+    if not phone:
+        violations.add(path, "is required: the digits of an E.164 number")
+    elif phone.startswith("+"):
+        violations.add(path, "must be the digits of an E.164 number without the '+': leave it out")
+    else:
+        violations.add(path, "must be the digits of an E.164 number: 7 to 15 digits, the first not 0")
+
+
+def check_operator_code(code: str, path: str, violations: Violations) -> None:
+    """Reports what is neither empty nor three digits."""
+    if code and not valid_operator_code(code):
+        violations.add(path, "must be three digits, or empty")
+
+
+def check_timezone(zone: str, zones: Collection[str], path: str, violations: Violations) -> None:
+    """Reports what is not the name of a known time zone."""
+    if not zone:
+        violations.add(path, "is required: an IANA name such as Europe/Moscow")
+    elif zone not in zones:
+        violations.add(path, f"{zone[:80]!r} is not a time zone known here; use an IANA name such as Europe/Moscow")
+
+
+def check_window(window: ReceiveWindow | None, path: str, violations: Violations) -> None:
+    """Reports a window whose duration is not whole seconds, more than 0 and at most 24 hours."""
+    if window is None:
+        return
+    if not timedelta(0) < window.duration <= LONGEST_WINDOW:
+        violations.add(f"{path}.duration", "must be more than 0 and at most 24 hours")
+    elif window.duration.microseconds:
+        violations.add(f"{path}.duration", "must be whole seconds")
+
+
+def check_filter(chosen: ClientFilter, zones: Collection[str], path: str, violations: Violations) -> None:
+    """Reports every violation of a filter, at paths below `path`."""
+    if check_count(chosen.tags, 1000, f"{path}.tags", violations):
+        check_texts(chosen.tags, MAX_TAG, f"{path}.tags", violations)
+    if check_count(chosen.operator_codes, 1000, f"{path}.operator_codes", violations):
+        for index, code in enumerate(chosen.operator_codes):
+            if not valid_operator_code(code):
+                violations.add(f"{path}.operator_codes[{index}]", "must be three digits")
+    if check_count(chosen.timezones, 1000, f"{path}.timezones", violations):
+        for index, zone in enumerate(chosen.timezones):
+            check_timezone(zone, zones, f"{path}.timezones[{index}]", violations)
+    check_attributes(chosen.attributes, f"{path}.attributes", violations)
+    check_count(chosen.client_ids, 10000, f"{path}.client_ids", violations)
+
+
+def completed(client: ClientDefinition) -> ClientDefinition:
+    """Returns the client with the operator's code derived if it was left out."""
+    if client.operator_code:
+        return client
+    return replace(client, operator_code=derived_operator_code(client.phone))
+
+
+def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Collection[str]) -> ClientDefinition:
+    """Returns `before` with `fields` taken from `patch`.
+
+    An operator's code that was derived from the phone follows a new phone, unless it is
+    among the fields itself.
+    """
+    after = replace(before, **{name: getattr(patch, name) for name in fields})
+    if "operator_code" not in fields and before.operator_code == derived_operator_code(before.phone):
+        after = replace(after, operator_code="")
+    return completed(after) if {"phone", "operator_code"} & set(fields) else after

@@ -1,0 +1,144 @@
+"""Why the service refuses a call. These exceptions know neither gRPC nor SQL.
+
+DomainError
+├── InvalidFields       fields that are missing, malformed or out of range
+├── InvalidPageToken    a token that this query did not make
+├── NotFound            no such client, mailing, message or endpoint
+├── PhoneTaken          another client has the phone
+├── RequestIdReused     the request_id came before with another request
+├── WrongState          the mailing is in a state that does not allow it
+├── StaleEtag           the resource was changed since it was read
+├── Conflict            others changed the same rows, several times
+├── DatabaseUnavailable the database cannot be reached
+└── NotServedYet        the method has no implementation in this version
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from dispatcher.model import MailingState
+
+
+class DomainError(Exception):
+    """A refusal. `str()` of it is the sentence for the caller."""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What a program may want to know, beside the sentence."""
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class FieldViolation:
+    """One bad field: its path, such as `clients[17].timezone`, and a sentence."""
+
+    path: str
+    sentence: str
+
+
+class InvalidFields(DomainError):
+    """One or more fields of the request are missing, malformed or out of range."""
+
+    def __init__(self, violations: Sequence[FieldViolation]) -> None:
+        first, more = violations[0], len(violations) - 1
+        rest = f" (and {more} more)" if more else ""
+        super().__init__(f"{first.path}: {first.sentence}{rest}")
+        self.violations = tuple(violations)
+
+
+class InvalidPageToken(DomainError):
+    """The page token was not made by this query."""
+
+    def __init__(self) -> None:
+        super().__init__("The page token does not belong to this query; start again without one.")
+
+
+class Kind(Enum):
+    """What may not be found."""
+
+    CLIENT = "client"
+    MAILING = "mailing"
+    MESSAGE = "message"
+    ENDPOINT = "endpoint"
+
+
+class NotFound(DomainError):
+    """There is no such thing. `key` is the id, or the name of an endpoint."""
+
+    def __init__(self, kind: Kind, key: int | str) -> None:
+        super().__init__(f"There is no {kind.value} {key}.")
+        self.kind = kind
+        self.key = key
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The key that was looked for."""
+        return {self.kind.value: str(self.key)}
+
+
+class PhoneTaken(DomainError):
+    """Another client has this phone."""
+
+    def __init__(self, phone: str) -> None:
+        super().__init__(f"Another client has the phone {phone}.")
+        self.phone = phone
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The phone."""
+        return {"phone": self.phone}
+
+
+class RequestIdReused(DomainError):
+    """The request_id was used before with another request."""
+
+    def __init__(self) -> None:
+        super().__init__("This request_id was used before with another request; choose a new UUID.")
+
+
+class WrongState(DomainError):
+    """The mailing's state does not allow the call. `what` completes "… cannot be …"."""
+
+    def __init__(self, what: str, found: MailingState, needed: Iterable[MailingState]) -> None:
+        self.found = found
+        self.needed = tuple(sorted(needed))
+        super().__init__(f"A mailing that is {found.name} cannot be {what}; it would have to be {self._needed()}.")
+
+    def _needed(self) -> str:
+        return " or ".join(state.name for state in self.needed)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The state found and the states needed."""
+        return {"found": self.found.name, "needed": ",".join(state.name for state in self.needed)}
+
+
+class StaleEtag(DomainError):
+    """The resource was changed since the etag was read."""
+
+    def __init__(self) -> None:
+        super().__init__("The etag is stale: it was changed in between. Read it again and repeat the change.")
+
+
+class Conflict(DomainError):
+    """Others changed the same rows at the same moment, again and again."""
+
+    def __init__(self) -> None:
+        super().__init__("Others are changing the same rows at this moment; repeat the call.")
+
+
+class DatabaseUnavailable(DomainError):
+    """The database cannot be reached, or did not answer in time."""
+
+    def __init__(self) -> None:
+        super().__init__("The database cannot be reached at the moment; try again.")
+
+
+class NotServedYet(DomainError):
+    """The method belongs to the contract but not to this version of the service."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__(f"{method} belongs to the contract; this version of the service does not serve it yet.")

@@ -1,0 +1,243 @@
+"""Mailings: what is said to whom and when, and what may be changed in which state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from dispatcher.model import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics
+from dispatcher.template import TemplateError, parse
+from server.domain.clients import ClientFilter, check_filter, etag_of
+from server.domain.errors import InvalidFields, WrongState
+from server.domain.fields import Violations, check_count, check_text, invalid
+
+MAILING_FIELDS = (
+    "title",
+    "text",
+    "filter",
+    "start_time",
+    "end_time",
+    "audience_mode",
+    "semantics",
+    "priority",
+    "max_rate",
+    "endpoint",
+    "retry",
+    "labels",
+)
+"""The fields of a mailing that callers set, in the order of the contract."""
+
+MAX_TITLE = 200
+MAX_TEXT = 4000
+MAX_LABELS = 32
+MAX_LABEL = 100
+LONGEST_ESTIMATE = timedelta(days=3650)
+
+_ALWAYS = frozenset({"title", "labels"})
+_WHILE_LIVE = _ALWAYS | {"text", "end_time", "priority", "max_rate", "retry"}
+
+CHANGEABLE: Mapping[MailingState, frozenset[str]] = {
+    MailingState.SCHEDULED: frozenset(MAILING_FIELDS),
+    MailingState.RUNNING: _WHILE_LIVE,
+    MailingState.PAUSED: _WHILE_LIVE,
+    MailingState.COMPLETED: _ALWAYS,
+    MailingState.CANCELLED: _ALWAYS,
+}
+"""Which fields an update may change in each state."""
+
+DELETABLE = frozenset({MailingState.SCHEDULED, MailingState.COMPLETED, MailingState.CANCELLED})
+PAUSABLE = frozenset({MailingState.RUNNING})
+RESUMABLE = frozenset({MailingState.PAUSED})
+CANCELLABLE = frozenset(state for state, after in STATE_TRANSITIONS.items() if MailingState.CANCELLED in after)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryRule:
+    """How failed attempts are repeated: 1 to 100 attempts in all, with growing back-offs."""
+
+    max_attempts: int = 5
+    initial_backoff: timedelta = timedelta(seconds=1)
+    max_backoff: timedelta = timedelta(minutes=5)
+
+
+@dataclass(frozen=True, slots=True)
+class MailingDefinition:
+    """What callers say of a mailing; see `MAILING_FIELDS`. `start_time` None means now."""
+
+    text: str
+    title: str = ""
+    filter: ClientFilter = field(default_factory=ClientFilter)
+    start_time: datetime | None = None
+    end_time: datetime | None = None
+    audience_mode: AudienceMode = AudienceMode.OPEN
+    semantics: Semantics = Semantics.AT_LEAST_ONCE
+    priority: int = 0
+    max_rate: float = 0.0
+    endpoint: str = ""
+    retry: RetryRule = field(default_factory=RetryRule)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How many messages stand where. `rate` is deliveries a second over the last seconds."""
+
+    total: int = 0
+    pending: int = 0
+    delivered: int = 0
+    failed: int = 0
+    expired: int = 0
+    cancelled: int = 0
+    skipped: int = 0
+    unknown: int = 0
+    attempts: int = 0
+    first_delivered_at: datetime | None = None
+    last_delivered_at: datetime | None = None
+    rate: float = 0.0
+    estimated_finish_at: datetime | None = None
+    expanded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Mailing:
+    """A stored mailing. `version` grows by one with every change of definition or state."""
+
+    id: int
+    definition: MailingDefinition
+    state: MailingState
+    version: int
+    created_at: datetime
+    updated_at: datetime
+    progress: Progress
+
+    @property
+    def etag(self) -> str:
+        """The fingerprint of this version."""
+        return etag_of(self.id, self.version)
+
+
+@dataclass(frozen=True, slots=True)
+class MailingQuery:
+    """Which mailings a list shows: any of the states, all of the labels; empty means all."""
+
+    states: tuple[MailingState, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def estimated_finish(pending: int, rate: float, now: datetime) -> datetime | None:
+    """Returns when `pending` messages are settled at `rate` a second; None when nothing moves."""
+    if pending <= 0 or rate <= 0 or pending / rate > LONGEST_ESTIMATE.total_seconds():
+        return None
+    return now + timedelta(seconds=pending / rate)
+
+
+def check_mailing(
+    mailing: MailingDefinition,
+    zones: Collection[str],
+    violations: Violations,
+    fields: Collection[str] = MAILING_FIELDS,
+) -> None:
+    """Reports every violation among `fields`, at paths below `mailing`."""
+    checks: dict[str, Callable[[str], None]] = {
+        "title": lambda at: check_text(mailing.title, MAX_TITLE, at, violations),
+        "text": lambda at: check_template(mailing.text, at, violations),
+        "filter": lambda at: check_filter(mailing.filter, zones, at, violations),
+        "priority": lambda at: _check_priority(mailing.priority, at, violations),
+        "max_rate": lambda at: _check_rate(mailing.max_rate, at, violations),
+        "endpoint": lambda at: check_text(mailing.endpoint, MAX_LABEL, at, violations),
+        "retry": lambda at: _check_retry(mailing.retry, at, violations),
+        "labels": lambda at: check_labels(mailing.labels, at, violations),
+    }
+    for name, check in checks.items():
+        if name in fields:
+            check(f"mailing.{name}")
+    if "start_time" in fields or "end_time" in fields:
+        check_order(mailing, violations)
+
+
+def check_template(text: str, path: str, violations: Violations) -> None:
+    """Reports a text that is empty, too long or no template."""
+    if not text.strip():
+        violations.add(path, "is required: what to send")
+        return
+    check_text(text, MAX_TEXT, path, violations)
+    try:
+        parse(text)
+    except TemplateError as error:
+        violations.add(path, f"has {error}")
+
+
+def check_order(mailing: MailingDefinition, violations: Violations) -> None:
+    """Reports an end that is not after the start."""
+    if mailing.start_time and mailing.end_time and mailing.end_time <= mailing.start_time:
+        violations.add("mailing.end_time", "must be after the start")
+
+
+def check_labels(labels: Mapping[str, str], path: str, violations: Violations) -> None:
+    """Reports labels whose number, names or values are out of the limits."""
+    if not check_count(labels, MAX_LABELS, path, violations):
+        return
+    for name, value in labels.items():
+        if not name:
+            violations.add(path, "the name of a label must not be empty")
+        check_text(name, MAX_LABEL, path, violations)
+        check_text(value, MAX_LABEL, f"{path}.{name[:MAX_LABEL]}", violations)
+
+
+def _check_priority(priority: int, path: str, violations: Violations) -> None:
+    if not -1000 <= priority <= 1000:
+        violations.add(path, "must be from -1,000 to 1,000")
+
+
+def _check_rate(rate: float, path: str, violations: Violations) -> None:
+    if not math.isfinite(rate) or rate < 0:
+        violations.add(path, "must be 0 (no limit) or a positive number of messages a second")
+
+
+def _check_retry(retry: RetryRule, path: str, violations: Violations) -> None:
+    if not 1 <= retry.max_attempts <= 100:
+        violations.add(f"{path}.max_attempts", "must be 1 to 100, or 0 for the default")
+    if not timedelta(milliseconds=10) <= retry.initial_backoff <= timedelta(hours=1):
+        violations.add(f"{path}.initial_backoff", "must be 10 ms to 1 hour")
+    if not retry.initial_backoff <= retry.max_backoff <= timedelta(hours=24):
+        violations.add(f"{path}.max_backoff", "must be at least the initial back-off and at most 24 hours")
+
+
+def changes(before: MailingDefinition, after: MailingDefinition) -> frozenset[str]:
+    """Returns the fields in which the two differ."""
+    return frozenset(name for name in MAILING_FIELDS if getattr(before, name) != getattr(after, name))
+
+
+def check_changeable(state: MailingState, changed: Collection[str]) -> None:
+    """Raises WrongState if a mailing in `state` cannot have one of these fields changed."""
+    refused = [name for name in MAILING_FIELDS if name in changed and name not in CHANGEABLE[state]]
+    if refused:
+        needed = [other for other, fields in CHANGEABLE.items() if fields.issuperset(refused)]
+        raise WrongState(f"given another {' and '.join(refused)}", state, needed)
+
+
+def amended_mailing(
+    mailing: Mailing, patch: MailingDefinition, fields: Collection[str], now: datetime
+) -> MailingDefinition:
+    """Returns the mailing's definition with `fields` taken from `patch`.
+
+    Raises WrongState if its state does not allow what differs, InvalidFields for an end
+    that has passed at `now` or is not after the start.
+    """
+    before = mailing.definition
+    after = replace(before, **{name: getattr(patch, name) for name in fields})
+    changed = changes(before, after)
+    check_changeable(mailing.state, changed)
+    if "end_time" in changed and after.end_time and after.end_time <= now:
+        raise ended_already()
+    violations = Violations()
+    check_order(replace(after, start_time=after.start_time or now), violations)
+    violations.check()
+    return after
+
+
+def ended_already() -> InvalidFields:
+    """Returns the refusal of an end that has passed."""
+    return invalid("mailing.end_time", "has passed already")

@@ -1,0 +1,65 @@
+"""Messages and their failed attempts: what the ledger tells about one mailing to one client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dispatcher.model import ErrorClass, Reason, Status
+
+_CLIENT_BITS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One row of the ledger. `duration` and `endpoint_code` are those of the last attempt."""
+
+    mailing_id: int
+    client_id: int
+    status: Status
+    reason: Reason
+    attempts: int
+    due_at: datetime
+    settled_at: datetime | None
+    endpoint_status: int
+    endpoint_code: int | None
+    duration: timedelta | None
+    created_at: datetime
+
+    @property
+    def id(self) -> int:
+        """The id that every attempt carries."""
+        return message_id(self.mailing_id, self.client_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One failed request. `number` counts from 1."""
+
+    number: int
+    at: datetime
+    endpoint: str
+    endpoint_status: int
+    endpoint_code: int | None
+    error_class: ErrorClass
+    duration: timedelta
+    response_excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
+class MessageQuery:
+    """Which messages a list shows. An id of 0 means any; at least one is set."""
+
+    mailing_id: int = 0
+    client_id: int = 0
+    statuses: tuple[Status, ...] = ()
+
+
+def message_id(mailing_id: int, client_id: int) -> int:
+    """Returns the id of the message of a mailing to a client."""
+    return mailing_id << _CLIENT_BITS | client_id
+
+
+def split_message_id(identity: int) -> tuple[int, int]:
+    """Returns the mailing's and the client's id that a message's id is made of."""
+    return identity >> _CLIENT_BITS, identity & (1 << _CLIENT_BITS) - 1

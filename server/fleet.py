@@ -1,0 +1,92 @@
+"""Dispatchers in processes beside the server, which stays quick while they work.
+
+A process that dies is started again, after a growing wait. None outlives the server: each
+ends in order when its standard input is closed, which the kernel sees to in any case.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import subprocess
+import sys
+import time
+
+COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
+
+log = logging.getLogger(__name__)
+
+_FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds before a new start
+_MARGIN = 5.0
+"""Seconds for closing connections, on top of the grace for what is in flight."""
+
+_POLL = 0.1
+"""Seconds between two looks at whether a process has ended."""
+
+_STEADY = 60.0
+"""Seconds after which a process counts as having worked, and the wait is short again."""
+
+
+class Fleet:
+    """`size` dispatcher processes on the database of `dsn`; a `server.dispatch.Dispatch`."""
+
+    def __init__(self, size: int, dsn: str) -> None:
+        self._size = size
+        # What the server was given, with its database, be it the embedded one.
+        self._environment = {**os.environ, "MAILING_DSN": dsn}
+        self._stopping = asyncio.Event()
+        self._grace = 0.0
+
+    def hint(self) -> None:
+        """Does nothing: the database's notifications reach every process."""
+
+    async def run(self) -> None:
+        """Keeps the processes running until `stop` is called, then returns when all have ended."""
+        async with asyncio.TaskGroup() as group:
+            for number in range(1, self._size + 1):
+                group.create_task(self._keep(number))
+
+    async def stop(self, grace: float) -> None:
+        """Asks all to end, with `grace` seconds to settle what is in flight."""
+        self._grace = grace
+        self._stopping.set()
+
+    async def _keep(self, number: int) -> None:
+        wait = _FIRST_WAIT
+        while not self._stopping.is_set():
+            started = asyncio.get_running_loop().time()
+            code = await self._one()
+            if self._stopping.is_set():
+                return
+            worked = asyncio.get_running_loop().time() - started
+            wait = _FIRST_WAIT if worked > _STEADY else min(2 * wait, _LONGEST_WAIT)
+            log.error("dispatcher %d ended with status %d: the next one starts in %.1f s", number, code, wait)
+            await _happens(self._stopping, wait)
+
+    async def _one(self) -> int:
+        """Runs one process to its end and returns its status."""
+        # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
+        process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self._environment, start_new_session=True
+        )
+        try:
+            while process.poll() is None and not await _happens(self._stopping, _POLL):
+                pass
+            assert process.stdin is not None
+            process.stdin.close()
+            give_up_at = time.monotonic() + self._grace + _MARGIN
+            while process.poll() is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no Event
+                await asyncio.sleep(_POLL)
+        finally:
+            process.kill()
+        return process.wait()
+
+
+async def _happens(event: asyncio.Event, seconds: float) -> bool:
+    """Waits for the event, so many seconds at most."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

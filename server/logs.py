@@ -1,0 +1,73 @@
+"""How the service logs: one line per entry on standard error, for people or for programs.
+
+The product's modules and all libraries use the standard `logging`; structlog renders
+whatever they say. Standard output is left alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import structlog
+from structlog.types import EventDict, Processor, WrappedLogger
+
+_CHATTY = ("asyncio", "grpc", "httpx", "httpcore", "hpack")
+"""Libraries whose debug and info entries tell of every single request."""
+
+
+def configure_logs(level: str = "info", form: str = "auto") -> None:
+    """Sends all entries of at least `level` to standard error, in place of what was configured before.
+
+    `form` is console, json, or auto: console on a terminal, JSON otherwise.
+    """
+    people = form == "console" or (form == "auto" and sys.stderr.isatty())
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_common(people),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(people)],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.captureWarnings(True)
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *_common(people), _wrap],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+_wrap = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
+
+
+def _common(people: bool) -> list[Processor]:
+    """What every entry gets, whoever wrote it."""
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.PositionalArgumentsFormatter(),
+        structlog.stdlib.ExtraAdder(),
+        structlog.processors.TimeStamper(fmt="%H:%M:%S" if people else "iso", utc=not people),
+        structlog.processors.StackInfoRenderer(),
+    ]
+
+
+def _renderers(people: bool) -> list[Processor]:
+    if people:
+        # The plain form: the other one shows local variables, and those hold tokens and phones.
+        plain = structlog.dev.plain_traceback
+        return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=plain)]
+    return [structlog.processors.format_exc_info, _named, structlog.processors.JSONRenderer(ensure_ascii=False)]
+
+
+def _named(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
+    """The usual names in the usual order, then the rest."""
+    first = {"timestamp": entry.pop("timestamp"), "level": entry.pop("level"), "logger": entry.pop("logger", None)}
+    return {**first, "message": entry.pop("event"), **entry}

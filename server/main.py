@@ -1,0 +1,229 @@
+"""The composition root: settings → database → schema → API and dispatcher, and how they end.
+
+Nothing is decided here but the order. Standard output gets one line, `serving on
+HOST:PORT`, when calls are answered; everything else goes to standard error. Exit status:
+0 after SIGTERM or SIGINT, 2 for settings that cannot be used, 1 for any other failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from typing import Any
+
+from prometheus_client import CollectorRegistry
+
+from server.config import ConfigError, Settings, load_settings, masked, split_address
+from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, make_endpoints
+from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from server.fleet import Fleet
+from server.logs import configure_logs
+from server.pool import DatabaseError, open_pool, prepare_database
+from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
+
+log = logging.getLogger("server.main")  # also when run as __main__
+
+CALLS_GRACE = 5.0
+"""Seconds that calls under way have to end at shutdown."""
+
+SETTLE_GRACE = 5.0
+"""Seconds to settle at shutdown, on top of the longest request."""
+
+_MARGIN = 5.0
+_CHILD = "--until-stdin-closes"
+_RPC = RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}))
+
+
+class ServiceError(Exception):
+    """The service cannot go on; the message is one sentence."""
+
+
+def run(settings: Settings) -> int:
+    """Serves until SIGTERM or SIGINT and returns the exit status."""
+    return _run(settings, lambda: serve(settings))
+
+
+def run_migrations(settings: Settings) -> int:
+    """Brings the database to this release's schema, prints the versions applied, returns the exit status."""
+    return _run(settings, lambda: _migrate(settings))
+
+
+def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
+    """Runs a dispatcher alone, without API, until SIGTERM or SIGINT and returns the exit status.
+
+    Its database is another service's, so one must be set.
+    """
+    return _run(settings, lambda: dispatch(settings, until_stdin_closes))
+
+
+async def serve(settings: Settings) -> None:
+    """Runs the service until SIGTERM or SIGINT. Raises one of the errors that `run` turns into a status."""
+    stopped = _signalled()
+    endpoints = make_endpoints(settings)
+    async with AsyncExitStack() as stack:
+        dsn, postgres = stack.enter_context(_database(settings))
+        await _bring_up_to_date(dsn, settings)
+        pool = await stack.enter_async_context(open_pool(dsn, settings))
+        dispatcher: Dispatch = LocalDispatch(pool, endpoints, settings)
+        if settings.dispatchers:
+            dispatcher = Fleet(settings.dispatchers, dsn)
+        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), _RPC)
+        port = api.bind(settings.listen)
+        await api.start()
+        print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
+        await _keep_running(stopped, settings, dispatcher, api, postgres)
+
+
+async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:
+    """Runs one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
+    if settings.database_url is None:
+        raise ConfigError(["MAILING_DSN should be the database of the service that this dispatcher works for."])
+    stopped = _signalled()
+    if until_stdin_closes:
+        asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
+    endpoints = make_endpoints(settings)
+    async with open_pool(settings.database_url, settings) as pool:
+        await _keep_running(stopped, settings, LocalDispatch(pool, endpoints, settings))
+
+
+async def _migrate(settings: Settings) -> None:
+    with _database(settings) as (dsn, _):
+        for version in await prepare_database(dsn, settings):
+            print(version)
+
+
+async def _bring_up_to_date(dsn: str, settings: Settings) -> None:
+    applied = await prepare_database(dsn, settings)
+    if applied:
+        log.info("schema brought to version %s", applied[-1], extra={"database": masked(dsn)})
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
+    """Lends the DSN to use, and the server behind it if it is our own."""
+    if settings.database_url is not None:
+        yield settings.database_url, None
+        return
+    postgres = EmbeddedPostgres(settings.data_dir)
+    dsn = postgres.start()
+    try:
+        yield dsn, postgres
+    finally:
+        postgres.stop()
+
+
+async def _keep_running(
+    stopped: asyncio.Event,
+    settings: Settings,
+    dispatcher: Dispatch,
+    api: RpcServer | None = None,
+    postgres: EmbeddedPostgres | None = None,
+) -> None:
+    """Dispatches and answers until it is stopped, then ends in order.
+
+    The order: health says NOT_SERVING and new calls are refused; nothing more is claimed;
+    what is in flight ends, or is released, and is settled. Raises ServiceError when the
+    dispatcher or the embedded Postgres ended without having been asked.
+    """
+    dispatching = asyncio.create_task(dispatcher.run())
+    death = asyncio.create_task(postgres.died() if postgres else _never())
+    stopping = asyncio.create_task(stopped.wait())
+    await asyncio.wait((dispatching, death, stopping), return_when=asyncio.FIRST_COMPLETED)
+    cause = await _cause(dispatching, death)
+    stopping.cancel()
+    death.cancel()
+    # Without its database nothing can be settled, so there is nothing to wait for.
+    grace = 0.0 if cause else settings.endpoint_timeout + SETTLE_GRACE
+    closing = asyncio.create_task(api.stop(CALLS_GRACE if not cause else 0.0)) if api else None
+    await dispatcher.stop(grace)
+    await asyncio.wait([dispatching], timeout=grace + _MARGIN)
+    dispatching.cancel()
+    await asyncio.gather(dispatching, *([closing] if closing else []), return_exceptions=True)
+    if cause:
+        raise ServiceError(cause)
+
+
+async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> str:
+    """Why the service cannot go on; empty when it was asked to stop."""
+    if death.done():
+        return death.result()
+    if not dispatching.done():
+        return ""
+    if error := dispatching.exception():
+        log.error("the dispatcher failed", exc_info=error)
+    return "The dispatcher ended by itself: the log says why."
+
+
+async def _never() -> str:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def _signalled() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    stopped, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def stop() -> None:
+        log.info("stopping")
+        stopped.set()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    return stopped
+
+
+def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        with asyncio.Runner(loop_factory=_new_loop) as runner:
+            runner.run(work())
+    except ConfigError as error:
+        return _fail(error, 2)
+    except (EmbeddedPostgresError, DatabaseError, CannotListen, ServiceError) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except Exception:
+        log.exception("the service failed")
+        return 1
+    return 0
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(error, file=sys.stderr)
+    return status
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # not made for every system
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`serve`, `migrate` or `dispatch`, with the settings of the environment. Returns the exit status."""
+    try:
+        settings = load_settings()
+    except ConfigError as error:
+        return _fail(error, 2)
+    match arguments:
+        case ["serve"]:
+            return run(settings)
+        case ["migrate"]:
+            return run_migrations(settings)
+        case ["dispatch", *options] if options in ([], [_CHILD]):
+            return run_dispatcher(settings, until_stdin_closes=bool(options))
+    print("usage: python -m server.main serve|migrate|dispatch", file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

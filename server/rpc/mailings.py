@@ -1,0 +1,126 @@
+"""Serves MailingService: requests in, records out. Rules and SQL live elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from dispatcher.model import MailingState
+from mailing.v1 import mailing_service_pb2 as pb
+from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
+from server.domain.errors import Kind, NotFound, NotServedYet
+from server.domain.fields import Violations, check_id, page_size, update_mask
+from server.domain.mailings import MAILING_FIELDS, MailingQuery, check_labels, check_mailing
+from server.domain.paging import PageRequest
+from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
+from server.rpc.convert_mailings import OUTPUT_ONLY, definition_of, mailing_message
+from server.rpc.handlers import Context
+from server.store.database import Database
+from server.store.installation import Installation
+from server.store.mailings import MailingStore
+
+
+class MailingService(MailingServiceServicer):
+    """The mailings. `endpoints` are the names that a mailing may be delivered by."""
+
+    def __init__(
+        self, database: Database, installation: Installation, hint: Callable[[], None], endpoints: Collection[str]
+    ) -> None:
+        self._zones = installation.zones
+        self._endpoints = endpoints
+        self._mailings = MailingStore(database, installation, hint)
+
+    async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
+        """Adds one mailing."""
+        violations = Violations()
+        reject_output_only(request.mailing, OUTPUT_ONLY, "mailing", violations)
+        definition = definition_of(request.mailing, violations)
+        check_mailing(definition, self._zones, violations)
+        call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
+        violations.check()
+        self._check_endpoint(definition.endpoint)
+        return pb.CreateMailingResponse(mailing=mailing_message(await self._mailings.create(definition, call)))
+
+    async def GetMailing(self, request: pb.GetMailingRequest, context: Context) -> pb.GetMailingResponse:
+        """Returns one mailing with its progress."""
+        _check_id(request.mailing_id)
+        return pb.GetMailingResponse(mailing=mailing_message(await self._mailings.get(request.mailing_id)))
+
+    async def UpdateMailing(self, request: pb.UpdateMailingRequest, context: Context) -> pb.UpdateMailingResponse:
+        """Changes the fields named in the mask."""
+        violations = Violations()
+        check_id(request.mailing.id, "mailing.id", violations)
+        paths = list(request.update_mask.paths)
+        if not paths:
+            reject_output_only(
+                request.mailing, ("state", "progress", "create_time", "update_time"), "mailing", violations
+            )
+        set_fields = [name for name in populated(request.mailing) if name in MAILING_FIELDS]
+        fields = update_mask(paths, MAILING_FIELDS, set_fields, violations)
+        patch = definition_of(request.mailing, violations)
+        check_mailing(patch, self._zones, violations, fields)
+        violations.check()
+        if "endpoint" in fields:
+            self._check_endpoint(patch.endpoint)
+        mailing = await self._mailings.update(request.mailing.id, request.mailing.etag, patch, fields)
+        return pb.UpdateMailingResponse(mailing=mailing_message(mailing))
+
+    async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
+        """Removes one mailing and its ledger."""
+        _check_id(request.mailing_id)
+        deleted = await self._mailings.delete(request.mailing_id, request.etag)
+        return pb.DeleteMailingResponse(deleted_messages=deleted)
+
+    async def ListMailings(self, request: pb.ListMailingsRequest, context: Context) -> pb.ListMailingsResponse:
+        """Returns a page of mailings."""
+        violations = Violations()
+        page = PageRequest(page_size(request.page_size, violations), request.page_token)
+        states = numbers_of(MailingState, request.states, "states", violations)
+        query = MailingQuery(states, dict(request.labels))
+        check_labels(query.labels, "labels", violations)
+        violations.check()
+        found = await self._mailings.list_page(query, page)
+        mailings = [mailing_message(mailing) for mailing in found.records]
+        return pb.ListMailingsResponse(mailings=mailings, next_page_token=found.next_token)
+
+    async def PauseMailing(self, request: pb.PauseMailingRequest, context: Context) -> pb.PauseMailingResponse:
+        """Stops a mailing until it is resumed."""
+        _check_id(request.mailing_id)
+        return pb.PauseMailingResponse(mailing=mailing_message(await self._mailings.pause(request.mailing_id)))
+
+    async def ResumeMailing(self, request: pb.ResumeMailingRequest, context: Context) -> pb.ResumeMailingResponse:
+        """Lets a paused mailing go on."""
+        _check_id(request.mailing_id)
+        return pb.ResumeMailingResponse(mailing=mailing_message(await self._mailings.resume(request.mailing_id)))
+
+    async def CancelMailing(self, request: pb.CancelMailingRequest, context: Context) -> pb.CancelMailingResponse:
+        """Ends a mailing for good."""
+        _check_id(request.mailing_id)
+        return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
+
+    async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
+        """Not served yet."""
+        raise NotServedYet("PreviewMailing")
+
+    async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
+        """Not served yet."""
+        raise NotServedYet("SendTestMessage")
+
+    async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
+        """Not served yet."""
+        raise NotServedYet("RetryMailing")
+
+    async def GetMailingReport(
+        self, request: pb.GetMailingReportRequest, context: Context
+    ) -> pb.GetMailingReportResponse:
+        """Not served yet."""
+        raise NotServedYet("GetMailingReport")
+
+    def _check_endpoint(self, name: str) -> None:
+        if name and name not in self._endpoints:
+            raise NotFound(Kind.ENDPOINT, name)
+
+
+def _check_id(mailing_id: int) -> None:
+    violations = Violations()
+    check_id(mailing_id, "mailing_id", violations)
+    violations.check()

@@ -1,0 +1,142 @@
+"""Puts the services, the interceptors, health and reflection together into one server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import asyncpg
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1._async import HealthServicer
+from prometheus_client import CollectorRegistry
+
+from mailing.v1 import (
+    admin_service_pb2,
+    client_service_pb2,
+    delivery_service_pb2,
+    mailing_service_pb2,
+    message_service_pb2,
+)
+from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
+from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
+from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
+from server.rpc.clients import ClientService
+from server.rpc.errors import ErrorInterceptor
+from server.rpc.handlers import ClosingInterceptor
+from server.rpc.mailings import MailingService
+from server.rpc.messages import MessageService
+from server.rpc.metrics import MetricsInterceptor
+from server.rpc.reflection import add_reflection
+from server.rpc.unserved import unserved_service
+from server.store.database import Database
+from server.store.installation import read_installation
+
+SERVED = (
+    client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
+    mailing_service_pb2.DESCRIPTOR.services_by_name["MailingService"],
+    message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
+)
+UNSERVED = (
+    delivery_service_pb2.DESCRIPTOR.services_by_name["DeliveryService"],
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+)
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on. `str()` of it is a sentence for people."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"Cannot listen on {address}: another process uses the port, or it is no address of this host."
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class RpcSettings:
+    """How the API is served. Sizes are in bytes, times in seconds."""
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    acquire_timeout: float = 5.0
+    """How long a call waits for a database connection."""
+    keepalive_time: float = 60.0
+    keepalive_timeout: float = 20.0
+    endpoints: frozenset[str] = frozenset({"default"})
+    """The names of endpoints that mailings may name; an empty name always may."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """Returns gRPC's channel arguments."""
+        return [
+            ("grpc.so_reuseport", 0),  # or a second process would share the port unnoticed
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
+            ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+            ("grpc.http2.max_ping_strikes", 0),
+        ]
+
+
+class RpcServer:
+    """The API of one replica: `bind`, `start`, and at the end `stop`."""
+
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer) -> None:
+        self._server = server
+        self._health = health
+
+    def bind(self, address: str) -> int:
+        """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
+
+        Port 0 means any free one. Raises CannotListen.
+        """
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise CannotListen(address) from error
+
+    async def start(self) -> None:
+        """Begins to serve and says so to health checks."""
+        await self._server.start()
+
+    async def stop(self, grace: float) -> None:
+        """Says NOT_SERVING, refuses new calls, and cancels those not done within `grace` seconds."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace)
+
+    async def wait(self) -> None:
+        """Returns when the server was stopped."""
+        await self._server.wait_for_termination()
+
+
+async def build_server(
+    pool: asyncpg.Pool,
+    hint: Callable[[], None],
+    registry: CollectorRegistry,
+    settings: RpcSettings | None = None,
+) -> RpcServer:
+    """Returns a server on the ledger of `pool`, not yet bound.
+
+    `hint` is called after every write that a dispatcher in this process should see at once.
+    Reads what the database was set up with: takes some 100 ms, raises DatabaseUnavailable.
+    """
+    settings = settings or RpcSettings()
+    database = Database(pool, settings.acquire_timeout)
+    installation = await read_installation(database)
+    interceptors = (ClosingInterceptor(), MetricsInterceptor(registry), ErrorInterceptor())
+    server = grpc.aio.server(interceptors=interceptors, options=settings.options())
+    add_ClientServiceServicer_to_server(ClientService(database, installation), server)
+    add_MailingServiceServicer_to_server(MailingService(database, installation, hint, settings.endpoints), server)
+    add_MessageServiceServicer_to_server(MessageService(database, installation), server)
+    server.add_generic_rpc_handlers(tuple(unserved_service(service) for service in UNSERVED))
+    return RpcServer(server, await _add_health_and_reflection(server))
+
+
+async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:
+    names = [service.full_name for service in (*SERVED, *UNSERVED)]
+    health = HealthServicer()
+    for name in names:
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    health_pb2_grpc.add_HealthServicer_to_server(health, server)
+    add_reflection(server, [*names, HEALTH])
+    return health

@@ -1,0 +1,9 @@
+-- What was fixed when the database was set up.
+
+-- name: count_buckets
+-- The number of buckets, which every client id contains.
+SELECT count(*) FROM buckets;
+
+-- name: list_zones
+-- The time zones that Postgres can compute with. Slow: it reads the zone files.
+SELECT name FROM pg_timezone_names;

@@ -1,0 +1,98 @@
+"""Connections and transactions, with the database's failures told in the domain's words.
+
+A transaction that lost a race against another one (deadlock, serialization) is repeated a
+few times before the caller hears of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TypeVar
+
+import asyncpg
+
+from server.domain.errors import Conflict, DatabaseUnavailable
+
+TRIES = 5
+"""How often a transaction is tried that others get in the way of."""
+
+Result = TypeVar("Result")
+
+AWAY = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.exceptions.TargetServerAttributeNotMatched,
+    OSError,
+    TimeoutError,
+)
+"""The database is down, starting, failing over, full or too slow: a matter of waiting."""
+
+RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+"""Two transactions met, and this one gave way."""
+
+
+class RaceLost(Exception):
+    """Another transaction changed what this one had looked at; the work is to be repeated."""
+
+
+@contextmanager
+def _in_domain_words() -> Iterator[None]:
+    try:
+        yield
+    except AWAY as error:
+        raise DatabaseUnavailable from error
+    except asyncpg.InterfaceError as error:
+        if "clos" not in str(error):  # else the pool or the connection is closed or closing
+            raise
+        raise DatabaseUnavailable from error
+
+
+class Database:
+    """The pool, behind limits. `acquire_timeout` is in seconds."""
+
+    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float = 5.0) -> None:
+        self._pool = pool
+        self._acquire_timeout = acquire_timeout
+
+    @property
+    def size(self) -> int:
+        """The most connections there are at once."""
+        return int(self._pool.get_max_size())
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lends a connection outside of any transaction. Raises DatabaseUnavailable."""
+        with _in_domain_words():
+            connection = await self._acquire()
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+
+    async def _acquire(self) -> asyncpg.Connection:
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout)
+        except asyncpg.PostgresError as error:  # whatever it is, there is no connection to be had
+            raise DatabaseUnavailable from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lends a connection inside a transaction. Raises DatabaseUnavailable."""
+        async with self.connection() as connection, connection.transaction():
+            yield connection
+
+    async def transact(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
+        """Returns what `work` returns, run in a transaction and repeated after a lost race.
+
+        Raises DatabaseUnavailable, and Conflict when every try lost.
+        """
+        for _ in range(TRIES):
+            try:
+                async with self.transaction() as connection:
+                    return await work(connection)
+            except (RaceLost, *RACES):
+                continue
+        raise Conflict

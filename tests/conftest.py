@@ -1,0 +1,102 @@
+"""A real Postgres for all tests: one server per session, one database per test.
+
+The schema is migrated once into a template; a test's database is a copy of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from itertools import count
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from server.config import Settings
+from server.embedded import EmbeddedPostgres
+from server.migrate import migrate
+from server.pool import open_pool
+
+TEMPLATE = "template_mailing"
+FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "autovacuum": "off"}
+"""Nothing here outlives the session, so nothing needs to reach the disk."""
+
+_numbers = count(1)
+
+
+class PostgresServer:
+    """The session's server: makes databases and names them."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = urlsplit(dsn)
+
+    def dsn(self, database: str = "postgres") -> str:
+        return urlunsplit(self._dsn._replace(path=f"/{database}"))
+
+    async def create(self, template: str = "template1") -> str:
+        """Makes a database and returns its name."""
+        name = f"test_{next(_numbers)}"
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        return name
+
+    async def drop(self, name: str) -> None:
+        await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    async def prepare(self) -> None:
+        await self._execute(f"CREATE DATABASE {TEMPLATE}")
+        await migrate(self.dsn(TEMPLATE))
+
+    async def _execute(self, statement: str) -> None:
+        connection = await asyncpg.connect(self.dsn())
+        try:
+            await connection.execute(statement)
+        finally:
+            await connection.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """No test depends on the settings of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("MAILING_", "POSTGRES_", "PG")) or name == "AUTHTOKEN":
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A Postgres server of the session's own, with a migrated template."""
+    postgres = EmbeddedPostgres(tmp_path_factory.mktemp("server"), FAST)
+    server = PostgresServer(postgres.start())
+    try:
+        with asyncio.Runner() as runner:
+            runner.run(server.prepare())
+        yield server
+    finally:
+        postgres.stop()
+
+
+@pytest.fixture
+async def empty_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """The DSN of a database without any tables."""
+    name = await postgres_server.create()
+    yield postgres_server.dsn(name)
+    await postgres_server.drop(name)
+
+
+@pytest.fixture
+async def database_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
+    """The DSN of a fresh database with the schema of this release."""
+    name = await postgres_server.create(TEMPLATE)
+    yield postgres_server.dsn(name)
+    await postgres_server.drop(name)
+
+
+@pytest.fixture
+async def pool(database_dsn: str) -> AsyncIterator[asyncpg.Pool]:
+    """A pool on `database_dsn`, set up as the service's own."""
+    async with open_pool(database_dsn, Settings()) as pool:
+        yield pool

@@ -1,0 +1,120 @@
+"""The real thing: `mailing serve`, the example endpoint and the command line, each in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mailing.cli.processes import running
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+PROGRAM = [sys.executable, "-m", "mailing.cli"]
+SERVING = re.compile(r"^serving on (127\.0\.0\.1:(\d+))$", re.MULTILINE)
+TOKEN = "secret"
+REJECTED = "666666"
+"""The endpoint refuses phones that end so."""
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """The environment without anything that is set for another service."""
+    foreign = ("MAILING_", "POSTGRES_", "AUTHTOKEN")
+    return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    url: str
+
+    def received(self) -> list[dict[str, Any]]:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(self.url + "received", timeout=30) as answer:
+            return list(json.load(answer)["received"])
+
+
+@dataclass(frozen=True, slots=True)
+class Cli:
+    """The command line, pointed at one service."""
+
+    address: str
+
+    def start(self, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [*PROGRAM, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment(MAILING_ADDRESS=self.address),
+            **options,
+        )
+
+    def run(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        process = self.start(*arguments)
+        try:
+            out, err = process.communicate(stdin, timeout=120)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(arguments, process.returncode, out, err)
+
+    def json(self, *arguments: str, status: int = 0) -> Any:
+        """Runs a command with --json and returns its document."""
+        ended = self.run("--json", *arguments)
+        assert ended.returncode == status, ended.stderr
+        return json.loads(ended.stdout)
+
+
+@pytest.fixture
+def endpoint(tmp_path: Path) -> Iterator[Endpoint]:
+    program = [sys.executable, str(EXAMPLES / "endpoint.py")]
+    program += ["--listen", "127.0.0.1:0", "--token", TOKEN, "--reject", REJECTED]
+    with running(program, re.compile(r"listening on (\S+)"), tmp_path / "endpoint.log", os.environ) as match:
+        yield Endpoint(match[1])
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """Short, since the path of a socket is; passable, since Postgres may run as somebody else."""
+    with tempfile.TemporaryDirectory(prefix="mailing-e2e-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+Serve = Callable[..., Cli]
+
+
+@pytest.fixture
+def serve(database_dsn: str, tmp_path: Path, endpoint: Endpoint) -> Iterator[Serve]:
+    """Starts services on the test's database; returns the command line for each."""
+    with ExitStack() as stack:
+
+        def start(*arguments: str, **settings: str) -> Cli:
+            wanted = environment(
+                **{
+                    "MAILING_DSN": database_dsn,
+                    "MAILING_ENDPOINT_URL": endpoint.url,
+                    "MAILING_ENDPOINT_TOKEN": TOKEN,
+                    **settings,
+                }
+            )
+            program = [*PROGRAM, "serve", "--listen", "127.0.0.1:0", *arguments]
+            return Cli(stack.enter_context(running(program, SERVING, tmp_path / "service.log", wanted))[1])
+
+        yield start
+
+
+@pytest.fixture
+def cli(serve: Serve) -> Cli:
+    """The command line, pointed at a running service."""
+    return serve()

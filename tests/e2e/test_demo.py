@@ -1,0 +1,62 @@
+"""`mailing demo`, as `make demo` runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from pathlib import Path
+
+from tests.e2e.conftest import EXAMPLES, PROGRAM, environment
+
+
+def children_left(folder: Path) -> list[str]:
+    """The processes whose data or logs are in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if str(folder).encode() in (process / "environ").read_bytes():
+                found.append((process / "cmdline").read_bytes().decode())
+        except OSError:
+            continue
+    return found
+
+
+def test_the_demo_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
+    # Settings of another service must not get in its way.
+    settings = environment(TMPDIR=str(tmp_path), MAILING_DSN="postgresql://nobody@127.0.0.1:1/nothing")
+    ended = subprocess.run([*PROGRAM, "demo", "--json"], env=settings, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 0, ended.stderr
+    document = json.loads(ended.stdout)
+    assert document["agrees"] is True
+    assert document["delivered"] == document["mailing"]["progress"]["total"] > 3000
+    assert children_left(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_demo_that_is_terminated_takes_its_children_along(tmp_path: Path) -> None:
+    demo = subprocess.Popen(
+        [*PROGRAM, "demo"],
+        env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert demo.stdout is not None
+    while not re.match("Service at", line := demo.stdout.readline()):
+        assert line
+    demo.send_signal(signal.SIGTERM)
+    demo.communicate(timeout=60)
+    assert demo.returncode == 128 + signal.SIGTERM
+    assert children_left(tmp_path) == []
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_demo_without_its_files_is_one_sentence(tmp_path: Path) -> None:
+    ended = subprocess.run(
+        [*PROGRAM, "demo", "--examples", str(tmp_path)], env=environment(), capture_output=True, text=True, timeout=60
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
+    assert "clients.csv is not there" in ended.stderr
+    assert (EXAMPLES / "clients.csv").is_file()

@@ -1,0 +1,210 @@
+"""The service as a process: how it starts, what it says when it cannot, how it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+PATIENCE = 60.0
+
+
+def command(*arguments: str, **settings: str) -> tuple[list[str], dict[str, str]]:
+    environment = {"MAILING_LISTEN": "127.0.0.1:0", "MAILING_LOG_FORMAT": "json", **settings}
+    return [sys.executable, "-m", "server.main", *arguments], {**os.environ, **environment}
+
+
+def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Runs a command that ends by itself."""
+    words, environment = command(*arguments, **settings)
+    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+
+
+@contextlib.contextmanager
+def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Runs the service and lends the process and the address it serves on."""
+    words, environment = command(*(arguments or ("serve",)), **settings)
+    process = subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        assert select.select([process.stdout], [], [], PATIENCE)[0]
+        line = process.stdout.readline()
+        match = re.fullmatch(r"serving on (\S+)\n", line)
+        assert match, line or process.communicate()[1]
+        yield process, match[1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def health(address: str) -> int:
+    with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+        answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        return int(answer.status)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_serves_on_a_free_port_and_ends_with_0_when_asked(database_dsn: str, number: signal.Signals) -> None:
+    with serving(MAILING_DSN=database_dsn) as (process, address):
+        assert health(address) == health_pb2.HealthCheckResponse.SERVING
+        process.send_signal(number)
+        out, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_without_a_dsn_it_brings_its_own_postgres_and_takes_it_along(tmp_path: Path) -> None:
+    with serving(MAILING_DATA_DIR=str(tmp_path / "data")) as (process, address):
+        assert health(address) == health_pb2.HealthCheckResponse.SERVING
+        assert (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+        process.terminate()
+        process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0
+    assert not (tmp_path / "data" / "postgres" / "postmaster.pid").exists()
+
+
+def test_it_ends_with_a_sentence_when_its_postgres_dies(tmp_path: Path) -> None:
+    with serving(MAILING_DATA_DIR=str(tmp_path)) as (process, _):
+        os.kill(int((tmp_path / "postgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1
+    assert "The embedded Postgres ended by itself (killed by SIGKILL)" in err.splitlines()[-1]
+
+
+def test_without_an_endpoint_it_says_that_nothing_will_be_delivered(database_dsn: str) -> None:
+    with serving(MAILING_DSN=database_dsn) as (process, _):
+        process.terminate()
+        _, err = process.communicate(timeout=PATIENCE)
+    assert "nothing will be delivered: MAILING_ENDPOINT_URL is not set" in err
+
+
+def test_a_taken_port_is_one_sentence(database_dsn: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = ended("serve", MAILING_DSN=database_dsn, MAILING_LISTEN=address, MAILING_ENDPOINT_URL="http://h/")
+    assert result.returncode == 1
+    assert re.search(rf"^Cannot listen on {address}: .*\.$", result.stderr, re.MULTILINE)
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_second_service_does_not_share_the_port_of_the_first(database_dsn: str) -> None:
+    with serving(MAILING_DSN=database_dsn) as (_, address):
+        assert ended("serve", MAILING_DSN=database_dsn, MAILING_LISTEN=address).returncode == 1
+
+
+def test_bad_settings_end_it_before_anything_is_opened(tmp_path: Path) -> None:
+    result = ended("serve", MAILING_DATA_DIR=str(tmp_path / "data"), MAILING_POOL_SIZE="0", MAILING_LEASE="x")
+    assert result.returncode == 2
+    assert [line.split()[0] for line in result.stderr.splitlines()] == ["MAILING_LEASE", "MAILING_POOL_SIZE"]
+    assert result.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_an_endpoint_that_no_sender_takes_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("no certificate")
+    result = ended(
+        "serve",
+        MAILING_DATA_DIR=str(tmp_path / "data"),
+        MAILING_ENDPOINT_URL="https://localhost/",
+        MAILING_ENDPOINT_CA_FILE=str(tmp_path / "ca.pem"),
+    )
+    assert result.returncode == 2
+    assert "MAILING_ENDPOINT_URL" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        (
+            {"MAILING_DSN": "postgresql://u:hidden@127.0.0.1:1/d"},
+            r"u:\*\*\*@127.0.0.1:1/d \(MAILING_DSN\) cannot be used",
+        ),
+        ({"POSTGRES_HOST": "127.0.0.1", "POSTGRES_PORT": "1"}, r"\(POSTGRES_HOST\) cannot be used: .*refused"),
+    ],
+)
+def test_a_database_that_is_away_is_one_sentence(settings: dict[str, str], sentence: str) -> None:
+    result = ended("serve", MAILING_ENDPOINT_URL="http://h/", **settings)
+    assert result.returncode == 1
+    assert re.fullmatch(rf"The database at .*{sentence}.*\.\n", result.stderr)
+    assert "hidden" not in result.stderr
+
+
+async def test_migrations_run_by_hand_print_their_versions_once(empty_dsn: str) -> None:
+    first, second = (ended("migrate", MAILING_DSN=empty_dsn) for _ in range(2))
+    connection = await asyncpg.connect(empty_dsn)
+    try:
+        applied = [row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")]
+    finally:
+        await connection.close()
+    assert first.stdout.split() == sorted(applied)
+    assert (first.returncode, second.returncode, second.stdout) == (0, 0, "")
+
+
+async def test_a_newer_schema_ends_the_start_with_a_sentence(pool: asyncpg.Pool, database_dsn: str) -> None:
+    await pool.execute("INSERT INTO schema_migrations VALUES ('9999')")
+    result = ended("serve", MAILING_DSN=database_dsn, MAILING_ENDPOINT_URL="http://h/")
+    assert result.returncode == 1
+    assert re.fullmatch(r"The database has schema version 9999, .*\n", result.stderr)
+
+
+def test_dispatchers_beside_the_server_are_replaced_and_end_with_it(database_dsn: str) -> None:
+    with serving(MAILING_DSN=database_dsn, MAILING_DISPATCHERS="2", MAILING_ENDPOINT_URL="http://127.0.0.1:9/") as (
+        process,
+        _,
+    ):
+        first = wait_for_children(process.pid, 2, without=[])
+        os.kill(first[0], signal.SIGKILL)
+        second = wait_for_children(process.pid, 2, without=first[:1])
+        process.kill()
+        for pid in second:
+            wait_for_end(pid)
+
+
+def test_a_dispatcher_alone_needs_a_database() -> None:
+    result = ended("dispatch")
+    assert result.returncode == 2
+    assert result.stderr.startswith("MAILING_DSN should be ")
+
+
+def wait_for_children(pid: int, count: int, without: list[int]) -> list[int]:
+    give_up_at = time.monotonic() + PATIENCE
+    while time.monotonic() < give_up_at:
+        found = [child for child in children(pid) if child not in without]
+        if len(found) == count:
+            return found
+        time.sleep(0.05)
+    raise AssertionError(f"process {pid} has not {count} children")
+
+
+def wait_for_end(pid: int) -> None:
+    try:
+        watch = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([watch], [], [], PATIENCE)[0], f"process {pid} still runs"
+    finally:
+        os.close(watch)

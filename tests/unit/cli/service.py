@@ -1,0 +1,142 @@
+"""Servicers that answer as the contract says, out of plain lists."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Never
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyProto
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+
+from mailing.v1 import client_service_pb2 as cs
+from mailing.v1 import mailing_service_pb2 as ms
+from mailing.v1 import message_service_pb2 as xs
+from mailing.v1.client_pb2 import Client
+from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
+from mailing.v1.mailing_pb2 import Mailing, MailingProgress
+from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
+from mailing.v1.message_pb2 import Message
+from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
+
+_PAGE = 2
+
+
+def rich_status(
+    code: grpc.StatusCode, reason: str, message: str, fields: Sequence[tuple[str, str]] = ()
+) -> status_pb2.Status:
+    details = [AnyProto(), AnyProto()]
+    details[0].Pack(error_details_pb2.ErrorInfo(reason=reason, domain="mailing.v1"))
+    violations = [error_details_pb2.BadRequest.FieldViolation(field=name, description=text) for name, text in fields]
+    details[1].Pack(error_details_pb2.BadRequest(field_violations=violations))
+    return status_pb2.Status(code=code.value[0], message=message, details=details)
+
+
+def refuse(context: grpc.ServicerContext, *status: Any) -> Never:
+    context.abort_with_status(rpc_status.to_status(rich_status(*status)))
+    raise AssertionError("abort_with_status raises")
+
+
+class Clients(ClientServiceServicer):
+    def __init__(self) -> None:
+        self.stored: list[Client] = []
+        self.batch_sizes: list[int] = []
+        self.metadata: dict[str, Any] = {}
+        self.bad_phones: dict[str, tuple[str, str]] = {}
+        """The field and the sentence to refuse a phone with."""
+
+    def CreateClient(self, request: cs.CreateClientRequest, context: grpc.ServicerContext) -> cs.CreateClientResponse:
+        self.metadata = dict(context.invocation_metadata())
+        if any(one.phone == request.client.phone for one in self.stored):
+            refuse(context, grpc.StatusCode.ALREADY_EXISTS, "PHONE_TAKEN", "Another client has the phone.")
+        if request.client.phone in self.bad_phones:
+            field, sentence = self.bad_phones[request.client.phone]
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "bad", [(f"client.{field}", sentence)])
+        self.stored.append(request.client)
+        self.stored[-1].id = len(self.stored) << 40
+        return cs.CreateClientResponse(client=self.stored[-1])
+
+    def ListClients(self, request: cs.ListClientsRequest, context: grpc.ServicerContext) -> cs.ListClientsResponse:
+        if request.page_size < 0:
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "bad", [("page_size", "is negative")])
+        start = int(request.page_token or 0)
+        matching = [one for one in self.stored if not request.filter.tags or one.tag in request.filter.tags]
+        more = start + _PAGE < len(matching)
+        return cs.ListClientsResponse(
+            clients=matching[start : start + _PAGE], next_page_token=str(start + _PAGE) if more else ""
+        )
+
+    def ImportClients(
+        self, request_iterator: Iterator[cs.ImportClientsRequest], context: grpc.ServicerContext
+    ) -> cs.ImportClientsResponse:
+        clients: list[Client] = []
+        for request in request_iterator:
+            self.batch_sizes.append(len(request.clients))
+            clients += request.clients
+        if bad := [
+            (f"clients[{index}].{self.bad_phones[one.phone][0]}", self.bad_phones[one.phone][1])
+            for index, one in enumerate(clients)
+            if one.phone in self.bad_phones
+        ]:
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "some are bad", bad)
+        if context.is_active():
+            self.stored += clients
+        return cs.ImportClientsResponse(created=len(clients))
+
+    def ExportClients(
+        self, request: cs.ExportClientsRequest, context: grpc.ServicerContext
+    ) -> Iterator[cs.ExportClientsResponse]:
+        for one in self.stored:
+            yield cs.ExportClientsResponse(clients=[one])
+
+
+class Mailings(MailingServiceServicer):
+    def __init__(self) -> None:
+        self.created: list[ms.CreateMailingRequest] = []
+        self.updated: list[ms.UpdateMailingRequest] = []
+        self.script: list[Mailing | grpc.StatusCode] = []
+        """What GetMailing answers, in order; the last one again and again."""
+
+    def CreateMailing(
+        self, request: ms.CreateMailingRequest, context: grpc.ServicerContext
+    ) -> ms.CreateMailingResponse:
+        self.created.append(request)
+        mailing = Mailing()
+        mailing.CopyFrom(request.mailing)
+        mailing.id, mailing.state = 7, Mailing.STATE_RUNNING
+        return ms.CreateMailingResponse(mailing=mailing)
+
+    def UpdateMailing(
+        self, request: ms.UpdateMailingRequest, context: grpc.ServicerContext
+    ) -> ms.UpdateMailingResponse:
+        self.updated.append(request)
+        return ms.UpdateMailingResponse(mailing=request.mailing)
+
+    def GetMailing(self, request: ms.GetMailingRequest, context: grpc.ServicerContext) -> ms.GetMailingResponse:
+        answer = self.script.pop(0) if len(self.script) > 1 else self.script[0] if self.script else None
+        if isinstance(answer, Mailing):
+            return ms.GetMailingResponse(mailing=answer)
+        if answer is not None:
+            context.abort(answer, "away")
+        refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
+
+    def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
+        refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", "A mailing that is over cannot be paused.")
+
+
+class Messages(MessageServiceServicer):
+    def __init__(self) -> None:
+        self.stored: list[Message] = []
+
+    def ListMessages(self, request: xs.ListMessagesRequest, context: grpc.ServicerContext) -> xs.ListMessagesResponse:
+        return xs.ListMessagesResponse(
+            messages=[one for one in self.stored if not request.statuses or one.status in request.statuses]
+        )
+
+
+def progress(state: Mailing.State.ValueType, total: int, *, expanded: bool = True, **counts: int) -> Mailing:
+    """A mailing whose other messages, beside those in `counts`, are pending."""
+    figures = MailingProgress(total=total, expanded=expanded, **counts)  # type: ignore[arg-type]
+    figures.pending = total - sum(counts.values())
+    return Mailing(id=7, state=state, progress=figures)

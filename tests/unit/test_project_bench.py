@@ -1,0 +1,89 @@
+"""The benchmarks' instruments read true: quantiles, CPU time, comparison, drawings."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+
+from bench.__main__ import MODULES, main
+from bench.measure import cpu_seconds, descendants, machine, peak_rss_mb, quantile
+from bench.plot import Bar, Line, bars_svg, lines_svg
+from bench.throughput import compare
+from bench.wrk import MESSAGE_ID
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [([5.0], 0.5, 5), ([3, 1, 2], 0.5, 2), (range(1, 101), 0.99, 99), (range(1, 101), 0.5, 50), ([1, 2], 1.0, 2)],
+)
+def test_a_quantile_is_the_smallest_value_that_covers_the_share(
+    values: Sequence[float], share: float, expected: float
+) -> None:
+    assert quantile(values, share) == expected
+
+
+def test_ledger_and_endpoint_agree_only_when_every_id_came_once() -> None:
+    ledger = Counter([1, 2, 3])
+    assert compare(ledger, Counter([3, 2, 1]))["settle_to_ledger_exact"]
+    assert not compare(ledger, Counter([1, 2]))["settle_to_ledger_exact"]
+    assert not compare(ledger, Counter([1, 2, 3, 4]))["settle_to_ledger_exact"]
+    twice = compare(ledger, Counter([1, 2, 3, 3]))
+    assert (twice["settle_to_ledger_exact"], twice["endpoint_duplicates"]) == (False, 1)
+
+
+def test_the_yardstick_s_requests_are_no_deliveries() -> None:
+    assert compare(Counter([1]), Counter({1: 1, MESSAGE_ID: 1000}))["settle_to_ledger_exact"]
+
+
+@linux
+def test_cpu_time_and_children_are_read_off_a_live_process() -> None:
+    loop = [sys.executable, "-c", "print(sum(range(5_000_000)), flush=True); input()"]
+    with subprocess.Popen(loop, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert process.pid in descendants(os.getpid())
+        assert cpu_seconds(process.pid) > 0
+        assert peak_rss_mb(process.pid) > 1
+        process.communicate("\n")
+    assert cpu_seconds(process.pid) == 0
+
+
+@linux
+def test_the_machine_is_described() -> None:
+    assert "cores of" in machine()
+
+
+@linux
+@pytest.mark.parametrize(
+    "drawing",
+    [
+        bars_svg("Rates <&>", "messages/s", [Bar("ours", 50_000), Bar("nobody", 0)]),
+        lines_svg("Rate", "messages", ["10,000", "100,000"], [Line("messages/s", [1, 2])]),
+        lines_svg("One point", "messages", ["10,000"], [Line("messages/s", [0])]),
+    ],
+    ids=["bars", "lines", "one point"],
+)
+def test_a_drawing_is_well_formed_and_names_the_machine(drawing: str) -> None:
+    texts = [element.text or "" for element in ElementTree.fromstring(drawing).iter()]
+    assert any("Python" in text for text in texts)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_benchmark_explains_its_options(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([name, "--help"])
+    assert ended.value.code == 0
+    assert name in capsys.readouterr().out
+
+
+def test_an_unknown_benchmark_is_refused_with_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nonsense"]) == 2
+    assert "throughput" in capsys.readouterr().err

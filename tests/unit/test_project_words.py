@@ -1,0 +1,122 @@
+"""The words of the project mean the same everywhere: numbers, states, dependencies, and nothing foreign."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from enum import IntEnum
+from pathlib import Path
+
+import pytest
+from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
+
+from dispatcher.model import (
+    STATE_TRANSITIONS,
+    STATUS_TRANSITIONS,
+    AudienceMode,
+    ErrorClass,
+    MailingState,
+    Reason,
+    Semantics,
+    Status,
+)
+from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.message_pb2 import Attempt, Message
+from server.domain.mailings import CHANGEABLE, MAILING_FIELDS
+
+ROOT = Path(__file__).resolve().parents[2]
+STATES = (ROOT / "docs" / "states.md").read_text(encoding="utf-8")
+
+ENUMS: list[tuple[type[IntEnum], EnumTypeWrapper[int], str]] = [
+    (Status, Message.Status, "STATUS_"),
+    (Reason, Message.Reason, "REASON_"),
+    (ErrorClass, Attempt.ErrorClass, "ERROR_CLASS_"),
+    (MailingState, Mailing.State, "STATE_"),
+    (AudienceMode, Mailing.AudienceMode, "AUDIENCE_MODE_"),
+    (Semantics, Mailing.Semantics, "SEMANTICS_"),
+]
+
+
+@pytest.mark.parametrize(("python", "proto", "prefix"), ENUMS, ids=lambda value: getattr(value, "__name__", ""))
+def test_numbers_are_those_of_the_protos(python: type[IntEnum], proto: EnumTypeWrapper[int], prefix: str) -> None:
+    ours = {f"{prefix}{member.name}": member.value for member in python if member.value}
+    assert ours == {name: number for name, number in proto.items() if number}
+
+
+def test_the_database_accepts_exactly_these_numbers() -> None:
+    schema = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "server/migrations").glob("*.sql")))
+    for column, enum in [
+        ("status", Status),
+        ("state", MailingState),
+        ("audience_mode", AudienceMode),
+        ("semantics", Semantics),
+    ]:
+        assert f"CHECK ({column} BETWEEN {min(enum)} AND {max(enum)})" in schema
+
+
+@pytest.mark.parametrize(
+    ("chart", "transitions"), [(0, STATE_TRANSITIONS), (1, STATUS_TRANSITIONS)], ids=["mailings", "messages"]
+)
+def test_a_chart_is_the_table_of_the_code(chart: int, transitions: dict[IntEnum, frozenset[IntEnum]]) -> None:
+    drawn = re.findall(r"^```mermaid\n(.*?)^```", STATES, re.MULTILINE | re.DOTALL)[chart]
+    arrows = re.findall(r"^ +([A-Z]+) --> ([A-Z]+)$", drawn, re.MULTILINE)
+    assert sorted(arrows) == sorted((old.name, new.name) for old, after in transitions.items() for new in after)
+
+
+def test_the_table_of_changeable_fields_is_the_code_s() -> None:
+    for state, fields in CHANGEABLE.items():
+        row = f"| {state.name} | {', '.join(name for name in MAILING_FIELDS if name in fields)} |"
+        assert row in STATES
+
+
+def test_every_dependency_says_why_it_is_there() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    for heading, wanted in [
+        ("## To run", project["project"]["dependencies"]),
+        ("## To develop", project["dependency-groups"]["dev"]),
+    ]:
+        text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
+        explained = re.findall(r"^\| ([\w\[\]-]+) \| \S", text.split("|---|---|")[1], re.MULTILINE)
+        assert sorted(explained) == sorted(re.split(r"[><=; ]", name)[0] for name in wanted)
+
+
+FOREIGN = re.compile(
+    "|".join(
+        [
+            # Written in two halves, so that this file does not find itself.
+            "py" + r"pi\.org",
+            "python" + "hosted",
+            "[/ (]" + r"work/(main|shared)",
+            "shared" + "/(DESIGN|API|FACTS|STYLE)",
+            r"\b[Ii]ssue " + r"#?\d",
+            "/ro" + "ot/|/ho" + "me/",
+            r"\b(TO" + "DO|FIX" + r"ME|XX" + r"X)\b",
+        ]
+    )
+)
+NOT_OURS = {".git", ".venv", ".bench-venv", "node_modules", "__pycache__", "build", "dist"}
+TEXTS = {
+    ".cfg", ".csv", ".go", ".ini", ".java", ".js", ".json", ".lock", ".lua", ".md", ".proto", ".py", ".pyi", ".sh",
+    ".sql", ".svg", ".toml", ".ts", ".txt", ".yaml", ".yml",
+}  # fmt: skip
+
+
+def project_files() -> list[Path]:
+    return [
+        path
+        for path in ROOT.rglob("*")
+        if path.is_file()
+        and not NOT_OURS.intersection(path.relative_to(ROOT).parts)
+        and not any(part.endswith("_cache") or part == ".hypothesis" for part in path.relative_to(ROOT).parts)
+        and (path.suffix in TEXTS or path.name in ("Makefile", "Dockerfile", "LICENSE", "run"))
+    ]
+
+
+def test_the_project_speaks_of_itself_only() -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}"
+        for path in project_files()
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if FOREIGN.search(line)
+    ]
+    assert found == []
