@@ -116,7 +116,10 @@ class Claimer:
                     claims.add(self._begin(chosen))
                 elif claims:
                     done, claims = await asyncio.wait(claims, return_when=asyncio.FIRST_COMPLETED)
-                    scanned = scanned and sum(claim.result() for claim in done) == 0
+                    for failure in [claim.exception() for claim in done]:
+                        if failure is not None:
+                            raise failure
+                    scanned = scanned and not any(claim.result() for claim in done)
                 elif scanned:
                     return
                 else:

@@ -181,6 +181,11 @@ class PostgresLedger:
         with _reaching():
             await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
 
+    async def release_all(self) -> None:
+        """Frees every held batch: for when it is known that no holder is alive."""
+        with _reaching():
+            await self._pool.execute(_SQL["release_all"])
+
     async def _batch(
         self,
         connection: asyncpg.pool.PoolConnectionProxy,

@@ -178,7 +178,9 @@ class Settings(BaseSettings):
     endpoint_timeout: float = _number(
         10.0, "Longest time of one request, connecting included, in seconds.", 0.05, 300, "seconds"
     )
-    endpoint_connect_timeout: float = _number(3.0, "Longest time to connect, in seconds.", 0.05, 300, "seconds")
+    endpoint_connect_timeout: float = _number(
+        3.0, "Longest time to connect, in seconds; the whole request's limit holds, too.", 0.05, 300, "seconds"
+    )
     endpoint_ca_file: Annotated[Path, AfterValidator(_readable_file)] | None = _setting(
         None,
         "PEM file with the authorities to trust instead of the system's.",
@@ -223,7 +225,6 @@ class Settings(BaseSettings):
         for low, high in (
             ("poll_min", "poll_max"),
             ("recheck_min", "recheck_max"),
-            ("endpoint_connect_timeout", "endpoint_timeout"),
         ):
             if getattr(self, low) > getattr(self, high):
                 raise PydanticCustomError(

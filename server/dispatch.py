@@ -58,7 +58,7 @@ def make_endpoints(settings: Settings) -> Endpoints:
         url=settings.endpoint_url,
         token=settings.endpoint_token.get_secret_value(),
         total_timeout=settings.endpoint_timeout,
-        connect_timeout=settings.endpoint_connect_timeout,
+        connect_timeout=min(settings.endpoint_connect_timeout, settings.endpoint_timeout),
         max_concurrency=settings.endpoint_max_concurrency,
         ca_file=str(settings.endpoint_ca_file) if settings.endpoint_ca_file else None,
     )
@@ -75,6 +75,15 @@ def _sender(endpoint: Endpoint, transport: str) -> Sender:
     from dispatcher.http_httpx import HttpxSender  # loaded only by those who use it
 
     return HttpxSender(endpoint)
+
+
+async def free_batches(pool: asyncpg.Pool) -> None:
+    """Takes all leases back, on a database that was just started for this process alone.
+
+    Whoever held them died with its database; without this their batches would wait for the
+    leases to run out.
+    """
+    await PostgresLedger(pool, uuid4()).release_all()
 
 
 class LocalDispatch:

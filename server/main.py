@@ -18,7 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from server.config import ConfigError, Settings, load_settings, masked, split_address
-from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, make_endpoints
+from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, free_batches, make_endpoints
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.fleet import Fleet
 from server.logs import configure_logs
@@ -68,6 +68,8 @@ async def serve(settings: Settings) -> None:
         dsn, postgres = stack.enter_context(_database(settings))
         await _bring_up_to_date(dsn, settings)
         pool = await stack.enter_async_context(open_pool(dsn, settings))
+        if postgres:
+            await free_batches(pool)
         dispatcher: Dispatch = LocalDispatch(pool, endpoints, settings)
         if settings.dispatchers:
             dispatcher = Fleet(settings.dispatchers, dsn)

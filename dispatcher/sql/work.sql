@@ -35,6 +35,10 @@ RETURNING b.no, b.fence, b.client_ids, now() AS claimed_at;
 UPDATE batches SET lease_until = '-infinity'
 WHERE holder = $1 AND lease_until > now() AND no <> ALL($2::bigint[]);
 
+-- name: release_all
+-- Frees every batch: for when it is known that no holder is alive.
+UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
+
 -- fragment: pending
 -- The messages of a batch that are still to be sent. The bounds beside the array keep the
 -- index range tight whatever the planner believes about the array; the LIMIT keeps the

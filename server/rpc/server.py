@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,10 +48,8 @@ HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 class CannotListen(Exception):
     """The address cannot be listened on. `str()` of it is a sentence for people."""
 
-    def __init__(self, address: str) -> None:
-        super().__init__(
-            f"Cannot listen on {address}: another process uses the port, or it is no address of this host."
-        )
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"Cannot listen on {address}: {reason}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +89,11 @@ class RpcServer:
 
         Port 0 means any free one. Raises CannotListen.
         """
+        _check_free(address)
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise CannotListen(address) from error
+            raise CannotListen(address, str(error)) from error
 
     async def start(self) -> None:
         """Begins to serve and says so to health checks."""
@@ -107,6 +107,22 @@ class RpcServer:
     async def wait(self) -> None:
         """Returns when the server was stopped."""
         await self._server.wait_for_termination()
+
+
+def _check_free(address: str) -> None:
+    """Raises CannotListen if a socket cannot be bound there: gRPC would not say why, but log it."""
+    if address.startswith(("unix:", "unix-abstract:", "vsock:")):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise CannotListen(address, (error.strerror or str(error)).lower()) from error
 
 
 async def build_server(

@@ -79,7 +79,6 @@ def test_every_bad_variable_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("MAILING_POLL_MIN", "MAILING_POLL_MAX"),
         ("MAILING_RECHECK_MIN", "MAILING_RECHECK_MAX"),
-        ("MAILING_ENDPOINT_CONNECT_TIMEOUT", "MAILING_ENDPOINT_TIMEOUT"),
     ],
 )
 def test_a_lower_limit_above_its_upper_one_is_refused(monkeypatch: pytest.MonkeyPatch, low: str, high: str) -> None:

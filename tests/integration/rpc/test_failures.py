@@ -112,8 +112,10 @@ async def test_a_taken_port_is_one_sentence(service: Service, pool: asyncpg.Pool
     first = await build_server(pool, lambda: None, CollectorRegistry())
     second = await build_server(pool, lambda: None, CollectorRegistry())
     port = first.bind("127.0.0.1:0")
-    with pytest.raises(CannotListen, match=f"Cannot listen on 127.0.0.1:{port}: "):
+    with pytest.raises(CannotListen, match=f"Cannot listen on 127.0.0.1:{port}: address already in use"):
         second.bind(f"127.0.0.1:{port}")
+    with pytest.raises(CannotListen, match=r"Cannot listen on host\.invalid:1: "):
+        second.bind("host.invalid:1")
     await first.stop(0)
     await second.stop(0)
 

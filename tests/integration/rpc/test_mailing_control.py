@@ -3,55 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import asyncpg
 import pytest
-from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from dispatcher.model import MailingState
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
-    CreateMailingRequest,
     DeleteMailingRequest,
-    GetMailingRequest,
     PauseMailingRequest,
     ResumeMailingRequest,
-    UpdateMailingRequest,
 )
-from tests.integration.rpc.calls import mailing, refused
+from tests.integration.rpc.calls import refused
 from tests.integration.rpc.conftest import Service
+from tests.integration.rpc.mailing_calls import State, at, create, get, move_to, update
 from tests.integration.rpc.rows import add_batch, add_mailing
-
-State = mailing_pb2.Mailing.State
-
-
-def at(seconds: float) -> Timestamp:
-    """So many seconds from now."""
-    moment = Timestamp()
-    moment.FromDatetime(datetime.now(UTC) + timedelta(seconds=seconds))
-    return moment
-
-
-async def create(service: Service, text: str = "Hello", **fields: Any) -> mailing_pb2.Mailing:
-    request = CreateMailingRequest(mailing=mailing(text, **fields))
-    return (await service.mailings.CreateMailing(request)).mailing
-
-
-async def get(service: Service, mailing_id: int) -> mailing_pb2.Mailing:
-    return (await service.mailings.GetMailing(GetMailingRequest(mailing_id=mailing_id))).mailing
-
-
-async def update(service: Service, changed: mailing_pb2.Mailing, *paths: str) -> mailing_pb2.Mailing:
-    request = UpdateMailingRequest(mailing=changed, update_mask=FieldMask(paths=paths))
-    return (await service.mailings.UpdateMailing(request)).mailing
-
-
-async def move_to(pool: asyncpg.Pool, mailing_id: int, state: MailingState) -> None:
-    await pool.execute("UPDATE mailings SET state = $2 WHERE id = $1", mailing_id, state)
 
 
 async def test_control_actions_move_a_mailing_and_may_be_repeated(service: Service) -> None:
@@ -133,5 +100,3 @@ async def test_a_deleted_mailing_takes_its_ledger_along_and_no_other(service: Se
         assert [row["mailing_id"] for row in rows] == [other.id]
     with refused("NOT_FOUND", "MAILING_NOT_FOUND"):
         await get(service, made.id)
-
-

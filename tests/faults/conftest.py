@@ -1,0 +1,71 @@
+"""Services that a test may kill: real processes, a real endpoint, one database."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mailing import MailingClient
+from tests.e2e.conftest import SERVING, TOKEN, Endpoint, endpoint, environment
+
+__all__ = ["Service", "StartService", "endpoint"]
+
+
+class Service:
+    """One `mailing serve` with its children, in a process group of its own."""
+
+    def __init__(self, settings: dict[str, str], *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "mailing.cli", "serve", "--listen", "127.0.0.1:0", *arguments],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment(**settings),
+        )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        serving = re.match(SERVING, line)
+        assert serving, f"the service did not start: {line!r}"
+        self.client = MailingClient.connect(serving[1])
+
+    def kill(self) -> None:
+        """Ends it as a crash would: no handler runs."""
+        self.client.close()
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """Ends it in order and returns its exit status."""
+        self.client.close()
+        return self._end(signal.SIGTERM)
+
+    def _end(self, number: int) -> int:
+        if self._process.poll() is None:
+            os.kill(self._process.pid, number)
+        status = self._process.wait(timeout=60)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        return status
+
+
+StartService = Callable[..., Service]
+
+
+@pytest.fixture
+def start_service(database_dsn: str, endpoint: Endpoint) -> Iterator[StartService]:
+    """Starts services on the test's database, or on their own with MAILING_DSN=''."""
+    started: list[Service] = []
+
+    def start(*arguments: str, **settings: str) -> Service:
+        wanted = {"MAILING_DSN": database_dsn, "MAILING_ENDPOINT_URL": endpoint.url, "MAILING_ENDPOINT_TOKEN": TOKEN}
+        service = Service({name: value for name, value in (wanted | settings).items() if value}, *arguments)
+        started.append(service)
+        return service
+
+    yield start
+    for service in started:
+        service.kill()

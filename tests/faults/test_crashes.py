@@ -1,0 +1,102 @@
+"""Dead and doubled services: everything is delivered, and what was in flight has the same id."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from mailing import MailingClient, new_client, new_mailing
+from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.message_pb2 import Message
+from tests.e2e.conftest import Endpoint
+from tests.faults.conftest import StartService
+
+COUNT = 20_000
+
+
+def prepare(client: MailingClient, count: int = COUNT) -> int:
+    """Imports clients and begins a mailing to all of them; returns its id."""
+    client.import_clients(new_client(phone=str(70_100_000_000 + n), timezone="UTC") for n in range(count))
+    return client.create_mailing(new_mailing("Hello", snapshot=True)).id
+
+
+def until(holds: Callable[[], bool], within: float = 90.0) -> None:
+    """Returns when it holds; fails after `within` seconds."""
+    give_up = time.monotonic() + within
+    while not holds():
+        assert time.monotonic() < give_up, "it did not happen"
+        time.sleep(0.05)
+
+
+def finish(client: MailingClient, mailing_id: int) -> set[int]:
+    """Waits for the end of the mailing and returns the ids of its messages, all delivered."""
+    until(lambda: client.get_mailing(mailing_id).state == Mailing.STATE_COMPLETED)
+    messages = list(client.list_messages(mailing_id=mailing_id))
+    assert {message.status for message in messages} == {Message.STATUS_DELIVERED}
+    assert client.get_mailing(mailing_id).progress.delivered == len(messages)
+    return {message.id for message in messages}
+
+
+def test_a_service_killed_in_the_middle_loses_nothing(
+    start_service: StartService, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
+    first = start_service(**data)
+    mailing = prepare(first.client)
+    until(lambda: len(endpoint.received()) > COUNT // 4)
+    first.kill()
+    before = Counter(one["id"] for one in endpoint.received())
+    assert len(before) < COUNT
+
+    second = start_service(**data)
+    ids = finish(second.client, mailing)
+    received = Counter(one["id"] for one in endpoint.received())
+    assert received.keys() == ids
+    assert len(ids) == COUNT
+    # Twice only what the dead process had sent or was sending and had not recorded: never
+    # more than the batches it held.
+    repeated = [message_id for message_id, times in received.items() if times > 1]
+    assert set(received.values()) <= {1, 2}
+    assert set(repeated) <= before.keys()
+    assert len(repeated) <= 10 * 500
+    assert second.stop() == 0
+
+
+def test_two_services_share_one_mailing(start_service: StartService, endpoint: Endpoint) -> None:
+    first, second = start_service(), start_service()
+    ids = finish(second.client, prepare(first.client))
+    assert Counter(one["id"] for one in endpoint.received()) == Counter(dict.fromkeys(ids, 1))
+    assert len(ids) == COUNT
+    assert first.stop() == 0
+
+
+def test_a_service_that_takes_over_from_a_dead_one_finishes_its_batches(
+    start_service: StartService, endpoint: Endpoint
+) -> None:
+    short = {"MAILING_LEASE": "4", "MAILING_ENDPOINT_TIMEOUT": "0.5"}
+    first, second = start_service(**short), start_service(**short)
+    mailing = prepare(first.client)
+    until(lambda: len(endpoint.received()) > COUNT // 4)
+    first.kill()
+    ids = finish(second.client, mailing)
+    received = Counter(one["id"] for one in endpoint.received())
+    assert received.keys() == ids
+    assert set(received.values()) <= {1, 2}
+
+
+def test_a_service_stopped_in_order_repeats_nothing(start_service: StartService, endpoint: Endpoint) -> None:
+    first = start_service()
+    mailing = prepare(first.client)
+    until(lambda: len(endpoint.received()) > COUNT // 4)
+    assert first.stop() == 0
+    ids = finish(start_service().client, mailing)
+    assert Counter(one["id"] for one in endpoint.received()) == Counter(dict.fromkeys(ids, 1))
+
+
+def test_dispatchers_beside_the_server_share_the_work(start_service: StartService, endpoint: Endpoint) -> None:
+    service = start_service("--dispatchers", "2")
+    ids = finish(service.client, prepare(service.client))
+    assert Counter(one["id"] for one in endpoint.received()) == Counter(dict.fromkeys(ids, 1))
+    assert service.stop() == 0
