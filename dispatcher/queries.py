@@ -1,7 +1,7 @@
 """Loads named SQL: every statement of the project stands in an `sql/*.sql` file.
 
-A file is a row of statements, each opened by `-- name: NAME` and a comment that says what
-it is for. `-- fragment: NAME` opens a piece that is no statement: others of the same file
+A file is a row of statements, each opened by `-- name: NAME` and, where the name does not say
+it all, a comment. `-- fragment: NAME` opens a piece that is no statement: others of the same file
 include it as `{NAME}`.
 """
 

@@ -92,7 +92,7 @@ def message_of(row: asyncpg.Record) -> Message:
         due_at=row["due_at"],
         settled_at=row["settled_at"],
         endpoint_status=row["endpoint_status"] or 0,
-        endpoint_code=0 if code is None else code,
+        endpoint_code=0 if code is None and status is Status.DELIVERED else code,
         duration=_milliseconds(row["duration_ms"]),
         created_at=row["created_at"],
     )

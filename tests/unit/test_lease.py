@@ -1,0 +1,73 @@
+"""A lease counts down by the monotonic clock and hands each message out once."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+from dispatcher import policy
+from dispatcher.lease import Book, Lease
+from dispatcher.model import ClaimedBatch, Mailing, MailingState, Reason, Recipient, RetryPolicy, Semantics, Status
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+def lease(recipients: int = 3, ends_in: float | None = None, asked: float = 100.0, sending: float = 45.0) -> Lease:
+    ends_at = None if ends_in is None else NOW + timedelta(seconds=ends_in)
+    mailing = Mailing(7, 1, MailingState.RUNNING, "x", "", Semantics.AT_LEAST_ONCE, 0, ends_at, RetryPolicy())
+    people = [Recipient(16 * n, n, "79", False, None, None, "x") for n in range(1, recipients + 1)]
+    return Lease(ClaimedBatch(0, 7, 1, 1, NOW, people), mailing, asked, sending)
+
+
+def test_sending_ends_with_the_lease_or_with_the_mailing_whichever_is_first() -> None:
+    assert lease().send_until == 145.0
+    assert lease(ends_in=30.0).send_until == 130.0
+    assert lease(ends_in=300.0).send_until == 145.0
+
+
+def test_the_databases_time_is_never_believed_to_be_earlier_than_it_is() -> None:
+    # The database answered after it was asked, so counting from the question runs ahead.
+    assert lease().now_at(100.0) == NOW
+    assert lease().now_at(110.5) == NOW + timedelta(seconds=10.5)
+
+
+def test_each_message_is_taken_once_and_recorded_ones_are_passed_over() -> None:
+    one = lease(4)
+    one.record(1, policy.unsent(Status.SKIPPED, Reason.OPTED_OUT))
+    assert [one.take() for _ in range(5)] == [0, 2, 3, -1, -1]
+    assert one.left == 3
+
+
+def test_before_all_is_done_only_terminal_outcomes_are_written() -> None:
+    one = lease(3)
+    one.record(2, policy.put_off(NOW))
+    one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
+    settled, indices = one.unsaved()
+    assert indices == [0]
+    assert [(client, before) for client, before, _ in settled] == [(16, 1)]
+    one.saved[0] = 1
+    one.record(1, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
+    settled, indices = one.unsaved()
+    assert indices == [1, 2]
+    assert [client for client, _, _ in settled] == [32, 48]
+
+
+def test_releasing_puts_off_what_nobody_has_begun() -> None:
+    one = lease(3)
+    assert one.take() == 0
+    one.release_untaken(NOW)
+    assert one.left == 1
+    assert [outcome and outcome.due_at for outcome in one.outcomes] == [None, NOW, NOW]
+
+
+async def test_the_book_counts_leases_by_mailing_and_tells_of_changes() -> None:
+    book, one, two = Book(), lease(), lease()
+    book.add(one)
+    book.add(two)
+    assert book.by_mailing == {7: 2}
+    waiting = asyncio.create_task(book.changed())
+    book.remove(one)
+    await waiting
+    book.remove(two)
+    assert not book.by_mailing
+    assert not book.leases
