@@ -206,6 +206,6 @@ def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Co
     among the fields itself.
     """
     after = replace(before, **{name: getattr(patch, name) for name in fields})
-    if False and before.operator_code == derived_operator_code(before.phone):
+    if "operator_code" not in fields and before.operator_code == derived_operator_code(before.phone):
         after = replace(after, operator_code="")
     return completed(after) if {"phone", "operator_code"} & set(fields) else after

@@ -22,7 +22,7 @@ from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingReque
 from mailing.v1.message_service_pb2 import GetMessageRequest
 from server.rpc import CannotListen, build_server
 from tests.conftest import PostgresServer
-from tests.integration.rpc.calls import add_client, client, imported, mailing, refused, until
+from tests.integration.rpc.calls import add_client, client, imported, mailing, refused, until, until_somebody_waits
 from tests.integration.rpc.conftest import Service
 
 
@@ -92,6 +92,19 @@ async def test_calls_are_unavailable_when_every_connection_is_taken(service: Ser
     for connection in taken:
         await pool.release(connection)
     await service.clients.ListClients(ListClientsRequest())
+
+
+async def test_a_call_whose_statement_is_cancelled_is_unavailable(service: Service, pool: asyncpg.Pool) -> None:
+    async with pool.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+        call = service.clients.ListClients(ListClientsRequest())
+        await until_somebody_waits(pool)
+        await pool.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        with refused("UNAVAILABLE", "DATABASE_UNAVAILABLE"):
+            await call
+        await transaction.rollback()
 
 
 async def test_a_defect_shows_an_id_and_never_its_cause(

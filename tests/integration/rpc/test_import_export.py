@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from zlib import crc32
 
 import asyncpg
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import (
@@ -18,7 +20,16 @@ from mailing.v1.client_service_pb2 import (
     ListClientsRequest,
     UpdateClientRequest,
 )
-from tests.integration.rpc.calls import add_client, client, imported, refused, requests, until_somebody_waits, window
+from tests.integration.rpc.calls import (
+    add_client,
+    client,
+    imported,
+    refused,
+    requests,
+    until,
+    until_somebody_waits,
+    window,
+)
 from tests.integration.rpc.conftest import Service
 
 PHONE = 79260000000
@@ -135,6 +146,8 @@ async def test_a_bad_row_is_named_by_its_place_in_the_stream_and_nothing_is_stor
         (client(PHONE, attributes={"a b": ""}), "attributes"),
         (client(PHONE, attributes={f"a{n}": "" for n in range(65)}), "attributes"),
         (client(PHONE, etag="x"), "etag"),
+        (client(PHONE, create_time=Timestamp(seconds=1)), "create_time"),
+        (client(PHONE, update_time=Timestamp(seconds=1)), "update_time"),
     ],
 )
 async def test_the_fast_way_of_rows_has_the_rules_of_the_long_one(
@@ -164,6 +177,29 @@ async def test_a_cancelled_import_stores_nothing(service: Service, pool: asyncpg
     # An import that is accepted behind the cancelled ones shows that these hold nothing.
     assert await imported(service, [client(PHONE)]) == (1, 0, 0)
     assert await pool.fetchval("SELECT count(*) FROM clients") == 1
+
+
+async def test_slow_imports_leave_connections_to_others(service: Service, pool: asyncpg.Pool) -> None:
+    async def endless(number: int) -> AsyncIterator[ImportClientsRequest]:
+        for start in range(0, 6000, 500):
+            rows = [client(PHONE + number * 10_000 + start + n) for n in range(500)]
+            yield ImportClientsRequest(clients=rows)
+        await asyncio.Event().wait()
+
+    staging = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'"
+    )
+    calls = [service.clients.ImportClients(endless(number)) for number in range(12)]
+
+    async def as_many_as_may_be() -> bool:
+        return bool(await pool.fetchval(staging) == 5)
+
+    await until(as_many_as_may_be)
+    for _ in range(20):
+        await service.clients.ListClients(ListClientsRequest())
+    assert await as_many_as_may_be()
+    for call in calls:
+        call.cancel()
 
 
 async def test_an_import_and_a_create_of_the_same_phone_make_one_client(service: Service, pool: asyncpg.Pool) -> None:
@@ -233,6 +269,16 @@ async def test_an_export_gives_every_client_once_in_the_order_of_ids(service: Se
     assert odd == [one for one in everybody if one.tag == "odd"]
     few = await exported(service, client_pb2.ClientFilter(client_ids=[one.id for one in everybody[::3]]))
     assert few == everybody[::3]
+
+
+async def test_an_export_of_buckets_of_different_sizes_misses_nobody(service: Service) -> None:
+    def of_bucket(bucket: int, count: int) -> list[client_pb2.Client]:
+        phones = (str(phone) for phone in range(PHONE, PHONE + 100_000))
+        return [client(phone) for phone in phones if crc32(phone.encode()) % 16 == bucket][:count]
+
+    await imported(service, of_bucket(3, 600))
+    await imported(service, of_bucket(5, 1))
+    assert len({one.id for one in await exported(service)}) == 601
 
 
 async def test_an_export_holds_no_connection_for_a_slow_reader(service: Service, pool: asyncpg.Pool) -> None:

@@ -1,0 +1,32 @@
+"""Mailings with their progress, many at once: what watchers of mailings are told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dispatcher.queries import load_queries
+from server.domain.mailings import Mailing
+from server.store.database import Database
+from server.store.mailing_rows import mailing_of
+
+_SQL = load_queries("server", "progress.sql")
+_MAILINGS = load_queries("server", "mailings.sql")
+
+
+class ProgressStore:
+    """Reads progress. Every method may raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        """Returns those of the mailings that there are."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_MAILINGS["get_mailings"], ids)
+        return {row["id"]: mailing_of(row) for row in rows}
+
+    async def versions(self, ids: Sequence[int]) -> dict[int, int]:
+        """Returns the versions of those of the mailings that there are: much cheaper than `read`."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_SQL["mailing_versions"], ids)
+        return {row["id"]: row["version"] for row in rows}
