@@ -30,7 +30,7 @@ CREATE SEQUENCE batch_no;
 CREATE TABLE clients (
   bucket        int         NOT NULL,
   id            bigint      NOT NULL,
-  phone         text        NOT NULL CHECK (phone ~ '^[1-9][0-9]{6,14}$'),
+  phone         text        NOT NULL CHECK (phone::bigint BETWEEN 1000000 AND 999999999999999),
   operator_code text        NOT NULL DEFAULT '',
   tag           text        NOT NULL DEFAULT '',
   timezone      text        NOT NULL,

@@ -19,6 +19,10 @@ CREATE TEMPORARY TABLE import_rows (
 -- The merge sorts and joins everything that was staged. Until the end of the transaction.
 SET LOCAL work_mem = '64MB';
 
+-- name: sample_little
+-- Statistics of a few thousand rows are enough to plan the merge by.
+SET LOCAL default_statistics_target = 10;
+
 -- name: measure_staging
 -- Temporary tables get no statistics by themselves, and the merge is planned by them.
 ANALYZE import_rows;
@@ -87,17 +91,35 @@ WITH written AS (
 SELECT count(*) FROM written;
 
 -- name: create_touched
--- What was written, by bucket.
-CREATE TEMPORARY TABLE import_touched ON COMMIT DROP AS
-SELECT coalesce(home, bucket) AS bucket, array_agg(id) AS client_ids FROM import_latest WHERE differs GROUP BY 1;
+-- What was written, by bucket and in pieces of some 5,000 ids.
+CREATE TEMPORARY TABLE import_touched (
+  bucket     int      NOT NULL,
+  part       bigint   NOT NULL,
+  client_ids bigint[] NOT NULL
+) ON COMMIT DROP;
+
+-- name: keep_touched_plain
+-- As client_changes stores them, so that nothing is compressed on the way.
+ALTER TABLE import_touched ALTER client_ids SET STORAGE EXTERNAL;
+
+-- name: fill_touched
+-- 80,000 numbers in a row are spread over 16 buckets.
+INSERT INTO import_touched (bucket, part, client_ids)
+SELECT coalesce(home, bucket), id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
+FROM import_latest
+WHERE differs
+GROUP BY 1, 2;
 
 -- name: list_touched_buckets
-SELECT bucket FROM import_touched ORDER BY bucket;
+SELECT DISTINCT bucket FROM import_touched ORDER BY bucket;
 
 -- name: record_imported_changes
 -- As record_client_changes, with the ids that stand in import_touched.
-WITH tick AS (
-  UPDATE client_change_seqs SET seq = seq + 1 WHERE bucket = $1 RETURNING seq
+WITH pieces AS (
+  SELECT client_ids, row_number() OVER (ORDER BY part) AS number, count(*) OVER () AS pieces
+  FROM import_touched WHERE bucket = $1
+), tick AS (
+  UPDATE client_change_seqs SET seq = seq + (SELECT count(*) FROM pieces) WHERE bucket = $1 RETURNING seq
 )
 INSERT INTO client_changes (bucket, seq, client_ids)
-SELECT t.bucket, tick.seq, t.client_ids FROM import_touched t, tick WHERE t.bucket = $1;
+SELECT $1, tick.seq - p.pieces + p.number, p.client_ids FROM pieces p CROSS JOIN tick;

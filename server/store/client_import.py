@@ -66,6 +66,7 @@ class ClientImport:
                 await connection.execute(_SQL["create_staging"])
                 await _stage(connection, first, chunks)
                 await connection.execute(_SQL["widen_memory"])
+                await connection.execute(_SQL["sample_little"])
                 await connection.execute(_SQL["measure_staging"], timeout=MERGE_TIMEOUT)
                 counts = await _merge(connection)
                 await _record_changes(connection)
@@ -163,7 +164,9 @@ def _rows(tag: str) -> int:
 
 
 async def _record_changes(connection: asyncpg.Connection) -> None:
-    await connection.execute(_SQL["create_touched"], timeout=MERGE_TIMEOUT)
+    await connection.execute(_SQL["create_touched"])
+    await connection.execute(_SQL["keep_touched_plain"])
+    await connection.execute(_SQL["fill_touched"], timeout=MERGE_TIMEOUT)
     for row in await connection.fetch(_SQL["list_touched_buckets"]):
         await connection.execute(_SQL["record_imported_changes"], row["bucket"])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from dispatcher.queries import load_queries
 from server.domain.mailings import Mailing
@@ -11,6 +12,9 @@ from server.store.mailing_rows import mailing_of
 
 _SQL = load_queries("server", "progress.sql")
 _MAILINGS = load_queries("server", "mailings.sql")
+
+Version = tuple[int, datetime]
+"""What differs whenever a mailing's definition or state does."""
 
 
 class ProgressStore:
@@ -25,8 +29,8 @@ class ProgressStore:
             rows = await connection.fetch(_MAILINGS["get_mailings"], ids)
         return {row["id"]: mailing_of(row) for row in rows}
 
-    async def versions(self, ids: Sequence[int]) -> dict[int, int]:
+    async def versions(self, ids: Sequence[int]) -> dict[int, Version]:
         """Returns the versions of those of the mailings that there are: much cheaper than `read`."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["mailing_versions"], ids)
-        return {row["id"]: row["version"] for row in rows}
+        return {row["id"]: (row["version"], row["updated_at"]) for row in rows}
