@@ -88,7 +88,7 @@ types: venv ## Do the types agree (mypy, strict)?
 
 .PHONY: imports
 imports: venv ## Do the arrows between packages point one way?
-	@lint-imports --no-timing 2>/dev/null || lint-imports
+	@lint-imports --no-logo
 
 # The last state of main is laid beside the work tree; before the first commit there is
 # nothing to break.
@@ -113,5 +113,6 @@ test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
 	@pytest $(ARGS)
 
 .PHONY: generate
-generate: venv ## Generate the Python code of the protos.
+generate: venv ## Generate the Python code of the protos and the README's table of settings.
 	@buf generate
+	@python docs/settings.py

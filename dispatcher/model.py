@@ -244,6 +244,7 @@ class DispatchSettings:
 class Look:
     """What a look at the database found: kinds of work, and when the next thing falls due.
 
+    `running` says that there are mailings under way, though perhaps with nothing to do now.
     `next_in` is in seconds, None when nothing is scheduled at all.
     """
 
@@ -251,6 +252,7 @@ class Look:
     expands: bool
     rechecks: bool
     ends: bool
+    running: bool
     claims: bool
     next_in: float | None
 

@@ -20,12 +20,15 @@ from dispatcher.ports import Clock, Ledger, LedgerUnavailable
 log = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 10.0
-"""Seconds between two looks for anything that a hint or a look did not name."""
+"""Seconds between two looks for anything that a hint or a look did not name, while mailings run."""
+
+IDLE_SWEEP_INTERVAL = 120.0
+"""The same while none does."""
 
 STEPS_AT_ONCE = 2
 """Buckets of a mailing that are expanded at the same time."""
 
-_THROTTLED_WAIT = 0.03
+_THROTTLED_WAIT = 0.1
 _CHANGES_PER_STEP = 10
 
 
@@ -89,7 +92,8 @@ class Planner:
 
     async def _finish(self, look: Look, hinted: bool) -> None:
         """Ends the mailings that are done, and hurries what waits in those that are over."""
-        sweep = self._clock.monotonic() - self._swept > (1.0 if look.ends else SWEEP_INTERVAL)
+        pause = 1.0 if look.ends else SWEEP_INTERVAL if look.running else IDLE_SWEEP_INTERVAL
+        sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
             await self._ledger.hurry()
         if sweep:

@@ -68,8 +68,7 @@ def _reaching() -> Iterator[None]:
 class PostgresLedger:
     """The ledger behind an asyncpg pool; implements `ports.Ledger`.
 
-    `replica_id` is written into the batches it holds. The pool's connections should set
-    `plan_cache_mode=force_custom_plan` where they keep prepared statements.
+    `replica_id` is written into the batches it holds.
     """
 
     def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
@@ -111,21 +110,25 @@ class PostgresLedger:
 
     async def _take_in(self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
         audience = expansion.filter
+        arguments = (
+            bucket,
+            expansion.mailing_id,
+            batch_size,
+            expansion.version,
+            limit,
+            expansion.positions[bucket],
+            audience.tags,
+            audience.operator_codes,
+            audience.timezones,
+            None if audience.attributes is None else orjson.dumps(audience.attributes).decode(),
+            audience.client_ids,
+        )
         with _reaching():
-            row = await self._pool.fetchrow(
-                _SQL[statement],
-                bucket,
-                expansion.mailing_id,
-                batch_size,
-                expansion.version,
-                limit,
-                expansion.positions[bucket],
-                audience.tags,
-                audience.operator_codes,
-                audience.timezones,
-                None if audience.attributes is None else orjson.dumps(audience.attributes).decode(),
-                audience.client_ids,
-            )
+            async with self._pool.acquire() as connection:
+                if audience.client_ids is None:
+                    row = await connection.fetchrow(_SQL[statement], *arguments)
+                else:
+                    row = await _planned_for(connection, _SQL[statement], *arguments)
         if row is None:
             return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
         return Step(moved=True, **row)
@@ -146,9 +149,7 @@ class PostgresLedger:
 
     async def forget_changes(self) -> None:
         with _reaching():
-            async with self._pool.acquire() as connection:
-                for row in await connection.fetch("SELECT bucket FROM buckets ORDER BY bucket"):
-                    await connection.execute(_SQL["forget_changes"], row["bucket"])
+            await self._pool.execute(_SQL["forget_changes"])
 
     async def scan(self) -> list[OpenWork]:
         with _reaching():
@@ -241,6 +242,15 @@ async def _listen(connection: asyncpg.pool.PoolConnectionProxy, hint: Callable[[
         connection.remove_termination_listener(lost)
         if not connection.is_closed():
             await connection.remove_listener(CHANNEL, heard)
+
+
+async def _planned_for(
+    connection: asyncpg.pool.PoolConnectionProxy, statement: str, *arguments: object
+) -> asyncpg.Record | None:
+    """Runs a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        return await connection.fetchrow(statement, *arguments)
 
 
 def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> tuple[Any, ...]:

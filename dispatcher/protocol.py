@@ -33,7 +33,7 @@ MAX_EXCERPT = 200
 _SMALL_BODY = 512
 _MAX_DIGITS = 18
 _MAX_DATE = 64
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
+_NAME = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+")
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
 _INT64 = range(-(1 << 63), 1 << 63)
 _THROTTLED = frozenset({408, 425, 429})
@@ -98,7 +98,7 @@ def parse_target(endpoint: Endpoint) -> Target:
         raise refuse("url must not hold a user name or password")
     if "#" in endpoint.url:
         raise refuse("url must not hold a fragment: the message id is appended to it")
-    if port == 0 or not (_is_ipv6(host) if "[" in parts.netloc else _HOST.fullmatch(host)):
+    if port == 0 or not (_is_ipv6(host) if "[" in parts.netloc else _is_name(host)):
         raise refuse("url must name a host, and a port from 1 to 65535 if any")
     secure = parts.scheme == "https"
     path = (parts.path or "/") + (f"?{parts.query}" if "?" in endpoint.url else "")
@@ -115,6 +115,11 @@ def parse_target(endpoint: Endpoint) -> Target:
     return Target(secure, host, port or (443 if secure else 80), path, tuple(headers))
 
 
+def _is_name(host: str) -> bool:
+    """Says whether a resolver can be asked for it; addresses of four numbers are names, too."""
+    return len(host) <= 253 and _NAME.fullmatch(host.removesuffix(".") + ".") is not None
+
+
 def _is_ipv6(host: str) -> bool:
     try:
         IPv6Address(host)
@@ -128,6 +133,8 @@ def encode_body(message_id: int, phone: str, text: str) -> bytes:
 
     The encoded text is kept for the next messages with the same text.
     """
+    if not (phone.isdigit() and phone.isascii()):
+        raise ValueError("a phone holds digits only")
     return b'{"id":%d,"phone":%d%b' % (message_id, int(phone), _encode_text(text))
 
 

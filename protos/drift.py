@@ -4,6 +4,7 @@ Generates into a temporary folder and compares file by file; changes nothing. Ru
 anywhere: `python protos/drift.py`. Ends with 1 when anything differs.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -34,10 +35,15 @@ def differences(committed: Path, fresh: Path) -> list[str]:
 def drift(root: Path = ROOT) -> list[str]:
     """Returns the differences of the checkout at `root`.
 
-    Raises CalledProcessError when the protos do not generate.
+    Raises RuntimeError when the protos do not generate.
     """
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["buf", "generate", "--output", folder], cwd=root, check=True)  # noqa: S603, S607 - fixed words
+        # buf and its plugins stand beside the interpreter, whether or not its folder is on PATH.
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        command = ["buf", "generate", "--output", folder]
+        run = subprocess.run(command, cwd=root, env=environment, stderr=subprocess.PIPE, text=True, check=False)  # noqa: S603
+        if run.returncode:
+            raise RuntimeError(f"the protos do not generate: {run.stderr}")
         return differences(root / "clients" / "python", Path(folder, "clients", "python"))
 
 

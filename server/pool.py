@@ -66,9 +66,9 @@ def _session(settings: Settings) -> dict[str, str] | None:
     """Parameters of every session; none without prepared statements, as poolers refuse them."""
     if settings.statement_cache_size == 0:
         return None
-    # The tables' sizes change by orders of magnitude while a prepared statement lives: a plan made once, or
-    # from estimates that JIT trusts, would be the wrong one.
-    return {"application_name": "mailing", "plan_cache_mode": "force_custom_plan", "jit": "off"}
+    # The tables' sizes change by orders of magnitude while a prepared statement lives: JIT would trust estimates
+    # that are wrong.
+    return {"application_name": "mailing", "jit": "off"}
 
 
 def _unreachable(dsn: str, settings: Settings, error: Exception) -> DatabaseError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import asyncpg
@@ -14,6 +15,8 @@ _CHUNK = 1_000
 
 async def run(job: Job) -> tuple[float, int]:
     """Works the job off and returns seconds and recorded outcomes."""
+    # It warns of an app made in the main module, which matters to workers in other processes.
+    logging.getLogger("procrastinate").setLevel(logging.ERROR)
     poster = Poster(job.url, connections=job.setting)
     connector = procrastinate.PsycopgConnector(conninfo=job.dsn, min_size=4, max_size=min(job.setting, 32))
     app = procrastinate.App(connector=connector)

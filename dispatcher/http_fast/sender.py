@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import deque
 from time import monotonic
 
 from dispatcher.http_fast.addresses import Address, Addresses
 from dispatcher.http_fast.connection import Connection, KnownAnswers
+from dispatcher.http_fast.tls import tls_context
 from dispatcher.model import Answer, Endpoint, ErrorClass
 from dispatcher.protocol import encode_body, parse_target
 
@@ -51,7 +51,9 @@ class FastSender:
         self._template = (
             f"POST {path}%d HTTP/1.1\r\n{head.replace('%', '%%')}Idempotency-Key: %d\r\nContent-Length: %d\r\n\r\n%b"
         ).encode("ascii")
-        self._tls = _tls_context(endpoint) if target.secure else None
+        self._tls = tls_context(endpoint) if target.secure else None
+        if self._tls is not None:
+            self._tls.set_alpn_protocols(["http/1.1"])
         self._host = target.host
         self._addresses = Addresses(target.host, target.port)
         self._total_timeout = endpoint.total_timeout
@@ -100,8 +102,6 @@ class FastSender:
     async def close(self) -> None:
         """Closes every connection; requests under way end with DISCONNECT."""
         self._closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
         for _, waiter in self._waiting:
             if not waiter.done():
                 waiter.set_exception(_Failure(_DISCONNECT))
@@ -113,6 +113,9 @@ class FastSender:
                 timeout.reschedule(0.0)
         while unfinished := {*self._dials, *self._closing}:
             await asyncio.wait(unfinished)
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
         await self._addresses.close()
 
     # The pool: who gets a connection.
@@ -232,6 +235,8 @@ class FastSender:
 
     async def _dial(self, deadline: float) -> Connection:
         """Returns a new connection within the connect timeout and the deadline. Raises _Failure."""
+        if self._closed:
+            raise _Failure(_DISCONNECT)
         now = monotonic()
         limit = min(deadline, now + self._connect_timeout)
         ended = asyncio.get_running_loop().create_future()
@@ -246,6 +251,8 @@ class FastSender:
         finally:
             del self._dials[ended]
             ended.set_result(None)
+        if self._closed:
+            connection.abort()  # close() came while it was being opened, and could not see it
         if not connection.open:
             raise _Failure(_DISCONNECT)
         self._connections.add(connection)
@@ -276,6 +283,9 @@ class FastSender:
         except OSError:  # ssl.SSLError is one
             sock.close()
             raise _Failure(ErrorClass.TLS if self._tls else _DISCONNECT) from None
+        except asyncio.CancelledError:
+            connection.abort()  # it may stand already
+            raise
         return connection
 
 
@@ -289,14 +299,3 @@ async def _connect_socket(address: Address) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def _tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """Returns a verifying context. Raises ValueError for a CA file that is missing or holds no certificate."""
-    try:
-        context = ssl.create_default_context(cafile=endpoint.ca_file)
-    except OSError as error:  # ssl.SSLError is one
-        raise ValueError(f"endpoint {endpoint.name!r}: ca_file {endpoint.ca_file!r}: {error}") from None
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
-    return context

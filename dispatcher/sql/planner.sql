@@ -12,6 +12,7 @@ SELECT
   EXISTS (SELECT FROM mailings WHERE state = 2 AND recheck_at <= now()) AS rechecks,
   EXISTS (SELECT FROM mailings WHERE state = 2 AND ends_at <= now())
     OR EXISTS (SELECT FROM mailings WHERE state = 3 AND ends_at <= now()) AS ends,
+  EXISTS (SELECT FROM mailings WHERE state = 2) AS running,
   EXISTS (
     SELECT FROM due b JOIN mailings m ON m.id = b.mailing_id
     WHERE b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
@@ -219,8 +220,10 @@ RETURNING m.id;
 -- name: forget_changes
 -- Removes client changes that every live mailing has read.
 DELETE FROM client_changes c
-WHERE c.bucket = $1 AND c.seq <= (
-  SELECT coalesce(min(e.change_seq), (SELECT seq FROM client_change_seqs WHERE bucket = $1))
-  FROM mailings m JOIN expansions e ON e.bucket = $1 AND e.mailing_id = m.id
-  WHERE m.state IN (2, 3)
-);
+USING (
+  SELECT s.bucket, coalesce(min(e.change_seq), s.seq) AS seq
+  FROM client_change_seqs s
+  LEFT JOIN (expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state IN (2, 3)) ON e.bucket = s.bucket
+  GROUP BY s.bucket
+) read
+WHERE c.bucket = read.bucket AND c.seq <= read.seq;

@@ -74,9 +74,9 @@ SELECT m.client_id, m.attempts, c.phone, c.opted_out,
 
 -- name: settle
 -- Records outcomes of a leased batch, all in one statement and only under the fence it was
--- claimed with. The arrays run parallel to the ascending client ids in $6, so each row finds
--- its place by width_bucket, a binary search: no join, whose plan would depend on statistics
--- that a new mailing does not have. $5 says that the batch is done with; messages that stay
+-- claimed with. The arrays run parallel to the ascending client ids in $6 and are read by
+-- entry_of: no join, whose plan would depend on statistics that a new mailing does not have.
+-- $5 says that the batch is done with; messages that stay
 -- pending must then stand in the requeued batches ($16 clients, $17 times).
 WITH held AS (
   SELECT no FROM batches WHERE bucket = $1 AND mailing_id = $2 AND no = $3 AND fence = $4 FOR UPDATE
@@ -89,18 +89,18 @@ WITH held AS (
   RETURNING journal_seq
 ), settled AS (
   UPDATE messages m SET
-    status = ($7::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($7::smallint[]))],
-    reason = ($8::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($8::smallint[]))],
-    attempts = m.attempts + ($9::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($9::smallint[]))],
-    endpoint_status = ($10::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($10::smallint[]))],
-    endpoint_code = ($11::bigint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($11::bigint[]))],
-    duration_ms = ($12::int[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($12::int[]))],
-    due_at = coalesce(($13::timestamptz[])[width_bucket(m.client_id, $6::bigint[])], m.due_at),
-    settled_at = CASE WHEN ($7::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($7::smallint[]))] <> 1 THEN now() END
+    status = entry_of($7::smallint[], m.client_id, $6::bigint[]),
+    reason = entry_of($8::smallint[], m.client_id, $6::bigint[]),
+    attempts = m.attempts + entry_of($9::smallint[], m.client_id, $6::bigint[]),
+    endpoint_status = entry_of($10::smallint[], m.client_id, $6::bigint[]),
+    endpoint_code = entry_of($11::bigint[], m.client_id, $6::bigint[]),
+    duration_ms = entry_of($12::int[], m.client_id, $6::bigint[]),
+    due_at = coalesce(entry_of($13::timestamptz[], m.client_id, $6::bigint[]), m.due_at),
+    settled_at = CASE WHEN entry_of($7::smallint[], m.client_id, $6::bigint[]) <> 1 THEN now() END
   FROM tick
   WHERE m.bucket = $1 AND m.mailing_id = $2 AND m.client_id BETWEEN $14 AND $15
     AND m.client_id = ANY($6::bigint[]) AND m.status = 1
-  RETURNING m.client_id, m.status, ($9::smallint[])[least(width_bucket(m.client_id, $6::bigint[]), cardinality($9::smallint[]))] AS attempted
+  RETURNING m.client_id, m.status, entry_of($9::smallint[], m.client_id, $6::bigint[]) AS attempted
 ), requeued AS (
   INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
   SELECT $1, $2, nextval('batch_no'), client_ids, due_at

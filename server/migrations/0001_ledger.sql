@@ -224,8 +224,16 @@ RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS $$
   END
 $$;
 
+-- What an array says of a client, when it runs parallel to an ascending array of clients; an
+-- array of a single entry says it of all. Inlined, too; width_bucket is a binary search.
+CREATE FUNCTION entry_of(entries anyarray, client_id bigint, client_ids bigint[])
+RETURNS anyelement LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT CASE cardinality(entries) WHEN 1 THEN entries[1] ELSE entries[width_bucket(client_id, client_ids)] END
+$$;
+
 -- migrate:down
 
+DROP FUNCTION entry_of(anyarray, bigint, bigint[]);
 DROP FUNCTION window_closes_at(text, time, interval, timestamptz);
 DROP FUNCTION window_opens_at(text, time, interval, timestamptz);
 DROP TABLE requests, journal, attempts, messages, batches, expansions, mailing_counts,

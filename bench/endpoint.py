@@ -1,0 +1,177 @@
+"""The endpoint that benchmarks deliver to: it accepts every message and remembers its id.
+
+`nginx`, where it is installed, for raw speed: one worker, ids kept in a buffered access
+log. `small`, a Python process of its own (`bench.small_endpoint`), anywhere and whenever an
+answer is to take its time. Both answer `{"code":0,"message":"OK"}` and are gone with us.
+"""
+
+from __future__ import annotations
+
+import atexit
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+_PATIENCE = 30.0  # seconds for a start, a stop, or a log to be written
+
+_NGINX_CONFIGURATION = """\
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 8192; }}
+http {{
+    log_format ids '$uri';
+    access_log {folder}/ids.log ids buffer=1m flush=1s;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    keepalive_requests 1000000000;
+    server {{
+        listen 127.0.0.1:{port} backlog=8192;
+        location / {{
+            default_type application/json;
+            return 200 '{{"code":0,"message":"OK"}}';
+        }}
+    }}
+}}
+"""
+
+
+class RunningEndpoint(Protocol):
+    """An endpoint in a process of its own."""
+
+    @property
+    def url(self) -> str:
+        """Where the message id is to be appended."""
+
+    def received(self) -> Sequence[int]:
+        """Returns the id of every message accepted so far, repeated ones as often as they came."""
+
+    def stop(self) -> None:
+        """Ends the process and forgets the ids. May be called again."""
+
+
+def start_endpoint(kind: str = "auto", delay_ms: int = 0) -> RunningEndpoint:
+    """Starts an endpoint on a free port of 127.0.0.1 and returns it once it answers.
+
+    `kind` is `nginx`, `small`, or `auto`: nginx where it is installed and nothing is to be
+    delayed. `delay_ms` is how long an answer takes; nginx has no such thing. Raises
+    ValueError for a kind that cannot be had and RuntimeError when the process does not start.
+    """
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if kind == "auto":
+        kind = "nginx" if nginx and not delay_ms else "small"
+    if kind == "small":
+        return SmallEndpoint(delay_ms)
+    if kind != "nginx":
+        raise ValueError(f"kind must be auto, nginx or small, not {kind!r}")
+    if nginx is None or delay_ms:
+        raise ValueError("nginx cannot delay answers" if nginx else "nginx is not installed")
+    return NginxEndpoint(nginx)
+
+
+class NginxEndpoint:
+    """nginx with one worker; the ids are read from its access log."""
+
+    def __init__(self, program: str) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="mailing-nginx-"))
+        port = _free_port()
+        self.url = f"http://127.0.0.1:{port}/"
+        configuration = self._folder / "nginx.conf"
+        configuration.write_text(_NGINX_CONFIGURATION.format(folder=self._folder, port=port))
+        self._process = subprocess.Popen([program, "-p", self._folder, "-c", configuration], stderr=subprocess.DEVNULL)
+        self._marks = 0
+        atexit.register(self.stop)
+        self._await_start()
+
+    def _await_start(self) -> None:
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until and self._process.poll() is None:
+            try:
+                self._mark()
+            except urllib.error.URLError:
+                time.sleep(0.02)
+            else:
+                return
+        error_log = self._folder / "error.log"
+        reason = error_log.read_text() if error_log.exists() else ""
+        self.stop()
+        raise RuntimeError(f"nginx did not start: {reason}")
+
+    def _mark(self) -> bytes:
+        """Makes a request that no message makes, and returns its line of the log."""
+        self._marks += 1
+        urllib.request.urlopen(f"{self.url}-{self._marks}", timeout=_PATIENCE).read()
+        return b"/-%d\n" % self._marks
+
+    def received(self) -> Sequence[int]:
+        """Returns the ids in the log, after all that came before this call is in it."""
+        mark = self._mark()
+        self._process.send_signal(signal.SIGUSR1)  # reopens the log, and writes its buffer out before
+        until = time.monotonic() + _PATIENCE
+        log = self._folder / "ids.log"
+        while mark not in (lines := log.read_bytes())[-4096:]:
+            if time.monotonic() > until:
+                raise RuntimeError("nginx did not write its log")
+            time.sleep(0.02)
+        return [message_id for message_id in map(int, lines.replace(b"/", b"").split()) if message_id >= 0]
+
+    def stop(self) -> None:
+        """Ends nginx and removes its files."""
+        _end(self._process)
+        shutil.rmtree(self._folder, ignore_errors=True)
+        atexit.unregister(self.stop)
+
+
+class SmallEndpoint:
+    """The Python endpoint; the ids are asked from it."""
+
+    def __init__(self, delay_ms: int = 0) -> None:
+        command = [sys.executable, "-m", "bench.small_endpoint", "--delay-ms", str(delay_ms)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
+        atexit.register(self.stop)
+        assert self._process.stdout is not None
+        self.url = self._process.stdout.readline().decode().strip()
+        if not self.url:
+            self.stop()
+            raise RuntimeError("the small endpoint did not start")
+
+    def received(self) -> Sequence[int]:
+        """Returns the ids it holds."""
+        with urllib.request.urlopen(f"{self.url}received", timeout=_PATIENCE) as answer:
+            return array("q", answer.read())
+
+    def stop(self) -> None:
+        """Ends the process."""
+        _end(self._process)
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+        atexit.unregister(self.stop)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.terminate()
+    try:
+        process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])

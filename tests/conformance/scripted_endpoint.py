@@ -1,0 +1,194 @@
+"""An endpoint that says on a raw socket exactly what a script tells it to, and keeps count.
+
+It knows no HTTP but how to find the end of a request: whatever an endpoint may do wrong, it
+can do. It never fails by itself; what it sees of its clients is there to be asserted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, Self
+
+
+class Request(NamedTuple):
+    """A request as it came, and the number of the connection it came on."""
+
+    connection: int
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+class Wire:
+    """One connection of a client, seen from the endpoint."""
+
+    def __init__(self, endpoint: ScriptedEndpoint, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._endpoint = endpoint
+        self._reader = reader
+        self._writer = writer
+        self.number = endpoint.accepted
+        """The how manieth connection it is, from 1."""
+
+    async def request(self) -> Request:
+        """Returns the next request; raises EOFError when the client is gone instead."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        line, *fields = head[:-4].split("\r\n")
+        headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
+        body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+        request = Request(self.number, line, headers, body)
+        await self._endpoint.saw(request)
+        return request
+
+    async def say(self, data: bytes) -> None:
+        """Writes, as fast as the client reads."""
+        self._writer.write(data)
+        await self._writer.drain()
+        self._endpoint.pushed += len(data)
+
+    async def hang(self) -> None:
+        """Says nothing until the client is gone."""
+        while await self._reader.read(65536):
+            pass
+
+    def close(self) -> None:
+        """Ends the connection in an orderly way, after what was said."""
+        self._writer.close()
+
+    def reset(self) -> None:
+        """Ends the connection with a RST."""
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._writer.transport.abort()
+
+    @property
+    def closing(self) -> bool:
+        return self._writer.is_closing()
+
+
+Script = Callable[[Wire], Awaitable[None]]
+
+
+class ScriptedEndpoint:
+    """A listening socket on 127.0.0.1 whose connections each run `script`. Use it in an `async with`."""
+
+    def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        self.script = script
+        self.requests: list[Request] = []
+        self.accepted = 0
+        self.open = 0
+        self.most_open = 0
+        self.pushed = 0
+        """How many bytes clients have taken, those in the buffers of the sockets included."""
+        self._tls = tls
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
+
+    @property
+    def url(self) -> str:
+        """Its URL, to which a message id may be appended."""
+        return f"https://localhost:{self.port}/send/" if self._tls else f"http://127.0.0.1:{self.port}/send/"
+
+    async def saw(self, request: Request) -> None:
+        """Notes a request."""
+        self.requests.append(request)
+        await self._note()
+
+    async def until(self, holds: Callable[[], bool], within: float = 10.0) -> None:
+        """Returns as soon as it holds; fails after `within` seconds."""
+        async with asyncio.timeout(within), self._changed:
+            await self._changed.wait_for(holds)
+
+    async def _note(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        self.accepted += 1
+        self.open += 1
+        self.most_open = max(self.most_open, self.open)
+        try:
+            await self._note()
+            with contextlib.suppress(OSError, EOFError):
+                await self.script(Wire(self, reader, writer))
+        except asyncio.CancelledError:
+            pass  # the endpoint is closed; a stream handler that is cancelled is reported by asyncio
+        finally:
+            writer.transport.abort()
+            self.open -= 1
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._note()
+
+
+def answers(*steps: bytes | float | str) -> Script:
+    """Returns a script that reads one request after the other and plays the steps for each.
+
+    Bytes are written, numbers are pauses in seconds, words are what happens to the
+    connection: "hang", "close", "reset".
+    """
+
+    async def script(wire: Wire) -> None:
+        while not wire.closing:
+            await wire.request()
+            await play(wire, *steps)
+
+    return script
+
+
+async def play(wire: Wire, *steps: bytes | float | str) -> None:
+    """Plays steps, see `answers`."""
+    for step in steps:
+        if isinstance(step, bytes):
+            await wire.say(step)
+        elif isinstance(step, str):
+            await _end(wire, step)
+        else:
+            await asyncio.sleep(step)
+
+
+async def _end(wire: Wire, how: str) -> None:
+    if how == "hang":
+        await wire.hang()
+    elif how == "reset":
+        # What was said before is to arrive before the RST, which would overtake it.
+        await asyncio.sleep(0.02)
+        wire.reset()
+    else:
+        assert how == "close"
+        wire.close()
+
+
+def http(body: bytes = b'{"code":0,"message":"OK"}', status: str = "200 OK", *headers: str) -> bytes:
+    """Returns a whole answer, framed by its length."""
+    return head(status, f"Content-Length: {len(body)}", *headers) + body
+
+
+def head(status: str, *headers: str) -> bytes:
+    """Returns the head of an answer."""
+    return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1")
+
+
+def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
+    """Returns a chunked body."""
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + end

@@ -1,0 +1,376 @@
+"""The fast sender's pool: which connection a request gets, when connections go, what cancelling and closing leave."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+import pytest
+
+from dispatcher.http_fast import FastSender
+from dispatcher.http_fast import addresses as addresses_module
+from dispatcher.http_fast import sender as sender_module
+from dispatcher.http_fast.addresses import Address, Addresses
+from dispatcher.model import Answer, ErrorClass
+from dispatcher.protocol import judge
+from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
+from tests.conformance.senders import endpoint, nothing_is_left
+
+Run = Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Gate(ScriptedEndpoint):
+    """An endpoint that answers a request when it is let through: by its message id."""
+
+    def __init__(self) -> None:
+        super().__init__(self._script)
+        self._gates: dict[str, asyncio.Event] = {}
+
+    def let(self, *message_ids: int) -> None:
+        for message_id in message_ids:
+            self._gate(str(message_id)).set()
+
+    async def holds(self, count: int) -> None:
+        await self.until(lambda: len(self.requests) == count)
+
+    def _gate(self, key: str) -> asyncio.Event:
+        return self._gates.setdefault(key, asyncio.Event())
+
+    async def _script(self, wire: Wire) -> None:
+        while True:
+            request = await wire.request()
+            passed = asyncio.create_task(self._gate(request.headers["idempotency-key"]).wait())
+            gone = asyncio.create_task(wire.hang())
+            try:
+                await asyncio.wait({passed, gone}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                passed.cancel()
+                gone.cancel()
+                await asyncio.wait({passed, gone})
+            await wire.say(http())
+
+
+def sending(sender: FastSender, *message_ids: int) -> list[asyncio.Task[Answer]]:
+    return [asyncio.create_task(sender.send(message_id, "7", "Hello")) for message_id in message_ids]
+
+
+async def all_delivered(sends: list[asyncio.Task[Answer]]) -> bool:
+    async with asyncio.timeout(10):
+        return all([judge(await send).delivered for send in sends])
+
+
+async def closed(sender: FastSender, server: ScriptedEndpoint) -> None:
+    """Closes the sender; nothing of it may be left."""
+    async with asyncio.timeout(5):
+        await sender.close()
+    await server.until(lambda: server.open == 0)
+
+
+def test_one_request_after_the_other_takes_one_connection(run: Run) -> None:
+    async def case() -> None:
+        async with ScriptedEndpoint(answers(http())) as server:
+            sender = FastSender(endpoint(server.url))
+            for message_id in range(50):
+                assert judge(await sender.send(message_id, "7", "Hello")).delivered
+            assert server.accepted == 1
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_there_are_never_more_connections_than_allowed(run: Run) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=3))
+            sends = sending(sender, *range(40))
+            await server.holds(3)
+            server.let(*range(40))
+            assert await all_delivered(sends)
+            assert (server.accepted, server.most_open) == (3, 3)
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_requests_that_wait_are_served_in_turn(run: Run) -> None:
+    async def case() -> None:
+        async with ScriptedEndpoint(answers(http())) as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=1))
+            assert await all_delivered(sending(sender, *range(20)))
+            assert [int(request.headers["idempotency-key"]) for request in server.requests] == list(range(20))
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_the_connection_used_last_is_used_first(run: Run) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url))
+            sends = dict(zip((1, 2, 3), sending(sender, 1, 2, 3), strict=True))
+            await server.holds(3)
+            connections = {int(one.headers["idempotency-key"]): one.connection for one in server.requests}
+            for message_id in (3, 1, 2):
+                server.let(message_id)
+                await sends[message_id]
+            server.let(4, 5)
+            assert await all_delivered(sending(sender, 4, 5))
+            assert [request.connection for request in server.requests[3:]] == [connections[2], connections[1]]
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_idle_connections_are_dropped_and_then_nothing_runs(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "IDLE_SECONDS", 0.05)
+
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, 0.5))
+            server.let(1, 2, 3)
+            assert await all_delivered(sending(sender, 1, 2, 3))
+            await server.until(lambda: server.open == 0)
+            assert sender._sweep is None
+            server.let(4)
+            assert await all_delivered(sending(sender, 4))
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_a_connection_is_not_used_for_ever(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sender_module, "LIFETIME", -1.0)
+
+    async def case() -> None:
+        async with ScriptedEndpoint(answers(http())) as server:
+            sender = FastSender(endpoint(server.url))
+            for message_id in (1, 2, 3):
+                assert judge(await sender.send(message_id, "7", "Hello")).delivered
+            assert server.accepted == 3
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_an_overdue_request_ends_on_time_beside_others_that_go_on(run: Run) -> None:
+    total = 0.6
+
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, total, max_concurrency=4))
+            server.let(1, 3, 5, 7, 9)
+            stuck = []
+            for message_id in range(2, 10, 2):
+                assert await all_delivered(sending(sender, message_id - 1))
+                stuck += sending(sender, message_id)
+                await asyncio.sleep(0.03)
+            stuck += sending(sender, 10)  # this one waits for a connection
+            ended = [await send for send in stuck]
+            assert [answer.error for answer in ended] == [ErrorClass.TIMEOUT] * 5
+            # A sweep that missed its deadline would come a whole total timeout later.
+            assert all(total <= answer.duration < total + 0.4 for answer in ended)
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=1))
+            (send,) = sending(sender, 1)
+            await server.holds(1)
+            send.cancel()
+            await asyncio.wait([send])
+            assert send.cancelled()
+            await server.until(lambda: server.open == 0)
+            server.let(2)
+            assert await all_delivered(sending(sender, 2))
+            assert server.requests[1].connection == 2
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_cancelling_one_that_waits_disturbs_nobody(run: Run) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=1))
+            first, second, third = sending(sender, 1, 2, 3)
+            await server.holds(1)
+            second.cancel()
+            server.let(1, 3)
+            assert await all_delivered([first, third])
+            assert second.cancelled()
+            assert ([one.headers["idempotency-key"] for one in server.requests], server.accepted) == (["1", "3"], 1)
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_a_connection_given_to_one_just_cancelled_goes_on_to_the_next(run: Run) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=1))
+            waiting: list[asyncio.Task[Answer]] = []
+
+            async def send_then_cancel_the_next() -> Answer:
+                answer = await sender.send(1, "7", "Hello")
+                waiting[0].cancel()  # its connection has been promised to it, but it has not run yet
+                return answer
+
+            first = asyncio.create_task(send_then_cancel_the_next())
+            await server.holds(1)
+            waiting += sending(sender, 2, 3)
+            await asyncio.sleep(0)
+            server.let(1, 2, 3)
+            assert await all_delivered([first, waiting[1]])
+            assert waiting[0].cancelled()
+            assert ([one.headers["idempotency-key"] for one in server.requests], server.accepted) == (["1", "3"], 1)
+            await closed(sender, server)
+
+    run(case())
+
+
+@pytest.mark.parametrize("ticks", range(8))
+def test_cancelling_while_connecting_gives_the_slot_back(run: Run, ticks: int) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=1))
+            first, second = sending(sender, 1, 2)
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            first.cancel()
+            server.let(1, 2)
+            assert await all_delivered([second])
+            await asyncio.wait([first])
+            assert server.most_open <= 2  # the endpoint may see the old one's end after the new one's begin
+            assert sender._slots == 1
+            await closed(sender, server)
+        await nothing_is_left()
+
+    run(case())
+
+
+@pytest.mark.parametrize("ticks", range(12))
+def test_closing_at_any_moment_of_a_request_leaves_nothing(run: Run, ticks: int) -> None:
+    async def case() -> None:
+        async with ScriptedEndpoint(answers(http())) as server:
+            sender = FastSender(endpoint(server.url, max_concurrency=2))
+            sends = sending(sender, 1, 2, 3)
+            for _ in range(ticks):
+                await asyncio.sleep(0)
+            await closed(sender, server)
+            async with asyncio.timeout(5):
+                ended = [await send for send in sends]
+            assert {answer.error for answer in ended} <= {ErrorClass.NONE, ErrorClass.DISCONNECT}
+            assert (sender._connections, sender._dials, sender._sweep, len(sender._waiting)) == (set(), {}, None, 0)
+            await server.until(lambda: server.open == 0)
+        await nothing_is_left()
+
+    run(case())
+
+
+@pytest.fixture
+def dead_ports() -> Iterator[dict[str, int]]:
+    """A port that refuses and one that never answers."""
+    with socket.socket() as refusing, socket.socket() as silent:
+        refusing.bind(("127.0.0.1", 0))
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(silent.getsockname())
+        yield {"refusing": refusing.getsockname()[1], "silent": silent.getsockname()[1]}
+        for filler in fillers:
+            filler.close()
+
+
+def resolved(sender: FastSender, *ports: int) -> Addresses:
+    """Makes the sender believe that its name has just been resolved to these ports of 127.0.0.1."""
+    addresses = sender._addresses
+    addresses._known = [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+    addresses._known_at = float("inf")
+    return addresses
+
+
+@pytest.mark.parametrize("kind", ["refusing", "silent"])
+@pytest.mark.parametrize("turn", [0, 1])
+def test_a_dead_address_is_passed_over(run: Run, dead_ports: dict[str, int], kind: str, turn: int) -> None:
+    async def case() -> None:
+        async with ScriptedEndpoint(answers(http(b'{"code":0}', "200 OK", "Connection: close"))) as server:
+            sender = FastSender(endpoint(server.url, connect_timeout=0.6))
+            addresses = resolved(sender, dead_ports[kind], server.port)
+            addresses._turn = turn
+            for message_id in range(4):
+                assert judge(await sender.send(message_id, "7", "Hello")).delivered
+            assert (await addresses.candidates())[0].sockaddr == ("127.0.0.1", server.port)
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_addresses_take_turns(run: Run) -> None:
+    async def case() -> None:
+        script = answers(http(b'{"code":0}', "200 OK", "Connection: close"))
+        async with ScriptedEndpoint(script) as one, ScriptedEndpoint(script) as other:
+            sender = FastSender(endpoint(one.url))
+            resolved(sender, one.port, other.port)
+            for message_id in range(6):
+                assert judge(await sender.send(message_id, "7", "Hello")).delivered
+            assert (one.accepted, other.accepted) == (3, 3)
+            await closed(sender, one)
+
+    run(case())
+
+
+def test_all_addresses_dead_is_a_failure_to_connect(run: Run, dead_ports: dict[str, int]) -> None:
+    async def case() -> None:
+        sender = FastSender(endpoint("http://127.0.0.1/", connect_timeout=0.4))
+        resolved(sender, dead_ports["silent"], dead_ports["refusing"])
+        answer = await sender.send(1, "7", "Hello")
+        assert (answer.error, answer.sent) == (ErrorClass.CONNECT, False)
+        await sender.close()
+
+    run(case())
+
+
+def test_names_are_looked_up_again_and_failures_live_on_the_last_answer(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case() -> None:
+        addresses = Addresses("localhost", 80)
+        (first,) = {address.sockaddr[1] for address in await addresses.candidates()}
+        assert first == 80
+        addresses._host = "nowhere.invalid"
+        looked_up_at = addresses._known_at
+        monkeypatch.setattr(addresses_module, "TTL", 0.0)
+        assert await addresses.candidates(), "an old answer is better than none"
+        assert addresses._known_at == looked_up_at
+        monkeypatch.setattr(addresses_module, "STALE", 0.0)
+        with pytest.raises(OSError, match="known"):
+            await addresses.candidates()
+        await addresses.close()
+
+    run(case())
+
+
+def test_what_is_remembered_of_answers_is_bounded(run: Run) -> None:
+    async def script(wire: Wire) -> None:
+        for n in range(300):
+            await wire.request()
+            await wire.say(http(b'{"code":0,"n":%d}' % n))
+
+    async def case() -> None:
+        async with ScriptedEndpoint(script) as server:
+            sender = FastSender(endpoint(server.url))
+            for n in range(300):
+                answer = await sender.send(n, "7", "Hello")
+                assert answer.body == b'{"code":0,"n":%d}' % n
+            assert 0 < len(sender.known_answers) <= 64
+            await closed(sender, server)
+
+    run(case())
