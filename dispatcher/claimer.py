@@ -18,7 +18,7 @@ from dispatcher.lease import Book, Lease
 from dispatcher.model import Mailing, MailingState, OpenWork
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Render
 from dispatcher.sender import Lane
-from dispatcher.template import parse
+from dispatcher.template import TemplateError, parse
 
 log = logging.getLogger(__name__)
 
@@ -142,7 +142,7 @@ class Claimer:
         self._stale.clear()
         if stale:
             definitions = await self._ledger.definitions(list(stale))
-            known.update({mailing_id: _job(mailing) for mailing_id, mailing in definitions.items()})
+            known.update({mailing_id: job for mailing_id, mailing in definitions.items() if (job := _job(mailing))})
         self._work = [w for w in work if w.mailing_id in known]
         for mailing_id in known.keys() - {w.mailing_id for w in work}:
             del known[mailing_id]
@@ -207,8 +207,13 @@ class _Job(NamedTuple):
         return self.mailing.version
 
 
-def _job(mailing: Mailing) -> _Job:
-    template = parse(mailing.text)
+def _job(mailing: Mailing) -> _Job | None:
+    """None for a text that cannot be rendered: the API takes none, so somebody wrote it by hand."""
+    try:
+        template = parse(mailing.text)
+    except TemplateError as error:
+        log.error("mailing %d waits: its text is no template: %s", mailing.id, error)
+        return None
     if template.is_constant:
         return _Job(replace(mailing, text=template.render("", "", "", "", {})), None)
     return _Job(mailing, template.render)

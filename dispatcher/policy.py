@@ -123,6 +123,11 @@ def put_off(due_at: datetime) -> Outcome:
     return Outcome(Status.PENDING, Reason.NONE, 0, None, None, None, due_at, None)
 
 
+def bare(outcome: Outcome) -> Outcome:
+    """Returns the outcome without anything that the endpoint had a say in."""
+    return outcome._replace(endpoint_status=None, endpoint_code=None, failure=None)
+
+
 def batch_size(semantics: Semantics, most: int) -> int:
     """Returns how many messages a batch of such a mailing may hold, at most `most`."""
     return min(most, AT_MOST_ONCE_BATCH) if semantics is Semantics.AT_MOST_ONCE else most

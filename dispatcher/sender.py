@@ -57,12 +57,13 @@ class Lane:
 
     @property
     def has_room(self) -> bool:
-        """Whether another batch should be claimed: at most two wait behind the one at work.
+        """Whether another batch should be claimed: at most two wait behind the one at
+        work, and one more may be on its way.
 
         `promised` counts those that are being claimed for this lane.
         """
         ahead = len(self._leases) + self.promised
-        return ahead < 3 or self.waiting + self.promised * BATCH_SIZE < self.limit.value
+        return ahead < 4 or self.waiting + self.promised * BATCH_SIZE < self.limit.value
 
     def feed(self, lease: Lease) -> None:
         """Takes over a lease and sends its messages."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
 from dispatcher.claimer import Claimer
@@ -23,6 +23,9 @@ from dispatcher.sender import Lane
 from dispatcher.settler import Settler
 
 log = logging.getLogger(__name__)
+
+RESTART_PAUSE = 1.0
+"""Seconds before a part that failed begins anew."""
 
 SETTLE_MARGIN = 5.0
 """Seconds between the end of the last request of a lease and the end of the lease."""
@@ -93,7 +96,8 @@ class Dispatcher:
         """Dispatches until `stop` is called or the task is cancelled."""
         settling = asyncio.create_task(self._settler.run())
         taking = [
-            asyncio.create_task(work) for work in (self._planner.run(), self._claimer.run(), self._claimer.watch())
+            asyncio.create_task(self._persist(work))
+            for work in (self._planner.run, self._claimer.run, self._claimer.watch)
         ]
         stopping = asyncio.create_task(self._stopping.wait())
         try:
@@ -106,6 +110,15 @@ class Dispatcher:
             await _end(settling)
             for lane in set(self._lanes.values()):
                 await lane.close()
+
+    async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begins a loop anew when a defect ended it: one mailing must not stop the others."""
+        while True:
+            try:
+                await work()
+            except Exception:
+                log.exception("a part of the dispatcher failed and begins anew")
+                await self._clock.sleep(RESTART_PAUSE)
 
     async def _drain(self) -> None:
         """Releases what nobody has begun to send, and waits for the rest to be settled."""

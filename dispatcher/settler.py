@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from dispatcher import policy
 from dispatcher.lease import Book, Lease
 from dispatcher.model import DEFAULT_ENDPOINT
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Settled
@@ -92,13 +93,20 @@ class Settler:
 
     async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool) -> bool:
         """Tries until the database answers: an outcome is not lost because it is away."""
+        endpoint = lease.mailing.endpoint or DEFAULT_ENDPOINT
         pause = _RETRY_FIRST
+        bare = False
         while True:
             try:
-                return await self._ledger.settle(
-                    lease.batch, lease.mailing.endpoint or DEFAULT_ENDPOINT, outcomes, done
-                )
+                return await self._ledger.settle(lease.batch, endpoint, outcomes, done)
             except LedgerUnavailable as error:
                 log.warning("outcomes wait for the database: %s", error)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _RETRY_LAST)
+            except Exception:
+                # What was sent must be known as sent, whatever the endpoint made us want to note of it.
+                if bare:
+                    raise
+                log.exception("outcomes of mailing %d are written without their details", lease.mailing.id)
+                outcomes = [(client, before, policy.bare(outcome)) for client, before, outcome in outcomes]
+                bare = True

@@ -263,7 +263,7 @@ class FastSender:
         """Returns a socket connected to the first address that answers, each having its share of the time."""
         try:
             candidates = await self._addresses.candidates()
-        except OSError:
+        except (OSError, UnicodeError):  # the latter for names that no resolver can be asked for
             raise _Failure(ErrorClass.RESOLVE) from None
         for left, address in zip(range(len(candidates), 0, -1), candidates, strict=True):
             try:
@@ -285,6 +285,8 @@ class FastSender:
             raise _Failure(ErrorClass.TLS if self._tls else _DISCONNECT) from None
         except asyncio.CancelledError:
             connection.abort()  # it may stand already
+            if not connection.closed.done():
+                connection.closed.set_result(None)  # uvloop closes what it was opening, and tells nobody
             raise
         return connection
 

@@ -324,6 +324,13 @@ FLOODS = [
     floods("1 GB behind a 302", head("302 There", f"Content-Length: {1 << 30}"), bytes(65536), status=302),
     floods("endless headers", b"HTTP/1.1 200 OK\r\n", b"X-More: and more\r\n" * 999, status=0),
     floods("one endless header", b"HTTP/1.1 200 OK\r\nX-More: ", b"x" * 65536, status=0),
+    floods("endless extensions of a chunk", CHUNKED_200 + b"1", b";x=" + b"y" * 65536),
+    floods("endless trailers", CHUNKED_200 + chunked(OK, end=b"0\r\n"), b"X-More: and more\r\n" * 999),
+    differs(
+        floods("endless interim answers", b"", b"HTTP/1.1 102 Processing\r\n\r\n" * 99, status=0),
+        "h11 counts each for itself, so that only the timeout ends it",
+        error=ErrorClass.TIMEOUT,
+    ),
     floods("an endless status line", b"HTTP/1.1 200 ", b"x" * 65536, status=0),
     again("a byte more than the cap", ErrorClass.TOO_LARGE, http(OK + b" " * (MAX_BODY + 1 - len(OK))), status=200),
     again("a gzip bomb", ErrorClass.TOO_LARGE, http(bomb(64), "200 OK", "Content-Encoding: gzip"), status=200),

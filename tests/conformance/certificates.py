@@ -17,19 +17,14 @@ class Certificates:
         long_ago = datetime(2020, 1, 1, tzinfo=UTC)
         self.ca_file = str(folder / "ca.pem")
         ca.cert_pem.write_to_path(self.ca_file)
-        leaves = {
+        self._leaves = {
             "good": ca.issue_cert("localhost", "127.0.0.1"),
             "other_name": ca.issue_cert("elsewhere.example"),
             "expired": ca.issue_cert("localhost", not_before=long_ago, not_after=long_ago.replace(year=2021)),
             "unknown": trustme.CA().issue_cert("localhost"),
         }
-        self._contexts = {name: self._context(leaf) for name, leaf in leaves.items()}
-
-    @staticmethod
-    def _context(leaf: trustme.LeafCert) -> ssl.SSLContext:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        leaf.configure_cert(context)
-        return context
 
     def __getitem__(self, name: str) -> ssl.SSLContext:
-        return self._contexts[name]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._leaves[name].configure_cert(context)
+        return context

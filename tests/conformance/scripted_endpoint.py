@@ -50,9 +50,13 @@ class Wire:
         await self._writer.drain()
         self._endpoint.pushed += len(data)
 
+    async def read(self) -> bytes:
+        """Returns what comes next, nothing at the end."""
+        return await self._reader.read(65536)
+
     async def hang(self) -> None:
         """Says nothing until the client is gone."""
-        while await self._reader.read(65536):
+        while await self.read():
             pass
 
     def close(self) -> None:

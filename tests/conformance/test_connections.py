@@ -292,6 +292,18 @@ def test_a_second_answer_that_nobody_asked_for_is_nobody_s(contender: Contender,
     contender.run(case())
 
 
+def test_connection_close_is_heeded_every_time(contender: Contender) -> None:
+    async def case() -> None:
+        async with ScriptedEndpoint(answers(http(b'{"code":0}', "200 OK", "Connection: close"), "hang")) as server:
+            sender = contender.make(endpoint(server.url))
+            for message_id in (1, 2, 3):
+                assert judge(await sender.send(message_id, "7", "Hello")).delivered
+            await sender.close()
+            assert [request.connection for request in server.requests] == [1, 2, 3]
+
+    contender.run(case())
+
+
 def test_requests_under_way_and_after_a_close_end_as_disconnects(contender: Contender) -> None:
     async def case() -> None:
         async with ScriptedEndpoint(answers("hang")) as server:

@@ -166,11 +166,22 @@ def test_an_overdue_request_ends_on_time_beside_others_that_go_on(run: Run) -> N
                 assert await all_delivered(sending(sender, message_id - 1))
                 stuck += sending(sender, message_id)
                 await asyncio.sleep(0.03)
-            stuck += sending(sender, 10)  # this one waits for a connection
             ended = [await send for send in stuck]
-            assert [answer.error for answer in ended] == [ErrorClass.TIMEOUT] * 5
+            assert [answer.error for answer in ended] == [ErrorClass.TIMEOUT] * 4
             # A sweep that missed its deadline would come a whole total timeout later.
             assert all(total <= answer.duration < total + 0.4 for answer in ended)
+            await closed(sender, server)
+
+    run(case())
+
+
+def test_a_request_that_waits_for_a_connection_too_long_was_not_sent(run: Run) -> None:
+    async def case() -> None:
+        async with Gate() as server:
+            sender = FastSender(endpoint(server.url, 0.3, max_concurrency=1))
+            ended = [await send for send in sending(sender, 1, 2)]
+            assert [answer.error for answer in ended] == [ErrorClass.TIMEOUT] * 2
+            assert [answer.sent for answer in ended] == [True, False]
             await closed(sender, server)
 
     run(case())
@@ -185,7 +196,7 @@ def test_a_cancelled_request_takes_its_connection_with_it(run: Run) -> None:
             send.cancel()
             await asyncio.wait([send])
             assert send.cancelled()
-            await server.until(lambda: server.open == 0)
+            await server.until(lambda: server.open == 0, within=4.0)  # long before its deadline
             server.let(2)
             assert await all_delivered(sending(sender, 2))
             assert server.requests[1].connection == 2

@@ -9,13 +9,13 @@ from uuid import uuid4
 
 import asyncpg
 
-from dispatcher.model import ClaimedBatch, Mailing, MailingState, Semantics, Status
+from dispatcher.model import Answer, ClaimedBatch, Mailing, MailingState, OpenWork, Semantics, Status
 from dispatcher.policy import unsent
 from dispatcher.ports import LedgerUnavailable, Settled
 from dispatcher.postgres import PostgresLedger
 from tests.integration.dispatch.conftest import Start
 from tests.integration.dispatch.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, eventually
+from tests.support.endpoints import ScriptedSender, answer, eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 
@@ -225,3 +225,59 @@ async def test_concurrent_expansion_gives_everybody_one_message(pool: asyncpg.Po
     await asyncio.gather(*(expand(ledger) for ledger in ledgers))
     assert await statuses(pool, mailing) == {Status.PENDING: 2000}
     assert await audit(pool) == []
+
+
+async def test_a_defect_in_one_round_does_not_end_the_dispatcher(pool: asyncpg.Pool, start: Start) -> None:
+    class Defective(PostgresLedger):
+        defects = 2
+
+        async def scan(self) -> list[OpenWork]:
+            if self.defects:
+                self.defects -= 1
+                raise ZeroDivisionError
+            return await super().scan()
+
+    await add_clients(pool, 50)
+    mailing = await add_mailing(pool)
+    start(ScriptedSender(), ledger=Defective(pool, uuid4()))
+    await completed(pool, mailing)
+
+
+async def test_a_mailing_whose_text_is_broken_waits_and_the_others_do_not(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 50)
+    broken = await add_mailing(pool, "Hello {nobody", priority=5)
+    mailing = await add_mailing(pool)
+    start(ScriptedSender())
+    await completed(pool, mailing)
+    assert await statuses(pool, broken) == {Status.PENDING: 50}
+
+
+async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: Start) -> None:
+    class Raising(ScriptedSender):
+        async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+            reply = await super().send(message_id, phone, text, at_most_once)
+            if self.counts[message_id] == 1:
+                raise ZeroDivisionError
+            return reply
+
+    await add_clients(pool, 200)
+    mailing = await add_mailing(pool)
+    start(sender := Raising())
+    await completed(pool, mailing)
+    assert set(sender.counts.values()) == {2}
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 200}
+
+
+async def test_outcomes_whose_details_cannot_be_written_are_written_without(pool: asyncpg.Pool, start: Start) -> None:
+    class Picky(PostgresLedger):
+        async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
+            if any(outcome.failure for _, _, outcome in outcomes):
+                raise ValueError("no such character")
+            return await super().settle(batch, endpoint, outcomes, done)
+
+    await add_clients(pool, 20)
+    mailing = await add_mailing(pool)
+    start(sender := ScriptedSender(lambda client, _: answer(404 if client % 2 else 200)), ledger=Picky(pool, uuid4()))
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 10, Status.FAILED: 10}
+    assert set(sender.counts.values()) == {1}
