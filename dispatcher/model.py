@@ -104,10 +104,8 @@ STATUS_TRANSITIONS: dict[Status, frozenset[Status]] = {
 """From each status, those that may follow. Back to PENDING leads RetryMailing alone."""
 
 STATE_TRANSITIONS: dict[MailingState, frozenset[MailingState]] = {
-    MailingState.SCHEDULED: frozenset({MailingState.RUNNING, MailingState.CANCELLED, MailingState.COMPLETED}),
-    MailingState.RUNNING: frozenset(
-        {MailingState.SCHEDULED, MailingState.PAUSED, MailingState.COMPLETED, MailingState.CANCELLED}
-    ),
+    MailingState.SCHEDULED: frozenset({MailingState.RUNNING, MailingState.CANCELLED}),
+    MailingState.RUNNING: frozenset({MailingState.PAUSED, MailingState.COMPLETED, MailingState.CANCELLED}),
     MailingState.PAUSED: frozenset({MailingState.RUNNING, MailingState.COMPLETED, MailingState.CANCELLED}),
     MailingState.COMPLETED: frozenset({MailingState.RUNNING}),
     MailingState.CANCELLED: frozenset(),
