@@ -134,7 +134,8 @@ class ScriptedEndpoint:
         self.most_open = max(self.most_open, self.open)
         try:
             await self._note()
-            with contextlib.suppress(OSError, EOFError):
+            # RuntimeError: what uvloop calls writing to a client who is gone.
+            with contextlib.suppress(OSError, EOFError, RuntimeError):
                 await self.script(Wire(self, reader, writer))
         except asyncio.CancelledError:
             pass  # the endpoint is closed; a stream handler that is cancelled is reported by asyncio

@@ -38,7 +38,7 @@ class Contender:
         with asyncio.Runner(loop_factory=_loop_factory(self.loop)) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: complaints.append(context))
             runner.run(case)
-        assert complaints == []
+        assert not complaints, complaints
 
 
 def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
