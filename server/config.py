@@ -213,6 +213,13 @@ class Settings(BaseSettings):
     database_timeout: float = _number(
         10.0, "Longest time of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
     )
+    journal_retention_hours: float = _number(
+        72.0,
+        "How long the journal of changes is kept, in hours: so long can a stream of messages be resumed.",
+        0.01,
+        87_600,
+        "hours",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )

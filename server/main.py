@@ -24,6 +24,7 @@ from server.fleet import Fleet
 from server.logs import configure_logs
 from server.pool import DatabaseError, open_pool, prepare_database
 from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
+from server.streams import StreamSettings
 
 log = logging.getLogger("server.main")  # also when run as __main__
 
@@ -35,11 +36,15 @@ SETTLE_GRACE = 5.0
 
 _MARGIN = 5.0
 _CHILD = "--until-stdin-closes"
-_RPC = RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}))
 
 
 class ServiceError(Exception):
     """The service cannot go on; the message is one sentence."""
+
+
+def _rpc_settings(settings: Settings) -> RpcSettings:
+    streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
+    return RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}), streams=streams)
 
 
 def run(settings: Settings) -> int:
@@ -73,7 +78,7 @@ async def serve(settings: Settings) -> None:
         dispatcher: Dispatch = LocalDispatch(pool, endpoints, settings)
         if settings.dispatchers:
             dispatcher = Fleet(settings.dispatchers, dsn)
-        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), _RPC)
+        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), _rpc_settings(settings))
         port = api.bind(settings.listen)
         await api.start()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)

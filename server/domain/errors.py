@@ -10,6 +10,10 @@ DomainError
 ├── StaleEtag           the resource was changed since it was read
 ├── Conflict            others changed the same rows, several times
 ├── DatabaseUnavailable the database cannot be reached
+├── InvalidResumeToken  a resume token that this stream did not make
+├── ResumeTokenExpired  a resume token behind which something is missing
+├── ReaderTooSlow       the reader of a stream has taken nothing for too long
+├── ShuttingDown        this replica ends
 └── NotServedYet        the method has no implementation in this version
 """
 
@@ -135,6 +139,50 @@ class DatabaseUnavailable(DomainError):
 
     def __init__(self) -> None:
         super().__init__("The database cannot be reached at the moment; try again.")
+
+
+class InvalidResumeToken(DomainError):
+    """The resume token was not made by this stream."""
+
+    def __init__(self) -> None:
+        super().__init__("The resume token does not belong to this stream; start again without one.")
+
+
+class ResumeTokenExpired(DomainError):
+    """Not everything behind the resume token is there any more. `why` completes "The resume token …"."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"The resume token {why}: some changes cannot be given any more. "
+            "Read the present state with ListMessages, and watch on without a token."
+        )
+
+
+class _Resumable:
+    """The end of a stream that goes on elsewhere. `resume_token` is empty where there is none."""
+
+    resume_token = ""
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where to go on."""
+        return {"resume_token": self.resume_token} if self.resume_token else {}
+
+
+class ReaderTooSlow(_Resumable, DomainError):
+    """The reader of a stream has taken nothing for too long."""
+
+    def __init__(self, resume_token: str = "") -> None:
+        super().__init__("The stream was not read for too long; resume it where you are.")
+        self.resume_token = resume_token
+
+
+class ShuttingDown(_Resumable, DomainError):
+    """The replica that serves the stream is coming to its end."""
+
+    def __init__(self, resume_token: str = "") -> None:
+        super().__init__("This replica is shutting down; go on with another.")
+        self.resume_token = resume_token
 
 
 class NotServedYet(DomainError):

@@ -28,11 +28,15 @@ from server.domain.errors import (
     FieldViolation,
     InvalidFields,
     InvalidPageToken,
+    InvalidResumeToken,
     Kind,
     NotFound,
     NotServedYet,
     PhoneTaken,
+    ReaderTooSlow,
     RequestIdReused,
+    ResumeTokenExpired,
+    ShuttingDown,
     StaleEtag,
     WrongState,
 )
@@ -63,6 +67,10 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     StaleEtag: Answer(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_STALE_ETAG),
     Conflict: Answer(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_CONFLICT),
     DatabaseUnavailable: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_DATABASE_UNAVAILABLE),
+    InvalidResumeToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_RESUME_TOKEN),
+    ResumeTokenExpired: Answer(grpc.StatusCode.OUT_OF_RANGE, ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED),
+    ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
+    ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
 """Every refusal of the domain."""

@@ -6,6 +6,7 @@ or a cancellation.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc.aio import ServicerContext
+
+from server.domain.errors import ReaderTooSlow
 
 if TYPE_CHECKING:  # generic for the type checker only
     Context = ServicerContext[Any, Any]
@@ -57,7 +60,10 @@ def around(
             async with aclosing(responses):
                 async for response in responses:
                     sent()
-                    yield response
+                    try:
+                        yield response
+                    except Exception as error:  # whoever writes the responses throws it in
+                        await responses.athrow(error)
 
     return rebuilt(handler, stream if handler.response_streaming else answer)
 
@@ -93,8 +99,12 @@ class ClosingInterceptor(grpc.aio.ServerInterceptor):
     """The outermost one: closes a stream's generator at once when its caller goes away.
 
     gRPC by itself leaves a cancelled call's generator to the garbage collector, and with it
-    whatever the generator holds.
+    whatever the generator holds. A response that finds no room for `patience` seconds, because
+    the caller does not read, ends the call: the generator is thrown ReaderTooSlow.
     """
+
+    def __init__(self, patience: float = 60.0) -> None:
+        self._patience = patience
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -108,6 +118,10 @@ class ClosingInterceptor(grpc.aio.ServerInterceptor):
         async def write(request: Any, context: Context) -> None:
             async with aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
-                    await context.write(response)
+                    try:
+                        async with asyncio.timeout(self._patience):
+                            await context.write(response)
+                    except TimeoutError:
+                        await responses.athrow(ReaderTooSlow())
 
         return rebuilt(handler, write)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-import asyncpg
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
@@ -15,7 +14,6 @@ from prometheus_client import CollectorRegistry
 from mailing.v1 import (
     admin_service_pb2,
     client_service_pb2,
-    delivery_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
 )
@@ -23,6 +21,8 @@ from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_serv
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
 from server.rpc.clients import ClientService
+from server.rpc.delivery import DELIVERY, DeliveryService
+from server.rpc.delivery_encoding import encoded_mailing
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
 from server.rpc.mailings import MailingService
@@ -30,18 +30,19 @@ from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
 from server.rpc.unserved import unserved_service
-from server.store.database import Database
+from server.store.database import Database, Pool
 from server.store.installation import read_installation
+from server.store.journal import JournalStore
+from server.store.progress import ProgressStore
+from server.streams import Streams, StreamSettings
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
     mailing_service_pb2.DESCRIPTOR.services_by_name["MailingService"],
     message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
+    DELIVERY,
 )
-UNSERVED = (
-    delivery_service_pb2.DESCRIPTOR.services_by_name["DeliveryService"],
-    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
-)
+UNSERVED = (admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -59,8 +60,12 @@ class RpcSettings:
     max_message_bytes: int = 4 * 1024 * 1024
     acquire_timeout: float = 5.0
     """How long a call waits for a database connection."""
-    keepalive_time: float = 60.0
-    keepalive_timeout: float = 20.0
+    keepalive_time: float = 20.0
+    keepalive_timeout: float = 8.0
+    """A connection that died is noticed within the sum of both."""
+    reader_patience: float = 60.0
+    """How long a stream may not be read before it ends."""
+    streams: StreamSettings = field(default_factory=StreamSettings)
     endpoints: frozenset[str] = frozenset({"default"})
     """The names of endpoints that mailings may name; an empty name always may."""
 
@@ -74,15 +79,20 @@ class RpcSettings:
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.http2.max_ping_strikes", 0),
+            # Watchers of a replica that went away come to another one all at once; by itself gRPC
+            # would cancel some of more than a thousand calls that were not begun yet.
+            ("grpc.server.max_pending_requests", 20_000),
+            ("grpc.server.max_pending_requests_hard_limit", 30_000),
         ]
 
 
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer) -> None:
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams) -> None:
         self._server = server
         self._health = health
+        self._streams = streams
 
     def bind(self, address: str) -> int:
         """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
@@ -98,10 +108,12 @@ class RpcServer:
     async def start(self) -> None:
         """Begins to serve and says so to health checks."""
         await self._server.start()
+        self._streams.start()
 
     async def stop(self, grace: float) -> None:
-        """Says NOT_SERVING, refuses new calls, and cancels those not done within `grace` seconds."""
+        """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
+        await self._streams.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -126,7 +138,7 @@ def _check_free(address: str) -> None:
 
 
 async def build_server(
-    pool: asyncpg.Pool,
+    pool: Pool,
     hint: Callable[[], None],
     registry: CollectorRegistry,
     settings: RpcSettings | None = None,
@@ -139,13 +151,22 @@ async def build_server(
     settings = settings or RpcSettings()
     database = Database(pool, settings.acquire_timeout)
     installation = await read_installation(database)
-    interceptors = (ClosingInterceptor(), MetricsInterceptor(registry), ErrorInterceptor())
+    journal, progress = JournalStore(database, installation.buckets), ProgressStore(database)
+    streams = Streams(journal, progress, await journal.epoch(), encoded_mailing, settings.streams)
+
+    def changed() -> None:
+        hint()
+        streams.hint()
+
+    closing = ClosingInterceptor(settings.reader_patience)
+    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
-    add_MailingServiceServicer_to_server(MailingService(database, installation, hint, settings.endpoints), server)
+    add_MailingServiceServicer_to_server(MailingService(database, installation, changed, settings.endpoints), server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
-    server.add_generic_rpc_handlers(tuple(unserved_service(service) for service in UNSERVED))
-    return RpcServer(server, await _add_health_and_reflection(server))
+    delivery = DeliveryService(streams, progress).handler()
+    server.add_generic_rpc_handlers((delivery, *(unserved_service(service) for service in UNSERVED)))
+    return RpcServer(server, await _add_health_and_reflection(server), streams)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:

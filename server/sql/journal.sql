@@ -34,6 +34,14 @@ LEFT JOIN LATERAL (
 WHERE b.bucket = $1
 ORDER BY j.seq;
 
+-- name: expired_buckets
+-- The buckets whose oldest entry is older than $1: what an idle replica asks once in a while.
+SELECT f.bucket
+FROM journal_floors f
+CROSS JOIN LATERAL (SELECT at FROM journal WHERE bucket = f.bucket AND seq > f.floor ORDER BY seq LIMIT 1) o
+WHERE o.at < now() - $1::interval
+ORDER BY f.bucket;
+
 -- name: expired_journal
 -- Up to which number the journal of a bucket is older than $2, looking at its $3 oldest
 -- entries only; null when it is not, no row while another replica is at this bucket.

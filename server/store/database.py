@@ -14,6 +14,9 @@ import asyncpg
 
 from server.domain.errors import Conflict, DatabaseUnavailable
 
+Pool = asyncpg.Pool
+"""The connections that stores share; a name for those who only hand them on."""
+
 TRIES = 5
 """How often a transaction is tried that others get in the way of."""
 

@@ -70,7 +70,8 @@ class JournalStore:
         behind = [_NOWHERE] * self.buckets if since is None else list(since)
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["poll_journal"], behind, most)
-        heads, floors, entries, more = [], [], [], False
+        heads, floors, more = [], [], False
+        entries: list[Entry] = []
         for _, group in groupby(rows, itemgetter("bucket")):
             found = list(group)
             full = len(found) == most and found[-1]["seq"] is not None
@@ -89,6 +90,11 @@ class JournalStore:
         full = len(rows) == most and rows[-1]["seq"] is not None
         reached = rows[-1]["seq"] if full else min(until, head)
         return JournalPage(list(_entries(rows, bucket)), reached, rows[0]["floor"], head)
+
+    async def expired_buckets(self, older_than: timedelta) -> list[int]:
+        """Returns the buckets that have entries older than that."""
+        async with self._database.connection() as connection:
+            return [row["bucket"] for row in await connection.fetch(_SQL["expired_buckets"], older_than)]
 
     async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
         """Removes up to `most` of a bucket's oldest entries; returns how many numbers they took.

@@ -5,10 +5,9 @@ all without watchers. Nothing is queued per watcher: each one holds a position a
 lies behind it when its connection has room. Knows neither gRPC nor SQL.
 """
 
-from server.streams.hub import MailingHub, View
-from server.streams.reader import Batch, MessageReader
-from server.streams.retention import Retention
-from server.streams.ring import RING_CHANGES
+from server.streams.reader import Batch
 from server.streams.service import Streams, StreamSettings
+from server.streams.tailer import Polling
+from server.streams.topic import View
 
-__all__ = ["RING_CHANGES", "Batch", "MailingHub", "MessageReader", "Retention", "StreamSettings", "Streams", "View"]
+__all__ = ["Batch", "Polling", "StreamSettings", "Streams", "View"]

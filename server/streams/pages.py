@@ -53,7 +53,8 @@ class Pages:
                 page = await self._journal.read(*key, PAGE_ENTRIES)
         finally:
             del self._reading[key]
-        if page.reached > page.floor:
+        _, after, _ = key
+        if page.floor <= after:  # else some of it is gone
             self._keep(key, page)
         return page
 

@@ -8,8 +8,9 @@ pace, until it has come up to the ring again. Either way it holds a few entries 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
+from random import uniform
 
 from server.domain.errors import ResumeTokenExpired
 from server.domain.journal import ChangeQuery, Entry, Positions, Tokens
@@ -20,17 +21,20 @@ from server.streams.tailer import Tailer
 BATCH_CHANGES = 500
 """The most changes of a batch, unless a single entry has more."""
 
-CHECKPOINTS_PER_SECOND = 400.0
+CHECKPOINTS_PER_SECOND = 100.0
 """The most checkpoints of all streams of a replica together: with very many, each gets fewer."""
 
 _SLICE = 64
+_FORGOTTEN = "is older than the journal that is kept"
+_LOST = "names changes that the database has lost"
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Entries to hand on together, none in a checkpoint; `positions` are behind them."""
+    """Entries to hand on together, none in a checkpoint. `before` and `positions` stand around them."""
 
     entries: Sequence[Entry]
+    before: Positions
     positions: Positions
 
 
@@ -65,9 +69,11 @@ class MessageReader:
         self._checkpoint = checkpoint
         self._cursor = -1
         self._positions: list[int] = []
+        self._told: Positions = ()
         self._told_at = 0.0
+        self._spread = uniform(0.8, 1.0)  # noqa: S311  streams that began together part
 
-    async def batches(self, tokens: Tokens, token: str, from_start: bool) -> AsyncIterator[Batch]:
+    async def batches(self, tokens: Tokens, token: str, from_start: bool) -> AsyncGenerator[Batch, None]:
         """Yields batches behind `token` or, without one, from the start of what is kept or from now.
 
         Begins with a checkpoint when there is nothing to catch up. Raises InvalidResumeToken,
@@ -88,28 +94,30 @@ class MessageReader:
                     entries = self._take(ring)
                     if entries:
                         yield self._batch(entries)
-                elif (batch := await self._idle(ring)) is not None:
-                    yield batch
+                elif (checkpoint := await self._idle(ring)) is not None:
+                    yield checkpoint
 
     def _begin(self, ring: Ring, wanted: Positions | None, from_start: bool) -> None:
         if wanted is None:
             wanted = ring.floors if from_start else ring.heads
-        self._positions = list(wanted)
+        self._positions, self._told = list(wanted), wanted
+        self._told_at = asyncio.get_running_loop().time()
         if any(mine < floor for mine, floor in zip(wanted, ring.floors, strict=True)):
-            raise ResumeTokenExpired("is older than the journal that is kept")
+            raise ResumeTokenExpired(_FORGOTTEN)
         if any(mine > head for mine, head in zip(wanted, ring.heads, strict=True)):
-            raise ResumeTokenExpired("names changes that the database has lost")
+            raise ResumeTokenExpired(_LOST)
         if wanted == ring.heads:
             self._cursor = ring.end
 
     def _batch(self, entries: Sequence[Entry]) -> Batch:
         self._told_at = asyncio.get_running_loop().time()
-        return Batch(entries, tuple(self._positions))
+        before, self._told = self._told, tuple(self._positions)
+        return Batch(entries, before, self._told)
 
     async def _idle(self, ring: Ring) -> Batch | None:
         """Waits for something to take; returns a checkpoint when it is time for one."""
         self._positions = list(ring.heads)
-        interval = max(self._checkpoint, self._tailer.readers / CHECKPOINTS_PER_SECOND)
+        interval = max(self._checkpoint, self._tailer.readers / CHECKPOINTS_PER_SECOND) * self._spread
         left = self._told_at + interval - asyncio.get_running_loop().time()
         place = await ring.wait(self._query.mailing_id, max(left, 0.0))
         self._cursor, self._positions = place.cursor, list(place.positions)
@@ -131,23 +139,28 @@ class MessageReader:
         self._positions = list(ring.heads)
         return parcel.entries
 
-    async def _catch_up(self, ring: Ring) -> AsyncIterator[Batch]:
+    async def _catch_up(self, ring: Ring) -> AsyncGenerator[Batch, None]:
         """Reads the table until every bucket has come up to where the ring begins."""
         parcel = _Parcel(self._query)
         while behind := [b for b, mine in enumerate(self._positions) if mine < ring.tail[b]]:
             for bucket in behind:
                 ring.check()
-                after = self._positions[bucket]
+                after, until = self._positions[bucket], ring.tail[bucket]
                 page = await self._pages.read(bucket, after, self._query.mailing_id)
-                if after < page.floor and page.reached > after:
-                    await self._check_floor(after, bucket)
+                if after < page.floor:
+                    raise ResumeTokenExpired(_FORGOTTEN)
                 for entry in page.entries:
+                    if entry.seq > until:  # the ring has it
+                        break
                     if not parcel.add(entry):
                         yield self._batch(parcel.entries)
                         parcel = _Parcel(self._query)
                         parcel.add(entry)
                     self._positions[bucket] = entry.seq
-                self._positions[bucket] = max(page.reached, after)
+                self._positions[bucket] = min(page.reached, until)
+                if asyncio.get_running_loop().time() >= self._told_at + self._checkpoint:
+                    yield self._batch(parcel.entries)
+                    parcel = _Parcel(self._query)
         if parcel.entries:
             yield self._batch(parcel.entries)
         self._cursor = ring.first

@@ -9,7 +9,7 @@ other mailings wakes nobody.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from server.domain.journal import Entry, Positions
@@ -42,7 +42,7 @@ class Ring:
         self._held = 0
         self._most = changes
         self._waiting: dict[int, set[asyncio.Future[Place]]] = {}
-        self._failure: Exception | None = None
+        self._failure: Callable[[], Exception] | None = None
 
     @property
     def end(self) -> int:
@@ -90,10 +90,9 @@ class Ring:
     async def wait(self, mailing_id: int, seconds: float) -> Place:
         """Returns where to go on, when there is something of the mailing (0: of any), or after `seconds`.
 
-        For readers that have taken everything. Raises what `fail` was called with.
+        For readers that have taken everything. Raises what `fail` was told to.
         """
-        if self._failure is not None:
-            raise self._failure
+        self.check()
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[Place] = loop.create_future()
         waiters = self._waiting.setdefault(mailing_id, set())
@@ -111,15 +110,15 @@ class Ring:
         if not waiter.done():
             waiter.set_result(Place(self.end, self.heads))
 
-    def fail(self, error: Exception) -> None:
-        """Ends the wait of every reader with `error`, and every later one."""
-        self._failure = error
+    def fail(self, failure: Callable[[], Exception]) -> None:
+        """Ends the wait of every reader, and every later one, with an error of its own made by `failure`."""
+        self._failure = failure
         for waiters in self._waiting.values():
             for waiter in waiters:
                 if not waiter.done():
-                    waiter.set_exception(error)
+                    waiter.set_exception(failure())
 
     def check(self) -> None:
-        """Raises what `fail` was called with."""
+        """Raises what `fail` was told to."""
         if self._failure is not None:
-            raise self._failure
+            raise self._failure()

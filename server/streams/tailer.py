@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
@@ -20,6 +20,10 @@ _log = logging.getLogger(__name__)
 
 POLL_ENTRIES = 16
 """The most entries of a bucket that one poll takes in: it bounds what a poll costs."""
+
+
+class TailerFailed(Exception):
+    """The tailer ended by a defect, which was logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Tailer:
     async def close(self) -> None:
         """Ends every reader with ShuttingDown and lets no other begin."""
         self._closed = True
-        self._fail(ShuttingDown())
+        self._fail(ShuttingDown)
         task = self._task
         self._stop()
         if task is not None:
@@ -87,18 +91,18 @@ class Tailer:
             self._task.cancel()
         self._task = self._ring = None
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, failure: Callable[[], Exception]) -> None:
         if self._ring is not None:
-            self._ring.fail(error)
+            self._ring.fail(failure)
         asked, self._asking = self._asking, []
-        _answer(asked, error)
+        _refuse(asked, failure)
 
     async def _run(self) -> None:
         try:
             await self._poll_on()
-        except Exception as error:
+        except Exception:
             _log.exception("the journal tailer failed")
-            self._fail(error)
+            self._fail(TailerFailed)
             self._task = self._ring = None
 
     async def _poll_on(self) -> None:
@@ -107,17 +111,20 @@ class Tailer:
             asked, self._asking = self._asking, []
             self._nudge.clear()
             try:
-                news = await self._journal.poll(self._ring and self._ring.heads, POLL_ENTRIES)
+                news = await self._journal.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
             except DatabaseUnavailable as error:
                 _log.warning("the journal cannot be read, trying again: %r", error.__cause__)
-                _answer(asked, error)
+                _refuse(asked, DatabaseUnavailable)
                 pause = self._polling.away
-            except asyncio.CancelledError:
-                _answer(asked, ShuttingDown())
+            except BaseException as error:
+                _refuse(asked, TailerFailed if isinstance(error, Exception) else ShuttingDown)
                 raise
             else:
                 pause = self._next_pause(pause, news)
-                _answer(asked, self._take_in(news))
+                ring = self._take_in(news)
+                for future in asked:
+                    if not future.done():
+                        future.set_result(ring)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._nudge.wait(), pause)
 
@@ -131,7 +138,7 @@ class Tailer:
     def _take_in(self, news: News) -> Ring:
         if self._ring is not None and any(now < then for now, then in zip(news.heads, self._ring.heads, strict=True)):
             # The database went back in time: a standby took over that did not have everything.
-            self._ring.fail(ResumeTokenExpired("names changes that the database has lost"))
+            self._ring.fail(lambda: ResumeTokenExpired("names changes that the database has lost"))
             self._ring = None
         if self._ring is None:
             self._ring = Ring(news, self._ring_changes)
@@ -140,11 +147,7 @@ class Tailer:
         return self._ring
 
 
-def _answer(asked: list[asyncio.Future[Ring]], answer: Ring | Exception) -> None:
+def _refuse(asked: list[asyncio.Future[Ring]], failure: Callable[[], Exception]) -> None:
     for future in asked:
-        if future.done():
-            continue
-        if isinstance(answer, Ring):
-            future.set_result(answer)
-        else:
-            future.set_exception(answer)
+        if not future.done():
+            future.set_exception(failure())

@@ -20,11 +20,13 @@ from mailing.values import (
     new_timestamp,
     new_window,
 )
+from mailing.watch import MessageWatch
 
 __all__ = [
     "FieldViolation",
     "MailingClient",
     "MailingError",
+    "MessageWatch",
     "mailing_errors",
     "new_client",
     "new_duration",

@@ -47,6 +47,7 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+from mailing.watch import MessageWatch, watch_mailing
 
 PAGE_SIZE = 1000
 """The largest page the service gives."""
@@ -185,6 +186,26 @@ class MailingClient:
     def cancel_mailing(self, mailing_id: int) -> Mailing:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+
+    def watch_mailing(
+        self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None
+    ) -> Iterator[Mailing]:
+        """Yields the mailing now and after each change, until its final state; see `mailing.watch.watch_mailing`."""
+        return watch_mailing(self.delivery, mailing_id, min_interval=min_interval, patience=patience)
+
+    def watch_messages(
+        self,
+        mailing_id: int = 0,
+        statuses: Iterable[Message.Status.ValueType] = (),
+        *,
+        resume_token: str = "",
+        from_start: bool = False,
+        patience: float | None = None,
+    ) -> MessageWatch:
+        """Returns an endless iterator of what happens to messages, each change once; see `MessageWatch`."""
+        return MessageWatch(
+            self.delivery, mailing_id, statuses, resume_token=resume_token, from_start=from_start, patience=patience
+        )
 
     def get_message(self, message_id: int) -> Message:
         """Returns one message of the ledger."""

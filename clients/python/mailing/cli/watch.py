@@ -64,12 +64,12 @@ def watch(
 def follow(session: Session, client: MailingClient, mailing_id: int, *, until_settled: bool = False) -> Mailing:
     """Shows a mailing until it is over, or with `until_settled` until nothing is pending; returns it as it then is."""
     with _display(session) as show:
-        for mailing in _polled(client, mailing_id):
+        for mailing in _states(client, mailing_id):
             ended = mailing.state in _OVER or (until_settled and settled(mailing.progress))
             show(mailing, ended)
             if ended:
                 return mailing
-    raise AssertionError("polling ends by returning only")
+    raise CommandError("the service ended the watch before the mailing was over")
 
 
 def settled(progress: MailingProgress) -> bool:
@@ -98,6 +98,16 @@ def _delivery_seconds(progress: MailingProgress) -> float:
     if not progress.HasField("first_delivery_time"):
         return 0.0
     return (progress.last_delivery_time.ToNanoseconds() - progress.first_delivery_time.ToNanoseconds()) / 1e9
+
+
+def _states(client: MailingClient, mailing_id: int) -> Iterator[Mailing]:
+    """Yields the mailing as it changes; an older service, which has no streams, is asked again and again."""
+    try:
+        yield from client.watch_mailing(mailing_id, patience=PATIENCE_SECONDS)
+    except MailingError as error:
+        if error.code is not grpc.StatusCode.UNIMPLEMENTED:
+            raise
+        yield from _polled(client, mailing_id)
 
 
 def _polled(client: MailingClient, mailing_id: int) -> Iterator[Mailing]:

@@ -1,0 +1,123 @@
+"""How streams end: the server stops, the caller vanishes, the caller does not read, the database is away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status.rpc_status import from_call
+
+from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
+from tests.integration.rpc.calls import refused, until
+from tests.integration.streams.calls import Messages, Progress
+from tests.integration.streams.conftest import Replica, Start
+from tests.integration.streams.ledger import Work
+from tests.integration.streams.test_messages import append
+from tests.support.ledger import add_clients
+
+
+async def test_a_replica_that_stops_says_so_and_where_to_go_on(pool: asyncpg.Pool, start: Start, work: Work) -> None:
+    await add_clients(pool, 16)
+    mailing = await work.mailing()
+    first, second = await start(), await start()
+    messages, progress = await Messages(first).begun(), Progress(first, mailing.id)
+    await progress.read()
+    health: Any = health_pb2_grpc.HealthStub(first.channel).Watch(health_pb2.HealthCheckRequest())
+    assert (await health.read()).status == health_pb2.HealthCheckResponse.SERVING
+    stopping = asyncio.create_task(first.server.stop(5.0))
+    assert (await health.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    with refused("UNAVAILABLE", "SHUTTING_DOWN") as info:
+        while True:
+            await messages.read()
+    with refused("UNAVAILABLE", "SHUTTING_DOWN"):
+        await progress.rest()
+    health.cancel()
+    await stopping
+    (batch,) = await work.claim(mailing, 0)
+    await work.settle(batch)
+    resumed = Messages(second, resume_token=info.metadata["resume_token"])
+    assert await resumed.until(1) == await work.settled(mailing.id)
+
+
+async def test_a_thousand_callers_that_vanish_leave_nothing(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
+    await add_clients(pool, 16)
+    mailing = await work.mailing()
+    before = len(asyncio.all_tasks())
+    for _ in range(5):
+        calls: list[Any] = [
+            replica.delivery.WatchMessages(WatchMessagesRequest(mailing_id=mailing.id * (n % 2), from_start=n % 3 == 0))
+            for n in range(100)
+        ] + [replica.delivery.WatchMailing(WatchMailingRequest(mailing_id=mailing.id)) for _ in range(100)]
+        await asyncio.gather(*(call.read() for call in calls[::2]))
+        for call in calls:
+            call.cancel()
+
+    async def nothing_is_left() -> bool:
+        return len(asyncio.all_tasks()) <= before  # gRPC's own come and go
+
+    await until(nothing_is_left)
+    assert pool.get_size() - pool.get_idle_size() == 0
+    assert pool.get_size() <= pool.get_max_size()
+    await Messages(replica).begun()
+
+
+async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
+    pool: asyncpg.Pool, start: Start, work: Work
+) -> None:
+    mailing = await work.mailing()
+    replica = await start(patience=0.3)
+    options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(replica.address, options) as channel:
+        stuck: Any = Replica(replica.server, replica.address, channel).delivery.WatchMessages(WatchMessagesRequest())
+        assert (await stuck.read()).checkpoint
+        others = await Messages(replica).begun()
+        for _ in range(100):
+            await append(pool, mailing.id, 16, 2, clients=500)
+        await others.until(50_000)
+        assert streams_of(replica) == 2
+
+        async def one_is_left() -> bool:
+            return streams_of(replica) == 1
+
+        await until(one_is_left)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await drained(stuck)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        status, info = from_call(caught.value), ErrorInfo()
+        assert status is not None
+        assert status.details[0].Unpack(info)
+        assert info.reason == "READER_TOO_SLOW"
+        resumed = Messages(replica, resume_token=info.metadata["resume_token"])
+        await resumed.read()
+
+
+async def drained(call: Any) -> None:
+    while await call.read() is not grpc.aio.EOF:
+        pass
+
+
+def streams_of(replica: Replica) -> int:
+    """How many streams of messages a replica has."""
+    return replica.server._streams._tailer.readers
+
+
+async def test_streams_outlive_an_absence_of_the_database(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
+    await add_clients(pool, 16)
+    mailing = await work.mailing()
+    (batch,) = await work.claim(mailing, 0)
+    messages, progress = await Messages(replica).begun(), Progress(replica, mailing.id, 50)
+    await progress.read()
+    await pool.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await work.settle(batch)
+    await messages.until(1)
+    state = await progress.read()
+    assert state is not None
+    assert state.progress.delivered == 1

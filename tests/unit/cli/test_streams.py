@@ -1,0 +1,79 @@
+"""`mailing watch` and `mailing tail` on a service that has streams."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+import pytest
+
+from mailing.cli import main
+from mailing.v1.delivery_service_pb2 import (
+    MessageChange,
+    WatchMailingRequest,
+    WatchMailingResponse,
+    WatchMessagesRequest,
+    WatchMessagesResponse,
+)
+from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceServicer, add_DeliveryServiceServicer_to_server
+from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.message_pb2 import Message
+from tests.unit.cli.service import progress
+
+
+class Delivery(DeliveryServiceServicer):
+    """Goes away once in the middle."""
+
+    def __init__(self) -> None:
+        self.requests: list[WatchMessagesRequest] = []
+        self.calls = 0
+
+    def WatchMailing(
+        self, request: WatchMailingRequest, context: grpc.ServicerContext
+    ) -> Iterator[WatchMailingResponse]:
+        self.calls += 1
+        if self.calls == 1:
+            yield WatchMailingResponse(mailing=progress(Mailing.STATE_RUNNING, 10, delivered=4))
+            context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+        yield WatchMailingResponse(mailing=progress(Mailing.STATE_COMPLETED, 10, delivered=10))
+
+    def WatchMessages(
+        self, request: WatchMessagesRequest, context: grpc.ServicerContext
+    ) -> Iterator[WatchMessagesResponse]:
+        self.requests.append(request)
+        failed = MessageChange(message_id=(7 << 32) + 5, mailing_id=7, client_id=5, status=Message.STATUS_FAILED)
+        yield WatchMessagesResponse(changes=[failed, failed], resume_token="t")
+
+
+@pytest.fixture
+def delivery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Delivery]:
+    servicer = Delivery()
+    with ThreadPoolExecutor(2) as threads:
+        server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
+        add_DeliveryServiceServicer_to_server(servicer, server)
+        monkeypatch.setenv("MAILING_ADDRESS", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
+        server.start()
+        yield servicer
+        server.stop(None).wait()
+
+
+def test_watch_goes_on_when_the_stream_is_cut(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["watch", "7"]) == 0
+    assert "running: 4 of 10 delivered" in capsys.readouterr().out
+    assert delivery.calls == 2
+
+
+def test_tail_prints_a_line_per_change(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tail", "--mailing-id", "7", "--status", "failed", "--from-start", "--limit", "2"]) == 0
+    line = f"failed     message {(7 << 32) + 5}  mailing 7  client 5"
+    assert [one.strip() for one in capsys.readouterr().out.splitlines()] == [line, line]
+    (request,) = delivery.requests
+    assert (request.mailing_id, list(request.statuses), request.from_start) == (7, [3], True)
+
+
+def test_tail_prints_documents_on_demand(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tail", "--json", "--limit", "1"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["client_id"], document["status"]) == (5, "STATUS_FAILED")
