@@ -84,11 +84,6 @@ class Lease:
         """Returns the time by the database's clock, or a little later."""
         return self.batch.claimed_at + timedelta(seconds=monotonic - self.asked)
 
-    def release_untaken(self, now_at: datetime) -> None:
-        """Puts off whatever nobody has begun to send."""
-        while (index := self.take()) >= 0:
-            self.record(index, policy.put_off(now_at))
-
     def unsaved(self) -> tuple[list[Settled], list[int]]:
         """Returns what is to be written now, by ascending client id, and their indices.
 

@@ -6,7 +6,7 @@ Nothing here waits, asks a clock or touches the world; randomness comes in as an
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from random import Random
 
 from dispatcher.model import (
@@ -58,7 +58,9 @@ def failed(
     `began_at` is when the request began, by the database's clock.
     """
     status, reason, delay = _failed(mailing, attempts, answer, verdict, random)
-    due_at = None if delay is None else began_at + timedelta(seconds=answer.duration + delay)
+    due_at = None
+    if delay is not None:
+        due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, attempts))
     failure = Failure(began_at, verdict.error_class, verdict.excerpt)
     duration = round(answer.duration * 1000)
     return Outcome(status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure)
@@ -77,17 +79,31 @@ def _failed(
     return Status.PENDING, Reason.RETRYING, retry_delay(mailing.retry, attempts, verdict.retry_after, random)
 
 
+def backoff(retry: RetryPolicy, attempts: int) -> float:
+    """Returns the longest wait after `attempts` earlier attempts, in seconds: it doubles up to the maximum."""
+    return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(attempts, 40))
+
+
 def retry_delay(retry: RetryPolicy, attempts: int, retry_after: float | None, random: Random) -> float:
     """Returns the seconds to wait before the next attempt, after `attempts` earlier ones.
 
-    Full jitter: a random share of a back-off that doubles from the initial to the maximal
-    one (AWS Architecture Blog, "Exponential Backoff And Jitter"). A Retry-After raises it up
-    to the maximal back-off. Rounded up to an eighth of the back-off, so that the messages of
-    a batch that fail together need few new batches.
+    Full jitter: a random share of the back-off (AWS Architecture Blog, "Exponential Backoff
+    And Jitter"). A Retry-After raises it up to the maximal back-off.
     """
-    backoff = min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(attempts, 40))
-    delay = math.ceil(random.random() * 8) / 8 * backoff
-    return max(delay, min(retry_after or 0.0, retry.max_backoff))
+    return max(random.random() * backoff(retry, attempts), min(retry_after or 0.0, retry.max_backoff))
+
+
+def retry_slot(retry: RetryPolicy, attempts: int) -> float:
+    """Returns the seconds between two moments at which retries fall due: an eighth of the back-off.
+
+    Messages that fail together then need a handful of new batches, not one each.
+    """
+    return backoff(retry, attempts) / 8
+
+
+def in_slot(moment: datetime, slot: float) -> datetime:
+    """Returns the first multiple of `slot` seconds since the epoch at or after `moment`."""
+    return datetime.fromtimestamp(math.ceil(moment.timestamp() / slot) * slot, UTC)
 
 
 def without_sending(mailing: Mailing, recipient: Recipient, retaken: bool, now_at: datetime) -> Outcome | None:
@@ -143,10 +159,11 @@ def next_step(limit: int, seen: int, inserted: int) -> int:
     return max(EXPAND_FIRST, min(wanted, limit * 4, EXPAND_MOST))
 
 
-def idle_wait(next_in: float | None, backoff: float, poll_min: float, poll_max: float) -> float:
+def idle_wait(next_in: float | None, patience: float, poll_min: float, poll_max: float) -> float:
     """Returns the seconds to wait before the next look at the database.
 
-    The time to the next due thing or the back-off, whichever is shorter, within the bounds.
+    The time to the next due thing or the `patience` gained so far, whichever is shorter,
+    within the bounds.
     """
-    wait = backoff if next_in is None else min(next_in, backoff)
+    wait = patience if next_in is None else min(next_in, patience)
     return max(poll_min, min(wait, poll_max))

@@ -115,7 +115,8 @@ class Lane:
             or (closes_in is not None and began >= lease.asked + closes_in)
             or recipient.phone is None
         ):
-            self._record(lease, index, policy.put_off(lease.now_at(began)))
+            # One time for the whole lease: what is put off together becomes one batch.
+            self._record(lease, index, policy.put_off(lease.batch.claimed_at))
             return
         mailing = lease.mailing
         try:

@@ -52,14 +52,6 @@ def test_before_all_is_done_only_terminal_outcomes_are_written() -> None:
     assert [client for client, _, _ in settled] == [32, 48]
 
 
-def test_releasing_puts_off_what_nobody_has_begun() -> None:
-    one = lease(3)
-    assert one.take() == 0
-    one.release_untaken(NOW)
-    assert one.left == 1
-    assert [outcome and outcome.due_at for outcome in one.outcomes] == [None, NOW, NOW]
-
-
 async def test_the_book_counts_leases_by_mailing_and_tells_of_changes() -> None:
     book, one, two = Book(), lease(), lease()
     book.add(one)

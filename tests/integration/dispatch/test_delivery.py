@@ -179,6 +179,16 @@ async def test_failures_that_may_pass_are_tried_again_and_recorded(pool: asyncpg
     assert await audit(pool) == []
 
 
+async def test_messages_that_fail_together_are_tried_again_in_few_batches(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 3200)
+    mailing = await add_mailing(pool, backoff=3600.0)
+    start(ScriptedSender(lambda _, __: answer(500)))
+    pending = "SELECT count(*) FROM messages WHERE mailing_id = $1 AND attempts = 1"
+    await eventually(lambda: pool.fetchval(pending, mailing), lambda tried: tried == 3200)
+    await eventually(lambda: pool.fetchval("SELECT count(*) FROM batches"), lambda batches: batches <= 16 * 10)
+    assert await audit(pool) == []
+
+
 async def test_every_final_end_has_its_reason(pool: asyncpg.Pool, start: Start) -> None:
     await add_clients(pool, 3)
     mailing = await add_mailing(pool, max_attempts=2)

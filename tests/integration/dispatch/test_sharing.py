@@ -150,6 +150,7 @@ async def test_stopping_settles_what_is_in_flight_and_frees_the_rest(pool: async
     found = await statuses(pool, mailing)
     assert found[Status.DELIVERED] == sent
     assert found.keys() == {Status.DELIVERED, Status.PENDING}
+    assert await pool.fetchval("SELECT count(*) FROM batches") <= 32, "what is freed together is one batch"
     assert await audit(pool) == []
 
 
