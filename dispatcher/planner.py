@@ -82,13 +82,13 @@ class Planner:
         throttled = False
         if look.starts or look.expands or look.ends:
             throttled = await self._expand_all()
-        if look.rechecks:
-            await self._recheck_all()
+        found = look.rechecks and await self._recheck_all()
         await self._finish(look, hinted)
-        if look.starts or look.expands or look.rechecks or look.claims:
+        if look.starts or found or (look.expands and not throttled):
             self._pacer.reset()
-            return _THROTTLED_WAIT if throttled else 0.0 if look.starts or look.expands else look.next_in
-        return look.next_in
+            return 0.0
+        # Open work alone is no reason to hurry: the claimer knows of it, and of the room for it.
+        return _THROTTLED_WAIT if throttled or look.ends else look.next_in
 
     async def _finish(self, look: Look, hinted: bool) -> None:
         """Ends the mailings that are done, and hurries what waits in those that are over."""
@@ -144,8 +144,8 @@ class Planner:
             self._work()
         return step.inserted, step.finished
 
-    async def _recheck_all(self) -> None:
-        """Takes clients into open mailings that began to match since the last look."""
+    async def _recheck_all(self) -> bool:
+        """Takes clients into open mailings that began to match since the last look; whether there were any."""
         looked, found = [], []
         for expansion in await self._ledger.rechecks_due():
             looked.append(expansion.mailing_id)
@@ -154,6 +154,7 @@ class Planner:
                 self._work()
         if looked:
             await self._ledger.rechecked(looked, found, self._settings.recheck_min, self._settings.recheck_max)
+        return bool(found)
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:
         """Reads the changes of one bucket to their end; returns the messages made."""

@@ -282,3 +282,19 @@ async def test_outcomes_whose_details_cannot_be_written_are_written_without(pool
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 10, Status.FAILED: 10}
     assert set(sender.counts.values()) == {1}
+
+
+async def test_a_planner_whose_work_waits_for_room_does_not_spin(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 8000)
+    mailing = await add_mailing(pool)
+    sender = ScriptedSender()
+    sender.gate.clear()
+    dispatcher = start(sender, max_concurrency=4)
+    await sender.until(4)
+
+    async def interval() -> float:
+        return dispatcher.pacer.interval
+
+    await eventually(interval, lambda seconds: seconds >= 0.1)
+    assert (await statuses(pool, mailing))[Status.PENDING] > 2000
+    sender.gate.set()
