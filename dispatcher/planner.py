@@ -134,15 +134,22 @@ class Planner:
             self._perhaps_done.add(expansion.mailing_id)
 
     async def _step(self, expansion: Expansion, bucket: int) -> tuple[int, bool]:
-        """One step in one bucket; returns the messages made and whether the bucket is finished."""
-        limit = self._limits.get(expansion.mailing_id, policy.EXPAND_FIRST)
+        """Goes on in one bucket; returns the messages made and whether the bucket is finished.
+
+        Until there is a message to send: the few clients of a rare audience are found bucket by
+        bucket, and the first one does not wait for a look at all clients.
+        """
         size = policy.batch_size(expansion.semantics, BATCH_SIZE)
-        step = await self._ledger.expand(expansion, bucket, size, limit)
-        if step.moved:
-            self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
-        if step.inserted:
-            self._work()
-        return step.inserted, step.finished
+        while True:
+            limit = self._limits.get(expansion.mailing_id, policy.EXPAND_FIRST)
+            step = await self._ledger.expand(expansion, bucket, size, limit)
+            if step.moved:
+                self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
+            if step.inserted:
+                self._work()
+            if step.inserted or step.finished or not step.moved:
+                return step.inserted, step.finished
+            expansion.positions[bucket] = step.position
 
     async def _recheck_all(self) -> bool:
         """Takes clients into open mailings that began to match since the last look; whether there were any."""
