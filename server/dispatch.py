@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from typing import Protocol
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import asyncpg
@@ -86,11 +87,22 @@ async def free_batches(pool: asyncpg.Pool) -> None:
     await PostgresLedger(pool, uuid4()).release_all()
 
 
+async def _resolve_hosts(endpoints: Endpoints) -> None:
+    """Says at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
+    for url in {endpoint.url for endpoint, _ in endpoints.values()}:
+        host = urlsplit(url).hostname
+        try:
+            await asyncio.get_running_loop().getaddrinfo(host, None)
+        except OSError as error:
+            log.warning("the endpoint's host %s does not resolve (%s): nothing can be delivered there", host, error)
+
+
 class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
     def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
         self._ledger = PostgresLedger(pool, uuid4())
+        self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
         self._dispatcher = Dispatcher(
@@ -112,12 +124,13 @@ class LocalDispatch:
 
     async def run(self) -> None:
         """Delivers until `stop` is called. Raises what no dispatcher can go on after."""
-        listening = asyncio.create_task(self._listen())
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(_resolve_hosts(self._endpoints))]
         try:
             await self._dispatcher.run()
         finally:
-            listening.cancel()
-            await asyncio.gather(listening, return_exceptions=True)
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def stop(self, grace: float) -> None:
         """Asks `run` to settle what is in flight within `grace` seconds and to end."""

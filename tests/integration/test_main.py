@@ -98,6 +98,15 @@ def test_without_an_endpoint_it_says_that_nothing_will_be_delivered(database_dsn
     assert "nothing will be delivered: MAILING_ENDPOINT_URL is not set" in err
 
 
+def test_an_endpoint_that_does_not_resolve_is_named_and_the_service_runs(database_dsn: str) -> None:
+    with serving(MAILING_DSN=database_dsn, MAILING_ENDPOINT_URL="http://nobody.invalid/") as (process, address):
+        assert process.stderr is not None
+        for line in iter(process.stderr.readline, ""):
+            if "nobody.invalid does not resolve" in line:
+                break
+        assert health(address) == health_pb2.HealthCheckResponse.SERVING
+
+
 def test_a_taken_port_is_one_sentence(database_dsn: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
