@@ -16,7 +16,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -122,10 +122,13 @@ class Service:
 
 
 @contextlib.asynccontextmanager
-async def running_service(endpoint_url: str, arguments: Sequence[str] = ()) -> AsyncIterator[Service]:
+async def running_service(
+    endpoint_url: str, arguments: Sequence[str] = (), settings: Mapping[str, str] | None = None
+) -> AsyncIterator[Service]:
     """A service on a fresh database that delivers to `endpoint_url`, stopped at the end.
 
-    `arguments` are added to `mailing serve`. Raises BenchmarkFailed when it does not start.
+    `arguments` are added to `mailing serve`, `settings` to its environment. Raises
+    BenchmarkFailed when it does not start.
     """
     async with contextlib.AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailing-bench-")))
@@ -140,6 +143,7 @@ async def running_service(endpoint_url: str, arguments: Sequence[str] = ()) -> A
             "MAILING_DATA_DIR": str(folder / "data"),
             "MAILING_ENDPOINT_URL": endpoint_url,
             "MAILING_ENDPOINT_TOKEN": "bench",
+            **(settings or {}),
         }
         if server := os.environ.get("MAILING_DSN"):
             environment["MAILING_DSN"] = await stack.enter_async_context(_throwaway_database(server))

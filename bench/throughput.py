@@ -69,13 +69,19 @@ def compare(ledger: Counter[int], endpoint: Counter[int]) -> dict[str, Any]:
 
 
 async def measure(
-    messages: int, dispatchers: int = 0, delay_ms: int = 0, kind: str = "auto", with_wrk: bool = True
+    messages: int,
+    dispatchers: int = 0,
+    delay_ms: int = 0,
+    kind: str = "auto",
+    with_wrk: bool = True,
+    concurrency: int = 1024,
 ) -> dict[str, Any]:
     """Runs one endpoint and one service and returns everything measured on them."""
     endpoint = start_endpoint(kind=kind, delay_ms=delay_ms)
     try:
         arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
-        async with running_service(endpoint.url, arguments) as service:
+        settings = {"MAILING_ENDPOINT_MAX_CONCURRENCY": str(concurrency)}
+        async with running_service(endpoint.url, arguments, settings) as service:
             before = await wrk_per_s(endpoint.url) if with_wrk else None
             mailing, result = await deliver(service, messages)
             after = await wrk_per_s(endpoint.url) if with_wrk else None
@@ -99,7 +105,15 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--delay-ms", type=int, default=0, help="how long the endpoint takes to answer (0)")
     parser.add_argument("--endpoint", default="auto", choices=("auto", "nginx", "small"), help="which endpoint (auto)")
     parser.add_argument("--no-wrk", action="store_true", help="leave the comparison with wrk out")
+    parser.add_argument("--concurrency", type=int, default=1024, help="most requests in flight at once (1024)")
     options = parser.parse_args(arguments)
     return asyncio.run(
-        measure(options.messages, options.dispatchers, options.delay_ms, options.endpoint, not options.no_wrk)
+        measure(
+            options.messages,
+            options.dispatchers,
+            options.delay_ms,
+            options.endpoint,
+            not options.no_wrk,
+            options.concurrency,
+        )
     )
