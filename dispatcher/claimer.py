@@ -88,9 +88,9 @@ class Claimer:
                 self.wake()
 
     async def watch(self) -> None:
-        """Takes back leases whose mailing was changed, paused or ended, until cancelled.
+        """Gives up leases that ran out or whose mailing was changed, paused or ended, until cancelled.
 
-        What nobody has begun to send goes back into open work and is claimed anew.
+        What nobody has begun to send goes back into open work, even while the endpoint hangs.
         """
         while True:
             await self._clock.sleep(REFRESH_INTERVAL)
@@ -100,10 +100,12 @@ class Claimer:
                 now = await self._ledger.definitions(list(self._book.by_mailing))
             except LedgerUnavailable:
                 continue
+            monotonic = self._clock.monotonic()
             for lease in self._book.leases:
-                definition = now.get(lease.mailing.id)
-                if definition is None or _changed(definition, lease.mailing):
-                    lease.revoked = True
+                mailing = now.get(lease.mailing.id)
+                changed = mailing is None or _changed(mailing, lease.mailing)
+                if (changed or monotonic >= lease.send_until) and lease.release(mailing or lease.mailing, monotonic):
+                    self._finished(lease)
 
     async def _claim_all(self) -> None:
         """Claims, several batches at once, until nothing open is left or nothing has room."""

@@ -84,6 +84,21 @@ class Lease:
         """Returns the time by the database's clock, or a little later."""
         return self.batch.claimed_at + timedelta(seconds=monotonic - self.asked)
 
+    def release(self, mailing: Mailing, monotonic: float) -> bool:
+        """Gives up at once what nobody has begun to send; returns whether nothing else is under way.
+
+        `mailing` is its present definition: one that is over ends its messages, otherwise they
+        are put off, all to one time, so that they become one batch.
+        """
+        self.revoked = True
+        before = self.left
+        now_at = self.now_at(monotonic)
+        put_off = policy.put_off(self.batch.claimed_at)
+        while (index := self.take()) >= 0:
+            recipient = self.batch.recipients[index]
+            self.record(index, policy.without_sending(mailing, recipient, False, now_at) or put_off)
+        return self.left == 0 and before > 0
+
     def unsaved(self) -> tuple[list[Settled], list[int]]:
         """Returns what is to be written now, by ascending client id, and their indices.
 

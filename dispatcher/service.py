@@ -123,7 +123,8 @@ class Dispatcher:
     async def _drain(self) -> None:
         """Releases what nobody has begun to send, and waits for the rest to be settled."""
         for lease in self._book.leases:
-            lease.revoked = True
+            if lease.release(lease.mailing, self._clock.monotonic()):
+                self._settler.put(lease)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
                 while self._book.leases:

@@ -52,6 +52,22 @@ def test_before_all_is_done_only_terminal_outcomes_are_written() -> None:
     assert [client for client, _, _ in settled] == [32, 48]
 
 
+def test_releasing_puts_off_what_nobody_has_begun() -> None:
+    one = lease(3)
+    assert one.take() == 0
+    assert not one.release(one.mailing, 101.0)
+    assert one.revoked
+    assert [outcome and outcome.due_at for outcome in one.outcomes] == [None, NOW, NOW]
+    other = lease(2)
+    assert other.release(other.mailing, 101.0)
+
+
+def test_releasing_after_the_end_expires_what_nobody_has_begun() -> None:
+    one = lease(2, ends_in=30.0)
+    assert one.release(one.mailing, 130.0)
+    assert [outcome and outcome.status for outcome in one.outcomes] == [Status.EXPIRED, Status.EXPIRED]
+
+
 async def test_the_book_counts_leases_by_mailing_and_tells_of_changes() -> None:
     book, one, two = Book(), lease(), lease()
     book.add(one)

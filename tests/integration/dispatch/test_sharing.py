@@ -298,3 +298,21 @@ async def test_a_planner_whose_work_waits_for_room_does_not_spin(pool: asyncpg.P
     await eventually(interval, lambda seconds: seconds >= 0.1)
     assert (await statuses(pool, mailing))[Status.PENDING] > 2000
     sender.gate.set()
+
+
+async def test_what_waits_for_an_endpoint_that_hangs_expires_at_the_end(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 3000)
+    mailing = await add_mailing(pool, ends_in=1.0)
+    sender = ScriptedSender()
+    sender.gate.clear()
+    start(sender, max_concurrency=8)
+
+    async def pending() -> int:
+        return (await statuses(pool, mailing))[Status.PENDING]
+
+    await sender.until(8)
+    await eventually(pending, lambda count: count <= 8)
+    sender.gate.set()
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 8, Status.EXPIRED: 2992}
+    assert await audit(pool) == []
