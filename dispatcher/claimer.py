@@ -135,7 +135,6 @@ class Claimer:
         if self._orphans:
             await self._ledger.release_orphans([lease.batch.no for lease in self._book.leases])
             self._orphans = False
-        self._scanned = self._clock.monotonic()
         work = await self._ledger.scan()
         self._open = {(w.mailing_id, w.bucket): w.batches for w in work}
         known = self._jobs
@@ -148,6 +147,8 @@ class Claimer:
         self._work = [w for w in work if w.mailing_id in known]
         for mailing_id in known.keys() - {w.mailing_id for w in work}:
             del known[mailing_id]
+        # Its age counts from now: however slow the database is, what it said is used once.
+        self._scanned = self._clock.monotonic()
 
     def _choose(self) -> OpenWork | None:
         """The most urgent piece of known work that has room, None when there is none."""

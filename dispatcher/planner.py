@@ -98,11 +98,14 @@ class Planner:
             await self._ledger.hurry()
         if sweep:
             self._swept = self._clock.monotonic()
+            self._work()
+            await self._ledger.expanded(self._settings.recheck_min)
             await self._ledger.complete()
             await self._ledger.forget_changes()
-        elif done := list(self._perhaps_done):
-            await self._ledger.complete(done)
-        self._perhaps_done.clear()
+        elif self._perhaps_done:
+            # Taken before the question is asked: one that is drained meanwhile is asked about next.
+            done, self._perhaps_done = self._perhaps_done, set()
+            await self._ledger.complete(list(done))
 
     async def _expand_all(self) -> bool:
         """Expands each mailing a little; returns whether all of them are ahead of sending."""

@@ -105,8 +105,8 @@ class Settler:
                 pause = min(pause * 2, _RETRY_LAST)
             except Exception:
                 # What was sent must be known as sent, whatever the endpoint made us want to note of it.
-                if bare:
-                    raise
                 log.exception("outcomes of mailing %d are written without their details", lease.mailing.id)
+                if bare:
+                    await self._clock.sleep(_RETRY_LAST)
                 outcomes = [(client, before, policy.bare(outcome)) for client, before, outcome in outcomes]
                 bare = True

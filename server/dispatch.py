@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 DEFAULT_ENDPOINT = "default"
 """The name of the endpoint of the environment; mailings that name none mean it, too."""
 
+HTTPX_CONNECTIONS = 64
+"""As many connections as the httpx sender opens."""
+
 Endpoints = Mapping[str, tuple[Endpoint, Sender]]
 
 
@@ -60,7 +63,7 @@ def make_endpoints(settings: Settings) -> Endpoints:
         token=settings.endpoint_token.get_secret_value(),
         total_timeout=settings.endpoint_timeout,
         connect_timeout=min(settings.endpoint_connect_timeout, settings.endpoint_timeout),
-        max_concurrency=settings.endpoint_max_concurrency,
+        max_concurrency=_most_in_flight(settings),
         ca_file=str(settings.endpoint_ca_file) if settings.endpoint_ca_file else None,
     )
     try:
@@ -68,6 +71,13 @@ def make_endpoints(settings: Settings) -> Endpoints:
     except ValueError as error:
         raise ConfigError([f"The endpoint of MAILING_ENDPOINT_URL cannot be used: {error}."]) from error
     return dict.fromkeys(("", DEFAULT_ENDPOINT), (endpoint, sender))
+
+
+def _most_in_flight(settings: Settings) -> int:
+    """What httpx bears, or what is set: a request must not wait in a sender after it was found to be in time."""
+    if settings.endpoint_transport == "httpx":
+        return min(settings.endpoint_max_concurrency, HTTPX_CONNECTIONS)
+    return settings.endpoint_max_concurrency
 
 
 def _sender(endpoint: Endpoint, transport: str) -> Sender:

@@ -35,6 +35,9 @@ CALLS_GRACE = 5.0
 SETTLE_GRACE = 5.0
 """Seconds to settle at shutdown, on top of the longest request."""
 
+DISPATCHER_CONNECTIONS = 9
+"""Connections of a dispatcher inside the server: claims, settles, planning, and one that listens."""
+
 _MARGIN = 5.0
 _CHILD = "--until-stdin-closes"
 
@@ -76,9 +79,13 @@ async def serve(settings: Settings) -> None:
         pool = await stack.enter_async_context(open_pool(dsn, settings))
         if postgres:
             await free_batches(pool)
-        dispatcher: Dispatch = LocalDispatch(pool, endpoints, settings)
+        dispatcher: Dispatch
         if settings.dispatchers:
             dispatcher = Fleet(settings.dispatchers, dsn)
+        else:
+            # Connections of its own: whatever callers do, outcomes are written.
+            own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
+            dispatcher = LocalDispatch(own, endpoints, settings)
         api = await build_server(pool, dispatcher.hint, CollectorRegistry(), _rpc_settings(settings))
         port = api.bind(settings.listen)
         await api.start()

@@ -33,12 +33,15 @@ async def prepare_database(dsn: str, settings: Settings) -> list[str]:
 
 
 @asynccontextmanager
-async def open_pool(dsn: str, settings: Settings) -> AsyncIterator[asyncpg.Pool]:
-    """Lends a pool of the size and limits that are set. Raises DatabaseError when no connection can be made."""
+async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> AsyncIterator[asyncpg.Pool]:
+    """Lends a pool of the limits that are set, of `size` or the size that is set.
+
+    Raises DatabaseError when no connection can be made.
+    """
     pool = asyncpg.create_pool(
         dsn,
         min_size=1,
-        max_size=settings.pool_size,
+        max_size=size or settings.pool_size,
         timeout=settings.database_timeout,
         command_timeout=settings.database_timeout,
         statement_cache_size=settings.statement_cache_size,

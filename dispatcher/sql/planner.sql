@@ -2,7 +2,11 @@
 -- What there is to do and when the next thing falls due: the one query of an idle dispatcher.
 -- ORDER BY and LIMIT keep to the index on due_at, whatever the planner believes of its range.
 WITH due AS MATERIALIZED (
-  SELECT mailing_id, lease_until FROM batches WHERE due_at <= now() ORDER BY due_at LIMIT 10000
+  SELECT b.mailing_id, b.lease_until
+  FROM batches b CROSS JOIN LATERAL (
+    SELECT FROM mailings WHERE id = b.mailing_id AND (state IN (2, 5) OR ends_at <= now()) LIMIT 1
+  ) m
+  WHERE b.due_at <= now() ORDER BY b.due_at LIMIT 10000
 )
 SELECT
   EXISTS (SELECT FROM mailings WHERE state = 1 AND starts_at <= now()) AS starts,
@@ -13,10 +17,7 @@ SELECT
   EXISTS (SELECT FROM mailings WHERE state = 2 AND ends_at <= now())
     OR EXISTS (SELECT FROM mailings WHERE state = 3 AND ends_at <= now()) AS ends,
   EXISTS (SELECT FROM mailings WHERE state = 2) AS running,
-  EXISTS (
-    SELECT FROM due b JOIN mailings m ON m.id = b.mailing_id
-    WHERE b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
-  ) AS claims,
+  EXISTS (SELECT FROM due WHERE lease_until <= now()) AS claims,
   extract(epoch FROM least(
     (SELECT min(due_at) FROM batches WHERE due_at > now()),
     (SELECT min(lease_until) FROM due WHERE lease_until > now()),

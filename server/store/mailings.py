@@ -129,17 +129,21 @@ class MailingStore:
         return await self._database.transact(work)
 
     async def _delete_ledger(self, connection: asyncpg.Connection, mailing_id: int) -> int:
+        """Removes what there is of a mailing, bucket by bucket; returns how many messages went.
+
+        The expansion first: that waits for one under way, whose messages are then seen. The
+        batches until there are none: a settle under way may have put some back.
+        """
         deleted = 0
-        buckets = range(self._installation.buckets)
-        for bucket in buckets:
-            await connection.execute(_SQL["delete_batches"], bucket, mailing_id)
-        for bucket in buckets:
+        for bucket in range(self._installation.buckets):
             arguments = (bucket, mailing_id)
+            await connection.execute(_SQL["delete_expansion"], *arguments)
+            while await connection.execute(_SQL["delete_batches"], *arguments) != "DELETE 0":
+                pass
             done = await connection.execute(_SQL["delete_messages"], *arguments, timeout=DELETE_TIMEOUT)
             deleted += int(done.removeprefix("DELETE "))
             await connection.execute(_SQL["delete_attempts"], *arguments, timeout=DELETE_TIMEOUT)
             await connection.execute(_SQL["delete_counts"], *arguments)
-            await connection.execute(_SQL["delete_expansion"], *arguments)
         return deleted
 
     async def _lock(self, connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:

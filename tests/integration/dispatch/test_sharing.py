@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from datetime import timedelta
 from uuid import uuid4
 
 import asyncpg
+import pytest
 
-from dispatcher.model import Answer, ClaimedBatch, Mailing, MailingState, OpenWork, Semantics, Status
+from dispatcher import planner
+from dispatcher.claimer import SCAN_AGE
+from dispatcher.model import Answer, AudienceMode, ClaimedBatch, Mailing, MailingState, OpenWork, Semantics, Status
 from dispatcher.policy import unsent
 from dispatcher.ports import LedgerUnavailable, Settled
 from dispatcher.postgres import PostgresLedger
@@ -316,3 +320,44 @@ async def test_what_waits_for_an_endpoint_that_hangs_expires_at_the_end(pool: as
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 8, Status.EXPIRED: 2992}
     assert await audit(pool) == []
+
+
+async def test_a_database_that_answers_slowly_is_still_worked_for(pool: asyncpg.Pool, start: Start) -> None:
+    class Slow(PostgresLedger):
+        async def scan(self) -> list[OpenWork]:
+            work = await super().scan()
+            await asyncio.sleep(2 * SCAN_AGE)
+            return work
+
+    await add_clients(pool, 50)
+    mailing = await add_mailing(pool)
+    start(ScriptedSender(), ledger=Slow(pool, uuid4()))
+    await completed(pool, mailing)
+
+
+async def test_an_open_mailing_expanded_by_several_is_looked_at_again(
+    pool: asyncpg.Pool, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody saw the last bucket finish: as when two replicas share the expansion, or one dies at its end.
+    monkeypatch.setattr(planner, "SWEEP_INTERVAL", 0.1)
+    await add_clients(pool, 50)
+    mailing = await expanded(pool, audience=AudienceMode.OPEN)
+    start(sender := ScriptedSender())
+    await sender.until(50)
+    await add_clients(pool, 3, 5000)
+    await sender.until(53)
+    assert set(sender.counts) == {mailing.id << 32 | n for n in (*range(16, 66), 5000, 5001, 5002)}
+
+
+async def test_a_paused_mailing_does_not_hide_the_work_of_others(pool: asyncpg.Pool) -> None:
+    paused, running = await add_mailing(pool, state=MailingState.PAUSED), await add_mailing(pool)
+    ledger = PostgresLedger(pool, uuid4())
+    await ledger.start_due()
+    fill = (
+        "INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)"
+        " SELECT n % 16, $1, n, '{16}', now() - $3::interval FROM generate_series(1, $2) n"
+    )
+    await pool.execute(fill, paused, 10_001, timedelta(hours=1))
+    assert not (await ledger.look()).claims
+    await pool.execute(fill, running, 1, timedelta(0))
+    assert (await ledger.look()).claims
