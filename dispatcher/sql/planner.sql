@@ -101,15 +101,18 @@ inserted AS (
 -- name: expand
 -- Takes in the next clients of a bucket, in the order of their ids. `held` is empty when
 -- another replica is at it, has moved on, or the mailing was changed: then nothing happens.
+-- An audience that is fixed at the start takes no client in that was added since.
 WITH held AS (
-  SELECT coalesce(m.ends_at, 'infinity') AS ends_at
+  SELECT coalesce(m.ends_at, 'infinity') AS ends_at,
+    CASE m.audience_mode WHEN 2 THEN e.started_at ELSE 'infinity' END AS added_until
   FROM expansions e JOIN mailings m ON m.id = e.mailing_id
   WHERE e.bucket = $1 AND e.mailing_id = $2 AND e.last_client_id = $6 AND NOT e.finished
     AND m.version = $4 AND m.state IN (2, 3)
   FOR UPDATE OF e SKIP LOCKED
 ), seen AS MATERIALIZED (
   SELECT c.* FROM held CROSS JOIN LATERAL (
-    SELECT id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+    SELECT id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out,
+      created_at
     FROM clients
     WHERE bucket = $1 AND id > $6 AND ($11::bigint[] IS NULL OR id = ANY($11))
     ORDER BY id LIMIT $5
@@ -117,7 +120,7 @@ WITH held AS (
 ), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
-  WHERE NOT opted_out
+  WHERE NOT opted_out AND created_at <= (SELECT added_until FROM held)
     AND ($7::text[] IS NULL OR tag = ANY($7))
     AND ($8::text[] IS NULL OR operator_code = ANY($8))
     AND ($9::text[] IS NULL OR timezone = ANY($9))

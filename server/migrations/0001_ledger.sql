@@ -119,6 +119,7 @@ CREATE TABLE expansions (
   last_client_id bigint NOT NULL DEFAULT 0,
   finished       boolean NOT NULL DEFAULT false,
   change_seq     bigint NOT NULL,
+  started_at     timestamptz NOT NULL DEFAULT now(),
   PRIMARY KEY (bucket, mailing_id)
 ) WITH (fillfactor = 50);
 CREATE INDEX expansions_unfinished ON expansions (mailing_id) WHERE NOT finished;
