@@ -206,7 +206,9 @@ class Settings(BaseSettings):
     dispatchers: int = _number(
         0, "0: messages are dispatched inside the server process; N: by N processes beside it.", 0, 64
     )
-    pool_size: int = _number(10, "Most database connections of one process.", 4, 1000)
+    pool_size: int = _number(
+        10, "Most database connections of the API; a dispatcher inside the server has 9 more of its own.", 4, 1000
+    )
     statement_cache_size: int = _number(
         100, "Prepared statements kept per connection. 0 for PgBouncer in transaction mode.", 0, 10_000
     )

@@ -27,9 +27,6 @@ log = logging.getLogger(__name__)
 DEFAULT_ENDPOINT = "default"
 """The name of the endpoint of the environment; mailings that name none mean it, too."""
 
-HTTPX_CONNECTIONS = 64
-"""As many connections as the httpx sender opens."""
-
 Endpoints = Mapping[str, tuple[Endpoint, Sender]]
 
 
@@ -76,7 +73,9 @@ def make_endpoints(settings: Settings) -> Endpoints:
 def _most_in_flight(settings: Settings) -> int:
     """What httpx bears, or what is set: a request must not wait in a sender after it was found to be in time."""
     if settings.endpoint_transport == "httpx":
-        return min(settings.endpoint_max_concurrency, HTTPX_CONNECTIONS)
+        from dispatcher.http_httpx import MAX_CONNECTIONS  # loaded only by those who use it
+
+        return min(settings.endpoint_max_concurrency, MAX_CONNECTIONS)
     return settings.endpoint_max_concurrency
 
 
