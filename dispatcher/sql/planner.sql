@@ -73,7 +73,7 @@ inserted AS (
     SELECT true AS present FROM messages WHERE bucket = $1 AND mailing_id = $2 AND client_id = a.id LIMIT 1
   ) m ON true
   WHERE m.present IS NULL
-  RETURNING client_id, due_at, status
+  RETURNING client_id, due_at, status, reason
 ), numbered AS (
   SELECT client_id, due_at, (row_number() OVER (PARTITION BY due_at ORDER BY client_id) - 1) / $3 AS part
   FROM inserted WHERE status = 1
@@ -87,11 +87,11 @@ inserted AS (
   RETURNING journal_seq
 ), counted AS (
   -- Reads tick, so that the bucket is locked before the counters, as settling does.
-  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, n)
-  SELECT $1, $2, status, n FROM (
-    SELECT status, count(*) AS n FROM inserted GROUP BY status ORDER BY status
+  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
+  SELECT $1, $2, status, reason, n FROM (
+    SELECT status, reason, count(*) AS n FROM inserted GROUP BY status, reason ORDER BY status, reason
   ) c WHERE (SELECT count(*) FROM tick) >= 0
-  ON CONFLICT (bucket, mailing_id, status) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
+  ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
 ), wrote AS (
   INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
   SELECT $1, (SELECT journal_seq FROM tick), $2, array_agg(client_id), ARRAY[4]

@@ -100,7 +100,7 @@ WITH held AS (
   FROM tick
   WHERE m.bucket = $1 AND m.mailing_id = $2 AND m.client_id BETWEEN $14 AND $15
     AND m.client_id = ANY($6::bigint[]) AND m.status = 1
-  RETURNING m.client_id, m.status, entry_of($9::smallint[], m.client_id, $6::bigint[]) AS attempted
+  RETURNING m.client_id, m.status, m.reason, entry_of($9::smallint[], m.client_id, $6::bigint[]) AS attempted
 ), requeued AS (
   INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
   SELECT $1, $2, nextval('batch_no'), client_ids, due_at
@@ -117,14 +117,14 @@ WITH held AS (
     AS f(client_id, number, at, error_class, endpoint_status, endpoint_code, duration_ms, excerpt) CROSS JOIN tick
   ON CONFLICT DO NOTHING
 ), counted AS (
-  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, n, attempts)
-  SELECT $1, $2, status, n, tried FROM (
-    SELECT status, count(*) AS n, sum(attempted) AS tried FROM settled WHERE status <> 1 GROUP BY status
+  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n, attempts)
+  SELECT $1, $2, status, reason, n, tried FROM (
+    SELECT status, reason, count(*) AS n, sum(attempted) AS tried FROM settled WHERE status <> 1 GROUP BY status, reason
     UNION ALL
-    SELECT 1, -count(*) FILTER (WHERE status <> 1), coalesce(sum(attempted) FILTER (WHERE status = 1), 0) FROM settled
+    SELECT 1, 0, -count(*) FILTER (WHERE status <> 1), coalesce(sum(attempted) FILTER (WHERE status = 1), 0) FROM settled
   ) c
-  ORDER BY status
-  ON CONFLICT (bucket, mailing_id, status) DO UPDATE SET
+  ORDER BY status, reason
+  ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET
     n = k.n + excluded.n, attempts = k.attempts + excluded.attempts, last_at = excluded.last_at,
     past_at = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.mark_at ELSE k.past_at END,
     past_n = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.mark_n ELSE k.past_n END,

@@ -7,6 +7,7 @@ DomainError
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id came before with another request
 ├── WrongState          the mailing is in a state that does not allow it
+├── MailingEnded        the mailing's end has passed
 ├── StaleEtag           the resource was changed since it was read
 ├── Conflict            others changed the same rows, several times
 ├── DatabaseUnavailable the database cannot be reached
@@ -118,6 +119,13 @@ class WrongState(DomainError):
     def facts(self) -> dict[str, str]:
         """The state found and the states needed."""
         return {"found": self.found.name, "needed": ",".join(state.name for state in self.needed)}
+
+
+class MailingEnded(DomainError):
+    """The mailing's end has passed, so that nothing of it can be sent any more."""
+
+    def __init__(self) -> None:
+        super().__init__("The end of the mailing has passed; move its end_time first.")
 
 
 class StaleEtag(DomainError):

@@ -26,6 +26,7 @@ MAILING_FIELDS = (
     "endpoint",
     "retry",
     "labels",
+    "important",
 )
 """The fields of a mailing that callers set, in the order of the contract."""
 
@@ -36,7 +37,7 @@ MAX_LABEL = 100
 LONGEST_ESTIMATE = timedelta(days=3650)
 
 _ALWAYS = frozenset({"title", "labels"})
-_WHILE_LIVE = _ALWAYS | {"text", "end_time", "priority", "max_rate", "retry"}
+_WHILE_LIVE = _ALWAYS | {"text", "end_time", "priority", "max_rate", "retry", "important"}
 
 CHANGEABLE: Mapping[MailingState, frozenset[str]] = {
     MailingState.SCHEDULED: frozenset(MAILING_FIELDS),
@@ -78,6 +79,7 @@ class MailingDefinition:
     endpoint: str = ""
     retry: RetryRule = field(default_factory=RetryRule)
     labels: Mapping[str, str] = field(default_factory=dict)
+    important: bool = False
 
 
 @dataclass(frozen=True, slots=True)

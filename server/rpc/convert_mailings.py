@@ -40,6 +40,7 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
         endpoint=message.endpoint,
         retry=_retry_of(message.retry, violations) if message.HasField("retry") else _DEFAULTS,
         labels=dict(message.labels),
+        important=message.important,
     )
 
 
@@ -80,6 +81,7 @@ def mailing_message(mailing: Mailing) -> mailing_pb2.Mailing:
         create_time=timestamp(mailing.created_at),
         update_time=timestamp(mailing.updated_at),
         labels=definition.labels,
+        important=definition.important,
     )
 
 

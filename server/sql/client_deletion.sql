@@ -40,12 +40,12 @@ WHERE bucket = $1 AND mailing_id = ANY ($2::bigint[]) AND client_id = $3 AND sta
 -- name: count_cancelled
 -- One message of each mailing moves from PENDING to CANCELLED; rows are written in the order
 -- of their keys.
-INSERT INTO mailing_counts AS k (bucket, mailing_id, status, n)
-SELECT $1, mailing_id, status, n
+INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
+SELECT $1, mailing_id, status, reason, n
 FROM unnest($2::bigint[]) AS mailing_id
-CROSS JOIN (VALUES (1::smallint, -1), (5::smallint, 1)) AS moved (status, n)
-ORDER BY mailing_id, status
-ON CONFLICT (bucket, mailing_id, status) DO UPDATE SET n = k.n + excluded.n, last_at = now();
+CROSS JOIN (VALUES (1::smallint, 0::smallint, -1), (5::smallint, 6::smallint, 1)) AS moved (status, reason, n)
+ORDER BY mailing_id, status, reason
+ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = now();
 
 -- name: journal_cancelled
 INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)

@@ -1,4 +1,4 @@
--- Mailings with their progress. The progress is summed from mailing_counts, 7 rows per
+-- Mailings with their progress. The progress is summed from mailing_counts, some 13 rows per
 -- bucket at the most; messages are never counted.
 
 -- name: next_mailing_id
@@ -9,10 +9,10 @@ SELECT nextval('mailing_id');
 -- which case no row is returned.
 INSERT INTO mailings (
   id, title, text, filter, starts_at, ends_at, state, audience_mode, semantics, priority, max_rate, endpoint,
-  max_attempts, initial_backoff, max_backoff, labels
+  max_attempts, initial_backoff, max_backoff, labels, important
 )
 SELECT $1, $2, $3, $4, coalesce($5::timestamptz, now()), $6::timestamptz,
-  CASE WHEN coalesce($5::timestamptz, now()) <= now() THEN 2 ELSE 1 END, $7, $8, $9, $10, $11, $12, $13, $14, $15
+  CASE WHEN coalesce($5::timestamptz, now()) <= now() THEN 2 ELSE 1 END, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16
 WHERE $6::timestamptz IS NULL OR $6::timestamptz > now()
 RETURNING state;
 
@@ -64,7 +64,7 @@ SELECT *, now() AS read_at FROM mailings WHERE id = $1 FOR UPDATE;
 UPDATE mailings
 SET title = $2, text = $3, filter = $4, starts_at = coalesce($5::timestamptz, now()), ends_at = $6,
   audience_mode = $7, semantics = $8, priority = $9, max_rate = $10, endpoint = $11, max_attempts = $12,
-  initial_backoff = $13, max_backoff = $14, labels = $15, version = version + 1, updated_at = now()
+  initial_backoff = $13, max_backoff = $14, labels = $15, important = $16, version = version + 1, updated_at = now()
 WHERE id = $1;
 
 -- name: move_mailing
@@ -94,6 +94,9 @@ DELETE FROM attempts WHERE bucket = $1 AND mailing_id = $2;
 
 -- name: delete_counts
 DELETE FROM mailing_counts WHERE bucket = $1 AND mailing_id = $2;
+
+-- name: delete_figures
+DELETE FROM mailing_figures WHERE bucket = $1 AND mailing_id = $2;
 
 -- name: delete_expansion
 DELETE FROM expansions WHERE bucket = $1 AND mailing_id = $2;

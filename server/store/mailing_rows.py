@@ -29,6 +29,7 @@ def definition_arguments(definition: MailingDefinition) -> tuple[object, ...]:
         definition.retry.initial_backoff,
         definition.retry.max_backoff,
         orjson.dumps(dict(definition.labels)).decode(),
+        definition.important,
     )
 
 
@@ -59,6 +60,7 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
         endpoint=row["endpoint"],
         retry=RetryRule(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         labels=orjson.loads(row["labels"]),
+        important=row["important"],
     )
 
 

@@ -144,6 +144,7 @@ class MailingStore:
             deleted += int(done.removeprefix("DELETE "))
             await connection.execute(_SQL["delete_attempts"], *arguments, timeout=DELETE_TIMEOUT)
             await connection.execute(_SQL["delete_counts"], *arguments)
+            await connection.execute(_SQL["delete_figures"], *arguments)
         return deleted
 
     async def _lock(self, connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:

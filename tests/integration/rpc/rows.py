@@ -46,7 +46,7 @@ async def add_count(pool: asyncpg.Pool, mailing_id: int, bucket: int, status: St
     """Adds `n` to a counter."""
     await pool.execute(
         "INSERT INTO mailing_counts AS k (bucket, mailing_id, status, n) VALUES ($1, $2, $3, $4)"
-        " ON CONFLICT (bucket, mailing_id, status) DO UPDATE SET n = k.n + excluded.n",
+        " ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n",
         bucket,
         mailing_id,
         status,

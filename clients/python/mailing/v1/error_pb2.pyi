@@ -86,6 +86,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """ABORTED: somebody else changed the same rows at the same moment and the
     service gave up after several tries. Repeat the call.
     """
+    ERROR_REASON_MAILING_ENDED: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the end of the mailing has passed. Move its end_time first."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error carries one of these names in
@@ -157,4 +159,6 @@ ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 22
 """ABORTED: somebody else changed the same rows at the same moment and the
 service gave up after several tries. Repeat the call.
 """
+ERROR_REASON_MAILING_ENDED: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the end of the mailing has passed. Move its end_time first."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

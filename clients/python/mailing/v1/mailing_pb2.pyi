@@ -149,6 +149,7 @@ class Mailing(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    IMPORTANT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Output only. Made by the service."""
     title: _builtins.str
@@ -175,6 +176,10 @@ class Mailing(_message.Message):
     """Output only, and optional in updates and deletions: a fingerprint of the
     stored definition. Sent back, the call fails with ABORTED if the mailing was
     changed in between.
+    """
+    important: _builtins.bool
+    """True for a mailing that the service's frequency cap does not hold back. What it
+    sends still counts towards the cap of others.
     """
     @_builtins.property
     def filter(self) -> _client_pb2.ClientFilter:
@@ -233,10 +238,11 @@ class Mailing(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        important: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "filter", b"filter", "progress", b"progress", "retry", b"retry", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_mode", b"audience_mode", "create_time", b"create_time", "end_time", b"end_time", "endpoint", b"endpoint", "etag", b"etag", "filter", b"filter", "id", b"id", "labels", b"labels", "max_rate", b"max_rate", "priority", b"priority", "progress", b"progress", "retry", b"retry", "semantics", b"semantics", "start_time", b"start_time", "state", b"state", "text", b"text", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_mode", b"audience_mode", "create_time", b"create_time", "end_time", b"end_time", "endpoint", b"endpoint", "etag", b"etag", "filter", b"filter", "id", b"id", "important", b"important", "labels", b"labels", "max_rate", b"max_rate", "priority", b"priority", "progress", b"progress", "retry", b"retry", "semantics", b"semantics", "start_time", b"start_time", "state", b"state", "text", b"text", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
