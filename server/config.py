@@ -207,7 +207,7 @@ class Settings(BaseSettings):
         0, "0: messages are dispatched inside the server process; N: by N processes beside it.", 0, 64
     )
     pool_size: int = _number(
-        10, "Most database connections of the API; a dispatcher inside the server has 9 more of its own.", 4, 1000
+        10, "Most database connections of the API; a dispatcher has 13 of its own.", 4, 1000
     )
     statement_cache_size: int = _number(
         100, "Prepared statements kept per connection. 0 for PgBouncer in transaction mode.", 0, 10_000

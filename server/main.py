@@ -35,8 +35,8 @@ CALLS_GRACE = 5.0
 SETTLE_GRACE = 5.0
 """Seconds to settle at shutdown, on top of the longest request."""
 
-DISPATCHER_CONNECTIONS = 9
-"""Connections of a dispatcher inside the server: claims, settles, planning, and one that listens."""
+DISPATCHER_CONNECTIONS = 13
+"""Connections of a dispatcher at the most: claims, settles, planning, confirming, rates, and one that listens."""
 
 _MARGIN = 5.0
 _CHILD = "--until-stdin-closes"
@@ -102,7 +102,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     if until_stdin_closes:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
     endpoints = make_endpoints(settings)
-    async with open_pool(settings.database_url, settings) as pool:
+    async with open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS) as pool:
         dispatcher = LocalDispatch(pool, endpoints, settings)
         _calm_collector()
         await _keep_running(stopped, settings, dispatcher)
