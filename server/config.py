@@ -160,7 +160,7 @@ class Settings(BaseSettings):
         "PEM file with the authorities to trust instead of the system's.",
         "the path of a PEM file that can be read",
     )
-    endpoint_max_concurrency: int = _number(1024, "Most requests in flight at once.", 1, 100_000)
+    endpoint_max_concurrency: int = _number(1024, "Most requests in flight at once, to each endpoint.", 1, 100_000)
     endpoints_file: ReadableFile | None = _setting(
         None,
         "TOML file of several named endpoints, see [docs/endpoints.md](docs/endpoints.md).",

@@ -71,7 +71,7 @@ class LocalDispatch:
                 recheck_min=settings.recheck_min,
                 recheck_max=settings.recheck_max,
                 lease=settings.lease,
-                max_concurrency=max((one.max_concurrency for one, _ in endpoints.values()), default=1),
+                max_concurrency=settings.endpoint_max_concurrency,
             ),
         )
 
