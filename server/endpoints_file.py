@@ -14,7 +14,16 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+)
 from pydantic import model_validator as checked
 from pydantic_core import ErrorDetails, PydanticCustomError
 
@@ -36,11 +45,11 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=Fal
 def _path(value: str, info: ValidationInfo) -> str:
     """Returns the path of a file that can be read; a relative one begins at the endpoints file's folder."""
     assert info.context is not None
-    path = Path(info.context["folder"], value).expanduser()
     try:
+        path = Path(info.context["folder"]) / Path(value).expanduser()
         with path.open("rb"):
             return str(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
         raise ValueError from error
 
 
@@ -54,7 +63,9 @@ def _token_of(path: str) -> str:
     return token
 
 
-def _token_file(value: str, info: ValidationInfo) -> SecretStr:
+def _token_file(value: object, info: ValidationInfo) -> SecretStr:
+    if not isinstance(value, str):
+        raise ValueError
     try:
         return SecretStr(_token_of(_path(value, info)))
     except OSError as error:
@@ -91,8 +102,9 @@ class _Success(BaseModel):
         return self
 
     def rule(self) -> SuccessRule:
-        """Returns it as the dispatcher has it."""
-        return SuccessRule(frozenset(self.statuses), self.body, self.field, frozenset(self.values))
+        """Returns it as the dispatcher has it; the usual rule is one object, which judging knows by sight."""
+        rule = SuccessRule(frozenset(self.statuses), self.body, self.field, frozenset(self.values))
+        return DEFAULT_SUCCESS if rule == DEFAULT_SUCCESS else rule
 
 
 class _Entry(BaseModel):
@@ -100,7 +112,7 @@ class _Entry(BaseModel):
 
     url: EndpointUrl = _key("an http:// or https:// address with a host and without user or password")
     token: Token | None = _key("a token of printable ASCII characters without spaces", None, strict=False)
-    token_file: Annotated[str, AfterValidator(_token_file)] | None = _key(
+    token_file: Annotated[SecretStr, BeforeValidator(_token_file)] | None = _key(
         "the path of a file that can be read and holds a token of printable ASCII characters without spaces", None
     )
     timeout: float = _key("a number of seconds from 0.05 to 300", 10.0, ge=0.05, le=300)
@@ -119,11 +131,11 @@ class _Entry(BaseModel):
 
     def endpoint(self, name: str) -> Endpoint:
         """Returns it as the dispatcher has it."""
-        token: Any = self.token_file or self.token or SecretStr("")
+        token = self.token_file or self.token
         return Endpoint(
             name=name,
             url=self.url,
-            token=token.get_secret_value(),
+            token=token.get_secret_value() if token else "",
             total_timeout=self.timeout,
             connect_timeout=min(self.connect_timeout, self.timeout),
             max_concurrency=self.max_concurrency,

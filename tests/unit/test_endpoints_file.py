@@ -65,7 +65,7 @@ def test_every_key_arrives(write: Write, tmp_path: Path) -> None:
 
 def test_without_a_rule_an_endpoint_succeeds_as_the_protocol_says(write: Write) -> None:
     [found] = read_endpoints(write(sms("success = {}")))
-    assert found.endpoint.success == DEFAULT_SUCCESS
+    assert found.endpoint.success is DEFAULT_SUCCESS
     [found] = read_endpoints(write(sms("success = { statuses = [204], body = false }")))
     assert found.endpoint.success == SuccessRule(frozenset({204}), needs_body=False)
 
@@ -98,6 +98,8 @@ def test_connecting_takes_no_longer_than_all(write: Write) -> None:
         ("token = 5", "token should be a token of printable ASCII characters without spaces"),
         ("token = 'two words'", "token should be a token of printable ASCII characters without spaces"),
         ("token_file = 'nowhere'", "token_file should be the path of a file"),
+        ("token_file = '~nobody-here/token'", "token_file should be the path of a file"),
+        ("token_file = 5", "token_file should be the path of a file"),
         ("token_file = '.'", "token_file should be the path of a file"),
         ("token = 'a'\ntoken_file = 'b'", "token_file should be the path of a file"),
         ("timeout = 0", "timeout should be a number of seconds from 0.05 to 300, not 0"),
