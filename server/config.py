@@ -132,7 +132,8 @@ class Settings(BaseSettings):
     )
     endpoint_url: EndpointUrl | None = _setting(
         None,
-        "Where messages are POSTed to; the message's id is appended. Without it nothing is delivered.",
+        "Where messages are POSTed to; the message's id is appended. Without it and without `MAILING_ENDPOINTS_FILE` "
+        "nothing is delivered.",
         "an http:// or https:// address with a host and without user or password",
         "MAILING_ENDPOINT_URL",
         "MAILING_SERVER_URL",
