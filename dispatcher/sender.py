@@ -16,18 +16,20 @@ from random import Random
 from dispatcher import policy
 from dispatcher.concurrency import ConcurrencyLimit
 from dispatcher.lease import Lease
-from dispatcher.model import BATCH_SIZE, Answer, ErrorClass, Outcome, Semantics
+from dispatcher.model import BATCH_SIZE, Answer, ErrorClass, Outcome, Semantics, SuccessRule
 from dispatcher.ports import Clock, Sender
 from dispatcher.protocol import judge
 
 log = logging.getLogger(__name__)
 
+NEVER = float("inf")
+
 
 class Lane:
     """The way to one endpoint.
 
-    `finished` is called with each lease whose messages all have an outcome, `hungry` when
-    there is room for another lease.
+    `success` says which answers deliver a message. `finished` is called with each lease whose
+    messages all have an outcome, `hungry` when there is room for another lease.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class Lane:
         sender: Sender,
         clock: Clock,
         limit: ConcurrencyLimit,
+        success: SuccessRule,
         random: Random,
         finished: Callable[[Lease], None],
         hungry: Callable[[], None],
@@ -42,6 +45,7 @@ class Lane:
         self.active = 0
         self.promised = 0
         self.limit = limit
+        self._success = success
         self._sender = sender
         self._clock = clock
         self._random = random
@@ -108,29 +112,33 @@ class Lane:
         """One message, from the last check before the request to its outcome."""
         recipient = lease.batch.recipients[index]
         began = self._clock.monotonic()
-        closes_in = recipient.closes_in
-        if (
-            lease.revoked
-            or began >= lease.send_until
-            or (closes_in is not None and began >= lease.asked + closes_in)
-            or recipient.phone is None
-        ):
-            # One time for the whole lease: what is put off together becomes one batch.
-            self._record(lease, index, policy.put_off(lease.batch.claimed_at))
-            return
+        closes_at = NEVER if recipient.closes_in is None else lease.asked + recipient.closes_in
+
+        def may_start() -> bool:
+            now = self._clock.monotonic()
+            return not lease.revoked and now < lease.send_until and now < closes_at
+
         mailing = lease.mailing
+        answer: Answer | None = None
         try:
-            answer = await self._sender.send(
-                mailing.id << 32 | recipient.client_id,
-                recipient.phone,
-                recipient.text,
-                mailing.semantics is Semantics.AT_MOST_ONCE,
-            )
+            # Asked here as well: what may not start is not worth waiting for a connection.
+            if recipient.phone is not None and may_start():
+                answer = await self._sender.send(
+                    mailing.id << 32 | recipient.client_id,
+                    recipient.phone,
+                    recipient.text,
+                    mailing.semantics is Semantics.AT_MOST_ONCE,
+                    may_start,
+                )
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
             log.exception("the sender failed")
             answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._clock.monotonic() - began)
-        verdict = judge(answer)
+        if answer is None:
+            # One time for the whole lease: what is put off together becomes one batch.
+            self._record(lease, index, policy.put_off(lease.batch.claimed_at))
+            return
+        verdict = judge(answer, self._success)
         if self.limit.observe(began + answer.duration, answer.duration, verdict.error_class, self.active):
             self._staff()
         if verdict.delivered:

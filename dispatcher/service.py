@@ -55,7 +55,7 @@ class Dispatcher:
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
         self._settler = Settler(ledger, self._clock, self._book, self._closed)
         lanes = {
-            endpoint.name: self._lane(sender, min(settings.max_concurrency, endpoint.max_concurrency))
+            endpoint.name: self._lane(endpoint, sender, settings.max_concurrency)
             for endpoint, sender in endpoints.values()
         }
         self._lanes = {name: lanes[endpoint.name] for name, (endpoint, _) in endpoints.items()}
@@ -73,11 +73,12 @@ class Dispatcher:
         self._grace = 15.0
         self._stopping = asyncio.Event()
 
-    def _lane(self, sender: Sender, most: int) -> Lane:
+    def _lane(self, endpoint: Endpoint, sender: Sender, most: int) -> Lane:
         return Lane(
             sender=sender,
             clock=self._clock,
-            limit=ConcurrencyLimit(most),
+            limit=ConcurrencyLimit(min(most, endpoint.max_concurrency)),
+            success=endpoint.success,
             random=self._random,
             finished=self._settler.put,
             hungry=lambda: self._claimer.wake(),

@@ -71,7 +71,7 @@ def make_endpoints(settings: Settings) -> Endpoints:
 
 
 def _most_in_flight(settings: Settings) -> int:
-    """What httpx bears, or what is set: a request must not wait in a sender after it was found to be in time."""
+    """What httpx bears, or what is set: the time of a request runs while it waits in a sender."""
     if settings.endpoint_transport == "httpx":
         from dispatcher.http_httpx import MAX_CONNECTIONS  # loaded only by those who use it
 

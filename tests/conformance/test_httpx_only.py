@@ -16,7 +16,7 @@ from dispatcher.protocol import judge
 from tests.conformance.behaviours import MAX_BODY, OK
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
-from tests.conformance.senders import HASTY, endpoint, nothing_is_left
+from tests.conformance.senders import HASTY, deliver, endpoint, nothing_is_left
 
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +24,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         async with ScriptedEndpoint(answers(http())) as proxy:
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
             sender = HttpxSender(endpoint("http://endpoint.example/send/"))
-            assert judge(await sender.send(16, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 16, "7", "Hello")).delivered
             await sender.close()
             assert proxy.requests[0].line == "POST http://endpoint.example/send/16 HTTP/1.1"
             assert proxy.requests[0].headers["host"] == "endpoint.example"
@@ -38,7 +38,7 @@ def test_a_proxy_is_passed_by_where_the_environment_says_so(monkeypatch: pytest.
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
             monkeypatch.setenv("no_proxy", "127.0.0.1")
             sender = HttpxSender(endpoint(server.url))
-            assert judge(await sender.send(16, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 16, "7", "Hello")).delivered
             await sender.close()
             assert proxy.accepted == 0
 
@@ -50,7 +50,7 @@ def test_a_proxy_that_opens_no_tunnel_is_a_failure_to_connect(monkeypatch: pytes
         async with ScriptedEndpoint(answers(http(b"", "403 Forbidden"))) as proxy:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
             sender = HttpxSender(endpoint("https://endpoint.example/send/"))
-            answer = await sender.send(16, "7", "Hello")
+            answer = await deliver(sender, 16, "7", "Hello")
             await sender.close()
             assert proxy.requests[0].line == "CONNECT endpoint.example:443 HTTP/1.1"
             assert "authorization" not in proxy.requests[0].headers
@@ -64,7 +64,7 @@ def test_a_proxy_that_hangs_ends_with_nothing_sent(monkeypatch: pytest.MonkeyPat
         async with ScriptedEndpoint(answers("hang")) as proxy:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
             sender = HttpxSender(endpoint("https://endpoint.example/send/", HASTY))
-            answer = await sender.send(16, "7", "Hello")
+            answer = await deliver(sender, 16, "7", "Hello")
             await sender.close()
             await proxy.until(lambda: proxy.open == 0)
             assert (answer.error, answer.sent) == (ErrorClass.TIMEOUT, False)
@@ -76,7 +76,7 @@ def test_there_are_never_more_connections_than_httpx_bears() -> None:
     async def case() -> None:
         async with ScriptedEndpoint(answers(0.01, http())) as server:
             sender = HttpxSender(endpoint(server.url))
-            sends = [asyncio.create_task(sender.send(n, "7", "Hello")) for n in range(3 * MAX_CONNECTIONS)]
+            sends = [asyncio.create_task(deliver(sender, n, "7", "Hello")) for n in range(3 * MAX_CONNECTIONS)]
             assert all([judge(await send).delivered for send in sends])
             await sender.close()
             assert server.most_open <= MAX_CONNECTIONS
@@ -132,7 +132,7 @@ def test_http2(act: Act, error: ErrorClass, certificates: Certificates) -> None:
             total = HASTY if error is ErrorClass.TIMEOUT else 8.0
             sender = HttpxSender(endpoint(server.url, total, ca_file=certificates.ca_file))
             for message_id in (16, 17) if error is ErrorClass.NONE else (16,):
-                answer = await sender.send(message_id, "7", "Hello")
+                answer = await deliver(sender, message_id, "7", "Hello")
                 assert (judge(answer).error_class, answer.sent) == (error, True)
                 assert len(answer.body) <= MAX_BODY
             await sender.close()
@@ -148,7 +148,7 @@ def test_without_tls_it_is_http_1() -> None:
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = HttpxSender(endpoint(server.url))
-            assert judge(await sender.send(1, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 1, "7", "Hello")).delivered
             await sender.close()
             assert server.requests[0].line.endswith("HTTP/1.1")
 
