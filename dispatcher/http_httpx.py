@@ -40,10 +40,11 @@ class _NotStarted(Exception):
 class _Exchange:
     """One request: how far it got, as httpcore tells it, and what has arrived."""
 
-    __slots__ = ("_may_start", "body", "connected", "forbidden", "handshaking", "headers", "sent", "status")
+    __slots__ = ("_may_start", "_stream", "body", "connected", "forbidden", "handshaking", "headers", "sent", "status")
 
     def __init__(self, may_start: MayStart | None) -> None:
         self._may_start = may_start
+        self._stream: Any = None  # of httpcore
         self.forbidden = False
         self.connected = False  # by this request; otherwise the connection is a reused one
         self.handshaking = False
@@ -56,8 +57,12 @@ class _Exchange:
         """Takes an event of httpcore's trace extension in."""
         if event.endswith("connect_tcp.started"):
             self.connected = True
+        elif event.endswith("connect_tcp.complete"):
+            self._stream = about["return_value"]
         elif event.endswith("start_tls.started"):
             self.handshaking = True
+        elif event.endswith("start_tls.failed") and self._stream is not None:
+            await self._stream.aclose()  # httpcore leaves it open when the handshake is cancelled
         elif event.endswith("start_tls.complete"):
             self.handshaking = False
         elif event.endswith("send_request_headers.started") and about["request"].method != b"CONNECT":

@@ -17,6 +17,7 @@ from tests.conformance.behaviours import MAX_BODY, OK
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import HASTY, deliver, endpoint, nothing_is_left
+from tests.conformance.slow_gateway import SlowGateway
 
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,6 +141,69 @@ def test_http2(act: Act, error: ErrorClass, certificates: Certificates) -> None:
             assert seen[0].items() >= {":method": "POST", ":path": "/send/16", "idempotency-key": "16"}.items()
             assert server.accepted == 1
         await nothing_is_left()
+
+    asyncio.run(case())
+
+
+def test_http2_writes_nothing_that_may_not_start_and_keeps_the_connection(certificates: Certificates) -> None:
+    # Fails when `may_start` is not asked, or is asked before the handshake.
+    async def case() -> None:
+        server, seen = speaks_http2(respond, certificates)
+        async with server, SlowGateway(server) as gateway:
+            sender = HttpxSender(endpoint(gateway.url, ca_file=certificates.ca_file))
+            opened: list[bool] = []
+
+            def may_not() -> bool:
+                opened.append(gateway.opened.is_set())
+                return False
+
+            refused = [asyncio.create_task(sender.send(n, "7", "Hello", may_start=may_not)) for n in range(3)]
+            allowed = [asyncio.create_task(deliver(sender, n, "7", "Hello")) for n in range(3, 6)]
+            await gateway.greeted.wait()
+            assert opened == []
+            gateway.opened.set()
+            assert [await send for send in refused] == [None] * 3
+            assert all([judge(await send).delivered for send in allowed])
+            assert opened == [True] * 3
+            assert await sender.send(6, "7", "Hello", may_start=may_not) is None
+            assert judge(await deliver(sender, 7, "7", "Hello")).delivered
+            await sender.close()
+            await server.until(lambda: server.open == 0)
+            assert sorted(headers[":path"] for headers in seen) == ["/send/3", "/send/4", "/send/5", "/send/7"]
+            assert server.accepted == 1
+        await nothing_is_left()
+
+    asyncio.run(case())
+
+
+def test_a_tunnel_is_opened_before_it_is_asked_whether_a_request_may_start(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case() -> None:
+        async with (
+            ScriptedEndpoint(answers(http()), certificates["good"]) as server,
+            SlowGateway(server, tunnels=True) as proxy,
+        ):
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+            sender = HttpxSender(endpoint(server.url, ca_file=certificates.ca_file))
+            opened: list[bool] = []
+
+            def may_start() -> bool:
+                opened.append(proxy.opened.is_set())
+                return len(opened) > 1
+
+            send = asyncio.create_task(sender.send(1, "7", "Hello", may_start=may_start))
+            await proxy.greeted.wait()
+            assert opened == []
+            proxy.opened.set()
+            assert await send is None
+            answer = await sender.send(2, "7", "Hello", may_start=may_start)
+            assert answer is not None
+            assert judge(answer).delivered
+            assert opened == [True, True]
+            assert [request.headers["idempotency-key"] for request in server.requests] == ["2"]
+            await sender.close()
+            await server.until(lambda: server.open == 0)
 
     asyncio.run(case())
 
