@@ -12,15 +12,14 @@ from tests.conformance.scripted_endpoint import ScriptedEndpoint
 class SlowGateway:
     """Relays connections to `endpoint`, once `opened` is set. Use it in an `async with`.
 
-    `greeted` is set when the first bytes of a client have come and are held back: with TLS,
-    the handshake is under way. With `tunnels` it is a proxy that is to be asked by CONNECT.
+    With `tunnels` it is a proxy that is to be asked by CONNECT.
     """
 
     def __init__(self, endpoint: ScriptedEndpoint, tunnels: bool = False) -> None:
-        self.greeted = asyncio.Event()
         self.opened = asyncio.Event()
         self._endpoint = endpoint
         self._tunnels = tunnels
+        self._greeted = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -41,6 +40,11 @@ class SlowGateway:
         """The endpoint's URL, by way of the gateway."""
         return self._endpoint.url.replace(str(self._endpoint.port), str(self.port))
 
+    async def greeted(self, within: float = 10.0) -> None:
+        """Returns when the first bytes of a client have come and are held back: its handshake is under way."""
+        async with asyncio.timeout(within):
+            await self._greeted.wait()
+
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
@@ -56,7 +60,7 @@ class SlowGateway:
             await reader.readuntil(b"\r\n\r\n")
             writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
         first = await reader.read(65536)
-        self.greeted.set()
+        self._greeted.set()
         await self.opened.wait()
         onwards, into = await asyncio.open_connection("127.0.0.1", self._endpoint.port)
         try:

@@ -159,7 +159,7 @@ def test_http2_writes_nothing_that_may_not_start_and_keeps_the_connection(certif
 
             refused = [asyncio.create_task(sender.send(n, "7", "Hello", may_start=may_not)) for n in range(3)]
             allowed = [asyncio.create_task(deliver(sender, n, "7", "Hello")) for n in range(3, 6)]
-            await gateway.greeted.wait()
+            await gateway.greeted()
             assert opened == []
             gateway.opened.set()
             assert [await send for send in refused] == [None] * 3
@@ -193,7 +193,7 @@ def test_a_tunnel_is_opened_before_it_is_asked_whether_a_request_may_start(
                 return len(opened) > 1
 
             send = asyncio.create_task(sender.send(1, "7", "Hello", may_start=may_start))
-            await proxy.greeted.wait()
+            await proxy.greeted()
             assert opened == []
             proxy.opened.set()
             assert await send is None

@@ -74,7 +74,7 @@ def test_it_is_asked_after_a_slow_handshake_and_nothing_is_written(
             sender = contender.make(endpoint(gateway.url, ca_file=certificates.ca_file))
             asked = Asked(False, sees=gateway.opened.is_set)
             sending = asyncio.create_task(sender.send(1, "7", "Hello", may_start=asked))
-            await gateway.greeted.wait()
+            await gateway.greeted()
             assert asked.saw == []
             gateway.opened.set()
             assert await sending is None
