@@ -235,8 +235,9 @@ class FastSender:
     def _sweep_all(self) -> None:
         """Ends what is overdue, then sleeps until something may be.
 
-        That is the next deadline known, but at most the total timeout: no request that
-        begins from now on can be overdue before. Without connections and waiters it stops.
+        That is the next deadline known, but at most the total timeout or IDLE_SECONDS: nothing
+        that begins from now on, a request or idleness, can be overdue before. Without
+        connections and waiters it stops.
         """
         self._sweep = None
         now = monotonic()
@@ -248,7 +249,7 @@ class FastSender:
         self._waiting = deque(entry for entry in self._waiting if not entry[1].done())
         if self._connections or self._waiting:
             deadlines = [one.deadline for one in self._connections] + [deadline for deadline, _ in self._waiting]
-            self._sweep_by(min(now + self._total_timeout, *deadlines))
+            self._sweep_by(min(now + self._total_timeout, now + IDLE_SECONDS, *deadlines))
 
     # Dialing.
 
@@ -275,7 +276,7 @@ class FastSender:
         if not connection.open:
             raise _Failure(_DISCONNECT)
         self._connections.add(connection)
-        self._sweep_by(deadline)
+        self._sweep_by(min(deadline, monotonic() + IDLE_SECONDS))
         return connection
 
     async def _reach(self, limit: float) -> socket.socket:

@@ -219,9 +219,9 @@ def test_a_connection_that_carried_nothing_is_dropped_when_idle(run: Run, monkey
 
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
-            sender = FastSender(endpoint(server.url, 0.5))
+            sender = FastSender(endpoint(server.url))
             assert await sender.send(1, "7", "Hello", may_start=Asked(False)) is None
-            await server.until(lambda: server.accepted == 1 and server.open == 0)
+            await server.until(lambda: server.accepted == 1 and server.open == 0, within=4.0)
             await closed(sender, server)
 
     run(case())
