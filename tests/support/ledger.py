@@ -114,7 +114,7 @@ _AUDIT = [
         " FULL JOIN (SELECT bucket, mailing_id, kind, key, count(*) AS n FROM messages CROSS JOIN LATERAL (VALUES"
         " (1::smallint, attempts::bigint, status <> 1), (2, latency_bin(duration_ms), status = 2),"
         " (3, floor(extract(epoch FROM settled_at) / 60)::bigint, status = 2)) v (kind, key, counts)"
-        " WHERE counts GROUP BY 1, 2, 3, 4) r"
+        " WHERE counts AND key IS NOT NULL GROUP BY 1, 2, 3, 4) r"
         " USING (bucket, mailing_id, kind, key) WHERE f.n IS DISTINCT FROM r.n LIMIT 5",
     ),
     (
