@@ -37,6 +37,8 @@ from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
     CreateMailingRequest,
     DeleteMailingRequest,
+    GetMailingReportRequest,
+    GetMailingReportResponse,
     GetMailingRequest,
     ListMailingsRequest,
     PauseMailingRequest,
@@ -186,6 +188,10 @@ class MailingClient:
     def cancel_mailing(self, mailing_id: int) -> Mailing:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+
+    def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
+        """Returns the verbose statistics of one mailing."""
+        return self._call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
 
     def watch_mailing(
         self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None

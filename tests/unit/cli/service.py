@@ -97,6 +97,7 @@ class Mailings(MailingServiceServicer):
         self.updated: list[ms.UpdateMailingRequest] = []
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
+        self.report: ms.GetMailingReportResponse | None = None
 
     def CreateMailing(
         self, request: ms.CreateMailingRequest, context: grpc.ServicerContext
@@ -120,6 +121,14 @@ class Mailings(MailingServiceServicer):
         if answer is not None:
             context.abort(answer, "away")
         refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
+
+    def GetMailingReport(
+        self, request: ms.GetMailingReportRequest, context: grpc.ServicerContext
+    ) -> ms.GetMailingReportResponse:
+        if self.report is None:
+            sentence = f"There is no mailing {request.mailing_id}."
+            refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", sentence)
+        return self.report
 
     def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
         refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", "A mailing that is over cannot be paused.")
