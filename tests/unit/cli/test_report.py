@@ -85,7 +85,7 @@ def test_a_terminal_gets_blocks_and_no_line_is_folded(service: Service, full: Re
 
 def test_minutes_without_a_delivery_are_rows_too(run: Run, service: Service, full: Report) -> None:
     service.mailings.report = full
-    rows = [line.split()[2:] for line in run("report", "7").out.splitlines() if line.startswith("2026-01-0")]
+    rows = [line.split()[2:] for line in run("report", "7").out.splitlines() if line.strip().startswith("2026-01-0")]
     assert [row[0] for row in rows] == ["900,000", "0", "1", "87,653"]
 
 
