@@ -15,11 +15,14 @@ from datetime import UTC, datetime, timedelta
 from dispatcher.model import Reason, Status
 from server.domain.mailings import Mailing
 
-STEPS = (1, 5, 15, 60, 360, 1440, 10080)
-"""Minutes that one entry of the course may stand for: up to a week."""
+LONGEST_COURSE = 7 * 24 * 60
+"""Minutes: of a longer course the last part is reported, which bounds what a report reads."""
 
-MOST_ENTRIES = 2000
-"""A course has no more entries than this, as long as a coarser step makes fewer of them."""
+COARSE_STEP = 5
+"""Minutes that one entry of the course stands for when there would be too many of single minutes."""
+
+MOST_ENTRIES = LONGEST_COURSE // COARSE_STEP
+"""How many entries a course has at the most."""
 
 _BINS_PER_E = 8
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -66,7 +69,10 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """Deliveries and failures over time: the steps in which there were any, in their order."""
+    """Deliveries and failures over time: the steps in which there were any, in their order.
+
+    At most the last LONGEST_COURSE of them, and at most MOST_ENTRIES.
+    """
 
     step: timedelta = timedelta(minutes=1)
     steps: tuple[Step, ...] = ()

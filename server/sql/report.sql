@@ -1,5 +1,5 @@
--- What a report is made of: counters only, a few hundred rows for any number of messages. Only
--- the course grows, by a row per minute and bucket.
+-- What a report is made of: counters only, a few hundred rows for any number of messages. The
+-- course has a row per minute and bucket, so no more than its last part is read.
 
 -- name: report_counts
 -- Messages by status and reason. A row may be left at 0 after RetryMailing: it does not count.
@@ -19,21 +19,30 @@ HAVING sum(f.n) > 0
 ORDER BY f.kind, f.key;
 
 -- name: report_course
--- Deliveries (kind 3) and failures (kind 4) over time, in the finest of the steps $2 (minutes,
--- ascending) that makes at most $3 rows, else in the coarsest.
-WITH minutes AS MATERIALIZED (
-  SELECT f.key, sum(f.n) FILTER (WHERE f.kind = 3) AS delivered, sum(f.n) FILTER (WHERE f.kind = 4) AS failed
+-- Deliveries (kind 3) and failures (kind 4) over time, for the last $3 minutes of the course: by the
+-- minute, or in steps of $2 minutes where that would be more than $3 / $2 rows.
+WITH latest AS MATERIALIZED (
+  SELECT max(l.key) AS key
+  FROM buckets b
+  CROSS JOIN (VALUES (3::smallint), (4::smallint)) AS k (kind)
+  CROSS JOIN LATERAL (
+    SELECT key FROM mailing_figures
+    WHERE bucket = b.bucket AND mailing_id = $1 AND kind = k.kind ORDER BY key DESC LIMIT 1
+  ) l
+), minutes AS MATERIALIZED (
+  SELECT f.key,
+    coalesce(sum(f.n) FILTER (WHERE f.kind = 3), 0)::bigint AS delivered,
+    coalesce(sum(f.n) FILTER (WHERE f.kind = 4), 0)::bigint AS failed
   FROM buckets b
   JOIN mailing_figures f ON f.bucket = b.bucket AND f.mailing_id = $1 AND f.kind IN (3, 4)
+    -- Whole steps, so that there are no more than fit.
+    AND f.key >= (SELECT key / $2::bigint * $2 + $2 - $3::bigint FROM latest)
   GROUP BY f.key
 ), chosen AS MATERIALIZED (
-  SELECT coalesce(min(s.step) FILTER (WHERE s.entries <= $3), max(s.step)) AS step
-  FROM (
-    SELECT step, (SELECT count(DISTINCT key / step) FROM minutes) AS entries FROM unnest($2::bigint[]) AS step
-  ) s
+  SELECT CASE WHEN count(*) <= $3 / $2 THEN 1 ELSE $2 END AS step FROM minutes
 )
 SELECT c.step, m.key / c.step * c.step AS minute,
-  coalesce(sum(m.delivered), 0)::bigint AS delivered, coalesce(sum(m.failed), 0)::bigint AS failed
+  sum(m.delivered)::bigint AS delivered, sum(m.failed)::bigint AS failed
 FROM minutes m CROSS JOIN chosen c
 GROUP BY c.step, m.key / c.step
 ORDER BY minute;

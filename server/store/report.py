@@ -8,8 +8,8 @@ from dispatcher.model import Reason, Status
 from dispatcher.queries import load_queries
 from server.domain.errors import Kind, NotFound
 from server.domain.report import (
-    MOST_ENTRIES,
-    STEPS,
+    COARSE_STEP,
+    LONGEST_COURSE,
     Counter,
     Course,
     Report,
@@ -42,7 +42,7 @@ class ReportStore:
                 raise NotFound(Kind.MAILING, mailing_id)
             counters = [_counter_of(row) for row in await connection.fetch(_SQL["report_counts"], mailing_id)]
             histograms = await connection.fetch(_SQL["report_histograms"], mailing_id)
-            course = await connection.fetch(_SQL["report_course"], mailing_id, STEPS, MOST_ENTRIES)
+            course = await connection.fetch(_SQL["report_course"], mailing_id, COARSE_STEP, LONGEST_COURSE)
         return Report(
             mailing=mailing_of(found[0]),
             statuses=status_counts(counters),

@@ -24,7 +24,7 @@ from mailing.v1.client_service_pb2 import DeleteClientRequest
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, GetMailingReportResponse
 from mailing.v1.message_pb2 import Message
-from server.domain.report import MOST_ENTRIES, bin_bounds
+from server.domain.report import COARSE_STEP, LONGEST_COURSE, MOST_ENTRIES, bin_bounds
 from tests.integration.rpc.calls import add_client, refused
 from tests.integration.rpc.conftest import Service
 from tests.integration.rpc.mailing_calls import at, create, get
@@ -162,28 +162,33 @@ async def test_counters_and_figures_are_summed_over_buckets(service: Service, po
 
 
 @pytest.mark.parametrize(
-    ("entries", "apart", "minutes"),
+    ("entries", "apart", "step"),
     [
         (MOST_ENTRIES, 1, 1),
         (MOST_ENTRIES + 1, 1, 5),
-        # Few of them far apart stay minutes.
-        (MOST_ENTRIES, 1000, 1),
-        (MOST_ENTRIES + 1, 10, 15),
-        (MOST_ENTRIES * 2, 1440, 10080),
+        (LONGEST_COURSE, 1, 5),
+        (LONGEST_COURSE + 1, 1, 5),
+        (LONGEST_COURSE * 2, 1, 5),
+        # Few of them far apart stay minutes, but the early ones are left out.
+        (1000, 10, 1),
+        (1000, 11, 1),
     ],
 )
-async def test_a_long_course_comes_in_coarser_steps_and_loses_nothing(
-    service: Service, pool: asyncpg.Pool, entries: int, apart: int, minutes: int
+async def test_a_long_course_is_bounded_and_loses_nothing_of_its_last_week(
+    service: Service, pool: asyncpg.Pool, entries: int, apart: int, step: int
 ) -> None:
     mailing_id = await add_mailing(pool)
     figures = [(n % 16, 3 + n % 2, MINUTE + n * apart, n + 1) for n in range(entries)]
     await add_figures(pool, mailing_id, *figures)
     found = await report(service, mailing_id)
-    assert found.step.seconds == minutes * 60
+    assert found.step.seconds == step * 60
     assert len(found.minutes) <= MOST_ENTRIES
+    last = max(key for _, _, key, _ in figures)
+    begin = last // COARSE_STEP * COARSE_STEP + COARSE_STEP - LONGEST_COURSE
     expected: Counter[tuple[int, int]] = Counter()
     for _, kind, key, n in figures:
-        expected[kind, key // minutes * minutes] += n
+        if key >= begin:
+            expected[kind, key // step * step] += n
     got = {(3, one.time.seconds // 60): one.delivered for one in found.minutes} | {
         (4, one.time.seconds // 60): one.failed for one in found.minutes
     }

@@ -932,16 +932,14 @@ class GetMailingReportResponse(_message.Message):
 
     @_builtins.property
     def minutes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.MinuteCount]:
-        """One entry per step in which something was delivered or failed, ascending.
-        Steps are minutes as long as there are at most 2,000 such entries, then
-        coarser: see `step`.
+        """One entry per step in which something was delivered or failed, ascending: of
+        the last seven days of the mailing's course, at most 2,016 entries.
         """
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
-        """How long each entry of `minutes` is: the finest of 1, 5, 15 and 60 minutes, 6
-        hours, 1 and 7 days that makes at most 2,000 entries. Steps begin at multiples
-        of their length since 1970 in UTC.
+        """How long each entry of `minutes` is: a minute, or five where there would be more
+        than 2,016 entries. Steps begin at multiples of their length since 1970 in UTC.
         """
 
     @_builtins.property
