@@ -1,8 +1,8 @@
 """How long the statistics of a huge mailing take: GetMailingReport and GetMailing, one call at a time.
 
 The mailing is delivered for real, to the end. Health/Check over the same connection is the
-yardstick: the same round trip without any database. `long_*` is the same report of a mailing that
-was sent slowly, whose course has a row per minute and bucket, filled in by SQL.
+yardstick: the same round trip without any database. `long_report_*` is the report of a mailing that
+was sent slowly, whose course has a row per minute and bucket, filled in by SQL: the dearest there is.
 """
 
 from __future__ import annotations

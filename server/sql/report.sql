@@ -13,7 +13,12 @@ GROUP BY k.status, k.reason;
 -- Settled messages by attempts (kind 1), delivered ones by latency_bin (kind 2).
 SELECT f.kind, f.key, sum(f.n)::bigint AS n
 FROM buckets b
-JOIN mailing_figures f ON f.bucket = b.bucket AND f.mailing_id = $1 AND f.kind IN (1, 2)
+CROSS JOIN LATERAL (
+  -- OFFSET 0 keeps the subquery one: bucket by bucket, by the key. A plan for any mailing would read
+  -- the whole table where a few mailings have most of it.
+  SELECT kind, key, n FROM mailing_figures
+  WHERE bucket = b.bucket AND mailing_id = $1 AND kind IN (1, 2) OFFSET 0
+) f
 GROUP BY f.kind, f.key
 HAVING sum(f.n) > 0
 ORDER BY f.kind, f.key;
@@ -34,9 +39,13 @@ WITH latest AS MATERIALIZED (
     coalesce(sum(f.n) FILTER (WHERE f.kind = 3), 0)::bigint AS delivered,
     coalesce(sum(f.n) FILTER (WHERE f.kind = 4), 0)::bigint AS failed
   FROM buckets b
-  JOIN mailing_figures f ON f.bucket = b.bucket AND f.mailing_id = $1 AND f.kind IN (3, 4)
-    -- Whole steps, so that there are no more than fit.
-    AND f.key >= (SELECT key / $2::bigint * $2 + $2 - $3::bigint FROM latest)
+  CROSS JOIN LATERAL (
+    SELECT kind, key, n FROM mailing_figures
+    WHERE bucket = b.bucket AND mailing_id = $1 AND kind IN (3, 4)
+      -- Whole steps, so that there are no more than fit.
+      AND key >= (SELECT key / $2::bigint * $2 + $2 - $3::bigint FROM latest)
+    OFFSET 0
+  ) f
   GROUP BY f.key
 ), chosen AS MATERIALIZED (
   SELECT CASE WHEN count(*) <= $3 / $2 THEN 1 ELSE $2 END AS step FROM minutes
