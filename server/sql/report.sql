@@ -1,12 +1,15 @@
 -- What a report is made of: counters only, a few hundred rows for any number of messages. The
--- course has a row per minute and bucket, so no more than its last part is read.
+-- course has a row per minute and bucket, so no more than its last part is read. OFFSET 0 keeps the
+-- subqueries apart: bucket by bucket, by the key. A plan for any mailing would read the whole table
+-- where a few mailings have most of it.
 
 -- name: report_counts
 -- Messages by status and reason. A row may be left at 0 after RetryMailing: it does not count.
 SELECT k.status, k.reason, sum(k.n)::bigint AS n, min(k.first_at) AS first_at, max(k.last_at) AS last_at
 FROM buckets b
-JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = $1
-WHERE k.n > 0
+CROSS JOIN LATERAL (
+  SELECT * FROM mailing_counts WHERE bucket = b.bucket AND mailing_id = $1 AND n > 0 OFFSET 0
+) k
 GROUP BY k.status, k.reason;
 
 -- name: report_histograms
@@ -14,8 +17,6 @@ GROUP BY k.status, k.reason;
 SELECT f.kind, f.key, sum(f.n)::bigint AS n
 FROM buckets b
 CROSS JOIN LATERAL (
-  -- OFFSET 0 keeps the subquery one: bucket by bucket, by the key. A plan for any mailing would read
-  -- the whole table where a few mailings have most of it.
   SELECT kind, key, n FROM mailing_figures
   WHERE bucket = b.bucket AND mailing_id = $1 AND kind IN (1, 2) OFFSET 0
 ) f
