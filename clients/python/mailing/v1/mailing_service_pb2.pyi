@@ -852,8 +852,8 @@ class GetMailingReportResponse(_message.Message):
 
     @_typing.final
     class LatencyCount(_message.Message):
-        """The successful requests of one range of latency. Ranges grow by an eighth
-        and are the same for all mailings, so that reports can be added up.
+        """The successful requests of one range of latency, up to 13.4% wide. Ranges are
+        the same for all mailings, so that reports can be added up.
         """
 
         DESCRIPTOR: _descriptor.Descriptor
