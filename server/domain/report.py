@@ -15,10 +15,10 @@ from datetime import UTC, datetime, timedelta
 from dispatcher.model import Reason, Status
 from server.domain.mailings import Mailing
 
-LONGEST_COURSE = 7 * 24 * 60
+LONGEST_COURSE = 2 * 24 * 60
 """Minutes: of a longer course the last part is reported, which bounds what a report reads."""
 
-COARSE_STEP = 5
+COARSE_STEP = 2
 """Minutes that one entry of the course stands for when there would be too many of single minutes."""
 
 MOST_ENTRIES = LONGEST_COURSE // COARSE_STEP

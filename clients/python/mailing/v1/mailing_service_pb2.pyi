@@ -941,13 +941,13 @@ class GetMailingReportResponse(_message.Message):
     @_builtins.property
     def minutes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.MinuteCount]:
         """One entry per step in which something was delivered or failed, ascending: of
-        the last seven days of the mailing's course, at most 2,016 entries.
+        the last two days of the mailing's course, at most 1,440 entries.
         """
 
     @_builtins.property
     def step(self) -> _duration_pb2.Duration:
-        """How long each entry of `minutes` is: a minute, or five where there would be more
-        than 2,016 entries. Steps begin at multiples of their length since 1970 in UTC.
+        """How long each entry of `minutes` is: a minute, or two where there would be more
+        than 1,440 entries. Steps begin at multiples of their length since 1970 in UTC.
         """
 
     @_builtins.property
