@@ -60,7 +60,7 @@ class Trials:
             raise EndpointUnknown(name, self._configured)
         identity, began_at = message_id(0, 1 + randbelow(2**32 - 1)), datetime.now(UTC)
         answer = await _exchange(configured, identity, phone, text)
-        verdict = judge(answer)
+        verdict = judge(answer, configured.endpoint.success)
         attempt = Attempt(
             number=1,
             at=began_at,
