@@ -13,12 +13,14 @@ from server.domain.mailings import MAILING_FIELDS, MailingQuery, check_labels, c
 from server.domain.paging import PageRequest
 from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
 from server.rpc.convert_mailings import OUTPUT_ONLY, definition_of, mailing_message
+from server.rpc.convert_report import report_response
 from server.rpc.handlers import Context
 from server.rpc.trial_messages import TrialMessages
 from server.store.clients import ClientStore
 from server.store.database import Database
 from server.store.installation import Installation
 from server.store.mailings import MailingStore
+from server.store.report import ReportStore
 from server.trials import Trials
 
 
@@ -36,6 +38,7 @@ class MailingService(MailingServiceServicer):
         self._zones = installation.zones
         self._endpoints = endpoints
         self._mailings = MailingStore(database, installation, hint)
+        self._reports = ReportStore(database)
         self._trials = TrialMessages(self._mailings, ClientStore(database, installation), trials)
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
@@ -121,8 +124,9 @@ class MailingService(MailingServiceServicer):
     async def GetMailingReport(
         self, request: pb.GetMailingReportRequest, context: Context
     ) -> pb.GetMailingReportResponse:
-        """Not served yet."""
-        raise NotServedYet("GetMailingReport")
+        """Returns the verbose statistics of one mailing."""
+        _check_id(request.mailing_id)
+        return report_response(await self._reports.read(request.mailing_id))
 
     def _check_endpoint(self, name: str) -> None:
         if (name or DEFAULT_ENDPOINT) not in self._endpoints:

@@ -39,6 +39,8 @@ from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
     CreateMailingRequest,
     DeleteMailingRequest,
+    GetMailingReportRequest,
+    GetMailingReportResponse,
     GetMailingRequest,
     ListMailingsRequest,
     PauseMailingRequest,
@@ -190,6 +192,10 @@ class MailingClient:
     def cancel_mailing(self, mailing_id: int) -> Mailing:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+
+    def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
+        """Returns the verbose statistics of one mailing."""
+        return self._call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
 
     def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
         """Sends one message at once to `phone`, outside of the ledger; returns the attempt and what was sent.

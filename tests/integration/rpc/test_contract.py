@@ -19,7 +19,6 @@ from tests.integration.rpc.conftest import Service
 NOT_YET = {
     "PreviewMailing",
     "RetryMailing",
-    "GetMailingReport",
     "GetDispatch",
     "WatchDispatch",
     "UpdateDispatchSettings",

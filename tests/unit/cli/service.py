@@ -103,6 +103,7 @@ class Mailings(MailingServiceServicer):
         """What SendTestMessage answers."""
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
+        self.report: ms.GetMailingReportResponse | None = None
 
     def CreateMailing(
         self, request: ms.CreateMailingRequest, context: grpc.ServicerContext
@@ -126,6 +127,14 @@ class Mailings(MailingServiceServicer):
         if answer is not None:
             context.abort(answer, "away")
         refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
+
+    def GetMailingReport(
+        self, request: ms.GetMailingReportRequest, context: grpc.ServicerContext
+    ) -> ms.GetMailingReportResponse:
+        if self.report is None:
+            sentence = f"There is no mailing {request.mailing_id}."
+            refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", sentence)
+        return self.report
 
     def SendTestMessage(
         self, request: ms.SendTestMessageRequest, context: grpc.ServicerContext
