@@ -93,9 +93,13 @@ def parse(text: str) -> Template:
 def _placeholder(text: str, start: int) -> tuple[_Slot, int]:
     """Reads the placeholder whose brace opens at `start`; returns it and where it ends."""
     end = _BRACE.search(text, start + 1)
-    if end is None or end[0] == "{":
+    if end is None:
         raise TemplateError(start + 1, "a placeholder that is not closed (write '{{' for a literal brace)")
+    if end[0] == "{":
+        raise TemplateError(start + 1, "a placeholder that is not closed, or has a '{' inside (not even a default may)")
     name = text[start + 1 : end.start()]
+    if not name:
+        raise TemplateError(start + 1, f"a placeholder without a name (there are {_KNOWN})")
     if name in _FIELDS:
         return _FIELDS.index(name), end.end()
     attribute = _ATTRIBUTE.fullmatch(name)
