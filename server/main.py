@@ -14,12 +14,14 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from server.config import ConfigError, Settings, load_settings, masked, split_address
 from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, free_batches, make_endpoints
+from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.fleet import Fleet
 from server.logs import configure_logs
@@ -48,7 +50,11 @@ class ServiceError(Exception):
 
 def _rpc_settings(settings: Settings) -> RpcSettings:
     streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
-    return RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}), streams=streams)
+    return RpcSettings(
+        endpoints=frozenset({DEFAULT_ENDPOINT}),
+        streams=streams,
+        frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
+    )
 
 
 def run(settings: Settings) -> int:

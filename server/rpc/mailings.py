@@ -9,32 +9,39 @@ from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from server.domain.errors import Kind, NotFound, NotServedYet
 from server.domain.fields import Violations, check_id, page_size, update_mask
-from server.domain.mailings import MAILING_FIELDS, MailingQuery, check_labels, check_mailing
+from server.domain.mailings import MAILING_FIELDS, MailingDefinition, MailingQuery, check_labels, check_mailing
 from server.domain.paging import PageRequest
+from server.domain.preview import sample_count
 from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
-from server.rpc.convert_mailings import OUTPUT_ONLY, definition_of, mailing_message
+from server.rpc.convert_mailings import definition_of, mailing_message, new_definition
+from server.rpc.convert_preview import preview_message
 from server.rpc.handlers import Context
 from server.store.database import Database
 from server.store.installation import Installation
 from server.store.mailings import MailingStore
+from server.store.preview import PreviewStore
 
 
 class MailingService(MailingServiceServicer):
     """The mailings. `endpoints` are the names that a mailing may be delivered by."""
 
     def __init__(
-        self, database: Database, installation: Installation, hint: Callable[[], None], endpoints: Collection[str]
+        self,
+        database: Database,
+        installation: Installation,
+        hint: Callable[[], None],
+        endpoints: Collection[str],
+        preview: PreviewStore,
     ) -> None:
         self._zones = installation.zones
         self._endpoints = endpoints
+        self._preview = preview
         self._mailings = MailingStore(database, installation, hint)
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Adds one mailing."""
         violations = Violations()
-        reject_output_only(request.mailing, OUTPUT_ONLY, "mailing", violations)
-        definition = definition_of(request.mailing, violations)
-        check_mailing(definition, self._zones, violations)
+        definition = new_definition(request.mailing, self._zones, violations)
         call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
         violations.check()
         self._check_endpoint(definition.endpoint)
@@ -98,8 +105,21 @@ class MailingService(MailingServiceServicer):
         return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
 
     async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
-        """Not served yet."""
-        raise NotServedYet("PreviewMailing")
+        """Tells what a mailing would do."""
+        violations = Violations()
+        samples = sample_count(request.samples, violations)
+        mailing: MailingDefinition | int = request.mailing_id
+        match request.WhichOneof("source"):
+            case "mailing":
+                mailing = new_definition(request.mailing, self._zones, violations)
+            case "mailing_id":
+                check_id(request.mailing_id, "mailing_id", violations)
+            case _:
+                violations.add("source", "is required: either mailing or mailing_id")
+        violations.check()
+        if isinstance(mailing, MailingDefinition):
+            self._check_endpoint(mailing.endpoint)
+        return preview_message(await self._preview.preview(mailing, samples))
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
         """Not served yet."""
