@@ -95,6 +95,9 @@ class Mailings(MailingServiceServicer):
     def __init__(self) -> None:
         self.created: list[ms.CreateMailingRequest] = []
         self.updated: list[ms.UpdateMailingRequest] = []
+        self.previewed: list[ms.PreviewMailingRequest] = []
+        self.preview = ms.PreviewMailingResponse()
+        """What PreviewMailing answers."""
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
 
@@ -120,6 +123,12 @@ class Mailings(MailingServiceServicer):
         if answer is not None:
             context.abort(answer, "away")
         refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
+
+    def PreviewMailing(
+        self, request: ms.PreviewMailingRequest, context: grpc.ServicerContext
+    ) -> ms.PreviewMailingResponse:
+        self.previewed.append(request)
+        return self.preview
 
     def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
         refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", "A mailing that is over cannot be paused.")
