@@ -54,6 +54,8 @@ def _source(mailing_id: int | None, text: str | None, fields: NewMailing) -> Mai
 
 def _facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
     finish = moment(answer.estimated_finish_time)
+    if not finish and answer.audience_size:
+        finish = "not before the end" if answer.sendable_before_end < answer.audience_size else "not within a year"
     return [
         ("audience", f"{answer.audience_size:,}"),
         *(
@@ -61,7 +63,7 @@ def _facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
             for one in answer.exclusions
         ),
         ("sendable before the end", f"{answer.sendable_before_end:,}"),
-        ("finished", finish or ("not before the end, or not within a year" if answer.audience_size else "")),
+        ("finished", finish),
     ]
 
 
