@@ -6,7 +6,7 @@ SELECT now() AS read_at, m.* FROM (SELECT $1::bigint AS wanted) w LEFT JOIN mail
 
 -- fragment: could_get_it
 -- Whether client `c` matches and could still get the mailing: to be followed by more conditions. Of a
--- stored mailing ($6, else NULL) those with a message count while it is pending; into a fixed
+-- mailing that has begun ($6, else NULL) those with a message count while it is pending; into a fixed
 -- audience ($7) nobody is taken in behind its expansion. The LIMIT makes it a look-up by the key: the
 -- planner knows nothing of a new mailing and might read all of it instead, again and again.
 LEFT JOIN expansions e ON e.bucket = c.bucket AND e.mailing_id = $6

@@ -48,7 +48,7 @@ PREVIEWABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING, MailingSt
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is previewed: a definition that begins at `start`, not before now, and its id if it is stored."""
+    """What is previewed: a definition that begins at `start`, not before now, and its id if it has begun."""
 
     definition: MailingDefinition
     start: datetime
@@ -123,7 +123,8 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
     definition = stored.definition
     if definition.end_time and definition.end_time <= now:
         raise MailingEnded
-    return _Subject(definition, max(definition.start_time or now, now), stored.id)
+    begun = stored.state is not MailingState.SCHEDULED  # else nobody has a message to look for
+    return _Subject(definition, max(definition.start_time or now, now), stored.id if begun else None)
 
 
 async def _first_clients(

@@ -387,13 +387,3 @@ async def test_a_preview_that_is_cancelled_gives_its_turn_on(service: Service, p
         with pytest.raises(grpc.aio.AioRpcError):
             await service.mailings.PreviewMailing(PreviewMailingRequest(mailing_id=stored.id), timeout=0.2)
     assert (await preview_stored(service, stored.id)).audience_size == 0
-
-
-async def test_plans_hold_on_tables_that_were_never_analyzed(service: Service, pool: asyncpg.Pool) -> None:
-    """Seven runs of everything on one connection, past the change to generic plans, with many messages."""
-    clients = await add_clients(service, 20)
-    mailing_id = await add_mailing(pool)
-    for client in clients:
-        await add_batch(pool, mailing_id, [client.id])
-    answers = [await preview_stored(service, mailing_id) for _ in range(7)]
-    assert {answer.audience_size for answer in answers} == {20}
