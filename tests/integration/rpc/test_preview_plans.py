@@ -18,7 +18,7 @@ from dispatcher.queries import load_queries
 from tests.integration.dispatch.test_plans import literal, nodes
 
 SQL = load_queries("server", "preview.sql")
-CLIENTS, MAILING, CAP, SAMPLES = 20_000, 1, 2, 3
+CLIENTS, MAILINGS, MAILING, CAP, SAMPLES = 20_000, 8, 1, 2, 50
 NOW = datetime.now(UTC)
 EVERYBODY = (None, None, None, None, None)
 ASKED = (*EVERYBODY, MAILING, False, True, CAP, NOW - timedelta(hours=1), NOW)
@@ -34,7 +34,7 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
         INSERT INTO clients (bucket, id, phone, timezone)
         SELECT n % 2, 16 * (n / 2) + n % 2, 79000000000 + n, 'UTC' FROM generate_series(2, {CLIENTS + 1}) n;
         INSERT INTO messages (bucket, mailing_id, client_id, due_at)
-        SELECT bucket, mailing, id, now() FROM clients, generate_series(1, 3) mailing;
+        SELECT bucket, mailing, id, now() FROM clients, generate_series(1, {MAILINGS}) mailing;
         INSERT INTO client_sends (bucket, client_id, mailing_ids, sent_at)
         SELECT bucket, id, '{{2, 3}}', ARRAY[now(), now() - id / 16 % 2 * interval '1 day'] FROM clients;
         """
@@ -62,7 +62,7 @@ def touched(found: list[dict[str, Any]], table: str) -> int:
 
 
 async def test_groups(connection: asyncpg.Connection) -> None:
-    """Seen to fail without the LIMIT of the look-up of messages: a generic plan read all of them per client."""
+    """No client and no message is read again and again, and no other mailing's messages are."""
     found = await plan(connection, "preview_groups", *ASKED)
     assert touched(found, "client_sends") == CLIENTS
     assert touched(found, "clients") <= 2 * CLIENTS
@@ -71,7 +71,11 @@ async def test_groups(connection: asyncpg.Connection) -> None:
 
 
 async def test_samples(connection: asyncpg.Connection) -> None:
-    """Seen to fail without preview_in_order: all clients were read, to be sorted."""
+    """The first clients are found without reading all of them.
+
+    At a million clients the planner sorted all of them without preview_in_order (3 s instead of 4 ms);
+    at this size it does not, so this cannot fail for that alone.
+    """
     async with connection.transaction():
         await connection.execute(SQL["preview_in_order"])
         found = await plan(connection, "preview_samples", *ASKED, None, SAMPLES)
