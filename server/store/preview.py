@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 import asyncpg
 import orjson
 
-from dispatcher.model import AudienceMode, MailingState, Reason
+from dispatcher.model import DEFAULT_ENDPOINT, AudienceMode, MailingState, Reason
 from dispatcher.queries import load_queries
 from dispatcher.template import parse
 from server.domain.clients import Client
@@ -85,7 +85,9 @@ class PreviewStore:
             groups = await connection.fetch(_SQL["preview_groups"], *arguments, timeout=PREVIEW_TIMEOUT)
             audience = audience_of(map(_group_of, groups), end)
             first = await _first_clients(connection, arguments, end, min(samples, audience.size))
-            rate = strictest(subject.definition.max_rate, self._rates.get(subject.definition.endpoint, 0.0))
+            rate = strictest(
+                subject.definition.max_rate, self._rates.get(subject.definition.endpoint or DEFAULT_ENDPOINT, 0.0)
+            )
             sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
         return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)
 

@@ -312,7 +312,7 @@ class TestFrequencyCap:
 class TestEndpointRates:
     @pytest.fixture
     def rpc_settings(self) -> RpcSettings:
-        return RpcSettings(endpoints=frozenset({"default", "slow"}), endpoint_rates={"slow": 1.0, "": 2.0})
+        return RpcSettings(endpoints=frozenset({"default", "slow"}), endpoint_rates={"slow": 1.0, "default": 2.0})
 
     @pytest.mark.parametrize(
         ("endpoint", "rate", "seconds"), [("slow", 0, 4), ("slow", 10, 4), ("slow", 0.5, 8), ("", 0, 2)]
@@ -327,7 +327,7 @@ class TestEndpointRates:
 
 class TestRefusals:
     async def test_a_source_is_required(self, service: Service) -> None:
-        with refused("INVALID_ARGUMENT", "INVALID_FIELD", "source"):
+        with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing_id"):
             await service.mailings.PreviewMailing(PreviewMailingRequest())
 
     async def test_a_bad_id_and_a_negative_number_of_samples_are_named_together(self, service: Service) -> None:
