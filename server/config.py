@@ -31,6 +31,9 @@ from server.values import EndpointUrl, ReadableFile, Token, Transport, lower
 
 _PREFIX = "MAILING_"
 
+DEFAULT_ADMIN_LISTEN = "127.0.0.1:9464"
+"""Where metrics are unless something else is set."""
+
 _OF_CLIENTS = frozenset({"MAILING_ADDRESS", "MAILING_TOKEN"})
 """What the command line reads when it calls a service; the service itself ignores it."""
 
@@ -77,6 +80,10 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _address_or_off(value: str) -> str:
+    return "off" if value.lower() == "off" else _address(value)
+
+
 def _server_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError
@@ -109,6 +116,12 @@ class Settings(BaseSettings):
         "127.0.0.1:50051",
         "Address of the gRPC API. Port 0 takes any free one.",
         "HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051",
+    )
+    admin_listen: Annotated[str, AfterValidator(_address_or_off)] | None = _setting(
+        None,
+        "Address of `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one, `off` none.",
+        "HOST:PORT, such as 127.0.0.1:9464, or off",
+        shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
     )
     dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
         None,

@@ -12,6 +12,10 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
+
+from server.metrics import Figures, Totals
+from server.metrics.reports import Reports
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
 
@@ -37,6 +41,11 @@ class Fleet:
         self._environment = {**os.environ, "MAILING_DSN": dsn}
         self._stopping = asyncio.Event()
         self._grace = 0.0
+        self._totals = Totals()
+
+    def figures(self) -> Figures:
+        """Returns what all processes did, those that have ended included, and how they do."""
+        return self._totals.figures()
 
     def hint(self) -> None:
         """Does nothing: the database's notifications reach every process."""
@@ -56,7 +65,7 @@ class Fleet:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             started = asyncio.get_running_loop().time()
-            code = await self._one()
+            code = await self._one(number)
             if self._stopping.is_set():
                 return
             worked = asyncio.get_running_loop().time() - started
@@ -64,23 +73,28 @@ class Fleet:
             log.error("dispatcher %d ended with status %d: the next one starts in %.1f s", number, code, wait)
             await _happens(self._stopping, wait)
 
-    async def _one(self) -> int:
+    async def _one(self, number: int) -> int:
         """Runs one process to its end and returns its status."""
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
         process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self._environment, start_new_session=True
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment, start_new_session=True
         )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        reports = Reports(process.stdout, partial(self._totals.report, number))
         try:
             while process.poll() is None and not await _happens(self._stopping, _POLL):
                 pass
-            assert process.stdin is not None
             process.stdin.close()
             give_up_at = time.monotonic() + self._grace + _MARGIN
             while process.poll() is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no Event
                 await asyncio.sleep(_POLL)
         finally:
             process.kill()
-        return process.wait()
+            process.wait()
+            reports.close()
+            self._totals.end(number, expected=self._stopping.is_set())
+        return process.returncode
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

@@ -22,6 +22,7 @@ from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_serv
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
 from server.domain.preview import FrequencyCap
+from server.metrics.figures import Figures
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
@@ -49,7 +50,9 @@ SERVED = (
     DELIVERY,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
+NAMES = tuple(service.full_name for service in SERVED)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_HEALTH = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 
 class CannotListen(Exception):
@@ -98,10 +101,11 @@ class RpcSettings:
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams) -> None:
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, database: Database) -> None:
         self._server = server
         self._health = health
         self._streams = streams
+        self._database = database
 
     def bind(self, address: str) -> int:
         """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
@@ -118,6 +122,15 @@ class RpcServer:
         """Begins to serve and says so to health checks."""
         await self._server.start()
         self._streams.start()
+
+    async def ready(self, able: bool) -> None:
+        """Says to health checks whether calls can be answered; after `stop` it is no any more."""
+        for name in ("", *NAMES):
+            await self._health.set(name, _HEALTH[able])
+
+    def figures(self) -> Figures:
+        """Returns how the API does, as metrics show it."""
+        return self._streams.figures() | {"mailing_database_errors_total": {("api",): self._database.failures}}
 
     async def stop(self, grace: float) -> None:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
@@ -179,14 +192,13 @@ async def build_server(
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
     add_AdminServiceServicer_to_server(AdminService(EndpointCalls(EndpointStore(database), trials)), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
-    return RpcServer(server, await _add_health_and_reflection(server), streams)
+    return RpcServer(server, await _add_health_and_reflection(server), streams, database)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:
-    names = [service.full_name for service in SERVED]
     health = HealthServicer()
-    for name in names:
+    for name in NAMES:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add_reflection(server, [*names, HEALTH])
+    add_reflection(server, [*NAMES, HEALTH])
     return health
