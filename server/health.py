@@ -35,6 +35,11 @@ class DatabaseWatch:
         self._interval = interval
         self._failed = 0
 
+    @property
+    def failures(self) -> int:
+        """How often the database did not answer."""
+        return self._database.failures
+
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Asks inside the block."""

@@ -24,6 +24,7 @@ from server.metrics import Figures, ServiceCollector
 from server.metrics.standing import LedgerFigures
 
 log = logging.getLogger(__name__)
+_OPENMETRICS = "application/openmetrics-text"
 
 
 class CannotOpenAdmin(Exception):
@@ -42,7 +43,10 @@ class Operated:
 
     def figures(self) -> Figures:
         """Returns those that no source but this knows."""
-        figures: Figures = {"mailing_database_up": {(): self.watch.up}}
+        figures: Figures = {
+            "mailing_database_up": {(): self.watch.up},
+            "mailing_database_errors_total": {("health",): self.watch.failures},
+        }
         return figures | (self.ledger.figures() if self.ledger else {})
 
 
@@ -90,10 +94,9 @@ class _Pages:
         """Everything there is, as Prometheus or OpenMetrics text, whichever is asked for."""
         if self._operated.ledger is not None:
             await self._operated.ledger.refresh()
-        try:
-            encode, content_type = choose_encoder(headers.get("accept", ""))
-        except ValueError:  # a version that is no number
-            encode, content_type = choose_encoder("")
+        # Not the caller's own words: the library chokes on versions that it does not know.
+        wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in headers.get("accept", "") else ""
+        encode, content_type = choose_encoder(wanted)
         return Reply(HTTPStatus.OK, encode(self._registry), content_type)
 
     async def healthz(self, _: Mapping[str, str]) -> Reply:

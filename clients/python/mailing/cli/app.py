@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from mailing.channel import product_version
-from mailing.cli import clients, demo, endpoints, mailings, messages, preview, report, service, tail, watch
+from mailing.cli import clients, demo, endpoints, health, mailings, messages, preview, report, service, tail, watch
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
 from mailing.cli.output import print_json
 from mailing.cli.session import AddressOption, JsonOption, Session, command
@@ -46,6 +46,7 @@ def root(ctx: typer.Context, address: AddressOption = None, json: JsonOption = F
 
 
 service.register(app)
+health.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
 app.add_typer(messages.app, name="messages")
