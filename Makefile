@@ -113,6 +113,8 @@ test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
 	@pytest $(ARGS)
 
 .PHONY: generate
-generate: venv ## Generate the Python code of the protos and the README's table of settings.
+generate: venv ## Generate the Python code of the protos, the tables of settings and metrics, the dashboards.
 	@buf generate
 	@python docs/settings.py
+	@python docs/metrics_table.py
+	@python deploy/dashboards.py

@@ -27,6 +27,7 @@ def figures_of(dispatcher: Dispatcher, tally: Tally) -> Figures:
         "mailing_settle_seconds": {(): of_histogram(tally.settle)},
         "mailing_database_errors_total": {("dispatcher",): Failures.count},
         "mailing_dispatchers": {(): 1},
+        "mailing_dispatcher_restarts_total": {(): 0},
         "mailing_dispatcher_in_flight": {(own, lane.name): lane.active for lane in lanes},
         "mailing_dispatcher_concurrency_limit": {(own, lane.name): lane.limit.value for lane in lanes},
         "mailing_dispatcher_waiting_messages": {(own, lane.name): lane.waiting for lane in lanes},
