@@ -123,6 +123,11 @@ class Settings(BaseSettings):
         "HOST:PORT, such as 127.0.0.1:9464, or off",
         shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
     )
+    channelz_listen: Annotated[str, AfterValidator(_address_or_off)] = _setting(
+        "off",
+        "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
+        "HOST:PORT, such as 127.0.0.1:50052, or off",
+    )
     dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
         None,
         "The Postgres to use, version 15 or later. Without it, and without `POSTGRES_HOST`, the service runs its own.",

@@ -34,6 +34,7 @@ from server.metrics.standing import LedgerFigures
 from server.operation import CannotOpenAdmin, Operated, open_admin
 from server.pool import DatabaseError, open_pool, pool_figures, prepare_database
 from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
+from server.rpc.channelz import serving_channelz
 from server.store.database import Database
 from server.store.gauges import GaugeStore
 from server.streams import StreamSettings
@@ -120,6 +121,9 @@ async def serve(settings: Settings) -> None:
             ledger=LedgerFigures(GaugeStore(database).read, rpc.endpoints),
         )
         await stack.enter_async_context(open_admin(settings, operated))
+        if settings.channelz_listen != "off":
+            at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
+            log.info("channelz is on port %d", at)
         await api.start()
         _calm_collector()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)

@@ -112,7 +112,7 @@ class RpcServer:
 
         Port 0 means any free one. Raises CannotListen.
         """
-        _check_free(address)
+        check_free(address)
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
@@ -143,7 +143,7 @@ class RpcServer:
         await self._server.wait_for_termination()
 
 
-def _check_free(address: str) -> None:
+def check_free(address: str) -> None:
     """Raises CannotListen if a socket cannot be bound there: gRPC would not say why, but log it."""
     if address.startswith(("unix:", "unix-abstract:", "vsock:")):
         return

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 
 import asyncpg
 import grpc
+import pytest
+from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
@@ -144,6 +146,20 @@ def test_no_admin_port_when_there_is_to_be_none(database_dsn: str) -> None:
         process.terminate()
         _, err = process.communicate(timeout=PATIENCE)
     assert "metrics and health" not in err
+
+
+def test_channelz_is_served_where_it_is_set(database_dsn: str) -> None:
+    everything = channelz_pb2.GetServersRequest()
+    with operated(database_dsn, MAILING_CHANNELZ_LISTEN="127.0.0.1:0") as (process, address, _):
+        assert process.stderr is not None
+        port = next(match[1] for line in process.stderr if (match := re.search(r"channelz is on port (\d+)", line)))
+        with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
+            found = channelz_pb2_grpc.ChannelzStub(channel).GetServers(everything, timeout=PATIENCE)
+        assert len(found.server) == 2
+        with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
+            with pytest.raises(grpc.RpcError) as caught:
+                channelz_pb2_grpc.ChannelzStub(channel).GetServers(everything, timeout=PATIENCE)
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_metrics_of_dispatcher_processes_outlive_them(database_dsn: str) -> None:
