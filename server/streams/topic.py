@@ -47,6 +47,7 @@ class Topic:
         self.due_at = 0.0
         self.asking: list[asyncio.Future[View]] = []
         self._waiting: set[asyncio.Future[View]] = set()
+        self._loop = asyncio.get_running_loop()
         self._failure: Callable[[], Exception] | None = None
         self._pause = 0.0
         self._over_at: float | None = None
@@ -57,7 +58,7 @@ class Topic:
             raise self._failure()
         if self.latest is not None and self.latest.number > view.number:
             return self.latest
-        waiter: asyncio.Future[View] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[View] = self._loop.create_future()
         self._waiting.add(waiter)
         try:
             return await waiter
