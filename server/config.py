@@ -222,6 +222,9 @@ class Settings(BaseSettings):
         87_600,
         "hours",
     )
+    max_streams_per_principal: int = _number(
+        20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )

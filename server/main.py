@@ -48,7 +48,11 @@ class ServiceError(Exception):
 
 def _rpc_settings(settings: Settings) -> RpcSettings:
     streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
-    return RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}), streams=streams)
+    return RpcSettings(
+        endpoints=frozenset({DEFAULT_ENDPOINT}),
+        max_streams_per_principal=settings.max_streams_per_principal,
+        streams=streams,
+    )
 
 
 def run(settings: Settings) -> int:
