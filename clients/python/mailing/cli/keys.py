@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,12 +19,13 @@ except ImportError:  # not made for every system
 else:
     _TERMINALS = True
 
-UP, DOWN, ESCAPE = "up", "down", "escape"
+UP, DOWN = "up", "down"
 
-_SEQUENCES = {b"\x1b[A": UP, b"\x1bOA": UP, b"\x1b[B": DOWN, b"\x1bOB": DOWN, b"\x1b": ESCAPE}
+_SEQUENCES = {"\x1b[A": UP, "\x1bOA": UP, "\x1b[B": DOWN, "\x1bOB": DOWN}
+_KEY = re.compile(r"\x1b[\[O][0-9;]*[A-Za-z~]|.", re.DOTALL)
 
 ReadKey = Callable[[float], str]
-"""Waits up to so many seconds for a key and returns it: a character, UP, DOWN, ESCAPE, or '' for none."""
+"""Waits up to so many seconds for a key and returns it: a character, UP, DOWN, or '' for none."""
 
 
 @contextmanager
@@ -35,7 +38,7 @@ def key_reader() -> Iterator[ReadKey | None]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setcbreak(descriptor)
-        yield lambda seconds: _read(descriptor, seconds)
+        yield _Typed(descriptor).next
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
@@ -46,11 +49,16 @@ def no_keys(seconds: float) -> str:
     return ""
 
 
-def _read(descriptor: int, seconds: float) -> str:
-    ready, _, _ = select.select([descriptor], [], [], seconds)
-    if not ready:
-        return ""
-    typed = os.read(descriptor, 64)
-    if typed[:1] == b"\x1b":
-        return _SEQUENCES.get(typed[:3], "")
-    return typed.decode(errors="replace")[-1:]
+class _Typed:
+    """What was typed and not yet asked for: several keys may come at once."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._keys: deque[str] = deque()
+
+    def next(self, seconds: float) -> str:
+        """Returns the next key, waiting for it."""
+        if not self._keys and select.select([self._descriptor], [], [], seconds)[0]:
+            typed = os.read(self._descriptor, 256).decode(errors="replace")
+            self._keys.extend(_SEQUENCES.get(key, key) for key in _KEY.findall(typed))
+        return self._keys.popleft() if self._keys else ""

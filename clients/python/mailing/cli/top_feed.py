@@ -79,8 +79,8 @@ class Feed:
     def _look(self) -> None:
         mailings = self._client.list_mailings(_STATES, page_size=_SHOWN)
         found = [mailing for mailing, _ in zip(mailings, range(_SHOWN), strict=False)]
-        order = {state: place for place, state in enumerate(_STATES)}
-        found.sort(key=lambda one: (order[one.state], -one.id))
+        # A mailing that is paused keeps its place.
+        found.sort(key=lambda one: (one.state == Mailing.STATE_SCHEDULED, -one.id))
         self._update(mailings=found, away="")
 
     def _watch_mailings(self) -> None:
