@@ -19,6 +19,7 @@ MODULES = {
     "peers": "bench.peers",
     "scale": "bench.scale",
     "watchers": "bench.watchers",
+    "soak": "bench.soak",
 }
 
 

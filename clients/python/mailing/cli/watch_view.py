@@ -11,7 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from mailing import MailingClient
+from mailing import MailingClient, MailingError
 from mailing.cli.figures import RateHistory, rate, span, sparkline
 from mailing.cli.output import cell, enum_name, moment
 from mailing.errors import mailing_errors
@@ -54,8 +54,8 @@ class Reasons:
                 report = self._client.mailings.GetMailingReport(
                     GetMailingReportRequest(mailing_id=mailing_id), timeout=REASONS_SECONDS
                 )
-        except Exception as error:  # a monitor goes on without
-            self._served = getattr(error, "code", None) is not grpc.StatusCode.UNIMPLEMENTED
+        except MailingError as error:  # the watch goes on without
+            self._served = error.code is not grpc.StatusCode.UNIMPLEMENTED
             return
         self._reasons = sorted(_reasons(report), key=lambda reason: -reason[1])
 
