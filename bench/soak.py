@@ -22,7 +22,7 @@ from bench.http2 import Connection, connect
 from bench.measure import rss_mb, say, service_pids
 from bench.monitors import WATCH_MAILING
 from bench.service import Service, running_service
-from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
+from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMailingResponse, WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_pb2 import Mailing
 
@@ -64,16 +64,20 @@ async def _mailing(service: Service, watchers: int, course: _Course) -> None:
     mailing = await service.create_mailing(audience_mode=Mailing.AUDIENCE_MODE_SNAPSHOT)
     request = WatchMailingRequest(mailing_id=mailing.id).SerializeToString()
 
+    delivering = asyncio.Event()
+
     def count(body: bytes) -> None:
         course.states += 1
+        if not delivering.is_set() and WatchMailingResponse.FromString(body).mailing.progress.delivered:
+            delivering.set()
 
     connections: list[Connection] = []
     for number in range(watchers):
         if number % _PER_CONNECTION == 0:
             connections.append(await connect(service.address))
         connections[-1].open(WATCH_MAILING, request, count)
-    while (await service.get_mailing(mailing.id)).progress.delivered == 0:
-        await asyncio.sleep(0.05)
+    async with asyncio.timeout(60):
+        await delivering.wait()
     for connection in connections[::2]:
         connection.close()
     await service.completed(mailing.id)
