@@ -16,14 +16,14 @@ IDLE_PAUSE = 0.5
 SETTLING = 5.0
 """How long a mailing that is over may still have pending messages before its state is final, in seconds."""
 
-STATES_PER_SECOND = 2300.0
+STATES_PER_SECOND = 2400.0
 """The most states of one mailing that all its watchers together are sent: with very many, each gets fewer.
 
-A state costs some 45 µs, half of it in the kernel. A thousand watchers hear of a change within half a second.
+A state costs some 40 µs, half of it in the kernel. A thousand watchers hear of a change within half a second.
 """
 
-TOLD_AT_ONCE = 50
-"""So many watchers are told in one turn of the loop: others wait for 2 ms at the most."""
+TOLD_AT_ONCE = 200
+"""So many watchers are told in one turn of the loop: everything else waits for 8 ms at the most."""
 
 _OVER = frozenset({MailingState.COMPLETED, MailingState.CANCELLED})
 _GROWTH = 1.5
