@@ -19,6 +19,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from mailing.channel import open_channel
 from mailing.client_import import import_in_batches
 from mailing.errors import mailing_errors
+from mailing.v1.admin_service_pb2 import ListEndpointsRequest, ProbeEndpointRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.client_pb2 import Client, ClientFilter
 from mailing.v1.client_service_pb2 import (
@@ -32,6 +33,7 @@ from mailing.v1.client_service_pb2 import (
 )
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from mailing.v1.dispatch_pb2 import Endpoint
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
@@ -41,10 +43,12 @@ from mailing.v1.mailing_service_pb2 import (
     ListMailingsRequest,
     PauseMailingRequest,
     ResumeMailingRequest,
+    SendTestMessageRequest,
+    SendTestMessageResponse,
     UpdateMailingRequest,
 )
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from mailing.v1.message_pb2 import Message
+from mailing.v1.message_pb2 import Attempt, Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from mailing.watch import MessageWatch, watch_mailing
@@ -187,6 +191,19 @@ class MailingClient:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
 
+    def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
+        """Sends one message at once to `phone`, outside of the ledger; returns the attempt and what was sent.
+
+        `source` is the id of a stored mailing, or a mailing that is not stored. The attempt
+        was successful when its error class is the unspecified one.
+        """
+        request = SendTestMessageRequest(phone=phone)
+        if isinstance(source, Mailing):
+            request.mailing.CopyFrom(source)
+        else:
+            request.mailing_id = source
+        return self._call(self.mailings.SendTestMessage, request)
+
     def watch_mailing(
         self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None
     ) -> Iterator[Mailing]:
@@ -224,6 +241,17 @@ class MailingClient:
             mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
         )
         return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
+
+    def list_endpoints(self) -> list[Endpoint]:
+        """Returns the configured endpoints and how they are doing, in the order of their names."""
+        return list(self._call(self.admin.ListEndpoints, ListEndpointsRequest()).endpoints)
+
+    def probe_endpoint(self, name: str = "") -> Attempt:
+        """Makes one request to an endpoint, '' being the default one, and returns how it ended.
+
+        It was successful when the attempt's error class is the unspecified one.
+        """
+        return self._call(self.admin.ProbeEndpoint, ProbeEndpointRequest(endpoint=name)).attempt
 
     def _call(self, method: Callable[..., _T], request: Any) -> _T:
         with mailing_errors():
