@@ -203,6 +203,13 @@ class Settings(BaseSettings):
     max_streams_per_principal: int = _number(
         20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
     )
+    frequency_cap: int = _number(
+        0,
+        "Most messages a client gets within the period below, of all mailings that are not important; 0: no cap.",
+        0,
+        100_000,
+    )
+    frequency_period_hours: float = _number(24.0, "The period of the frequency cap, in hours.", 0.01, 8760, "hours")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )
