@@ -127,7 +127,8 @@ WITH held AS (
   DELETE FROM batches b USING held
   WHERE $5 AND cardinality($27::bigint[]) = 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), released AS (
-  UPDATE batches b SET client_ids = $27, lease_until = '-infinity', holder = NULL FROM held
+  -- The fence rises, so that the same call, repeated because its answer was lost, finds nothing.
+  UPDATE batches b SET client_ids = $27, fence = b.fence + 1, lease_until = '-infinity', holder = NULL FROM held
   WHERE $5 AND cardinality($27::bigint[]) > 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), tick AS (
   -- The bucket's row is locked before its messages and counters: one order for everybody.
