@@ -73,7 +73,9 @@ async def until(holds: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_somebody_waits(pool: asyncpg.Pool) -> None:
-    """Returns once a session waits for a lock that another one holds."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    await until(lambda: pool.fetchval(waiting))
+async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
+    """Returns once so many sessions wait for locks that others hold."""
+    waiting = (
+        "SELECT count(*) >= $1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    await until(lambda: pool.fetchval(waiting, sessions))

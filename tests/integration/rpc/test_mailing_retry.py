@@ -224,10 +224,7 @@ async def test_a_cancellation_in_the_middle_stops_the_rest(service: Service, poo
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
         await until_somebody_waits(pool)
         cancelling = service.mailings.CancelMailing(CancelMailingRequest(mailing_id=mailing_id))
-        waiting = (
-            "SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        await until(lambda: pool.fetchval(waiting))
+        await until_somebody_waits(pool, 2)
         await other.execute("COMMIT")
     await cancelling
     with refused("FAILED_PRECONDITION", "WRONG_STATE") as info:
@@ -250,10 +247,7 @@ async def test_a_completion_under_way_does_not_bury_what_is_put_back(service: Se
         await pool.execute("DELETE FROM batches")  # as if those were settled: complete() sees none
         await until_somebody_waits(pool)
         completing = asyncio.create_task(PostgresLedger(pool, uuid4()).complete())
-        waiting = (
-            "SELECT count(*) = 2 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        await until(lambda: pool.fetchval(waiting))
+        await until_somebody_waits(pool, 2)
         await other.execute("COMMIT")
     assert await call == 16
     assert await completing == []
