@@ -2,7 +2,7 @@
 
 -- name: lock_retried
 -- Holds off whoever would pause, cancel, complete or delete the mailing meanwhile.
-SELECT state, semantics, audience_mode, coalesce(ends_at <= now(), false) AS ended, now() AS read_at
+SELECT state, semantics, audience_mode, max_rate, coalesce(ends_at <= now(), false) AS ended, now() AS read_at
 FROM mailings
 WHERE id = $1
 FOR UPDATE;

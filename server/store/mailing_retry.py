@@ -68,7 +68,7 @@ class MailingRetry:
 
         async def work(connection: asyncpg.Connection) -> tuple[int, int | None]:
             mailing = await _lock(connection, mailing_id)
-            size = batch_size(Semantics(mailing["semantics"]), BATCH_SIZE)
+            size = batch_size(Semantics(mailing["semantics"]), mailing["max_rate"], BATCH_SIZE)
             arguments = (bucket, mailing_id, position, sorted(statuses), began_at, STEP, size)
             row = await connection.fetchrow(_SQL["requeue"], *arguments)
             if row["requeued"] != row["found"]:

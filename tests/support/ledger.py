@@ -96,15 +96,23 @@ _AUDIT = [
     ),
     (
         "counters that differ from the rows",
-        "SELECT * FROM (SELECT bucket, mailing_id, status, n, attempts FROM mailing_counts WHERE n <> 0) k"
-        " FULL JOIN (SELECT bucket, mailing_id, status, count(*) AS n FROM messages GROUP BY 1, 2, 3) r"
-        " USING (bucket, mailing_id, status) WHERE k.n IS DISTINCT FROM r.n LIMIT 5",
+        "SELECT * FROM (SELECT bucket, mailing_id, status, reason, n FROM mailing_counts WHERE n <> 0) k"
+        " FULL JOIN (SELECT bucket, mailing_id, status, CASE WHEN status > 2 THEN reason ELSE 0 END AS reason,"
+        " count(*) AS n FROM messages GROUP BY 1, 2, 3, 4) r"
+        " USING (bucket, mailing_id, status, reason) WHERE k.n IS DISTINCT FROM r.n LIMIT 5",
     ),
     (
         "attempts that the counters do not have",
         "SELECT * FROM (SELECT mailing_id, sum(attempts) AS n FROM mailing_counts GROUP BY 1) k"
         " JOIN (SELECT mailing_id, sum(attempts) AS n FROM messages GROUP BY 1) r USING (mailing_id)"
         " WHERE k.n <> r.n LIMIT 5",
+    ),
+    (
+        "settled messages by their attempts, and figures that differ",
+        "SELECT * FROM (SELECT bucket, mailing_id, key, n FROM mailing_figures WHERE kind = 1 AND n <> 0) f"
+        " FULL JOIN (SELECT bucket, mailing_id, attempts::bigint AS key, count(*) AS n FROM messages"
+        " WHERE status <> 1 GROUP BY 1, 2, 3) r"
+        " USING (bucket, mailing_id, key) WHERE f.n IS DISTINCT FROM r.n LIMIT 5",
     ),
     (
         "messages that were not settled in the journal once more often than they were put back",

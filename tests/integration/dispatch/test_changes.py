@@ -12,6 +12,7 @@ import asyncpg
 import pytest
 
 from dispatcher.model import AudienceMode, MailingState, Status
+from dispatcher.policy import OPEN_BATCHES
 from dispatcher.postgres import PostgresLedger
 from server.domain.clients import ClientFilter
 from server.domain.mailings import MailingDefinition
@@ -74,12 +75,12 @@ async def test_a_step_of_the_old_filter_moves_nothing_of_the_new_pass(pool: asyn
     mailing = await add_mailing(pool, audience=AudienceMode.OPEN, where='{"tags": ["nobody"]}')
     ledger = PostgresLedger(pool, uuid4())
     await ledger.start_due()
-    (stale,) = await ledger.expandable()
+    (stale,) = await ledger.expandable(OPEN_BATCHES)
     if far:
         stale.positions[0] = (await ledger.expand(stale, 0, 500, 3)).position
     await update(pool, mailing, filter=ClientFilter())
     assert not (await ledger.expand(stale, 0, 500, 1000)).moved
-    (fresh,) = await ledger.expandable()
+    (fresh,) = await ledger.expandable(OPEN_BATCHES)
     assert not (await ledger.expand(replace(stale, version=fresh.version), 0, 500, 1000)).moved
     assert (await ledger.expand(fresh, 0, 500, 1000)).inserted == 10
 
@@ -120,7 +121,7 @@ async def test_an_open_mailing_that_starts_again_has_missed_nobody(pool: asyncpg
 
     async def expand() -> int:
         await ledger.start_due()
-        (expansion,) = await ledger.expandable()
+        (expansion,) = await ledger.expandable(OPEN_BATCHES)
         steps = [await ledger.expand(expansion, bucket, 500, 1000) for bucket in expansion.positions]
         return sum(step.inserted for step in steps)
 
@@ -157,7 +158,7 @@ async def test_a_mailing_that_was_learned_as_stopped_is_not_claimed(pool: asyncp
     mailing_id = await add_mailing(pool)
     ledger = PostgresLedger(pool, uuid4())
     await ledger.start_due()
-    (expansion,) = await ledger.expandable()
+    (expansion,) = await ledger.expandable(OPEN_BATCHES)
     await ledger.expand(expansion, 0, 500, 1000)
     assert [work.mailing_id for work in await ledger.scan()] == [mailing_id]
     await pool.execute("UPDATE mailings SET state = $1", stopped)

@@ -88,6 +88,7 @@ async def test_a_batch_goes_with_its_last_pending_message(service: Service, pool
     assert await delete(service, second) == 1
     assert await pool.fetchval("SELECT count(*) FROM batches") == 0
     assert await count_of(pool, mailing_id) == {Status.PENDING: 0, Status.CANCELLED: 2}
+    assert await pool.fetchval("SELECT sum(n) FROM mailing_figures WHERE kind = 1 AND key = 0") == 2
 
 
 async def test_a_leased_batch_is_left_to_its_holder(service: Service, pool: asyncpg.Pool) -> None:

@@ -20,7 +20,7 @@ import grpc
 import pytest
 
 from dispatcher.model import STATE_TRANSITIONS, STATUS_TRANSITIONS, MailingState, Reason, Status
-from dispatcher.policy import unsent
+from dispatcher.policy import OPEN_BATCHES, unsent
 from dispatcher.postgres import PostgresLedger
 from mailing.v1 import mailing_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest
@@ -276,7 +276,7 @@ async def test_expanding_leaves_messages_alone_that_are_there(pool: asyncpg.Pool
     await add_messages(pool, mailing_id, before)
     ledger = PostgresLedger(pool, uuid4())
     await ledger.start_due()
-    (expansion,) = await ledger.expandable()
+    (expansion,) = await ledger.expandable(OPEN_BATCHES)
     assert (await ledger.expand(expansion, 0, 500, 1000)).inserted == 1
     after = await found(pool, mailing_id)
     assert after == before | {8 * 16: Status.PENDING}
