@@ -49,7 +49,7 @@ def test_a_process_that_stood_still_sends_nothing_after_the_end(
 def test_a_second_after_pause_or_cancel_nobody_starts_a_request(
     start_service: StartService, endpoint: Endpoint, verb: str
 ) -> None:
-    """Not even a replica that stood still meanwhile. Fails when leases need no confirmation (seen with FRESH_FOR at 9999)."""
+    """Not even a replica that stood still. Fails when leases need no confirmation (seen with FRESH_FOR at 9999)."""
     first, second = start_service(**SLOW), start_service(**SLOW)
     mailing = prepare(first.client)
     until(lambda: len(endpoint.received()) > 50)

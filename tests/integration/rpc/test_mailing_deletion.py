@@ -16,7 +16,7 @@ from dispatcher.postgres import PostgresLedger
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.store import mailing_deletion
-from tests.integration.rpc.calls import refused, until_somebody_waits
+from tests.integration.rpc.calls import refused, until_nobody_waits, until_somebody_waits
 from tests.integration.rpc.conftest import Service
 from tests.integration.rpc.mailing_calls import get
 from tests.integration.rpc.rows import add_batch
@@ -94,6 +94,7 @@ async def test_a_deletion_that_broke_off_shows_nothing_and_is_finished_by_anothe
         await until_somebody_waits(pool)
         call.cancel()
         await asyncio.wait([call])
+        await until_nobody_waits(pool)  # the service has heard of it
         await other.execute("COMMIT")
     remains = await left(pool)
     assert 0 < remains["messages"] < 320
