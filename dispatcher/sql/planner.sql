@@ -107,9 +107,10 @@ inserted AS (
   ) c WHERE (SELECT count(*) FROM tick) >= 0
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
 ), figured AS (
-  -- Kind 1: these were settled without any attempt.
+  -- Those settled at once took no attempt. Reads tick, too.
   INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
-  SELECT $1, $2, 1, 0, count(*) FROM inserted WHERE status <> 1 AND EXISTS (SELECT FROM tick) HAVING count(*) > 0
+  SELECT $1, $2, 1, 0, count(*) FROM inserted
+  WHERE status <> 1 AND (SELECT count(*) FROM tick) >= 0 HAVING count(*) > 0
   ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n
 ), wrote AS (
   INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)

@@ -17,32 +17,36 @@ from mailing.v1 import (
     mailing_service_pb2,
     message_service_pb2,
 )
+from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
+from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
+from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
-from server.rpc.unserved import unserved_service
 from server.store.database import Database, Pool
+from server.store.endpoints import EndpointStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
 from server.store.progress import ProgressStore
 from server.streams import Streams, StreamSettings
+from server.trials import Trials
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
     mailing_service_pb2.DESCRIPTOR.services_by_name["MailingService"],
     message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
     DELIVERY,
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
-UNSERVED = (admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -67,7 +71,7 @@ class RpcSettings:
     """How long a stream may not be read before it ends."""
     streams: StreamSettings = field(default_factory=StreamSettings)
     endpoints: frozenset[str] = frozenset({"default"})
-    """The names of endpoints that mailings may name; an empty name always may."""
+    """The names of endpoints that mailings may name; an empty name means `default`."""
 
     def options(self) -> list[tuple[str, int]]:
         """Returns gRPC's channel arguments."""
@@ -142,13 +146,15 @@ async def build_server(
     hint: Callable[[], None],
     registry: CollectorRegistry,
     settings: RpcSettings | None = None,
+    trials: Trials | None = None,
 ) -> RpcServer:
     """Returns a server on the ledger of `pool`, not yet bound.
 
     `hint` is called after every write that a dispatcher in this process should see at once.
+    `trials` knows the endpoints and makes requests outside of the ledger; none without it.
     Reads what the database was set up with: takes some 100 ms, raises DatabaseUnavailable.
     """
-    settings = settings or RpcSettings()
+    settings, trials = settings or RpcSettings(), trials or Trials()
     database = Database(pool, settings.acquire_timeout)
     installation = await read_installation(database)
     journal, progress = JournalStore(database, installation.buckets), ProgressStore(database)
@@ -162,15 +168,16 @@ async def build_server(
     interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
-    add_MailingServiceServicer_to_server(MailingService(database, installation, changed, settings.endpoints), server)
+    mailings = MailingService(database, installation, changed, settings.endpoints, trials)
+    add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
-    delivery = DeliveryService(streams, progress).handler()
-    server.add_generic_rpc_handlers((delivery, *(unserved_service(service) for service in UNSERVED)))
+    add_AdminServiceServicer_to_server(AdminService(EndpointCalls(EndpointStore(database), trials)), server)
+    server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
     return RpcServer(server, await _add_health_and_reflection(server), streams)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:
-    names = [service.full_name for service in (*SERVED, *UNSERVED)]
+    names = [service.full_name for service in SERVED]
     health = HealthServicer()
     for name in names:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)

@@ -48,8 +48,8 @@ CROSS JOIN (VALUES (1::smallint, 0::smallint, -1), (5::smallint, 6::smallint, 1)
 ORDER BY mailing_id, status, reason
 ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = now();
 
--- name: figure_cancelled
--- Kind 1: how many attempts settled messages took.
+-- name: count_attempts_of_cancelled
+-- The messages that were cancelled enter the histogram of the attempts that settled ones took.
 INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
 SELECT bucket, mailing_id, 1, attempts, 1
 FROM messages

@@ -31,7 +31,7 @@ def prepare(client: MailingClient, **fields: object) -> Mailing:
 def test_a_process_that_stood_still_sends_nothing_after_the_end(
     start_service: StartService, endpoint: Endpoint
 ) -> None:
-    """Fails when the last check before a request does not look at the clock (seen with may_start always true)."""
+    """Fails when the last check before a request does not look at the clock (seen with it always true)."""
     service = start_service(**SLOW)
     ends_at = datetime.now(UTC) + timedelta(seconds=4)
     mailing = prepare(service.client, end_time=new_timestamp(ends_at))
@@ -49,7 +49,7 @@ def test_a_process_that_stood_still_sends_nothing_after_the_end(
 def test_a_second_after_pause_or_cancel_nobody_starts_a_request(
     start_service: StartService, endpoint: Endpoint, verb: str
 ) -> None:
-    """Not even a replica that stood still. Fails when leases need no confirmation (seen with FRESH_FOR at 9999)."""
+    """Not even a replica that stood still meanwhile. Fails with FRESH_FOR at 9999: leases then need no confirmation."""
     first, second = start_service(**SLOW), start_service(**SLOW)
     mailing = prepare(first.client)
     until(lambda: len(endpoint.received()) > 50)

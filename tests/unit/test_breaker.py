@@ -34,9 +34,11 @@ def test_while_it_is_open_one_probe_decides() -> None:
     breaker.open(100.0)
     assert not breaker.closed
     assert breaker.probe_at == 100.0 + PROBE_FIRST
-    breaker.probe(110.0)
+    breaker.probe(101.0, 110.0)
     assert breaker.probing(105.0)
     assert not breaker.probing(110.0)
+    assert breaker.decides(105.0, began=101.5)
+    assert not breaker.decides(105.0, began=99.5)  # it was under way when the breaker opened
     breaker.close(106.0)
     assert breaker.closed
 
@@ -63,6 +65,6 @@ def test_its_own_opening_is_not_undone_before_the_others_can_know() -> None:
     breaker.open(100.0)
     breaker.learn(100.1, None)
     assert not breaker.closed
-    breaker.probe(110.0)
+    breaker.probe(101.0, 110.0)
     breaker.learn(105.0, EndpointState(BreakerState.OPEN, 9.0))
     assert breaker.probing(105.0)

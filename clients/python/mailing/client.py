@@ -19,6 +19,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from mailing.channel import open_channel
 from mailing.client_import import import_in_batches
 from mailing.errors import mailing_errors
+from mailing.v1.admin_service_pb2 import ListEndpointsRequest, ProbeEndpointRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.client_pb2 import Client, ClientFilter
 from mailing.v1.client_service_pb2 import (
@@ -32,16 +33,21 @@ from mailing.v1.client_service_pb2 import (
 )
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from mailing.v1.dispatch_pb2 import Endpoint
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
     CreateMailingRequest,
     DeleteMailingRequest,
+    GetMailingReportRequest,
+    GetMailingReportResponse,
     GetMailingRequest,
     ListMailingsRequest,
     PauseMailingRequest,
     ResumeMailingRequest,
     RetryMailingRequest,
+    SendTestMessageRequest,
+    SendTestMessageResponse,
     UpdateMailingRequest,
 )
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
@@ -200,6 +206,23 @@ class MailingClient:
         request = RetryMailingRequest(mailing_id=mailing_id, statuses=statuses)
         return self._call(self.mailings.RetryMailing, request).requeued
 
+    def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
+        """Returns the verbose statistics of one mailing."""
+        return self._call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
+
+    def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
+        """Sends one message at once to `phone`, outside of the ledger; returns the attempt and what was sent.
+
+        `source` is the id of a stored mailing, or a mailing that is not stored. The attempt
+        was successful when its error class is the unspecified one.
+        """
+        request = SendTestMessageRequest(phone=phone)
+        if isinstance(source, Mailing):
+            request.mailing.CopyFrom(source)
+        else:
+            request.mailing_id = source
+        return self._call(self.mailings.SendTestMessage, request)
+
     def watch_mailing(
         self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None
     ) -> Iterator[Mailing]:
@@ -241,6 +264,17 @@ class MailingClient:
     def list_attempts(self, message_id: int) -> list[Attempt]:
         """Returns the failed attempts of one message, in order."""
         return list(self._call(self.messages.ListAttempts, ListAttemptsRequest(message_id=message_id)).attempts)
+
+    def list_endpoints(self) -> list[Endpoint]:
+        """Returns the configured endpoints and how they are doing, in the order of their names."""
+        return list(self._call(self.admin.ListEndpoints, ListEndpointsRequest()).endpoints)
+
+    def probe_endpoint(self, name: str = "") -> Attempt:
+        """Makes one request to an endpoint, '' being the default one, and returns how it ended.
+
+        It was successful when the attempt's error class is the unspecified one.
+        """
+        return self._call(self.admin.ProbeEndpoint, ProbeEndpointRequest(endpoint=name)).attempt
 
     def _call(self, method: Callable[..., _T], request: Any) -> _T:
         with mailing_errors():

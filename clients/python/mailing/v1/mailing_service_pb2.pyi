@@ -478,7 +478,7 @@ class SendTestMessageRequest(_message.Message):
     """Required. Where to: the digits of an E.164 number."""
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
-        """A mailing that is not stored."""
+        """A mailing that is not stored: its text and its endpoint count."""
 
     def __init__(
         self,
@@ -504,6 +504,12 @@ class SendTestMessageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.int
+    """The id that the request carried."""
+    text: _builtins.str
+    """The text as it was sent."""
     @_builtins.property
     def attempt(self) -> _message_pb2.Attempt:
         """The attempt, also when it was successful."""
@@ -512,10 +518,12 @@ class SendTestMessageResponse(_message.Message):
         self,
         *,
         attempt: _message_pb2.Attempt | None = ...,
+        message_id: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message_id", b"message_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -735,7 +743,10 @@ Global___GetMailingReportRequest: _TypeAlias = GetMailingReportRequest  # noqa: 
 
 @_typing.final
 class GetMailingReportResponse(_message.Message):
-    """The verbose statistics of one mailing."""
+    """The verbose statistics of one mailing, all of one moment: the sums agree with
+    the progress. They are read from counters, so a report takes a few
+    milliseconds whatever the size of the mailing.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -755,11 +766,11 @@ class GetMailingReportResponse(_message.Message):
         """How many messages have it."""
         @_builtins.property
         def first_time(self) -> _timestamp_pb2.Timestamp:
-            """When the first one got it."""
+            """When the first one got it. PENDING: when the first message was made."""
 
         @_builtins.property
         def last_time(self) -> _timestamp_pb2.Timestamp:
-            """When the last one got it."""
+            """When the last one got it. PENDING: when their number last changed."""
 
         def __init__(
             self,
@@ -801,14 +812,14 @@ class GetMailingReportResponse(_message.Message):
 
     @_typing.final
     class AttemptsCount(_message.Message):
-        """The messages that took this many attempts."""
+        """The settled messages that took this many attempts."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         ATTEMPTS_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         attempts: _builtins.int
-        """The number of attempts."""
+        """The number of attempts; 0: ended without a request."""
         count: _builtins.int
         """How many messages took as many."""
         def __init__(
@@ -825,7 +836,7 @@ class GetMailingReportResponse(_message.Message):
 
     @_typing.final
     class MinuteCount(_message.Message):
-        """The deliveries of one minute."""
+        """The deliveries of one step of time, usually a minute."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -835,10 +846,10 @@ class GetMailingReportResponse(_message.Message):
         delivered: _builtins.int
         """Messages delivered in it."""
         failed: _builtins.int
-        """Messages that failed in it."""
+        """Messages that failed in it, those included that were tried again later."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
-            """The beginning of the minute."""
+            """The beginning of the step."""
 
         def __init__(
             self,
@@ -853,6 +864,40 @@ class GetMailingReportResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LatencyCount(_message.Message):
+        """The successful requests of one range of latency, up to 13.4% wide. Ranges are
+        the same for all mailings, so that reports can be added up.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LOWEST_FIELD_NUMBER: _builtins.int
+        HIGHEST_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        count: _builtins.int
+        """How many successful requests took from the one to the other."""
+        @_builtins.property
+        def lowest(self) -> _duration_pb2.Duration:
+            """The shortest latency of the range, in whole milliseconds."""
+
+        @_builtins.property
+        def highest(self) -> _duration_pb2.Duration:
+            """The longest latency of the range, in whole milliseconds."""
+
+        def __init__(
+            self,
+            *,
+            lowest: _duration_pb2.Duration | None = ...,
+            highest: _duration_pb2.Duration | None = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["highest", b"highest", "lowest", b"lowest"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "highest", b"highest", "lowest", b"lowest"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MAILING_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
@@ -861,37 +906,61 @@ class GetMailingReportResponse(_message.Message):
     LATENCY_P90_FIELD_NUMBER: _builtins.int
     LATENCY_P99_FIELD_NUMBER: _builtins.int
     MINUTES_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    LATENCIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """The mailing with its progress."""
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.StatusCount]:
-        """One entry per status that occurs."""
+        """One entry per status that occurs, in the order of the enum."""
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.ReasonCount]:
-        """One entry per reason that occurs."""
+        """One entry per reason that occurs, the most frequent one first. The sum is
+        that of all statuses but PENDING and DELIVERED.
+        """
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.AttemptsCount]:
-        """One entry per number of attempts that occurs."""
+        """One entry per number of attempts that occurs, ascending. The sum is that of
+        all settled messages.
+        """
 
     @_builtins.property
     def latency_p50(self) -> _duration_pb2.Duration:
-        """Half of the successful requests took no longer."""
+        """Half of the successful requests took no longer. Absent: none was successful.
+        The latency of a request is recorded in whole milliseconds and counted in
+        `latencies`, so a quantile is exact up to 9 ms and off by less than 13.4% of
+        (itself + 1 ms) above.
+        """
 
     @_builtins.property
     def latency_p90(self) -> _duration_pb2.Duration:
-        """Nine of ten successful requests took no longer."""
+        """Nine of ten successful requests took no longer; as exact as latency_p50."""
 
     @_builtins.property
     def latency_p99(self) -> _duration_pb2.Duration:
-        """99 of 100 successful requests took no longer."""
+        """99 of 100 successful requests took no longer; as exact as latency_p50."""
 
     @_builtins.property
     def minutes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.MinuteCount]:
-        """One entry per minute in which something was settled."""
+        """One entry per step in which something was delivered or failed, ascending: of
+        the last two days of the mailing's course, at most 1,440 entries.
+        """
+
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """How long each entry of `minutes` is: a minute, or two where there would be more
+        than 1,440 entries. Steps begin at multiples of their length since 1970 in UTC.
+        """
+
+    @_builtins.property
+    def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.LatencyCount]:
+        """One entry per range of latency that occurs, ascending. The sum is that of the
+        delivered messages.
+        """
 
     def __init__(
         self,
@@ -904,10 +973,12 @@ class GetMailingReportResponse(_message.Message):
         latency_p90: _duration_pb2.Duration | None = ...,
         latency_p99: _duration_pb2.Duration | None = ...,
         minutes: _abc.Iterable[Global___GetMailingReportResponse.MinuteCount] | None = ...,
+        step: _duration_pb2.Duration | None = ...,
+        latencies: _abc.Iterable[Global___GetMailingReportResponse.LatencyCount] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "minutes", b"minutes", "reasons", b"reasons", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latencies", b"latencies", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "minutes", b"minutes", "reasons", b"reasons", "statuses", b"statuses", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
