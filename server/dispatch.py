@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from dispatcher.model import DispatchSettings
+from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
 from dispatcher.service import Dispatcher
 from server.config import Settings
@@ -54,11 +54,17 @@ async def _tell_unresolved(endpoints: Endpoints) -> None:
         log.warning("%s: nothing can be delivered there", failure)
 
 
+def _frequency_cap(settings: Settings) -> FrequencyCap | None:
+    if not settings.frequency_cap:
+        return None
+    return FrequencyCap(settings.frequency_cap, settings.frequency_period_hours * 3600)
+
+
 class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
     def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
-        self._ledger = PostgresLedger(pool, uuid4())
+        self._ledger = PostgresLedger(pool, uuid4(), _frequency_cap(settings))
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0

@@ -44,6 +44,8 @@ from mailing.v1.mailing_service_pb2 import (
     GetMailingRequest,
     ListMailingsRequest,
     PauseMailingRequest,
+    PreviewMailingRequest,
+    PreviewMailingResponse,
     ResumeMailingRequest,
     RetryMailingRequest,
     SendTestMessageRequest,
@@ -185,6 +187,18 @@ class MailingClient:
         """Yields mailings, newest first, fetching page after page."""
         request = ListMailingsRequest(states=states, labels=labels, page_size=page_size)
         return chain.from_iterable(page.mailings for page in self._pages(self.mailings.ListMailings, request))
+
+    def preview_mailing(self, mailing: Mailing | int, samples: int = 0) -> PreviewMailingResponse:
+        """Tells what a mailing, or the stored one with this id, would do; nothing is sent or stored.
+
+        `samples` is how many rendered texts are wanted: 3 for 0, 50 at the most.
+        """
+        request = PreviewMailingRequest(samples=samples)
+        if isinstance(mailing, Mailing):
+            request.mailing.CopyFrom(mailing)
+        else:
+            request.mailing_id = mailing
+        return self._call(self.mailings.PreviewMailing, request)
 
     def pause_mailing(self, mailing_id: int) -> Mailing:
         """Stops one mailing until it is resumed."""

@@ -99,6 +99,9 @@ class Mailings(MailingServiceServicer):
         self.created: list[ms.CreateMailingRequest] = []
         self.updated: list[ms.UpdateMailingRequest] = []
         self.retried: list[ms.RetryMailingRequest] = []
+        self.previewed: list[ms.PreviewMailingRequest] = []
+        self.preview = ms.PreviewMailingResponse()
+        """What PreviewMailing answers."""
         self.tested: list[ms.SendTestMessageRequest] = []
         self.attempt = Attempt(number=1, endpoint="default", endpoint_status=200)
         """What SendTestMessage answers."""
@@ -142,6 +145,12 @@ class Mailings(MailingServiceServicer):
     ) -> ms.SendTestMessageResponse:
         self.tested.append(request)
         return ms.SendTestMessageResponse(attempt=self.attempt, message_id=1 << 31, text="Hello \x1b[31m")
+
+    def PreviewMailing(
+        self, request: ms.PreviewMailingRequest, context: grpc.ServicerContext
+    ) -> ms.PreviewMailingResponse:
+        self.previewed.append(request)
+        return self.preview
 
     def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
         if request.mailing_id == 7:

@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mailing.v1 import mailing_pb2 as _mailing_pb2
 from mailing.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
@@ -329,9 +330,12 @@ class PreviewMailingRequest(_message.Message):
     MAILING_ID_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
-    """A stored mailing."""
+    """A stored mailing that is SCHEDULED, RUNNING or PAUSED. What is left of it is previewed, as
+    if it went on now: clients who have a message of it count while that is pending, with
+    their message settled they are neither in the audience nor among the exclusions.
+    """
     samples: _builtins.int
-    """How many rendered samples: 3 when 0, never more than 50."""
+    """How many rendered samples: 3 when 0, never more than 50; negative is an error."""
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """A mailing that is not stored."""
@@ -368,7 +372,9 @@ class PreviewMailingResponse(_message.Message):
         REASON_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         reason: _message_pb2.Message.Reason.ValueType
-        """Why they are left out."""
+        """Why they are left out: OPTED_OUT, WINDOW_NOT_BEFORE_END or FREQUENCY_CAP; the first one
+        that applies, in this order.
+        """
         count: _builtins.int
         """How many."""
         def __init__(
@@ -389,12 +395,44 @@ class PreviewMailingResponse(_message.Message):
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        class _Encoding:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _EncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PreviewMailingResponse.Sample._Encoding.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            ENCODING_UNSPECIFIED: PreviewMailingResponse.Sample._Encoding.ValueType  # 0
+            """Never sent."""
+            ENCODING_GSM7: PreviewMailingResponse.Sample._Encoding.ValueType  # 1
+            """The 7 bit default alphabet with its extension: 160 septets, or 153 in each of several
+            segments. `^{}\\[~]|€` and the form feed take two septets.
+            """
+            ENCODING_UCS2: PreviewMailingResponse.Sample._Encoding.ValueType  # 2
+            """UCS-2, for a text with any other character: 70 UTF-16 code units, or 67 in each of
+            several segments.
+            """
+
+        class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
+            """What an SMS of the text is sent in, by 3GPP TS 23.038."""
+
+        ENCODING_UNSPECIFIED: PreviewMailingResponse.Sample.Encoding.ValueType  # 0
+        """Never sent."""
+        ENCODING_GSM7: PreviewMailingResponse.Sample.Encoding.ValueType  # 1
+        """The 7 bit default alphabet with its extension: 160 septets, or 153 in each of several
+        segments. `^{}\\[~]|€` and the form feed take two septets.
+        """
+        ENCODING_UCS2: PreviewMailingResponse.Sample.Encoding.ValueType  # 2
+        """UCS-2, for a text with any other character: 70 UTF-16 code units, or 67 in each of
+        several segments.
+        """
+
         CLIENT_ID_FIELD_NUMBER: _builtins.int
         PHONE_FIELD_NUMBER: _builtins.int
         TEXT_FIELD_NUMBER: _builtins.int
         CHARACTERS_FIELD_NUMBER: _builtins.int
         SMS_SEGMENTS_FIELD_NUMBER: _builtins.int
         DUE_TIME_FIELD_NUMBER: _builtins.int
+        SMS_ENCODING_FIELD_NUMBER: _builtins.int
         client_id: _builtins.int
         """The client."""
         phone: _builtins.str
@@ -402,9 +440,11 @@ class PreviewMailingResponse(_message.Message):
         text: _builtins.str
         """The rendered text."""
         characters: _builtins.int
-        """Its length in characters."""
+        """Its length in characters (Unicode code points)."""
         sms_segments: _builtins.int
-        """How many SMS it takes."""
+        """How many SMS it takes, at least 1."""
+        sms_encoding: Global___PreviewMailingResponse.Sample.Encoding.ValueType
+        """What these SMS are sent in."""
         @_builtins.property
         def due_time(self) -> _timestamp_pb2.Timestamp:
             """When it would leave at the earliest."""
@@ -418,10 +458,11 @@ class PreviewMailingResponse(_message.Message):
             characters: _builtins.int = ...,
             sms_segments: _builtins.int = ...,
             due_time: _timestamp_pb2.Timestamp | None = ...,
+            sms_encoding: Global___PreviewMailingResponse.Sample.Encoding.ValueType = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "client_id", b"client_id", "due_time", b"due_time", "phone", b"phone", "sms_segments", b"sms_segments", "text", b"text"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "client_id", b"client_id", "due_time", b"due_time", "phone", b"phone", "sms_encoding", b"sms_encoding", "sms_segments", b"sms_segments", "text", b"text"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -433,18 +474,23 @@ class PreviewMailingResponse(_message.Message):
     audience_size: _builtins.int
     """Clients that match and can receive it."""
     sendable_before_end: _builtins.int
-    """How many can be sent before the end at the given rate and windows."""
+    """How many of the audience can be sent before the end, at the rate of the mailing or of its
+    endpoint, whichever is lower, and in the windows of the clients, when those with the least
+    time left go first and nothing fails. Looks a year ahead at the most. Without an end: all.
+    """
     @_builtins.property
     def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewMailingResponse.Exclusion]:
         """Clients that match and are left out, by reason."""
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewMailingResponse.Sample]:
-        """The text as the first clients would get it."""
+        """The text as the first clients of the audience, by id, would get it."""
 
     @_builtins.property
     def estimated_finish_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last one would be sent; absent when that is not before the end."""
+        """When the last one would be sent, then; without a rate, when the last window opens. Absent when
+        not all of the audience can be sent before the end or within a year, or when it is empty.
+        """
 
     def __init__(
         self,
