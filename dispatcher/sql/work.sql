@@ -17,12 +17,16 @@ FROM mailings WHERE id = ANY($1::bigint[]);
 
 -- name: claim
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
--- a mailing changed since the scan gives none. A holder that is still named gave nothing back:
--- what it sent is not known.
+-- a mailing changed since the scan gives none, and neither does one that was stopped between the
+-- scan and the look at its definition, which then says so. A holder that is still named gave
+-- nothing back: what it sent is not known.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $1 AND mailing_id = $2 AND due_at <= now() AND lease_until <= now()
-    AND EXISTS (SELECT FROM mailings WHERE id = $2 AND version = $6 AND state = $7)
+    AND EXISTS (
+      SELECT FROM mailings
+      WHERE id = $2 AND version = $6 AND state = $7 AND (state IN (2, 5) OR ends_at <= now())
+    )
   ORDER BY no LIMIT $3
   FOR UPDATE SKIP LOCKED
 )
