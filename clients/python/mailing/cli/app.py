@@ -24,6 +24,7 @@ from mailing.cli import (
     service,
     tail,
     top,
+    verbs,
     watch,
 )
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
@@ -61,6 +62,7 @@ service.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
 app.add_typer(messages.app, name="messages")
+verbs.register(app, mailings.app)
 endpoints.register(app)
 report.register(app)
 preview.register(app)
