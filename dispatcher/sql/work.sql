@@ -177,8 +177,8 @@ WITH held AS (
     count(*) AS n, sum(attempted) AS tried
   FROM settled GROUP BY 1, 2, 3, 4
 ), counted AS (
-  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n, attempts)
-  SELECT $1, $2, status, reason, n, tried FROM (
+  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n, attempts, slot, slot_n)
+  SELECT $1, $2, status, reason, n, tried, rate_slot(now()), n FROM (
     SELECT status, reason, sum(n) AS n, sum(tried) AS tried FROM alike WHERE status <> 1 GROUP BY status, reason
     UNION ALL
     SELECT 1, 0, -coalesce(sum(n) FILTER (WHERE status <> 1), 0), coalesce(sum(tried) FILTER (WHERE status = 1), 0)
@@ -187,10 +187,9 @@ WITH held AS (
   ORDER BY status, reason
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET
     n = k.n + excluded.n, attempts = k.attempts + excluded.attempts, last_at = excluded.last_at,
-    past_at = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.mark_at ELSE k.past_at END,
-    past_n = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.mark_n ELSE k.past_n END,
-    mark_at = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN excluded.last_at ELSE k.mark_at END,
-    mark_n = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.n ELSE k.mark_n END
+    slot = excluded.slot,
+    slot_n = CASE WHEN k.slot = excluded.slot THEN k.slot_n + excluded.n ELSE excluded.n END,
+    before_n = CASE excluded.slot - k.slot WHEN 0 THEN k.before_n WHEN 1 THEN k.slot_n ELSE 0 END
 ), figured AS (
   -- The kinds are those of mailing_figures.
   INSERT INTO mailing_figures AS g (bucket, mailing_id, kind, key, n)
