@@ -6,8 +6,8 @@ Each port has a real implementation here in the package and a modelled one in th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from dispatcher.model import (
     Answer,
@@ -18,6 +18,7 @@ from dispatcher.model import (
     OpenWork,
     Outcome,
     Step,
+    Tuning,
 )
 
 
@@ -139,10 +140,25 @@ class Ledger(Protocol):
         ...
 
 
+class Replicas(Protocol):
+    """Where replicas say that they live. Every method may raise LedgerUnavailable."""
+
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> Tuning:
+        """Says how this replica does; returns what is set for all.
+
+        It is `age` seconds old and counts as alive for so many seconds from now.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Says that this replica ends."""
+        ...
+
+
 Settled = tuple[int, int, Outcome]
 """A client id, the attempts made before, and the outcome to record."""
 
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
-__all__ = ["Clock", "Ledger", "LedgerUnavailable", "Render", "Sender", "Settled"]
+__all__ = ["Clock", "Ledger", "LedgerUnavailable", "Render", "Replicas", "Sender", "Settled"]

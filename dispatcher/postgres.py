@@ -54,7 +54,7 @@ _AWAY = (
 
 
 @contextmanager
-def _reaching() -> Iterator[None]:
+def reaching() -> Iterator[None]:
     """Turns every way in which the database can be away into LedgerUnavailable."""
     try:
         yield
@@ -73,12 +73,12 @@ class PostgresLedger:
         self._replica_id = replica_id
 
     async def look(self) -> Look:
-        with _reaching():
+        with reaching():
             row = await self._pool.fetchrow(_SQL["look"])
         return Look(**row)
 
     async def start_due(self) -> list[int]:
-        with _reaching():
+        with reaching():
             async with self._pool.acquire() as connection, connection.transaction():
                 ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
                 if ids:
@@ -86,7 +86,7 @@ class PostgresLedger:
         return ids
 
     async def expandable(self) -> list[Expansion]:
-        with _reaching():
+        with reaching():
             rows = await self._pool.fetch(_SQL["expandable"])
         return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
 
@@ -94,11 +94,11 @@ class PostgresLedger:
         return await self._take_in("expand", expansion, bucket, batch_size, limit)
 
     async def expanded(self, recheck_min: float) -> None:
-        with _reaching():
+        with reaching():
             await self._pool.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
 
     async def rechecks_due(self) -> list[Expansion]:
-        with _reaching():
+        with reaching():
             rows = await self._pool.fetch(_SQL["rechecks_due"])
         return [_expansion(row) for row in rows]
 
@@ -120,7 +120,7 @@ class PostgresLedger:
             None if audience.attributes is None else orjson.dumps(audience.attributes).decode(),
             audience.client_ids,
         )
-        with _reaching():
+        with reaching():
             async with self._pool.acquire() as connection:
                 if audience.client_ids is None:
                     row = await connection.fetchrow(_SQL[statement], *arguments)
@@ -131,37 +131,37 @@ class PostgresLedger:
         return Step(moved=True, **row)
 
     async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
-        with _reaching():
+        with reaching():
             await self._pool.execute(
                 _SQL["rechecked"], ids, found, timedelta(seconds=shortest), timedelta(seconds=longest)
             )
 
     async def hurry(self) -> None:
-        with _reaching():
+        with reaching():
             await self._pool.execute(_SQL["hurry"])
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
-        with _reaching():
+        with reaching():
             return [row["id"] for row in await self._pool.fetch(_SQL["complete"], ids)]
 
     async def forget_changes(self) -> None:
-        with _reaching():
+        with reaching():
             await self._pool.execute(_SQL["forget_changes"])
 
     async def scan(self) -> list[OpenWork]:
-        with _reaching():
+        with reaching():
             rows = await self._pool.fetch(_SQL["scan"])
         return [OpenWork(**row) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        with _reaching():
+        with reaching():
             rows = await self._pool.fetch(_SQL["definitions"], ids)
         return {row["id"]: _mailing(row) for row in rows}
 
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
-        with _reaching():
+        with reaching():
             async with self._pool.acquire() as connection:
                 rows = await connection.fetch(
                     _SQL["claim"],
@@ -176,12 +176,12 @@ class PostgresLedger:
                 return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
 
     async def release_orphans(self, known: Sequence[int]) -> None:
-        with _reaching():
+        with reaching():
             await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
 
     async def release_all(self) -> None:
         """Frees every held batch: for when it is known that no holder is alive."""
-        with _reaching():
+        with reaching():
             await self._pool.execute(_SQL["release_all"])
 
     async def _batch(
@@ -203,7 +203,7 @@ class PostgresLedger:
         return ClaimedBatch(bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], recipients)
 
     async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
-        with _reaching():
+        with reaching():
             row = await self._pool.fetchrow(_SQL["settle"], *_settle_arguments(batch, endpoint, outcomes, done))
         return bool(row["held"])
 
@@ -214,7 +214,7 @@ class PostgresLedger:
         not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
         """
         while True:
-            with contextlib.suppress(LedgerUnavailable), _reaching():
+            with contextlib.suppress(LedgerUnavailable), reaching():
                 async with self._pool.acquire() as connection:
                     await _listen(connection, hint)
             await asyncio.sleep(pause)

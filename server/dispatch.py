@@ -19,6 +19,7 @@ from dispatcher.http_fast import FastSender
 from dispatcher.model import DispatchSettings, Endpoint
 from dispatcher.ports import Sender
 from dispatcher.postgres import PostgresLedger
+from dispatcher.postgres_replicas import PostgresReplicas
 from dispatcher.service import Dispatcher
 from server.config import ConfigError, Settings
 
@@ -106,25 +107,32 @@ async def _resolve_hosts(endpoints: Endpoints) -> None:
             log.warning("the endpoint's host %s does not resolve (%s): nothing can be delivered there", host, error)
 
 
+def dispatch_settings(settings: Settings) -> DispatchSettings:
+    """Returns what the environment says of dispatching."""
+    return DispatchSettings(
+        poll_min=settings.poll_min,
+        poll_max=settings.poll_max,
+        recheck_min=settings.recheck_min,
+        recheck_max=settings.recheck_max,
+        lease=settings.lease,
+        max_concurrency=settings.endpoint_max_concurrency,
+    )
+
+
 class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
     def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
-        self._ledger = PostgresLedger(pool, uuid4())
+        replica_id = uuid4()
+        self._ledger = PostgresLedger(pool, replica_id)
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
         self._dispatcher = Dispatcher(
             self._ledger,
             endpoints,
-            DispatchSettings(
-                poll_min=settings.poll_min,
-                poll_max=settings.poll_max,
-                recheck_min=settings.recheck_min,
-                recheck_max=settings.recheck_max,
-                lease=settings.lease,
-                max_concurrency=settings.endpoint_max_concurrency,
-            ),
+            dispatch_settings(settings),
+            replicas=PostgresReplicas(pool, replica_id),
         )
 
     def hint(self) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from server.config import ConfigError, Settings, load_settings, masked, split_address
-from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, free_batches, make_endpoints
+from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, dispatch_settings, free_batches, make_endpoints
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.fleet import Fleet
 from server.logs import configure_logs
@@ -48,7 +48,7 @@ class ServiceError(Exception):
 
 def _rpc_settings(settings: Settings) -> RpcSettings:
     streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
-    return RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}), streams=streams)
+    return RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}), streams=streams, dispatch=dispatch_settings(settings))
 
 
 def run(settings: Settings) -> int:

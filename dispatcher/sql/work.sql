@@ -4,14 +4,16 @@ SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.end
   m.state = 5 OR coalesce(m.ends_at <= now(), false) AS over
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 WHERE b.due_at <= now() AND b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
+  AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused)
 GROUP BY b.mailing_id, b.bucket, m.id;
 
 -- name: definitions
--- What the dispatcher needs to know of mailings, as of now.
+-- What the dispatcher needs to know of mailings, as of now; nothing while all sending is
+-- stopped, so that what is leased is given up.
 SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_attempts,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
-FROM mailings WHERE id = ANY($1::bigint[]);
+FROM mailings WHERE id = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
 -- name: claim
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
@@ -20,6 +22,7 @@ WITH picked AS (
   SELECT no FROM batches
   WHERE bucket = $1 AND mailing_id = $2 AND due_at <= now() AND lease_until <= now()
     AND EXISTS (SELECT FROM mailings WHERE id = $2 AND version = $6 AND state = $7)
+    AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused)
   ORDER BY no LIMIT $3
   FOR UPDATE SKIP LOCKED
 )

@@ -11,15 +11,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from prometheus_client import CollectorRegistry
 
+from dispatcher.model import DispatchSettings
 from mailing.v1 import (
     admin_service_pb2,
     client_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
 )
+from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
+from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
@@ -29,20 +32,20 @@ from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
-from server.rpc.unserved import unserved_service
 from server.store.database import Database, Pool
+from server.store.dispatch import DispatchStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
 from server.store.progress import ProgressStore
-from server.streams import Streams, StreamSettings
+from server.streams import DispatchHub, Streams, StreamSettings
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
     mailing_service_pb2.DESCRIPTOR.services_by_name["MailingService"],
     message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
     DELIVERY,
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
-UNSERVED = (admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
@@ -66,6 +69,8 @@ class RpcSettings:
     reader_patience: float = 60.0
     """How long a stream may not be read before it ends."""
     streams: StreamSettings = field(default_factory=StreamSettings)
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
     """The names of endpoints that mailings may name; an empty name always may."""
 
@@ -89,10 +94,11 @@ class RpcSettings:
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams) -> None:
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, hub: DispatchHub) -> None:
         self._server = server
         self._health = health
         self._streams = streams
+        self._hub = hub
 
     def bind(self, address: str) -> int:
         """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
@@ -114,6 +120,7 @@ class RpcServer:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
+        await self._hub.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -164,13 +171,15 @@ async def build_server(
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     add_MailingServiceServicer_to_server(MailingService(database, installation, changed, settings.endpoints), server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
-    delivery = DeliveryService(streams, progress).handler()
-    server.add_generic_rpc_handlers((delivery, *(unserved_service(service) for service in UNSERVED)))
-    return RpcServer(server, await _add_health_and_reflection(server), streams)
+    server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
+    dispatch = DispatchStore(database, settings.dispatch, hint)
+    hub = DispatchHub(dispatch)
+    add_AdminServiceServicer_to_server(AdminService(dispatch, hub), server)
+    return RpcServer(server, await _add_health_and_reflection(server), streams, hub)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:
-    names = [service.full_name for service in (*SERVED, *UNSERVED)]
+    names = [service.full_name for service in SERVED]
     health = HealthServicer()
     for name in names:
         await health.set(name, health_pb2.HealthCheckResponse.SERVING)

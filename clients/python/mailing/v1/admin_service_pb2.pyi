@@ -138,7 +138,7 @@ class UpdateDispatchSettingsRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change. Absent: every field that is populated."""
+        """The fields to change; `*`: all but `paused`. Absent: every field that is populated."""
 
     def __init__(
         self,
