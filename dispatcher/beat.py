@@ -74,6 +74,7 @@ class Beat:
         if tuning != self._tuning:
             self._tuning = tuning
             self._tune(tuning)
+            self._woken.set()  # so that it is soon seen that they hold
 
     async def leave(self) -> None:
         """Says that this replica ends."""

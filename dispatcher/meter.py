@@ -88,7 +88,7 @@ def _quantile(ordered: Sequence[int], share: float) -> float | None:
 def error_words(error_class: ErrorClass, endpoint_status: int | None, endpoint_code: int | None) -> str:
     """Returns how a request failed in a few words, such as "server (HTTP 503)"."""
     told = [f"HTTP {endpoint_status}"] if endpoint_status else []
-    told += [f"code {endpoint_code}"] if endpoint_code is not None else []
+    told += [f"code {endpoint_code}"] if endpoint_code else []
     return error_class.name.lower() + (f" ({', '.join(told)})" if told else "")
 
 

@@ -13,6 +13,7 @@ from mailing.client import MailingClient
 from mailing.errors import FieldViolation, MailingError, mailing_errors
 from mailing.values import (
     new_client,
+    new_dispatch_settings,
     new_duration,
     new_filter,
     new_mailing,
@@ -29,6 +30,7 @@ __all__ = [
     "MessageWatch",
     "mailing_errors",
     "new_client",
+    "new_dispatch_settings",
     "new_duration",
     "new_filter",
     "new_mailing",

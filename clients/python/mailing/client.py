@@ -19,6 +19,14 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from mailing.channel import open_channel
 from mailing.client_import import import_in_batches
 from mailing.errors import mailing_errors
+from mailing.v1.admin_service_pb2 import (
+    GetDispatchRequest,
+    GetDispatchResponse,
+    PauseDispatchRequest,
+    ResumeDispatchRequest,
+    UpdateDispatchSettingsRequest,
+    WatchDispatchResponse,
+)
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.client_pb2 import Client, ClientFilter
 from mailing.v1.client_service_pb2 import (
@@ -32,6 +40,7 @@ from mailing.v1.client_service_pb2 import (
 )
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from mailing.v1.dispatch_pb2 import DispatchSettings
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
@@ -47,7 +56,7 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
-from mailing.watch import MessageWatch, watch_mailing
+from mailing.watch import MessageWatch, watch_dispatch, watch_mailing
 
 PAGE_SIZE = 1000
 """The largest page the service gives."""
@@ -224,6 +233,36 @@ class MailingClient:
             mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
         )
         return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
+
+    def get_dispatch(self) -> GetDispatchResponse:
+        """Returns every dispatcher that is alive, and the settings in force."""
+        return self._call(self.admin.GetDispatch, GetDispatchRequest())
+
+    def watch_dispatch(
+        self, *, min_interval: float | None = None, patience: float | None = None
+    ) -> Iterator[WatchDispatchResponse]:
+        """Yields the same, about once in `min_interval` seconds (1 by default); see `watch_dispatch`."""
+        return watch_dispatch(self.admin, min_interval=min_interval, patience=patience)
+
+    def update_dispatch_settings(
+        self, settings: DispatchSettings | None = None, fields: Iterable[str] | None = None
+    ) -> DispatchSettings:
+        """Changes settings of all dispatchers and returns those in force; see `new_dispatch_settings`.
+
+        Changes what is set or, with `fields`, those: one that is not set goes back to what
+        each dispatcher was started with.
+        """
+        settings = settings or DispatchSettings()
+        request = UpdateDispatchSettingsRequest(settings=settings, update_mask=_mask(fields))
+        return self._call(self.admin.UpdateDispatchSettings, request).settings
+
+    def pause_dispatch(self) -> DispatchSettings:
+        """Stops all sending on all replicas, within a second: the emergency stop."""
+        return self._call(self.admin.PauseDispatch, PauseDispatchRequest()).settings
+
+    def resume_dispatch(self) -> DispatchSettings:
+        """Takes the emergency stop back."""
+        return self._call(self.admin.ResumeDispatch, ResumeDispatchRequest()).settings
 
     def _call(self, method: Callable[..., _T], request: Any) -> _T:
         with mailing_errors():

@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 
 from mailing.errors import MailingError
+from mailing.v1.admin_service_pb2 import WatchDispatchRequest, WatchDispatchResponse
+from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.delivery_service_pb2 import (
     MessageChange,
     WatchMailingRequest,
@@ -60,6 +62,28 @@ def watch_mailing(
                     absence.end()
                     yield response.mailing
                 return
+        except grpc.RpcError as error:
+            absence.wait_or_raise(error)
+
+
+def watch_dispatch(
+    admin: AdminServiceStub, *, min_interval: float | None = None, patience: float | None = None
+) -> Iterator[WatchDispatchResponse]:
+    """Yields replicas and settings about once in `min_interval` seconds (1 by default, at least 0.1), without end.
+
+    Once something came, a service that is away is waited for, up to `patience` seconds (None:
+    for ever). Raises MailingError.
+    """
+    interval = None if min_interval is None else new_duration(min_interval)
+    request = WatchDispatchRequest(min_interval=interval)
+    absence = _Absence(patience)
+    while True:
+        try:
+            with _cancelled_at_end(admin.WatchDispatch(request)) as responses:
+                for response in responses:
+                    absence.end()
+                    yield response
+            return
         except grpc.RpcError as error:
             absence.wait_or_raise(error)
 
