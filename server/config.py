@@ -105,6 +105,15 @@ def _readable_file(value: Path) -> Path:
         raise ValueError(str(value)) from error
 
 
+def _writable_file(value: Path) -> Path:
+    path = _folder(value)
+    try:
+        with path.open("ab"):
+            return path
+    except OSError as error:
+        raise ValueError(str(path)) from error
+
+
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
@@ -222,11 +231,21 @@ class Settings(BaseSettings):
         87_600,
         "hours",
     )
+    log_retention_hours: float = _number(
+        168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = _setting(
         "auto", "`auto`: lines for people on a terminal, JSON otherwise.", "auto, console or json"
+    )
+    log_file: Annotated[Path, AfterValidator(_writable_file)] | None = _setting(
+        None,
+        "File that gets the same entries, always as JSON: up to 20 MB, and the 5 before it as `.1` to `.5`.",
+        "the path of a file that can be written",
+        "MAILING_LOG_FILE",
+        "LOGGING_FILE",
     )
 
     @model_validator(mode="after")

@@ -48,7 +48,12 @@ class ServiceError(Exception):
 
 def _rpc_settings(settings: Settings) -> RpcSettings:
     streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
-    return RpcSettings(endpoints=frozenset({DEFAULT_ENDPOINT}), streams=streams, dispatch=dispatch_settings(settings))
+    return RpcSettings(
+        endpoints=frozenset({DEFAULT_ENDPOINT}),
+        streams=streams,
+        log_retention=settings.log_retention_hours * 3600,
+        dispatch=dispatch_settings(settings),
+    )
 
 
 def run(settings: Settings) -> int:
@@ -81,7 +86,7 @@ async def serve(settings: Settings) -> None:
             await free_batches(pool)
         dispatcher: Dispatch
         if settings.dispatchers:
-            dispatcher = Fleet(settings.dispatchers, dsn)
+            dispatcher = Fleet(settings.dispatchers, dsn, settings.log_file)
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
@@ -204,7 +209,7 @@ def _signalled() -> asyncio.Event:
 
 
 def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, settings.log_file)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(work())

@@ -16,7 +16,7 @@ from server.domain.fields import Violations, update_mask
 from server.rpc.convert import duration, populated, reject_output_only, span_of, timestamp
 from server.rpc.handlers import Context
 from server.store.dispatch import DispatchStore
-from server.streams.dispatch import DispatchHub
+from server.streams.admin import AdminStreams
 
 DEFAULT_INTERVAL = timedelta(seconds=1)
 SHORTEST_INTERVAL = timedelta(milliseconds=100)
@@ -26,9 +26,9 @@ LONGEST_INTERVAL = timedelta(hours=1)
 class DispatchMethods:
     """The methods about dispatchers."""
 
-    def __init__(self, dispatch: DispatchStore, hub: DispatchHub) -> None:
+    def __init__(self, dispatch: DispatchStore, streams: AdminStreams) -> None:
         self._dispatch = dispatch
-        self._hub = hub
+        self._streams = streams
 
     async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
         """Returns every replica and the settings."""
@@ -44,7 +44,7 @@ class DispatchMethods:
         violations = Violations()
         interval = _interval_of(request, violations)
         violations.check()
-        async with aclosing(self._hub.watch(interval.total_seconds())) as states:
+        async with aclosing(self._streams.dispatch(interval.total_seconds())) as states:
             async for state in states:
                 yield pb.WatchDispatchResponse(
                     replicas=map(replica_message, state.replicas), settings=self._settings(state.steering)

@@ -36,8 +36,9 @@ from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
+from server.store.log import LogStore
 from server.store.progress import ProgressStore
-from server.streams import DispatchHub, Streams, StreamSettings
+from server.streams import AdminStreams, Streams, StreamSettings
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
@@ -69,6 +70,8 @@ class RpcSettings:
     reader_patience: float = 60.0
     """How long a stream may not be read before it ends."""
     streams: StreamSettings = field(default_factory=StreamSettings)
+    log_retention: float = 168 * 3600.0
+    """How long the log is kept."""
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
@@ -94,11 +97,11 @@ class RpcSettings:
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, hub: DispatchHub) -> None:
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, admin: AdminStreams) -> None:
         self._server = server
         self._health = health
         self._streams = streams
-        self._hub = hub
+        self._admin = admin
 
     def bind(self, address: str) -> int:
         """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
@@ -115,12 +118,13 @@ class RpcServer:
         """Begins to serve and says so to health checks."""
         await self._server.start()
         self._streams.start()
+        self._admin.start()
 
     async def stop(self, grace: float) -> None:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
-        await self._hub.close()
+        await self._admin.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -173,9 +177,10 @@ async def build_server(
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
     dispatch = DispatchStore(database, settings.dispatch, hint)
-    hub = DispatchHub(dispatch)
-    add_AdminServiceServicer_to_server(AdminService(dispatch, hub), server)
-    return RpcServer(server, await _add_health_and_reflection(server), streams, hub)
+    log = LogStore(database, installation.buckets)
+    admin = AdminStreams(dispatch, log, await journal.epoch(), settings.log_retention)
+    add_AdminServiceServicer_to_server(AdminService(dispatch, admin), server)
+    return RpcServer(server, await _add_health_and_reflection(server), streams, admin)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:

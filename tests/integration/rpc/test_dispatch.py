@@ -27,7 +27,7 @@ from mailing.v1.dispatch_pb2 import DispatchSettings as Message
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from server.store.database import Database
 from server.store.dispatch import DispatchStore
-from server.streams import DispatchHub
+from server.streams.dispatch_hub import DispatchHub
 from tests.integration.rpc.calls import refused
 from tests.integration.rpc.conftest import Service
 from tests.support.ledger import add_mailing

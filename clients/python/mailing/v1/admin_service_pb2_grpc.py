@@ -133,7 +133,9 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLog(self, request, context):
-        """Streams the log, past and live, filtered.
+        """Streams the log, past and live, filtered. What is about one client comes in order, and
+        so does what is about none; between them entries are put in the order of their times as
+        far as that is known. It never ends by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

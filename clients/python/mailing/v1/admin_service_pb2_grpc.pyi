@@ -52,7 +52,10 @@ class AdminServiceStub:
     ProbeEndpoint: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ProbeEndpointRequest, _admin_service_pb2.ProbeEndpointResponse]
     """Makes one request to an endpoint and tells how it ended."""
     WatchLog: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchLogRequest, _admin_service_pb2.WatchLogResponse]
-    """Streams the log, past and live, filtered."""
+    """Streams the log, past and live, filtered. What is about one client comes in order, and
+    so does what is about none; between them entries are put in the order of their times as
+    far as that is known. It never ends by itself.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -78,7 +81,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ProbeEndpoint: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ProbeEndpointRequest, _admin_service_pb2.ProbeEndpointResponse]  # type: ignore[assignment]
     """Makes one request to an endpoint and tells how it ended."""
     WatchLog: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchLogRequest, _admin_service_pb2.WatchLogResponse]  # type: ignore[assignment]
-    """Streams the log, past and live, filtered."""
+    """Streams the log, past and live, filtered. What is about one client comes in order, and
+    so does what is about none; between them entries are put in the order of their times as
+    far as that is known. It never ends by itself.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows and steers the dispatchers. For operators only."""
@@ -149,6 +155,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.WatchLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.WatchLogResponse], _abc.AsyncIterator[_admin_service_pb2.WatchLogResponse]]:
-        """Streams the log, past and live, filtered."""
+        """Streams the log, past and live, filtered. What is about one client comes in order, and
+        so does what is about none; between them entries are put in the order of their times as
+        far as that is known. It never ends by itself.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -14,6 +14,7 @@ from contextlib import suppress
 from server.domain.dispatch import DispatchState
 from server.domain.errors import DatabaseUnavailable, ShuttingDown
 from server.store.dispatch import DispatchStore
+from server.streams.shared import SharedRead
 
 _log = logging.getLogger(__name__)
 
@@ -25,10 +26,8 @@ class DispatchHub:
     """The watchers of one replica."""
 
     def __init__(self, dispatch: DispatchStore) -> None:
-        self._dispatch = dispatch
+        self._state = SharedRead(dispatch.read)
         self._closed = asyncio.Event()
-        self._reading: asyncio.Task[DispatchState] | None = None
-        self._read_at = 0.0
 
     async def watch(self, interval: float) -> AsyncGenerator[DispatchState, None]:
         """Yields the state now and then once per `interval` seconds.
@@ -38,7 +37,7 @@ class DispatchHub:
         began = False
         while not self._closed.is_set():
             try:
-                state = await self._state(interval * SHARED_FOR)
+                state = await self._state.get(interval * SHARED_FOR)
             except DatabaseUnavailable as error:
                 if not began:
                     raise
@@ -50,17 +49,6 @@ class DispatchHub:
                 await asyncio.wait_for(self._closed.wait(), interval)
         raise ShuttingDown
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Ends every watcher with ShuttingDown and lets no other begin."""
         self._closed.set()
-
-    async def _state(self, most: float) -> DispatchState:
-        """Returns what was read at most so many seconds ago."""
-        now = asyncio.get_running_loop().time()
-        if self._reading is None or now - self._read_at > most or _failed(self._reading):
-            self._reading, self._read_at = asyncio.create_task(self._dispatch.read(), name="replicas"), now
-        return await asyncio.shield(self._reading)  # others may wait for it, too
-
-
-def _failed(task: asyncio.Task[DispatchState]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
