@@ -1,8 +1,8 @@
 """Claims open work: scans without locks, chooses fairly, leases batch by batch.
 
-The highest priority comes first; among mailings of one priority the one of which the fewest
-batches are held here, so a huge mailing never starves a small one. A batch is claimed only
-when its endpoint's lane has room.
+The highest priority comes first, but for every tenth claim, so that nobody starves; among
+mailings of one priority the one of which the fewest batches are held here, so a huge mailing
+never holds up a small one. A batch is claimed only when its endpoint's lane has room.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
+from dispatcher.guard import Guard
 from dispatcher.lease import Book, Lease
 from dispatcher.model import Mailing, MailingState, OpenWork
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Render
 from dispatcher.sender import Lane
 from dispatcher.template import TemplateError, parse
+from dispatcher.turns import EQUAL_TURN
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +33,8 @@ REFRESH_INTERVAL = 0.25
 CLAIMS_AT_ONCE = 3
 """Claims under way at the same time: one takes several turns of a busy event loop."""
 
-MOST_LEASES = 64
-"""Batches held at once at the most: those not yet settled hold back further claims."""
+MOST_UNSETTLED = 64
+"""Batches that wait to be settled: more hold back further claims."""
 
 
 class Claimer:
@@ -45,6 +47,7 @@ class Claimer:
         self,
         ledger: Ledger,
         lanes: Mapping[str, Lane],
+        guard: Guard,
         book: Book,
         lease: float,
         sending: float,
@@ -55,6 +58,8 @@ class Claimer:
         """`lease` is in seconds; `sending` is how many of them its requests may still start."""
         self._ledger = ledger
         self._lanes = lanes
+        self._all_lanes = set(lanes.values())
+        self._guard = guard
         self._book = book
         self._lease = lease
         self._clock = clock
@@ -76,7 +81,7 @@ class Claimer:
     async def run(self) -> None:
         """Claims until cancelled."""
         while True:
-            await self._woken.wait()
+            await self._rest()
             self._woken.clear()
             try:
                 await self._claim_all()
@@ -87,25 +92,48 @@ class Claimer:
                 await self._clock.sleep(1.0)
                 self.wake()
 
+    async def _rest(self) -> None:
+        """Returns when there may be something to claim, or when an endpoint that is down may be tried."""
+        probe_at = min((lane.breaker.probe_at for lane in self._all_lanes if self._waits_for(lane)), default=None)
+        if probe_at is None:
+            await self._woken.wait()
+        else:
+            await self._clock.wait(self._woken, max(0.0, probe_at - self._clock.monotonic()))
+
+    def _waits_for(self, lane: Lane) -> bool:
+        """Whether there is work for a lane whose endpoint is down."""
+        return not lane.breaker.closed and any(self._lanes.get(w.endpoint) is lane and not w.over for w in self._work)
+
     async def watch(self) -> None:
         """Gives up leases that ran out or whose mailing was changed, paused or ended, until cancelled.
 
         What nobody has begun to send goes back into open work, even while the endpoint hangs.
+        The other leases are confirmed: without this nothing of them would start any more.
         """
         while True:
             await self._clock.sleep(REFRESH_INTERVAL)
             if not self._book.leases:
                 continue
+            asked = self._clock.monotonic()
+            leases = list(self._book.leases)
             try:
                 now = await self._ledger.definitions(list(self._book.by_mailing))
+                self._confirm(leases, now, asked)
+                await self._guard.learn(self._all_lanes)
             except LedgerUnavailable:
                 continue
-            monotonic = self._clock.monotonic()
-            for lease in self._book.leases:
-                mailing = now.get(lease.mailing.id)
-                changed = mailing is None or _changed(mailing, lease.mailing)
-                if (changed or monotonic >= lease.send_until) and lease.release(mailing or lease.mailing, monotonic):
-                    self._finished(lease)
+
+    def _confirm(self, leases: list[Lease], now: Mapping[int, Mailing], asked: float) -> None:
+        """Compares the leases with the mailings as they were when the database was `asked`."""
+        monotonic = self._clock.monotonic()
+        for lease in leases:
+            mailing = now.get(lease.mailing.id)
+            if mailing is not None and not _changed(mailing, lease.mailing) and monotonic < lease.send_until:
+                lease.confirm(asked)
+            elif lease.release(mailing or lease.mailing):
+                self._finished(lease)
+        for lane in self._all_lanes:
+            lane.staff()
 
     async def _claim_all(self) -> None:
         """Claims, several batches at once, until nothing open is left or nothing has room."""
@@ -147,30 +175,47 @@ class Claimer:
         self._work = [w for w in work if w.mailing_id in known]
         for mailing_id in known.keys() - {w.mailing_id for w in work}:
             del known[mailing_id]
+        await self._look_after_endpoints()
         # Its age counts from now: however slow the database is, what it said is used once.
         self._scanned = self._clock.monotonic()
 
+    async def _look_after_endpoints(self) -> None:
+        """Learns which endpoints are down, and tries those whose turn it is."""
+        await self._guard.learn(self._all_lanes)
+        for lane in self._all_lanes:
+            if self._waits_for(lane):
+                await self._guard.probe(lane)
+
     def _choose(self) -> OpenWork | None:
         """The most urgent piece of known work that has room, None when there is none."""
-        if len(self._book.leases) >= MOST_LEASES or self._clock.monotonic() - self._scanned > SCAN_AGE:
+        if self._book.unsettled >= MOST_UNSETTLED or self._clock.monotonic() - self._scanned > SCAN_AGE:
             return None
         held = self._book.by_mailing
+        equal = self._random.random() * EQUAL_TURN < 1
+        room: dict[int, bool] = {}
         return min(
-            (w for w in self._work if self._open[w.mailing_id, w.bucket] > 0 and self._has_room(w)),
-            key=lambda w: (-w.priority, held[w.mailing_id], self._random.random()),
+            (w for w in self._work if self._open[w.mailing_id, w.bucket] > 0 and self._has_room(w, room)),
+            key=lambda w: (equal or -w.priority, held[w.mailing_id], self._random.random()),
             default=None,
         )
 
-    def _has_room(self, work: OpenWork) -> bool:
-        lane = self._lanes.get(work.endpoint)
-        return work.over or (lane is not None and lane.has_room)
+    def _has_room(self, work: OpenWork, known: dict[int, bool]) -> bool:
+        """Whether its lane takes a batch of it; `known` holds what was found out for other buckets."""
+        if work.over:
+            return True
+        room = known.get(work.mailing_id)
+        if room is None:
+            lane = self._lanes.get(work.endpoint)
+            rated = self._jobs[work.mailing_id].mailing.max_rate > 0
+            room = known[work.mailing_id] = lane is not None and lane.has_room(work.mailing_id, rated)
+        return room
 
     def _begin(self, work: OpenWork) -> asyncio.Task[bool]:
         """Begins a claim; its lane and its piece of work count it from now on."""
         self._open[work.mailing_id, work.bucket] -= 1
         lane = self._lanes.get(work.endpoint)
         if lane is not None:
-            lane.promised += 1
+            lane.promised[work.mailing_id] += 1
         return asyncio.create_task(self._claim(work, lane))
 
     async def _claim(self, work: OpenWork, lane: Lane | None) -> bool:
@@ -181,13 +226,13 @@ class Claimer:
             batches = await self._ledger.claim(job.mailing, work.bucket, 1, self._lease, job.render)
         finally:
             if lane is not None:
-                lane.promised -= 1
+                lane.promised[work.mailing_id] -= 1
         if not batches:
             # Another replica was faster, or the mailing is no longer as it was learned.
             self._open[work.mailing_id, work.bucket] = 0
             self._stale.add(work.mailing_id)
         for batch in batches:
-            self._hand_on(Lease(batch, job.mailing, asked, self._sending))
+            self._hand_on(Lease(batch, job.mailing, asked, self._sending, self._clock.monotonic))
         return bool(batches)
 
     def _hand_on(self, lease: Lease) -> None:

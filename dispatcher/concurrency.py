@@ -42,6 +42,13 @@ class ConcurrencyLimit:
         self._kept = min(self._kept, most)
         self._resting = 0
 
+    def restart(self) -> None:
+        """Begins with a single request again: the endpoint was down, and is not to be overrun."""
+        self.value = self._kept = 1
+        self._kept_rate = 0.0
+        self._resting = 0
+        self._begin(0.0)
+
     def _begin(self, now: float) -> None:
         self._since = now
         self._answers = 0

@@ -73,6 +73,14 @@ class Semantics(IntEnum):
     AT_MOST_ONCE = 2
 
 
+class BreakerState(IntEnum):
+    """Whether messages are let through to an endpoint."""
+
+    CLOSED = 1
+    OPEN = 2
+    HALF_OPEN = 3
+
+
 class ErrorClass(IntEnum):
     """How a request to the endpoint ended. Every end has exactly one class."""
 
@@ -127,7 +135,12 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Mailing:
-    """What the dispatcher needs to know of a mailing, as of `version`."""
+    """What the dispatcher needs to know of a mailing, as of `version`.
+
+    `audience` is set where a client who no longer matches is not to get it any more.
+    `max_rate` is in messages a second over all replicas, 0 without a limit; an `important`
+    mailing is not held back by the frequency cap.
+    """
 
     id: int
     version: int
@@ -138,6 +151,9 @@ class Mailing:
     priority: int
     ends_at: datetime | None
     retry: RetryPolicy
+    audience: AudienceFilter | None = None
+    max_rate: float = 0.0
+    important: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +161,8 @@ class Endpoint:
     """Where messages are POSTed to.
 
     Sources: the environment or the endpoints file, never a request. Times are seconds.
-    `url` ends where the message id is to be appended.
+    `url` ends where the message id is to be appended. `max_rate` is in messages a second over
+    all replicas, 0 without a limit.
     """
 
     name: str
@@ -156,6 +173,7 @@ class Endpoint:
     max_concurrency: int = 1024
     max_response_bytes: int = 65536
     ca_file: str | None = None
+    max_rate: float = 0.0
 
     def __repr__(self) -> str:
         return f"Endpoint({self.name!r}, {self.url!r})"
@@ -182,15 +200,18 @@ class Answer:
 class Recipient(NamedTuple):
     """One message of a claimed batch.
 
-    `attempts` were made before. `phone` is None when the client is gone. `opens_at` is set
-    when the client's window is closed, by the database's clock at the claim; `closes_in` is
-    how many seconds after the claim it closes, None without a window.
+    `attempts` were made before, of which `forgiven` do not count against the limit. `phone` is
+    None when the client is gone; `barred` is why they are not to get it, NONE when they are.
+    `opens_at` is set when it is not to be sent at the claim by the database's clock: to when it
+    may be; `closes_in` is how many seconds after the claim the client's window closes, None
+    without a window.
     """
 
     client_id: int
     attempts: int
+    forgiven: int
     phone: str | None
-    opted_out: bool
+    barred: int
     opens_at: datetime | None
     closes_in: float | None
     text: str
@@ -207,8 +228,9 @@ class Failure(NamedTuple):
 class Outcome(NamedTuple):
     """What is to be recorded of one message.
 
-    `attempted` counts the requests made, 0 or 1. `due_at` is set exactly when the message
-    stays PENDING: it goes into a new batch that falls due then.
+    `attempted` counts the requests made, 0 or 1, `forgiven` those of them that do not count
+    against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
+    new batch that falls due then.
     """
 
     status: Status
@@ -219,6 +241,42 @@ class Outcome(NamedTuple):
     duration_ms: int | None
     due_at: datetime | None
     failure: Failure | None
+    forgiven: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyCap:
+    """At most so many messages to one client within `period` seconds, over all mailings."""
+
+    messages: int
+    period: float
+
+
+class EndpointState(NamedTuple):
+    """What all replicas know of an endpoint; `probe_in` is when it may be tried next, in seconds."""
+
+    breaker: BreakerState
+    probe_in: float
+
+
+class SlotRequest(NamedTuple):
+    """A wish for up to `wanted` moments at which requests may start, `rate` a second, under `key`."""
+
+    key: str
+    rate: float
+    wanted: int
+
+
+class Slots(NamedTuple):
+    """Moments given to this replica: `granted` of them, the first at `since`, `step` seconds apart.
+
+    `since` is the database's time in seconds since the epoch, also when there are none: then it is
+    when the next one will be free.
+    """
+
+    since: float
+    step: float
+    granted: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +356,7 @@ class Expansion:
     version: int
     filter: AudienceFilter
     semantics: Semantics
+    max_rate: float
     positions: dict[int, int]
     open_batches: int
     over: bool
@@ -350,7 +409,7 @@ class OpenWork:
 class ClaimedBatch:
     """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
 
-    `retaken` says that somebody held it before and did not settle it.
+    `retaken` says that an earlier lease of it ran out: its messages may have been sent.
     """
 
     bucket: int
@@ -358,9 +417,5 @@ class ClaimedBatch:
     no: int
     fence: int
     claimed_at: datetime
+    retaken: bool
     recipients: list[Recipient]
-
-    @property
-    def retaken(self) -> bool:
-        """Whether an earlier lease of it ran out: its messages may have been sent."""
-        return self.fence > 1

@@ -25,6 +25,9 @@ SWEEP_INTERVAL = 10.0
 IDLE_SWEEP_INTERVAL = 120.0
 """The same while none does."""
 
+ENDING_INTERVAL = 0.2
+"""The same while the end of one has passed and it is not completed."""
+
 STEPS_AT_ONCE = 2
 """Buckets of a mailing that are expanded at the same time."""
 
@@ -95,7 +98,7 @@ class Planner:
 
     async def _finish(self, look: Look, hinted: bool) -> None:
         """Ends the mailings that are done, and hurries what waits in those that are over."""
-        pause = 1.0 if look.ends else SWEEP_INTERVAL if look.running else IDLE_SWEEP_INTERVAL
+        pause = ENDING_INTERVAL if look.ends else SWEEP_INTERVAL if look.running else IDLE_SWEEP_INTERVAL
         sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
             await self._ledger.hurry()
@@ -113,7 +116,7 @@ class Planner:
     async def _expand_all(self) -> bool:
         """Expands each mailing a little; returns whether all of them are ahead of sending."""
         throttled = True
-        expansions = await self._ledger.expandable()
+        expansions = await self._ledger.expandable(policy.OPEN_BATCHES)
         for expansion in expansions:
             if expansion.open_batches < policy.OPEN_BATCHES or expansion.over:
                 throttled = False
@@ -145,7 +148,7 @@ class Planner:
         Until there is a message to send: the few clients of a rare audience are found bucket by
         bucket, and the first one does not wait for a look at all clients.
         """
-        size = policy.batch_size(expansion.semantics, BATCH_SIZE)
+        size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         while True:
             limit = self._limits.get(expansion.mailing_id, policy.EXPAND_FIRST)
             step = await self._ledger.expand(expansion, bucket, size, limit)
@@ -171,7 +174,7 @@ class Planner:
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:
         """Reads the changes of one bucket to their end; returns the messages made."""
-        size = policy.batch_size(expansion.semantics, BATCH_SIZE)
+        size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         inserted = 0
         while True:
             step = await self._ledger.expand_changes(expansion, bucket, size, _CHANGES_PER_STEP)

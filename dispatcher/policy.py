@@ -31,8 +31,26 @@ EXPAND_FIRST, EXPAND_TARGET, EXPAND_MOST = 1000, 5000, 50_000
 """Clients looked at in the first step of an expansion, messages aimed at per step, and the
 most clients looked at in one."""
 
+RATED_BATCH_SECONDS = 2.0
+"""How long a batch of a mailing with a rate takes to send, in seconds, at the full rate."""
+
 OPEN_BATCHES = 48
 """Expansion of a mailing stops while so many of its batches are due and not settled."""
+
+DOWN = frozenset(
+    {
+        ErrorClass.CONNECT,
+        ErrorClass.RESOLVE,
+        ErrorClass.TLS,
+        ErrorClass.TIMEOUT,
+        ErrorClass.DISCONNECT,
+        ErrorClass.PROTOCOL,
+        ErrorClass.TOO_LARGE,
+        ErrorClass.SERVER,
+        ErrorClass.UNREADABLE,
+    }
+)
+"""Ends of a request that say something about the endpoint, not about the message."""
 
 _UNKNOWN_WHEN_SENT = frozenset(
     {
@@ -51,32 +69,45 @@ def delivered(answer: Answer) -> Outcome:
 
 
 def failed(
-    mailing: Mailing, attempts: int, answer: Answer, verdict: Verdict, began_at: datetime, random: Random
+    mailing: Mailing,
+    recipient: Recipient,
+    answer: Answer,
+    verdict: Verdict,
+    began_at: datetime,
+    forgiven: bool,
+    random: Random,
 ) -> Outcome:
-    """Returns what to record of a failed attempt; `attempts` were made before it.
+    """Returns what to record of a failed attempt.
 
-    `began_at` is when the request began, by the database's clock.
+    `began_at` is when the request began, by the database's clock; `forgiven` says that it does
+    not count against the limit, because the endpoint is down. What would be tried again only
+    after the mailing's end is EXPIRED at once.
     """
-    status, reason, delay = _failed(mailing, attempts, answer, verdict, random)
+    tried = recipient.attempts - recipient.forgiven
+    status, reason, delay = _failed(mailing, tried - forgiven, answer, verdict, random)
     due_at = None
     if delay is not None:
-        due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, attempts))
+        due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, tried))
+        if mailing.ends_at is not None and due_at >= mailing.ends_at:
+            status, reason, due_at = Status.EXPIRED, Reason.MAILING_ENDED, None
     failure = Failure(began_at, verdict.error_class, verdict.excerpt)
     duration = round(answer.duration * 1000)
-    return Outcome(status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure)
+    return Outcome(
+        status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure, int(forgiven)
+    )
 
 
 def _failed(
-    mailing: Mailing, attempts: int, answer: Answer, verdict: Verdict, random: Random
+    mailing: Mailing, tried: int, answer: Answer, verdict: Verdict, random: Random
 ) -> tuple[Status, Reason, float | None]:
-    """The status and reason of a failed attempt and, when it is tried again, the delay in seconds."""
+    """The status and reason of a failed attempt after `tried` that count and, if it is repeated, the delay."""
     if mailing.semantics is Semantics.AT_MOST_ONCE and answer.sent and verdict.error_class in _UNKNOWN_WHEN_SENT:
         return Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, None
     if not verdict.retryable:
         return Status.FAILED, Reason.REFUSED, None
-    if attempts + 1 >= mailing.retry.max_attempts:
+    if tried + 1 >= mailing.retry.max_attempts:
         return Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, None
-    return Status.PENDING, Reason.RETRYING, retry_delay(mailing.retry, attempts, verdict.retry_after, random)
+    return Status.PENDING, Reason.RETRYING, retry_delay(mailing.retry, max(tried, 0), verdict.retry_after, random)
 
 
 def backoff(retry: RetryPolicy, attempts: int) -> float:
@@ -120,12 +151,14 @@ def without_sending(mailing: Mailing, recipient: Recipient, retaken: bool, now_a
         return unsent(Status.CANCELLED, Reason.CLIENT_DELETED)
     if mailing.ends_at is not None and now_at >= mailing.ends_at:
         return unsent(Status.EXPIRED, Reason.MAILING_ENDED)
-    if recipient.opted_out:
-        return unsent(Status.SKIPPED, Reason.OPTED_OUT)
+    if recipient.barred:
+        return unsent(Status.SKIPPED, Reason(recipient.barred))
     if recipient.opens_at is None:
         return None
     if mailing.ends_at is not None and recipient.opens_at >= mailing.ends_at:
-        return unsent(Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END)
+        # Without a window it is its next attempt that comes too late.
+        windowed = recipient.closes_in is not None
+        return unsent(Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END if windowed else Reason.MAILING_ENDED)
     return put_off(recipient.opens_at)
 
 
@@ -139,13 +172,36 @@ def put_off(due_at: datetime) -> Outcome:
     return Outcome(Status.PENDING, Reason.NONE, 0, None, None, None, due_at, None)
 
 
+def forgiven(mailing: Mailing, outcome: Outcome) -> Outcome:
+    """Returns a failed attempt's outcome as it is when the attempt does not count against the limit.
+
+    One that had no other attempt left has it again, after the shortest back-off.
+    """
+    if outcome.failure is None or outcome.status is Status.UNKNOWN:
+        return outcome
+    due_at = outcome.due_at
+    if outcome.reason is Reason.ATTEMPTS_EXHAUSTED:
+        due_at = in_slot(
+            outcome.failure.at + timedelta(seconds=mailing.retry.initial_backoff), retry_slot(mailing.retry, 0)
+        )
+    if due_at is None:
+        return outcome
+    return outcome._replace(status=Status.PENDING, reason=Reason.RETRYING, due_at=due_at, forgiven=1)
+
+
 def bare(outcome: Outcome) -> Outcome:
     """Returns the outcome without anything that the endpoint had a say in."""
     return outcome._replace(endpoint_status=None, endpoint_code=None, failure=None)
 
 
-def batch_size(semantics: Semantics, most: int) -> int:
-    """Returns how many messages a batch of such a mailing may hold, at most `most`."""
+def batch_size(semantics: Semantics, max_rate: float, most: int) -> int:
+    """Returns how many messages a batch of such a mailing may hold, at most `most`.
+
+    One with a `max_rate` (a second, 0 for none) holds what goes in a few seconds: a lease must
+    not end, nor a replica have it all, before most of it is sent.
+    """
+    if max_rate > 0:
+        most = max(1, min(most, round(max_rate * RATED_BATCH_SECONDS)))
     return min(most, AT_MOST_ONCE_BATCH) if semantics is Semantics.AT_MOST_ONCE else most
 
 

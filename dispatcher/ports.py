@@ -12,11 +12,14 @@ from typing import Any, Protocol
 from dispatcher.model import (
     Answer,
     ClaimedBatch,
+    EndpointState,
     Expansion,
     Look,
     Mailing,
     OpenWork,
     Outcome,
+    SlotRequest,
+    Slots,
     Step,
     Tuning,
 )
@@ -73,8 +76,11 @@ class Ledger(Protocol):
         """Starts the mailings whose time has come and returns their ids."""
         ...
 
-    async def expandable(self) -> list[Expansion]:
-        """Returns the mailings that have clients to take in, the most urgent first."""
+    async def expandable(self, most: int) -> list[Expansion]:
+        """Returns the mailings that have clients to take in, the most urgent first.
+
+        Those that have `most` open batches already come last.
+        """
         ...
 
     async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
@@ -131,11 +137,43 @@ class Ledger(Protocol):
         """Frees what this replica holds by the ledger but does not know of; `known` are batch numbers."""
         ...
 
-    async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
+    async def settle(
+        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+    ) -> bool:
         """Records outcomes, in the order of their client ids, under the batch's fence.
 
-        With `done` the batch is removed. Returns False, having changed nothing, when the
-        batch belongs to somebody else by now.
+        With `done` the batch is removed or, with the clients in `kept`, given back as open work.
+        Returns False, having changed nothing, when it belongs to somebody else by now.
+        """
+        ...
+
+    async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
+        """Returns how those endpoints are doing to which not everything is let through."""
+        ...
+
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
+        """Stops the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds."""
+        ...
+
+    async def begin_probe(self, endpoint: str, longest: float) -> bool:
+        """Returns whether this replica may send one message to an endpoint that is down.
+
+        Nobody else may for `longest` seconds.
+        """
+        ...
+
+    async def close_breaker(self, endpoint: str) -> None:
+        """Lets everything through again, after a probe of this replica that was answered."""
+        ...
+
+    async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
+        """Ends a probe of this replica that failed; returns in how many seconds the next one may come."""
+        ...
+
+    async def reserve(self, wishes: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+        """Gives this replica moments at which requests may start, none of which anybody else gets.
+
+        Returns the database's time in seconds since the epoch, and the moments by key.
         """
         ...
 

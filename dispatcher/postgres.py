@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -22,6 +21,7 @@ from dispatcher.model import (
     AudienceFilter,
     ClaimedBatch,
     Expansion,
+    FrequencyCap,
     Look,
     Mailing,
     OpenWork,
@@ -30,7 +30,9 @@ from dispatcher.model import (
     Step,
 )
 from dispatcher.ports import LedgerUnavailable, Render, Settled
+from dispatcher.postgres_limits import PostgresLimits
 from dispatcher.queries import load_queries
+from dispatcher.reach import reaching
 
 CHANNEL = "mailing"
 """Notified when something changed that dispatchers should look at now; a hint, no more."""
@@ -38,39 +40,19 @@ CHANNEL = "mailing"
 T = TypeVar("T")
 
 _SQL = load_queries("dispatcher", "planner.sql") | load_queries("dispatcher", "work.sql")
-
-_AWAY = (
-    OSError,
-    TimeoutError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.InterfaceError,
-    asyncpg.exceptions.InternalClientError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-)
+_EVERYBODY = AudienceFilter()
 
 
-@contextmanager
-def reaching() -> Iterator[None]:
-    """Turns every way in which the database can be away into LedgerUnavailable."""
-    try:
-        yield
-    except _AWAY as error:
-        raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
-
-
-class PostgresLedger:
+class PostgresLedger(PostgresLimits):
     """The ledger behind an asyncpg pool; implements `ports.Ledger`.
 
-    `replica_id` is written into the batches it holds.
+    `replica_id` is written into the batches it holds. With a `cap`, no client is sent more than it
+    allows.
     """
 
-    def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
-        self._pool = pool
-        self._replica_id = replica_id
+    def __init__(self, pool: asyncpg.Pool, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
+        super().__init__(pool, replica_id)
+        self._cap = cap
 
     async def look(self) -> Look:
         with reaching():
@@ -85,9 +67,9 @@ class PostgresLedger:
                     await connection.execute(_SQL["open_expansions"], ids)
         return ids
 
-    async def expandable(self) -> list[Expansion]:
+    async def expandable(self, most: int) -> list[Expansion]:
         with reaching():
-            rows = await self._pool.fetch(_SQL["expandable"])
+            rows = await self._pool.fetch(_SQL["expandable"], most)
         return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
 
     async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
@@ -106,7 +88,6 @@ class PostgresLedger:
         return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
 
     async def _take_in(self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        audience = expansion.filter
         arguments = (
             bucket,
             expansion.mailing_id,
@@ -114,15 +95,11 @@ class PostgresLedger:
             expansion.version,
             limit,
             expansion.positions[bucket],
-            audience.tags,
-            audience.operator_codes,
-            audience.timezones,
-            None if audience.attributes is None else orjson.dumps(audience.attributes).decode(),
-            audience.client_ids,
+            *_filter_arguments(expansion.filter),
         )
         with reaching():
             async with self._pool.acquire() as connection:
-                if audience.client_ids is None:
+                if expansion.filter.client_ids is None:
                     row = await connection.fetchrow(_SQL[statement], *arguments)
                 else:
                     row = await _planned_for(connection, _SQL[statement], *arguments)
@@ -194,17 +171,43 @@ class PostgresLedger:
     ) -> ClaimedBatch:
         ids = row["client_ids"]
         statement = _SQL["fetch"] if render is None else _SQL["fetch_values"]
-        records = await connection.fetch(statement, bucket, mailing.id, ids, min(ids), max(ids))
+        audience = _filter_arguments(mailing.audience or _EVERYBODY)
+        records = await connection.fetch(statement, bucket, mailing.id, ids, min(ids), max(ids), *audience)
         if render is None:
             text = (mailing.text,)
             recipients = [Recipient._make((*record, *text)) for record in records]
         else:
             recipients = [_rendered(record, render) for record in records]
-        return ClaimedBatch(bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], recipients)
+        if self._cap is not None:
+            recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
+        return ClaimedBatch(bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["retaken"], recipients)
 
-    async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> bool:
+    async def _capped(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy,
+        mailing: Mailing,
+        bucket: int,
+        recipients: list[Recipient],
+        cap: FrequencyCap,
+    ) -> list[Recipient]:
+        """Bars the clients who got as many messages as the cap allows, and counts this one for the others."""
+        sendable = [one.client_id for one in recipients if one.phone and not one.barred and one.opens_at is None]
+        period = timedelta(seconds=cap.period)
+        rows = await connection.fetch(
+            _SQL["admit"], bucket, mailing.id, sendable, period, cap.messages, mailing.important
+        )
+        capped = {row["id"] for row in rows}
+        if not capped:
+            return recipients
+        reason = model.Reason.FREQUENCY_CAP
+        return [one._replace(barred=reason) if one.client_id in capped else one for one in recipients]
+
+    async def settle(
+        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+    ) -> bool:
+        arguments = _settle_arguments(batch, endpoint, outcomes, done, kept)
         with reaching():
-            row = await self._pool.fetchrow(_SQL["settle"], *_settle_arguments(batch, endpoint, outcomes, done))
+            row = await self._pool.fetchrow(_SQL["settle"], *arguments)
         return bool(row["held"])
 
     async def listen(self, hint: Callable[[], None], pause: float = 1.0) -> None:
@@ -250,7 +253,9 @@ async def _planned_for(
         return await connection.fetchrow(statement, *arguments)
 
 
-def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool) -> tuple[Any, ...]:
+def _settle_arguments(
+    batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+) -> tuple[Any, ...]:
     """The statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
     requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
     failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
@@ -281,6 +286,8 @@ def _settle_arguments(batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Set
         [o.endpoint_code for _, _, o, _ in failed],
         [o.duration_ms for _, _, o, _ in failed],
         [failure.excerpt for _, _, _, failure in failed],
+        kept,
+        _alike([o.forgiven for _, _, o in outcomes]),
     )
 
 
@@ -295,10 +302,17 @@ def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -
         version=row["version"],
         filter=_filter(row["filter"]),
         semantics=model.Semantics(row["semantics"]),
+        max_rate=row["max_rate"],
         positions=dict(zip(row["buckets"], row["positions"], strict=True)),
         open_batches=open_batches,
         over=over,
     )
+
+
+def _filter_arguments(audience: AudienceFilter) -> tuple[Any, ...]:
+    """The filter as five parameters of a statement; NULL asks nothing."""
+    attributes = None if audience.attributes is None else orjson.dumps(audience.attributes).decode()
+    return audience.tags, audience.operator_codes, audience.timezones, attributes, audience.client_ids
 
 
 def _filter(text: str) -> AudienceFilter:
@@ -317,10 +331,14 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         priority=row["priority"],
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
+        audience=None if row["filter"] is None else _filter(row["filter"]),
+        max_rate=row["max_rate"],
+        important=row["important"],
     )
 
 
 def _rendered(record: asyncpg.Record, render: Render) -> Recipient:
-    client_id, attempts, phone, opted_out, opens_at, closes_in, operator_code, tag, timezone, attributes = record
+    *facts, operator_code, tag, timezone, attributes = record
+    phone = record["phone"]
     text = "" if phone is None else render(phone, operator_code, tag, timezone, orjson.loads(attributes))
-    return Recipient(client_id, attempts, phone, opted_out, opens_at, closes_in, text)
+    return Recipient._make((*facts, text))

@@ -13,8 +13,8 @@ import asyncpg
 import orjson
 
 from dispatcher.model import Tuning
-from dispatcher.postgres import reaching
 from dispatcher.queries import load_queries
+from dispatcher.reach import reaching
 
 _SQL = load_queries("dispatcher", "replicas.sql")
 

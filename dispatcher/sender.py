@@ -1,124 +1,170 @@
 """Sends: one lane per endpoint, with as many requests in flight as the endpoint bears.
 
 A lane owns the leases handed to it until every message has an outcome. A worker takes one
-message at a time from the first lease that still has any; workers come and go with the work
-and with the concurrency limit.
+message at a time, of the mailing whose turn it is; workers come and go with the work, with
+the concurrency limit, the rates and the breaker.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from collections.abc import Callable
+from collections import Counter
+from functools import partial
 from random import Random
+from typing import Protocol
 
 from dispatcher import policy
+from dispatcher.breaker import Breaker
 from dispatcher.concurrency import ConcurrencyLimit
 from dispatcher.lease import Lease
-from dispatcher.model import BATCH_SIZE, Answer, ErrorClass, Outcome, Semantics
+from dispatcher.model import BATCH_SIZE, Answer, Endpoint, ErrorClass, Outcome, Semantics
 from dispatcher.ports import Clock, Sender
-from dispatcher.protocol import judge
+from dispatcher.protocol import Verdict, judge
+from dispatcher.rates import Gate
+from dispatcher.turns import Turns
 
 log = logging.getLogger(__name__)
 
+MOST_LEASES = 64
+"""Leases of one lane with messages that wait. Of more mailings than that, some wait for a lease."""
+
+
+class Keeper(Protocol):
+    """Who hears what happens in a lane."""
+
+    def finished(self, lease: Lease) -> None:
+        """Every message of the lease has an outcome."""
+
+    def hungry(self) -> None:
+        """There is room for another lease."""
+
+    def rated(self) -> None:
+        """Messages wait for moments that their rates allow."""
+
+    def tripped(self, lane: Lane) -> None:
+        """The breaker has opened."""
+
+    def probed(self, lane: Lane, recovered: bool) -> None:
+        """The one request that was let through has ended."""
+
 
 class Lane:
-    """The way to one endpoint.
-
-    `finished` is called with each lease whose messages all have an outcome, `hungry` when
-    there is room for another lease.
-    """
+    """The way to one endpoint. `last_error` says in a few words what spoke against it last."""
 
     def __init__(
-        self,
-        sender: Sender,
-        clock: Clock,
-        limit: ConcurrencyLimit,
-        random: Random,
-        finished: Callable[[Lease], None],
-        hungry: Callable[[], None],
+        self, endpoint: Endpoint, sender: Sender, clock: Clock, limit: ConcurrencyLimit, random: Random, keeper: Keeper
     ) -> None:
+        self.name = endpoint.name
+        self.longest = endpoint.total_timeout
         self.active = 0
-        self.promised = 0
+        self.promised: Counter[int] = Counter()
         self.limit = limit
+        self.breaker = Breaker()
+        self.gate = Gate(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
+        self.turns = Turns()
+        self.last_error = ""
         self._sender = sender
         self._clock = clock
         self._random = random
-        self._finished = finished
-        self._hungry = hungry
-        self._leases: deque[Lease] = deque()
+        self._keeper = keeper
         self._workers: set[asyncio.Task[None]] = set()
 
     @property
     def waiting(self) -> int:
         """How many messages nobody has begun to send."""
-        return sum(lease.untaken for lease in self._leases)
+        return self.turns.waiting
 
-    @property
-    def has_room(self) -> bool:
-        """Whether another batch should be claimed: at most two wait behind the one at
-        work, and one more may be on its way.
+    def has_room(self, mailing_id: int, rated: bool) -> bool:
+        """Whether another batch of the mailing should be claimed; `rated` says that it has a rate.
 
-        `promised` counts those that are being claimed for this lane.
+        Every mailing may have one waiting, so that a small one never waits for a large one, and
+        a rated one a second; the others share room for a few, or for as many messages as are in
+        flight. `promised` counts the batches that are being claimed for this lane.
         """
-        ahead = len(self._leases) + self.promised
-        return ahead < 4 or self.waiting + self.promised * BATCH_SIZE < self.limit.value
+        self.turns.tidy()
+        promised = self.promised.total()
+        held = self.turns.leases + promised
+        if held >= MOST_LEASES or not (self.breaker.closed or (self._may_probe() and held == 0)):
+            return False
+        queue = self.turns.queues.get(mailing_id)
+        mine = self.promised[mailing_id] + (len(queue.leases) if queue else 0)
+        if mine == 0 or rated or self.gate is not None:
+            return mine < 2
+        leases, waiting = self.turns.unrated()
+        return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
 
     def feed(self, lease: Lease) -> None:
         """Takes over a lease and sends its messages."""
-        self._leases.append(lease)
-        self._staff()
+        self.turns.add(lease)
+        if lease.mailing.max_rate > 0 or self.gate is not None:
+            self._keeper.rated()
+        self.staff()
 
-    def _staff(self) -> None:
-        """Lets as many workers work as the limit and the work allow."""
-        wanted = min(self.limit.value, self.active + self.waiting)
+    def staff(self) -> None:
+        """Lets as many workers work as the limit, the rates and the work allow."""
+        now = self._clock.monotonic()
+        startable = self.turns.startable(now)
+        if self.gate is not None:
+            startable = min(startable, self.gate.ready(now))
+        wanted = min(self._allowed(), self.active + startable)
         while self.active < wanted:
             self.active += 1
             worker = asyncio.create_task(self._work())
             self._workers.add(worker)
             worker.add_done_callback(self._left)
 
+    def _allowed(self) -> int:
+        """How many requests may be in flight: one while it is tried whether the endpoint recovered."""
+        if self.breaker.closed:
+            return self.limit.value
+        return 1 if self._may_probe() else 0
+
+    def _may_probe(self) -> bool:
+        return self.breaker.probing(self._clock.monotonic())
+
     def _left(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
         if not worker.cancelled() and (error := worker.exception()):
             log.error("a worker died and is replaced", exc_info=error)
-        if self._leases:
-            self._staff()
-
-    def _front(self) -> Lease | None:
-        """The first lease with a message that nobody has begun to send."""
-        while self._leases:
-            if self._leases[0].untaken:
-                return self._leases[0]
-            self._leases.popleft()
-            self._hungry()
-        return None
+            self.staff()
 
     async def _work(self) -> None:
         try:
-            while self.active <= self.limit.value and (lease := self._front()) is not None:
+            while self.active <= self._allowed() and (lease := self._next()) is not None:
                 index = lease.take()
                 if index >= 0:
+                    self._pass_gates()
                     await self._deliver(lease, index)
+                if not lease.untaken:
+                    self.turns.tidy()
+                    self._keeper.hungry()
         finally:
             self.active -= 1
+
+    def _next(self) -> Lease | None:
+        """The lease whose message leaves next, None when none may leave now."""
+        now = self._clock.monotonic()
+        if self.gate is not None and not self.gate.open(now):
+            return None
+        return self.turns.next(now)
+
+    def _pass_gates(self) -> None:
+        if self.gate is not None:
+            self.gate.take()
+        if (gate := self.turns.gate) is not None:
+            gate.take()
 
     async def _deliver(self, lease: Lease, index: int) -> None:
         """One message, from the last check before the request to its outcome."""
         recipient = lease.batch.recipients[index]
-        began = self._clock.monotonic()
-        closes_in = recipient.closes_in
-        if (
-            lease.revoked
-            or began >= lease.send_until
-            or (closes_in is not None and began >= lease.asked + closes_in)
-            or recipient.phone is None
-        ):
-            # One time for the whole lease: what is put off together becomes one batch.
-            self._record(lease, index, policy.put_off(lease.batch.claimed_at))
-            return
         mailing = lease.mailing
+        closes_in = recipient.closes_in
+        may_start = lease.may_start if closes_in is None else partial(lease.may_start, closes_in)
+        if recipient.phone is None or not may_start():
+            self._withhold(lease, index)
+            return
+        began = self._clock.monotonic()
         try:
             answer = await self._sender.send(
                 mailing.id << 32 | recipient.client_id,
@@ -130,21 +176,59 @@ class Lane:
             # A defect in a sender must not lose a message: it may have been sent.
             log.exception("the sender failed")
             answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._clock.monotonic() - began)
+        if answer is None:
+            self._withhold(lease, index)
+            return
         verdict = judge(answer)
-        if self.limit.observe(began + answer.duration, answer.duration, verdict.error_class, self.active):
-            self._staff()
+        self._learn(began, answer, verdict)
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
         else:
+            forgiven = verdict.error_class in policy.DOWN and not self.breaker.closed
             began_at = lease.now_at(began)
             self._record(
-                lease, index, policy.failed(mailing, recipient.attempts, answer, verdict, began_at, self._random)
+                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, forgiven, self._random)
             )
+
+    def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
+        """Draws the conclusions of an answer for what is sent next."""
+        now = began + answer.duration
+        if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
+            self.staff()
+        failed = verdict.error_class in policy.DOWN
+        if failed:
+            self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
+        if self.breaker.observe(now, began, failed):
+            self.breaker.open(now)
+            self._keeper.tripped(self)
+        elif not self.breaker.closed and self._may_probe():
+            self._probed(now, failed)
+
+    def _probed(self, now: float, failed: bool) -> None:
+        """Ends the probe: with a few requests at first, or with another wait."""
+        if failed:
+            self.breaker.open(now)
+        else:
+            self.breaker.close(now)
+            self.limit.restart()
+        self._keeper.probed(self, not failed)
+
+    def _withhold(self, lease: Lease, index: int) -> None:
+        """A message that was not begun: it goes once its mailing is confirmed, or is left to the next lease."""
+        if lease.is_stale(self._clock.monotonic()):
+            lease.give_back(index)
+            self.turns.restore(lease)
+        else:
+            lease.keep(index)
+            self._finish(lease)
 
     def _record(self, lease: Lease, index: int, outcome: Outcome) -> None:
         lease.record(index, outcome)
+        self._finish(lease)
+
+    def _finish(self, lease: Lease) -> None:
         if not lease.left:
-            self._finished(lease)
+            self._keeper.finished(lease)
 
     async def close(self) -> None:
         """Ends the workers; their requests under way are cut off."""

@@ -15,6 +15,7 @@ from random import Random
 from dispatcher.beat import Beat
 from dispatcher.claimer import Claimer
 from dispatcher.concurrency import ConcurrencyLimit
+from dispatcher.guard import Guard
 from dispatcher.lease import Book, Lease
 from dispatcher.model import DispatchSettings, Endpoint, Tuning
 from dispatcher.pacer import LoopClock, Pacer
@@ -23,6 +24,7 @@ from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Replicas, Sender,
 from dispatcher.sender import Lane
 from dispatcher.settler import Settler
 from dispatcher.status import Vitals
+from dispatcher.supply import Supply
 
 log = logging.getLogger(__name__)
 
@@ -58,14 +60,17 @@ class Dispatcher:
         longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
         self._settler = Settler(ledger, self._clock, self._book, self._closed, self._settled)
+        self._guard = Guard(ledger, self._clock, self._book, self._settler.put)
         lanes = {
-            endpoint.name: self._lane(sender, min(settings.max_concurrency, endpoint.max_concurrency))
+            endpoint.name: self._lane(endpoint, sender, settings.max_concurrency)
             for endpoint, sender in endpoints.values()
         }
         self._lanes = {name: lanes[endpoint.name] for name, (endpoint, _) in endpoints.items()}
+        self._supply = Supply(ledger, self._clock, list(lanes.values()))
         self._claimer = Claimer(
             ledger=ledger,
             lanes=self._lanes,
+            guard=self._guard,
             book=self._book,
             lease=lease,
             sending=lease - longest - SETTLE_MARGIN,
@@ -76,20 +81,38 @@ class Dispatcher:
         self._planner = Planner(ledger, self.pacer, settings, self._clock, self._random, self._claimer.wake)
         self._settings = settings
         self._bounds = [(lanes[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
-        self._vitals = Vitals(self._clock, self.pacer, self._book, self._lanes, lanes)
+        self._vitals = Vitals(self._clock, self.pacer, self._book, self._lanes)
         self._beat = Beat(replicas, self._clock, self._vitals, self._tune) if replicas else None
         self._grace = 15.0
         self._stopping = asyncio.Event()
 
-    def _lane(self, sender: Sender, most: int) -> Lane:
-        return Lane(
-            sender=sender,
-            clock=self._clock,
-            limit=ConcurrencyLimit(most),
-            random=self._random,
-            finished=self._settler.put,
-            hungry=lambda: self._claimer.wake(),
-        )
+    def _lane(self, endpoint: Endpoint, sender: Sender, most: int) -> Lane:
+        limit = ConcurrencyLimit(min(most, endpoint.max_concurrency))
+        return Lane(endpoint, sender, self._clock, limit, self._random, keeper=self)
+
+    # What the lanes report: see `sender.Keeper`.
+
+    def finished(self, lease: Lease) -> None:
+        """A lease can be settled."""
+        self._settler.put(lease)
+
+    def hungry(self) -> None:
+        """A lane has room."""
+        self._claimer.wake()
+
+    def rated(self) -> None:
+        """Messages wait for what their rates allow."""
+        self._supply.wake()
+
+    def tripped(self, lane: Lane) -> None:
+        """A breaker opened."""
+        self._guard.tripped(lane)
+        self._claimer.wake()
+
+    def probed(self, lane: Lane, recovered: bool) -> None:
+        """A probe ended."""
+        self._guard.probed(lane, recovered)
+        self._claimer.wake()
 
     def hint(self) -> None:
         """Says that something changed: it is looked at now instead of at the next poll."""
@@ -119,7 +142,7 @@ class Dispatcher:
         settling = asyncio.create_task(self._settler.run())
         taking = [
             asyncio.create_task(self._persist(work))
-            for work in (self._planner.run, self._claimer.run, self._claimer.watch)
+            for work in (self._planner.run, self._claimer.run, self._claimer.watch, self._guard.run, self._supply.run)
         ]
         beating = asyncio.create_task(self._persist(self._beat.run)) if self._beat else None
         stopping = asyncio.create_task(self._stopping.wait())
@@ -148,7 +171,7 @@ class Dispatcher:
     async def _drain(self) -> None:
         """Releases what nobody has begun to send, and waits for the rest to be settled."""
         for lease in self._book.leases:
-            if lease.release(lease.mailing, self._clock.monotonic()):
+            if lease.release(lease.mailing):
                 self._settler.put(lease)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace):

@@ -84,7 +84,7 @@ class Settler:
         outcomes, indices = lease.unsaved()
         if not outcomes and not done:
             return
-        held = await self._settle(lease, outcomes, done)
+        held = await self._settle(lease, outcomes, done, lease.kept() if done else [])
         if held:
             self._noted(lease.mailing.endpoint, outcomes)
         for index in indices:
@@ -96,14 +96,14 @@ class Settler:
         if not held:
             log.warning("batch %d of mailing %d was taken over: its lease ran out", lease.batch.no, lease.mailing.id)
 
-    async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool) -> bool:
+    async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool, kept: list[int]) -> bool:
         """Tries until the database answers: an outcome is not lost because it is away."""
         endpoint = lease.mailing.endpoint or DEFAULT_ENDPOINT
         pause = _RETRY_FIRST
         bare = False
         while True:
             try:
-                return await self._ledger.settle(lease.batch, endpoint, outcomes, done)
+                return await self._ledger.settle(lease.batch, endpoint, outcomes, done, kept)
             except LedgerUnavailable as error:
                 log.warning("outcomes wait for the database: %s", error)
                 await self._clock.sleep(pause)

@@ -20,23 +20,15 @@ MOST_MAILINGS = 100
 
 
 class Vitals:
-    """What one replica can tell of itself.
+    """What one replica can tell of itself. `lanes` are those by the names that mailings have for their endpoints."""
 
-    `lanes` are its lanes by the names that mailings have for their endpoints; `names` are the
-    lanes' own.
-    """
-
-    def __init__(
-        self, clock: Clock, pacer: Pacer, book: Book, lanes: Mapping[str, Lane], names: Mapping[str, Lane]
-    ) -> None:
+    def __init__(self, clock: Clock, pacer: Pacer, book: Book, lanes: Mapping[str, Lane]) -> None:
         self._clock = clock
         self._pacer = pacer
         self._book = book
-        self._names = names
-        self._meters = {name: Meter() for name in names}
-        self._by_endpoint = {
-            alias: self._meters[name] for alias, lane in lanes.items() for name, own in names.items() if own is lane
-        }
+        self._lanes = {lane.name: lane for lane in lanes.values()}
+        self._meters = {name: Meter() for name in self._lanes}
+        self._by_endpoint = {alias: self._meters[lane.name] for alias, lane in lanes.items()}
 
     @property
     def busy(self) -> bool:
@@ -50,7 +42,7 @@ class Vitals:
 
     def status(self) -> dict[str, Any]:
         """Returns how the replica does."""
-        lanes = self._names.values()
+        lanes = self._lanes.values()
         overall = figures(self._clock.monotonic(), list(self._meters.values()))
         return {
             "in_flight": sum(lane.active for lane in lanes),
@@ -62,11 +54,11 @@ class Vitals:
             "latency_p50": overall.latency_p50,
             "latency_p99": overall.latency_p99,
             "mailing_ids": sorted(self._book.by_mailing)[:MOST_MAILINGS],
-            "endpoints": [self._endpoint(name) for name in sorted(self._names)],
+            "endpoints": [self._endpoint(name) for name in sorted(self._lanes)],
         }
 
     def _endpoint(self, name: str) -> dict[str, Any]:
-        lane = self._names[name]
+        lane = self._lanes[name]
         own = figures(self._clock.monotonic(), [self._meters[name]])
         return {
             "name": name,

@@ -42,17 +42,21 @@ ON CONFLICT DO NOTHING;
 
 -- name: expandable
 -- The mailings that still have clients to take in, with their open due batches: expansion
--- stays only a little ahead of sending.
-SELECT m.id, m.version, m.filter, m.semantics, m.priority, e.buckets, e.positions,
-  (SELECT count(*) FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = m.id
-   WHERE t.due_at <= now()) AS open_batches,
-  coalesce(m.ends_at <= now(), false) AS over
+-- stays only a little ahead of sending. Those that have $1 of them come last: they wait, and
+-- must not keep others of a lower priority out of the list.
+SELECT m.id, m.version, m.filter, m.semantics, m.max_rate, e.buckets, e.positions,
+  o.batches AS open_batches, coalesce(m.ends_at <= now(), false) AS over
 FROM (
   SELECT mailing_id, array_agg(bucket) AS buckets, array_agg(last_client_id) AS positions
   FROM expansions WHERE NOT finished GROUP BY mailing_id
-) e JOIN mailings m ON m.id = e.mailing_id
+) e
+JOIN mailings m ON m.id = e.mailing_id
+CROSS JOIN LATERAL (
+  SELECT count(*) AS batches FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = m.id
+  WHERE t.due_at <= now()
+) o
 WHERE m.state = 2 OR (m.state = 3 AND m.ends_at <= now())
-ORDER BY m.priority DESC, open_batches, m.id
+ORDER BY o.batches >= $1::int, m.priority DESC, o.batches, m.id
 LIMIT 50;
 
 -- fragment: take_in
@@ -139,16 +143,16 @@ FROM moved;
 -- name: rechecks_due
 -- Running open mailings that are to be looked at again, with the buckets in which clients
 -- changed since the last look.
-SELECT m.id, m.version, m.filter, m.semantics,
+SELECT m.id, m.version, m.filter, m.semantics, m.max_rate,
   coalesce(array_agg(e.bucket) FILTER (WHERE s.seq > e.change_seq), '{}') AS buckets,
   coalesce(array_agg(e.change_seq) FILTER (WHERE s.seq > e.change_seq), '{}') AS positions
 FROM (
-  SELECT id, version, filter, semantics FROM mailings
+  SELECT id, version, filter, semantics, max_rate FROM mailings
   WHERE state = 2 AND recheck_at <= now() ORDER BY recheck_at LIMIT 200
 ) m
 CROSS JOIN client_change_seqs s
 JOIN expansions e ON e.bucket = s.bucket AND e.mailing_id = m.id
-GROUP BY m.id, m.version, m.filter, m.semantics;
+GROUP BY m.id, m.version, m.filter, m.semantics, m.max_rate;
 
 -- name: expand_changes
 -- Takes in the clients that were changed since the last look and now match.
@@ -205,11 +209,12 @@ WHERE m.state = 2 AND m.audience_mode = 1 AND m.recheck_at = 'infinity'
   AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished);
 
 -- name: hurry
--- Makes the waiting batches of mailings that are over due at once, so that they are
--- claimed and settled without being sent.
+-- Makes the waiting batches of mailings that are over due at once, and those that wait for a moment
+-- after the end, so that they are claimed and settled without being sent.
 UPDATE batches b SET due_at = now()
 FROM mailings m
-WHERE b.due_at > now() AND m.id = b.mailing_id AND (m.state = 5 OR m.ends_at <= now());
+WHERE b.due_at > now() AND m.id = b.mailing_id
+  AND (m.state = 5 OR (m.state = 2 AND m.ends_at <= b.due_at) OR m.ends_at <= now());
 
 -- name: complete
 -- Ends the mailings that have nothing left to do: past their end, or with a fixed audience

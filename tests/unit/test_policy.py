@@ -35,12 +35,22 @@ def mailing(
     return Mailing(1, 1, state, "Hello", "", semantics, 0, ends_at, retry or RetryPolicy(3, 1.0, 8.0))
 
 
-def recipient(phone: str | None = "79", opted_out: bool = False, opens_at: datetime | None = None) -> Recipient:
-    return Recipient(16, 0, phone, opted_out, opens_at, None, "Hello")
+def recipient(
+    phone: str | None = "79",
+    barred: Reason = Reason.NONE,
+    opens_at: datetime | None = None,
+    closes_in: float | None = None,
+    attempts: int = 0,
+    forgiven: int = 0,
+) -> Recipient:
+    return Recipient(16, attempts, forgiven, phone, barred, opens_at, closes_in, "Hello")
 
 
-def outcome(answer: Answer, attempts: int = 0, seed: int = 1, **of: object) -> Outcome:
-    return policy.failed(mailing(**of), attempts, answer, judge(answer), NOW, Random(seed))  # type: ignore[arg-type]
+def outcome(
+    answer: Answer, attempts: int = 0, seed: int = 1, forgiven: int = 0, down: bool = False, **of: object
+) -> Outcome:
+    to = recipient(attempts=attempts, forgiven=forgiven)
+    return policy.failed(mailing(**of), to, answer, judge(answer), NOW, down, Random(seed))  # type: ignore[arg-type]
 
 
 def answered(status: int, body: bytes = b"", retry_after: str | None = None) -> Answer:
@@ -133,15 +143,45 @@ def test_what_is_not_sent_at_all_has_its_reason() -> None:
     assert unsent(mailing(), recipient(phone=None)) == (Status.CANCELLED, Reason.CLIENT_DELETED)
     assert unsent(mailing(ends_at=NOW), recipient()) == (Status.EXPIRED, Reason.MAILING_ENDED)
     assert unsent(mailing(ends_at=NOW + HOUR), recipient()) is None
-    assert unsent(mailing(), recipient(opted_out=True)) == (Status.SKIPPED, Reason.OPTED_OUT)
+    for reason in (Reason.OPTED_OUT, Reason.NO_LONGER_MATCHES, Reason.FREQUENCY_CAP):
+        assert unsent(mailing(), recipient(barred=reason)) == (Status.SKIPPED, reason)
 
 
 def test_a_closed_window_puts_off_to_its_opening_unless_the_end_comes_first() -> None:
-    closed = recipient(opens_at=NOW + HOUR)
+    closed = recipient(opens_at=NOW + HOUR, closes_in=7200.0)
     found = policy.without_sending(mailing(ends_at=NOW + 2 * HOUR), closed, False, NOW)
     assert found is not None
     assert (found.status, found.due_at, found.attempted) == (Status.PENDING, NOW + HOUR, 0)
     assert unsent(mailing(ends_at=NOW + HOUR), closed) == (Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END)
+
+
+def test_a_next_attempt_after_the_end_is_none() -> None:
+    late = recipient(opens_at=NOW + HOUR, attempts=1)
+    assert unsent(mailing(ends_at=NOW + HOUR), late) == (Status.EXPIRED, Reason.MAILING_ENDED)
+    found = outcome(answered(500), ends_at=NOW + timedelta(milliseconds=100))
+    assert (found.status, found.reason, found.due_at) == (Status.EXPIRED, Reason.MAILING_ENDED, None)
+    assert found.failure is not None
+
+
+def test_attempts_at_an_endpoint_that_is_down_cost_nothing() -> None:
+    for attempts in (0, 2, 50):
+        found = outcome(broken(ErrorClass.CONNECT, False), attempts=attempts, forgiven=max(0, attempts - 2), down=True)
+        assert (found.status, found.attempted, found.forgiven) == (Status.PENDING, 1, 1)
+    assert outcome(answered(500), attempts=50, forgiven=48).status is Status.FAILED
+    assert outcome(answered(500), attempts=50, forgiven=49).status is Status.PENDING
+
+
+def test_an_attempt_is_forgiven_afterwards_unless_its_message_may_have_arrived() -> None:
+    exhausted = outcome(answered(500), attempts=2)
+    again = policy.forgiven(mailing(), exhausted)
+    assert (again.status, again.reason, again.forgiven) == (Status.PENDING, Reason.RETRYING, 1)
+    assert again.due_at is not None
+    retried = outcome(answered(500))
+    assert policy.forgiven(mailing(), retried) == retried._replace(forgiven=1)
+    unknown = outcome(broken(ErrorClass.TIMEOUT), semantics=Semantics.AT_MOST_ONCE)
+    refused = outcome(answered(404))
+    for final in (unknown, refused):
+        assert policy.forgiven(mailing(), final) == final
 
 
 def test_an_expansion_step_aims_at_the_same_number_of_messages_whatever_matches() -> None:
@@ -161,5 +201,10 @@ def test_the_idle_wait_ends_at_the_next_due_thing_within_its_bounds() -> None:
 
 
 def test_batches_are_small_where_a_lost_lease_is_final() -> None:
-    assert policy.batch_size(Semantics.AT_LEAST_ONCE, 500) == 500
-    assert policy.batch_size(Semantics.AT_MOST_ONCE, 500) == policy.AT_MOST_ONCE_BATCH
+    assert policy.batch_size(Semantics.AT_LEAST_ONCE, 0.0, 500) == 500
+    assert policy.batch_size(Semantics.AT_MOST_ONCE, 0.0, 500) == policy.AT_MOST_ONCE_BATCH
+
+
+def test_batches_of_a_mailing_with_a_rate_last_a_few_seconds() -> None:
+    sizes = [policy.batch_size(Semantics.AT_LEAST_ONCE, rate, 500) for rate in (0.01, 10, 100, 1e6)]
+    assert sizes == [1, 20, 200, 500]

@@ -23,7 +23,7 @@ SQL = load_queries("dispatcher", "planner.sql") | load_queries("dispatcher", "wo
 MAILING, BUCKET, CLIENTS, BATCH = 1, 0, 100_000, 500
 IDS = [16 * n for n in range(20_001, 20_001 + BATCH)]
 NOW = datetime.now(UTC)
-LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journal"}
+LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journal", "client_sends"}
 
 
 @pytest.fixture(params=["auto", "force_custom_plan"])
@@ -120,7 +120,24 @@ def settle_arguments(statuses: list[int]) -> tuple[Any, ...]:
     outcomes = [statuses, [0], [1], [200], [None], [7] * BATCH]
     typed = [str(values).replace("None", "NULL") for values in outcomes]
     arrays = [f"{{{text[1:-1]}}}" for text in typed]
-    return (BUCKET, MAILING, 20_001, 0, True, IDS, *arrays, [], IDS[0], IDS[-1], [], [], "default", *[[]] * 8)
+    return (
+        BUCKET,
+        MAILING,
+        20_001,
+        0,
+        True,
+        IDS,
+        *arrays,
+        [],
+        IDS[0],
+        IDS[-1],
+        [],
+        [],
+        "default",
+        *[[]] * 8,
+        [],
+        "{0}",
+    )
 
 
 async def test_settle(connection: asyncpg.Connection) -> None:
@@ -141,8 +158,19 @@ async def test_claim(connection: asyncpg.Connection) -> None:
 
 @pytest.mark.parametrize("name", ["fetch", "fetch_values"])
 async def test_fetch(connection: asyncpg.Connection, name: str) -> None:
-    found = await plan(connection, name, BUCKET, MAILING, IDS, IDS[0], IDS[-1])
+    everybody = [None] * 5
+    found = await plan(connection, name, BUCKET, MAILING, IDS, IDS[0], IDS[-1], *everybody)
     check(found, {"messages_pkey", "clients_pkey"}, BATCH)
+
+
+async def test_admit(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        "INSERT INTO client_sends (bucket, client_id, mailing_ids, sent_at)"
+        " SELECT 0, 16 * n, array_fill(3::bigint, ARRAY[3]), array_fill(now(), ARRAY[3])"
+        f" FROM generate_series(1, {CLIENTS}) n"
+    )
+    found = await plan(connection, "admit", BUCKET, MAILING, IDS, timedelta(hours=1), 2, False)
+    check(found, {"messages_pkey"}, BATCH)
 
 
 async def test_expand(connection: asyncpg.Connection) -> None:

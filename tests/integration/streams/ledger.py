@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 
 from dispatcher.model import ClaimedBatch, Mailing, Status
-from dispatcher.policy import unsent
+from dispatcher.policy import OPEN_BATCHES, unsent
 from dispatcher.postgres import PostgresLedger
 from tests.support.ledger import add_mailing
 
@@ -27,7 +27,7 @@ class Work:
         """Returns a running mailing to all clients, expanded into batches of this size."""
         mailing_id = await add_mailing(self._pool)
         await self._ledger.start_due()
-        (expansion,) = [one for one in await self._ledger.expandable() if one.mailing_id == mailing_id]
+        (expansion,) = [one for one in await self._ledger.expandable(OPEN_BATCHES) if one.mailing_id == mailing_id]
         for bucket in expansion.positions:
             await self._ledger.expand(expansion, bucket, batch_size, 10_000)
         await self._ledger.expanded(1.0)

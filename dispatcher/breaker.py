@@ -1,0 +1,101 @@
+"""The circuit breaker of one endpoint as one replica sees it.
+
+It opens when too large a share of the last requests failed in a way that speaks against the
+endpoint. What is open, and who may try whether it recovered, is shared by all replicas in the
+database. Pure: time comes in as an argument; times are monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from dispatcher.model import BreakerState, EndpointState
+
+FAILURE_RATIO = 0.5
+"""The share of failed requests from which on it opens."""
+
+MIN_REQUESTS = 20
+"""So many requests at least must have ended in the window."""
+
+WINDOW = 10.0
+"""How far back requests count, at the most."""
+
+PROBE_FIRST, PROBE_MOST = 1.0, 15.0
+"""Seconds until the first probe, and between two probes at the most: the wait doubles."""
+
+_NEVER = float("inf")
+
+
+class Breaker:
+    """Counts how requests end. `state` is what this replica goes by; `probe_at` is when it may be tried next."""
+
+    def __init__(self) -> None:
+        self.state = BreakerState.CLOSED
+        self.probe_at = _NEVER
+        self.opened_at = 0.0
+        self._closed_at = float("-inf")
+        self._probing_until = float("-inf")
+        self._requests, self._failures, self._since = 0, 0, 0.0
+        self._before = (0, 0)
+
+    @property
+    def closed(self) -> bool:
+        """Whether everything is let through."""
+        return self.state is BreakerState.CLOSED
+
+    @property
+    def failure_ratio(self) -> float:
+        """The share of failed requests in the window, 0 to 1."""
+        requests = self._requests + self._before[0]
+        return (self._failures + self._before[1]) / requests if requests else 0.0
+
+    def observe(self, now: float, began: float, failed: bool) -> bool:
+        """Notes how a request that began at `began` ended; returns whether that opens the breaker.
+
+        Requests from before it was last closed say nothing.
+        """
+        if now - self._since > WINDOW / 2:
+            self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
+            self._requests, self._failures, self._since = 0, 0, now
+        if began < self._closed_at:
+            return False
+        self._requests += 1
+        if not failed:
+            return False
+        self._failures += 1
+        return self.closed and self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
+
+    def open(self, now: float, probe_in: float = PROBE_FIRST) -> None:
+        """Lets nothing through until a probe succeeds; the next one may be made in `probe_in` seconds."""
+        if self.closed:
+            self.opened_at = now
+        self.state = BreakerState.OPEN
+        self.probe_at = now + probe_in
+        self._probing_until = float("-inf")
+
+    def close(self, now: float) -> None:
+        """Lets everything through; what began before says nothing any more."""
+        self.state = BreakerState.CLOSED
+        self.probe_at = _NEVER
+        self._closed_at = now
+        self._probing_until = float("-inf")
+        self._requests, self._failures, self._before = 0, 0, (0, 0)
+
+    def learn(self, now: float, shared: EndpointState | None) -> None:
+        """Takes over what all replicas know; None means that it is closed."""
+        if self.probing(now):
+            return
+        if shared is None:
+            if not self.closed and now - self.opened_at > PROBE_FIRST:  # else our own opening is under way
+                self.close(now)
+        else:
+            self.open(now, shared.probe_in)
+            self.state = shared.breaker
+
+    def probe(self, until: float) -> None:
+        """Says that this replica may send one request, whose end is known before `until`."""
+        self.state = BreakerState.HALF_OPEN
+        self._probing_until = until
+        self.probe_at = until
+
+    def probing(self, now: float) -> bool:
+        """Whether it is this replica's turn to try."""
+        return now < self._probing_until

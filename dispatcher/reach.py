@@ -1,0 +1,32 @@
+"""Every way in which the database can be away, told as LedgerUnavailable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from dispatcher.ports import LedgerUnavailable
+
+_AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+
+
+@contextmanager
+def reaching() -> Iterator[None]:
+    """Raises LedgerUnavailable for whatever says that the block should be tried again later."""
+    try:
+        yield
+    except _AWAY as error:
+        raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
