@@ -115,3 +115,34 @@ def _reason(outcome: Outcome) -> str:
 def _most_common(kinds: Counter[str]) -> str:
     told = [f"{count} {kind}" for kind, count in kinds.most_common(_MOST_KINDS)]
     return ", ".join(told) + (", …" if len(kinds) > _MOST_KINDS else "")
+
+
+def started(mailing_id: int) -> LogEntry:
+    """Returns what is told of a mailing that runs from now on."""
+    return LogEntry(Level.INFO, "mailing.started", "The mailing was started.", mailing_id)
+
+
+def expanded(mailing_id: int, messages: int) -> LogEntry:
+    """Returns what is told of a mailing whose whole audience has messages."""
+    text = f"All who match have a message: {messages:,}."
+    return LogEntry(Level.INFO, "mailing.expanded", text, mailing_id, details={"messages": str(messages)})
+
+
+def completed(mailing_id: int, counts: Mapping[Status, int]) -> LogEntry:
+    """Returns what is told of a mailing that is over, with its messages by status."""
+    named = {status.name.lower(): count for status, count in counts.items()}
+    told = ", ".join(f"{count:,} {name}" for name, count in named.items()) or "nobody matched"
+    details = {name: str(count) for name, count in named.items()}
+    return LogEntry(Level.INFO, "mailing.completed", f"The mailing is completed: {told}.", mailing_id, details=details)
+
+
+def breaker_opened(endpoint: str, error: str) -> LogEntry:
+    """Returns what is told of an endpoint that is down for all replicas."""
+    text = f"The endpoint {endpoint} is down, nothing is sent there: {error}"
+    return LogEntry(Level.ERROR, "breaker.opened", text, details={"endpoint": endpoint, "error": error})
+
+
+def breaker_closed(endpoint: str) -> LogEntry:
+    """Returns what is told of an endpoint that answers again."""
+    text = f"The endpoint {endpoint} answers again."
+    return LogEntry(Level.INFO, "breaker.closed", text, details={"endpoint": endpoint})

@@ -17,6 +17,7 @@ import asyncpg
 import orjson
 
 from dispatcher import model
+from dispatcher.logbook import of_outcomes
 from dispatcher.model import (
     AudienceFilter,
     ClaimedBatch,
@@ -31,6 +32,7 @@ from dispatcher.model import (
 )
 from dispatcher.ports import LedgerUnavailable, Render, Settled
 from dispatcher.postgres_limits import PostgresLimits
+from dispatcher.postgres_log import columns, record_completed, record_expanded, record_started
 from dispatcher.queries import load_queries
 from dispatcher.reach import reaching
 
@@ -65,6 +67,7 @@ class PostgresLedger(PostgresLimits):
                 ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
                 if ids:
                     await connection.execute(_SQL["open_expansions"], ids)
+                    await record_started(connection, ids)
         return ids
 
     async def expandable(self, most: int) -> list[Expansion]:
@@ -77,7 +80,9 @@ class PostgresLedger(PostgresLimits):
 
     async def expanded(self, recheck_min: float) -> None:
         with reaching():
-            await self._pool.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
+                await record_expanded(connection)
 
     async def rechecks_due(self) -> list[Expansion]:
         with reaching():
@@ -119,7 +124,10 @@ class PostgresLedger(PostgresLimits):
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         with reaching():
-            return [row["id"] for row in await self._pool.fetch(_SQL["complete"], ids)]
+            async with self._pool.acquire() as connection, connection.transaction():
+                ended = [row["id"] for row in await connection.fetch(_SQL["complete"], ids)]
+                await record_completed(connection, ended)
+        return ended
 
     async def forget_changes(self) -> None:
         with reaching():
@@ -256,7 +264,11 @@ async def _planned_for(
 def _settle_arguments(
     batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
 ) -> tuple[Any, ...]:
-    """The statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
+    """The statement's parameters: parallel arrays of outcomes, requeued messages, failures, entries of the log."""
+    statuses = _alike([o.status for _, _, o in outcomes])
+    # Of what was delivered there is nothing to tell: the usual batch is not looked through for it.
+    told = [] if statuses == [model.Status.DELIVERED] else of_outcomes(batch.mailing_id, endpoint, outcomes)
+    levels, events, texts, _, clients, details = columns(told)
     requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
     failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
     return (
@@ -266,7 +278,7 @@ def _settle_arguments(
         batch.fence,
         done,
         [client for client, _, _ in outcomes],
-        _alike([o.status for _, _, o in outcomes]),
+        statuses,
         _alike([o.reason for _, _, o in outcomes]),
         _alike([o.attempted for _, _, o in outcomes]),
         _alike([o.endpoint_status for _, _, o in outcomes]),
@@ -288,6 +300,11 @@ def _settle_arguments(
         [failure.excerpt for _, _, _, failure in failed],
         kept,
         _alike([o.forgiven for _, _, o in outcomes]),
+        levels,
+        events,
+        texts,
+        clients,
+        details,
     )
 
 

@@ -8,13 +8,17 @@ from typing import Any
 import asyncpg
 import orjson
 
+from dispatcher import logbook
 from dispatcher.logbook import LogEntry
+from dispatcher.model import Status
 from dispatcher.queries import load_queries
 
 _SQL = load_queries("dispatcher", "log.sql")
 
 MOST_TEXT = 1000
 """Characters of an entry's text and of each of its details."""
+
+Counts = dict[int, dict[Status, int]]
 
 
 async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[LogEntry]) -> None:
@@ -36,6 +40,33 @@ def columns(entries: Sequence[LogEntry]) -> tuple[list[Any], ...]:
         [entry.client_id for entry in entries],
         [orjson.dumps({name: _storable(entry.details[name]) for name in entry.details}).decode() for entry in entries],
     )
+
+
+async def record_started(connection: asyncpg.Connection, ids: Sequence[int]) -> None:
+    """Tells that mailings were started."""
+    await record(connection, 0, [logbook.started(mailing_id) for mailing_id in ids])
+
+
+async def record_expanded(connection: asyncpg.Connection) -> None:
+    """Notes which mailings have their whole audience by now, and tells of them."""
+    ids = [row["id"] for row in await connection.fetch(_SQL["note_expanded"])]
+    if ids:
+        counts = await _totals(connection, ids)
+        await record(connection, 0, [logbook.expanded(one, sum(counts[one].values())) for one in sorted(ids)])
+
+
+async def record_completed(connection: asyncpg.Connection, ids: Sequence[int]) -> None:
+    """Tells that mailings are completed, and how their messages ended."""
+    if ids:
+        counts = await _totals(connection, ids)
+        await record(connection, 0, [logbook.completed(one, counts[one]) for one in sorted(ids)])
+
+
+async def _totals(connection: asyncpg.Connection, ids: Sequence[int]) -> Counts:
+    counts: Counts = {mailing_id: {} for mailing_id in ids}
+    for row in await connection.fetch(_SQL["totals"], ids):
+        counts[row["mailing_id"]][Status(row["status"])] = row["n"]
+    return counts
 
 
 def _storable(text: str) -> str:

@@ -117,6 +117,22 @@ WITH asked AS (
 )
 SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
 
+-- fragment: logged
+-- The log's entries of bucket $1 and mailing $2, after everything else ($29 to $33 run parallel).
+-- Without any, nothing is read or locked.
+numbered AS (
+  UPDATE log_seqs SET seq = seq + cardinality($29::smallint[])
+  WHERE cardinality($29::smallint[]) > 0 AND bucket = $1 AND EXISTS (SELECT FROM tick)
+  RETURNING seq
+), logged AS (
+  INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details)
+  SELECT $1, n.seq - cardinality($29::smallint[]) + e.ordinality, e.level, e.event, e.text, $2,
+    CASE WHEN e.client_id > 0 THEN $2::bigint << 32 | e.client_id ELSE 0 END, e.client_id, e.details::jsonb
+  FROM numbered n
+  CROSS JOIN unnest($29::smallint[], $30::text[], $31::text[], $32::bigint[], $33::text[])
+    WITH ORDINALITY AS e(level, event, text, client_id, details, ordinality)
+)
+
 -- name: settle
 -- Records outcomes of a leased batch, all in one statement and only under the fence it was
 -- claimed with. The arrays run parallel to the ascending client ids in $6 and are read by
@@ -206,5 +222,5 @@ WITH held AS (
   SELECT $1, (SELECT journal_seq FROM tick), $2, array_agg(client_id),
     CASE WHEN min(status) = max(status) THEN ARRAY[min(status)] ELSE array_agg(status) END
   FROM settled WHERE status <> 1 HAVING count(*) > 0
-)
+), {logged}
 SELECT (SELECT count(*) FROM held) AS held, (SELECT count(*) FROM settled WHERE status <> 1) AS settled;

@@ -1,23 +1,50 @@
-"""Serves AdminService out of its parts, each in a module of its own."""
+"""Serves AdminService: hands each call to the module that answers it."""
 
 from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from server.domain.errors import NotServedYet
-from server.rpc.dispatch import DispatchMethods
+from server.rpc.dispatch import DispatchCalls
 from server.rpc.handlers import Context
-from server.rpc.log import LogMethods
-from server.store.dispatch import DispatchStore
-from server.streams import AdminStreams
+from server.rpc.log import LogCalls
 
 
-class AdminService(DispatchMethods, LogMethods, AdminServiceServicer):
+class AdminService(AdminServiceServicer):
     """What operators see and steer."""
 
-    def __init__(self, dispatch: DispatchStore, streams: AdminStreams) -> None:
-        DispatchMethods.__init__(self, dispatch, streams)
-        LogMethods.__init__(self, streams)
+    def __init__(self, dispatch: DispatchCalls, log: LogCalls) -> None:
+        self._dispatch = dispatch
+        self._log = log
+
+    async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
+        """Returns every replica and the settings."""
+        return await self._dispatch.get(request)
+
+    async def WatchDispatch(
+        self, request: pb.WatchDispatchRequest, context: Context
+    ) -> AsyncIterator[pb.WatchDispatchResponse]:
+        """Streams the same."""
+        async with aclosing(self._dispatch.watch(request)) as responses:
+            async for response in responses:
+                yield response
+
+    async def UpdateDispatchSettings(
+        self, request: pb.UpdateDispatchSettingsRequest, context: Context
+    ) -> pb.UpdateDispatchSettingsResponse:
+        """Changes the settings named in the mask."""
+        return await self._dispatch.update(request)
+
+    async def PauseDispatch(self, request: pb.PauseDispatchRequest, context: Context) -> pb.PauseDispatchResponse:
+        """Stops all sending."""
+        return await self._dispatch.pause()
+
+    async def ResumeDispatch(self, request: pb.ResumeDispatchRequest, context: Context) -> pb.ResumeDispatchResponse:
+        """Lets sending go on."""
+        return await self._dispatch.resume()
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: Context) -> pb.ListEndpointsResponse:
         """Not served yet."""
@@ -26,3 +53,12 @@ class AdminService(DispatchMethods, LogMethods, AdminServiceServicer):
     async def ProbeEndpoint(self, request: pb.ProbeEndpointRequest, context: Context) -> pb.ProbeEndpointResponse:
         """Not served yet."""
         raise NotServedYet("ProbeEndpoint")
+
+    async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
+        """Streams the log until the caller has enough."""
+        async with aclosing(self._log.watch(request)) as responses:
+            async for response in responses:
+                try:
+                    yield response
+                except Exception as error:  # whoever writes the responses throws it in
+                    await responses.athrow(error)

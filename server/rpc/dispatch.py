@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -14,7 +14,6 @@ from mailing.v1 import dispatch_pb2
 from server.domain.dispatch import TUNING_FIELDS, EndpointStatus, Replica, Steering, check_tuning
 from server.domain.fields import Violations, update_mask
 from server.rpc.convert import duration, populated, reject_output_only, span_of, timestamp
-from server.rpc.handlers import Context
 from server.store.dispatch import DispatchStore
 from server.streams.admin import AdminStreams
 
@@ -23,23 +22,21 @@ SHORTEST_INTERVAL = timedelta(milliseconds=100)
 LONGEST_INTERVAL = timedelta(hours=1)
 
 
-class DispatchMethods:
+class DispatchCalls:
     """The methods about dispatchers."""
 
     def __init__(self, dispatch: DispatchStore, streams: AdminStreams) -> None:
         self._dispatch = dispatch
         self._streams = streams
 
-    async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
+    async def get(self, request: pb.GetDispatchRequest) -> pb.GetDispatchResponse:
         """Returns every replica and the settings."""
         state = await self._dispatch.read()
         return pb.GetDispatchResponse(
             replicas=map(replica_message, state.replicas), settings=self._settings(state.steering)
         )
 
-    async def WatchDispatch(
-        self, request: pb.WatchDispatchRequest, context: Context
-    ) -> AsyncIterator[pb.WatchDispatchResponse]:
+    async def watch(self, request: pb.WatchDispatchRequest) -> AsyncGenerator[pb.WatchDispatchResponse, None]:
         """Streams the same."""
         violations = Violations()
         interval = _interval_of(request, violations)
@@ -50,9 +47,7 @@ class DispatchMethods:
                     replicas=map(replica_message, state.replicas), settings=self._settings(state.steering)
                 )
 
-    async def UpdateDispatchSettings(
-        self, request: pb.UpdateDispatchSettingsRequest, context: Context
-    ) -> pb.UpdateDispatchSettingsResponse:
+    async def update(self, request: pb.UpdateDispatchSettingsRequest) -> pb.UpdateDispatchSettingsResponse:
         """Changes the settings named in the mask."""
         violations = Violations()
         if not request.HasField("settings"):
@@ -67,11 +62,11 @@ class DispatchMethods:
         violations.check()
         return pb.UpdateDispatchSettingsResponse(settings=self._settings(await self._dispatch.update(patch, fields)))
 
-    async def PauseDispatch(self, request: pb.PauseDispatchRequest, context: Context) -> pb.PauseDispatchResponse:
+    async def pause(self) -> pb.PauseDispatchResponse:
         """Stops all sending."""
         return pb.PauseDispatchResponse(settings=self._settings(await self._dispatch.pause()))
 
-    async def ResumeDispatch(self, request: pb.ResumeDispatchRequest, context: Context) -> pb.ResumeDispatchResponse:
+    async def resume(self) -> pb.ResumeDispatchResponse:
         """Lets sending go on."""
         return pb.ResumeDispatchResponse(settings=self._settings(await self._dispatch.resume()))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from dispatcher.logbook import Level
@@ -12,17 +12,16 @@ from server.domain.errors import ReaderTooSlow, ShuttingDown
 from server.domain.fields import Violations
 from server.domain.log import Logged, LogQuery
 from server.rpc.convert import number_of, timestamp
-from server.rpc.handlers import Context
 from server.streams.admin import AdminStreams
 
 
-class LogMethods:
+class LogCalls:
     """The method about the log."""
 
     def __init__(self, streams: AdminStreams) -> None:
         self._log = streams
 
-    async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
+    async def watch(self, request: pb.WatchLogRequest) -> AsyncGenerator[pb.WatchLogResponse, None]:
         """Streams the log until the caller has enough."""
         query = _query_of(request)
         tokens, token = self._log.tokens(query), request.resume_token

@@ -26,8 +26,10 @@ from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
+from server.rpc.dispatch import DispatchCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
+from server.rpc.log import LogCalls
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
@@ -179,7 +181,7 @@ async def build_server(
     dispatch = DispatchStore(database, settings.dispatch, hint)
     log = LogStore(database, installation.buckets)
     admin = AdminStreams(dispatch, log, await journal.epoch(), settings.log_retention)
-    add_AdminServiceServicer_to_server(AdminService(dispatch, admin), server)
+    add_AdminServiceServicer_to_server(AdminService(DispatchCalls(dispatch, admin), LogCalls(admin)), server)
     return RpcServer(server, await _add_health_and_reflection(server), streams, admin)
 
 

@@ -15,7 +15,9 @@ import orjson
 from dispatcher.model import DispatchSettings, Tuning
 from dispatcher.queries import load_queries
 from server.domain.dispatch import TUNING_FIELDS, DispatchState, Steering, amended_tuning, replica_of
+from server.domain.log_entries import dispatch_paused, dispatch_settings_changed
 from server.store.database import Database
+from server.store.log import record
 
 _SQL = load_queries("server", "dispatch.sql")
 
@@ -56,11 +58,12 @@ class DispatchStore:
             after = amended_tuning(before, patch, fields, self.started_with)
             if after == before:
                 return
-            await connection.execute(_SQL["set_tuning"], *(getattr(after, name) for name in TUNING_FIELDS))
+            await connection.execute(_SQL["set_tuning"], *_values(after).values())
             if "recheck_max" in fields:
                 longest = after.of(self.started_with).recheck_max
                 await connection.execute(_SQL["hurry_rechecks"], timedelta(seconds=longest))
             await connection.execute(_SQL["hint_dispatchers"])
+            await record(connection, dispatch_settings_changed(_values(before), _values(after)))
 
         return await self._change(work)
 
@@ -76,6 +79,7 @@ class DispatchStore:
         async def work(connection: asyncpg.Connection) -> None:
             if await connection.fetchval(_SQL["set_paused"], paused) is not None:
                 await connection.execute(_SQL["hint_dispatchers"])
+                await record(connection, dispatch_paused(paused))
 
         return await self._change(work)
 
@@ -87,6 +91,10 @@ class DispatchStore:
         steering = await self._database.transact(change)
         self._hint()
         return steering
+
+
+def _values(tuning: Tuning) -> dict[str, float | None]:
+    return {name: getattr(tuning, name) for name in TUNING_FIELDS}
 
 
 def _steering(row: asyncpg.Record) -> Steering:

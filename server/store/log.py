@@ -29,9 +29,9 @@ READ_SPAN = 4096
 """The most numbers of one bucket that a read looks through."""
 
 
-async def record(connection: asyncpg.Connection, entry: LogEntry, bucket: int = 0) -> None:
-    """Writes an entry, as the last thing that its transaction does. `bucket` is that of its client, if it has one."""
-    await postgres_log.record(connection, bucket, [entry])
+async def record(connection: asyncpg.Connection, *entries: LogEntry, bucket: int = 0) -> None:
+    """Writes entries, as the last thing that their transaction does; `bucket` is that of their client, if any."""
+    await postgres_log.record(connection, bucket, entries)
 
 
 class LogStore:

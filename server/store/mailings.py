@@ -15,6 +15,7 @@ from dispatcher.model import MailingState
 from dispatcher.queries import load_queries
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.log_entries import mailing_created, mailing_event, mailing_updated
 from server.domain.mailings import (
     CANCELLABLE,
     DELETABLE,
@@ -24,11 +25,13 @@ from server.domain.mailings import (
     MailingDefinition,
     MailingQuery,
     amended_mailing,
+    changes,
     ended_already,
 )
 from server.domain.paging import Page, PageRequest, decode_token, encode_token, query_digest
 from server.store.database import Database, RaceLost
 from server.store.installation import Installation
+from server.store.log import record
 from server.store.mailing_rows import definition_arguments, mailing_of
 from server.store.requests import CreatingCall, Requests
 
@@ -75,6 +78,7 @@ class MailingStore:
         if state == MailingState.RUNNING:
             await connection.execute(_SQL["begin_expansion"], mailing_id)
         await connection.execute(_SQL["wake_dispatchers"])
+        await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
         return mailing_id
 
     async def get(self, mailing_id: int) -> Mailing:
@@ -107,6 +111,7 @@ class MailingStore:
             after = amended_mailing(mailing, patch, fields, row["read_at"])
             await connection.execute(_SQL["update_mailing"], mailing_id, *definition_arguments(after))
             await connection.execute(_SQL["wake_dispatchers"])
+            await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
 
         await self._database.transact(work)
         self._hint()
@@ -124,7 +129,9 @@ class MailingStore:
             if mailing.state not in DELETABLE:
                 raise WrongState("deleted", mailing.state, DELETABLE)
             await connection.execute(_SQL["delete_mailing"], mailing_id)
-            return await self._delete_ledger(connection, mailing_id)
+            deleted = await self._delete_ledger(connection, mailing_id)
+            await record(connection, mailing_event(mailing_id, "deleted", messages=str(deleted)))
+            return deleted
 
         return await self._database.transact(work)
 
@@ -174,6 +181,8 @@ class MailingStore:
             if moved is None:
                 await self._check_moved(connection, mailing_id, what, to, sources)
             await connection.execute(_SQL["wake_dispatchers"])
+            if moved is not None:
+                await record(connection, mailing_event(mailing_id, what))
 
         await self._database.transact(work)
         self._hint()
