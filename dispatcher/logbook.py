@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from dispatcher.meter import error_words
-from dispatcher.model import Outcome, Status
+from dispatcher.model import Outcome, Reason, Status
 from dispatcher.ports import Settled
 
 MOST_SINGLE = 20
@@ -54,6 +54,9 @@ _LEVELS = {
 
 def of_outcomes(mailing_id: int, endpoint: str, settled: Sequence[Settled]) -> list[LogEntry]:
     """Returns what is to be told of outcomes: failed attempts, and messages that ended undelivered."""
+    # The usual batch is looked through once, quickly.
+    if [outcome.status for _, _, outcome in settled].count(Status.DELIVERED) == len(settled):
+        return []
     failed = [one for one in settled if one[2].failure is not None]
     ended = [one for one in settled if one[2].status not in _CALM]
     return [*_attempts(mailing_id, endpoint, failed), *_endings(mailing_id, ended)]
@@ -91,7 +94,7 @@ def _endings(mailing_id: int, ended: Sequence[Settled]) -> Iterable[LogEntry]:
 
 def _ending(mailing_id: int, client_id: int, before: int, outcome: Outcome) -> LogEntry:
     status = outcome.status.name.lower()
-    details = {"reason": outcome.reason.name, "attempts": str(before + outcome.attempted)}
+    details = {"reason": Reason(outcome.reason).name, "attempts": str(before + outcome.attempted)}
     text = f"The message is {status}: {_reason(outcome)}."
     return LogEntry(_LEVELS[outcome.status], f"message.{status}", text, mailing_id, client_id, details)
 
@@ -109,7 +112,7 @@ def _words(outcome: Outcome) -> str:
 
 
 def _reason(outcome: Outcome) -> str:
-    return outcome.reason.name.lower().replace("_", " ")
+    return Reason(outcome.reason).name.lower().replace("_", " ")
 
 
 def _most_common(kinds: Counter[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,7 +18,7 @@ import asyncpg
 import orjson
 
 from dispatcher import model
-from dispatcher.logbook import of_outcomes
+from dispatcher.logbook import LogEntry, of_outcomes
 from dispatcher.model import (
     AudienceFilter,
     ClaimedBatch,
@@ -32,7 +33,7 @@ from dispatcher.model import (
 )
 from dispatcher.ports import LedgerUnavailable, Render, Settled
 from dispatcher.postgres_limits import PostgresLimits
-from dispatcher.postgres_log import columns, record_completed, record_expanded, record_started
+from dispatcher.postgres_log import columns, record_completed, record_expanded, record_started, say
 from dispatcher.queries import load_queries
 from dispatcher.reach import reaching
 
@@ -213,9 +214,12 @@ class PostgresLedger(PostgresLimits):
     async def settle(
         self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
     ) -> bool:
+        told = of_outcomes(batch.mailing_id, endpoint, outcomes)
         arguments = _settle_arguments(batch, endpoint, outcomes, done, kept)
         with reaching():
-            row = await self._pool.fetchrow(_SQL["settle"], *arguments)
+            row = await self._pool.fetchrow(_SQL["settle"], *arguments, *_log_arguments(told))
+        if row["held"]:
+            say(told, logging.DEBUG)
         return bool(row["held"])
 
     async def listen(self, hint: Callable[[], None], pause: float = 1.0) -> None:
@@ -264,11 +268,7 @@ async def _planned_for(
 def _settle_arguments(
     batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
 ) -> tuple[Any, ...]:
-    """The statement's parameters: parallel arrays of outcomes, requeued messages, failures, entries of the log."""
-    statuses = _alike([o.status for _, _, o in outcomes])
-    # Of what was delivered there is nothing to tell: the usual batch is not looked through for it.
-    told = [] if statuses == [model.Status.DELIVERED] else of_outcomes(batch.mailing_id, endpoint, outcomes)
-    levels, events, texts, _, clients, details = columns(told)
+    """The statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
     requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
     failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
     return (
@@ -278,7 +278,7 @@ def _settle_arguments(
         batch.fence,
         done,
         [client for client, _, _ in outcomes],
-        statuses,
+        _alike([o.status for _, _, o in outcomes]),
         _alike([o.reason for _, _, o in outcomes]),
         _alike([o.attempted for _, _, o in outcomes]),
         _alike([o.endpoint_status for _, _, o in outcomes]),
@@ -300,12 +300,13 @@ def _settle_arguments(
         [failure.excerpt for _, _, _, failure in failed],
         kept,
         _alike([o.forgiven for _, _, o in outcomes]),
-        levels,
-        events,
-        texts,
-        clients,
-        details,
     )
+
+
+def _log_arguments(told: Sequence[LogEntry]) -> tuple[list[Any], ...]:
+    """The statement's last parameters; all of its entries are of one mailing."""
+    levels, events, texts, _, clients, details = columns(told)
+    return levels, events, texts, clients, details
 
 
 def _alike(values: list[T]) -> list[T]:

@@ -1,7 +1,11 @@
-"""Writes the log on Postgres, in the transaction of what an entry tells about."""
+"""Writes the log on Postgres, in the transaction of what an entry tells about.
+
+The process's own log, and so its file, hears the same; of failed messages only at level debug.
+"""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,7 +13,7 @@ import asyncpg
 import orjson
 
 from dispatcher import logbook
-from dispatcher.logbook import LogEntry
+from dispatcher.logbook import Level, LogEntry
 from dispatcher.model import Status
 from dispatcher.queries import load_queries
 
@@ -17,6 +21,14 @@ _SQL = load_queries("dispatcher", "log.sql")
 
 MOST_TEXT = 1000
 """Characters of an entry's text and of each of its details."""
+
+_LOUDNESS = {
+    Level.DEBUG: logging.DEBUG,
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.ERROR: logging.ERROR,
+}
+_log = logging.getLogger("dispatcher.log")
 
 Counts = dict[int, dict[Status, int]]
 
@@ -28,6 +40,17 @@ async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[
     """
     if entries:
         await connection.execute(_SQL["record_log"], bucket, *columns(entries))
+        say(entries)
+
+
+def say(entries: Sequence[LogEntry], loudest: int = logging.ERROR) -> None:
+    """Has this process log the same, at the levels of the entries but no louder than that."""
+    for entry in entries:
+        level = min(_LOUDNESS[entry.level], loudest)
+        if not _log.isEnabledFor(level):
+            continue
+        ids = {name: one for name, one in (("mailing", entry.mailing_id), ("client", entry.client_id)) if one}
+        _log.log(level, "%s", entry.text, extra={"what": entry.event, **ids, "details": dict(entry.details)})
 
 
 def columns(entries: Sequence[LogEntry]) -> tuple[list[Any], ...]:

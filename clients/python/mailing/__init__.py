@@ -21,10 +21,11 @@ from mailing.values import (
     new_timestamp,
     new_window,
 )
-from mailing.watch import MessageWatch
+from mailing.watch import LogWatch, MessageWatch
 
 __all__ = [
     "FieldViolation",
+    "LogWatch",
     "MailingClient",
     "MailingError",
     "MessageWatch",

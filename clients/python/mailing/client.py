@@ -41,6 +41,7 @@ from mailing.v1.client_service_pb2 import (
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.dispatch_pb2 import DispatchSettings
+from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
@@ -56,7 +57,7 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
-from mailing.watch import MessageWatch, watch_dispatch, watch_mailing
+from mailing.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
 
 PAGE_SIZE = 1000
 """The largest page the service gives."""
@@ -263,6 +264,21 @@ class MailingClient:
     def resume_dispatch(self) -> DispatchSettings:
         """Takes the emergency stop back."""
         return self._call(self.admin.ResumeDispatch, ResumeDispatchRequest()).settings
+
+    def watch_log(
+        self,
+        mailing_id: int = 0,
+        message_id: int = 0,
+        client_id: int = 0,
+        level: LogEntry.Level.ValueType = LogEntry.LEVEL_UNSPECIFIED,
+        *,
+        resume_token: str = "",
+        follow: bool = True,
+        patience: float | None = None,
+    ) -> LogWatch:
+        """Returns an iterator of the log, past and live; see `LogWatch`."""
+        chosen = (mailing_id, message_id, client_id, level)
+        return LogWatch(self.admin, *chosen, resume_token=resume_token, follow=follow, patience=patience)
 
     def _call(self, method: Callable[..., _T], request: Any) -> _T:
         with mailing_errors():
