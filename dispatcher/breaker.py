@@ -32,7 +32,7 @@ class Breaker:
         self.probe_at = _NEVER
         self.opened_at = 0.0
         self._closed_at = float("-inf")
-        self._probing_until = float("-inf")
+        self._probe_began, self._probing_until = 0.0, float("-inf")
         self._requests, self._failures, self._since = 0, 0, 0.0
         self._before = (0, 0)
 
@@ -90,12 +90,16 @@ class Breaker:
             self.open(now, shared.probe_in)
             self.state = shared.breaker
 
-    def probe(self, until: float) -> None:
+    def probe(self, now: float, until: float) -> None:
         """Says that this replica may send one request, whose end is known before `until`."""
         self.state = BreakerState.HALF_OPEN
-        self._probing_until = until
+        self._probe_began, self._probing_until = now, until
         self.probe_at = until
 
     def probing(self, now: float) -> bool:
         """Whether it is this replica's turn to try."""
         return now < self._probing_until
+
+    def decides(self, now: float, began: float) -> bool:
+        """Whether the end of a request that began at `began` is that of the probe; others were under way before."""
+        return self.probing(now) and began >= self._probe_began

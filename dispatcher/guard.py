@@ -90,7 +90,7 @@ class Guard:
             return False
         longest = lane.longest + _MARGIN
         if await self._ledger.begin_probe(lane.name, longest):
-            lane.breaker.probe(now + longest)
+            lane.breaker.probe(now, now + longest)
             return True
         lane.breaker.open(now, PROBE_FIRST)
         return False

@@ -6,7 +6,8 @@ every request, so this one keeps few, and what exceeds them waits in line before
 
 It can see a little less: a connection that ends inside the head counts as ended before it,
 a proxy that refuses counts as CONNECT, and of two answers sent as one to a single request
-over HTTP/1.1 it takes the second for the next request's.
+over HTTP/1.1 it takes the second for the next request's. A request that may not start any
+more costs an HTTP/1.1 connection, which httpcore closes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import httpx
 
 from dispatcher.http_fast.tls import tls_context
 from dispatcher.model import Answer, Endpoint, ErrorClass
+from dispatcher.ports import MayStart
 from dispatcher.protocol import encode_body, parse_target
 
 MAX_CONNECTIONS = 64
@@ -31,12 +33,19 @@ _ENDED_EARLY = ("disconnected", "closed connection", "ConnectionTerminated", "St
 _HEAD_TOO_LARGE = "Receive buffer too long"
 
 
+class _NotStarted(Exception):
+    """Raised from within httpcore, before it writes a request that may not start any more."""
+
+
 class _Exchange:
     """One request: how far it got, as httpcore tells it, and what has arrived."""
 
-    __slots__ = ("body", "connected", "handshaking", "headers", "sent", "status")
+    __slots__ = ("_may_start", "_stream", "body", "connected", "forbidden", "handshaking", "headers", "sent", "status")
 
-    def __init__(self) -> None:
+    def __init__(self, may_start: MayStart | None) -> None:
+        self._may_start = may_start
+        self._stream: Any = None  # of httpcore
+        self.forbidden = False
         self.connected = False  # by this request; otherwise the connection is a reused one
         self.handshaking = False
         self.sent = False
@@ -48,12 +57,20 @@ class _Exchange:
         """Takes an event of httpcore's trace extension in."""
         if event.endswith("connect_tcp.started"):
             self.connected = True
+        elif event.endswith("connect_tcp.complete"):
+            self._stream = about["return_value"]
         elif event.endswith("start_tls.started"):
             self.handshaking = True
+        elif event.endswith("start_tls.failed") and self._stream is not None:
+            await self._stream.aclose()  # httpcore leaves it open when the handshake is cancelled
         elif event.endswith("start_tls.complete"):
             self.handshaking = False
         elif event.endswith("send_request_headers.started") and about["request"].method != b"CONNECT":
-            self.sent = True  # what asks a proxy for a tunnel is not seen by the endpoint
+            # What asks a proxy for a tunnel is not seen by the endpoint.
+            if self._may_start is not None and not self._may_start():
+                self.forbidden = True
+                raise _NotStarted
+            self.sent = True
 
     def answer(self, error: ErrorClass, started: float) -> Answer:
         """Returns what it came to."""
@@ -87,10 +104,17 @@ class HttpxSender:
             follow_redirects=False,
         )
 
-    async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+    async def send(
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool = False,
+        may_start: MayStart | None = None,
+    ) -> Answer | None:
         """POSTs one message and returns what it came to. See `dispatcher.ports.Sender.send`."""
         started = monotonic()
-        exchange = _Exchange()
+        exchange = _Exchange(may_start)
         if self._closed:
             return exchange.answer(ErrorClass.DISCONNECT, started)
         try:
@@ -102,7 +126,7 @@ class HttpxSender:
             async with asyncio.timeout(self._total_timeout) as self._under_way[ended], self._turns:
                 error = await self._exchange(exchange, message_id, body)
                 if error is ErrorClass.DISCONNECT and not (exchange.connected or exchange.status or at_most_once):
-                    exchange = _Exchange()
+                    exchange = _Exchange(may_start)
                     exchange.sent = True  # the first one was
                     error = await self._exchange(exchange, message_id, body)
         except TimeoutError:
@@ -110,6 +134,8 @@ class HttpxSender:
         finally:
             del self._under_way[ended]
             ended.set_result(None)
+        if exchange.forbidden:
+            return exchange.answer(ErrorClass.DISCONNECT, started) if exchange.sent else None
         return exchange.answer(error, started)
 
     async def close(self) -> None:

@@ -7,6 +7,7 @@ and of the database; one test holds the three together. `STATUS_TRANSITIONS` and
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
@@ -157,6 +158,32 @@ class Mailing:
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessRule:
+    """Which answers of an endpoint say that it took the message.
+
+    One of the `statuses`, each from 200 to 299, and, if `needs_body`, a body that is a JSON
+    object whose `code_field` holds one of the `accepted` integers and strings, type for type:
+    0 is neither "0" nor 0.0 nor false. Without `needs_body` the status alone decides. Raises
+    ValueError, which begins with the attribute's name.
+    """
+
+    statuses: frozenset[int] = frozenset(range(200, 300))
+    needs_body: bool = True
+    code_field: str = "code"
+    accepted: frozenset[int | str] = frozenset({0})
+
+    def __post_init__(self) -> None:
+        if not self.statuses or not self.statuses <= frozenset(range(200, 300)):
+            raise ValueError("statuses must be some of 200 to 299")
+        if not self.accepted or not all(type(value) in (int, str) for value in self.accepted):
+            raise ValueError("accepted must be integers or strings, at least one")
+
+
+DEFAULT_SUCCESS = SuccessRule()
+"""What an endpoint without a rule of its own says: any 2xx with the integer `code` 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """Where messages are POSTed to.
 
@@ -174,9 +201,22 @@ class Endpoint:
     max_response_bytes: int = 65536
     ca_file: str | None = None
     max_rate: float = 0.0
+    success: SuccessRule = DEFAULT_SUCCESS
+
+    @property
+    def shown_url(self) -> str:
+        """The URL as it may be shown: without a user and password, and without the values of its query."""
+        path, mark, query = self.url.partition("?")
+        return re.sub(r"(?<=://)[^/]*@", "", path) + mark + "&".join(map(_masked, query.split("&")))
 
     def __repr__(self) -> str:
-        return f"Endpoint({self.name!r}, {self.url!r})"
+        return f"Endpoint({self.name!r}, {self.shown_url!r})"
+
+
+def _masked(parameter: str) -> str:
+    """Returns a parameter of a query without its value; what has no name may be all secret."""
+    name, sign, value = parameter.partition("=")
+    return f"{name}=***" if sign and value else name + sign if sign or not name else "***"
 
 
 @dataclass(slots=True)

@@ -48,12 +48,23 @@ class Clock(Protocol):
 class Sender(Protocol):
     """Makes requests to one endpoint. Both implementations pass tests/conformance."""
 
-    async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
-        """POSTs one message and returns what it came to.
+    async def send(
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool = False,
+        may_start: MayStart | None = None,
+    ) -> Answer | None:
+        """POSTs one message and returns what it came to, None if it was not started.
 
         Never raises but for cancellation; ends within the endpoint's total timeout, in
         memory bounded by its response limit. `phone` holds digits only. With
         `at_most_once` a request is never repeated on a second connection.
+
+        `may_start` is asked when there is a connection, right before the request is written
+        to it, and again before a repetition. If it says no, nothing of the request leaves:
+        the result is None or, where it was written once already, a DISCONNECT with `sent`.
         """
         ...
 
@@ -193,10 +204,13 @@ class Replicas(Protocol):
         ...
 
 
+MayStart = Callable[[], bool]
+"""Says whether a request may start now. Answers at once, from memory, and never raises."""
+
 Settled = tuple[int, int, Outcome]
 """A client id, the attempts made before, and the outcome to record."""
 
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
-__all__ = ["Clock", "Ledger", "LedgerUnavailable", "Render", "Replicas", "Sender", "Settled"]
+__all__ = ["Clock", "Ledger", "LedgerUnavailable", "MayStart", "Render", "Replicas", "Sender", "Settled"]

@@ -6,7 +6,8 @@ the dispatcher's policy.
 
 One request is `POST {url}{message id}` with a bearer token, the message id as its
 Idempotency-Key and the body `{"id": int, "phone": int, "text": str}`. It is delivered when
-the answer is a 2xx whose body is a JSON object with the integer `code` 0.
+the endpoint's success rule says so: by default, when the answer is a 2xx whose body is a
+JSON object with the integer `code` 0.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from dispatcher.model import Answer, Endpoint, ErrorClass
+from dispatcher.model import DEFAULT_SUCCESS, Answer, Endpoint, ErrorClass, SuccessRule
 
 MAX_RETRY_AFTER = 3600.0
 """The longest wait, in seconds, that an endpoint may ask for."""
@@ -44,8 +45,8 @@ class Verdict(NamedTuple):
 
     `delivered`: the endpoint took the message. `retryable`: another attempt makes sense (an
     UNREADABLE answer leaves the outcome unknown, as do errors after `Answer.sent`; the policy
-    decides what that means for a mailing). `endpoint_code`: the body's `code`, if it holds an
-    integer. `retry_after`: seconds, 0 to MAX_RETRY_AFTER, None when nothing sensible was asked
+    decides what that means for a mailing). `endpoint_code`: what the body's code field holds, if
+    it is an integer. `retry_after`: seconds, 0 to MAX_RETRY_AFTER, None when nothing sensible was asked
     for. `excerpt`: the beginning of a failed answer's body, printable.
     """
 
@@ -147,14 +148,16 @@ def _encode_text(text: str) -> bytes:
     return b',"text":' + encoded + b"}"
 
 
-def judge(answer: Answer) -> Verdict:
-    """Returns what an answer means.
+def judge(answer: Answer, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
+    """Returns what an answer means to an endpoint with such a success rule.
 
     | answer                                    | error_class        | retryable |
     |-------------------------------------------|--------------------|-----------|
-    | 2xx, a JSON object with the integer code 0| NONE (delivered)   | no        |
-    | 2xx, a JSON object with any other code    | REJECTED           | no        |
-    | 2xx, no JSON object                       | UNREADABLE         | yes       |
+    | a 2xx that counts, with an accepted code  | NONE (delivered)   | no        |
+    | a 2xx that counts, where none is needed   | NONE (delivered)   | no        |
+    | a 2xx that counts, with any other code    | REJECTED           | no        |
+    | a 2xx that counts, no JSON object         | UNREADABLE         | yes       |
+    | any other 2xx                             | REJECTED           | no        |
     | 408, 425, 429, 503 with Retry-After       | THROTTLED          | yes       |
     | any other 5xx                             | SERVER             | yes       |
     | 3xx                                       | REDIRECT           | no        |
@@ -163,20 +166,23 @@ def judge(answer: Answer) -> Verdict:
     """
     if answer.error is not ErrorClass.NONE:
         return Verdict(False, True, answer.error, None, None, _excerpt(answer.body))
-    read = _read_small if len(answer.body) <= _SMALL_BODY else _read
+    if len(answer.body) > _SMALL_BODY:
+        verdict = _read(answer.status, answer.body, rule)
+    elif rule is DEFAULT_SUCCESS:  # left out, as hashing a rule takes longer than all the rest
+        verdict = _read_small(answer.status, answer.body)
+    else:
+        verdict = _read_small(answer.status, answer.body, rule)
     if answer.retry_after is None:
-        return read(answer.status, answer.body)
-    retry_after = parse_retry_after(answer.retry_after, time.time())
-    verdict = read(answer.status, answer.body)
+        return verdict
     if answer.status == 503:
         verdict = verdict._replace(error_class=ErrorClass.THROTTLED)
-    return verdict._replace(retry_after=retry_after)
+    return verdict._replace(retry_after=parse_retry_after(answer.retry_after, time.time()))
 
 
-def _read(status: int, body: bytes) -> Verdict:
+def _read(status: int, body: bytes, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
     """Judges all but Retry-After."""
     if 200 <= status < 300:
-        return _read_success(body)
+        return _read_success(status, body, rule)
     if status in _THROTTLED:
         error, retryable = ErrorClass.THROTTLED, True
     elif 500 <= status < 600:
@@ -185,19 +191,21 @@ def _read(status: int, body: bytes) -> Verdict:
         error, retryable = ErrorClass.REDIRECT, False
     else:
         error, retryable = ErrorClass.REFUSED, False
-    return Verdict(False, retryable, error, _code(_object(body)), None, _excerpt(body))
+    return Verdict(False, retryable, error, _code(_object(body), rule), None, _excerpt(body))
 
 
 _read_small = lru_cache(maxsize=256)(_read)
 
 
-def _read_success(body: bytes) -> Verdict:
+def _read_success(status: int, body: bytes, rule: SuccessRule) -> Verdict:
     answered = _object(body)
+    code = _code(answered, rule)
+    if status not in rule.statuses:
+        return Verdict(False, False, ErrorClass.REJECTED, code, None, _excerpt(body))
+    if not rule.needs_body or _accepted(answered, rule):
+        return Verdict(True, False, ErrorClass.NONE, code, None, "")
     if answered is None:
         return Verdict(False, True, ErrorClass.UNREADABLE, None, None, _excerpt(body))
-    code = _code(answered)
-    if code == 0:
-        return Verdict(True, False, ErrorClass.NONE, 0, None, "")
     return Verdict(False, False, ErrorClass.REJECTED, code, None, _excerpt(body))
 
 
@@ -209,9 +217,14 @@ def _object(body: bytes) -> dict[str, object] | None:
     return value if isinstance(value, dict) else None
 
 
-def _code(answered: dict[str, object] | None) -> int | None:
-    """Returns the `code` if it is an integer that the ledger can hold."""
-    code = None if answered is None else answered.get("code")
+def _accepted(answered: dict[str, object] | None, rule: SuccessRule) -> bool:
+    value = None if answered is None else answered.get(rule.code_field)
+    return type(value) in (int, str) and value in rule.accepted  # by type: false and 0.0 equal 0
+
+
+def _code(answered: dict[str, object] | None, rule: SuccessRule) -> int | None:
+    """Returns what the code field holds if it is an integer that the ledger can hold."""
+    code = None if answered is None else answered.get(rule.code_field)
     return code if type(code) is int and code in _INT64 else None
 
 

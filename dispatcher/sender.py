@@ -65,6 +65,7 @@ class Lane:
         self.turns = Turns()
         self.last_error = ""
         self._sender = sender
+        self._success = endpoint.success
         self._clock = clock
         self._random = random
         self._keeper = keeper
@@ -135,10 +136,11 @@ class Lane:
                 index = lease.take()
                 if index >= 0:
                     self._pass_gates()
-                    await self._deliver(lease, index)
                 if not lease.untaken:
                     self.turns.tidy()
                     self._keeper.hungry()
+                if index >= 0:
+                    await self._deliver(lease, index)
         finally:
             self.active -= 1
 
@@ -171,6 +173,7 @@ class Lane:
                 recipient.phone,
                 recipient.text,
                 mailing.semantics is Semantics.AT_MOST_ONCE,
+                may_start,
             )
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
@@ -179,7 +182,7 @@ class Lane:
         if answer is None:
             self._withhold(lease, index)
             return
-        verdict = judge(answer)
+        verdict = judge(answer, self._success)
         self._learn(began, answer, verdict)
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
@@ -201,7 +204,7 @@ class Lane:
         if self.breaker.observe(now, began, failed):
             self.breaker.open(now)
             self._keeper.tripped(self)
-        elif not self.breaker.closed and self._may_probe():
+        elif self.breaker.decides(now, began):
             self._probed(now, failed)
 
     def _probed(self, now: float, failed: bool) -> None:

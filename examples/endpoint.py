@@ -4,7 +4,7 @@
 
 POST {any path}/{message id} takes one message and answers {"code": 0}; the bearer token,
 the Idempotency-Key and the body have to be right. GET /received returns every message in
-the order of arrival. Standard library only, a keep-alive connection per asyncio protocol.
+the order of arrival, with the time of each. Standard library only, a keep-alive connection per asyncio protocol.
 Everything is kept in memory: this is a stand-in for demos and tests, not a gateway.
 """
 
@@ -16,6 +16,7 @@ import contextlib
 import json
 import signal
 import sys
+import time
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
@@ -32,11 +33,12 @@ class Endpoint:
     delay: float = 0.0
     reject: str = ""
     received: list[dict[str, Any]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[HTTPStatus, Any]:
         """Returns status and JSON body for one request."""
         if method == "GET" and path == "/received":
-            return HTTPStatus.OK, {"received": self.received}
+            return HTTPStatus.OK, {"received": self.received, "times": self.times}
         if method != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED, _error("only POST, and GET /received")
         if headers.get("authorization") != f"Bearer {self.token}":
@@ -56,6 +58,7 @@ class Endpoint:
         if self.reject and str(phone).endswith(self.reject):
             return HTTPStatus.OK, {"code": 1, "message": "this phone is rejected"}
         self.received.append(message)
+        self.times.append(time.time())
         return HTTPStatus.OK, {"code": 0, "message": "OK"}
 
 

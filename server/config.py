@@ -11,7 +11,7 @@ import re
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from platformdirs import user_data_dir
 from pydantic import (
@@ -26,6 +26,8 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from server.values import EndpointUrl, ReadableFile, Token, Transport, lower
 
 _PREFIX = "MAILING_"
 
@@ -75,34 +77,10 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _endpoint_url(value: str) -> str:
-    parts = urlsplit(value)
-    _ = parts.port  # raises ValueError for a port out of range
-    plain = value.isascii() and value.isprintable() and " " not in value
-    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or "#" in value or not plain:
-        raise ValueError(value)
-    return value
-
-
 def _server_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError
     return value
-
-
-def _header_value(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError
-    return value
-
-
-def _readable_file(value: Path) -> Path:
-    try:
-        with value.open("rb"):
-            return value
-    except OSError as error:
-        raise ValueError(str(value)) from error
 
 
 def _writable_file(value: Path) -> Path:
@@ -112,10 +90,6 @@ def _writable_file(value: Path) -> Path:
             return path
     except OSError as error:
         raise ValueError(str(path)) from error
-
-
-def _lower(value: object) -> object:
-    return value.lower() if isinstance(value, str) else value
 
 
 def _folder(value: Path) -> Path:
@@ -165,21 +139,22 @@ class Settings(BaseSettings):
         "the path of a folder",
         shown="`mailing` in the user's data folder",
     )
-    endpoint_url: Annotated[str, AfterValidator(_endpoint_url)] | None = _setting(
+    endpoint_url: EndpointUrl | None = _setting(
         None,
-        "Where messages are POSTed to; the message's id is appended. Without it nothing is delivered.",
+        "Where messages are POSTed to; the message's id is appended. Without it and without `MAILING_ENDPOINTS_FILE` "
+        "nothing is delivered.",
         "an http:// or https:// address with a host and without user or password",
         "MAILING_ENDPOINT_URL",
         "MAILING_SERVER_URL",
     )
-    endpoint_token: Annotated[SecretStr, AfterValidator(_header_value)] = _setting(
+    endpoint_token: Token = _setting(
         SecretStr(""),
         "Bearer token for the endpoint.",
         "a token of printable ASCII characters without spaces",
         "MAILING_ENDPOINT_TOKEN",
         "AUTHTOKEN",
     )
-    endpoint_transport: Annotated[Literal["fast", "httpx"], BeforeValidator(_lower)] = _setting(
+    endpoint_transport: Transport = _setting(
         "fast",
         "`fast`: HTTP/1.1 by the service's own client; `httpx`: for proxies and HTTP/2, much slower.",
         "fast or httpx",
@@ -190,12 +165,17 @@ class Settings(BaseSettings):
     endpoint_connect_timeout: float = _number(
         3.0, "Longest time to connect, in seconds; the whole request's limit holds, too.", 0.05, 300, "seconds"
     )
-    endpoint_ca_file: Annotated[Path, AfterValidator(_readable_file)] | None = _setting(
+    endpoint_ca_file: ReadableFile | None = _setting(
         None,
         "PEM file with the authorities to trust instead of the system's.",
         "the path of a PEM file that can be read",
     )
-    endpoint_max_concurrency: int = _number(1024, "Most requests in flight at once.", 1, 100_000)
+    endpoint_max_concurrency: int = _number(1024, "Most requests in flight at once, to each endpoint.", 1, 100_000)
+    endpoints_file: ReadableFile | None = _setting(
+        None,
+        "TOML file of several named endpoints, see [docs/endpoints.md](docs/endpoints.md).",
+        "the path of a TOML file that can be read",
+    )
     poll_min: float = _number(0.01, "Shortest wait between two looks for work, in seconds.", 0.001, 3600, "seconds")
     poll_max: float = _number(5.0, "Longest wait between two looks for work, in seconds.", 0.001, 3600, "seconds")
     recheck_min: float = _number(
@@ -215,9 +195,7 @@ class Settings(BaseSettings):
     dispatchers: int = _number(
         0, "0: messages are dispatched inside the server process; N: by N processes beside it.", 0, 64
     )
-    pool_size: int = _number(
-        10, "Most database connections of the API; a dispatcher inside the server has 9 more of its own.", 4, 1000
-    )
+    pool_size: int = _number(10, "Most database connections of the API; a dispatcher has 13 of its own.", 4, 1000)
     statement_cache_size: int = _number(
         100, "Prepared statements kept per connection. 0 for PgBouncer in transaction mode.", 0, 10_000
     )
@@ -234,10 +212,10 @@ class Settings(BaseSettings):
     log_retention_hours: float = _number(
         168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = _setting(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )
-    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(_lower)] = _setting(
+    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = _setting(
         "auto", "`auto`: lines for people on a terminal, JSON otherwise.", "auto, console or json"
     )
     log_file: Annotated[Path, AfterValidator(_writable_file)] | None = _setting(
@@ -353,7 +331,7 @@ def _sentences(error: ValidationError) -> list[str]:
         field, variables = Settings.model_fields[name], _variables(name)
         variable = next((one for one in variables if os.environ.get(one)), variables[0])
         value = problem["input"]
-        secret = "SecretStr" in str(field.annotation) or "@" in str(value)
+        secret = "SecretStr" in str(field.annotation) or bool({"@", "?"} & set(str(value)))
         instead = "" if secret else f", not {value!r}"
         sentences[name] = f"{variable} should be {_extra(field)['expects']}{instead}."
     return list(sentences.values())

@@ -18,14 +18,18 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from dispatcher.model import DEFAULT_ENDPOINT
 from server.config import ConfigError, Settings, load_settings, masked, split_address
-from server.dispatch import DEFAULT_ENDPOINT, Dispatch, LocalDispatch, dispatch_settings, free_batches, make_endpoints
+from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
+from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
 from server.logs import configure_logs
 from server.pool import DatabaseError, open_pool, prepare_database
 from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
 from server.streams import StreamSettings
+from server.trials import Trials
+from server.values import ConfiguredEndpoint
 
 log = logging.getLogger("server.main")  # also when run as __main__
 
@@ -35,8 +39,8 @@ CALLS_GRACE = 5.0
 SETTLE_GRACE = 5.0
 """Seconds to settle at shutdown, on top of the longest request."""
 
-DISPATCHER_CONNECTIONS = 9
-"""Connections of a dispatcher inside the server: claims, settles, planning, and one that listens."""
+DISPATCHER_CONNECTIONS = 13
+"""Connections of a dispatcher at the most: claims, settles, planning, confirming, rates, and one that listens."""
 
 _MARGIN = 5.0
 _CHILD = "--until-stdin-closes"
@@ -46,10 +50,12 @@ class ServiceError(Exception):
     """The service cannot go on; the message is one sentence."""
 
 
-def _rpc_settings(settings: Settings) -> RpcSettings:
+def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) -> RpcSettings:
     streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
+    # Mailings may come before the first endpoint is configured: they wait for the default one.
+    names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
-        endpoints=frozenset({DEFAULT_ENDPOINT}),
+        endpoints=frozenset(names),
         streams=streams,
         log_retention=settings.log_retention_hours * 3600,
         dispatch=dispatch_settings(settings),
@@ -77,7 +83,8 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
 async def serve(settings: Settings) -> None:
     """Runs the service until SIGTERM or SIGINT. Raises one of the errors that `run` turns into a status."""
     stopped = _signalled()
-    endpoints = make_endpoints(settings)
+    configured = configured_endpoints(settings)
+    endpoints = make_endpoints(configured)
     async with AsyncExitStack() as stack:
         dsn, postgres = stack.enter_context(_database(settings))
         await _bring_up_to_date(dsn, settings)
@@ -91,12 +98,13 @@ async def serve(settings: Settings) -> None:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
             dispatcher = LocalDispatch(own, endpoints, settings)
-        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), _rpc_settings(settings))
+        rpc = _rpc_settings(settings, configured)
+        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), rpc, Trials(configured))
         port = api.bind(settings.listen)
         await api.start()
         _calm_collector()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
-        await _keep_running(stopped, settings, dispatcher, api, postgres)
+        await _keep_running(stopped, _settle_grace(configured), dispatcher, api, postgres)
 
 
 async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:
@@ -106,11 +114,12 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     stopped = _signalled()
     if until_stdin_closes:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
-    endpoints = make_endpoints(settings)
-    async with open_pool(settings.database_url, settings) as pool:
+    configured = configured_endpoints(settings)
+    endpoints = make_endpoints(configured)
+    async with open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS) as pool:
         dispatcher = LocalDispatch(pool, endpoints, settings)
         _calm_collector()
-        await _keep_running(stopped, settings, dispatcher)
+        await _keep_running(stopped, _settle_grace(configured), dispatcher)
 
 
 async def _migrate(settings: Settings) -> None:
@@ -141,7 +150,7 @@ def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None
 
 async def _keep_running(
     stopped: asyncio.Event,
-    settings: Settings,
+    settle_grace: float,
     dispatcher: Dispatch,
     api: RpcServer | None = None,
     postgres: EmbeddedPostgres | None = None,
@@ -149,8 +158,8 @@ async def _keep_running(
     """Dispatches and answers until it is stopped, then ends in order.
 
     The order: health says NOT_SERVING and new calls are refused; nothing more is claimed;
-    what is in flight ends, or is released, and is settled. Raises ServiceError when the
-    dispatcher or the embedded Postgres ended without having been asked.
+    what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
+    ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
     dispatching = asyncio.create_task(dispatcher.run())
     death = asyncio.create_task(postgres.died() if postgres else _never())
@@ -160,7 +169,7 @@ async def _keep_running(
     stopping.cancel()
     death.cancel()
     # Without its database nothing can be settled, so there is nothing to wait for.
-    grace = 0.0 if cause else settings.endpoint_timeout + SETTLE_GRACE
+    grace = 0.0 if cause else settle_grace
     closing = asyncio.create_task(api.stop(CALLS_GRACE if not cause else 0.0)) if api else None
     await dispatcher.stop(grace)
     await asyncio.wait([dispatching], timeout=grace + _MARGIN)
@@ -168,6 +177,11 @@ async def _keep_running(
     await asyncio.gather(dispatching, *([closing] if closing else []), return_exceptions=True)
     if cause:
         raise ServiceError(cause)
+
+
+def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:
+    """How long what is in flight may take to end and to be settled, in seconds."""
+    return max((one.endpoint.total_timeout for one in configured), default=0.0) + SETTLE_GRACE
 
 
 async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> str:

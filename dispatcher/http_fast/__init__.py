@@ -22,6 +22,9 @@ which is never sent.
 A reused connection that ends before the first byte of an answer was closed while it was
 idle: the request is repeated once, at once, on another connection, unless it is to be sent
 at most once. The Idempotency-Key is the same, and it is no attempt of its own.
+
+Whether a request may start is asked each time when there is a connection; one that may not
+ends in no class, and its connection goes back to the others.
 """
 
 from dispatcher.http_fast.sender import FastSender

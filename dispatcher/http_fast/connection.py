@@ -44,9 +44,9 @@ class Connection(asyncio.Protocol):
     """A connection to the endpoint.
 
     `deadline` is when the sweep ends what is going on: the request, or being idle.
-    `touched` says whether a byte of the current answer has arrived, `used` whether there was an
-    answer before it, `open` whether the connection can take requests at all. `closed` is done
-    when the socket is closed.
+    `touched` says whether a byte of the current answer has arrived, `used` whether the
+    connection was idle before the current request, `open` whether it can take requests at
+    all. `closed` is done when the socket is closed.
     """
 
     __slots__ = (

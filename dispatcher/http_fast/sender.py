@@ -16,6 +16,7 @@ from dispatcher.http_fast.addresses import Address, Addresses
 from dispatcher.http_fast.connection import Connection, KnownAnswers
 from dispatcher.http_fast.tls import tls_context
 from dispatcher.model import Answer, Endpoint, ErrorClass
+from dispatcher.ports import MayStart
 from dispatcher.protocol import encode_body, parse_target
 
 IDLE_SECONDS = 4.0
@@ -71,7 +72,14 @@ class FastSender:
         self._sweep_at = 0.0
         self._closed = False
 
-    async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+    async def send(
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool = False,
+        may_start: MayStart | None = None,
+    ) -> Answer | None:
         """POSTs one message and returns what it came to. See `dispatcher.ports.Sender.send`."""
         started = monotonic()
         deadline = started + self._total_timeout
@@ -82,10 +90,14 @@ class FastSender:
         request = self._template % (message_id, message_id, len(body), body)
         connection = self._idle.pop() if self._idle else None
         future: asyncio.Future[Answer] | None = None
+        answer: Answer | None = None
         try:
             while True:
                 if connection is None:
                     connection = await self._connect(deadline, again=future is not None)
+                if may_start is not None and not may_start():
+                    self._put_back(connection)
+                    return answer
                 may_repeat = connection.used and future is None and not at_most_once
                 future = connection.request(request, started, deadline)
                 answer = await future
@@ -189,6 +201,13 @@ class FastSender:
         else:
             self._idle.append(connection)
 
+    def _put_back(self, connection: Connection) -> None:
+        """Takes back a connection on which nothing was written: to the endpoint it was idle all the while."""
+        idle_until = connection.deadline
+        connection.used = True
+        self.connection_ready(connection, monotonic())
+        connection.deadline = min(connection.deadline, idle_until)
+
     def connection_gone(self, connection: Connection) -> None:
         """Forgets a connection that must not be used any more."""
         if not connection.closed.done():
@@ -216,8 +235,9 @@ class FastSender:
     def _sweep_all(self) -> None:
         """Ends what is overdue, then sleeps until something may be.
 
-        That is the next deadline known, but at most the total timeout: no request that
-        begins from now on can be overdue before. Without connections and waiters it stops.
+        That is the next deadline known, but at most the total timeout or IDLE_SECONDS: nothing
+        that begins from now on, a request or idleness, can be overdue before. Without
+        connections and waiters it stops.
         """
         self._sweep = None
         now = monotonic()
@@ -229,7 +249,7 @@ class FastSender:
         self._waiting = deque(entry for entry in self._waiting if not entry[1].done())
         if self._connections or self._waiting:
             deadlines = [one.deadline for one in self._connections] + [deadline for deadline, _ in self._waiting]
-            self._sweep_by(min(now + self._total_timeout, *deadlines))
+            self._sweep_by(min(now + self._total_timeout, now + IDLE_SECONDS, *deadlines))
 
     # Dialing.
 
@@ -256,7 +276,7 @@ class FastSender:
         if not connection.open:
             raise _Failure(_DISCONNECT)
         self._connections.add(connection)
-        self._sweep_by(deadline)
+        self._sweep_by(min(deadline, monotonic() + IDLE_SECONDS))
         return connection
 
     async def _reach(self, limit: float) -> socket.socket:

@@ -3,7 +3,8 @@
 DomainError
 ├── InvalidFields       fields that are missing, malformed or out of range
 ├── InvalidPageToken    a token that this query did not make
-├── NotFound            no such client, mailing, message or endpoint
+├── NotFound            no such client, mailing or message
+├── EndpointUnknown     no such endpoint is configured
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id came before with another request
 ├── WrongState          the mailing is in a state that does not allow it
@@ -20,11 +21,14 @@ DomainError
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 from dispatcher.model import MailingState
+
+MAX_TOLD = 20
+"""More names are not listed: an error has to fit into the trailing metadata of a call."""
 
 
 class DomainError(Exception):
@@ -67,13 +71,12 @@ class Kind(Enum):
     CLIENT = "client"
     MAILING = "mailing"
     MESSAGE = "message"
-    ENDPOINT = "endpoint"
 
 
 class NotFound(DomainError):
-    """There is no such thing. `key` is the id, or the name of an endpoint."""
+    """There is no such thing. `key` is its id."""
 
-    def __init__(self, kind: Kind, key: int | str) -> None:
+    def __init__(self, kind: Kind, key: int) -> None:
         super().__init__(f"There is no {kind.value} {key}.")
         self.kind = kind
         self.key = key
@@ -82,6 +85,22 @@ class NotFound(DomainError):
     def facts(self) -> dict[str, str]:
         """The key that was looked for."""
         return {self.kind.value: str(self.key)}
+
+
+class EndpointUnknown(DomainError):
+    """No endpoint of this name is configured; those in `known` are, of which the first are told."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        self.name = name
+        self.known = sorted(known)[:MAX_TOLD]
+        more = f" and {len(known) - MAX_TOLD} more" if len(known) > MAX_TOLD else ""
+        there_are = f"there are {', '.join(self.known)}{more}" if known else "none is configured"
+        super().__init__(f"There is no endpoint {name!r}; {there_are}.")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The name that was looked for, and those there are."""
+        return {"endpoint": self.name, "known": ",".join(self.known)}
 
 
 class PhoneTaken(DomainError):

@@ -7,8 +7,8 @@ from contextlib import aclosing
 
 from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
-from server.domain.errors import NotServedYet
 from server.rpc.dispatch import DispatchCalls
+from server.rpc.endpoints import EndpointCalls
 from server.rpc.handlers import Context
 from server.rpc.log import LogCalls
 
@@ -16,8 +16,9 @@ from server.rpc.log import LogCalls
 class AdminService(AdminServiceServicer):
     """What operators see and steer."""
 
-    def __init__(self, dispatch: DispatchCalls, log: LogCalls) -> None:
+    def __init__(self, dispatch: DispatchCalls, endpoints: EndpointCalls, log: LogCalls) -> None:
         self._dispatch = dispatch
+        self._endpoints = endpoints
         self._log = log
 
     async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
@@ -47,12 +48,12 @@ class AdminService(AdminServiceServicer):
         return await self._dispatch.resume()
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: Context) -> pb.ListEndpointsResponse:
-        """Not served yet."""
-        raise NotServedYet("ListEndpoints")
+        """Lists the configured endpoints and how they are doing."""
+        return await self._endpoints.list(request)
 
     async def ProbeEndpoint(self, request: pb.ProbeEndpointRequest, context: Context) -> pb.ProbeEndpointResponse:
-        """Not served yet."""
-        raise NotServedYet("ProbeEndpoint")
+        """Makes one request to an endpoint and tells how it ended."""
+        return await self._endpoints.probe(request)
 
     async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
         """Streams the log until the caller has enough."""

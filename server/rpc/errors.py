@@ -25,6 +25,7 @@ from server.domain.errors import (
     Conflict,
     DatabaseUnavailable,
     DomainError,
+    EndpointUnknown,
     FieldViolation,
     InvalidFields,
     InvalidPageToken,
@@ -62,6 +63,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidFields: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
+    EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
     PhoneTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_PHONE_TAKEN),
     RequestIdReused: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_REQUEST_ID_REUSED),
     WrongState: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_WRONG_STATE),
@@ -81,7 +83,6 @@ MISSING: Mapping[Kind, ErrorReason.ValueType] = {
     Kind.CLIENT: ErrorReason.ERROR_REASON_CLIENT_NOT_FOUND,
     Kind.MAILING: ErrorReason.ERROR_REASON_MAILING_NOT_FOUND,
     Kind.MESSAGE: ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND,
-    Kind.ENDPOINT: ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND,
 }
 """The reason of NotFound, by what was not found."""
 

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from dispatcher.model import MailingState
+from dispatcher.model import DEFAULT_ENDPOINT, MailingState
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
-from server.domain.errors import Kind, NotFound, NotServedYet
+from server.domain.errors import EndpointUnknown, NotServedYet
 from server.domain.fields import Violations, check_id, page_size, update_mask
 from server.domain.mailings import MAILING_FIELDS, MailingQuery, check_labels, check_mailing
 from server.domain.paging import PageRequest
 from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
 from server.rpc.convert_mailings import OUTPUT_ONLY, definition_of, mailing_message
 from server.rpc.handlers import Context
+from server.rpc.trial_messages import TrialMessages
+from server.store.clients import ClientStore
 from server.store.database import Database
 from server.store.installation import Installation
 from server.store.mailings import MailingStore
+from server.trials import Trials
 
 
 class MailingService(MailingServiceServicer):
     """The mailings. `endpoints` are the names that a mailing may be delivered by."""
 
     def __init__(
-        self, database: Database, installation: Installation, hint: Callable[[], None], endpoints: Collection[str]
+        self,
+        database: Database,
+        installation: Installation,
+        hint: Callable[[], None],
+        endpoints: Collection[str],
+        trials: Trials,
     ) -> None:
         self._zones = installation.zones
         self._endpoints = endpoints
         self._mailings = MailingStore(database, installation, hint)
+        self._trials = TrialMessages(self._mailings, ClientStore(database, installation), trials)
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Adds one mailing."""
@@ -102,8 +111,8 @@ class MailingService(MailingServiceServicer):
         raise NotServedYet("PreviewMailing")
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
-        """Not served yet."""
-        raise NotServedYet("SendTestMessage")
+        """Sends one message at once, outside of the ledger."""
+        return await self._trials.send(request)
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
         """Not served yet."""
@@ -116,8 +125,8 @@ class MailingService(MailingServiceServicer):
         raise NotServedYet("GetMailingReport")
 
     def _check_endpoint(self, name: str) -> None:
-        if name and name not in self._endpoints:
-            raise NotFound(Kind.ENDPOINT, name)
+        if (name or DEFAULT_ENDPOINT) not in self._endpoints:
+            raise EndpointUnknown(name or DEFAULT_ENDPOINT, self._endpoints)
 
 
 def _check_id(mailing_id: int) -> None:

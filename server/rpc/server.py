@@ -27,6 +27,7 @@ from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
 from server.rpc.dispatch import DispatchCalls
+from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
 from server.rpc.log import LogCalls
@@ -36,11 +37,13 @@ from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
+from server.store.endpoints import EndpointStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
 from server.store.log import LogStore
 from server.store.progress import ProgressStore
 from server.streams import AdminStreams, Streams, StreamSettings
+from server.trials import Trials
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
@@ -77,7 +80,7 @@ class RpcSettings:
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
-    """The names of endpoints that mailings may name; an empty name always may."""
+    """The names of endpoints that mailings may name; an empty name means `default`."""
 
     def options(self) -> list[tuple[str, int]]:
         """Returns gRPC's channel arguments."""
@@ -155,13 +158,15 @@ async def build_server(
     hint: Callable[[], None],
     registry: CollectorRegistry,
     settings: RpcSettings | None = None,
+    trials: Trials | None = None,
 ) -> RpcServer:
     """Returns a server on the ledger of `pool`, not yet bound.
 
     `hint` is called after every write that a dispatcher in this process should see at once.
+    `trials` knows the endpoints and makes requests outside of the ledger; none without it.
     Reads what the database was set up with: takes some 100 ms, raises DatabaseUnavailable.
     """
-    settings = settings or RpcSettings()
+    settings, trials = settings or RpcSettings(), trials or Trials()
     database = Database(pool, settings.acquire_timeout)
     installation = await read_installation(database)
     journal, progress = JournalStore(database, installation.buckets), ProgressStore(database)
@@ -175,13 +180,18 @@ async def build_server(
     interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
-    add_MailingServiceServicer_to_server(MailingService(database, installation, changed, settings.endpoints), server)
+    mailings = MailingService(database, installation, changed, settings.endpoints, trials)
+    add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
     dispatch = DispatchStore(database, settings.dispatch, hint)
-    log = LogStore(database, installation.buckets)
-    admin = AdminStreams(dispatch, log, await journal.epoch(), settings.log_retention)
-    add_AdminServiceServicer_to_server(AdminService(DispatchCalls(dispatch, admin), LogCalls(admin)), server)
+    admin = AdminStreams(
+        dispatch, LogStore(database, installation.buckets), await journal.epoch(), settings.log_retention
+    )
+    calls = AdminService(
+        DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), trials), LogCalls(admin)
+    )
+    add_AdminServiceServicer_to_server(calls, server)
     return RpcServer(server, await _add_health_and_reflection(server), streams, admin)
 
 

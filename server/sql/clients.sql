@@ -20,6 +20,9 @@ RETURNING *;
 -- name: get_client
 SELECT * FROM clients WHERE bucket = $1 AND id = $2;
 
+-- name: find_phone
+SELECT bucket, client_id FROM client_phones WHERE phone = $1;
+
 -- name: lock_client
 SELECT * FROM clients WHERE bucket = $1 AND id = $2 FOR UPDATE;
 

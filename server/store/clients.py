@@ -71,6 +71,13 @@ class ClientStore:
         async with self._database.connection() as connection:
             return await self._read(connection, "get_client", client_id)
 
+    async def find(self, phone: str) -> ClientDefinition | None:
+        """Returns what is known of the client with this phone; None when there is no such client."""
+        async with self._database.connection() as connection:
+            found = await connection.fetchrow(_SQL["find_phone"], phone)
+            row = found and await connection.fetchrow(_SQL["get_client"], found["bucket"], found["client_id"])
+        return client_of(row).definition if row else None
+
     async def update(self, client_id: int, etag: str, patch: ClientDefinition, fields: Collection[str]) -> Client:
         """Takes `fields` from `patch`. Raises NotFound, StaleEtag, PhoneTaken."""
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dispatcher.http_fast import FastSender
 from dispatcher.http_httpx import HttpxSender
-from dispatcher.model import Endpoint
+from dispatcher.model import Answer, Endpoint
 from dispatcher.ports import Sender
 
 TOKEN = "token-of-the-endpoint"
@@ -52,7 +52,7 @@ def _loop_factory(name: str) -> Callable[[], asyncio.AbstractEventLoop]:
 LOOPS = ["asyncio"] if sys.platform == "win32" else ["uvloop", "asyncio"]
 CONTENDERS = {
     **{f"fast-{loop}": Contender(FastSender, loop) for loop in LOOPS},
-    f"httpx-{LOOPS[0]}": Contender(HttpxSender, LOOPS[0]),
+    **{f"httpx-{loop}": Contender(HttpxSender, loop) for loop in LOOPS},
 }
 
 
@@ -68,3 +68,10 @@ async def nothing_is_left() -> None:
     if others := [task for task in asyncio.all_tasks() if task is not me]:
         _, unfinished = await asyncio.wait(others, timeout=5.0)
         assert unfinished == set()
+
+
+async def deliver(sender: Sender, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+    """Sends a message that may start whenever there is a connection."""
+    answer = await sender.send(message_id, phone, text, at_most_once)
+    assert answer is not None
+    return answer

@@ -13,7 +13,7 @@ from dispatcher.protocol import Verdict, judge
 from tests.conformance.behaviours import BEHAVIOURS, MAX_BODY, Behaviour
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
-from tests.conformance.senders import HASTY, PATIENT, Contender, endpoint, nothing_is_left
+from tests.conformance.senders import HASTY, PATIENT, Contender, deliver, endpoint, nothing_is_left
 
 GRACE = 5.0
 """How late, in seconds, a machine with other things to do may be before a test calls it a hang."""
@@ -48,7 +48,7 @@ async def _case(row: Behaviour, contender: Contender, certificates: Certificates
 
 async def _send(sender: Sender, timeout: float) -> Answer:
     async with asyncio.timeout(timeout + GRACE):
-        return await sender.send(1 << 32 | 16, "79001234567", "Hello")
+        return await deliver(sender, 1 << 32 | 16, "79001234567", "Hello")
 
 
 def _check(row: Behaviour, answer: Answer, verdict: Verdict) -> None:

@@ -14,7 +14,7 @@ from dispatcher.model import Answer, ErrorClass
 from dispatcher.protocol import judge
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
-from tests.conformance.senders import HASTY, PATIENT, TOKEN, Contender, endpoint, nothing_is_left
+from tests.conformance.senders import HASTY, PATIENT, TOKEN, Contender, deliver, endpoint, nothing_is_left
 
 NEVER_SENT = (0, b"", None, False)
 
@@ -48,7 +48,7 @@ def ends(contender: Contender, url: str, error: ErrorClass, total: float = PATIE
         sender = contender.make(endpoint(url, total, **limits))
         try:
             async with asyncio.timeout(PATIENT + 5):
-                answer = await sender.send(1, "79001234567", "Hello")
+                answer = await deliver(sender, 1, "79001234567", "Hello")
         finally:
             await sender.close()
         await nothing_is_left()
@@ -84,7 +84,7 @@ def test_a_handshake_that_never_ends(contender: Contender) -> None:
     async def case() -> None:
         async with ScriptedEndpoint(Wire.hang) as server:
             sender = contender.make(endpoint(f"https://localhost:{server.port}/", connect_timeout=HASTY))
-            answer = await sender.send(1, "79001234567", "Hello")
+            answer = await deliver(sender, 1, "79001234567", "Hello")
             await sender.close()
             await server.until(lambda: server.open == 0)
         assert (answer.error, answer.sent) == (ErrorClass.CONNECT, False)
@@ -106,7 +106,7 @@ def test_no_tls_behind_https(contender: Contender, ending: str) -> None:
     async def case() -> None:
         async with ScriptedEndpoint(plain) as server:
             sender = contender.make(endpoint(f"https://localhost:{server.port}/"))
-            answer = await sender.send(1, "79001234567", "Hello")
+            answer = await deliver(sender, 1, "79001234567", "Hello")
             await sender.close()
             await server.until(lambda: server.open == 0)
         assert (answer.error, answer.sent) == (ErrorClass.TLS, False)
@@ -118,7 +118,7 @@ def test_http_to_a_tls_port(contender: Contender, certificates: Certificates) ->
     async def case() -> None:
         async with ScriptedEndpoint(answers(http()), certificates["good"]) as server:
             sender = contender.make(endpoint(f"http://127.0.0.1:{server.port}/"))
-            answer = await sender.send(1, "79001234567", "Hello")
+            answer = await deliver(sender, 1, "79001234567", "Hello")
             await sender.close()
         # It depends on the peer whether an alert comes first, which is garbage here, or just the end.
         assert answer.error in (ErrorClass.PROTOCOL, ErrorClass.DISCONNECT)
@@ -134,7 +134,7 @@ def test_a_request_is_what_the_protocol_says(contender: Contender) -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = contender.make(endpoint(server.url + "100%25-%d?to="))
             for message_id in (16, (1 << 63) - 1):
-                assert judge(await sender.send(message_id, "79001234567", text)).delivered
+                assert judge(await deliver(sender, message_id, "79001234567", text)).delivered
             await sender.close()
             for request, message_id in zip(server.requests, (16, (1 << 63) - 1), strict=True):
                 assert request.line == f"POST /send/100%25-%d?to={message_id} HTTP/1.1"
@@ -157,7 +157,7 @@ def test_cookies_are_not_sent_back(contender: Contender) -> None:
         async with ScriptedEndpoint(answers(http(b"{}", "200 OK", "Set-Cookie: a=b; Path=/"))) as server:
             sender = contender.make(endpoint(server.url))
             for message_id in (1, 2):
-                await sender.send(message_id, "79001234567", "Hello")
+                await deliver(sender, message_id, "79001234567", "Hello")
             await sender.close()
             assert ["cookie" in request.headers for request in server.requests] == [False, False]
 
@@ -169,7 +169,7 @@ def test_a_phone_that_is_no_number_is_never_sent(contender: Contender, phone: st
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = contender.make(endpoint(server.url))
-            answer = await sender.send(1, phone, "Hello")
+            answer = await deliver(sender, 1, phone, "Hello")
             await sender.close()
             assert (answer.error, answer.sent, server.accepted) == (ErrorClass.PROTOCOL, False, 0)
 
@@ -180,7 +180,7 @@ def test_a_text_that_no_encoding_can_hold_is_still_sent(contender: Contender) ->
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = contender.make(endpoint(server.url))
-            assert judge(await sender.send(1, "7", "a\ud800b")).delivered
+            assert judge(await deliver(sender, 1, "7", "a\ud800b")).delivered
             await sender.close()
             assert orjson.loads(server.requests[0].body)["text"] == "a\ufffdb"
 
@@ -206,8 +206,8 @@ def goes_stale(times: int = 1, before: bytes = b"") -> ScriptedEndpoint:
 async def _two(contender: Contender, server: ScriptedEndpoint, at_most_once: bool = False) -> Answer:
     """Returns the answer to the second of two requests."""
     sender = contender.make(endpoint(server.url))
-    assert judge(await sender.send(1, "7", "Hello")).delivered
-    answer = await sender.send(2, "7", "Hello", at_most_once)
+    assert judge(await deliver(sender, 1, "7", "Hello")).delivered
+    answer = await deliver(sender, 2, "7", "Hello", at_most_once)
     await sender.close()
     return answer
 
@@ -282,10 +282,10 @@ def test_a_second_answer_that_nobody_asked_for_is_nobody_s(contender: Contender,
     async def case() -> None:
         async with ScriptedEndpoint(script) as server:
             sender = contender.make(endpoint(server.url))
-            assert judge(await sender.send(1, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 1, "7", "Hello")).delivered
             await said.wait()
             await asyncio.sleep(0.01)
-            assert judge(await sender.send(2, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 2, "7", "Hello")).delivered
             await sender.close()
             assert server.accepted == 2
 
@@ -297,7 +297,7 @@ def test_connection_close_is_heeded_every_time(contender: Contender) -> None:
         async with ScriptedEndpoint(answers(http(b'{"code":0}', "200 OK", "Connection: close"), "hang")) as server:
             sender = contender.make(endpoint(server.url))
             for message_id in (1, 2, 3):
-                assert judge(await sender.send(message_id, "7", "Hello")).delivered
+                assert judge(await deliver(sender, message_id, "7", "Hello")).delivered
             await sender.close()
             assert [request.connection for request in server.requests] == [1, 2, 3]
 
@@ -308,14 +308,14 @@ def test_requests_under_way_and_after_a_close_end_as_disconnects(contender: Cont
     async def case() -> None:
         async with ScriptedEndpoint(answers("hang")) as server:
             sender = contender.make(endpoint(server.url, max_concurrency=2))
-            sends = [asyncio.create_task(sender.send(message_id, "7", "Hello")) for message_id in range(1, 6)]
+            sends = [asyncio.create_task(deliver(sender, message_id, "7", "Hello")) for message_id in range(1, 6)]
             await server.until(lambda: len(server.requests) == 2)
             async with asyncio.timeout(5):
                 await sender.close()
                 results = [await send for send in sends]
             assert [answer.error for answer in results] == [ErrorClass.DISCONNECT] * 5
             assert sum(answer.sent for answer in results) == 2
-            after = await sender.send(6, "7", "Hello")
+            after = await deliver(sender, 6, "7", "Hello")
             assert (after.error, after.sent) == (ErrorClass.DISCONNECT, False)
             await sender.close()
             await server.until(lambda: server.open == 0)

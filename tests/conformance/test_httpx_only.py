@@ -16,7 +16,8 @@ from dispatcher.protocol import judge
 from tests.conformance.behaviours import MAX_BODY, OK
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
-from tests.conformance.senders import HASTY, endpoint, nothing_is_left
+from tests.conformance.senders import HASTY, deliver, endpoint, nothing_is_left
+from tests.conformance.slow_gateway import SlowGateway
 
 
 def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,7 +25,7 @@ def test_a_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPatch) -> 
         async with ScriptedEndpoint(answers(http())) as proxy:
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
             sender = HttpxSender(endpoint("http://endpoint.example/send/"))
-            assert judge(await sender.send(16, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 16, "7", "Hello")).delivered
             await sender.close()
             assert proxy.requests[0].line == "POST http://endpoint.example/send/16 HTTP/1.1"
             assert proxy.requests[0].headers["host"] == "endpoint.example"
@@ -38,7 +39,7 @@ def test_a_proxy_is_passed_by_where_the_environment_says_so(monkeypatch: pytest.
             monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{proxy.port}")
             monkeypatch.setenv("no_proxy", "127.0.0.1")
             sender = HttpxSender(endpoint(server.url))
-            assert judge(await sender.send(16, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 16, "7", "Hello")).delivered
             await sender.close()
             assert proxy.accepted == 0
 
@@ -50,7 +51,7 @@ def test_a_proxy_that_opens_no_tunnel_is_a_failure_to_connect(monkeypatch: pytes
         async with ScriptedEndpoint(answers(http(b"", "403 Forbidden"))) as proxy:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
             sender = HttpxSender(endpoint("https://endpoint.example/send/"))
-            answer = await sender.send(16, "7", "Hello")
+            answer = await deliver(sender, 16, "7", "Hello")
             await sender.close()
             assert proxy.requests[0].line == "CONNECT endpoint.example:443 HTTP/1.1"
             assert "authorization" not in proxy.requests[0].headers
@@ -64,7 +65,7 @@ def test_a_proxy_that_hangs_ends_with_nothing_sent(monkeypatch: pytest.MonkeyPat
         async with ScriptedEndpoint(answers("hang")) as proxy:
             monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
             sender = HttpxSender(endpoint("https://endpoint.example/send/", HASTY))
-            answer = await sender.send(16, "7", "Hello")
+            answer = await deliver(sender, 16, "7", "Hello")
             await sender.close()
             await proxy.until(lambda: proxy.open == 0)
             assert (answer.error, answer.sent) == (ErrorClass.TIMEOUT, False)
@@ -76,7 +77,7 @@ def test_there_are_never_more_connections_than_httpx_bears() -> None:
     async def case() -> None:
         async with ScriptedEndpoint(answers(0.01, http())) as server:
             sender = HttpxSender(endpoint(server.url))
-            sends = [asyncio.create_task(sender.send(n, "7", "Hello")) for n in range(3 * MAX_CONNECTIONS)]
+            sends = [asyncio.create_task(deliver(sender, n, "7", "Hello")) for n in range(3 * MAX_CONNECTIONS)]
             assert all([judge(await send).delivered for send in sends])
             await sender.close()
             assert server.most_open <= MAX_CONNECTIONS
@@ -132,7 +133,7 @@ def test_http2(act: Act, error: ErrorClass, certificates: Certificates) -> None:
             total = HASTY if error is ErrorClass.TIMEOUT else 8.0
             sender = HttpxSender(endpoint(server.url, total, ca_file=certificates.ca_file))
             for message_id in (16, 17) if error is ErrorClass.NONE else (16,):
-                answer = await sender.send(message_id, "7", "Hello")
+                answer = await deliver(sender, message_id, "7", "Hello")
                 assert (judge(answer).error_class, answer.sent) == (error, True)
                 assert len(answer.body) <= MAX_BODY
             await sender.close()
@@ -144,11 +145,74 @@ def test_http2(act: Act, error: ErrorClass, certificates: Certificates) -> None:
     asyncio.run(case())
 
 
+def test_http2_writes_nothing_that_may_not_start_and_keeps_the_connection(certificates: Certificates) -> None:
+    # Fails when `may_start` is not asked, or is asked before the handshake.
+    async def case() -> None:
+        server, seen = speaks_http2(respond, certificates)
+        async with server, SlowGateway(server) as gateway:
+            sender = HttpxSender(endpoint(gateway.url, ca_file=certificates.ca_file))
+            opened: list[bool] = []
+
+            def may_not() -> bool:
+                opened.append(gateway.opened.is_set())
+                return False
+
+            refused = [asyncio.create_task(sender.send(n, "7", "Hello", may_start=may_not)) for n in range(3)]
+            allowed = [asyncio.create_task(deliver(sender, n, "7", "Hello")) for n in range(3, 6)]
+            await gateway.greeted()
+            assert opened == []
+            gateway.opened.set()
+            assert [await send for send in refused] == [None] * 3
+            assert all([judge(await send).delivered for send in allowed])
+            assert opened == [True] * 3
+            assert await sender.send(6, "7", "Hello", may_start=may_not) is None
+            assert judge(await deliver(sender, 7, "7", "Hello")).delivered
+            await sender.close()
+            await server.until(lambda: server.open == 0)
+            assert sorted(headers[":path"] for headers in seen) == ["/send/3", "/send/4", "/send/5", "/send/7"]
+            assert server.accepted == 1
+        await nothing_is_left()
+
+    asyncio.run(case())
+
+
+def test_a_tunnel_is_opened_before_it_is_asked_whether_a_request_may_start(
+    certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def case() -> None:
+        async with (
+            ScriptedEndpoint(answers(http()), certificates["good"]) as server,
+            SlowGateway(server, tunnels=True) as proxy,
+        ):
+            monkeypatch.setenv("https_proxy", f"http://127.0.0.1:{proxy.port}")
+            sender = HttpxSender(endpoint(server.url, ca_file=certificates.ca_file))
+            opened: list[bool] = []
+
+            def may_start() -> bool:
+                opened.append(proxy.opened.is_set())
+                return len(opened) > 1
+
+            send = asyncio.create_task(sender.send(1, "7", "Hello", may_start=may_start))
+            await proxy.greeted()
+            assert opened == []
+            proxy.opened.set()
+            assert await send is None
+            answer = await sender.send(2, "7", "Hello", may_start=may_start)
+            assert answer is not None
+            assert judge(answer).delivered
+            assert opened == [True, True]
+            assert [request.headers["idempotency-key"] for request in server.requests] == ["2"]
+            await sender.close()
+            await server.until(lambda: server.open == 0)
+
+    asyncio.run(case())
+
+
 def test_without_tls_it_is_http_1() -> None:
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = HttpxSender(endpoint(server.url))
-            assert judge(await sender.send(1, "7", "Hello")).delivered
+            assert judge(await deliver(sender, 1, "7", "Hello")).delivered
             await sender.close()
             assert server.requests[0].line.endswith("HTTP/1.1")
 

@@ -38,9 +38,16 @@ class Endpoint:
     url: str
 
     def received(self) -> list[dict[str, Any]]:
+        return list(self._asked()["received"])
+
+    def times(self) -> list[float]:
+        """When each message arrived, in seconds since the epoch."""
+        return list(self._asked()["times"])
+
+    def _asked(self) -> dict[str, Any]:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(self.url + "received", timeout=30) as answer:
-            return list(json.load(answer)["received"])
+            return dict(json.load(answer))
 
 
 @dataclass(frozen=True, slots=True)

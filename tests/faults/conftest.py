@@ -33,6 +33,11 @@ class Service:
         assert serving, f"the service did not start: {line!r}"
         self.client = MailingClient.connect(serving[1])
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def kill(self) -> None:
         """Ends it as a crash would: no handler runs."""
         self.client.close()

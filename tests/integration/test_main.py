@@ -95,7 +95,7 @@ def test_without_an_endpoint_it_says_that_nothing_will_be_delivered(database_dsn
     with serving(MAILING_DSN=database_dsn) as (process, _):
         process.terminate()
         _, err = process.communicate(timeout=PATIENCE)
-    assert "nothing will be delivered: MAILING_ENDPOINT_URL is not set" in err
+    assert "nothing will be delivered: neither MAILING_ENDPOINT_URL nor MAILING_ENDPOINTS_FILE is set" in err
 
 
 def test_an_endpoint_that_does_not_resolve_is_named_and_the_service_runs(database_dsn: str) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from dispatcher.model import Answer, ErrorClass
+from dispatcher.ports import MayStart
 
 T = TypeVar("T")
 
@@ -43,8 +44,17 @@ class ScriptedSender:
         self._script = script or (lambda client_id, number: answer())
         self._delay = delay
 
-    async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+    async def send(
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool = False,
+        may_start: MayStart | None = None,
+    ) -> Answer | None:
         """Remembers the request, waits for the gate, answers by the script."""
+        if may_start is not None and not may_start():
+            return None
         self.requests.append((message_id, phone, text, time.monotonic()))
         self.counts[message_id] += 1
         number = self.counts[message_id]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dispatcher.http_fast import FastSender
 from dispatcher.http_httpx import HttpxSender
-from dispatcher.model import Answer, Endpoint, ErrorClass
+from dispatcher.model import DEFAULT_SUCCESS, Answer, Endpoint, ErrorClass, SuccessRule
 from dispatcher.protocol import MAX_EXCERPT, MAX_RETRY_AFTER, encode_body, judge, parse_retry_after, parse_target
 
 OK = b'{"code":0,"message":"OK"}'
@@ -94,8 +94,8 @@ def documented() -> dict[str, str]:
 
 
 JUDGED = {
-    "2xx, a JSON object with the integer code 0": [answer(200), answer(299, b' {"code": 0} ')],
-    "2xx, a JSON object with any other code": [
+    "a 2xx that counts, with an accepted code": [answer(200), answer(299, b' {"code": 0} ')],
+    "a 2xx that counts, with any other code": [
         answer(200, b'{"code":1}'),
         answer(200, b"{}"),
         answer(200, b'{"code":true}'),
@@ -105,7 +105,7 @@ JUDGED = {
         answer(200, b'{"code":[0]}'),
         answer(200, b'{"code":%d}' % 10**40),
     ],
-    "2xx, no JSON object": [
+    "a 2xx that counts, no JSON object": [
         answer(200, b""),
         answer(204, b""),
         answer(200, b"[0]"),
@@ -123,20 +123,112 @@ JUDGED = {
 }
 
 
-@pytest.mark.parametrize("kind", JUDGED)
+NO_BODY = SuccessRule(statuses=frozenset({204}), needs_body=False)
+WORDS = SuccessRule(code_field="status", accepted=frozenset({"ok", "queued", 7}))
+STRICT = SuccessRule(statuses=frozenset({200, 201}), accepted=frozenset({0, 1, -5}))
+
+BY_RULE: dict[str, list[tuple[SuccessRule, Answer]]] = {
+    "a 2xx that counts, with an accepted code": [
+        (WORDS, answer(200, b'{"status":"ok"}')),
+        (WORDS, answer(202, b'{"status":"queued","code":5}')),
+        (WORDS, answer(200, b'{"status":7}')),
+        (STRICT, answer(201, b'{"code":1}')),
+        (STRICT, answer(200, b'{"code":-5}' + b" " * 1000)),
+    ],
+    "a 2xx that counts, where none is needed": [
+        (NO_BODY, answer(204, b"")),
+        (NO_BODY, answer(204, b"<html>")),
+        (NO_BODY, answer(204, b'{"code":5}')),
+        (SuccessRule(needs_body=False), answer(299, b"")),
+    ],
+    "a 2xx that counts, with any other code": [
+        (WORDS, answer(200, b'{"status":"OK"}')),
+        (WORDS, answer(200, b'{"status":"7"}')),
+        (WORDS, answer(200, b'{"status":["ok"]}')),
+        (WORDS, answer(200, b'{"code":0}')),
+        (STRICT, answer(200, b'{"code":true}')),
+        (STRICT, answer(200, b'{"code":1.0}')),
+        (STRICT, answer(200, b'{"code":2}')),
+    ],
+    "a 2xx that counts, no JSON object": [
+        (WORDS, answer(200, b'"ok"')),
+        (WORDS, answer(204, b"")),
+        (STRICT, answer(200, b'{"code":0')),
+    ],
+    "any other 2xx": [
+        (NO_BODY, answer(200, b"")),
+        (NO_BODY, answer(200, OK)),
+        (STRICT, answer(202, OK)),
+        (STRICT, answer(204, b"")),
+    ],
+    "any other 5xx": [(NO_BODY, answer(500, b"")), (WORDS, answer(500, b'{"status":"ok"}'))],
+    "any other status": [(NO_BODY, answer(404, b"")), (STRICT, answer(404, OK))],
+    "no complete answer": [(NO_BODY, Answer(204, b"", None, ErrorClass.TIMEOUT, True, 0.1))],
+}
+CASES = [(kind, DEFAULT_SUCCESS, one) for kind, answers in JUDGED.items() for one in answers] + [
+    (kind, rule, one) for kind, cases in BY_RULE.items() for rule, one in cases
+]
+
+
+@pytest.mark.parametrize("kind", [*JUDGED, *sorted(BY_RULE.keys() - JUDGED.keys())])
 def test_an_answer_means_what_the_table_says(kind: str) -> None:
-    for one in JUDGED[kind]:
-        verdict = judge(one)
+    for rule, one in [case[1:] for case in CASES if case[0] == kind]:
+        verdict = judge(one, rule)
         said = f"{verdict.error_class.name} {'yes' if verdict.retryable else 'no'}"
         if kind == "no complete answer":
             assert said == f"{one.error.name} yes"
         else:
-            assert said == documented()[kind].replace("NONE (delivered)", "NONE"), one
+            assert said == documented()[kind].replace("NONE (delivered)", "NONE"), (rule, one)
         assert verdict.delivered is (verdict.error_class is ErrorClass.NONE)
 
 
 def test_the_table_has_no_other_rows() -> None:
-    assert documented().keys() == JUDGED.keys()
+    assert documented().keys() == JUDGED.keys() | BY_RULE.keys()
+
+
+def test_what_is_remembered_of_an_answer_is_remembered_with_the_rule() -> None:
+    # Fails when the rule is no part of the cache's key.
+    for _ in range(2):
+        delivered = [
+            judge(answer(200, b'{"status":"ok"}'), rule).delivered for rule in (DEFAULT_SUCCESS, WORDS, STRICT)
+        ]
+        assert delivered == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("rule", "body", "code"),
+    [
+        (WORDS, b'{"status":"ok","code":5}', None),
+        (WORDS, b'{"status":9,"code":5}', 9),
+        (STRICT, b'{"code":-5}', -5),
+        (SuccessRule(needs_body=False), b'{"code":3}', 3),
+        (SuccessRule(needs_body=False), b"", None),
+    ],
+)
+def test_the_code_that_is_kept_is_the_integer_in_the_rule_s_field(rule: SuccessRule, body: bytes, code: int) -> None:
+    assert judge(answer(200, body), rule).endpoint_code == code
+
+
+def test_without_a_rule_of_its_own_an_endpoint_wants_code_0() -> None:
+    assert Endpoint("one", "http://a.example/", "").success is DEFAULT_SUCCESS
+    assert SuccessRule() == DEFAULT_SUCCESS
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("statuses", frozenset[int]()),
+        ("statuses", frozenset({200, 404})),
+        ("statuses", frozenset({199})),
+        ("accepted", frozenset[int]()),
+        ("accepted", frozenset({True})),
+        ("accepted", frozenset({0.0})),
+        ("accepted", frozenset({"ok", None})),
+    ],
+)
+def test_a_rule_that_makes_no_sense_is_refused(attribute: str, value: frozenset[object]) -> None:
+    with pytest.raises(ValueError, match=f"^{attribute} "):
+        SuccessRule(**{attribute: value})  # type: ignore[arg-type]
 
 
 def test_a_retry_after_is_told_in_seconds_from_now() -> None:

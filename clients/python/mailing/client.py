@@ -22,7 +22,9 @@ from mailing.errors import mailing_errors
 from mailing.v1.admin_service_pb2 import (
     GetDispatchRequest,
     GetDispatchResponse,
+    ListEndpointsRequest,
     PauseDispatchRequest,
+    ProbeEndpointRequest,
     ResumeDispatchRequest,
     UpdateDispatchSettingsRequest,
     WatchDispatchResponse,
@@ -40,7 +42,7 @@ from mailing.v1.client_service_pb2 import (
 )
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
-from mailing.v1.dispatch_pb2 import DispatchSettings
+from mailing.v1.dispatch_pb2 import DispatchSettings, Endpoint
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import (
@@ -51,10 +53,12 @@ from mailing.v1.mailing_service_pb2 import (
     ListMailingsRequest,
     PauseMailingRequest,
     ResumeMailingRequest,
+    SendTestMessageRequest,
+    SendTestMessageResponse,
     UpdateMailingRequest,
 )
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from mailing.v1.message_pb2 import Message
+from mailing.v1.message_pb2 import Attempt, Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from mailing.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
@@ -197,6 +201,19 @@ class MailingClient:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
 
+    def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
+        """Sends one message at once to `phone`, outside of the ledger; returns the attempt and what was sent.
+
+        `source` is the id of a stored mailing, or a mailing that is not stored. The attempt
+        was successful when its error class is the unspecified one.
+        """
+        request = SendTestMessageRequest(phone=phone)
+        if isinstance(source, Mailing):
+            request.mailing.CopyFrom(source)
+        else:
+            request.mailing_id = source
+        return self._call(self.mailings.SendTestMessage, request)
+
     def watch_mailing(
         self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None
     ) -> Iterator[Mailing]:
@@ -279,6 +296,17 @@ class MailingClient:
         """Returns an iterator of the log, past and live; see `LogWatch`."""
         chosen = (mailing_id, message_id, client_id, level)
         return LogWatch(self.admin, *chosen, resume_token=resume_token, follow=follow, patience=patience)
+
+    def list_endpoints(self) -> list[Endpoint]:
+        """Returns the configured endpoints and how they are doing, in the order of their names."""
+        return list(self._call(self.admin.ListEndpoints, ListEndpointsRequest()).endpoints)
+
+    def probe_endpoint(self, name: str = "") -> Attempt:
+        """Makes one request to an endpoint, '' being the default one, and returns how it ended.
+
+        It was successful when the attempt's error class is the unspecified one.
+        """
+        return self._call(self.admin.ProbeEndpoint, ProbeEndpointRequest(endpoint=name)).attempt
 
     def _call(self, method: Callable[..., _T], request: Any) -> _T:
         with mailing_errors():

@@ -16,7 +16,7 @@ from dispatcher import planner
 from dispatcher.claimer import SCAN_AGE
 from dispatcher.model import Answer, AudienceMode, ClaimedBatch, Mailing, MailingState, OpenWork, Semantics, Status
 from dispatcher.policy import OPEN_BATCHES, unsent
-from dispatcher.ports import LedgerUnavailable, Settled
+from dispatcher.ports import LedgerUnavailable, MayStart, Settled
 from dispatcher.postgres import PostgresLedger
 from tests.integration.dispatch.conftest import Start
 from tests.integration.dispatch.test_delivery import completed
@@ -260,8 +260,15 @@ async def test_a_mailing_whose_text_is_broken_waits_and_the_others_do_not(pool: 
 
 async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: Start) -> None:
     class Raising(ScriptedSender):
-        async def send(self, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
-            reply = await super().send(message_id, phone, text, at_most_once)
+        async def send(
+            self,
+            message_id: int,
+            phone: str,
+            text: str,
+            at_most_once: bool = False,
+            may_start: MayStart | None = None,
+        ) -> Answer | None:
+            reply = await super().send(message_id, phone, text, at_most_once, may_start)
             if self.counts[message_id] == 1:
                 raise ZeroDivisionError
             return reply

@@ -157,7 +157,7 @@ async def test_the_whole_calendar_may_be_a_start(service: Service, moment: Times
 async def test_an_endpoint_that_is_not_configured_is_not_found(service: Service) -> None:
     with refused("NOT_FOUND", "ENDPOINT_NOT_FOUND") as info:
         await create(service, endpoint="elsewhere")
-    assert info.metadata == {"endpoint": "elsewhere"}
+    assert info.metadata == {"endpoint": "elsewhere", "known": "default"}
 
 
 async def test_a_scheduled_mailing_may_be_changed_in_every_field(service: Service) -> None:

@@ -11,10 +11,11 @@ import grpc
 import pytest
 
 from mailing.cli import main
+from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
-from tests.unit.cli.service import Clients, Mailings, Messages
+from tests.unit.cli.service import Admin, Clients, Mailings, Messages
 
 
 @dataclass(slots=True)
@@ -25,6 +26,7 @@ class Service:
     clients: Clients
     mailings: Mailings
     messages: Messages
+    admin: Admin
 
 
 class Outcome(NamedTuple):
@@ -39,15 +41,16 @@ Run = Callable[..., Outcome]
 @pytest.fixture
 def service() -> Iterator[Service]:
     # The methods that no test calls are left out.
-    clients, mailings, messages = Clients(), Mailings(), Messages()  # type: ignore[abstract]
+    clients, mailings, messages, admin = Clients(), Mailings(), Messages(), Admin()  # type: ignore[abstract]
     with ThreadPoolExecutor(4) as threads:
         server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
         add_ClientServiceServicer_to_server(clients, server)
         add_MailingServiceServicer_to_server(mailings, server)
         add_MessageServiceServicer_to_server(messages, server)
+        add_AdminServiceServicer_to_server(admin, server)
         port = server.add_insecure_port("127.0.0.1:0")
         server.start()
-        yield Service(f"127.0.0.1:{port}", clients, mailings, messages)
+        yield Service(f"127.0.0.1:{port}", clients, mailings, messages, admin)
         server.stop(None).wait()
 
 

@@ -10,14 +10,17 @@ from google.protobuf.any_pb2 import Any as AnyProto
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
+from mailing.v1 import admin_service_pb2 as adm
 from mailing.v1 import client_service_pb2 as cs
 from mailing.v1 import mailing_service_pb2 as ms
 from mailing.v1 import message_service_pb2 as xs
+from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
+from mailing.v1.dispatch_pb2 import Endpoint
 from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
-from mailing.v1.message_pb2 import Message
+from mailing.v1.message_pb2 import Attempt, Message
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
 
 _PAGE = 2
@@ -95,6 +98,9 @@ class Mailings(MailingServiceServicer):
     def __init__(self) -> None:
         self.created: list[ms.CreateMailingRequest] = []
         self.updated: list[ms.UpdateMailingRequest] = []
+        self.tested: list[ms.SendTestMessageRequest] = []
+        self.attempt = Attempt(number=1, endpoint="default", endpoint_status=200)
+        """What SendTestMessage answers."""
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
 
@@ -121,6 +127,12 @@ class Mailings(MailingServiceServicer):
             context.abort(answer, "away")
         refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
 
+    def SendTestMessage(
+        self, request: ms.SendTestMessageRequest, context: grpc.ServicerContext
+    ) -> ms.SendTestMessageResponse:
+        self.tested.append(request)
+        return ms.SendTestMessageResponse(attempt=self.attempt, message_id=1 << 31, text="Hello \x1b[31m")
+
     def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
         refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", "A mailing that is over cannot be paused.")
 
@@ -133,6 +145,28 @@ class Messages(MessageServiceServicer):
         return xs.ListMessagesResponse(
             messages=[one for one in self.stored if not request.statuses or one.status in request.statuses]
         )
+
+
+class Admin(AdminServiceServicer):
+    def __init__(self) -> None:
+        self.endpoints: list[Endpoint] = []
+        self.attempt = Attempt(number=1, endpoint="sms", endpoint_status=200)
+        """What ProbeEndpoint answers."""
+        self.probed: list[str] = []
+
+    def ListEndpoints(
+        self, request: adm.ListEndpointsRequest, context: grpc.ServicerContext
+    ) -> adm.ListEndpointsResponse:
+        return adm.ListEndpointsResponse(endpoints=self.endpoints)
+
+    def ProbeEndpoint(
+        self, request: adm.ProbeEndpointRequest, context: grpc.ServicerContext
+    ) -> adm.ProbeEndpointResponse:
+        self.probed.append(request.endpoint)
+        if request.endpoint == "fax":
+            sentence = "There is no endpoint 'fax'; there are push, sms."
+            refuse(context, grpc.StatusCode.NOT_FOUND, "ENDPOINT_NOT_FOUND", sentence)
+        return adm.ProbeEndpointResponse(attempt=self.attempt)
 
 
 def progress(state: Mailing.State.ValueType, total: int, *, expanded: bool = True, **counts: int) -> Mailing:

@@ -30,7 +30,8 @@ STATUS_HELP = {
     ExitStatus.FAILED: "the service refused the call, or something failed",
     ExitStatus.BAD_INPUT: "wrong usage or bad input: an option, a field, a row of a file",
     ExitStatus.UNREACHABLE: "the service is not there or cannot work right now; try again later",
-    ExitStatus.UNDELIVERED: "watch: the mailing ended and not every message was delivered",
+    ExitStatus.UNDELIVERED: "watch: the mailing ended and not every message was delivered; "
+    "test, endpoints --probe: the endpoint did not take the message",
     ExitStatus.INTERRUPTED: "interrupted with Ctrl-C",
 }
 

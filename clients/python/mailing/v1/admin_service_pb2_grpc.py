@@ -119,14 +119,25 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEndpoints(self, request, context):
-        """Lists the configured endpoints and how they are doing.
+        """Lists the configured endpoints and how they are doing. What is shown holds
+        no secret: a URL comes without the values of its query.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ProbeEndpoint(self, request, context):
-        """Makes one request to an endpoint and tells how it ended.
+        """Makes one request to an endpoint and tells how it ended, within the endpoint's
+        timeouts: whether the name resolves, the connection opens, TLS agrees, the
+        token is taken.
+
+        The request is a message like any other, over a connection of its own, but
+        reaches nobody: its phone is 0, which no number of the world begins with. An
+        endpoint that is well refuses it or takes it, as it likes: REFUSED (other than
+        401 and 403) and REJECTED show that it was reached and knows the token. Its
+        id is random and below 2^32, which no message of a mailing has. Breaker and
+        rates neither hold it back nor learn of it. NOT_FOUND for a name that is not
+        configured; the metadata lists those that are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -48,9 +48,22 @@ class AdminServiceStub:
     ResumeDispatch: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeDispatchRequest, _admin_service_pb2.ResumeDispatchResponse]
     """Takes the emergency stop back. Repeating it changes nothing."""
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListEndpointsRequest, _admin_service_pb2.ListEndpointsResponse]
-    """Lists the configured endpoints and how they are doing."""
+    """Lists the configured endpoints and how they are doing. What is shown holds
+    no secret: a URL comes without the values of its query.
+    """
     ProbeEndpoint: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ProbeEndpointRequest, _admin_service_pb2.ProbeEndpointResponse]
-    """Makes one request to an endpoint and tells how it ended."""
+    """Makes one request to an endpoint and tells how it ended, within the endpoint's
+    timeouts: whether the name resolves, the connection opens, TLS agrees, the
+    token is taken.
+
+    The request is a message like any other, over a connection of its own, but
+    reaches nobody: its phone is 0, which no number of the world begins with. An
+    endpoint that is well refuses it or takes it, as it likes: REFUSED (other than
+    401 and 403) and REJECTED show that it was reached and knows the token. Its
+    id is random and below 2^32, which no message of a mailing has. Breaker and
+    rates neither hold it back nor learn of it. NOT_FOUND for a name that is not
+    configured; the metadata lists those that are.
+    """
     WatchLog: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchLogRequest, _admin_service_pb2.WatchLogResponse]
     """Streams the log, past and live, filtered. What is about one client comes in order, and
     so does what is about none; between them entries are put in the order of their times as
@@ -77,9 +90,22 @@ class AdminServiceAsyncStub(AdminServiceStub):
     ResumeDispatch: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeDispatchRequest, _admin_service_pb2.ResumeDispatchResponse]  # type: ignore[assignment]
     """Takes the emergency stop back. Repeating it changes nothing."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEndpointsRequest, _admin_service_pb2.ListEndpointsResponse]  # type: ignore[assignment]
-    """Lists the configured endpoints and how they are doing."""
+    """Lists the configured endpoints and how they are doing. What is shown holds
+    no secret: a URL comes without the values of its query.
+    """
     ProbeEndpoint: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ProbeEndpointRequest, _admin_service_pb2.ProbeEndpointResponse]  # type: ignore[assignment]
-    """Makes one request to an endpoint and tells how it ended."""
+    """Makes one request to an endpoint and tells how it ended, within the endpoint's
+    timeouts: whether the name resolves, the connection opens, TLS agrees, the
+    token is taken.
+
+    The request is a message like any other, over a connection of its own, but
+    reaches nobody: its phone is 0, which no number of the world begins with. An
+    endpoint that is well refuses it or takes it, as it likes: REFUSED (other than
+    401 and 403) and REJECTED show that it was reached and knows the token. Its
+    id is random and below 2^32, which no message of a mailing has. Breaker and
+    rates neither hold it back nor learn of it. NOT_FOUND for a name that is not
+    configured; the metadata lists those that are.
+    """
     WatchLog: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchLogRequest, _admin_service_pb2.WatchLogResponse]  # type: ignore[assignment]
     """Streams the log, past and live, filtered. What is about one client comes in order, and
     so does what is about none; between them entries are put in the order of their times as
@@ -139,7 +165,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ListEndpointsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ListEndpointsResponse, _abc.Awaitable[_admin_service_pb2.ListEndpointsResponse]]:
-        """Lists the configured endpoints and how they are doing."""
+        """Lists the configured endpoints and how they are doing. What is shown holds
+        no secret: a URL comes without the values of its query.
+        """
 
     @_abc_1.abstractmethod
     def ProbeEndpoint(
@@ -147,7 +175,18 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ProbeEndpointRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ProbeEndpointResponse, _abc.Awaitable[_admin_service_pb2.ProbeEndpointResponse]]:
-        """Makes one request to an endpoint and tells how it ended."""
+        """Makes one request to an endpoint and tells how it ended, within the endpoint's
+        timeouts: whether the name resolves, the connection opens, TLS agrees, the
+        token is taken.
+
+        The request is a message like any other, over a connection of its own, but
+        reaches nobody: its phone is 0, which no number of the world begins with. An
+        endpoint that is well refuses it or takes it, as it likes: REFUSED (other than
+        401 and 403) and REJECTED show that it was reached and knows the token. Its
+        id is random and below 2^32, which no message of a mailing has. Breaker and
+        rates neither hold it back nor learn of it. NOT_FOUND for a name that is not
+        configured; the metadata lists those that are.
+        """
 
     @_abc_1.abstractmethod
     def WatchLog(

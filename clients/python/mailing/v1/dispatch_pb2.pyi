@@ -121,7 +121,7 @@ class Endpoint(_message.Message):
     name: _builtins.str
     """Its name; `default` for the one from the environment."""
     url: _builtins.str
-    """Its URL, without credentials."""
+    """Its URL, without credentials and without the values of its query."""
     max_rate: _builtins.float
     """At most this many messages a second over all replicas; 0: no limit."""
     max_concurrency: _builtins.int
@@ -197,7 +197,9 @@ class EndpointStatus(_message.Message):
     failure_ratio: _builtins.float
     """The share of failed attempts over the last seconds, from 0 to 1."""
     last_error: _builtins.str
-    """The last error, in a few words; empty: none."""
+    """The last error, in a few words, or that the host does not resolve on the
+    replica that was asked; empty: none.
+    """
     def __init__(
         self,
         *,

@@ -43,7 +43,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 6
     """NOT_FOUND: no message has this id."""
     ERROR_REASON_ENDPOINT_NOT_FOUND: _ErrorReason.ValueType  # 7
-    """NOT_FOUND: no endpoint with this name is configured."""
+    """NOT_FOUND: no endpoint with this name is configured; the metadata lists those
+    that are.
+    """
     ERROR_REASON_PHONE_TAKEN: _ErrorReason.ValueType  # 8
     """ALREADY_EXISTS: another client has this phone."""
     ERROR_REASON_REQUEST_ID_REUSED: _ErrorReason.ValueType  # 9
@@ -116,7 +118,9 @@ ERROR_REASON_MAILING_NOT_FOUND: ErrorReason.ValueType  # 5
 ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 6
 """NOT_FOUND: no message has this id."""
 ERROR_REASON_ENDPOINT_NOT_FOUND: ErrorReason.ValueType  # 7
-"""NOT_FOUND: no endpoint with this name is configured."""
+"""NOT_FOUND: no endpoint with this name is configured; the metadata lists those
+that are.
+"""
 ERROR_REASON_PHONE_TAKEN: ErrorReason.ValueType  # 8
 """ALREADY_EXISTS: another client has this phone."""
 ERROR_REASON_REQUEST_ID_REUSED: ErrorReason.ValueType  # 9

@@ -171,7 +171,9 @@ class Mailing(_message.Message):
     max_rate: _builtins.float
     """At most this many messages a second over all replicas; 0: no limit."""
     endpoint: _builtins.str
-    """The name of the endpoint that delivers; empty: the default one."""
+    """The name of the endpoint that delivers; empty: the one called `default`.
+    NOT_FOUND for one that is not configured; the metadata lists those that are.
+    """
     etag: _builtins.str
     """Output only, and optional in updates and deletions: a fingerprint of the
     stored definition. Sent back, the call fails with ABORTED if the mailing was

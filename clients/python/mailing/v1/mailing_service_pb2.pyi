@@ -474,7 +474,7 @@ class SendTestMessageRequest(_message.Message):
     """Required. Where to: the digits of an E.164 number."""
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
-        """A mailing that is not stored."""
+        """A mailing that is not stored: its text and its endpoint count."""
 
     def __init__(
         self,
@@ -500,6 +500,12 @@ class SendTestMessageResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ATTEMPT_FIELD_NUMBER: _builtins.int
+    MESSAGE_ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    message_id: _builtins.int
+    """The id that the request carried."""
+    text: _builtins.str
+    """The text as it was sent."""
     @_builtins.property
     def attempt(self) -> _message_pb2.Attempt:
         """The attempt, also when it was successful."""
@@ -508,10 +514,12 @@ class SendTestMessageResponse(_message.Message):
         self,
         *,
         attempt: _message_pb2.Attempt | None = ...,
+        message_id: _builtins.int = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "message_id", b"message_id", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -147,7 +147,17 @@ class MailingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendTestMessage(self, request, context):
-        """Sends one message at once, outside of the ledger, and returns the attempt.
+        """Sends one message at once, outside of the ledger, and returns the attempt: the
+        mailing's text over the mailing's endpoint to the given phone, whatever the
+        mailing's state. If a client has the phone, their values fill the text, else
+        its defaults do.
+
+        The endpoint's timeouts hold. Receive windows, opt-outs, frequency caps, rates,
+        breakers and the emergency stop do not: this is for the phone of somebody who
+        waits for it. Nothing is tried again and nothing is recorded. Each call has a
+        new random id below 2^32, which no message of a mailing has, so an endpoint
+        that knows ids again sends each test. NOT_FOUND when the mailing's endpoint is
+        not configured; the metadata lists those that are.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -52,7 +52,18 @@ class MailingServiceStub:
     PreviewMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.PreviewMailingRequest, _mailing_service_pb2.PreviewMailingResponse]
     """Tells what a mailing would do, without doing it."""
     SendTestMessage: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.SendTestMessageRequest, _mailing_service_pb2.SendTestMessageResponse]
-    """Sends one message at once, outside of the ledger, and returns the attempt."""
+    """Sends one message at once, outside of the ledger, and returns the attempt: the
+    mailing's text over the mailing's endpoint to the given phone, whatever the
+    mailing's state. If a client has the phone, their values fill the text, else
+    its defaults do.
+
+    The endpoint's timeouts hold. Receive windows, opt-outs, frequency caps, rates,
+    breakers and the emergency stop do not: this is for the phone of somebody who
+    waits for it. Nothing is tried again and nothing is recorded. Each call has a
+    new random id below 2^32, which no message of a mailing has, so an endpoint
+    that knows ids again sends each test. NOT_FOUND when the mailing's endpoint is
+    not configured; the metadata lists those that are.
+    """
     PauseMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.PauseMailingRequest, _mailing_service_pb2.PauseMailingResponse]
     """Stops a mailing until it is resumed. No message leaves later than one second
     after the call returned.
@@ -92,7 +103,18 @@ class MailingServiceAsyncStub(MailingServiceStub):
     PreviewMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.PreviewMailingRequest, _mailing_service_pb2.PreviewMailingResponse]  # type: ignore[assignment]
     """Tells what a mailing would do, without doing it."""
     SendTestMessage: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.SendTestMessageRequest, _mailing_service_pb2.SendTestMessageResponse]  # type: ignore[assignment]
-    """Sends one message at once, outside of the ledger, and returns the attempt."""
+    """Sends one message at once, outside of the ledger, and returns the attempt: the
+    mailing's text over the mailing's endpoint to the given phone, whatever the
+    mailing's state. If a client has the phone, their values fill the text, else
+    its defaults do.
+
+    The endpoint's timeouts hold. Receive windows, opt-outs, frequency caps, rates,
+    breakers and the emergency stop do not: this is for the phone of somebody who
+    waits for it. Nothing is tried again and nothing is recorded. Each call has a
+    new random id below 2^32, which no message of a mailing has, so an endpoint
+    that knows ids again sends each test. NOT_FOUND when the mailing's endpoint is
+    not configured; the metadata lists those that are.
+    """
     PauseMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.PauseMailingRequest, _mailing_service_pb2.PauseMailingResponse]  # type: ignore[assignment]
     """Stops a mailing until it is resumed. No message leaves later than one second
     after the call returned.
@@ -171,7 +193,18 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailing_service_pb2.SendTestMessageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.SendTestMessageResponse, _abc.Awaitable[_mailing_service_pb2.SendTestMessageResponse]]:
-        """Sends one message at once, outside of the ledger, and returns the attempt."""
+        """Sends one message at once, outside of the ledger, and returns the attempt: the
+        mailing's text over the mailing's endpoint to the given phone, whatever the
+        mailing's state. If a client has the phone, their values fill the text, else
+        its defaults do.
+
+        The endpoint's timeouts hold. Receive windows, opt-outs, frequency caps, rates,
+        breakers and the emergency stop do not: this is for the phone of somebody who
+        waits for it. Nothing is tried again and nothing is recorded. Each call has a
+        new random id below 2^32, which no message of a mailing has, so an endpoint
+        that knows ids again sends each test. NOT_FOUND when the mailing's endpoint is
+        not configured; the metadata lists those that are.
+        """
 
     @_abc_1.abstractmethod
     def PauseMailing(
