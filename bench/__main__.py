@@ -18,6 +18,7 @@ MODULES = {
     "sender": "bench.sender",
     "peers": "bench.peers",
     "scale": "bench.scale",
+    "report": "bench.report",
     "watchers": "bench.watchers",
 }
 

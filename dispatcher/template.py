@@ -28,10 +28,9 @@ _Slot = int | tuple[str, str]
 class TemplateError(ValueError):
     """A text that is no template. `position` counts its characters from 1."""
 
-    def __init__(self, position: int, message: str) -> None:
-        super().__init__(f"{message} at character {position}")
+    def __init__(self, position: int, what: str, advice: str) -> None:
+        super().__init__(f"{what} at character {position} ({advice})")
         self.position = position
-        self.message = message
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +80,7 @@ def parse(text: str) -> Template:
             literals[-1] += brace[0]
             at = start + 2
         elif brace[0] == "}":
-            raise TemplateError(start + 1, "a single '}' (write '}}' for a literal brace)")
+            raise TemplateError(start + 1, "a single '}'", "write '}}' for a literal brace")
         else:
             slot, at = _placeholder(text, start)
             slots.append(slot)
@@ -93,14 +92,20 @@ def parse(text: str) -> Template:
 def _placeholder(text: str, start: int) -> tuple[_Slot, int]:
     """Reads the placeholder whose brace opens at `start`; returns it and where it ends."""
     end = _BRACE.search(text, start + 1)
-    if end is None or end[0] == "{":
-        raise TemplateError(start + 1, "a placeholder that is not closed (write '{{' for a literal brace)")
+    if end is None:
+        raise TemplateError(start + 1, "a placeholder that is not closed", "write '{{' for a literal brace")
+    if end[0] == "{":
+        raise TemplateError(
+            start + 1, "a placeholder with a '{' inside", "close it before; not even a default may have braces"
+        )
     name = text[start + 1 : end.start()]
+    if not name:
+        raise TemplateError(start + 1, "a placeholder without a name", f"there are {_KNOWN}")
     if name in _FIELDS:
         return _FIELDS.index(name), end.end()
     attribute = _ATTRIBUTE.fullmatch(name)
     if attribute is None:
-        raise TemplateError(start + 1, f"an unknown placeholder {{{_shortened(name)}}} (there are {_KNOWN})")
+        raise TemplateError(start + 1, f"an unknown placeholder {{{_shortened(name)}}}", f"there are {_KNOWN}")
     return (attribute[1], attribute[2] or ""), end.end()
 
 

@@ -212,6 +212,13 @@ class Settings(BaseSettings):
     log_retention_hours: float = _number(
         168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
     )
+    frequency_cap: int = _number(
+        0,
+        "Most messages a client gets within the period below, of all mailings that are not important; 0: no cap.",
+        0,
+        100_000,
+    )
+    frequency_period_hours: float = _number(24.0, "The period of the frequency cap, in hours.", 0.01, 8760, "hours")
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )

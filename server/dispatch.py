@@ -13,7 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from dispatcher.model import DispatchSettings
+from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
 from dispatcher.postgres_replicas import PostgresReplicas
 from dispatcher.service import Dispatcher
@@ -67,12 +67,18 @@ def dispatch_settings(settings: Settings) -> DispatchSettings:
     )
 
 
+def _frequency_cap(settings: Settings) -> FrequencyCap | None:
+    if not settings.frequency_cap:
+        return None
+    return FrequencyCap(settings.frequency_cap, settings.frequency_period_hours * 3600)
+
+
 class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
     def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
         replica_id = uuid4()
-        self._ledger = PostgresLedger(pool, replica_id)
+        self._ledger = PostgresLedger(pool, replica_id, _frequency_cap(settings))
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0

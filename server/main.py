@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -21,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from dispatcher.model import DEFAULT_ENDPOINT
 from server.config import ConfigError, Settings, load_settings, masked, split_address
 from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
+from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
@@ -56,9 +58,11 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) 
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
         endpoints=frozenset(names),
+        endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
         log_retention=settings.log_retention_hours * 3600,
         dispatch=dispatch_settings(settings),
+        frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
     )
 
 

@@ -96,6 +96,12 @@ inserted AS (
     SELECT status, reason, count(*) AS n FROM inserted GROUP BY status, reason ORDER BY status, reason
   ) c WHERE (SELECT count(*) FROM tick) >= 0
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
+), figured AS (
+  -- Those settled at once took no attempt. Reads tick, too.
+  INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
+  SELECT $1, $2, 1, 0, count(*) FROM inserted
+  WHERE status <> 1 AND (SELECT count(*) FROM tick) >= 0 HAVING count(*) > 0
+  ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n
 ), wrote AS (
   INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
   SELECT $1, (SELECT journal_seq FROM tick), $2, array_agg(client_id), ARRAY[4]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
@@ -9,8 +10,8 @@ from google.protobuf.duration_pb2 import Duration
 from dispatcher.model import AudienceMode, Semantics
 from mailing.v1 import mailing_pb2
 from server.domain.fields import Violations
-from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule
-from server.rpc.convert import duration, number_of, span_of, time_of, timestamp
+from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing
+from server.rpc.convert import duration, number_of, reject_output_only, span_of, time_of, timestamp
 from server.rpc.convert_clients import filter_message, filter_of
 
 OUTPUT_ONLY = ("id", "state", "progress", "etag", "create_time", "update_time")
@@ -42,6 +43,14 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
         labels=dict(message.labels),
         important=message.important,
     )
+
+
+def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violations: Violations) -> MailingDefinition:
+    """Returns what the caller says of a mailing that is not stored; reports everything that is wrong with it."""
+    reject_output_only(message, OUTPUT_ONLY, "mailing", violations)
+    definition = definition_of(message, violations)
+    check_mailing(definition, zones, violations)
+    return definition
 
 
 def _retry_of(message: mailing_pb2.RetryPolicy, violations: Violations) -> RetryRule:

@@ -9,16 +9,21 @@ from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from server.domain.errors import EndpointUnknown, NotServedYet
 from server.domain.fields import Violations, check_id, page_size, update_mask
-from server.domain.mailings import MAILING_FIELDS, MailingQuery, check_labels, check_mailing
+from server.domain.mailings import MAILING_FIELDS, MailingDefinition, MailingQuery, check_labels, check_mailing
 from server.domain.paging import PageRequest
+from server.domain.preview import sample_count
 from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
-from server.rpc.convert_mailings import OUTPUT_ONLY, definition_of, mailing_message
+from server.rpc.convert_mailings import definition_of, mailing_message, new_definition
+from server.rpc.convert_preview import preview_message
+from server.rpc.convert_report import report_response
 from server.rpc.handlers import Context
 from server.rpc.trial_messages import TrialMessages
 from server.store.clients import ClientStore
 from server.store.database import Database
 from server.store.installation import Installation
 from server.store.mailings import MailingStore
+from server.store.preview import PreviewStore
+from server.store.report import ReportStore
 from server.trials import Trials
 
 
@@ -31,19 +36,20 @@ class MailingService(MailingServiceServicer):
         installation: Installation,
         hint: Callable[[], None],
         endpoints: Collection[str],
+        preview: PreviewStore,
         trials: Trials,
     ) -> None:
         self._zones = installation.zones
         self._endpoints = endpoints
+        self._preview = preview
         self._mailings = MailingStore(database, installation, hint)
+        self._reports = ReportStore(database)
         self._trials = TrialMessages(self._mailings, ClientStore(database, installation), trials)
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Adds one mailing."""
         violations = Violations()
-        reject_output_only(request.mailing, OUTPUT_ONLY, "mailing", violations)
-        definition = definition_of(request.mailing, violations)
-        check_mailing(definition, self._zones, violations)
+        definition = new_definition(request.mailing, self._zones, violations)
         call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
         violations.check()
         self._check_endpoint(definition.endpoint)
@@ -107,8 +113,21 @@ class MailingService(MailingServiceServicer):
         return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
 
     async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
-        """Not served yet."""
-        raise NotServedYet("PreviewMailing")
+        """Tells what a mailing would do."""
+        violations = Violations()
+        samples = sample_count(request.samples, violations)
+        mailing: MailingDefinition | int = request.mailing_id
+        match request.WhichOneof("source"):
+            case "mailing":
+                mailing = new_definition(request.mailing, self._zones, violations)
+            case "mailing_id":
+                check_id(request.mailing_id, "mailing_id", violations)
+            case _:
+                violations.add("mailing_id", "is required, or else mailing: what to preview")
+        violations.check()
+        if isinstance(mailing, MailingDefinition):
+            self._check_endpoint(mailing.endpoint)
+        return preview_message(await self._preview.preview(mailing, samples))
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
         """Sends one message at once, outside of the ledger."""
@@ -121,8 +140,9 @@ class MailingService(MailingServiceServicer):
     async def GetMailingReport(
         self, request: pb.GetMailingReportRequest, context: Context
     ) -> pb.GetMailingReportResponse:
-        """Not served yet."""
-        raise NotServedYet("GetMailingReport")
+        """Returns the verbose statistics of one mailing."""
+        _check_id(request.mailing_id)
+        return report_response(await self._reports.read(request.mailing_id))
 
     def _check_endpoint(self, name: str) -> None:
         if (name or DEFAULT_ENDPOINT) not in self._endpoints:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import grpc
@@ -22,6 +22,7 @@ from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
+from server.domain.preview import FrequencyCap
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
@@ -41,6 +42,7 @@ from server.store.endpoints import EndpointStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
 from server.store.log import LogStore
+from server.store.preview import PreviewStore
 from server.store.progress import ProgressStore
 from server.streams import AdminStreams, Streams, StreamSettings
 from server.trials import Trials
@@ -81,6 +83,9 @@ class RpcSettings:
     """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
     """The names of endpoints that mailings may name; an empty name means `default`."""
+    endpoint_rates: Mapping[str, float] = field(default_factory=dict)
+    """Messages a second that endpoints take at the most, by name; those that are missing have no limit."""
+    frequency_cap: FrequencyCap = field(default_factory=FrequencyCap)
 
     def options(self) -> list[tuple[str, int]]:
         """Returns gRPC's channel arguments."""
@@ -180,7 +185,8 @@ async def build_server(
     interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
-    mailings = MailingService(database, installation, changed, settings.endpoints, trials)
+    preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)
+    mailings = MailingService(database, installation, changed, settings.endpoints, preview, trials)
     add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))

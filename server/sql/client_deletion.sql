@@ -47,6 +47,15 @@ CROSS JOIN (VALUES (1::smallint, 0::smallint, -1), (5::smallint, 6::smallint, 1)
 ORDER BY mailing_id, status, reason
 ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = now();
 
+-- name: count_attempts_of_cancelled
+-- The messages that were cancelled enter the histogram of the attempts that settled ones took.
+INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
+SELECT bucket, mailing_id, 1, attempts, 1
+FROM messages
+WHERE bucket = $1 AND mailing_id = ANY ($2::bigint[]) AND client_id = $3
+ORDER BY mailing_id
+ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n;
+
 -- name: journal_cancelled
 INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
 SELECT $1, $2 - cardinality($3::bigint[]) + n, mailing_id, ARRAY[$4::bigint], ARRAY[5::smallint]

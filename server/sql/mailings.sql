@@ -21,6 +21,8 @@ RETURNING state;
 INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, $1, seq FROM client_change_seqs;
 
 -- name: get_mailings
+-- OFFSET 0 keeps the subqueries apart: bucket by bucket, by the key, whatever the planner believes
+-- of the tables.
 SELECT g.*, p.*, x.expanded, now() AS read_at
 FROM mailings g
 CROSS JOIN LATERAL (
@@ -40,12 +42,12 @@ CROSS JOIN LATERAL (
       greatest(n - past_n, 0) / greatest(extract(epoch FROM now() - past_at), 0.1)
     ) FILTER (WHERE status = 2 AND last_at > now() - interval '10 s'), 0)::float8 AS rate
   FROM buckets b
-  JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = g.id
+  CROSS JOIN LATERAL (SELECT * FROM mailing_counts WHERE bucket = b.bucket AND mailing_id = g.id OFFSET 0) k
 ) p
 CROSS JOIN LATERAL (
   SELECT coalesce(bool_and(e.finished), false) AS expanded
   FROM buckets b
-  JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = g.id
+  CROSS JOIN LATERAL (SELECT finished FROM expansions WHERE bucket = b.bucket AND mailing_id = g.id OFFSET 0) e
 ) x
 WHERE g.id = ANY ($1::bigint[])
 ORDER BY g.id DESC;

@@ -61,6 +61,7 @@ async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id:
     if done != f"UPDATE {len(mailings)}":
         raise RaceLost  # a number of the journal without an entry would be a gap for its readers
     await connection.execute(_SQL["count_cancelled"], bucket, mailings)
+    await connection.execute(_SQL["count_attempts_of_cancelled"], bucket, mailings, client_id)
     await connection.execute(_SQL["journal_cancelled"], bucket, last, mailings, client_id)
     return len(mailings)
 

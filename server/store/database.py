@@ -87,6 +87,12 @@ class Database:
         async with self.connection() as connection, connection.transaction():
             yield connection
 
+    @asynccontextmanager
+    async def snapshot(self) -> AsyncIterator[asyncpg.Connection]:
+        """Lends a connection on which all reads see the same moment. Raises DatabaseUnavailable."""
+        async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
+            yield connection
+
     async def transact(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
         """Returns what `work` returns, run in a transaction and repeated after a lost race.
 

@@ -96,9 +96,10 @@ _AUDIT = [
     ),
     (
         "counters that differ from the rows",
-        "SELECT * FROM (SELECT bucket, mailing_id, status, n, attempts FROM mailing_counts WHERE n <> 0) k"
-        " FULL JOIN (SELECT bucket, mailing_id, status, count(*) AS n FROM messages GROUP BY 1, 2, 3) r"
-        " USING (bucket, mailing_id, status) WHERE k.n IS DISTINCT FROM r.n LIMIT 5",
+        "SELECT * FROM (SELECT bucket, mailing_id, status, reason, n FROM mailing_counts WHERE n <> 0) k"
+        " FULL JOIN (SELECT bucket, mailing_id, status, CASE WHEN status IN (1, 2) THEN 0 ELSE reason END AS reason,"
+        " count(*) AS n FROM messages GROUP BY 1, 2, 3, 4) r"
+        " USING (bucket, mailing_id, status, reason) WHERE k.n IS DISTINCT FROM r.n LIMIT 5",
     ),
     (
         "attempts that the counters do not have",
@@ -107,9 +108,33 @@ _AUDIT = [
         " WHERE k.n <> r.n LIMIT 5",
     ),
     (
-        "settled messages that are not in the journal exactly once",
+        "figures that differ from the rows: attempts of settled messages (1), latencies (2) and minutes (3) of"
+        " delivered ones",
+        "SELECT * FROM (SELECT bucket, mailing_id, kind, key, n FROM mailing_figures WHERE kind < 4 AND n <> 0) f"
+        " FULL JOIN (SELECT bucket, mailing_id, kind, key, count(*) AS n FROM messages CROSS JOIN LATERAL (VALUES"
+        " (1::smallint, attempts::bigint, status <> 1), (2, latency_bin(duration_ms), status = 2),"
+        " (3, floor(extract(epoch FROM settled_at) / 60)::bigint, status = 2)) v (kind, key, counts)"
+        " WHERE counts AND key IS NOT NULL GROUP BY 1, 2, 3, 4) r"
+        " USING (bucket, mailing_id, kind, key) WHERE f.n IS DISTINCT FROM r.n LIMIT 5",
+    ),
+    (
+        # A failure is an event: it stays counted when the message is tried again.
+        "failures by minute that are fewer than the failed messages, or more though none was tried again",
+        "SELECT * FROM (SELECT bucket, mailing_id, count(*) AS n FROM messages WHERE status = 3 GROUP BY 1, 2) m"
+        " FULL JOIN (SELECT bucket, mailing_id, sum(n) AS n FROM mailing_figures WHERE kind = 4 GROUP BY 1, 2) f"
+        " USING (bucket, mailing_id) WHERE coalesce(f.n, 0) < coalesce(m.n, 0)"
+        " OR coalesce(f.n, 0) > coalesce(m.n, 0) AND NOT EXISTS (SELECT FROM journal j"
+        " WHERE j.bucket = coalesce(m.bucket, f.bucket) AND j.mailing_id = coalesce(m.mailing_id, f.mailing_id)"
+        " AND 1 = ANY (j.statuses)) LIMIT 5",
+    ),
+    (
+        # An entry back to PENDING takes one that settled the message away.
+        "settled messages that the journal does not have settled",
         "SELECT * FROM (SELECT bucket, mailing_id, count(*) AS n FROM messages WHERE status <> 1 GROUP BY 1, 2) m"
-        " FULL JOIN (SELECT bucket, mailing_id, sum(cardinality(client_ids)) AS n FROM journal GROUP BY 1, 2) j"
-        " USING (bucket, mailing_id) WHERE m.n IS DISTINCT FROM j.n LIMIT 5",
+        " FULL JOIN (SELECT bucket, mailing_id, sum(CASE cardinality(statuses) WHEN 1 THEN cardinality(client_ids)"
+        " * CASE statuses[1] WHEN 1 THEN -1 ELSE 1 END"
+        " ELSE cardinality(statuses) - 2 * cardinality(array_positions(statuses, 1::smallint)) END) AS n"
+        " FROM journal GROUP BY 1, 2) j"
+        " USING (bucket, mailing_id) WHERE coalesce(m.n, 0) <> coalesce(j.n, 0) LIMIT 5",
     ),
 ]

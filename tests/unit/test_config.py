@@ -55,6 +55,10 @@ def test_an_empty_environment_is_enough() -> None:
         ("MAILING_POOL_SIZE", "1.5", "a whole number from 4"),
         ("MAILING_STATEMENT_CACHE_SIZE", "many", "a whole number from 0"),
         ("MAILING_DATABASE_TIMEOUT", "0", "from 0.1"),
+        ("MAILING_FREQUENCY_CAP", "-1", "a whole number from 0"),
+        ("MAILING_FREQUENCY_CAP", "2.5", "a whole number from 0"),
+        ("MAILING_FREQUENCY_PERIOD_HOURS", "0", "a number of hours from 0.01 to 8760"),
+        ("MAILING_FREQUENCY_PERIOD_HOURS", "a day", "a number of hours"),
         ("MAILING_LOG_LEVEL", "loud", "debug, info, warning or error"),
         ("MAILING_LOG_FORMAT", "xml", "auto, console or json"),
         ("MAILING_LOG_RETENTION_HOURS", "0", "from 0.01"),
@@ -89,6 +93,13 @@ def test_a_lower_limit_above_its_upper_one_is_refused(monkeypatch: pytest.Monkey
     monkeypatch.setenv(low, "2")
     monkeypatch.setenv(high, "1")
     assert problems() == [f"{low} should not be more than {high}, but 2 is more than 1."]
+
+
+def test_a_frequency_cap_without_a_period_is_for_a_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings().frequency_cap == 0
+    monkeypatch.setenv("MAILING_FREQUENCY_CAP", "3")
+    settings = load_settings()
+    assert (settings.frequency_cap, settings.frequency_period_hours) == (3, 24.0)
 
 
 def test_an_unknown_variable_is_refused_with_the_likely_one(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,9 +49,13 @@ from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
     CreateMailingRequest,
     DeleteMailingRequest,
+    GetMailingReportRequest,
+    GetMailingReportResponse,
     GetMailingRequest,
     ListMailingsRequest,
     PauseMailingRequest,
+    PreviewMailingRequest,
+    PreviewMailingResponse,
     ResumeMailingRequest,
     SendTestMessageRequest,
     SendTestMessageResponse,
@@ -189,6 +193,18 @@ class MailingClient:
         request = ListMailingsRequest(states=states, labels=labels, page_size=page_size)
         return chain.from_iterable(page.mailings for page in self._pages(self.mailings.ListMailings, request))
 
+    def preview_mailing(self, mailing: Mailing | int, samples: int = 0) -> PreviewMailingResponse:
+        """Tells what a mailing, or the stored one with this id, would do; nothing is sent or stored.
+
+        `samples` is how many rendered texts are wanted: 3 for 0, 50 at the most.
+        """
+        request = PreviewMailingRequest(samples=samples)
+        if isinstance(mailing, Mailing):
+            request.mailing.CopyFrom(mailing)
+        else:
+            request.mailing_id = mailing
+        return self._call(self.mailings.PreviewMailing, request)
+
     def pause_mailing(self, mailing_id: int) -> Mailing:
         """Stops one mailing until it is resumed."""
         return self._call(self.mailings.PauseMailing, PauseMailingRequest(mailing_id=mailing_id)).mailing
@@ -200,6 +216,10 @@ class MailingClient:
     def cancel_mailing(self, mailing_id: int) -> Mailing:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+
+    def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
+        """Returns the verbose statistics of one mailing."""
+        return self._call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
 
     def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
         """Sends one message at once to `phone`, outside of the ledger; returns the attempt and what was sent.

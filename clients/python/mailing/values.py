@@ -173,6 +173,7 @@ def new_mailing(
     endpoint: str = "",
     retry: RetryPolicy | None = None,
     labels: Mapping[str, str] | None = None,
+    important: bool = False,
 ) -> Mailing:
     """Returns a mailing; without a start it runs at once, without a filter it goes to everyone."""
     return Mailing(
@@ -188,6 +189,7 @@ def new_mailing(
         endpoint=endpoint,
         retry=retry,
         labels=labels,
+        important=important,
     )
 
 

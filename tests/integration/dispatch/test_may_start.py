@@ -46,6 +46,7 @@ async def test_a_pause_reaches_requests_that_wait_for_a_connection(pool: asyncpg
     mailing = await add_mailing(pool)
     start(sender := Connecting(), max_concurrency=8)
     await eventually(sender.may_start, lambda allowed: allowed == [True] * 8)
+    await eventually(lambda: statuses(pool, mailing), lambda found: found.total() == 200)
     await pool.execute("UPDATE mailings SET state = $1", MailingState.PAUSED)
     await eventually(sender.may_start, none_of_eight)
     sender.connected.set()

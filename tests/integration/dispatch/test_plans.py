@@ -8,8 +8,7 @@ every statement without its index.
 
 from __future__ import annotations
 
-import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -18,6 +17,7 @@ import asyncpg
 import pytest
 
 from dispatcher.queries import load_queries
+from tests.support.plans import nodes, plan_of
 
 SQL = load_queries("dispatcher", "planner.sql") | load_queries("dispatcher", "work.sql")
 MAILING, BUCKET, CLIENTS, BATCH = 1, 0, 100_000, 500
@@ -57,50 +57,9 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
     await connection.close()
 
 
-def literal(value: Any) -> str:
-    """The value as SQL text."""
-    match value:
-        case None:
-            return "NULL"
-        case bool() | int() | float():
-            return str(value)
-        case list():
-            return "ARRAY[" + ", ".join(literal(entry) for entry in value) + "]" if value else "'{}'"
-        case _:
-            return f"'{value}'"
-
-
 async def plan(connection: asyncpg.Connection, name: str, *arguments: Any) -> dict[str, Any]:
-    """The plan of the seventh execution of a prepared statement, with what it really read."""
-    await connection.execute(f"PREPARE tried_{name} AS {SQL[name]}")
-    call = f"EXECUTE tried_{name}" + (f" ({', '.join(map(literal, arguments))})" if arguments else "")
-    for _ in range(6):
-        async with rolled_back(connection):
-            await connection.execute(call)
-    async with rolled_back(connection):
-        text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}")
-    found: dict[str, Any] = json.loads(text)[0]["Plan"]
-    return found
-
-
-class rolled_back:
-    """A transaction that leaves nothing."""
-
-    def __init__(self, connection: asyncpg.Connection) -> None:
-        self._transaction = connection.transaction()
-
-    async def __aenter__(self) -> None:
-        await self._transaction.start()
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._transaction.rollback()
-
-
-def nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """All nodes of a plan."""
-    yield node
-    for child in node.get("Plans", []):
-        yield from nodes(child)
+    """The plan of one of the dispatcher's statements."""
+    return await plan_of(connection, SQL[name], *arguments)
 
 
 def check(found: dict[str, Any], indexes: set[str], rows: int) -> None:

@@ -73,7 +73,7 @@ class Watch:
         self._call.cancel()
 
 
-Start = Callable[[], Awaitable[Replica]]
+Start = Callable[..., Awaitable[Replica]]
 
 
 @pytest.fixture
@@ -81,8 +81,8 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
     """Starts replicas."""
     async with AsyncExitStack() as stack:
 
-        async def begin() -> Replica:
-            settings = RpcSettings(acquire_timeout=2.0)
+        async def begin(patience: float = 60.0) -> Replica:
+            settings = RpcSettings(acquire_timeout=2.0, reader_patience=patience)
             server = await build_server(pool, lambda: None, CollectorRegistry(), settings)
             port = server.bind("127.0.0.1:0")
             await server.start()

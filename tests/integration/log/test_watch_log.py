@@ -146,6 +146,26 @@ async def test_the_end_of_a_replica_ends_streams_with_a_token(pool: asyncpg.Pool
     assert texts(await Watch(second, resume_token=info.metadata["resume_token"]).past()) == ["later"]
 
 
+async def test_who_does_not_read_is_ended_with_a_token(pool: asyncpg.Pool, start: Start) -> None:
+    await pool.execute(
+        "INSERT INTO log (bucket, no, level, event, text) SELECT 0, n, 2, n::text, repeat('x', 1000)"
+        " FROM generate_series(1, 20000) n"
+    )
+    await pool.execute("UPDATE log_seqs SET seq = 20000 WHERE bucket = 0")
+    replica = await start(patience=0.3)
+    watch, found = Watch(replica), list[str]()
+    await asyncio.sleep(1.0)  # it is the reader who waits for nothing here
+    with refused("RESOURCE_EXHAUSTED", "READER_TOO_SLOW") as info:
+        while True:
+            found += [entry.event for entry in (await watch.response()).entries]
+    assert 0 < len(found) < 20_000
+    rest = [entry.event for entry in await Watch(replica, resume_token=watch.token).past()]
+    assert found + rest == [str(n) for n in range(1, 20_001)]
+    # The response that found no room for so long may have arrived after all: then it comes again.
+    again = await Watch(replica, resume_token=info.metadata["resume_token"]).next(1)
+    assert int(again[0].event) <= len(found) + 1
+
+
 async def test_what_commits_late_is_not_missed(pool: asyncpg.Pool, replica: Replica) -> None:
     """Fails when numbers are taken from a sequence: the second entry would be read, and the first one passed over."""
     watch = Watch(replica)

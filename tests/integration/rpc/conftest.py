@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -51,9 +51,15 @@ class Service:
 
 
 @pytest.fixture
-async def service(pool: asyncpg.Pool) -> AsyncIterator[Service]:
+def rpc_settings() -> RpcSettings:
+    """How the API is served; tests that need it otherwise have their own."""
+    return RpcSettings()
+
+
+@pytest.fixture
+async def service(pool: asyncpg.Pool, rpc_settings: RpcSettings) -> AsyncIterator[Service]:
     hints, registry = Hints(), CollectorRegistry()
-    server = await build_server(pool, hints, registry, RpcSettings(acquire_timeout=2.0))
+    server = await build_server(pool, hints, registry, replace(rpc_settings, acquire_timeout=2.0))
     port = server.bind("127.0.0.1:0")
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

@@ -17,9 +17,7 @@ from tests.integration.rpc.calls import refused
 from tests.integration.rpc.conftest import Service
 
 NOT_YET = {
-    "PreviewMailing",
     "RetryMailing",
-    "GetMailingReport",
 }
 METHODS = [method for service in SERVED for method in service.methods]
 

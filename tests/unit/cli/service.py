@@ -98,11 +98,15 @@ class Mailings(MailingServiceServicer):
     def __init__(self) -> None:
         self.created: list[ms.CreateMailingRequest] = []
         self.updated: list[ms.UpdateMailingRequest] = []
+        self.previewed: list[ms.PreviewMailingRequest] = []
+        self.preview = ms.PreviewMailingResponse()
+        """What PreviewMailing answers."""
         self.tested: list[ms.SendTestMessageRequest] = []
         self.attempt = Attempt(number=1, endpoint="default", endpoint_status=200)
         """What SendTestMessage answers."""
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
+        self.report: ms.GetMailingReportResponse | None = None
 
     def CreateMailing(
         self, request: ms.CreateMailingRequest, context: grpc.ServicerContext
@@ -127,11 +131,25 @@ class Mailings(MailingServiceServicer):
             context.abort(answer, "away")
         refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
 
+    def GetMailingReport(
+        self, request: ms.GetMailingReportRequest, context: grpc.ServicerContext
+    ) -> ms.GetMailingReportResponse:
+        if self.report is None:
+            sentence = f"There is no mailing {request.mailing_id}."
+            refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", sentence)
+        return self.report
+
     def SendTestMessage(
         self, request: ms.SendTestMessageRequest, context: grpc.ServicerContext
     ) -> ms.SendTestMessageResponse:
         self.tested.append(request)
         return ms.SendTestMessageResponse(attempt=self.attempt, message_id=1 << 31, text="Hello \x1b[31m")
+
+    def PreviewMailing(
+        self, request: ms.PreviewMailingRequest, context: grpc.ServicerContext
+    ) -> ms.PreviewMailingResponse:
+        self.previewed.append(request)
+        return self.preview
 
     def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
         refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", "A mailing that is over cannot be paused.")

@@ -11,7 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
@@ -73,13 +73,18 @@ class Session:
 
 
 def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function whose first parameter is the session as a command of `app`."""
+    """Registers a function whose first parameter is the session as a command of `app`.
+
+    A parameter whose type is a dataclass stands for the options that its fields are.
+    """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
         def run(ctx: typer.Context, address: str | None, json: bool, **options: Any) -> None:
             session = ctx.ensure_object(Session)
             session.override(address, json)
+            for parameter, kind in groups.items():
+                options[parameter] = kind(**{one.name: options.pop(one.name) for one in fields(kind)})
             try:
                 function(session, **options)
             except BrokenPipeError:
@@ -87,10 +92,9 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[
                 raise ReaderGoneError from None
 
         hints = get_type_hints(function, include_extras=True)
-        own = [
-            parameter.replace(annotation=hints[parameter.name])
-            for parameter in list(inspect.signature(function).parameters.values())[1:]
-        ]
+        parameters = list(inspect.signature(function).parameters.values())[1:]
+        groups = {one.name: hints[one.name] for one in parameters if is_dataclass(hints[one.name])}
+        own = [option for one in parameters for option in _options(one, hints[one.name])]
         keyword = inspect.Parameter.KEYWORD_ONLY
         run.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
             [
@@ -105,3 +109,19 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[
         return function
 
     return register
+
+
+def _options(parameter: inspect.Parameter, hint: Any) -> list[inspect.Parameter]:
+    """Returns the parameters that stand for one: itself, or what the fields of its dataclass are."""
+    if not is_dataclass(hint):
+        return [parameter.replace(annotation=hint)]
+    hints = get_type_hints(hint, include_extras=True)
+    return [
+        inspect.Parameter(
+            one.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=one.default if one.default_factory is MISSING else one.default_factory(),
+            annotation=hints[one.name],
+        )
+        for one in fields(hint)
+    ]

@@ -10,6 +10,7 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from mailing.v1 import mailing_pb2 as _mailing_pb2
 from mailing.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
@@ -325,9 +326,12 @@ class PreviewMailingRequest(_message.Message):
     MAILING_ID_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
-    """A stored mailing."""
+    """A stored mailing that is SCHEDULED, RUNNING or PAUSED. What is left of it is previewed, as
+    if it went on now: clients who have a message of it count while that is pending, with
+    their message settled they are neither in the audience nor among the exclusions.
+    """
     samples: _builtins.int
-    """How many rendered samples: 3 when 0, never more than 50."""
+    """How many rendered samples: 3 when 0, never more than 50; negative is an error."""
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """A mailing that is not stored."""
@@ -364,7 +368,9 @@ class PreviewMailingResponse(_message.Message):
         REASON_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         reason: _message_pb2.Message.Reason.ValueType
-        """Why they are left out."""
+        """Why they are left out: OPTED_OUT, WINDOW_NOT_BEFORE_END or FREQUENCY_CAP; the first one
+        that applies, in this order.
+        """
         count: _builtins.int
         """How many."""
         def __init__(
@@ -385,12 +391,44 @@ class PreviewMailingResponse(_message.Message):
 
         DESCRIPTOR: _descriptor.Descriptor
 
+        class _Encoding:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _EncodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[PreviewMailingResponse.Sample._Encoding.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            ENCODING_UNSPECIFIED: PreviewMailingResponse.Sample._Encoding.ValueType  # 0
+            """Never sent."""
+            ENCODING_GSM7: PreviewMailingResponse.Sample._Encoding.ValueType  # 1
+            """The 7 bit default alphabet with its extension: 160 septets, or 153 in each of several
+            segments. `^{}\\[~]|€` and the form feed take two septets.
+            """
+            ENCODING_UCS2: PreviewMailingResponse.Sample._Encoding.ValueType  # 2
+            """UCS-2, for a text with any other character: 70 UTF-16 code units, or 67 in each of
+            several segments.
+            """
+
+        class Encoding(_Encoding, metaclass=_EncodingEnumTypeWrapper):
+            """What an SMS of the text is sent in, by 3GPP TS 23.038."""
+
+        ENCODING_UNSPECIFIED: PreviewMailingResponse.Sample.Encoding.ValueType  # 0
+        """Never sent."""
+        ENCODING_GSM7: PreviewMailingResponse.Sample.Encoding.ValueType  # 1
+        """The 7 bit default alphabet with its extension: 160 septets, or 153 in each of several
+        segments. `^{}\\[~]|€` and the form feed take two septets.
+        """
+        ENCODING_UCS2: PreviewMailingResponse.Sample.Encoding.ValueType  # 2
+        """UCS-2, for a text with any other character: 70 UTF-16 code units, or 67 in each of
+        several segments.
+        """
+
         CLIENT_ID_FIELD_NUMBER: _builtins.int
         PHONE_FIELD_NUMBER: _builtins.int
         TEXT_FIELD_NUMBER: _builtins.int
         CHARACTERS_FIELD_NUMBER: _builtins.int
         SMS_SEGMENTS_FIELD_NUMBER: _builtins.int
         DUE_TIME_FIELD_NUMBER: _builtins.int
+        SMS_ENCODING_FIELD_NUMBER: _builtins.int
         client_id: _builtins.int
         """The client."""
         phone: _builtins.str
@@ -398,9 +436,11 @@ class PreviewMailingResponse(_message.Message):
         text: _builtins.str
         """The rendered text."""
         characters: _builtins.int
-        """Its length in characters."""
+        """Its length in characters (Unicode code points)."""
         sms_segments: _builtins.int
-        """How many SMS it takes."""
+        """How many SMS it takes, at least 1."""
+        sms_encoding: Global___PreviewMailingResponse.Sample.Encoding.ValueType
+        """What these SMS are sent in."""
         @_builtins.property
         def due_time(self) -> _timestamp_pb2.Timestamp:
             """When it would leave at the earliest."""
@@ -414,10 +454,11 @@ class PreviewMailingResponse(_message.Message):
             characters: _builtins.int = ...,
             sms_segments: _builtins.int = ...,
             due_time: _timestamp_pb2.Timestamp | None = ...,
+            sms_encoding: Global___PreviewMailingResponse.Sample.Encoding.ValueType = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time"]  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-        _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "client_id", b"client_id", "due_time", b"due_time", "phone", b"phone", "sms_segments", b"sms_segments", "text", b"text"]  # noqa: Y015
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["characters", b"characters", "client_id", b"client_id", "due_time", b"due_time", "phone", b"phone", "sms_encoding", b"sms_encoding", "sms_segments", b"sms_segments", "text", b"text"]  # noqa: Y015
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -429,18 +470,23 @@ class PreviewMailingResponse(_message.Message):
     audience_size: _builtins.int
     """Clients that match and can receive it."""
     sendable_before_end: _builtins.int
-    """How many can be sent before the end at the given rate and windows."""
+    """How many of the audience can be sent before the end, at the rate of the mailing or of its
+    endpoint, whichever is lower, and in the windows of the clients, when those with the least
+    time left go first and nothing fails. Looks a year ahead at the most. Without an end: all.
+    """
     @_builtins.property
     def exclusions(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewMailingResponse.Exclusion]:
         """Clients that match and are left out, by reason."""
 
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___PreviewMailingResponse.Sample]:
-        """The text as the first clients would get it."""
+        """The text as the first clients of the audience, by id, would get it."""
 
     @_builtins.property
     def estimated_finish_time(self) -> _timestamp_pb2.Timestamp:
-        """When the last one would be sent; absent when that is not before the end."""
+        """When the last one would be sent, then; without a rate, when the last window opens. Absent when
+        not all of the audience can be sent before the end or within a year, or when it is empty.
+        """
 
     def __init__(
         self,
@@ -737,7 +783,10 @@ Global___GetMailingReportRequest: _TypeAlias = GetMailingReportRequest  # noqa: 
 
 @_typing.final
 class GetMailingReportResponse(_message.Message):
-    """The verbose statistics of one mailing."""
+    """The verbose statistics of one mailing, all of one moment: the sums agree with
+    the progress. They are read from counters, so a report takes a few
+    milliseconds whatever the size of the mailing.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -757,11 +806,11 @@ class GetMailingReportResponse(_message.Message):
         """How many messages have it."""
         @_builtins.property
         def first_time(self) -> _timestamp_pb2.Timestamp:
-            """When the first one got it."""
+            """When the first one got it. PENDING: when the first message was made."""
 
         @_builtins.property
         def last_time(self) -> _timestamp_pb2.Timestamp:
-            """When the last one got it."""
+            """When the last one got it. PENDING: when their number last changed."""
 
         def __init__(
             self,
@@ -803,14 +852,14 @@ class GetMailingReportResponse(_message.Message):
 
     @_typing.final
     class AttemptsCount(_message.Message):
-        """The messages that took this many attempts."""
+        """The settled messages that took this many attempts."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
         ATTEMPTS_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         attempts: _builtins.int
-        """The number of attempts."""
+        """The number of attempts; 0: ended without a request."""
         count: _builtins.int
         """How many messages took as many."""
         def __init__(
@@ -827,7 +876,7 @@ class GetMailingReportResponse(_message.Message):
 
     @_typing.final
     class MinuteCount(_message.Message):
-        """The deliveries of one minute."""
+        """The deliveries of one step of time, usually a minute."""
 
         DESCRIPTOR: _descriptor.Descriptor
 
@@ -837,10 +886,10 @@ class GetMailingReportResponse(_message.Message):
         delivered: _builtins.int
         """Messages delivered in it."""
         failed: _builtins.int
-        """Messages that failed in it."""
+        """Messages that failed in it, those included that were tried again later."""
         @_builtins.property
         def time(self) -> _timestamp_pb2.Timestamp:
-            """The beginning of the minute."""
+            """The beginning of the step."""
 
         def __init__(
             self,
@@ -855,6 +904,40 @@ class GetMailingReportResponse(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class LatencyCount(_message.Message):
+        """The successful requests of one range of latency, up to 13.4% wide. Ranges are
+        the same for all mailings, so that reports can be added up.
+        """
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        LOWEST_FIELD_NUMBER: _builtins.int
+        HIGHEST_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        count: _builtins.int
+        """How many successful requests took from the one to the other."""
+        @_builtins.property
+        def lowest(self) -> _duration_pb2.Duration:
+            """The shortest latency of the range, in whole milliseconds."""
+
+        @_builtins.property
+        def highest(self) -> _duration_pb2.Duration:
+            """The longest latency of the range, in whole milliseconds."""
+
+        def __init__(
+            self,
+            *,
+            lowest: _duration_pb2.Duration | None = ...,
+            highest: _duration_pb2.Duration | None = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["highest", b"highest", "lowest", b"lowest"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "highest", b"highest", "lowest", b"lowest"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     MAILING_FIELD_NUMBER: _builtins.int
     STATUSES_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
@@ -863,37 +946,61 @@ class GetMailingReportResponse(_message.Message):
     LATENCY_P90_FIELD_NUMBER: _builtins.int
     LATENCY_P99_FIELD_NUMBER: _builtins.int
     MINUTES_FIELD_NUMBER: _builtins.int
+    STEP_FIELD_NUMBER: _builtins.int
+    LATENCIES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """The mailing with its progress."""
 
     @_builtins.property
     def statuses(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.StatusCount]:
-        """One entry per status that occurs."""
+        """One entry per status that occurs, in the order of the enum."""
 
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.ReasonCount]:
-        """One entry per reason that occurs."""
+        """One entry per reason that occurs, the most frequent one first. The sum is
+        that of all statuses but PENDING and DELIVERED.
+        """
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.AttemptsCount]:
-        """One entry per number of attempts that occurs."""
+        """One entry per number of attempts that occurs, ascending. The sum is that of
+        all settled messages.
+        """
 
     @_builtins.property
     def latency_p50(self) -> _duration_pb2.Duration:
-        """Half of the successful requests took no longer."""
+        """Half of the successful requests took no longer. Absent: none was successful.
+        The latency of a request is recorded in whole milliseconds and counted in
+        `latencies`, so a quantile is exact up to 9 ms and off by less than 13.4% of
+        (itself + 1 ms) above.
+        """
 
     @_builtins.property
     def latency_p90(self) -> _duration_pb2.Duration:
-        """Nine of ten successful requests took no longer."""
+        """Nine of ten successful requests took no longer; as exact as latency_p50."""
 
     @_builtins.property
     def latency_p99(self) -> _duration_pb2.Duration:
-        """99 of 100 successful requests took no longer."""
+        """99 of 100 successful requests took no longer; as exact as latency_p50."""
 
     @_builtins.property
     def minutes(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.MinuteCount]:
-        """One entry per minute in which something was settled."""
+        """One entry per step in which something was delivered or failed, ascending: of
+        the last two days of the mailing's course, at most 1,440 entries.
+        """
+
+    @_builtins.property
+    def step(self) -> _duration_pb2.Duration:
+        """How long each entry of `minutes` is: a minute, or two where there would be more
+        than 1,440 entries. Steps begin at multiples of their length since 1970 in UTC.
+        """
+
+    @_builtins.property
+    def latencies(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.LatencyCount]:
+        """One entry per range of latency that occurs, ascending. The sum is that of the
+        delivered messages.
+        """
 
     def __init__(
         self,
@@ -906,10 +1013,12 @@ class GetMailingReportResponse(_message.Message):
         latency_p90: _duration_pb2.Duration | None = ...,
         latency_p99: _duration_pb2.Duration | None = ...,
         minutes: _abc.Iterable[Global___GetMailingReportResponse.MinuteCount] | None = ...,
+        step: _duration_pb2.Duration | None = ...,
+        latencies: _abc.Iterable[Global___GetMailingReportResponse.LatencyCount] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "minutes", b"minutes", "reasons", b"reasons", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latencies", b"latencies", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "minutes", b"minutes", "reasons", b"reasons", "statuses", b"statuses", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -140,7 +140,8 @@ class MailingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PreviewMailing(self, request, context):
-        """Tells what a mailing would do, without doing it.
+        """Tells what a mailing would do, without doing or storing anything. A mailing that is not
+        stored is checked as by CreateMailing; FAILED_PRECONDITION for a stored one that is over.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

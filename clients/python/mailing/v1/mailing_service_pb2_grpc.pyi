@@ -50,7 +50,9 @@ class MailingServiceStub:
     ListMailings: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]
     """Lists mailings, newest first, each with its progress: the short statistics."""
     PreviewMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.PreviewMailingRequest, _mailing_service_pb2.PreviewMailingResponse]
-    """Tells what a mailing would do, without doing it."""
+    """Tells what a mailing would do, without doing or storing anything. A mailing that is not
+    stored is checked as by CreateMailing; FAILED_PRECONDITION for a stored one that is over.
+    """
     SendTestMessage: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.SendTestMessageRequest, _mailing_service_pb2.SendTestMessageResponse]
     """Sends one message at once, outside of the ledger, and returns the attempt: the
     mailing's text over the mailing's endpoint to the given phone, whatever the
@@ -101,7 +103,9 @@ class MailingServiceAsyncStub(MailingServiceStub):
     ListMailings: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]  # type: ignore[assignment]
     """Lists mailings, newest first, each with its progress: the short statistics."""
     PreviewMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.PreviewMailingRequest, _mailing_service_pb2.PreviewMailingResponse]  # type: ignore[assignment]
-    """Tells what a mailing would do, without doing it."""
+    """Tells what a mailing would do, without doing or storing anything. A mailing that is not
+    stored is checked as by CreateMailing; FAILED_PRECONDITION for a stored one that is over.
+    """
     SendTestMessage: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.SendTestMessageRequest, _mailing_service_pb2.SendTestMessageResponse]  # type: ignore[assignment]
     """Sends one message at once, outside of the ledger, and returns the attempt: the
     mailing's text over the mailing's endpoint to the given phone, whatever the
@@ -185,7 +189,9 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailing_service_pb2.PreviewMailingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.PreviewMailingResponse, _abc.Awaitable[_mailing_service_pb2.PreviewMailingResponse]]:
-        """Tells what a mailing would do, without doing it."""
+        """Tells what a mailing would do, without doing or storing anything. A mailing that is not
+        stored is checked as by CreateMailing; FAILED_PRECONDITION for a stored one that is over.
+        """
 
     @_abc_1.abstractmethod
     def SendTestMessage(
