@@ -57,8 +57,13 @@ class AdminService(AdminServiceServicer):
 
     async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
         """Streams the log until the caller has enough."""
+        begun = False
         async with aclosing(self._log.watch(request)) as responses:
             async for response in responses:
+                if not begun:
+                    # Apart from the first page, which may find no room: without this gRPC could not even say so.
+                    await context.send_initial_metadata(())
+                    begun = True
                 try:
                     yield response
                 except Exception as error:  # whoever writes the responses throws it in

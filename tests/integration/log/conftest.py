@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -78,16 +78,17 @@ Start = Callable[..., Awaitable[Replica]]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts replicas."""
+    """Starts replicas; `options` are those of the channel to it."""
     async with AsyncExitStack() as stack:
 
-        async def begin(patience: float = 60.0) -> Replica:
+        async def begin(patience: float = 60.0, options: Sequence[tuple[str, int]] = ()) -> Replica:
             settings = RpcSettings(acquire_timeout=2.0, reader_patience=patience)
             server = await build_server(pool, lambda: None, CollectorRegistry(), settings)
             port = server.bind("127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop, 0)
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
+            await stack.enter_async_context(channel)
             return Replica(server, channel)
 
         yield begin
