@@ -67,6 +67,8 @@ class PostgresLedger(PostgresLimits):
             async with self._pool.acquire() as connection, connection.transaction():
                 ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
                 if ids:
+                    # Those that ran before and are open look at all clients again; then come the new ones.
+                    await connection.execute(_SQL["expand_anew"], ids)
                     await connection.execute(_SQL["open_expansions"], ids)
                     await record_started(connection, ids)
         return ids
@@ -126,7 +128,10 @@ class PostgresLedger(PostgresLimits):
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         with reaching():
             async with self._pool.acquire() as connection, connection.transaction():
-                ended = [row["id"] for row in await connection.fetch(_SQL["complete"], ids)]
+                locked = [row["id"] for row in await connection.fetch(_SQL["lock_done"], ids)]
+                if not locked:
+                    return []
+                ended = [row["id"] for row in await connection.fetch(_SQL["complete"], locked)]
                 await record_completed(connection, ended)
         return ended
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from dispatcher.logbook import Level, LogEntry
+from dispatcher.model import Status
 
 
 def mailing_created(mailing_id: int, title: str, running: bool) -> list[LogEntry]:
@@ -24,6 +25,13 @@ def mailing_updated(mailing_id: int, changed: Collection[str]) -> list[LogEntry]
     names = ", ".join(sorted(changed))
     text = f"The mailing was given another {names}."
     return [LogEntry(Level.INFO, "mailing.updated", text, mailing_id, details={"fields": names})] if names else []
+
+
+def mailing_retried(mailing_id: int, statuses: Collection[int]) -> LogEntry:
+    """Returns what is told of a mailing whose messages with these statuses are being put back."""
+    names = ", ".join(Status(status).name.lower() for status in sorted(statuses))
+    text = f"The mailing is retried: what is {names} is put back."
+    return LogEntry(Level.INFO, "mailing.retried", text, mailing_id, details={"statuses": names})
 
 
 def client_deleted(client_id: int, cancelled: int) -> LogEntry:

@@ -20,8 +20,10 @@ from mailing.v1.mailing_service_pb2 import (
     DeleteMailingRequest,
     PauseMailingRequest,
     ResumeMailingRequest,
+    RetryMailingRequest,
     UpdateMailingRequest,
 )
+from mailing.v1.message_pb2 import Message
 from tests.integration.dispatch.conftest import Start as StartDispatcher
 from tests.integration.dispatch.conftest import start as start_dispatcher
 from tests.integration.log.conftest import Replica, Watch
@@ -120,6 +122,13 @@ async def test_the_life_of_a_mailing_is_told(
     assert expanded.details["messages"] == "40"
     (failed,) = [entry for entry in entries if entry.event == "message.failed"]
     assert (failed.client_id, failed.message_id) == (refused_one, mailing_id << 32 | refused_one)
+    await replica.mailings.RetryMailing(
+        RetryMailingRequest(mailing_id=mailing_id, statuses=[Message.STATUS_FAILED, Message.STATUS_UNKNOWN])
+    )
+    retried: list[LogEntry] = []
+    while "mailing.retried" not in events(retried):
+        retried += (await watch.response()).entries
+    assert dict(retried[0].details) == {"statuses": "failed, unknown"}
     own = await Watch(replica, message_id=mailing_id << 32 | bad).past()
     assert [(entry.event, entry.details["endpoint_status"]) for entry in own] == [("attempt.failed", "503")]
 

@@ -25,6 +25,7 @@ from mailing.cli import (
     report,
     service,
     tail,
+    verbs,
     watch,
 )
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
@@ -62,6 +63,7 @@ service.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
 app.add_typer(messages.app, name="messages")
+verbs.register(app, mailings.app)
 endpoints.register(app)
 report.register(app)
 preview.register(app)
