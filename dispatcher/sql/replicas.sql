@@ -2,8 +2,8 @@
 
 -- name: beat
 -- Says how a replica does and until when it counts as alive, and answers with the settings.
--- Whoever has been silent for a minute is swept away, but never by itself: a row cannot be
--- removed and written in one statement.
+-- Whoever has been silent for a minute is swept away, but never by itself: which of both would
+-- hold, when one statement removes and writes a row, is not defined.
 WITH swept AS (
   DELETE FROM replicas WHERE id <> $1 AND beats_until < now() - interval '1 min'
 ), beat AS (
