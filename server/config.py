@@ -212,6 +212,9 @@ class Settings(BaseSettings):
     log_retention_hours: float = _number(
         168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
     )
+    max_streams_per_principal: int = _number(
+        20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
+    )
     frequency_cap: int = _number(
         0,
         "Most messages a client gets within the period below, of all mailings that are not important; 0: no cap.",

@@ -25,6 +25,7 @@ from mailing.cli import (
     report,
     service,
     tail,
+    top,
     verbs,
     watch,
 )
@@ -71,6 +72,7 @@ watch.register(app)
 tail.register(app)
 log.register(app)
 app.add_typer(dispatch.app, name="dispatch")
+top.register(app)
 demo.register(app)
 
 
