@@ -46,6 +46,12 @@ class Pacer:
         self._backoff = poll_min
         self._hinted = asyncio.Event()
 
+    def bound(self, poll_min: float, poll_max: float) -> None:
+        """Sets other bounds, which hold at once."""
+        self.poll_min, self.poll_max = poll_min, poll_max
+        self.reset()
+        self.hint()
+
     def hint(self) -> None:
         """Ends the present wait, or the next one before it begins."""
         self._hinted.set()

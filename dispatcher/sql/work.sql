@@ -4,16 +4,18 @@ SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.end
   m.state = 5 OR coalesce(m.ends_at <= now(), false) AS over
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 WHERE b.due_at <= now() AND b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
+  AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused)
 GROUP BY b.mailing_id, b.bucket, m.id;
 
 -- name: definitions
--- What the dispatcher needs to know of mailings, as of now. The filter of an open audience goes
--- with it: who no longer matches is left out. A fixed audience stays as it was at the start.
+-- What the dispatcher needs to know of mailings, as of now; nothing while all sending is
+-- stopped, so that what is leased is given up. The filter of an open audience goes with it: who
+-- no longer matches is left out. A fixed audience stays as it was at the start.
 SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
   CASE WHEN audience_mode = 1 AND filter <> '{}' THEN filter END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
-FROM mailings WHERE id = ANY($1::bigint[]);
+FROM mailings WHERE id = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
 -- name: claim
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
@@ -27,6 +29,7 @@ WITH picked AS (
       SELECT FROM mailings
       WHERE id = $2 AND version = $6 AND state = $7 AND (state IN (2, 5) OR ends_at <= now())
     )
+    AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused)
   ORDER BY no LIMIT $3
   FOR UPDATE SKIP LOCKED
 )
@@ -118,6 +121,22 @@ WITH asked AS (
 )
 SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
 
+-- fragment: logged
+-- The log's entries of bucket $1 and mailing $2, after everything else ($29 to $33 run parallel).
+-- Without any, nothing is read or locked.
+numbered AS (
+  UPDATE log_seqs SET seq = seq + cardinality($29::smallint[])
+  WHERE cardinality($29::smallint[]) > 0 AND bucket = $1 AND EXISTS (SELECT FROM tick)
+  RETURNING seq
+), logged AS (
+  INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details)
+  SELECT $1, n.seq - cardinality($29::smallint[]) + e.ordinality, e.level, e.event, e.text, $2,
+    CASE WHEN e.client_id > 0 THEN $2::bigint << 32 | e.client_id ELSE 0 END, e.client_id, e.details::jsonb
+  FROM numbered n
+  CROSS JOIN unnest($29::smallint[], $30::text[], $31::text[], $32::bigint[], $33::text[])
+    WITH ORDINALITY AS e(level, event, text, client_id, details, ordinality)
+)
+
 -- name: settle
 -- Records outcomes of a leased batch, all in one statement and only under the fence it was
 -- claimed with. The arrays run parallel to the ascending client ids in $6 and are read by
@@ -207,5 +226,5 @@ WITH held AS (
   SELECT $1, (SELECT journal_seq FROM tick), $2, array_agg(client_id),
     CASE WHEN min(status) = max(status) THEN ARRAY[min(status)] ELSE array_agg(status) END
   FROM settled WHERE status <> 1 HAVING count(*) > 0
-)
+), {logged}
 SELECT (SELECT count(*) FROM held) AS held, (SELECT count(*) FROM settled WHERE status <> 1) AS settled;
