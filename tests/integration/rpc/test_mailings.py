@@ -252,8 +252,8 @@ async def test_progress_sums_the_counters_of_all_buckets(service: Service, pool:
             await add_count(pool, made.id, bucket, status, int(status))
     await pool.execute("UPDATE mailing_counts SET attempts = 3 WHERE status IN (1, 2)")
     await pool.execute(
-        "UPDATE mailing_counts SET first_at = now() - interval '100 s', slot = rate_slot(now()), slot_n = n, before_n = n"
-        " WHERE status = 2"
+        "UPDATE mailing_counts SET first_at = now() - interval '100 s', slot = rate_slot(now()), slot_n = n,"
+        " before_n = n WHERE status = 2"
     )
     await pool.execute("UPDATE expansions SET finished = true")
     progress = (await get(service, made.id)).progress
