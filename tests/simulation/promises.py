@@ -74,6 +74,8 @@ class Promises:
         """Clients that somebody changed: nobody promises that they get a message."""
         self.clock_error: float | None = None
         """How many seconds replicas may be wrong about the database's clock; None where rates are not checked."""
+        self.thaws: dict[str, datetime] = {}
+        """When processes that froze go on: what they learned before may be old."""
         self._recent: dict[int, deque[datetime]] = defaultdict(deque)
         self._world = world
         self._database = database
@@ -150,7 +152,8 @@ class Promises:
     def _check_breaker(self, request: Request) -> None:
         """While an endpoint is down only the one who probes it sends, and the others soon know."""
         row = self._database.limits.endpoint
-        known = request.started_at > row.changed_at + KNOWN_WITHIN
+        told_at = max(row.changed_at, self.thaws.get(request.process, row.changed_at))
+        known = request.started_at > told_at + KNOWN_WITHIN
         if row.breaker is not BreakerState.CLOSED and known and row.prober != request.process:
             self.breaks("a request leaves for an endpoint that is down:", request, row)
 

@@ -21,7 +21,7 @@ from tests.simulation.endpoint import MISHAPS, Habits, ModelEndpoint, ModelSende
 from tests.simulation.people import People
 from tests.simulation.promises import Promises
 from tests.simulation.remote import Network, RemoteLedger
-from tests.simulation.world import ProcessClock, ProcessLoop, World
+from tests.simulation.world import ProcessClock, ProcessLoop, World, at
 
 TIMEOUT = 1.0
 """Seconds that a request may take."""
@@ -87,6 +87,7 @@ class Replica:
         world = self._schedule.world
         world.tell(self.name, f"freezes for {seconds:.3f} s")
         self.loop.frozen_until = max(self.loop.frozen_until, world.now + seconds)
+        self._schedule.promises.thaws[self.name] = at(self.loop.frozen_until)
 
     def hint(self) -> None:
         """Lets a notification arrive."""

@@ -89,11 +89,6 @@ def at(seconds: float) -> datetime:
     return EPOCH + timedelta(microseconds=round(seconds * 1_000_000))
 
 
-def seconds_of(moment: datetime) -> float:
-    """The inverse of `at`."""
-    return (moment - EPOCH).total_seconds()
-
-
 class ProcessLoop(asyncio.AbstractEventLoop):
     """The loop of one process: as much of asyncio as the dispatcher uses.
 
