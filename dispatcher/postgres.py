@@ -305,6 +305,7 @@ def _settle_arguments(
         [failure.excerpt for _, _, _, failure in failed],
         kept,
         _alike([o.forgiven for _, _, o in outcomes]),
+        _alike([before for _, before, _ in outcomes]),
     )
 
 

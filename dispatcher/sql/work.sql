@@ -21,7 +21,7 @@ FROM mailings WHERE id = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
 -- a mailing changed since the scan gives none, and neither does one that was stopped between the
 -- scan and the look at its definition, which then says so. A holder that is still named gave
--- nothing back: what it sent is not known.
+-- nothing back: what it sent is not known, and stays so until somebody settles the batch.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $1 AND mailing_id = $2 AND due_at <= now() AND lease_until <= now()
@@ -34,15 +34,15 @@ WITH picked AS (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE batches b
-SET fence = b.fence + 1, lease_until = now() + $4::interval, holder = $5
+SET fence = b.fence + 1, lease_until = now() + $4::interval, holder = $5, doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $1 AND b.mailing_id = $2 AND b.no = p.no
-RETURNING b.no, b.fence, b.client_ids, p.holder IS NOT NULL AS retaken, now() AS claimed_at;
+RETURNING b.no, b.fence, b.client_ids, b.doubtful AS retaken, now() AS claimed_at;
 
 -- name: release_orphans
 -- Frees the batches whose claim succeeded without this replica ever hearing of it, because
--- the connection broke before the answer came. $2 are those that it does know of. Nothing of
--- them was sent.
+-- the connection broke before the answer came. $2 are those that it does know of. It sent
+-- nothing of them, but those who held them before may have.
 UPDATE batches SET lease_until = '-infinity', holder = NULL
 WHERE holder = $1 AND lease_until > now() AND no <> ALL($2::bigint[]);
 
@@ -122,18 +122,18 @@ WITH asked AS (
 SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
 
 -- fragment: logged
--- The log's entries of bucket $1 and mailing $2, after everything else ($29 to $33 run parallel).
+-- The log's entries of bucket $1 and mailing $2, after everything else ($30 to $34 run parallel).
 -- Without any, nothing is read or locked.
 numbered AS (
-  UPDATE log_seqs SET seq = seq + cardinality($29::smallint[])
-  WHERE cardinality($29::smallint[]) > 0 AND bucket = $1 AND EXISTS (SELECT FROM tick)
+  UPDATE log_seqs SET seq = seq + cardinality($30::smallint[])
+  WHERE cardinality($30::smallint[]) > 0 AND bucket = $1 AND EXISTS (SELECT FROM tick)
   RETURNING seq
 ), logged AS (
   INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details)
-  SELECT $1, n.seq - cardinality($29::smallint[]) + e.ordinality, e.level, e.event, e.text, $2,
+  SELECT $1, n.seq - cardinality($30::smallint[]) + e.ordinality, e.level, e.event, e.text, $2,
     CASE WHEN e.client_id > 0 THEN $2::bigint << 32 | e.client_id ELSE 0 END, e.client_id, e.details::jsonb
   FROM numbered n
-  CROSS JOIN unnest($29::smallint[], $30::text[], $31::text[], $32::bigint[], $33::text[])
+  CROSS JOIN unnest($30::smallint[], $31::text[], $32::text[], $33::bigint[], $34::text[])
     WITH ORDINALITY AS e(level, event, text, client_id, details, ordinality)
 )
 
@@ -151,7 +151,8 @@ WITH held AS (
   WHERE $5 AND cardinality($27::bigint[]) = 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), released AS (
   -- The fence rises, so that the same call, repeated because its answer was lost, finds nothing.
-  UPDATE batches b SET client_ids = $27, fence = b.fence + 1, lease_until = '-infinity', holder = NULL FROM held
+  UPDATE batches b SET client_ids = $27, fence = b.fence + 1, lease_until = '-infinity', holder = NULL,
+    doubtful = false FROM held
   WHERE $5 AND cardinality($27::bigint[]) > 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), tick AS (
   -- The bucket's row is locked before its messages and counters: one order for everybody.
@@ -173,6 +174,8 @@ WITH held AS (
   FROM tick
   WHERE m.bucket = $1 AND m.mailing_id = $2 AND m.client_id BETWEEN $14 AND $15
     AND m.client_id = ANY($6::bigint[]) AND m.status = 1
+    -- Not one that was settled by this call before, its answer lost, and put back since.
+    AND m.attempts = entry_of($29::smallint[], m.client_id, $6::bigint[])
   RETURNING m.client_id, m.status, m.reason, m.attempts, m.duration_ms,
     entry_of($9::smallint[], m.client_id, $6::bigint[]) AS attempted
 ), requeued AS (

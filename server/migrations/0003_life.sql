@@ -10,6 +10,10 @@ ALTER TABLE mailings ADD COLUMN important boolean NOT NULL DEFAULT false;
 -- and those that failed because the endpoint was down. NULL, which takes no room, is none.
 ALTER TABLE messages ADD COLUMN forgiven smallint;
 
+-- Whether somebody held the batch and may have sent of it without settling: a holder that dies
+-- leaves its name, and who then claims it and gives it back unheard of does not make it certain.
+ALTER TABLE batches ADD COLUMN doubtful boolean NOT NULL DEFAULT false;
+
 -- Counters by status and reason. PENDING and DELIVERED have reason 0 only.
 ALTER TABLE mailing_counts ADD COLUMN reason smallint NOT NULL DEFAULT 0;
 ALTER TABLE mailing_counts DROP CONSTRAINT mailing_counts_pkey;
@@ -118,5 +122,6 @@ DELETE FROM mailing_counts WHERE reason > 0;
 ALTER TABLE mailing_counts DROP CONSTRAINT mailing_counts_pkey;
 ALTER TABLE mailing_counts DROP COLUMN reason;
 ALTER TABLE mailing_counts ADD PRIMARY KEY (bucket, mailing_id, status);
+ALTER TABLE batches DROP COLUMN doubtful;
 ALTER TABLE messages DROP COLUMN forgiven;
 ALTER TABLE mailings DROP COLUMN important;

@@ -96,6 +96,7 @@ def settle_arguments(statuses: list[int]) -> tuple[Any, ...]:
         *[[]] * 8,
         [],
         "{0}",
+        "{0}",
         *[[]] * 5,
     )
 
