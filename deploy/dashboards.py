@@ -125,6 +125,11 @@ OVERVIEW = Dashboard(
             ((f"mailing_dispatcher_poll_interval_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
             "s",
         ),
+        Panel(
+            "Dispatching",
+            ((most("mailing_dispatch_paused", ""), "dispatching"),),
+            states={0.0: "on", 1.0: "paused"},
+        ),
         Panel("Dispatcher processes that ended", ((rate("mailing_dispatcher_restarts_total", JOB), "ended"),), "ops"),
         Panel("CPU of the server", ((f"rate(process_cpu_seconds_total{{{JOB}}}[$__rate_interval])", "{{instance}}"),)),
         Panel("Memory of the server", ((f"process_resident_memory_bytes{{{JOB}}}", "{{instance}}"),), "bytes"),

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 from server.metrics import Figures, Totals
 from server.metrics.reports import Reports
@@ -35,8 +36,9 @@ _STEADY = 60.0
 class Fleet:
     """`size` dispatcher processes on the database of `dsn`; a `server.dispatch.Dispatch`."""
 
-    def __init__(self, size: int, dsn: str) -> None:
+    def __init__(self, size: int, dsn: str, log_file: Path | None = None) -> None:
         self._size = size
+        self._log_file = log_file
         # What the server was given, with its database, be it the embedded one.
         self._environment = {**os.environ, "MAILING_DSN": dsn}
         self._stopping = asyncio.Event()
@@ -75,9 +77,13 @@ class Fleet:
 
     async def _one(self, number: int) -> int:
         """Runs one process to its end and returns its status."""
+        environment = dict(self._environment)
+        if self._log_file is not None:
+            # Each its own: processes that rotate one file lose each other's entries.
+            environment["MAILING_LOG_FILE"] = f"{self._log_file}.dispatcher-{number}"
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
         process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=self._environment, start_new_session=True
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
         )
         assert process.stdin is not None
         assert process.stdout is not None

@@ -79,6 +79,7 @@ _TABLE = (
     ),
     Family("mailing_recheck_lag_seconds", "gauge", (), "How long the oldest look for new clients is overdue."),
     Family("mailing_mailings", "gauge", ("state",), "Mailings that are not over."),
+    Family("mailing_dispatch_paused", "gauge", (), "Whether PauseDispatch stopped all dispatching."),
     Family("mailing_build_info", "gauge", ("version", "python"), "Always 1; the labels tell what runs."),
 )
 

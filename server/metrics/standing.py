@@ -74,4 +74,5 @@ class LedgerFigures:
             "mailing_backlog_messages": {(name,): n for name, n in backlog.items()},
             "mailing_mailings": {(state,): n for state, n in standing.mailings.items()},
             "mailing_recheck_lag_seconds": {(): standing.recheck_lag},
+            "mailing_dispatch_paused": {(): standing.stopped},
         }

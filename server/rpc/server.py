@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from prometheus_client import CollectorRegistry
 
+from dispatcher.model import DispatchSettings
 from mailing.v1 import (
     admin_service_pb2,
     client_service_pb2,
@@ -22,25 +23,30 @@ from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_serv
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
 from server.domain.preview import FrequencyCap
-from server.metrics.figures import Figures
+from server.metrics.figures import Figures, added
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
+from server.rpc.dispatch import DispatchCalls
 from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
+from server.rpc.limits import StreamLimitInterceptor
+from server.rpc.log import LogCalls
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
 from server.store.database import Database, Pool
+from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
+from server.store.log import LogStore
 from server.store.preview import PreviewStore
 from server.store.progress import ProgressStore
-from server.streams import Streams, StreamSettings
+from server.streams import AdminStreams, Streams, StreamSettings
 from server.trials import Trials
 
 SERVED = (
@@ -74,7 +80,12 @@ class RpcSettings:
     """A connection that died is noticed within the sum of both."""
     reader_patience: float = 60.0
     """How long a stream may not be read before it ends."""
+    max_streams_per_principal: int = 20_000
     streams: StreamSettings = field(default_factory=StreamSettings)
+    log_retention: float = 168 * 3600.0
+    """How long the log is kept."""
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
     """The names of endpoints that mailings may name; an empty name means `default`."""
     endpoint_rates: Mapping[str, float] = field(default_factory=dict)
@@ -88,6 +99,8 @@ class RpcSettings:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
+            # By itself gRPC gives the answer to a ping a minute, whatever the keepalive's time limit is.
+            ("grpc.http2.ping_timeout_ms", int(self.keepalive_timeout * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.http2.max_ping_strikes", 0),
@@ -101,10 +114,18 @@ class RpcSettings:
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, database: Database) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        health: HealthServicer,
+        streams: Streams,
+        admin: AdminStreams,
+        database: Database,
+    ) -> None:
         self._server = server
         self._health = health
         self._streams = streams
+        self._admin = admin
         self._database = database
 
     def bind(self, address: str) -> int:
@@ -122,6 +143,7 @@ class RpcServer:
         """Begins to serve and says so to health checks."""
         await self._server.start()
         self._streams.start()
+        self._admin.start()
 
     async def ready(self, able: bool) -> None:
         """Says to health checks whether calls can be answered; after `stop` it is no any more."""
@@ -130,12 +152,14 @@ class RpcServer:
 
     def figures(self) -> Figures:
         """Returns how the API does, as metrics show it."""
-        return self._streams.figures() | {"mailing_database_errors_total": {("api",): self._database.failures}}
+        errors: Figures = {"mailing_database_errors_total": {("api",): self._database.failures}}
+        return added([self._streams.figures(), self._admin.figures(), errors])
 
     async def stop(self, grace: float) -> None:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
+        await self._admin.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -183,16 +207,24 @@ async def build_server(
         streams.hint()
 
     closing = ClosingInterceptor(settings.reader_patience)
-    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
+    limit = StreamLimitInterceptor(settings.max_streams_per_principal)
+    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor(), limit)
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)
     mailings = MailingService(database, installation, changed, settings.endpoints, preview, trials)
     add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
-    add_AdminServiceServicer_to_server(AdminService(EndpointCalls(EndpointStore(database), trials)), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
-    return RpcServer(server, await _add_health_and_reflection(server), streams, database)
+    dispatch = DispatchStore(database, settings.dispatch, hint)
+    admin = AdminStreams(
+        dispatch, LogStore(database, installation.buckets), await journal.epoch(), settings.log_retention
+    )
+    calls = AdminService(
+        DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), trials), LogCalls(admin)
+    )
+    add_AdminServiceServicer_to_server(calls, server)
+    return RpcServer(server, await _add_health_and_reflection(server), streams, admin, database)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:

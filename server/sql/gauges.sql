@@ -19,9 +19,11 @@ WHERE m.state IN (2, 3)
 GROUP BY 1;
 
 -- name: live_mailings
--- How many mailings are scheduled, running and paused, and how long the oldest recheck is overdue.
+-- How many mailings are scheduled, running and paused, how long the oldest recheck is overdue, and
+-- whether all dispatching is stopped.
 SELECT count(*) FILTER (WHERE state = 1) AS scheduled, count(*) FILTER (WHERE state = 2) AS running,
   count(*) FILTER (WHERE state = 3) AS paused,
   coalesce(extract(epoch FROM now() - min(recheck_at) FILTER (WHERE state = 2 AND recheck_at <= now())), 0)::float8
-    AS recheck_lag
+    AS recheck_lag,
+  (SELECT paused FROM dispatch_settings) AS stopped
 FROM mailings WHERE state IN (1, 2, 3);

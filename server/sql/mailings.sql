@@ -38,9 +38,16 @@ CROSS JOIN LATERAL (
     coalesce(sum(k.attempts), 0)::bigint AS attempts,
     min(first_at) FILTER (WHERE status = 2 AND n > 0) AS first_delivered_at,
     max(last_at) FILTER (WHERE status = 2 AND n > 0) AS last_delivered_at,
-    coalesce(sum(
-      greatest(n - past_n, 0) / greatest(extract(epoch FROM now() - past_at), 0.1)
-    ) FILTER (WHERE status = 2 AND last_at > now() - interval '10 s'), 0)::float8 AS rate
+    -- Over the last five seconds: the present slot and the share of the one before it that lies in
+    -- them; of a mailing that began later, over the time since.
+    (coalesce(sum(
+      CASE rate_slot(now()) - slot
+        WHEN 0 THEN slot_n + before_n * (1 - rate_slot_share(now()))
+        WHEN 1 THEN slot_n * (1 - rate_slot_share(now()))
+        ELSE 0
+      END
+    ) FILTER (WHERE status = 2), 0)
+      / greatest(0.2, least(5, extract(epoch FROM now() - min(first_at) FILTER (WHERE status = 2)))))::float8 AS rate
   FROM buckets b
   CROSS JOIN LATERAL (SELECT * FROM mailing_counts WHERE bucket = b.bucket AND mailing_id = g.id OFFSET 0) k
 ) p
@@ -62,11 +69,19 @@ LIMIT $2;
 -- name: lock_mailing
 SELECT *, now() AS read_at FROM mailings WHERE id = $1 FOR UPDATE;
 
+-- name: has_begun
+-- Whether a mailing ran before: its expansion stays.
+SELECT EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $1);
+
 -- name: update_mailing
+-- Postgres decides the time: a running mailing whose start lies ahead from now on is stopped
+-- until then. Rechecks of another audience begin when it is expanded.
 UPDATE mailings
 SET title = $2, text = $3, filter = $4, starts_at = coalesce($5::timestamptz, now()), ends_at = $6,
   audience_mode = $7, semantics = $8, priority = $9, max_rate = $10, endpoint = $11, max_attempts = $12,
-  initial_backoff = $13, max_backoff = $14, labels = $15, important = $16, version = version + 1, updated_at = now()
+  initial_backoff = $13, max_backoff = $14, labels = $15, important = $16, version = version + 1, updated_at = now(),
+  state = CASE WHEN state = 2 AND $5::timestamptz > now() THEN 1 ELSE state END,
+  recheck_at = CASE WHEN filter = $4 THEN recheck_at ELSE 'infinity' END
 WHERE id = $1;
 
 -- name: move_mailing
@@ -80,25 +95,3 @@ SELECT state FROM mailings WHERE id = $1;
 
 -- name: wake_dispatchers
 SELECT pg_notify('mailing', '');
-
--- name: delete_mailing
-DELETE FROM mailings WHERE id = $1;
-
--- name: delete_batches
--- First of what belongs to the mailing: behind this no settle finds its batch any more.
-DELETE FROM batches WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_messages
-DELETE FROM messages WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_attempts
-DELETE FROM attempts WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_counts
-DELETE FROM mailing_counts WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_figures
-DELETE FROM mailing_figures WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_expansion
-DELETE FROM expansions WHERE bucket = $1 AND mailing_id = $2;

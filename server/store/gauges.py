@@ -19,12 +19,16 @@ class OpenWork(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """`work` and `backlog` (pending messages) by endpoint, `mailings` by state, `recheck_lag` in seconds."""
+    """`work` and `backlog` (pending messages) by endpoint, `mailings` by state, `recheck_lag` in seconds.
+
+    `stopped` says that operators stopped all dispatching.
+    """
 
     work: dict[str, OpenWork]
     backlog: dict[str, int]
     mailings: dict[str, int]
     recheck_lag: float
+    stopped: bool
 
 
 class GaugeStore:
@@ -39,10 +43,11 @@ class GaugeStore:
             work = await connection.fetch(_SQL["open_work"])
             backlog = await connection.fetch(_SQL["backlog"])
             mailings = dict(await connection.fetchrow(_SQL["live_mailings"]))
-        recheck_lag = mailings.pop("recheck_lag")
+        recheck_lag, stopped = mailings.pop("recheck_lag"), mailings.pop("stopped")
         return Standing(
             work={row["endpoint"]: OpenWork(row["batches"], row["leased"], row["lag"]) for row in work},
             backlog={row["endpoint"]: row["messages"] for row in backlog},
             mailings=mailings,
             recheck_lag=recheck_lag,
+            stopped=bool(stopped),
         )

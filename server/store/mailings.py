@@ -15,28 +15,28 @@ from dispatcher.model import MailingState
 from dispatcher.queries import load_queries
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.log_entries import mailing_created, mailing_event, mailing_updated
 from server.domain.mailings import (
     CANCELLABLE,
-    DELETABLE,
     PAUSABLE,
     RESUMABLE,
     Mailing,
     MailingDefinition,
     MailingQuery,
     amended_mailing,
+    changes,
     ended_already,
 )
 from server.domain.paging import Page, PageRequest, decode_token, encode_token, query_digest
 from server.store.database import Database, RaceLost
 from server.store.installation import Installation
+from server.store.log import record
 from server.store.mailing_rows import definition_arguments, mailing_of
 from server.store.requests import CreatingCall, Requests
 
 _SQL = load_queries("server", "mailings.sql")
+_PLANNER = load_queries("dispatcher", "planner.sql")
 _LARGEST_ID = 2**63 - 1
-
-DELETE_TIMEOUT = 900.0
-"""Seconds that deleting the ledger of one bucket may take."""
 
 
 class MailingStore:
@@ -44,7 +44,6 @@ class MailingStore:
 
     def __init__(self, database: Database, installation: Installation, hint: Callable[[], None]) -> None:
         self._database = database
-        self._installation = installation
         self._requests = Requests(installation)
         self._hint = hint
 
@@ -75,6 +74,7 @@ class MailingStore:
         if state == MailingState.RUNNING:
             await connection.execute(_SQL["begin_expansion"], mailing_id)
         await connection.execute(_SQL["wake_dispatchers"])
+        await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
         return mailing_id
 
     async def get(self, mailing_id: int) -> Mailing:
@@ -98,54 +98,27 @@ class MailingStore:
         return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
 
     async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
-        """Takes `fields` from `patch`. Raises NotFound, StaleEtag, WrongState, InvalidFields."""
+        """Takes `fields` from `patch`. Raises NotFound, StaleEtag, WrongState, InvalidFields.
+
+        A running mailing whose start is moved into the future is SCHEDULED again. Whoever matches
+        another filter of an open mailing is taken in by a new pass over all clients.
+        """
 
         async def work(connection: asyncpg.Connection) -> None:
             row = await self._lock(connection, mailing_id)
             mailing = mailing_of(row)
             check_etag(etag, mailing.etag)
-            after = amended_mailing(mailing, patch, fields, row["read_at"])
+            begun = await connection.fetchval(_SQL["has_begun"], mailing_id)
+            after = amended_mailing(mailing, patch, fields, row["read_at"], begun)
             await connection.execute(_SQL["update_mailing"], mailing_id, *definition_arguments(after))
+            if "filter" in changes(mailing.definition, after):
+                await connection.execute(_PLANNER["expand_anew"], [mailing_id])
             await connection.execute(_SQL["wake_dispatchers"])
+            await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
 
         await self._database.transact(work)
         self._hint()
         return await self.get(mailing_id)
-
-    async def delete(self, mailing_id: int, etag: str) -> int:
-        """Removes the mailing and its ledger; returns how many messages went with it.
-
-        Raises NotFound, StaleEtag, and WrongState while it is running or paused.
-        """
-
-        async def work(connection: asyncpg.Connection) -> int:
-            mailing = mailing_of(await self._lock(connection, mailing_id))
-            check_etag(etag, mailing.etag)
-            if mailing.state not in DELETABLE:
-                raise WrongState("deleted", mailing.state, DELETABLE)
-            await connection.execute(_SQL["delete_mailing"], mailing_id)
-            return await self._delete_ledger(connection, mailing_id)
-
-        return await self._database.transact(work)
-
-    async def _delete_ledger(self, connection: asyncpg.Connection, mailing_id: int) -> int:
-        """Removes what there is of a mailing, bucket by bucket; returns how many messages went.
-
-        The expansion first: that waits for one under way, whose messages are then seen. The
-        batches until there are none: a settle under way may have put some back.
-        """
-        deleted = 0
-        for bucket in range(self._installation.buckets):
-            arguments = (bucket, mailing_id)
-            await connection.execute(_SQL["delete_expansion"], *arguments)
-            while await connection.execute(_SQL["delete_batches"], *arguments) != "DELETE 0":
-                pass
-            done = await connection.execute(_SQL["delete_messages"], *arguments, timeout=DELETE_TIMEOUT)
-            deleted += int(done.removeprefix("DELETE "))
-            await connection.execute(_SQL["delete_attempts"], *arguments, timeout=DELETE_TIMEOUT)
-            await connection.execute(_SQL["delete_counts"], *arguments)
-            await connection.execute(_SQL["delete_figures"], *arguments)
-        return deleted
 
     async def _lock(self, connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
         row = await connection.fetchrow(_SQL["lock_mailing"], mailing_id)
@@ -174,6 +147,8 @@ class MailingStore:
             if moved is None:
                 await self._check_moved(connection, mailing_id, what, to, sources)
             await connection.execute(_SQL["wake_dispatchers"])
+            if moved is not None:
+                await record(connection, mailing_event(mailing_id, what))
 
         await self._database.transact(work)
         self._hint()

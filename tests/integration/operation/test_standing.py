@@ -15,7 +15,7 @@ from server.store.database import Database
 from server.store.gauges import GaugeStore, OpenWork, Standing
 from tests.support.ledger import add_mailing
 
-NOTHING = Standing(work={}, backlog={}, mailings={"running": 1}, recheck_lag=0.0)
+NOTHING = Standing(work={}, backlog={}, mailings={"running": 1}, recheck_lag=0.0, stopped=False)
 
 
 async def add_batch(pool: asyncpg.Pool, mailing_id: int, due_ago: float, leased: bool = False) -> None:
@@ -53,7 +53,10 @@ async def test_how_things_stand_is_told_by_endpoint(pool: asyncpg.Pool) -> None:
     await add_batch(pool, paused, due_ago=800)
     for mailing_id, count in ((running, 10), (paused, 7), (over, 1000)):
         await add_pending(pool, mailing_id, count)
+    assert not (await GaugeStore(Database(pool)).read()).stopped
+    await pool.execute("UPDATE dispatch_settings SET paused = true")
     found = await GaugeStore(Database(pool)).read()
+    assert found.stopped
     assert {name: one[:2] for name, one in found.work.items()} == {"default": (3, 1), "sms": (2, 0)}
     assert found.work["default"].lag == pytest.approx(10, abs=5)
     assert found.work["sms"].lag == 0

@@ -13,7 +13,23 @@ from collections.abc import Sequence
 import typer
 
 from mailing.channel import product_version
-from mailing.cli import clients, demo, endpoints, health, mailings, messages, preview, report, service, tail, watch
+from mailing.cli import (
+    clients,
+    demo,
+    dispatch,
+    endpoints,
+    health,
+    log,
+    mailings,
+    messages,
+    preview,
+    report,
+    service,
+    tail,
+    top,
+    verbs,
+    watch,
+)
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
 from mailing.cli.output import print_json
 from mailing.cli.session import AddressOption, JsonOption, Session, command
@@ -50,11 +66,15 @@ health.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
 app.add_typer(messages.app, name="messages")
+verbs.register(app, mailings.app)
 endpoints.register(app)
 report.register(app)
 preview.register(app)
 watch.register(app)
 tail.register(app)
+log.register(app)
+app.add_typer(dispatch.app, name="dispatch")
+top.register(app)
 demo.register(app)
 
 
