@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import asyncpg
 import grpc
@@ -19,6 +20,10 @@ from grpc_channelz.v1 import channelz_pb2, channelz_pb2_grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 
+from mailing.v1.admin_service_pb2 import WatchDispatchRequest
+from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
+from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
+from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from tests.conftest import PostgresServer
 from tests.integration.test_main import PATIENCE, children, command, ended, serving, wait_for_children
 from tests.support.scrape import ADMIN, get, scrape, value
@@ -94,6 +99,39 @@ async def test_health_and_readiness_follow_the_database(database_dsn: str, postg
         assert value(samples, "mailing_database_up") == 1
         assert value(samples, "mailing_open_batches", endpoint="default") == 0
         assert value(samples, "mailing_database_errors_total", part="health") > 0
+
+
+async def test_watchers_are_counted_and_how_far_they_are_behind(
+    database_dsn: str, postgres_server: PostgresServer
+) -> None:
+    """Fails when the reader of the journal does not note how far it got."""
+    database = database_dsn.rpartition("/")[2].partition("?")[0]
+    with (
+        operated(database_dsn) as (_, address, admin),
+        health_of(address) as overall,
+        grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel,
+    ):
+        assert next(overall) == SERVING
+        delivery, operators = DeliveryServiceStub(channel), AdminServiceStub(channel)
+        calls: list[Any] = [
+            delivery.WatchMessages(WatchMessagesRequest(), timeout=PATIENCE),
+            operators.WatchDispatch(WatchDispatchRequest(), timeout=PATIENCE),
+        ]
+        for call in calls:
+            next(call)
+        for kind, count in {"messages": 1, "dispatch": 1, "log": 0, "mailing": 0}.items():
+            assert value(scrape(admin), "mailing_watchers", kind=kind) == count
+        await refuse(postgres_server, database, refused=True)
+        try:
+            assert next(overall) == NOT_SERVING
+            assert value(scrape(admin), "mailing_journal_lag_seconds") > 0.3
+        finally:
+            await refuse(postgres_server, database, refused=False)
+        for call in calls:
+            call.cancel()
+        until(admin, "mailing_watchers", 0, kind="messages")
+        until(admin, "mailing_watchers", 0, kind="dispatch")
+        assert value(scrape(admin), "mailing_journal_lag_seconds") == 0
 
 
 async def test_a_single_broken_connection_is_no_outage(database_dsn: str, postgres_server: PostgresServer) -> None:
@@ -191,9 +229,9 @@ def test_a_dispatcher_alone_has_an_admin_port_of_its_own(database_dsn: str) -> N
     assert process.returncode == 0, err
 
 
-def until(admin: str, name: str, wanted: float) -> None:
-    """Scrapes until a sample without labels has a value."""
+def until(admin: str, name: str, wanted: float, **labels: str) -> None:
+    """Scrapes until a sample has a value."""
     give_up_at = time.monotonic() + PATIENCE
-    while (found := value(scrape(admin), name)) != wanted:
+    while (found := value(scrape(admin), name, **labels)) != wanted:
         assert time.monotonic() < give_up_at, f"{name} is {found}"
         time.sleep(0.05)
