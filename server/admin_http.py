@@ -44,7 +44,7 @@ class AdminHttp:
     def __init__(self, paths: Mapping[str, Answer]) -> None:
         self._paths = paths
         self._server: asyncio.Server | None = None
-        self._open = 0
+        self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
         """Listens and returns the port, which for 0 is any free one. Raises OSError."""
@@ -52,20 +52,26 @@ class AdminHttp:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Listens no more; requests under way are answered."""
+        """Listens no more and cuts off whoever is connected."""
         if self._server is not None:
             self._server.close()
+            for task in self._open:
+                task.cancel()
+            await asyncio.gather(*self._open, return_exceptions=True)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._open.add(task)
         try:
-            if self._open <= MOST_CONNECTIONS:
+            if len(self._open) <= MOST_CONNECTIONS:
                 await self._exchange(reader, writer)
         except (OSError, TimeoutError, asyncio.IncompleteReadError):
             pass  # whoever asked is gone, or too slow
         finally:
-            self._open -= 1
+            self._open.discard(task)
+            # Whoever has not taken the answer by now is not waited for.
             writer.transport.abort() if writer.transport.get_write_buffer_size() else writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

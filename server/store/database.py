@@ -28,7 +28,8 @@ AWAY = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.exceptions.TargetServerAttributeNotMatched,
+    # A standby where a primary was wanted; a connection that was cut off in the middle of a message.
+    asyncpg.exceptions.InternalClientError,
     OSError,
     TimeoutError,
 )

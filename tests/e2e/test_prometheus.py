@@ -75,6 +75,7 @@ def test_the_figures_are_those_of_the_ledger(populated: Cli, tmp_path: Path, dis
     assert told == ({"1", "2"} if dispatchers else {"0"})
     calls = {"grpc_service": "mailing.v1.MailingService", "grpc_method": "CreateMailing", "grpc_type": "UNARY"}
     assert value(samples, "grpc_server_handled_total", grpc_code="OK", **calls) == 1
+    assert populated.run("health").stdout == "serving\n"
     names = {name for name, _ in samples}
     assert (metrics_of_dashboards() | metrics_of_rules()) - names == set()
 

@@ -75,6 +75,19 @@ async def test_whoever_says_nothing_is_let_go(address: Address, monkeypatch: pyt
     assert await asked(address, b"GET /echo HT") == ""
 
 
+async def test_nobody_who_is_connected_holds_the_end_up() -> None:
+    """Fails when `stop` waits for requests: this one never comes."""
+    server = AdminHttp({})
+    port = await server.start("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HT")
+    async with asyncio.timeout(admin_http.PATIENCE / 2):
+        await asked(("127.0.0.1", port), b"GET / HTTP/1.1\r\n\r\n")  # the other one is being served, too
+        await server.stop()
+        assert await reader.read() == b""
+    writer.close()
+
+
 async def test_more_connections_than_there_may_be_are_closed_and_the_others_served(
     address: Address, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,8 +24,13 @@ from mailing.v1.admin_service_pb2 import WatchDispatchRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from server.domain.errors import DatabaseUnavailable
+from server.store.database import Database
+from server.store.journal import JournalStore
+from server.streams.tailer import Polling, Tailer
 from tests.conftest import PostgresServer
 from tests.integration.test_main import PATIENCE, children, command, ended, serving, wait_for_children
+from tests.support.ledger import BUCKETS
 from tests.support.scrape import ADMIN, get, scrape, value
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -101,17 +106,11 @@ async def test_health_and_readiness_follow_the_database(database_dsn: str, postg
         assert value(samples, "mailing_database_errors_total", part="health") > 0
 
 
-async def test_watchers_are_counted_and_how_far_they_are_behind(
-    database_dsn: str, postgres_server: PostgresServer
-) -> None:
-    """Fails when the reader of the journal does not note how far it got."""
-    database = database_dsn.rpartition("/")[2].partition("?")[0]
+def test_watchers_are_counted_by_what_they_watch(database_dsn: str) -> None:
     with (
         operated(database_dsn) as (_, address, admin),
-        health_of(address) as overall,
         grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel,
     ):
-        assert next(overall) == SERVING
         delivery, operators = DeliveryServiceStub(channel), AdminServiceStub(channel)
         calls: list[Any] = [
             delivery.WatchMessages(WatchMessagesRequest(), timeout=PATIENCE),
@@ -121,17 +120,35 @@ async def test_watchers_are_counted_and_how_far_they_are_behind(
             next(call)
         for kind, count in {"messages": 1, "dispatch": 1, "log": 0, "mailing": 0}.items():
             assert value(scrape(admin), "mailing_watchers", kind=kind) == count
-        await refuse(postgres_server, database, refused=True)
-        try:
-            assert next(overall) == NOT_SERVING
-            assert value(scrape(admin), "mailing_journal_lag_seconds") > 0.3
-        finally:
-            await refuse(postgres_server, database, refused=False)
         for call in calls:
             call.cancel()
         until(admin, "mailing_watchers", 0, kind="messages")
         until(admin, "mailing_watchers", 0, kind="dispatch")
-        assert value(scrape(admin), "mailing_journal_lag_seconds") == 0
+
+
+async def test_the_reader_of_the_journal_knows_how_far_it_is_behind(
+    database_dsn: str, postgres_server: PostgresServer, pool: asyncpg.Pool
+) -> None:
+    """Fails when it does not note when it had everything."""
+    database = database_dsn.rpartition("/")[2].partition("?")[0]
+    tailer = Tailer(JournalStore(Database(pool), BUCKETS), Polling())
+    assert tailer.lag == 0
+    with tailer.reading():
+        await tailer.fresh()
+        caught_up = tailer.lag
+        await refuse(postgres_server, database, refused=True)
+        try:
+            with pytest.raises(DatabaseUnavailable):
+                await tailer.fresh()
+            with pytest.raises(DatabaseUnavailable):  # only asked after the pause of one that is away
+                await tailer.fresh()
+            assert tailer.lag > caught_up
+            away = tailer.lag
+        finally:
+            await refuse(postgres_server, database, refused=False)
+        await tailer.fresh()
+        assert tailer.lag < away
+    assert tailer.lag == 0
 
 
 async def test_a_single_broken_connection_is_no_outage(database_dsn: str, postgres_server: PostgresServer) -> None:
