@@ -43,7 +43,9 @@ def eventually(ask: Callable[[], Any], wanted: Any) -> None:
 def mail(cli: Cli) -> dict[str, int]:
     """Sends a mailing to everybody and returns its progress."""
     mailing = cli.json("mailings", "create", "--text", "Hi", "--snapshot")
-    return dict(cli.json("watch", str(mailing["id"]), status=4)["progress"])
+    watched = cli.run("--json", "watch", str(mailing["id"]))
+    assert watched.returncode == 4, watched.stderr
+    return dict(json.loads(watched.stdout.splitlines()[-1])["progress"])
 
 
 @pytest.fixture
