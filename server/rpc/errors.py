@@ -32,14 +32,17 @@ from server.domain.errors import (
     InvalidResumeToken,
     Kind,
     MailingEnded,
+    MethodClosed,
     NotFound,
     NotServedYet,
     PhoneTaken,
     ReaderTooSlow,
     RequestIdReused,
     ResumeTokenExpired,
+    ScopeMissing,
     ShuttingDown,
     StaleEtag,
+    Unauthenticated,
     WrongState,
 )
 from server.rpc.handlers import Context, Continuation, Handler, around
@@ -75,6 +78,9 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     ResumeTokenExpired: Answer(grpc.StatusCode.OUT_OF_RANGE, ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED),
     ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
+    Unauthenticated: Answer(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
+    ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
+    MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
 """Every refusal of the domain."""

@@ -45,7 +45,7 @@ _SERVICE_LOG = "service.log"
 _EXAMPLES = Path(__file__).resolve().parents[4] / "examples"
 _SERVING = re.compile(r"serving on (\S+)")
 _LISTENING = re.compile(r"listening on (http://\S+)")
-_FOREIGN_SETTINGS = ("MAILING_", "POSTGRES_", "AUTHTOKEN")
+_FOREIGN_SETTINGS = ("MAILING_", "POSTGRES_", "AUTHTOKEN", "OAUTH")
 
 
 class Received(NamedTuple):
