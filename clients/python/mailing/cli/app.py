@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from mailing.channel import product_version
-from mailing.cli import clients, demo, endpoints, mailings, messages, preview, report, service, tail, watch
+from mailing.cli import clients, demo, endpoints, mailings, messages, preview, report, service, tail, tokens, watch
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
 from mailing.cli.output import print_json
 from mailing.cli.session import AddressOption, JsonOption, Session, command
@@ -54,6 +54,7 @@ report.register(app)
 preview.register(app)
 watch.register(app)
 tail.register(app)
+app.add_typer(tokens.app, name="tokens")
 demo.register(app)
 
 
