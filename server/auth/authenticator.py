@@ -44,20 +44,22 @@ class Authenticator:
         self.open = tokens is None and jwts is None and not certificates
 
     def by_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> Principal | None:
-        """Returns whom the call's metadata names, None if it has no credentials. Raises Unauthenticated."""
+        """Returns whom the call's metadata names, None if only a certificate can tell. Raises Unauthenticated."""
         if self.open:
             return ANONYMOUS
         given = [value for name, value in metadata if name == "authorization"]
-        if not given:
+        if not given and self.certificates:
             return None
+        if not given:
+            _refuse("no credentials")
         if len(given) > 1:
             _refuse("several credentials")
         return self._by_token(given[0])
 
     def by_certificate(self, names: Sequence[str]) -> Principal:
         """Returns who the caller is whose certificate has these names. Raises Unauthenticated."""
-        if not self.certificates or not names:
-            _refuse("no credentials")
+        if not names:
+            _refuse("no name in the certificate")
         if self.certificates_may_all:
             return Principal(names[0], ALL_SCOPES, "certificate")
         listed = self._tokens.by_certificate(names) if self._tokens else None

@@ -114,7 +114,7 @@ def _check_payload(claims: Mapping[str, Any]) -> None:
     """Looks at the types that the library is generous about."""
     for name in ("exp", "nbf", "iat"):
         value = claims.get(name, 0)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < _END_OF_TIME:
+        if not isinstance(value, int | float) or not 0 <= value < _END_OF_TIME:
             raise BadToken(f"{name} is no time")
     subject = claims.get("sub")
     if not isinstance(subject, str) or not 0 < len(subject) <= 255 or not subject.isprintable():
