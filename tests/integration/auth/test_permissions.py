@@ -11,6 +11,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
+from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from server.auth import Authenticator, Scope
@@ -169,3 +171,19 @@ async def test_nothing_is_stored_by_a_caller_who_may_not(start: Start, tokens: T
     with refused("PERMISSION_DENIED", "SCOPE_MISSING"):
         await stub.CreateMailing(CreateMailingRequest(mailing=mailing()), metadata=metadata)
     assert await pool.fetchval("SELECT count(*) FROM mailings") == 0
+
+
+async def test_streams_are_counted_by_caller(start: Start, tokens: Tokens) -> None:
+    """Fails when the host is counted instead: both callers come from the same one."""
+    first, second = tokens.make("first", "messages.read"), tokens.make("second", "messages.read")
+    guarded = await start(
+        authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01), max_streams_per_principal=1
+    )
+    watching: Any = DeliveryServiceStub(guarded.channel)
+    streams = [watching.WatchMessages(WatchMessagesRequest(), metadata=one) for one in (first, second)]
+    for stream in streams:
+        assert (await stream.read()).checkpoint
+    with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED"):
+        await watching.WatchMessages(WatchMessagesRequest(), metadata=first).read()
+    for stream in streams:
+        stream.cancel()
