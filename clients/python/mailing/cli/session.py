@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
@@ -57,6 +57,8 @@ class Session:
     """The settings of one invocation."""
 
     address: str = field(default_factory=lambda: os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    """What says how the service is reached: the token and TLS."""
     json: bool = False
     out: Console = field(default_factory=lambda: _console(stderr=False))
     err: Console = field(default_factory=lambda: _console(stderr=True))
@@ -69,18 +71,18 @@ class Session:
     @contextmanager
     def connected(self) -> Iterator[MailingClient]:
         """A client of the service; failed calls of the block end the command with a sentence."""
-        token = os.environ.get(TOKEN_VARIABLE) or None
-        with MailingClient.connect(self.address, token, credentials=_credentials()) as client:
+        token = self.environment.get(TOKEN_VARIABLE) or None
+        with MailingClient.connect(self.address, token, credentials=_credentials(self.environment)) as client:
             try:
                 yield client
             except MailingError as error:
                 raise from_call(error, self.address) from error
 
 
-def _credentials() -> grpc.ChannelCredentials | None:
+def _credentials(environment: Mapping[str, str]) -> grpc.ChannelCredentials | None:
     """Returns credentials for TLS when the environment asks for it."""
-    files = [os.environ.get(name) or None for name in FILE_VARIABLES]
-    if not any(files) and os.environ.get(TLS_VARIABLE, "").lower() not in ("1", "true", "yes", "on"):
+    files = [environment.get(name) or None for name in FILE_VARIABLES]
+    if not any(files) and environment.get(TLS_VARIABLE, "").lower() not in ("1", "true", "yes", "on"):
         return None
     try:
         return tls_credentials(*files)
