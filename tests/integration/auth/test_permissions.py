@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -42,6 +43,15 @@ def test_every_method_that_is_served_is_in_the_table_and_nothing_else() -> None:
     assert set(PERMISSIONS) == {*ours, *(path_of(method) for method in HEALTH.methods), *v1alpha, *v1}
     assert not [path for path in ours if PERMISSIONS[path] is Access.OPEN]
     assert {PERMISSIONS[path] for path in ours} == set(Scope)
+
+
+def test_the_page_on_security_has_the_same_table() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    for scope in Scope:
+        methods = {path.rpartition("/")[2] for path, needed in PERMISSIONS.items() if needed is scope}
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{scope}` |"))
+        opened = row.split("|")[2].partition(";")[0].strip()
+        assert set(opened.split(", ")) == ({"all of AdminService"} if scope is Scope.ADMIN else methods)
 
 
 def test_reading_and_writing_are_told_apart_by_the_names_of_methods() -> None:
