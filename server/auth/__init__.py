@@ -8,6 +8,5 @@ tells the caller nothing; its cause goes to the log, and never with a credential
 from server.auth.authenticator import Authenticator
 from server.auth.files import BadFile
 from server.auth.keys import KeySet, KeyTiming
-from server.auth.principal import ANONYMOUS, NOBODY, Principal, Scope
 
-__all__ = ["ANONYMOUS", "NOBODY", "Authenticator", "BadFile", "KeySet", "KeyTiming", "Principal", "Scope"]
+__all__ = ["Authenticator", "BadFile", "KeySet", "KeyTiming"]

@@ -13,8 +13,8 @@ from hashlib import sha256
 from typing import NoReturn
 
 from server.auth.jwts import BadToken, JwtVerifier
-from server.auth.principal import ALL_SCOPES, ANONYMOUS, Principal
 from server.auth.tokens import TokensFile
+from server.domain.caller import ALL_SCOPES, ANONYMOUS, Principal
 from server.domain.errors import Unauthenticated
 
 MAX_TOKEN_BYTES = 16_384

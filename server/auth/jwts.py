@@ -18,7 +18,7 @@ from typing import Any
 import jwt
 
 from server.auth.keys import KeySet
-from server.auth.principal import Principal, Scope, known_scopes
+from server.domain.caller import Principal, Scope, known_scopes
 
 LEEWAY = 60.0
 """Seconds by which clocks may differ."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from time import monotonic
 
 from server.auth.files import BadFile, FileWatch, read_file
-from server.auth.principal import ALL_SCOPES, Principal, Scope
+from server.domain.caller import ALL_SCOPES, Principal, Scope
 
 PREFIX = "mlg_"
 """What every static token begins with, for those who search for leaked ones."""

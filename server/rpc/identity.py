@@ -1,29 +1,24 @@
 """Establishes who calls and whether they may, before anything of the request is read.
 
-Inside of a call `caller()` tells who it is, for everything that is done in its name. The
-interceptor stands within the one that answers errors; what it refuses it refuses by raising.
+The interceptor stands within the one that answers errors; what it refuses it refuses by raising.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import grpc
 
-from server.auth import ANONYMOUS, NOBODY, Authenticator, Principal, Scope
+from server.auth import Authenticator
+from server.domain.caller import ANONYMOUS, NOBODY, Principal, Scope, set_caller
 from server.domain.errors import MethodClosed, ScopeMissing
 from server.rpc.handlers import Context, Continuation, Handler, around, rebuilt
 from server.rpc.permissions import PERMISSIONS, Access
 
-_caller: ContextVar[Principal] = ContextVar("caller", default=NOBODY)
-
-
-def caller() -> Principal:
-    """Returns who makes the present call; outside of any it is NOBODY, who has no scope."""
-    return _caller.get()
+MAX_NAME = 255
+"""Characters of a name in a certificate."""
 
 
 class IdentityInterceptor(grpc.aio.ServerInterceptor):
@@ -41,7 +36,7 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
             return None
         needed = PERMISSIONS.get(handler_call_details.method)
         if needed is Access.OPEN:
-            _caller.set(ANONYMOUS if self._authenticator.open else NOBODY)
+            set_caller(ANONYMOUS if self._authenticator.open else NOBODY)
             return handler
         try:
             if needed is None:
@@ -68,14 +63,18 @@ class IdentityInterceptor(grpc.aio.ServerInterceptor):
 def _admit(principal: Principal, needed: Scope) -> None:
     if needed not in principal.scopes:
         raise ScopeMissing(needed)
-    _caller.set(principal)
+    set_caller(principal)
 
 
 def _names(context: Context) -> list[str]:
-    """Returns the names of the caller's certificate: its alternative names if it has any, else its common name."""
+    """Returns the names of the caller's certificate: its alternative names if it has any, else its common name.
+
+    Those that no line of a log should have are left out.
+    """
     if context.auth_context().get("transport_security_type") != [b"ssl"]:
         return []
-    return [name.decode("utf-8", "replace") for name in context.peer_identities() or ()]
+    names = [name.decode("utf-8", "replace") for name in context.peer_identities() or ()]
+    return [name for name in names if name.isprintable() and 0 < len(name) <= MAX_NAME]
 
 
 def _refusing(handler: Handler, error: Exception) -> Handler:

@@ -12,9 +12,9 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from server.domain.caller import caller
 from server.domain.errors import LimitReached
 from server.rpc.handlers import Context, Continuation, Handler, around
-from server.rpc.identity import caller
 
 _COUNTED = "/mailing.v1."
 

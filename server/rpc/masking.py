@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import re
 
-from server.auth import Scope
-from server.rpc.identity import caller
+from server.domain.caller import Scope, caller
 
 SHOWN = 2
 """Digits at the end that stay."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import Enum
 
-from server.auth import Scope
+from server.domain.caller import Scope
 
 
 class Access(Enum):

@@ -12,13 +12,16 @@ from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
+from mailing.v1.admin_service_pb2 import WatchLogRequest
+from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from server.auth import Authenticator, Scope
+from server.auth import Authenticator
+from server.domain.caller import Scope, caller
 from server.rpc import identity
-from server.rpc.identity import IdentityInterceptor, caller
+from server.rpc.identity import IdentityInterceptor
 from server.rpc.permissions import PERMISSIONS, Access
 from server.rpc.server import SERVED
 from server.streams import StreamSettings
@@ -170,7 +173,7 @@ async def test_the_caller_is_known_inside_of_each_kind_of_call(tokens: Tokens) -
         await get(b"", metadata=billing)
     await server.stop(0)
     assert seen == ["token:billing", "token:ops", "token:ops", "token:billing"]
-    assert str(caller()) == "nobody"
+    assert str(caller()) == ""
     assert caller().scopes == frozenset()
 
 
@@ -197,3 +200,20 @@ async def test_streams_are_counted_by_caller(start: Start, tokens: Tokens) -> No
         await watching.WatchMessages(WatchMessagesRequest(), metadata=first).read()
     for stream in streams:
         stream.cancel()
+
+
+async def test_the_log_tells_whose_doing_a_change_was(start: Start, tokens: Tokens) -> None:
+    """Fails when entries are written without the caller."""
+    ops = tokens.make("ops", "all")
+    for authenticator, metadata, name in (
+        (Authenticator(), None, "anonymous"),
+        (tokens.authenticator(), ops, "token:ops"),
+    ):
+        guarded = await start(authenticator=authenticator)
+        mailings: Any = MailingServiceStub(guarded.channel)
+        admin: Any = AdminServiceStub(guarded.channel)
+        made = await mailings.CreateMailing(CreateMailingRequest(mailing=mailing()), metadata=metadata)
+        log = admin.WatchLog(WatchLogRequest(mailing_id=made.mailing.id), metadata=metadata)
+        entry = (await log.read()).entries[0]
+        log.cancel()
+        assert (entry.event, entry.principal) == ("mailing.created", name)

@@ -132,6 +132,9 @@ async def test_a_certificate_has_the_scopes_of_its_line_and_a_token_goes_first(
             await listed(channel)
     async with secure_channel(tls, guarded.port, *tls.caller(common_name="name")) as channel:
         await create(channel)
+    async with secure_channel(tls, guarded.port, *tls.caller(common_name="two\nlines")) as channel:
+        with refused("UNAUTHENTICATED", "UNAUTHENTICATED"):
+            await create(channel)
 
 
 def _encrypted(pem: bytes) -> bytes:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from server.auth import Authenticator, KeySet, Principal, Scope
+from server.auth import Authenticator, KeySet
 from server.auth import jwts as module
 from server.auth.jwts import JwtVerifier
 from server.auth.keys import KeyTiming
+from server.domain.caller import Principal, Scope
 from server.domain.errors import Unauthenticated
 from tests.support.bad_credentials import BAD_METADATA, BAD_TOKENS, published
 from tests.support.issuer import AUDIENCE, NAME, claims, ec_key, jwk, key_set, rsa_key, token

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from server.auth import Authenticator, BadFile, Principal, Scope
-from server.auth.principal import ALL_SCOPES
+from server.auth import Authenticator, BadFile
 from server.auth.tokens import LOOK_EVERY, TokensFile, new_token, token_line
+from server.domain.caller import ALL_SCOPES, Principal, Scope
 from server.domain.errors import Unauthenticated
 
 

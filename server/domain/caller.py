@@ -1,8 +1,13 @@
-"""Whoever makes a call, and what they may do."""
+"""Whoever makes a call, and what they may do.
+
+Inside of a call `caller()` tells who it is, for everything that is done in its name: what it
+may see, what is counted for it, and whose doing the log says a change is.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -39,8 +44,21 @@ class Principal:
 ANONYMOUS = Principal("anonymous", ALL_SCOPES, "open")
 """Everybody, where no authentication is configured."""
 
-NOBODY = Principal("nobody", frozenset(), "open")
-"""The caller outside of any call."""
+NOBODY = Principal("", frozenset(), "open")
+"""The caller outside of any call: what is done there is the service's own doing."""
+
+
+_caller: ContextVar[Principal] = ContextVar("caller", default=NOBODY)
+
+
+def caller() -> Principal:
+    """Returns who makes the present call; outside of any it is NOBODY, who has no scope."""
+    return _caller.get()
+
+
+def set_caller(principal: Principal) -> None:
+    """Says who makes the present call, once it is known."""
+    _caller.set(principal)
 
 
 def known_scopes(names: Iterable[object]) -> frozenset[Scope]:
