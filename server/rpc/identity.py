@@ -87,4 +87,4 @@ def _refusing(handler: Handler, error: Exception) -> Handler:
         raise error
         yield
 
-    return rebuilt(handler, stream if handler.response_streaming else answer, parsed=False)
+    return rebuilt(handler, stream if handler.response_streaming else answer, decode=bytes)
