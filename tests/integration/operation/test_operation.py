@@ -217,6 +217,11 @@ def test_channelz_is_served_where_it_is_set(database_dsn: str) -> None:
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
+def test_channelz_knows_no_callers_and_stays_on_loopback() -> None:
+    result = ended("serve", MAILING_CHANNELZ_LISTEN="0.0.0.0:0")
+    assert (result.returncode, result.stderr) == (2, "MAILING_CHANNELZ_LISTEN should be on loopback, not 0.0.0.0:0.\n")
+
+
 def test_metrics_of_dispatcher_processes_outlive_them(database_dsn: str) -> None:
     """The database's errors are what these processes count without any mailing; see tests/e2e for the others."""
     with operated(database_dsn, MAILING_DISPATCHERS="2") as (process, _, admin):
