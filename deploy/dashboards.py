@@ -75,7 +75,7 @@ OVERVIEW = Dashboard(
     "Is everything delivered, and in time?",
     (),
     (
-        Panel("Delivered", ((rate("mailing_messages_total", f'{JOB},status="delivered"'), ""),), "msg/s", 4, "stat"),
+        Panel("Delivered", ((rate("mailing_messages_total", f'{JOB},status="delivered"'), ""),), "mps", 4, "stat"),
         Panel("Backlog", ((f"sum({most('mailing_backlog_messages', 'endpoint')})", ""),), "short", 4, "stat"),
         Panel("Oldest due work", ((most("mailing_due_lag_seconds", ""), ""),), "s", 4, "stat"),
         Panel("Dispatchers", ((f"sum(mailing_dispatchers{{{JOB}}})", ""),), "short", 4, "stat"),
@@ -83,7 +83,7 @@ OVERVIEW = Dashboard(
             "Database", ((f"min(mailing_database_up{{{JOB}}})", ""),), "short", 4, "stat", "", {0.0: "away", 1.0: "up"}
         ),
         Panel("Failed attempts", ((failed_share(JOB), ""),), "percentunit", 4, "stat"),
-        Panel("Messages settled", ((rate("mailing_messages_total", JOB, "status"), "{{status}}"),), "msg/s", 12),
+        Panel("Messages settled", ((rate("mailing_messages_total", JOB, "status"), "{{status}}"),), "mps", 12),
         Panel("Attempts", ((rate("mailing_attempts_total", JOB, "class"), "{{class}}"),), "reqps", 12),
         Panel("Backlog by endpoint", ((most("mailing_backlog_messages", "endpoint"), "{{endpoint}}"),)),
         Panel(
@@ -161,13 +161,13 @@ MAILING = Dashboard(
         Panel(
             "Delivered",
             ((rate("mailing_messages_total", f'{LANE},status="delivered"', "endpoint"), "{{endpoint}}"),),
-            "msg/s",
+            "mps",
             12,
         ),
         Panel(
             "Not delivered",
             ((rate("mailing_messages_total", f'{LANE},status!="delivered"', "status"), "{{status}}"),),
-            "msg/s",
+            "mps",
             12,
         ),
         Panel(
@@ -229,7 +229,7 @@ ENDPOINT = Dashboard(
             ((f"mailing_dispatcher_breaker{{{LANE}}}", "{{instance}} {{dispatcher}} {{endpoint}}"),),
             states=BREAKER,
         ),
-        Panel("Messages settled", ((rate("mailing_messages_total", LANE, "status"), "{{status}}"),), "msg/s"),
+        Panel("Messages settled", ((rate("mailing_messages_total", LANE, "status"), "{{status}}"),), "mps"),
         Panel("Backlog", ((most("mailing_backlog_messages", "endpoint", LANE), "{{endpoint}}"),)),
         Panel("Oldest due work", ((most("mailing_due_lag_seconds", "endpoint", LANE), "{{endpoint}}"),), "s"),
     ),
@@ -298,7 +298,7 @@ GRPC = Dashboard(
                 (rate("grpc_server_msg_received_total", CALL), "received"),
                 (rate("grpc_server_msg_sent_total", CALL), "sent"),
             ),
-            "msg/s",
+            "mps",
         ),
     ),
 )
