@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
 
@@ -29,12 +30,15 @@ _STEADY = 60.0
 
 
 class Fleet:
-    """`size` dispatcher processes on the database of `dsn`; a `server.dispatch.Dispatch`."""
+    """`size` dispatcher processes; a `server.dispatch.Dispatch`.
 
-    def __init__(self, size: int, dsn: str) -> None:
+    `settings` are the variables that make them work like the server and on its database.
+    """
+
+    def __init__(self, size: int, settings: Mapping[str, str]) -> None:
         self._size = size
-        # What the server was given, with its database, be it the embedded one.
-        self._environment = {**os.environ, "MAILING_DSN": dsn}
+        self._environment = {**os.environ, **settings}
+        self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopping = asyncio.Event()
         self._grace = 0.0
 
@@ -51,6 +55,11 @@ class Fleet:
         """Asks all to end, with `grace` seconds to settle what is in flight."""
         self._grace = grace
         self._stopping.set()
+
+    def signal(self, number: int) -> None:
+        """Sends all of them a signal."""
+        for process in self._processes:
+            process.send_signal(number)
 
     async def _keep(self, number: int) -> None:
         wait = _FIRST_WAIT
@@ -70,6 +79,7 @@ class Fleet:
         process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
             COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self._environment, start_new_session=True
         )
+        self._processes.add(process)
         try:
             while process.poll() is None and not await _happens(self._stopping, _POLL):
                 pass
@@ -79,6 +89,7 @@ class Fleet:
             while process.poll() is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no Event
                 await asyncio.sleep(_POLL)
         finally:
+            self._processes.discard(process)
             process.kill()
         return process.wait()
 

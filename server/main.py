@@ -20,7 +20,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from dispatcher.model import DEFAULT_ENDPOINT
-from server.config import ConfigError, Settings, load_settings, masked, split_address
+from server.config import ConfigError, Settings, environment_of, load_settings, masked, split_address
 from server.dispatch import Dispatch, LocalDispatch, free_batches
 from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
@@ -95,7 +95,7 @@ async def serve(settings: Settings) -> None:
             await free_batches(pool)
         dispatcher: Dispatch
         if settings.dispatchers:
-            dispatcher = Fleet(settings.dispatchers, dsn)
+            dispatcher = Fleet(settings.dispatchers, environment_of(settings) | {"MAILING_DSN": dsn})
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from typer.main import get_command
 
-from docs.settings import with_settings
+from docs.settings import PAGE, with_settings
 from mailing import MailingClient
 from mailing.cli.app import app
 from mailing.v1 import (
@@ -133,7 +133,8 @@ def test_a_command_line_is_understood(line: str) -> None:
 
 
 def test_the_settings_table_is_the_code_s() -> None:
-    assert with_settings(README) == README, "run `make generate`"
+    page = PAGE.read_text(encoding="utf-8")
+    assert with_settings(page) == page, "run `make generate`"
 
 
 def test_the_python_example_uses_what_is_there() -> None:
