@@ -33,6 +33,7 @@ from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
+from server.rpc.requests import RequestInterceptor
 from server.store.database import Database, Pool
 from server.store.endpoints import EndpointStore
 from server.store.installation import read_installation
@@ -170,7 +171,7 @@ async def build_server(
         streams.hint()
 
     closing = ClosingInterceptor(settings.reader_patience)
-    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
+    interceptors = (closing, RequestInterceptor(), MetricsInterceptor(registry), ErrorInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)
