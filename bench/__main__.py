@@ -19,7 +19,9 @@ MODULES = {
     "peers": "bench.peers",
     "scale": "bench.scale",
     "report": "bench.report",
+    "life": "bench.life",
     "watchers": "bench.watchers",
+    "soak": "bench.soak",
 }
 
 

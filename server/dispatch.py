@@ -30,6 +30,10 @@ class Dispatch(Protocol):
         """Says that something changed in the ledger."""
         ...
 
+    def signal(self, number: int) -> None:
+        """Passes a signal on to processes beside this one."""
+        ...
+
     async def run(self) -> None:
         """Delivers until `stop` is called."""
         ...
@@ -84,6 +88,9 @@ class LocalDispatch:
     def hint(self) -> None:
         """Makes the dispatcher look for work now."""
         self._dispatcher.hint()
+
+    def signal(self, number: int) -> None:
+        """Does nothing: there is no other process."""
 
     async def run(self) -> None:
         """Delivers until `stop` is called. Raises what no dispatcher can go on after."""

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from server.logs import LEVEL_SIGNALS, present_level
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
 
@@ -76,9 +80,11 @@ class Fleet:
     async def _one(self) -> int:
         """Runs one process to its end and returns its status."""
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
-        process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self._environment, start_new_session=True
-        )
+        environment = {**self._environment, "MAILING_LOG_LEVEL": present_level()}
+        with _held_back(LEVEL_SIGNALS):
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
+                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
+            )
         self._processes.add(process)
         try:
             while process.poll() is None and not await _happens(self._stopping, _POLL):
@@ -92,6 +98,16 @@ class Fleet:
             self._processes.discard(process)
             process.kill()
         return process.wait()
+
+
+@contextmanager
+def _held_back(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """A process begun inside gets these when it asks for them: before it listens they would kill it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

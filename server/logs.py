@@ -7,10 +7,17 @@ whatever they say. Standard output is left alone.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
+
+LEVELS = ("debug", "info", "warning", "error")
+"""From the most to the least that is logged."""
+
+LEVEL_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""The first one makes the log of a running process tell one level more, the second one less."""
 
 _CHATTY = ("asyncio", "grpc", "httpx", "httpcore", "hpack")
 """Libraries whose debug and info entries tell of every single request."""
@@ -29,11 +36,8 @@ def configure_logs(level: str = "info", form: str = "auto") -> None:
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(people)],
         )
     )
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level.upper())
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    logging.getLogger().handlers[:] = [handler]
+    _set_level(level)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *_common(people), _wrap],
@@ -41,6 +45,25 @@ def configure_logs(level: str = "info", form: str = "auto") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def shift_level(steps: int) -> None:
+    """Logs more by so many levels, or less by as many if negative, and says so whatever the level."""
+    level = LEVELS[min(max(LEVELS.index(present_level()) - steps, 0), len(LEVELS) - 1)]
+    _set_level(level)
+    logging.getLogger(__name__).log(max(logging.getLogger().level, logging.INFO), "the log level is %s", level)
+
+
+def present_level() -> str:
+    """Returns the least grave level that is logged now."""
+    return logging.getLevelName(logging.getLogger().level).lower()
+
+
+def _set_level(level: str) -> None:
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 _wrap = structlog.stdlib.ProcessorFormatter.wrap_for_formatter

@@ -26,7 +26,7 @@ from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
-from server.logs import configure_logs
+from server.logs import LEVEL_SIGNALS, configure_logs, shift_level
 from server.pool import DatabaseError, open_pool, prepare_database
 from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
 from server.streams import StreamSettings
@@ -58,6 +58,7 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) 
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
         endpoints=frozenset(names),
+        max_streams_per_principal=settings.max_streams_per_principal,
         endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
         frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
@@ -163,6 +164,7 @@ async def _keep_running(
     what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
     ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
+    _heed_level_signals(dispatcher)
     dispatching = asyncio.create_task(dispatcher.run())
     death = asyncio.create_task(postgres.died() if postgres else _never())
     stopping = asyncio.create_task(stopped.wait())
@@ -222,6 +224,18 @@ def _signalled() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopped
+
+
+def _heed_level_signals(dispatcher: Dispatch) -> None:
+    """From now on signals change the log level, in all processes of the service."""
+
+    def shift(number: int, steps: int) -> None:
+        shift_level(steps)
+        dispatcher.signal(number)
+
+    for number, steps in zip(LEVEL_SIGNALS, (1, -1), strict=True):
+        asyncio.get_running_loop().add_signal_handler(number, shift, number, steps)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEVEL_SIGNALS)  # a server holds them back until here
 
 
 def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> int:

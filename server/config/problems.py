@@ -13,7 +13,9 @@ from pydantic import ValidationError
 
 from server.config.settings import PREFIX, Settings, expectation_of, is_secret, variables_of
 
-_OF_CLIENTS = frozenset({"MAILING_ADDRESS", "MAILING_TOKEN"})
+_OF_CLIENTS = frozenset(
+    {"MAILING_ADDRESS", "MAILING_TOKEN", "MAILING_TLS", "MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE"}
+)
 """What the command line reads when it calls a service; the service itself ignores it."""
 
 _ORCHESTRATOR = re.compile(r"MAILING_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")

@@ -170,6 +170,9 @@ class Settings(BaseModel):
         87_600,
         "hours",
     )
+    max_streams_per_principal: int = _number(
+        20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
+    )
     frequency_cap: int = _number(
         0,
         "Most messages a client gets within the period below, of all mailings that are not important; 0: no cap.",
@@ -233,6 +236,8 @@ def default_of(name: str) -> str:
         return str(shown)
     if field.default is None or isinstance(field.default, SecretStr):
         return "none"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
 
 

@@ -15,6 +15,7 @@ DomainError
 ├── InvalidResumeToken  a resume token that this stream did not make
 ├── ResumeTokenExpired  a resume token behind which something is missing
 ├── ReaderTooSlow       the reader of a stream has taken nothing for too long
+├── LimitReached        the caller has as many streams as one may have
 ├── ShuttingDown        this replica ends
 └── NotServedYet        the method has no implementation in this version
 """
@@ -124,12 +125,16 @@ class RequestIdReused(DomainError):
 
 
 class WrongState(DomainError):
-    """The mailing's state does not allow the call. `what` completes "… cannot be …"."""
+    """The mailing's state does not allow the call.
 
-    def __init__(self, what: str, found: MailingState, needed: Iterable[MailingState]) -> None:
+    `what` completes "… cannot be …", `besides` "it would have to be SCHEDULED …".
+    """
+
+    def __init__(self, what: str, found: MailingState, needed: Iterable[MailingState], besides: str = "") -> None:
         self.found = found
         self.needed = tuple(sorted(needed))
-        super().__init__(f"A mailing that is {found.name} cannot be {what}; it would have to be {self._needed()}.")
+        wanted = f"{self._needed()} {besides}".rstrip()
+        super().__init__(f"A mailing that is {found.name} cannot be {what}; it would have to be {wanted}.")
 
     def _needed(self) -> str:
         return " or ".join(state.name for state in self.needed)
@@ -202,6 +207,19 @@ class ReaderTooSlow(_Resumable, DomainError):
     def __init__(self, resume_token: str = "") -> None:
         super().__init__("The stream was not read for too long; resume it where you are.")
         self.resume_token = resume_token
+
+
+class LimitReached(DomainError):
+    """The caller has as many of something (`what`, a plural) at once as one caller may have."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"You have {limit} {what} open, which is the limit; end one before you begin another.")
+        self.limit = limit
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit."""
+        return {"limit": str(self.limit)}
 
 
 class ShuttingDown(_Resumable, DomainError):
