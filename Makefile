@@ -105,14 +105,19 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 	buf breaking --against "$$folder"
 
 .PHONY: drift
-drift: venv ## Is the generated code what the protos say?
+drift: venv ## Are the generated code and the API reference what the protos say?
 	@python protos/drift.py
+	@python docs/api.py --check
 
 .PHONY: test
 test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
 	@pytest $(ARGS)
 
 .PHONY: generate
-generate: venv ## Generate the Python code of the protos and the README's table of settings.
+generate: venv docs ## Generate the Python code of the protos and the documents that follow from the code.
 	@buf generate
+
+.PHONY: docs
+docs: venv ## Generate the API reference and the table of settings.
+	@python docs/api.py
 	@python docs/settings.py
