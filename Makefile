@@ -69,6 +69,16 @@ lock: ## Compile requirements.lock from pyproject.toml.
 
 ## What is shipped
 
+.PHONY: sbom
+sbom: venv ## Write dist/sbom.json, the bill of materials (CycloneDX).
+	@mkdir -p dist
+	@$(BIN)/python deploy/packages.py sbom >dist/sbom.json
+	@echo dist/sbom.json
+
+.PHONY: licences
+licences: venv ## List the licences of all packages; fails for one that nobody looked at.
+	@$(BIN)/python deploy/packages.py licences
+
 # The schemas of Kubernetes alone are 17,000 files, so the linters get an environment of their own.
 .PHONY: deploy-lint
 deploy-lint: ## Lint the Dockerfile, the manifests, compose.yaml and the unit; with network.
