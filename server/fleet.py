@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from server.logs import LEVEL_SIGNALS, present_level
 
@@ -39,8 +40,9 @@ class Fleet:
     `settings` are the variables that make them work like the server and on its database.
     """
 
-    def __init__(self, size: int, settings: Mapping[str, str]) -> None:
+    def __init__(self, size: int, settings: Mapping[str, str], log_file: Path | None = None) -> None:
         self._size = size
+        self._log_file = log_file
         self._environment = {**os.environ, **settings}
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopping = asyncio.Event()
@@ -69,7 +71,7 @@ class Fleet:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             started = asyncio.get_running_loop().time()
-            code = await self._one()
+            code = await self._one(number)
             if self._stopping.is_set():
                 return
             worked = asyncio.get_running_loop().time() - started
@@ -77,10 +79,13 @@ class Fleet:
             log.error("dispatcher %d ended with status %d: the next one starts in %.1f s", number, code, wait)
             await _happens(self._stopping, wait)
 
-    async def _one(self) -> int:
+    async def _one(self, number: int) -> int:
         """Runs one process to its end and returns its status."""
-        # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
         environment = {**self._environment, "MAILING_LOG_LEVEL": present_level()}
+        if self._log_file is not None:
+            # Each its own: processes that rotate one file lose each other's entries.
+            environment["MAILING_LOG_FILE"] = f"{self._log_file}.dispatcher-{number}"
+        # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
         with _held_back(LEVEL_SIGNALS):
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
                 COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True

@@ -139,7 +139,7 @@ class TestKubernetes:
         assert container["securityContext"] == HARDENED
         assert not spec["automountServiceAccountToken"]
         assert unknown_settings(one["name"] for one in container["env"]) == []
-        assert understood(container["args"]) in ("serve", "dispatch", "migrate")
+        assert understood(container["args"]) in ("serve", "dispatcher", "migrate")
 
     def test_the_settings_of_the_config_map_can_be_used(self, tmp_path: Path) -> None:
         (config,) = of_kind("ConfigMap")

@@ -28,7 +28,7 @@ def test_config_shows_values_and_places_and_no_secret(
     assert "hidden" not in table + json.dumps(document)
 
 
-@pytest.mark.parametrize("command", ["config", "serve", "dispatch", "migrate"])
+@pytest.mark.parametrize("command", ["config", "serve", "dispatcher", "migrate"])
 def test_settings_that_cannot_be_used_end_the_command_before_anything_happens(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -39,3 +39,12 @@ def test_settings_that_cannot_be_used_end_the_command_before_anything_happens(
     assert "/does/not/exist.toml cannot be read" in capsys.readouterr().err
     assert main([command, "--set", "pool_size"]) == 2
     assert "--set" in capsys.readouterr().err
+
+
+def test_a_dispatcher_alone_can_be_run_beside_the_commands_that_steer_them(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Fails when both have one name: the group hides the command."""
+    assert main(["dispatcher"]) == 2
+    assert "MAILING_DSN should be the database of the service" in capsys.readouterr().err
+    assert main(["dispatch", "replicas", "--help"]) == 0

@@ -1,4 +1,4 @@
-"""`mailing serve`, `dispatch`, `migrate` and `config`: the commands that run the service itself.
+"""`mailing serve`, `dispatcher`, `migrate` and `config`: the commands that run the service itself.
 
 The server is imported when one of them is called and not before: all other commands need
 nothing but the API, wherever it is. Options win over the environment, the environment over the file.
@@ -45,7 +45,7 @@ class Sources:
 def register(app: typer.Typer) -> None:
     """Adds the commands to `app`."""
     command(app, "serve")(serve)
-    command(app, "dispatch")(dispatch)
+    command(app, "dispatcher")(dispatch)
     command(app, "migrate")(migrate)
     command(app, "config")(show_settings)
 
