@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+from threading import Timer
 from typing import Any
 
 import grpc
@@ -15,12 +16,17 @@ from tests.integration.test_main import PATIENCE, serving
 
 
 def line_with(process: subprocess.Popen[str], **facts: Any) -> dict[str, Any]:
-    """Reads the log until an entry has these facts."""
+    """Reads the log until an entry has these facts; ends the process when none comes."""
     assert process.stderr is not None
-    for text in process.stderr:
-        entry: dict[str, Any] = json.loads(text)
-        if facts.items() <= entry.items():
-            return entry
+    patience = Timer(PATIENCE, process.kill)
+    patience.start()
+    try:
+        for text in process.stderr:
+            entry: dict[str, Any] = json.loads(text)
+            if facts.items() <= entry.items():
+                return entry
+    finally:
+        patience.cancel()
     raise AssertionError(f"the log ended without {facts}")
 
 
