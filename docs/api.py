@@ -121,24 +121,31 @@ def _requests_and_responses(file: File) -> Iterator[str]:
 
 def _messages(file: File) -> Iterator[tuple[str, str]]:
     """Yields the name and the description of every message, nested ones included."""
-
-    def below(message: DescriptorProto, path: _Path, prefix: str) -> Iterator[tuple[str, str]]:
-        name = f"{prefix}{message.name}"
+    for name, message, path in _tree(file):
         yield name, _message(file, message, path)
+
+
+def _enums(file: File) -> Iterator[tuple[str, str]]:
+    """Yields the name and the description of every enum, nested ones included."""
+    for number, enum in enumerate(file.proto.enum_type):
+        yield enum.name, _enum(file, enum, (_ENUM, number))
+    for name, message, path in _tree(file):
+        for number, enum in enumerate(message.enum_type):
+            yield f"{name}.{enum.name}", _enum(file, enum, (*path, _NESTED_ENUM, number))
+
+
+def _tree(file: File) -> Iterator[tuple[str, DescriptorProto, _Path]]:
+    """Yields every message with its full name and the path to it; entries of maps are left out."""
+
+    def below(message: DescriptorProto, path: _Path, prefix: str) -> Iterator[tuple[str, DescriptorProto, _Path]]:
+        name = f"{prefix}{message.name}"
+        yield name, message, path
         for number, nested in enumerate(message.nested_type):
             if not nested.options.map_entry:
                 yield from below(nested, (*path, _NESTED, number), f"{name}.")
 
     for number, message in enumerate(file.proto.message_type):
         yield from below(message, (_MESSAGE, number), "")
-
-
-def _enums(file: File) -> Iterator[tuple[str, str]]:
-    for number, enum in enumerate(file.proto.enum_type):
-        yield enum.name, _enum(file, enum, (_ENUM, number))
-    for number, message in enumerate(file.proto.message_type):
-        for place, enum in enumerate(message.enum_type):
-            yield f"{message.name}.{enum.name}", _enum(file, enum, (_MESSAGE, number, _NESTED_ENUM, place))
 
 
 def _message(file: File, message: DescriptorProto, path: _Path) -> str:

@@ -44,9 +44,9 @@ class Loaded(NamedTuple):
     places: Mapping[str, str]
 
 
-def load_settings(config_file: Path | None = None, **options: Any) -> Settings:
-    """Returns the settings in force; see `load`."""
-    return load(config_file, options).settings
+def load_settings(**options: Any) -> Settings:
+    """Returns the settings in force, the file being the one that the environment names; see `load`."""
+    return load(options=options).settings
 
 
 def load(config_file: Path | None = None, options: Mapping[str, Any] | None = None) -> Loaded:

@@ -33,14 +33,17 @@ from server.domain.errors import (
     Kind,
     LimitReached,
     MailingEnded,
+    MethodClosed,
     NotFound,
     NotServedYet,
     PhoneTaken,
     ReaderTooSlow,
     RequestIdReused,
     ResumeTokenExpired,
+    ScopeMissing,
     ShuttingDown,
     StaleEtag,
+    Unauthenticated,
     WrongState,
 )
 from server.rpc.handlers import Context, Continuation, Handler, around
@@ -77,6 +80,9 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
     LimitReached: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
+    Unauthenticated: Answer(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
+    ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
+    MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
 """Every refusal of the domain."""

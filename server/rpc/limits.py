@@ -1,7 +1,7 @@
 """How many streams a principal may have at once, so that nobody takes the service from the others.
 
-Without authentication a principal is the host that calls, whatever the connection. Only the
-streams of this API count: health and reflection do not.
+A principal is the caller, as identity established it; without authentication it is the host that
+calls, whatever the connection. Only the streams of this API count: health and reflection do not.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 
 import grpc
 
+from server.domain.caller import caller
 from server.domain.errors import LimitReached
 from server.rpc.handlers import Context, Continuation, Handler, around
 
@@ -49,5 +50,10 @@ class StreamLimitInterceptor(grpc.aio.ServerInterceptor):
 
 
 def principal_of(peer: str) -> str:
-    """Returns the host of a peer as gRPC writes it, such as `ipv4:10.0.0.1:50123` or `unix:`."""
+    """Returns the name of the present caller; of those who need none the host of the peer.
+
+    gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`.
+    """
+    if caller().how != "open":
+        return str(caller())
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

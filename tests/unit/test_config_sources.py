@@ -18,6 +18,10 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
+def settings_of(path: Path, **options: str) -> Settings:
+    return load(path, options).settings
+
+
 def problems(path: Path, text: str, **options: str) -> list[str]:
     path.write_text(text)
     with pytest.raises(ConfigError) as raised:
@@ -29,20 +33,20 @@ def test_options_win_over_the_environment_and_the_environment_over_the_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails when the order of the sources in `load` is another one."""
-    assert (load_settings(file).pool_size, load_settings(file).poll_max) == (11, 2.5)
+    assert (settings_of(file).pool_size, settings_of(file).poll_max) == (11, 2.5)
     monkeypatch.setenv("MAILING_POOL_SIZE", "12")
-    assert load_settings(file).pool_size == 12
-    assert load_settings(file, pool_size="13").pool_size == 13
+    assert settings_of(file).pool_size == 12
+    assert settings_of(file, pool_size="13").pool_size == 13
     monkeypatch.setenv("MAILING_POOL_SIZE", "")
-    assert load_settings(file).pool_size == 11
+    assert settings_of(file).pool_size == 11
 
 
 def test_an_older_name_in_the_environment_wins_over_the_file_and_loses_to_an_option(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MAILING_SERVER_URL", "http://environment/")
-    assert load_settings(file).endpoint_url == "http://environment/"
-    assert load_settings(file, endpoint_url="http://option/").endpoint_url == "http://option/"
+    assert settings_of(file).endpoint_url == "http://environment/"
+    assert settings_of(file, endpoint_url="http://option/").endpoint_url == "http://option/"
 
 
 def test_the_file_may_be_named_by_the_environment_and_an_option_wins(
@@ -51,7 +55,7 @@ def test_the_file_may_be_named_by_the_environment_and_an_option_wins(
     monkeypatch.setenv("MAILING_CONFIG_FILE", str(file))
     assert load_settings().pool_size == 11
     (tmp_path / "other.toml").write_text("pool_size = 21")
-    assert load_settings(tmp_path / "other.toml").pool_size == 21
+    assert settings_of(tmp_path / "other.toml").pool_size == 21
 
 
 def test_every_setting_may_stand_in_the_file(tmp_path: Path) -> None:
@@ -61,13 +65,13 @@ def test_every_setting_may_stand_in_the_file(tmp_path: Path) -> None:
              if isinstance(value, str | int | float)]  # fmt: skip
     path = tmp_path / "all.toml"
     path.write_text("\n".join(lines))
-    assert load_settings(path) == Settings()
+    assert settings_of(path) == Settings()
 
 
 def test_paths_in_the_file_begin_at_its_folder(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").touch()
     (tmp_path / "mailing.toml").write_text("endpoint_ca_file = 'ca.pem'\ndata_dir = '/var/lib/mailing'\n")
-    settings = load_settings(tmp_path / "mailing.toml")
+    settings = settings_of(tmp_path / "mailing.toml")
     assert (settings.endpoint_ca_file, settings.data_dir) == (tmp_path / "ca.pem", Path("/var/lib/mailing"))
 
 

@@ -16,7 +16,7 @@ from typer.main import get_command
 
 from deploy.docker.image import DOCKERFILE, Stage, command, stages
 from mailing.cli.app import app
-from server.config import load_settings
+from server.config import load
 from server.config.problems import unknown_variables
 from server.config.settings import Settings, is_secret, variables_of
 from server.config.sources import FILE_VARIABLE
@@ -144,7 +144,7 @@ class TestKubernetes:
     def test_the_settings_of_the_config_map_can_be_used(self, tmp_path: Path) -> None:
         (config,) = of_kind("ConfigMap")
         (tmp_path / "mailing.toml").write_text(config["data"]["mailing.toml"])
-        settings = load_settings(tmp_path / "mailing.toml")
+        settings = load(tmp_path / "mailing.toml").settings
         (port,) = [
             one["containerPort"] for pod in PODS for one in pod["spec"]["containers"][0].get("ports", [])
             if one["name"] == "grpc"
