@@ -157,3 +157,5 @@ generate: venv docs ## Generate the Python code of the protos and the documents 
 docs: venv ## Generate the API reference and the table of settings.
 	@python docs/api.py
 	@python docs/settings.py
+	@python docs/metrics_table.py
+	@python deploy/dashboards.py

@@ -13,13 +13,17 @@ from uuid import uuid4
 
 import asyncpg
 
+from dispatcher.counted import CountedLedger
 from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
 from dispatcher.postgres_replicas import PostgresReplicas
 from dispatcher.service import Dispatcher
+from dispatcher.tally import Tally
 from server.config import Settings
 from server.endpoints import Endpoints
 from server.hosts import Hosts
+from server.metrics import Figures, figures_of
+from server.pool import pool_figures
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +45,10 @@ class Dispatch(Protocol):
 
     async def stop(self, grace: float) -> None:
         """Asks `run` to settle what is in flight within `grace` seconds and to end."""
+        ...
+
+    def figures(self) -> Figures:
+        """Returns what it did and how it does."""
         ...
 
 
@@ -82,7 +90,9 @@ class LocalDispatch:
 
     def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
         replica_id = uuid4()
-        self._ledger = PostgresLedger(pool, replica_id, _frequency_cap(settings))
+        self._pool = pool
+        self._tally = Tally(endpoint.name for endpoint, _ in endpoints.values())
+        self._ledger = CountedLedger(pool, replica_id, _frequency_cap(settings), self._tally)
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
@@ -99,6 +109,10 @@ class LocalDispatch:
 
     def signal(self, number: int) -> None:
         """Does nothing: there is no other process."""
+
+    def figures(self) -> Figures:
+        """Returns what it did and how it does."""
+        return figures_of(self._dispatcher, self._tally) | pool_figures(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Delivers until `stop` is called. Raises what no dispatcher can go on after."""

@@ -15,9 +15,12 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from server.logs import LEVEL_SIGNALS, present_level
+from server.metrics import Figures, Totals
+from server.metrics.reports import Reports
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
 
@@ -47,6 +50,11 @@ class Fleet:
         self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopping = asyncio.Event()
         self._grace = 0.0
+        self._totals = Totals()
+
+    def figures(self) -> Figures:
+        """Returns what all processes did, those that have ended included, and how they do."""
+        return self._totals.figures()
 
     def hint(self) -> None:
         """Does nothing: the database's notifications reach every process."""
@@ -88,13 +96,15 @@ class Fleet:
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
         with _held_back(LEVEL_SIGNALS):
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
-                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
+                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
             )
+        assert process.stdin is not None
+        assert process.stdout is not None
         self._processes.add(process)
+        reports = Reports(process.stdout, partial(self._totals.report, number))
         try:
             while process.poll() is None and not await _happens(self._stopping, _POLL):
                 pass
-            assert process.stdin is not None
             process.stdin.close()
             give_up_at = time.monotonic() + self._grace + _MARGIN
             while process.poll() is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no Event
@@ -102,7 +112,10 @@ class Fleet:
         finally:
             self._processes.discard(process)
             process.kill()
-        return process.wait()
+            process.wait()
+            reports.close()
+            self._totals.end(number, expected=self._stopping.is_set())
+        return process.returncode
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -26,10 +27,17 @@ from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
+from server.health import DatabaseWatch
 from server.logs import LEVEL_SIGNALS, configure_logs, shift_level
 from server.memory import calm_collector, use_one_arena
-from server.pool import DatabaseError, open_pool, prepare_database
+from server.metrics.reports import reporting
+from server.metrics.standing import LedgerFigures
+from server.operation import CannotOpenAdmin, Operated, open_admin
+from server.pool import DatabaseError, open_pool, pool_figures, prepare_database
 from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
+from server.rpc.channelz import serving_channelz
+from server.store.database import Database
+from server.store.gauges import GaugeStore
 from server.streams import StreamSettings
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
@@ -111,8 +119,21 @@ async def serve(settings: Settings) -> None:
             dispatcher = LocalDispatch(own, endpoints, settings)
         await stack.enter_async_context(access.kept())
         rpc = _rpc_settings(settings, configured, access)
-        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), rpc, Trials(configured))
+        registry = CollectorRegistry()
+        api = await build_server(pool, dispatcher.hint, registry, rpc, Trials(configured))
         port = api.bind(settings.listen)
+        database = Database(pool)
+        operated = Operated(
+            watch=DatabaseWatch(database, api.ready),
+            stopped=stopped,
+            sources=[dispatcher.figures, api.figures, partial(pool_figures, pool, "api")],
+            registry=registry,
+            ledger=LedgerFigures(GaugeStore(database).read, rpc.endpoints),
+        )
+        await stack.enter_async_context(open_admin(settings, operated))
+        if settings.channelz_listen != "off":
+            at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
+            log.info("channelz is on port %d", at)
         await api.start()
         calm_collector()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
@@ -131,7 +152,13 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     async with open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS) as pool:
         dispatcher = LocalDispatch(pool, endpoints, settings)
         calm_collector()
-        await _keep_running(stopped, _settle_grace(configured), dispatcher)
+        if until_stdin_closes:
+            beside = reporting(dispatcher.figures, sys.stdout.fileno())
+        else:
+            watch = DatabaseWatch(Database(pool), _nobody)
+            beside = open_admin(settings, Operated(watch, stopped, [dispatcher.figures], CollectorRegistry()))
+        async with beside:
+            await _keep_running(stopped, _settle_grace(configured), dispatcher)
 
 
 async def _migrate(settings: Settings) -> None:
@@ -208,6 +235,10 @@ async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> s
     return "The dispatcher ended by itself: the log says why."
 
 
+async def _nobody(_: bool) -> None:
+    """Hears whether the database answers where there is no API."""
+
+
 async def _never() -> str:
     await asyncio.Event().wait()
     raise AssertionError
@@ -248,7 +279,7 @@ def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> i
             runner.run(work())
     except ConfigError as error:
         return _fail(error, 2)
-    except (EmbeddedPostgresError, DatabaseError, CannotListen, ServiceError) as error:
+    except (EmbeddedPostgresError, DatabaseError, CannotListen, CannotOpenAdmin, ServiceError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -4,11 +4,12 @@
 sentence per bad one. Secrets are never shown, neither in errors nor in a repr.
 """
 
-from server.config.settings import ConfigError, Settings, split_address
+from server.config.settings import DEFAULT_ADMIN_LISTEN, ConfigError, Settings, split_address
 from server.config.shown import masked, rows_in_force, settings_table
 from server.config.sources import Loaded, environment_of, load, load_settings
 
 __all__ = [
+    "DEFAULT_ADMIN_LISTEN",
     "ConfigError",
     "Loaded",
     "Settings",

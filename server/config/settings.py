@@ -19,6 +19,9 @@ from server.values import EndpointUrl, ReadableFile, Token, Transport, endpoint_
 PREFIX = "MAILING_"
 """Begins the variables of all settings that have no older, well-known name."""
 
+DEFAULT_ADMIN_LISTEN = "127.0.0.1:9464"
+"""Where metrics are unless something else is set."""
+
 
 class ConfigError(Exception):
     """The settings cannot be used. `problems` has one sentence per bad one."""
@@ -59,6 +62,10 @@ def split_address(address: str) -> tuple[str, int]:
 def _issuer(value: str) -> str:
     """Returns the issuer; a domain stands for the name that Auth0 gives itself, slash included."""
     return endpoint_url(value if "://" in value else f"https://{value}/")
+
+
+def _address_or_off(value: str) -> str:
+    return "off" if value.lower() == "off" else _address(value)
 
 
 def _server_url(value: SecretStr) -> SecretStr:
@@ -133,6 +140,17 @@ class Settings(BaseModel):
     )
     reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = _setting(
         "auto", "Server reflection; `auto`: on loopback only.", "auto, on or off"
+    )
+    admin_listen: Annotated[str, AfterValidator(_address_or_off)] | None = _setting(
+        None,
+        "Address of `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one, `off` none.",
+        "HOST:PORT, such as 127.0.0.1:9464, or off",
+        shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
+    )
+    channelz_listen: Annotated[str, AfterValidator(_address_or_off)] = _setting(
+        "off",
+        "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
+        "HOST:PORT, such as 127.0.0.1:50052, or off",
     )
     dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
         None,
