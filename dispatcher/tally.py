@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dispatcher.model import ErrorClass, Status
 from dispatcher.ports import Settled
@@ -28,10 +28,20 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum = 0.0
 
-    def observe(self, value: float, times: int = 1) -> None:
-        """Counts a value that occurred so many times."""
-        self.counts[bisect_left(self.bounds, value)] += times
-        self.sum += value * times
+    def observe(self, value: float) -> None:
+        """Counts a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.sum += value
+
+    def observe_milliseconds(self, times: Mapping[int | None, int]) -> None:
+        """Counts values by how often they occurred, in thousandths of the bounds' unit; None is none."""
+        bounds, counts, total = self.bounds, self.counts, 0.0
+        for milliseconds, n in times.items():
+            if milliseconds is not None:
+                value = milliseconds / 1000
+                counts[bisect_left(bounds, value)] += n
+                total += value * n
+        self.sum += total
 
 
 class Tally:
@@ -59,14 +69,13 @@ class Tally:
         self.settle.observe(seconds)
         if not settled:
             return
-        outcomes = [outcome for _, _, outcome in settled]
         # As plain numbers: members of an enum are slow to hash, and a count of equals is quick.
-        if [outcome.status for outcome in outcomes].count(Status.DELIVERED) == len(outcomes):  # nearly always
-            statuses, kinds = Counter({int(Status.DELIVERED): len(outcomes)}), Counter({0: len(outcomes)})
-            durations = Counter([outcome.duration_ms for outcome in outcomes])
+        if [outcome.status for _, _, outcome in settled].count(Status.DELIVERED) == len(settled):  # nearly always
+            statuses, kinds = Counter({int(Status.DELIVERED): len(settled)}), Counter({0: len(settled)})
+            durations = Counter([outcome.duration_ms for _, _, outcome in settled])
         else:
-            tried = [outcome for outcome in outcomes if outcome.attempted]
-            statuses = Counter([int(outcome.status) for outcome in outcomes])
+            tried = [outcome for _, _, outcome in settled if outcome.attempted]
+            statuses = Counter([int(outcome.status) for _, _, outcome in settled])
             kinds = Counter([int(outcome.failure.error_class) if outcome.failure else 0 for outcome in tried])
             durations = Counter([outcome.duration_ms for outcome in tried])
         self._add(endpoint, statuses, kinds, durations)
@@ -78,6 +87,4 @@ class Tally:
         for kind, times in kinds.items():
             self.attempts[endpoint, ErrorClass(kind)] += times
         latency = self.latency.get(endpoint) or self.latency.setdefault(endpoint, Histogram(ATTEMPT_BOUNDS))
-        for milliseconds, times in durations.items():
-            if milliseconds is not None:
-                latency.observe(milliseconds / 1000, times)
+        latency.observe_milliseconds(durations)

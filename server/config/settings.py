@@ -59,13 +59,13 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _address_or_off(value: str) -> str:
+    return "off" if value.lower() == "off" else _address(value)
+
+
 def _issuer(value: str) -> str:
     """Returns the issuer; a domain stands for the name that Auth0 gives itself, slash included."""
     return endpoint_url(value if "://" in value else f"https://{value}/")
-
-
-def _address_or_off(value: str) -> str:
-    return "off" if value.lower() == "off" else _address(value)
 
 
 def _server_url(value: SecretStr) -> SecretStr:
@@ -105,6 +105,17 @@ class Settings(BaseModel):
         "Address of the gRPC API. Port 0 takes any free one.",
         "HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051",
     )
+    admin_listen: Annotated[str, AfterValidator(_address_or_off)] | None = _setting(
+        None,
+        "Address of `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one, `off` none.",
+        "HOST:PORT, such as 127.0.0.1:9464, or off",
+        shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
+    )
+    channelz_listen: Annotated[str, AfterValidator(_address_or_off)] = _setting(
+        "off",
+        "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
+        "HOST:PORT, such as 127.0.0.1:50052, or off",
+    )
     insecure: bool = _setting(
         False,
         "Listen on other addresses than loopback although anybody may then do anything.",
@@ -140,17 +151,6 @@ class Settings(BaseModel):
     )
     reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = _setting(
         "auto", "Server reflection; `auto`: on loopback only.", "auto, on or off"
-    )
-    admin_listen: Annotated[str, AfterValidator(_address_or_off)] | None = _setting(
-        None,
-        "Address of `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one, `off` none.",
-        "HOST:PORT, such as 127.0.0.1:9464, or off",
-        shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
-    )
-    channelz_listen: Annotated[str, AfterValidator(_address_or_off)] = _setting(
-        "off",
-        "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
-        "HOST:PORT, such as 127.0.0.1:50052, or off",
     )
     dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
         None,
