@@ -35,6 +35,10 @@ class Dispatch(Protocol):
         """Says that something changed in the ledger."""
         ...
 
+    def signal(self, number: int) -> None:
+        """Passes a signal on to processes beside this one."""
+        ...
+
     async def run(self) -> None:
         """Delivers until `stop` is called."""
         ...
@@ -102,6 +106,9 @@ class LocalDispatch:
     def hint(self) -> None:
         """Makes the dispatcher look for work now."""
         self._dispatcher.hint()
+
+    def signal(self, number: int) -> None:
+        """Does nothing: there is no other process."""
 
     def figures(self) -> Figures:
         """Returns what it did and how it does."""

@@ -21,14 +21,14 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.model import DEFAULT_ENDPOINT
 from server.access import Access, read_access
-from server.config import ConfigError, Settings, load_settings, masked, split_address
+from server.config import ConfigError, Settings, environment_of, load_settings, masked, split_address
 from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
 from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
 from server.health import DatabaseWatch
-from server.logs import configure_logs
+from server.logs import LEVEL_SIGNALS, configure_logs, shift_level
 from server.memory import calm_collector, use_one_arena
 from server.metrics.reports import reporting
 from server.metrics.standing import LedgerFigures
@@ -111,7 +111,8 @@ async def serve(settings: Settings) -> None:
             await free_batches(pool)
         dispatcher: Dispatch
         if settings.dispatchers:
-            dispatcher = Fleet(settings.dispatchers, dsn, settings.log_file)
+            told = environment_of(settings) | {"MAILING_DSN": dsn}
+            dispatcher = Fleet(settings.dispatchers, told, settings.log_file)
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
@@ -199,6 +200,7 @@ async def _keep_running(
     what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
     ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
+    _heed_level_signals(dispatcher)
     dispatching = asyncio.create_task(dispatcher.run())
     death = asyncio.create_task(postgres.died() if postgres else _never())
     stopping = asyncio.create_task(stopped.wait())
@@ -255,6 +257,18 @@ def _signalled() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     return stopped
+
+
+def _heed_level_signals(dispatcher: Dispatch) -> None:
+    """From now on signals change the log level, in all processes of the service."""
+
+    def shift(number: int, steps: int) -> None:
+        shift_level(steps)
+        dispatcher.signal(number)
+
+    for number, steps in zip(LEVEL_SIGNALS, (1, -1), strict=True):
+        asyncio.get_running_loop().add_signal_handler(number, shift, number, steps)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEVEL_SIGNALS)  # a server holds them back until here
 
 
 def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> int:

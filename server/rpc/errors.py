@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from uuid import uuid4
 
 import grpc
@@ -114,9 +114,17 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             except AbortError:
                 raise
             except Exception as error:
-                await context.abort_with_status(to_status(status_of(error, method)))
+                await refuse(context, status_of(error, method))
 
         return around(handler, refusing)
+
+
+async def refuse(context: Context, status: Status) -> NoReturn:
+    """Ends the call with a status, keeping what was already set to go out with it."""
+    final = to_status(status)
+    trailing = (*(context.trailing_metadata() or ()), *final.trailing_metadata)
+    await context.abort(final.code, final.details, trailing)
+    raise AssertionError("aborting does not return")
 
 
 def status_of(error: Exception, method: str) -> Status:

@@ -40,6 +40,7 @@ from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
+from server.rpc.requests import RequestInterceptor
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
@@ -224,7 +225,7 @@ async def build_server(
     closing = ClosingInterceptor(settings.reader_patience)
     identity = IdentityInterceptor(settings.authenticator)
     limit = StreamLimitInterceptor(settings.max_streams_per_principal)
-    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor(), identity, limit)
+    interceptors = (closing, RequestInterceptor(), MetricsInterceptor(registry), ErrorInterceptor(), identity, limit)
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)
