@@ -7,7 +7,11 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.e2e.conftest import EXAMPLES, PROGRAM, environment
 
@@ -24,33 +28,41 @@ def children_left(folder: Path) -> list[str]:
     return found
 
 
-def test_the_demo_ends_well_and_leaves_nothing(tmp_path: Path) -> None:
+@pytest.fixture
+def short(folder: Path) -> Iterator[Path]:
+    """An empty folder with a short path, since the path of a socket is short."""
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
+def test_the_demo_ends_well_and_leaves_nothing(short: Path) -> None:
     # Settings of another service must not get in its way.
-    settings = environment(TMPDIR=str(tmp_path), MAILING_DSN="postgresql://nobody@127.0.0.1:1/nothing")
+    settings = environment(TMPDIR=str(short), MAILING_DSN="postgresql://nobody@127.0.0.1:1/nothing")
     ended = subprocess.run([*PROGRAM, "demo", "--json"], env=settings, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 0, ended.stderr
     document = json.loads(ended.stdout)
     assert document["agrees"] is True
     assert document["delivered"] == document["mailing"]["progress"]["total"] > 3000
-    assert children_left(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert children_left(short) == []
+    assert list(short.iterdir()) == []
 
 
-def test_a_demo_that_is_terminated_takes_its_children_along(tmp_path: Path) -> None:
-    demo = subprocess.Popen(
+def test_a_demo_that_is_terminated_takes_its_children_along(short: Path) -> None:
+    with subprocess.Popen(
         [*PROGRAM, "demo"],
-        env=environment(TMPDIR=str(tmp_path), PYTHONUNBUFFERED="1"),
+        env=environment(TMPDIR=str(short), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert demo.stdout is not None
-    while not re.match("Service at", line := demo.stdout.readline()):
-        assert line
-    demo.send_signal(signal.SIGTERM)
-    demo.communicate(timeout=60)
+    ) as demo:
+        assert demo.stdout is not None
+        while not re.match("Service at", line := demo.stdout.readline()):
+            assert line
+        demo.send_signal(signal.SIGTERM)
+        demo.communicate(timeout=60)
     assert demo.returncode == 128 + signal.SIGTERM
-    assert children_left(tmp_path) == []
-    assert os.listdir(tmp_path) == []
+    assert children_left(short) == []
+    assert os.listdir(short) == []
 
 
 def test_a_demo_without_its_files_is_one_sentence(tmp_path: Path) -> None:
