@@ -112,6 +112,10 @@ drift: venv ## Is the generated code what the protos say?
 test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
 	@pytest $(ARGS)
 
+.PHONY: fuzz
+fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),500) pytest tests/fuzz --tb=short $(ARGS)
+
 .PHONY: generate
 generate: venv ## Generate the Python code of the protos and the README's table of settings.
 	@buf generate

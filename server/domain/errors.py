@@ -2,6 +2,7 @@
 
 DomainError
 ├── InvalidFields       fields that are missing, malformed or out of range
+├── MalformedRequest    a request that is no message of its type
 ├── InvalidPageToken    a token that this query did not make
 ├── NotFound            no such client, mailing or message
 ├── EndpointUnknown     no such endpoint is configured
@@ -30,6 +31,9 @@ from dispatcher.model import MailingState
 MAX_TOLD = 20
 """More names are not listed: an error has to fit into the trailing metadata of a call."""
 
+MAX_NAME = 80
+"""Longer names of callers are not repeated in full, for the same reason."""
+
 
 class DomainError(Exception):
     """A refusal. `str()` of it is the sentence for the caller."""
@@ -56,6 +60,13 @@ class InvalidFields(DomainError):
         rest = f" (and {more} more)" if more else ""
         super().__init__(f"{first.path}: {first.sentence}{rest}")
         self.violations = tuple(violations)
+
+
+class MalformedRequest(DomainError):
+    """The request cannot be read at all."""
+
+    def __init__(self) -> None:
+        super().__init__("The request cannot be read: it is no message of the type that this method takes.")
 
 
 class InvalidPageToken(DomainError):
@@ -91,11 +102,11 @@ class EndpointUnknown(DomainError):
     """No endpoint of this name is configured; those in `known` are, of which the first are told."""
 
     def __init__(self, name: str, known: Collection[str]) -> None:
-        self.name = name
+        self.name = name[:MAX_NAME]
         self.known = sorted(known)[:MAX_TOLD]
         more = f" and {len(known) - MAX_TOLD} more" if len(known) > MAX_TOLD else ""
         there_are = f"there are {', '.join(self.known)}{more}" if known else "none is configured"
-        super().__init__(f"There is no endpoint {name!r}; {there_are}.")
+        super().__init__(f"There is no endpoint {self.name!r}; {there_are}.")
 
     @property
     def facts(self) -> dict[str, str]:

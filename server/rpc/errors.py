@@ -32,6 +32,7 @@ from server.domain.errors import (
     InvalidResumeToken,
     Kind,
     MailingEnded,
+    MalformedRequest,
     NotFound,
     NotServedYet,
     PhoneTaken,
@@ -61,6 +62,7 @@ class Answer(NamedTuple):
 
 ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidFields: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
+    MalformedRequest: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
@@ -105,6 +107,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 yield
             except AbortError:
                 raise
+            except NotImplementedError:  # generated code, for methods of gRPC's own services
+                await context.abort_with_status(to_status(status_of(NotServedYet(method), method)))
             except Exception as error:
                 await context.abort_with_status(to_status(status_of(error, method)))
 

@@ -83,15 +83,17 @@ def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
     return function
 
 
-def rebuilt(handler: Handler, behaviour: Callable[[Any, Context], Any]) -> Handler:
-    """Returns `handler` with another function."""
+def rebuilt(
+    handler: Handler, behaviour: Callable[[Any, Context], Any], decode: Callable[[bytes], Any] | None = None
+) -> Handler:
+    """Returns `handler` with another function, and with another decoder of requests if one is given."""
     make: Any = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
         (True, False): grpc.stream_unary_rpc_method_handler,
         (True, True): grpc.stream_stream_rpc_method_handler,
     }[handler.request_streaming, handler.response_streaming]
-    made: Handler = make(behaviour, handler.request_deserializer, handler.response_serializer)
+    made: Handler = make(behaviour, decode or handler.request_deserializer, handler.response_serializer)
     return made
 
 

@@ -24,6 +24,7 @@ from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_se
 from server.domain.preview import FrequencyCap
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
+from server.rpc.decoding import DecodingInterceptor
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
 from server.rpc.endpoints import EndpointCalls
@@ -170,7 +171,7 @@ async def build_server(
         streams.hint()
 
     closing = ClosingInterceptor(settings.reader_patience)
-    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor())
+    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor(), DecodingInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)
