@@ -19,6 +19,7 @@ MODULES = {
     "peers": "bench.peers",
     "scale": "bench.scale",
     "report": "bench.report",
+    "life": "bench.life",
     "watchers": "bench.watchers",
 }
 

@@ -64,6 +64,8 @@ class PostgresLedger(PostgresLimits):
             async with self._pool.acquire() as connection, connection.transaction():
                 ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
                 if ids:
+                    # Those that ran before and are open look at all clients again; then come the new ones.
+                    await connection.execute(_SQL["expand_anew"], ids)
                     await connection.execute(_SQL["open_expansions"], ids)
         return ids
 
@@ -119,7 +121,9 @@ class PostgresLedger(PostgresLimits):
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         with reaching():
-            return [row["id"] for row in await self._pool.fetch(_SQL["complete"], ids)]
+            async with self._pool.acquire() as connection, connection.transaction():
+                locked = [row["id"] for row in await connection.fetch(_SQL["lock_done"], ids)]
+                return [row["id"] for row in await connection.fetch(_SQL["complete"], locked)] if locked else []
 
     async def forget_changes(self) -> None:
         with reaching():

@@ -28,17 +28,27 @@ SELECT
   ) - clock_timestamp())::float8 AS next_in;
 
 -- name: start_due
--- Starts the mailings whose time has come.
-UPDATE mailings SET state = 2, updated_at = now()
+-- Starts the mailings whose time has come; rechecks begin when they are expanded.
+UPDATE mailings SET state = 2, recheck_at = 'infinity', updated_at = now()
 WHERE state = 1 AND starts_at <= now()
 RETURNING id;
 
 -- name: open_expansions
 -- Marks where the expansion of a started mailing begins, before any client is read: a
--- client changed from here on is found through client_changes.
+-- client changed from here on is found through client_changes. One that ran before, and was
+-- scheduled again, keeps what it has.
 INSERT INTO expansions (bucket, mailing_id, change_seq)
 SELECT s.bucket, i.id, s.seq FROM client_change_seqs s CROSS JOIN unnest($1::bigint[]) AS i(id)
 ON CONFLICT DO NOTHING;
+
+-- name: expand_anew
+-- Begins another pass over all clients for open mailings: whoever matches and has no message yet
+-- is taken in. That is needed when the filter changes, and when a mailing runs again after a time
+-- in which changes of clients were not kept for it. The new position is one that no step under
+-- way can know, so that none goes on with the filter it had read.
+UPDATE expansions e SET last_client_id = -m.version, finished = false, change_seq = s.seq
+FROM mailings m, client_change_seqs s
+WHERE m.id = ANY($1::bigint[]) AND m.audience_mode = 1 AND e.mailing_id = m.id AND e.bucket = s.bucket;
 
 -- name: expandable
 -- The mailings that still have clients to take in, with their open due batches: expansion
@@ -222,14 +232,22 @@ FROM mailings m
 WHERE b.due_at > now() AND m.id = b.mailing_id
   AND (m.state = 5 OR (m.state = 2 AND m.ends_at <= b.due_at) OR m.ends_at <= now());
 
--- name: complete
--- Ends the mailings that have nothing left to do: past their end, or with a fixed audience
--- that is settled.
-UPDATE mailings m SET state = 4, updated_at = now(), recheck_at = 'infinity'
-WHERE m.state IN (2, 3) AND ($1::bigint[] IS NULL OR m.id = ANY($1))
+-- fragment: done
+-- Past the end, or with a fixed audience, and nothing left to take in or to settle.
+m.state IN (2, 3) AND ($1::bigint[] IS NULL OR m.id = ANY($1))
   AND (m.ends_at <= now() OR m.audience_mode = 2)
   AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
   AND NOT EXISTS (SELECT FROM buckets k JOIN batches b ON b.bucket = k.bucket AND b.mailing_id = m.id)
+
+-- name: lock_done
+-- Locks the mailings that seem to have nothing left to do. Who puts messages back holds that lock,
+-- so `complete`, whose snapshot is younger, sees them: one statement for both would not.
+SELECT m.id FROM mailings m WHERE {done} ORDER BY m.id FOR UPDATE;
+
+-- name: complete
+-- Ends the mailings that have nothing left to do.
+UPDATE mailings m SET state = 4, updated_at = now(), recheck_at = 'infinity'
+WHERE {done}
 RETURNING m.id;
 
 -- name: forget_changes

@@ -17,12 +17,16 @@ FROM mailings WHERE id = ANY($1::bigint[]);
 
 -- name: claim
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
--- a mailing changed since the scan gives none. A holder that is still named gave nothing back:
--- what it sent is not known.
+-- a mailing changed since the scan gives none, and neither does one that was stopped between the
+-- scan and the look at its definition, which then says so. A holder that is still named gave
+-- nothing back: what it sent is not known.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $1 AND mailing_id = $2 AND due_at <= now() AND lease_until <= now()
-    AND EXISTS (SELECT FROM mailings WHERE id = $2 AND version = $6 AND state = $7)
+    AND EXISTS (
+      SELECT FROM mailings
+      WHERE id = $2 AND version = $6 AND state = $7 AND (state IN (2, 5) OR ends_at <= now())
+    )
   ORDER BY no LIMIT $3
   FOR UPDATE SKIP LOCKED
 )
@@ -127,7 +131,8 @@ WITH held AS (
   DELETE FROM batches b USING held
   WHERE $5 AND cardinality($27::bigint[]) = 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), released AS (
-  UPDATE batches b SET client_ids = $27, lease_until = '-infinity', holder = NULL FROM held
+  -- The fence rises, so that the same call, repeated because its answer was lost, finds nothing.
+  UPDATE batches b SET client_ids = $27, fence = b.fence + 1, lease_until = '-infinity', holder = NULL FROM held
   WHERE $5 AND cardinality($27::bigint[]) > 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), tick AS (
   -- The bucket's row is locked before its messages and counters: one order for everybody.

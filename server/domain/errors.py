@@ -135,12 +135,16 @@ class RequestIdReused(DomainError):
 
 
 class WrongState(DomainError):
-    """The mailing's state does not allow the call. `what` completes "… cannot be …"."""
+    """The mailing's state does not allow the call.
 
-    def __init__(self, what: str, found: MailingState, needed: Iterable[MailingState]) -> None:
+    `what` completes "… cannot be …", `besides` "it would have to be SCHEDULED …".
+    """
+
+    def __init__(self, what: str, found: MailingState, needed: Iterable[MailingState], besides: str = "") -> None:
         self.found = found
         self.needed = tuple(sorted(needed))
-        super().__init__(f"A mailing that is {found.name} cannot be {what}; it would have to be {self._needed()}.")
+        wanted = f"{self._needed()} {besides}".rstrip()
+        super().__init__(f"A mailing that is {found.name} cannot be {what}; it would have to be {wanted}.")
 
     def _needed(self) -> str:
         return " or ".join(state.name for state in self.needed)

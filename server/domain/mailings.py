@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dispatcher.model import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics
+from dispatcher.model import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from dispatcher.template import TemplateError, parse
 from server.domain.clients import ClientFilter, check_filter, etag_of
 from server.domain.errors import InvalidFields, WrongState
@@ -37,21 +37,26 @@ MAX_LABEL = 100
 LONGEST_ESTIMATE = timedelta(days=3650)
 
 _ALWAYS = frozenset({"title", "labels"})
-_WHILE_LIVE = _ALWAYS | {"text", "end_time", "priority", "max_rate", "retry", "important"}
+_WHILE_LIVE = _ALWAYS | {"text", "filter", "end_time", "priority", "max_rate", "retry", "important"}
 
 CHANGEABLE: Mapping[MailingState, frozenset[str]] = {
     MailingState.SCHEDULED: frozenset(MAILING_FIELDS),
-    MailingState.RUNNING: _WHILE_LIVE,
+    MailingState.RUNNING: _WHILE_LIVE | {"start_time"},
     MailingState.PAUSED: _WHILE_LIVE,
-    MailingState.COMPLETED: _ALWAYS,
+    MailingState.COMPLETED: _ALWAYS | {"end_time"},
     MailingState.CANCELLED: _ALWAYS,
 }
-"""Which fields an update may change in each state."""
+"""Which fields an update may change in each state, as far as `kept_since_start` lets it."""
+
+_KEPT = frozenset({"audience_mode", "semantics", "endpoint"})
 
 DELETABLE = frozenset({MailingState.SCHEDULED, MailingState.COMPLETED, MailingState.CANCELLED})
 PAUSABLE = frozenset({MailingState.RUNNING})
 RESUMABLE = frozenset({MailingState.PAUSED})
 CANCELLABLE = frozenset(state for state, after in STATE_TRANSITIONS.items() if MailingState.CANCELLED in after)
+RETRYABLE = frozenset({MailingState.RUNNING, MailingState.PAUSED, MailingState.COMPLETED})
+REQUEUEABLE = frozenset(status for status, after in STATUS_TRANSITIONS.items() if Status.PENDING in after)
+"""The statuses from which RetryMailing puts messages back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,32 +217,62 @@ def changes(before: MailingDefinition, after: MailingDefinition) -> frozenset[st
     return frozenset(name for name in MAILING_FIELDS if getattr(before, name) != getattr(after, name))
 
 
-def check_changeable(state: MailingState, changed: Collection[str]) -> None:
-    """Raises WrongState if a mailing in `state` cannot have one of these fields changed."""
-    refused = [name for name in MAILING_FIELDS if name in changed and name not in CHANGEABLE[state]]
-    if refused:
-        needed = [other for other, fields in CHANGEABLE.items() if fields.issuperset(refused)]
-        raise WrongState(f"given another {' and '.join(refused)}", state, needed)
+def kept_since_start(definition: MailingDefinition) -> frozenset[str]:
+    """Returns the fields that a mailing keeps once it has begun, whatever its state.
+
+    What was sent was sent by them: an outcome that is not known yet was promised one semantics,
+    an endpoint tells repeated requests only among its own, and a SNAPSHOT is taken once.
+    """
+    return _KEPT | {"filter"} if definition.audience_mode is AudienceMode.SNAPSHOT else _KEPT
+
+
+def check_changeable(mailing: Mailing, changed: Collection[str], begun: bool) -> None:
+    """Raises WrongState if the mailing cannot have one of these fields changed.
+
+    `begun` says that it ran before, even if it is SCHEDULED again.
+    """
+    changeable = CHANGEABLE[mailing.state]
+    kept = kept_since_start(mailing.definition) if begun else frozenset()
+    refused = [name for name in MAILING_FIELDS if name in changed and (name not in changeable or name in kept)]
+    if not refused:
+        return
+    if kept.isdisjoint(refused):
+        needed = [state for state, fields in CHANGEABLE.items() if fields.issuperset(refused)]
+        raise WrongState(f"given another {' and '.join(refused)}", mailing.state, needed)
+    why = " (a SNAPSHOT audience is fixed at the start)" if "filter" in refused else ""
+    what = f"given another {' and '.join(refused)} once it has begun{why}"
+    raise WrongState(what, mailing.state, [MailingState.SCHEDULED], "and never have begun")
 
 
 def amended_mailing(
-    mailing: Mailing, patch: MailingDefinition, fields: Collection[str], now: datetime
+    mailing: Mailing, patch: MailingDefinition, fields: Collection[str], now: datetime, begun: bool
 ) -> MailingDefinition:
     """Returns the mailing's definition with `fields` taken from `patch`.
 
-    Raises WrongState if its state does not allow what differs, InvalidFields for an end
-    that has passed at `now` or is not after the start.
+    `begun` says that it ran before. Raises WrongState if that or its state does not allow what
+    differs, InvalidFields for an end that has passed at `now` or is not after the start.
     """
     before = mailing.definition
     after = replace(before, **{name: getattr(patch, name) for name in fields})
     changed = changes(before, after)
-    check_changeable(mailing.state, changed)
+    check_changeable(mailing, changed, begun)
     if "end_time" in changed and after.end_time and after.end_time <= now:
         raise ended_already()
     violations = Violations()
     check_order(replace(after, start_time=after.start_time or now), violations)
     violations.check()
     return after
+
+
+def requeueable(numbers: Sequence[int], path: str, violations: Violations) -> frozenset[Status]:
+    """Returns the statuses of these numbers; reports those that no message is put back from, and a lack of any."""
+    choice = ", ".join(status.name for status in sorted(REQUEUEABLE))
+    if not numbers:
+        violations.add(path, f"is required: one or more of {choice}")
+    for index, number in enumerate(numbers):
+        if number not in REQUEUEABLE:
+            violations.add(f"{path}[{index}]", f"must be one of {choice}")
+    return REQUEUEABLE.intersection(numbers)
 
 
 def ended_already() -> InvalidFields:

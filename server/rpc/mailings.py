@@ -7,9 +7,16 @@ from collections.abc import Callable, Collection
 from dispatcher.model import DEFAULT_ENDPOINT, MailingState
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
-from server.domain.errors import EndpointUnknown, NotServedYet
+from server.domain.errors import EndpointUnknown
 from server.domain.fields import Violations, check_id, page_size, update_mask
-from server.domain.mailings import MAILING_FIELDS, MailingDefinition, MailingQuery, check_labels, check_mailing
+from server.domain.mailings import (
+    MAILING_FIELDS,
+    MailingDefinition,
+    MailingQuery,
+    check_labels,
+    check_mailing,
+    requeueable,
+)
 from server.domain.paging import PageRequest
 from server.domain.preview import sample_count
 from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
@@ -21,6 +28,8 @@ from server.rpc.trial_messages import TrialMessages
 from server.store.clients import ClientStore
 from server.store.database import Database
 from server.store.installation import Installation
+from server.store.mailing_deletion import MailingDeletion
+from server.store.mailing_retry import MailingRetry
 from server.store.mailings import MailingStore
 from server.store.preview import PreviewStore
 from server.store.report import ReportStore
@@ -43,6 +52,8 @@ class MailingService(MailingServiceServicer):
         self._endpoints = endpoints
         self._preview = preview
         self._mailings = MailingStore(database, installation, hint)
+        self._deletion = MailingDeletion(database)
+        self._retry = MailingRetry(database, hint)
         self._reports = ReportStore(database)
         self._trials = TrialMessages(self._mailings, ClientStore(database, installation), trials)
 
@@ -82,7 +93,7 @@ class MailingService(MailingServiceServicer):
     async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
         """Removes one mailing and its ledger."""
         _check_id(request.mailing_id)
-        deleted = await self._mailings.delete(request.mailing_id, request.etag)
+        deleted = await self._deletion.delete(request.mailing_id, request.etag, request.allow_missing)
         return pb.DeleteMailingResponse(deleted_messages=deleted)
 
     async def ListMailings(self, request: pb.ListMailingsRequest, context: Context) -> pb.ListMailingsResponse:
@@ -134,8 +145,12 @@ class MailingService(MailingServiceServicer):
         return await self._trials.send(request)
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
-        """Not served yet."""
-        raise NotServedYet("RetryMailing")
+        """Puts settled messages of a mailing back."""
+        violations = Violations()
+        check_id(request.mailing_id, "mailing_id", violations)
+        statuses = requeueable(request.statuses, "statuses", violations)
+        violations.check()
+        return pb.RetryMailingResponse(requeued=await self._retry.retry(request.mailing_id, statuses))
 
     async def GetMailingReport(
         self, request: pb.GetMailingReportRequest, context: Context

@@ -12,11 +12,12 @@ WHERE g.state IN (1, 2, 3)
 ORDER BY g.id;
 
 -- name: lock_open_batch
--- The batch of the client's message, unless a dispatcher holds it: whoever holds it alone may
--- settle it. Waits for a claim under way and then looks again.
+-- The batch of the client's message, unless it names a holder, even one whose lease ran out: its
+-- message may have been delivered and the record of that be under way, which is accepted until
+-- somebody else claims the batch. Waits for a claim under way and then looks again.
 SELECT no, client_ids
 FROM batches
-WHERE bucket = $1 AND mailing_id = $2 AND client_ids @> ARRAY[$3::bigint] AND lease_until <= now()
+WHERE bucket = $1 AND mailing_id = $2 AND client_ids @> ARRAY[$3::bigint] AND holder IS NULL
 ORDER BY no
 FOR UPDATE;
 

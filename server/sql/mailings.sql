@@ -62,11 +62,19 @@ LIMIT $2;
 -- name: lock_mailing
 SELECT *, now() AS read_at FROM mailings WHERE id = $1 FOR UPDATE;
 
+-- name: has_begun
+-- Whether a mailing ran before: its expansion stays.
+SELECT EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $1);
+
 -- name: update_mailing
+-- Postgres decides the time: a running mailing whose start lies ahead from now on is stopped
+-- until then. Rechecks of another audience begin when it is expanded.
 UPDATE mailings
 SET title = $2, text = $3, filter = $4, starts_at = coalesce($5::timestamptz, now()), ends_at = $6,
   audience_mode = $7, semantics = $8, priority = $9, max_rate = $10, endpoint = $11, max_attempts = $12,
-  initial_backoff = $13, max_backoff = $14, labels = $15, important = $16, version = version + 1, updated_at = now()
+  initial_backoff = $13, max_backoff = $14, labels = $15, important = $16, version = version + 1, updated_at = now(),
+  state = CASE WHEN state = 2 AND $5::timestamptz > now() THEN 1 ELSE state END,
+  recheck_at = CASE WHEN filter = $4 THEN recheck_at ELSE 'infinity' END
 WHERE id = $1;
 
 -- name: move_mailing
@@ -80,25 +88,3 @@ SELECT state FROM mailings WHERE id = $1;
 
 -- name: wake_dispatchers
 SELECT pg_notify('mailing', '');
-
--- name: delete_mailing
-DELETE FROM mailings WHERE id = $1;
-
--- name: delete_batches
--- First of what belongs to the mailing: behind this no settle finds its batch any more.
-DELETE FROM batches WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_messages
-DELETE FROM messages WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_attempts
-DELETE FROM attempts WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_counts
-DELETE FROM mailing_counts WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_figures
-DELETE FROM mailing_figures WHERE bucket = $1 AND mailing_id = $2;
-
--- name: delete_expansion
-DELETE FROM expansions WHERE bucket = $1 AND mailing_id = $2;

@@ -1,7 +1,9 @@
--- The ledger, read.
+-- The ledger, read. What is left of a mailing that is being deleted is no part of it.
 
 -- name: get_message
-SELECT * FROM messages WHERE bucket = $1 AND mailing_id = $2 AND client_id = $3;
+SELECT *
+FROM messages
+WHERE bucket = $1 AND mailing_id = $2 AND client_id = $3 AND EXISTS (SELECT FROM mailings WHERE id = $2);
 
 -- name: list_messages_of_mailing
 -- A page over all buckets in the order of clients, as list_clients does it.

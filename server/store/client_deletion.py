@@ -1,8 +1,9 @@
 """Deletes a client and ends their unsent messages, in one transaction.
 
-A message whose batch a dispatcher holds is left to it: it finds the client gone and ends the
-message itself. Locks are taken in the order of the whole project: client, batches, bucket,
-messages, counts, journal.
+A message whose batch a dispatcher holds, or held until its lease ran out, may have been sent. It
+is left to that dispatcher or to the next one, which finds the client gone and ends the message
+itself. Locks are taken in the order of the whole project: client, batches, bucket, messages,
+counts, journal.
 """
 
 from __future__ import annotations

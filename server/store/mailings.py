@@ -17,13 +17,13 @@ from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
 from server.domain.mailings import (
     CANCELLABLE,
-    DELETABLE,
     PAUSABLE,
     RESUMABLE,
     Mailing,
     MailingDefinition,
     MailingQuery,
     amended_mailing,
+    changes,
     ended_already,
 )
 from server.domain.paging import Page, PageRequest, decode_token, encode_token, query_digest
@@ -33,10 +33,8 @@ from server.store.mailing_rows import definition_arguments, mailing_of
 from server.store.requests import CreatingCall, Requests
 
 _SQL = load_queries("server", "mailings.sql")
+_PLANNER = load_queries("dispatcher", "planner.sql")
 _LARGEST_ID = 2**63 - 1
-
-DELETE_TIMEOUT = 900.0
-"""Seconds that deleting the ledger of one bucket may take."""
 
 
 class MailingStore:
@@ -44,7 +42,6 @@ class MailingStore:
 
     def __init__(self, database: Database, installation: Installation, hint: Callable[[], None]) -> None:
         self._database = database
-        self._installation = installation
         self._requests = Requests(installation)
         self._hint = hint
 
@@ -98,54 +95,26 @@ class MailingStore:
         return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
 
     async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
-        """Takes `fields` from `patch`. Raises NotFound, StaleEtag, WrongState, InvalidFields."""
+        """Takes `fields` from `patch`. Raises NotFound, StaleEtag, WrongState, InvalidFields.
+
+        A running mailing whose start is moved into the future is SCHEDULED again. Whoever matches
+        another filter of an open mailing is taken in by a new pass over all clients.
+        """
 
         async def work(connection: asyncpg.Connection) -> None:
             row = await self._lock(connection, mailing_id)
             mailing = mailing_of(row)
             check_etag(etag, mailing.etag)
-            after = amended_mailing(mailing, patch, fields, row["read_at"])
+            begun = await connection.fetchval(_SQL["has_begun"], mailing_id)
+            after = amended_mailing(mailing, patch, fields, row["read_at"], begun)
             await connection.execute(_SQL["update_mailing"], mailing_id, *definition_arguments(after))
+            if "filter" in changes(mailing.definition, after):
+                await connection.execute(_PLANNER["expand_anew"], [mailing_id])
             await connection.execute(_SQL["wake_dispatchers"])
 
         await self._database.transact(work)
         self._hint()
         return await self.get(mailing_id)
-
-    async def delete(self, mailing_id: int, etag: str) -> int:
-        """Removes the mailing and its ledger; returns how many messages went with it.
-
-        Raises NotFound, StaleEtag, and WrongState while it is running or paused.
-        """
-
-        async def work(connection: asyncpg.Connection) -> int:
-            mailing = mailing_of(await self._lock(connection, mailing_id))
-            check_etag(etag, mailing.etag)
-            if mailing.state not in DELETABLE:
-                raise WrongState("deleted", mailing.state, DELETABLE)
-            await connection.execute(_SQL["delete_mailing"], mailing_id)
-            return await self._delete_ledger(connection, mailing_id)
-
-        return await self._database.transact(work)
-
-    async def _delete_ledger(self, connection: asyncpg.Connection, mailing_id: int) -> int:
-        """Removes what there is of a mailing, bucket by bucket; returns how many messages went.
-
-        The expansion first: that waits for one under way, whose messages are then seen. The
-        batches until there are none: a settle under way may have put some back.
-        """
-        deleted = 0
-        for bucket in range(self._installation.buckets):
-            arguments = (bucket, mailing_id)
-            await connection.execute(_SQL["delete_expansion"], *arguments)
-            while await connection.execute(_SQL["delete_batches"], *arguments) != "DELETE 0":
-                pass
-            done = await connection.execute(_SQL["delete_messages"], *arguments, timeout=DELETE_TIMEOUT)
-            deleted += int(done.removeprefix("DELETE "))
-            await connection.execute(_SQL["delete_attempts"], *arguments, timeout=DELETE_TIMEOUT)
-            await connection.execute(_SQL["delete_counts"], *arguments)
-            await connection.execute(_SQL["delete_figures"], *arguments)
-        return deleted
 
     async def _lock(self, connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
         row = await connection.fetchrow(_SQL["lock_mailing"], mailing_id)

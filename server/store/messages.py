@@ -34,9 +34,8 @@ class MessageStore:
     async def list_attempts(self, identity: int) -> Sequence[Attempt]:
         """Returns the failed attempts of a message, in order. Raises NotFound."""
         async with self._database.connection() as connection:
+            await self._read(connection, identity)
             rows = await connection.fetch(_SQL["list_attempts"], *self._key(identity))
-            if not rows:
-                await self._read(connection, identity)
         return [_attempt_of(row) for row in rows]
 
     async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
@@ -49,6 +48,8 @@ class MessageStore:
         statuses = list(query.statuses) or None
         limit = page.size + 1
         async with self._database.connection() as connection:
+            if query.mailing_id:
+                await _check_mailing(connection, query.mailing_id)
             if query.client_id:
                 bucket = self._installation.bucket_of_client(query.client_id)
                 key = (bucket, query.client_id, mailing)
@@ -56,8 +57,6 @@ class MessageStore:
             else:
                 key = (query.mailing_id, client, limit)
                 rows = await connection.fetch(_SQL["list_messages_of_mailing"], *key, statuses)
-            if not rows and query.mailing_id:
-                await _check_mailing(connection, query.mailing_id)
         messages = tuple(message_of(row) for row in rows[: page.size])
         if len(rows) <= page.size:
             return Page(messages)

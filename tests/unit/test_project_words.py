@@ -20,9 +20,18 @@ from dispatcher.model import (
     Semantics,
     Status,
 )
+from dispatcher.queries import load_queries
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
-from server.domain.mailings import CHANGEABLE, MAILING_FIELDS
+from server.domain.mailings import (
+    CANCELLABLE,
+    CHANGEABLE,
+    DELETABLE,
+    MAILING_FIELDS,
+    PAUSABLE,
+    RESUMABLE,
+    RETRYABLE,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 STATES = (ROOT / "docs" / "states.md").read_text(encoding="utf-8")
@@ -61,6 +70,46 @@ def test_a_chart_is_the_table_of_the_code(chart: int, transitions: dict[IntEnum,
     drawn = re.findall(r"^```mermaid\n(.*?)^```", STATES, re.MULTILINE | re.DOTALL)[chart]
     arrows = re.findall(r"^ +([A-Z]+) --> ([A-Z]+)$", drawn, re.MULTILINE)
     assert sorted(arrows) == sorted((old.name, new.name) for old, after in transitions.items() for new in after)
+
+
+def rows_of(heading: str) -> list[list[str]]:
+    """The rows of the table in the page of states whose first row is this."""
+    table = STATES.split(f"\n| {heading} |\n")[1].split("\n\n")[0]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[1:]]
+
+
+def test_the_table_of_moves_has_every_arrow_once() -> None:
+    rows = rows_of("From | To | When")
+    told = [
+        (old, new) for olds, news, _ in rows if olds != "new" for old in olds.split(", ") for new in news.split(", ")
+    ]
+    assert sorted(told) == sorted((old.name, new.name) for old, after in STATE_TRANSITIONS.items() for new in after)
+
+
+def test_the_table_of_verbs_is_the_code_s() -> None:
+    sets = {"Pause": PAUSABLE, "Resume": RESUMABLE, "Cancel": CANCELLABLE, "Retry": RETRYABLE, "Delete": DELETABLE}
+    rows = {verb: states for verb, states, _ in rows_of("Verb | Allowed in | Called again")}
+    assert rows == {f"{verb}Mailing": ", ".join(s.name for s in sorted(states)) for verb, states in sets.items()}
+
+
+def test_the_table_of_statuses_names_each_reason_once() -> None:
+    rows = rows_of("Status | Meaning | Reasons")
+    assert [row[0] for row in rows] == [status.name for status in Status]
+    named = re.findall(r"`([A-Z_]+)`", " ".join(row[2] for row in rows))
+    assert sorted(named) == sorted(reason.name for reason in Reason if reason)
+
+
+@pytest.mark.parametrize(("table", "column"), [("messages", "status"), ("mailings", "state")])
+def test_every_statement_that_moves_something_looks_where_it_comes_from(table: str, column: str) -> None:
+    """Fails when `AND state = 4` is taken out of reopen_mailing, or `m.status = 1` out of settle."""
+    moving = {}
+    for path in [*(ROOT / "server/sql").glob("*.sql"), *(ROOT / "dispatcher/sql").glob("*.sql")]:
+        for name, text in load_queries(path.parts[-3], path.name).items():
+            for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", text, re.DOTALL):
+                if re.search(rf"\b{column} =", update):
+                    moving[name] = re.search(rf"(WHERE|AND|WHEN|\n)\s*(\w\.)?{column} (=|IN) (ANY|\(?\d)", update)
+    assert len(moving) >= 3
+    assert [name for name, guard in moving.items() if not guard] == []
 
 
 def test_the_table_of_changeable_fields_is_the_code_s() -> None:

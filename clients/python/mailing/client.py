@@ -47,13 +47,14 @@ from mailing.v1.mailing_service_pb2 import (
     PreviewMailingRequest,
     PreviewMailingResponse,
     ResumeMailingRequest,
+    RetryMailingRequest,
     SendTestMessageRequest,
     SendTestMessageResponse,
     UpdateMailingRequest,
 )
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Attempt, Message
-from mailing.v1.message_service_pb2 import GetMessageRequest, ListMessagesRequest
+from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from mailing.watch import MessageWatch, watch_mailing
 
@@ -167,9 +168,13 @@ class MailingClient:
         request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields))
         return self._call(self.mailings.UpdateMailing, request).mailing
 
-    def delete_mailing(self, mailing_id: int, etag: str = "") -> int:
-        """Removes one mailing that is not running; returns how many messages went with it."""
-        request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag)
+    def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> int:
+        """Removes one mailing that is not running; returns how many messages went with it.
+
+        When a call breaks off, a repeated one removes the rest. With `allow_missing` a mailing
+        that is not there is no error.
+        """
+        request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
         return self._call(self.mailings.DeleteMailing, request).deleted_messages
 
     def list_mailings(
@@ -206,6 +211,14 @@ class MailingClient:
     def cancel_mailing(self, mailing_id: int) -> Mailing:
         """Ends one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+
+    def retry_mailing(self, mailing_id: int, statuses: Iterable[Message.Status.ValueType]) -> int:
+        """Puts messages that are FAILED, EXPIRED or UNKNOWN, as chosen, back to PENDING; returns how many.
+
+        When a call breaks off, a repeated one puts back the rest.
+        """
+        request = RetryMailingRequest(mailing_id=mailing_id, statuses=statuses)
+        return self._call(self.mailings.RetryMailing, request).requeued
 
     def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
         """Returns the verbose statistics of one mailing."""
@@ -261,6 +274,10 @@ class MailingClient:
             mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
         )
         return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
+
+    def list_attempts(self, message_id: int) -> list[Attempt]:
+        """Returns the failed attempts of one message, in order."""
+        return list(self._call(self.messages.ListAttempts, ListAttemptsRequest(message_id=message_id)).attempts)
 
     def list_endpoints(self) -> list[Endpoint]:
         """Returns the configured endpoints and how they are doing, in the order of their names."""

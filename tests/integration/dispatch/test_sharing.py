@@ -14,8 +14,18 @@ import pytest
 
 from dispatcher import planner
 from dispatcher.claimer import SCAN_AGE
-from dispatcher.model import Answer, AudienceMode, ClaimedBatch, Mailing, MailingState, OpenWork, Semantics, Status
-from dispatcher.policy import OPEN_BATCHES, unsent
+from dispatcher.model import (
+    Answer,
+    AudienceMode,
+    ClaimedBatch,
+    Mailing,
+    MailingState,
+    OpenWork,
+    Reason,
+    Semantics,
+    Status,
+)
+from dispatcher.policy import OPEN_BATCHES, put_off, unsent
 from dispatcher.ports import LedgerUnavailable, MayStart, Settled
 from dispatcher.postgres import PostgresLedger
 from tests.integration.dispatch.conftest import Start
@@ -80,6 +90,32 @@ async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
     assert await ledger.settle(valid, "default", outcomes(valid), True)
     assert not await ledger.settle(valid, "default", outcomes(valid), True)
     assert await statuses(pool, mailing.id) == {Status.PENDING: 15, Status.DELIVERED: 1}
+    assert await audit(pool) == []
+
+
+async def test_a_batch_given_back_is_open_work_and_was_not_sent(pool: asyncpg.Pool) -> None:
+    await add_clients(pool, 64)
+    mailing = await expanded(pool)
+    (batch,) = await claim(pool, mailing)
+    first, *rest = [recipient.client_id for recipient in batch.recipients]
+    ledger = PostgresLedger(pool, uuid4())
+    assert await ledger.settle(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
+    (again,) = await claim(pool, mailing)
+    assert [recipient.client_id for recipient in again.recipients] == rest
+    assert (again.no, again.retaken) == (batch.no, False)
+    assert await audit(pool) == []
+
+
+async def test_a_settlement_whose_answer_was_lost_may_be_repeated(pool: asyncpg.Pool) -> None:
+    """Fails (the message that is tried again stands in two batches) when giving back does not raise the fence."""
+    await add_clients(pool, 64)
+    mailing = await expanded(pool)
+    (batch,) = await claim(pool, mailing)
+    first, *rest = [recipient.client_id for recipient in batch.recipients]
+    ledger = PostgresLedger(pool, uuid4())
+    tried = [(first, 0, put_off(batch.claimed_at + timedelta(hours=1)))]
+    assert await ledger.settle(batch, "default", tried, True, rest)
+    assert not await ledger.settle(batch, "default", tried, True, rest)
     assert await audit(pool) == []
 
 

@@ -73,7 +73,27 @@ async def until(holds: Callable[[], Awaitable[object]]) -> None:
             await asyncio.sleep(0.01)
 
 
-async def until_somebody_waits(pool: asyncpg.Pool) -> None:
-    """Returns once a session waits for a lock that another one holds."""
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    await until(lambda: pool.fetchval(waiting))
+async def waiting(pool: asyncpg.Pool) -> int:
+    """How many sessions wait for locks that others hold."""
+    count: int = await pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return count
+
+
+async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
+    """Returns once so many sessions wait for locks that others hold."""
+
+    async def enough() -> bool:
+        return await waiting(pool) >= sessions
+
+    await until(enough)
+
+
+async def until_nobody_waits(pool: asyncpg.Pool) -> None:
+    """Returns once no session waits for a lock any more."""
+
+    async def none() -> bool:
+        return await waiting(pool) == 0
+
+    await until(none)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from uuid import uuid4
 
 import asyncpg
 
@@ -22,7 +23,10 @@ async def add_mailing(pool: asyncpg.Pool, state: MailingState = MailingState.RUN
 
 
 async def add_batch(pool: asyncpg.Pool, mailing_id: int, client_ids: Sequence[int], lease: float = 0) -> None:
-    """Adds pending messages to clients of one bucket, in one batch, leased for `lease` seconds."""
+    """Adds pending messages to clients of one bucket, in one batch.
+
+    The batch is leased for `lease` seconds; was leased, when that is negative; never was, when it is 0.
+    """
     bucket = client_ids[0] % 16
     await pool.execute(
         "INSERT INTO messages (bucket, mailing_id, client_id, due_at)"
@@ -32,12 +36,14 @@ async def add_batch(pool: asyncpg.Pool, mailing_id: int, client_ids: Sequence[in
         client_ids,
     )
     await pool.execute(
-        "INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, lease_until)"
-        " VALUES ($1, $2, nextval('batch_no'), $3, now(), now() + $4::interval)",
+        "INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, lease_until, holder, fence)"
+        " VALUES ($1, $2, nextval('batch_no'), $3, now(), coalesce(now() + $4::interval, '-infinity'), $5, $6)",
         bucket,
         mailing_id,
         client_ids,
-        timedelta(seconds=lease),
+        timedelta(seconds=lease) if lease else None,
+        uuid4() if lease else None,
+        1 if lease else 0,
     )
     await add_count(pool, mailing_id, bucket, Status.PENDING, len(client_ids))
 

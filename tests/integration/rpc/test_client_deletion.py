@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from dispatcher.model import MailingState, Reason, Status
+from dispatcher.policy import unsent
+from dispatcher.postgres import PostgresLedger
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest, GetClientRequest
 from tests.integration.rpc.calls import add_client, refused, until_somebody_waits
@@ -85,6 +88,7 @@ async def test_a_batch_goes_with_its_last_pending_message(service: Service, pool
     assert await delete(service, second) == 1
     assert await pool.fetchval("SELECT count(*) FROM batches") == 0
     assert await count_of(pool, mailing_id) == {Status.PENDING: 0, Status.CANCELLED: 2}
+    assert await pool.fetchval("SELECT sum(n) FROM mailing_figures WHERE kind = 1 AND key = 0") == 2
 
 
 async def test_a_leased_batch_is_left_to_its_holder(service: Service, pool: asyncpg.Pool) -> None:
@@ -95,6 +99,23 @@ async def test_a_leased_batch_is_left_to_its_holder(service: Service, pool: asyn
     assert await status_of(pool, mailing_id, made.id) == (Status.PENDING, Reason.NONE, False)
     assert await count_of(pool, mailing_id) == {Status.PENDING: 1}
     assert await journal(pool) == []
+
+
+async def test_a_delivery_recorded_after_the_lease_ran_out_is_not_lost_to_a_deletion(
+    service: Service, pool: asyncpg.Pool
+) -> None:
+    """Fails when a batch is taken whose lease ran out: the client's message then stands as CANCELLED."""
+    made = await add_client(service)
+    mailing_id = await add_mailing(pool, MailingState.RUNNING)
+    await add_batch(pool, mailing_id, [made.id])
+    ledger = PostgresLedger(pool, uuid4())
+    mailing = (await ledger.definitions([mailing_id]))[mailing_id]
+    (batch,) = await ledger.claim(mailing, made.id % 16, 1, 0.0, None)
+    assert await delete(service, made) == 0
+    sent = unsent(Status.DELIVERED, Reason.NONE)
+    assert await ledger.settle(batch, "default", [(made.id, 0, sent)], True)
+    assert await status_of(pool, mailing_id, made.id) == (Status.DELIVERED, Reason.NONE, True)
+    assert await count_of(pool, mailing_id) == {Status.PENDING: 0, Status.DELIVERED: 1}
 
 
 async def test_history_stays(service: Service, pool: asyncpg.Pool) -> None:
@@ -116,7 +137,9 @@ async def test_a_claim_under_way_wins_over_a_deletion(service: Service, pool: as
     async with pool.acquire() as claimer:
         transaction = claimer.transaction()
         await transaction.start()
-        await claimer.execute("UPDATE batches SET lease_until = now() + interval '60 s', fence = fence + 1")
+        await claimer.execute(
+            "UPDATE batches SET lease_until = now() + interval '60 s', fence = fence + 1, holder = gen_random_uuid()"
+        )
         deletion = asyncio.create_task(delete(service, made))
         await until_somebody_waits(pool)
         await transaction.commit()

@@ -17,7 +17,6 @@ from tests.integration.rpc.calls import refused
 from tests.integration.rpc.conftest import Service
 
 NOT_YET = {
-    "RetryMailing",
     "GetDispatch",
     "WatchDispatch",
     "UpdateDispatchSettings",

@@ -192,9 +192,9 @@ async def test_a_live_mailing_keeps_its_audience_and_its_promises(
     after = await update(service, fields)
     assert (after.text, after.title, after.end_time, after.priority, after.max_rate) == ("New", "t", end, 1, 5)
     for other in (
-        mailing_pb2.Mailing(id=made.id, filter=client_pb2.ClientFilter(tags=["x"])),
+        mailing_pb2.Mailing(id=made.id, audience_mode=mailing_pb2.Mailing.AUDIENCE_MODE_SNAPSHOT),
         mailing_pb2.Mailing(id=made.id, semantics=mailing_pb2.Mailing.SEMANTICS_AT_MOST_ONCE),
-        mailing_pb2.Mailing(id=made.id, start_time=at(60)),
+        mailing_pb2.Mailing(id=made.id, endpoint="default"),
     ):
         with refused("FAILED_PRECONDITION", "WRONG_STATE") as info:
             await update(service, other)

@@ -98,6 +98,7 @@ class Mailings(MailingServiceServicer):
     def __init__(self) -> None:
         self.created: list[ms.CreateMailingRequest] = []
         self.updated: list[ms.UpdateMailingRequest] = []
+        self.retried: list[ms.RetryMailingRequest] = []
         self.previewed: list[ms.PreviewMailingRequest] = []
         self.preview = ms.PreviewMailingResponse()
         """What PreviewMailing answers."""
@@ -152,12 +153,39 @@ class Mailings(MailingServiceServicer):
         return self.preview
 
     def PauseMailing(self, request: ms.PauseMailingRequest, context: grpc.ServicerContext) -> ms.PauseMailingResponse:
+        if request.mailing_id == 7:
+            return ms.PauseMailingResponse(mailing=Mailing(id=7, state=Mailing.STATE_PAUSED))
         refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", "A mailing that is over cannot be paused.")
+
+    def ResumeMailing(
+        self, request: ms.ResumeMailingRequest, context: grpc.ServicerContext
+    ) -> ms.ResumeMailingResponse:
+        return ms.ResumeMailingResponse(mailing=Mailing(id=request.mailing_id, state=Mailing.STATE_RUNNING))
+
+    def CancelMailing(
+        self, request: ms.CancelMailingRequest, context: grpc.ServicerContext
+    ) -> ms.CancelMailingResponse:
+        return ms.CancelMailingResponse(mailing=Mailing(id=request.mailing_id, state=Mailing.STATE_CANCELLED))
+
+    def RetryMailing(self, request: ms.RetryMailingRequest, context: grpc.ServicerContext) -> ms.RetryMailingResponse:
+        self.retried.append(request)
+        return ms.RetryMailingResponse(requeued=12345)
+
+    def DeleteMailing(
+        self, request: ms.DeleteMailingRequest, context: grpc.ServicerContext
+    ) -> ms.DeleteMailingResponse:
+        if request.allow_missing:
+            return ms.DeleteMailingResponse()
+        refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
 
 
 class Messages(MessageServiceServicer):
     def __init__(self) -> None:
         self.stored: list[Message] = []
+        self.attempts: list[Attempt] = []
+
+    def ListAttempts(self, request: xs.ListAttemptsRequest, context: grpc.ServicerContext) -> xs.ListAttemptsResponse:
+        return xs.ListAttemptsResponse(attempts=self.attempts)
 
     def ListMessages(self, request: xs.ListMessagesRequest, context: grpc.ServicerContext) -> xs.ListMessagesResponse:
         return xs.ListMessagesResponse(

@@ -16,7 +16,7 @@ from mailing.cli.clients import import_csv
 from mailing.cli.session import Session
 from mailing.csvfile import open_csv
 from mailing.v1.mailing_pb2 import Mailing
-from mailing.v1.message_pb2 import Message
+from mailing.v1.message_pb2 import Attempt, Message
 from tests.unit.cli.conftest import Run, Service
 from tests.unit.cli.service import progress
 
@@ -137,6 +137,9 @@ class TestFailures:
             (["mailings", "update", "7", "--title", "x", "--clear", "title"], "--clear"),
             (["mailings", "list", "--state", "sleeping"], "--state"),
             (["messages", "list"], "--mailing-id"),
+            (["retry", "7"], "--status"),
+            (["retry", "7", "--status", "lost"], "--status"),
+            (["attempts", "x"], "ID"),
             (["messages", "list", "--mailing-id", "7", "--status", "lost"], "--status"),
             (["clients", "add", "70100000001", "--timezone", "UTC", "--window", "9"], "--window"),
             (["clients", "list", "--limit", "-1"], "--limit"),
@@ -273,6 +276,41 @@ class TestMailings:
         request = service.mailings.updated[0]
         assert list(request.update_mask.paths) == ["title", "end_time"]
         assert request.mailing == Mailing(id=7, etag="e")
+
+
+class TestVerbs:
+    @pytest.mark.parametrize("where", [[], ["mailings"]], ids=["at the root", "below mailings"])
+    @pytest.mark.parametrize(("verb", "state"), [("pause", "PAUSED"), ("resume", "RUNNING"), ("cancel", "CANCELLED")])
+    def test_a_verb_shows_the_mailing_as_it_is_then(self, where: list[str], verb: str, state: str, run: Run) -> None:
+        status, out, _ = run(*where, verb, "7")
+        assert (status, state in out) == (0, True)
+        assert json.loads(run(*where, verb, "7", "--json").out)["state"] == f"STATE_{state}"
+
+    @pytest.mark.parametrize("where", [[], ["mailings"]], ids=["at the root", "below mailings"])
+    def test_retry_names_the_statuses_and_tells_how_many(self, where: list[str], run: Run, service: Service) -> None:
+        status, out, _ = run(*where, "retry", "7", "--status", "failed", "--status", "UNKNOWN")
+        assert (status, out) == (0, "12,345 messages of mailing 7 are pending again.\n")
+        assert json.loads(run(*where, "retry", "7", "--status", "failed", "--json").out) == {"requeued": 12345}
+        assert [list(request.statuses) for request in service.mailings.retried] == [
+            [Message.STATUS_FAILED, Message.STATUS_UNKNOWN],
+            [Message.STATUS_FAILED],
+        ]
+
+    def test_attempts_are_a_table(self, run: Run, service: Service) -> None:
+        attempt = Attempt(number=1, endpoint="default", error_class=Attempt.ERROR_CLASS_SERVER, endpoint_status=503)
+        attempt.duration.FromMilliseconds(250)
+        attempt.response_excerpt = "try\nlater"
+        service.messages.attempts = [attempt, Attempt(number=2, error_class=Attempt.ERROR_CLASS_TIMEOUT)]
+        status, out, _ = run("attempts", "30064771088")
+        assert status == 0
+        for text in ("number", "SERVER", "503", "250", "try\\nlater", "TIMEOUT"):
+            assert text in out
+        document = json.loads(run("attempts", "30064771088", "--json").out)
+        assert [one["number"] for one in document["attempts"]] == [1, 2]
+
+    def test_a_deletion_may_find_nothing(self, run: Run) -> None:
+        assert run("mailings", "delete", "9").status == 1
+        assert run("mailings", "delete", "9", "--allow-missing").status == 0
 
 
 class TestWatch:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from dispatcher.model import STATE_TRANSITIONS, MailingState
+from dispatcher.model import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics
 from server.domain.clients import (
     ClientDefinition,
     ClientFilter,
@@ -178,22 +178,66 @@ def stored(state: MailingState, **fields: object) -> Mailing:
 @pytest.mark.parametrize("state", list(MailingState))
 def test_only_fields_that_really_differ_need_a_state_that_allows_them(state: MailingState) -> None:
     mailing = stored(state)
-    assert amended_mailing(mailing, mailing.definition, MAILING_FIELDS, NOW) == mailing.definition
-    patch = replace(mailing.definition, priority=7, filter=ClientFilter(tags=("gold",)))
+    begun = state is not MailingState.SCHEDULED
+    assert amended_mailing(mailing, mailing.definition, MAILING_FIELDS, NOW, begun) == mailing.definition
+    patch = replace(mailing.definition, title="New", endpoint="backup")
     if state is MailingState.SCHEDULED:
-        assert amended_mailing(mailing, patch, MAILING_FIELDS, NOW) == patch
+        assert amended_mailing(mailing, patch, MAILING_FIELDS, NOW, begun) == patch
     else:
         with pytest.raises(WrongState) as caught:
-            amended_mailing(mailing, patch, MAILING_FIELDS, NOW)
+            amended_mailing(mailing, patch, MAILING_FIELDS, NOW, begun)
         assert caught.value.found is state
         assert caught.value.needed == (MailingState.SCHEDULED,)
+
+
+OTHER: dict[str, object] = {
+    "title": "New",
+    "text": "New",
+    "filter": ClientFilter(tags=("gold",)),
+    "start_time": NOW + timedelta(minutes=1),
+    "end_time": NOW + timedelta(hours=1),
+    "audience_mode": AudienceMode.SNAPSHOT,
+    "semantics": Semantics.AT_MOST_ONCE,
+    "priority": 7,
+    "max_rate": 5.0,
+    "endpoint": "backup",
+    "retry": RetryRule(max_attempts=9),
+    "labels": {"a": "b"},
+    "important": True,
+}
+
+
+@pytest.mark.parametrize("begun", [False, True])
+@pytest.mark.parametrize("state", list(MailingState))
+@pytest.mark.parametrize("field", MAILING_FIELDS)
+def test_each_field_changes_in_the_states_that_the_table_names(field: str, state: MailingState, begun: bool) -> None:
+    """Fails for audience_mode, semantics and endpoint when `kept` is left out of `check_changeable`."""
+    mailing = stored(state)
+    patch = replace(mailing.definition, **{field: OTHER[field]})  # type: ignore[arg-type]
+    kept = begun and field in ("audience_mode", "semantics", "endpoint")
+    if field in CHANGEABLE[state] and not kept:
+        assert amended_mailing(mailing, patch, {field}, NOW, begun) == patch
+        return
+    with pytest.raises(WrongState) as caught:
+        amended_mailing(mailing, patch, {field}, NOW, begun)
+    assert caught.value.found is state
+    assert set(caught.value.needed) == {other for other in MailingState if field in CHANGEABLE[other]}
+
+
+def test_a_snapshot_keeps_its_filter_once_it_has_begun_even_when_it_is_scheduled_again() -> None:
+    for state in (MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+        mailing = stored(state, audience_mode=AudienceMode.SNAPSHOT)
+        patch = replace(mailing.definition, filter=ClientFilter(tags=("gold",)))
+        with pytest.raises(WrongState, match=r"SNAPSHOT.* fixed at the start.*SCHEDULED and never have begun\."):
+            amended_mailing(mailing, patch, {"filter"}, NOW, begun=True)
+    assert amended_mailing(replace(mailing, state=MailingState.SCHEDULED), patch, {"filter"}, NOW, begun=False) == patch
 
 
 def test_a_new_end_must_be_ahead_and_after_the_start() -> None:
     mailing = stored(MailingState.SCHEDULED, start_time=NOW + timedelta(hours=2))
     for end in (NOW, NOW + timedelta(hours=1)):
         with pytest.raises(InvalidFields):
-            amended_mailing(mailing, replace(mailing.definition, end_time=end), {"end_time"}, NOW)
+            amended_mailing(mailing, replace(mailing.definition, end_time=end), {"end_time"}, NOW, begun=False)
 
 
 def test_control_actions_follow_the_transitions() -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import typer
 
 from mailing.channel import product_version
-from mailing.cli import clients, demo, endpoints, mailings, messages, preview, report, service, tail, watch
+from mailing.cli import clients, demo, endpoints, mailings, messages, preview, report, service, tail, verbs, watch
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
 from mailing.cli.output import print_json
 from mailing.cli.session import AddressOption, JsonOption, Session, command
@@ -49,6 +49,7 @@ service.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
 app.add_typer(messages.app, name="messages")
+verbs.register(app, mailings.app)
 endpoints.register(app)
 report.register(app)
 preview.register(app)

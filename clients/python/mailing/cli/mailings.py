@@ -1,4 +1,4 @@
-"""`mailing mailings`: create, list, get, update, delete, pause, resume and cancel."""
+"""`mailing mailings`: create, list, get, update and delete; `verbs` adds what moves a mailing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def create(
 ) -> None:
     """Create a mailing. It runs at once, or by itself when its start comes."""
     mailing = fields.mailing(text)
-    _change(session, lambda client: client.create_mailing(mailing, request_id))
+    change(session, lambda client: client.create_mailing(mailing, request_id))
 
 
 @command(app, "update")
@@ -58,7 +58,7 @@ def update(
     if not mask:
         raise typer.BadParameter("nothing to change is given")
     mailing = Mailing(id=mailing_id, etag=etag, **wanted)
-    _change(session, lambda client: client.update_mailing(mailing, mask))
+    change(session, lambda client: client.update_mailing(mailing, mask))
 
 
 @command(app, "list")
@@ -82,36 +82,25 @@ def list_mailings(
 @command(app, "get")
 def get(session: Session, mailing_id: MailingId) -> None:
     """Show one mailing with its statistics."""
-    _change(session, lambda client: client.get_mailing(mailing_id))
+    change(session, lambda client: client.get_mailing(mailing_id))
 
 
 @command(app, "delete")
-def delete(session: Session, mailing_id: MailingId, etag: Etag = "") -> None:
+def delete(
+    session: Session,
+    mailing_id: MailingId,
+    etag: Etag = "",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="A mailing that is not there is no failure.")
+    ] = False,
+) -> None:
     """Delete a mailing that is not running, and its ledger."""
     with session.connected() as mailing:
-        deleted = mailing.delete_mailing(mailing_id, etag)
+        deleted = mailing.delete_mailing(mailing_id, etag, allow_missing=allow_missing)
     if session.json:
         print_json(session, {"deleted_messages": deleted})
     else:
         session.out.print(f"Mailing {mailing_id} is deleted, and {deleted:,} messages with it.")
-
-
-@command(app, "pause")
-def pause(session: Session, mailing_id: MailingId) -> None:
-    """Stop a mailing until it is resumed."""
-    _change(session, lambda client: client.pause_mailing(mailing_id))
-
-
-@command(app, "resume")
-def resume(session: Session, mailing_id: MailingId) -> None:
-    """Let a paused mailing go on."""
-    _change(session, lambda client: client.resume_mailing(mailing_id))
-
-
-@command(app, "cancel")
-def cancel(session: Session, mailing_id: MailingId) -> None:
-    """End a mailing for good; what was not sent is cancelled."""
-    _change(session, lambda client: client.cancel_mailing(mailing_id))
 
 
 def mailing_table(mailing: Mailing) -> Table:
@@ -146,7 +135,8 @@ def _progress(mailing: Mailing) -> list[tuple[str, str]]:
     ]
 
 
-def _change(session: Session, call: Callable[[MailingClient], Mailing]) -> None:
+def change(session: Session, call: Callable[[MailingClient], Mailing]) -> None:
+    """Makes a call that returns a mailing, and shows the mailing."""
     with session.connected() as client:
         mailing = call(client)
     print_message(session, mailing, lambda: mailing_table(mailing))

@@ -37,13 +37,15 @@ class Mailing(_message.Message):
         STATE_UNSPECIFIED: Mailing._State.ValueType  # 0
         """Never stored."""
         STATE_SCHEDULED: Mailing._State.ValueType  # 1
-        """The start has not come."""
+        """The start has not come, or was moved into the future."""
         STATE_RUNNING: Mailing._State.ValueType  # 2
         """Messages are being sent, or clients being waited for."""
         STATE_PAUSED: Mailing._State.ValueType  # 3
         """Stopped by PauseMailing until ResumeMailing; the end still counts."""
         STATE_COMPLETED: Mailing._State.ValueType  # 4
-        """Terminal: every message is settled and no client will be taken in any more."""
+        """Terminal, unless RetryMailing puts messages back: every message is settled
+        and no client will be taken in any more.
+        """
         STATE_CANCELLED: Mailing._State.ValueType  # 5
         """Terminal: stopped by CancelMailing; what was not sent ended CANCELLED."""
 
@@ -53,13 +55,15 @@ class Mailing(_message.Message):
     STATE_UNSPECIFIED: Mailing.State.ValueType  # 0
     """Never stored."""
     STATE_SCHEDULED: Mailing.State.ValueType  # 1
-    """The start has not come."""
+    """The start has not come, or was moved into the future."""
     STATE_RUNNING: Mailing.State.ValueType  # 2
     """Messages are being sent, or clients being waited for."""
     STATE_PAUSED: Mailing.State.ValueType  # 3
     """Stopped by PauseMailing until ResumeMailing; the end still counts."""
     STATE_COMPLETED: Mailing.State.ValueType  # 4
-    """Terminal: every message is settled and no client will be taken in any more."""
+    """Terminal, unless RetryMailing puts messages back: every message is settled
+    and no client will be taken in any more.
+    """
     STATE_CANCELLED: Mailing.State.ValueType  # 5
     """Terminal: stopped by CancelMailing; what was not sent ended CANCELLED."""
 

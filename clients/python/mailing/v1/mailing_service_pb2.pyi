@@ -188,19 +188,23 @@ class DeleteMailingRequest(_message.Message):
 
     MAILING_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
     """Required. The mailing's id."""
     etag: _builtins.str
     """When set and stale, the call fails with ABORTED and removes nothing."""
+    allow_missing: _builtins.bool
+    """True: a mailing that is not there is no error, and nothing is removed."""
     def __init__(
         self,
         *,
         mailing_id: _builtins.int = ...,
         etag: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "mailing_id", b"mailing_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "etag", b"etag", "mailing_id", b"mailing_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -214,7 +218,7 @@ class DeleteMailingResponse(_message.Message):
 
     DELETED_MESSAGES_FIELD_NUMBER: _builtins.int
     deleted_messages: _builtins.int
-    """How many messages of the ledger went with it."""
+    """How many messages of the ledger this call removed."""
     def __init__(
         self,
         *,
@@ -721,7 +725,9 @@ class RetryMailingRequest(_message.Message):
     """Required. The mailing's id."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Status.ValueType]:
-        """Required. Which messages: FAILED, UNKNOWN and EXPIRED may be chosen."""
+        """Required. Which messages: one or more of FAILED, EXPIRED and UNKNOWN. A message
+        that is UNKNOWN may have arrived, and would arrive twice.
+        """
 
     def __init__(
         self,
@@ -745,7 +751,7 @@ class RetryMailingResponse(_message.Message):
 
     REQUEUED_FIELD_NUMBER: _builtins.int
     requeued: _builtins.int
-    """How many."""
+    """How many there are; 0 leaves a completed mailing as it is."""
     def __init__(
         self,
         *,

@@ -118,7 +118,11 @@ class MailingServiceServicer:
 
     def UpdateMailing(self, request, context):
         """Changes the fields named in the mask. Unsent messages follow the change,
-        sent ones stay. FAILED_PRECONDITION once the mailing is over.
+        sent ones stay: with another filter, clients who match now are taken in, and
+        messages to those who do not end SKIPPED. A start moved into the future stops
+        a running mailing until then. Moving the end of a completed mailing makes room
+        for RetryMailing. FAILED_PRECONDITION for a field that the mailing's state does
+        not let change; then nothing changes.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,7 +130,8 @@ class MailingServiceServicer:
 
     def DeleteMailing(self, request, context):
         """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-        or paused.
+        or paused. The mailing is not found from the start on; when the call breaks off
+        before its ledger is gone, a repeated one removes the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,7 +193,11 @@ class MailingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RetryMailing(self, request, context):
-        """Puts settled messages of the chosen statuses back to PENDING, with fresh attempts.
+        """Puts settled messages of the chosen statuses back to PENDING, with fresh
+        attempts; a completed mailing then runs again. Messages that are settled anew
+        meanwhile are left alone. FAILED_PRECONDITION unless the mailing is running,
+        paused or completed, or when its end has passed: move it first. When the call
+        breaks off, a repeated one puts back the rest.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -41,11 +41,16 @@ class MailingServiceStub:
     """Returns one mailing with its progress."""
     UpdateMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.UpdateMailingRequest, _mailing_service_pb2.UpdateMailingResponse]
     """Changes the fields named in the mask. Unsent messages follow the change,
-    sent ones stay. FAILED_PRECONDITION once the mailing is over.
+    sent ones stay: with another filter, clients who match now are taken in, and
+    messages to those who do not end SKIPPED. A start moved into the future stops
+    a running mailing until then. Moving the end of a completed mailing makes room
+    for RetryMailing. FAILED_PRECONDITION for a field that the mailing's state does
+    not let change; then nothing changes.
     """
     DeleteMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.DeleteMailingRequest, _mailing_service_pb2.DeleteMailingResponse]
     """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-    or paused.
+    or paused. The mailing is not found from the start on; when the call breaks off
+    before its ledger is gone, a repeated one removes the rest.
     """
     ListMailings: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]
     """Lists mailings, newest first, each with its progress: the short statistics."""
@@ -77,7 +82,12 @@ class MailingServiceStub:
     later than one second after the call returned.
     """
     RetryMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.RetryMailingRequest, _mailing_service_pb2.RetryMailingResponse]
-    """Puts settled messages of the chosen statuses back to PENDING, with fresh attempts."""
+    """Puts settled messages of the chosen statuses back to PENDING, with fresh
+    attempts; a completed mailing then runs again. Messages that are settled anew
+    meanwhile are left alone. FAILED_PRECONDITION unless the mailing is running,
+    paused or completed, or when its end has passed: move it first. When the call
+    breaks off, a repeated one puts back the rest.
+    """
     GetMailingReport: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.GetMailingReportRequest, _mailing_service_pb2.GetMailingReportResponse]
     """Returns the verbose statistics of one mailing."""
 
@@ -94,11 +104,16 @@ class MailingServiceAsyncStub(MailingServiceStub):
     """Returns one mailing with its progress."""
     UpdateMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.UpdateMailingRequest, _mailing_service_pb2.UpdateMailingResponse]  # type: ignore[assignment]
     """Changes the fields named in the mask. Unsent messages follow the change,
-    sent ones stay. FAILED_PRECONDITION once the mailing is over.
+    sent ones stay: with another filter, clients who match now are taken in, and
+    messages to those who do not end SKIPPED. A start moved into the future stops
+    a running mailing until then. Moving the end of a completed mailing makes room
+    for RetryMailing. FAILED_PRECONDITION for a field that the mailing's state does
+    not let change; then nothing changes.
     """
     DeleteMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.DeleteMailingRequest, _mailing_service_pb2.DeleteMailingResponse]  # type: ignore[assignment]
     """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-    or paused.
+    or paused. The mailing is not found from the start on; when the call breaks off
+    before its ledger is gone, a repeated one removes the rest.
     """
     ListMailings: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]  # type: ignore[assignment]
     """Lists mailings, newest first, each with its progress: the short statistics."""
@@ -130,7 +145,12 @@ class MailingServiceAsyncStub(MailingServiceStub):
     later than one second after the call returned.
     """
     RetryMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.RetryMailingRequest, _mailing_service_pb2.RetryMailingResponse]  # type: ignore[assignment]
-    """Puts settled messages of the chosen statuses back to PENDING, with fresh attempts."""
+    """Puts settled messages of the chosen statuses back to PENDING, with fresh
+    attempts; a completed mailing then runs again. Messages that are settled anew
+    meanwhile are left alone. FAILED_PRECONDITION unless the mailing is running,
+    paused or completed, or when its end has passed: move it first. When the call
+    breaks off, a repeated one puts back the rest.
+    """
     GetMailingReport: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.GetMailingReportRequest, _mailing_service_pb2.GetMailingReportResponse]  # type: ignore[assignment]
     """Returns the verbose statistics of one mailing."""
 
@@ -162,7 +182,11 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.UpdateMailingResponse, _abc.Awaitable[_mailing_service_pb2.UpdateMailingResponse]]:
         """Changes the fields named in the mask. Unsent messages follow the change,
-        sent ones stay. FAILED_PRECONDITION once the mailing is over.
+        sent ones stay: with another filter, clients who match now are taken in, and
+        messages to those who do not end SKIPPED. A start moved into the future stops
+        a running mailing until then. Moving the end of a completed mailing makes room
+        for RetryMailing. FAILED_PRECONDITION for a field that the mailing's state does
+        not let change; then nothing changes.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +196,8 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.DeleteMailingResponse, _abc.Awaitable[_mailing_service_pb2.DeleteMailingResponse]]:
         """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-        or paused.
+        or paused. The mailing is not found from the start on; when the call breaks off
+        before its ledger is gone, a repeated one removes the rest.
         """
 
     @_abc_1.abstractmethod
@@ -246,7 +271,12 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailing_service_pb2.RetryMailingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.RetryMailingResponse, _abc.Awaitable[_mailing_service_pb2.RetryMailingResponse]]:
-        """Puts settled messages of the chosen statuses back to PENDING, with fresh attempts."""
+        """Puts settled messages of the chosen statuses back to PENDING, with fresh
+        attempts; a completed mailing then runs again. Messages that are settled anew
+        meanwhile are left alone. FAILED_PRECONDITION unless the mailing is running,
+        paused or completed, or when its end has passed: move it first. When the call
+        breaks off, a repeated one puts back the rest.
+        """
 
     @_abc_1.abstractmethod
     def GetMailingReport(

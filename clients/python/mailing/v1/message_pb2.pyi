@@ -81,7 +81,7 @@ class Message(_message.Message):
         REASON_ATTEMPTS_EXHAUSTED: Message._Reason.ValueType  # 2
         """FAILED: the last of the allowed attempts failed."""
         REASON_RETRYING: Message._Reason.ValueType  # 3
-        """PENDING: the last attempt failed, another one is due."""
+        """PENDING: attempts were made and did not deliver it, another one is due."""
         REASON_MAILING_ENDED: Message._Reason.ValueType  # 4
         """EXPIRED: the mailing ended before the message could be sent."""
         REASON_WINDOW_NOT_BEFORE_END: Message._Reason.ValueType  # 5
@@ -111,7 +111,7 @@ class Message(_message.Message):
     REASON_ATTEMPTS_EXHAUSTED: Message.Reason.ValueType  # 2
     """FAILED: the last of the allowed attempts failed."""
     REASON_RETRYING: Message.Reason.ValueType  # 3
-    """PENDING: the last attempt failed, another one is due."""
+    """PENDING: attempts were made and did not deliver it, another one is due."""
     REASON_MAILING_ENDED: Message.Reason.ValueType  # 4
     """EXPIRED: the mailing ended before the message could be sent."""
     REASON_WINDOW_NOT_BEFORE_END: Message.Reason.ValueType  # 5
