@@ -22,6 +22,7 @@ from mailing.v1.mailing_service_pb2 import (
     PauseMailingRequest,
 )
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from mailing.v1.time_of_day_pb2 import TimeOfDay
 from tests.fuzz.payloads import Known
 
 ZONES = ("Europe/Moscow", "Asia/Kathmandu", "America/St_Johns", "UTC")
@@ -59,7 +60,7 @@ def known_values(channel: grpc.Channel) -> Known:
         "resume_token": [_resume_token(channel), "AAAA"],
         "request_id": ["3f0c6e0a-9d0b-4c5e-8a53-0d6d0ad1b6a4", "{3F0C6E0A9D0B4C5E8A530D6D0AD1B6A4}"],
         "update_mask": [FieldMask(paths=[path]) for path in ("*", "phone", "text", "receive_window", "end_time", "id")],
-        "receive_window": [client_pb2.ReceiveWindow(start={"hours": 9}, duration=Duration(seconds=3600))],
+        "receive_window": [client_pb2.ReceiveWindow(start=TimeOfDay(hours=9), duration=Duration(seconds=3600))],
         "statuses": [1, 2, 3],
         "states": [1, 2, 3],
         "key": ["name", "a_b"],
