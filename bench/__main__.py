@@ -21,6 +21,7 @@ MODULES = {
     "report": "bench.report",
     "life": "bench.life",
     "watchers": "bench.watchers",
+    "soak": "bench.soak",
 }
 
 

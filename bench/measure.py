@@ -75,6 +75,15 @@ def peak_rss_mb(pid: int) -> float:
     return 0.0
 
 
+def rss_mb(pid: int) -> float:
+    """Returns the resident memory a process has now, in megabytes (10^6 bytes), 0 when it is gone."""
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
+    except OSError:
+        return 0.0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
 def quantile(values: Sequence[float], share: float) -> float:
     """Returns the smallest value that at least `share` (0 to 1) of `values` do not exceed."""
     if not values:

@@ -200,6 +200,9 @@ class Settings(BaseSettings):
         87_600,
         "hours",
     )
+    max_streams_per_principal: int = _number(
+        20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
+    )
     frequency_cap: int = _number(
         0,
         "Most messages a client gets within the period below, of all mailings that are not important; 0: no cap.",

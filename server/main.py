@@ -58,6 +58,7 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) 
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
         endpoints=frozenset(names),
+        max_streams_per_principal=settings.max_streams_per_principal,
         endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
         frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),

@@ -16,6 +16,7 @@ DomainError
 ├── InvalidResumeToken  a resume token that this stream did not make
 ├── ResumeTokenExpired  a resume token behind which something is missing
 ├── ReaderTooSlow       the reader of a stream has taken nothing for too long
+├── LimitReached        the caller has as many streams as one may have
 ├── ShuttingDown        this replica ends
 └── NotServedYet        the method has no implementation in this version
 """
@@ -217,6 +218,19 @@ class ReaderTooSlow(_Resumable, DomainError):
     def __init__(self, resume_token: str = "") -> None:
         super().__init__("The stream was not read for too long; resume it where you are.")
         self.resume_token = resume_token
+
+
+class LimitReached(DomainError):
+    """The caller has as many of something (`what`, a plural) at once as one caller may have."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"You have {limit} {what} open, which is the limit; end one before you begin another.")
+        self.limit = limit
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit."""
+        return {"limit": str(self.limit)}
 
 
 class ShuttingDown(_Resumable, DomainError):

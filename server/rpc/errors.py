@@ -31,6 +31,7 @@ from server.domain.errors import (
     InvalidPageToken,
     InvalidResumeToken,
     Kind,
+    LimitReached,
     MailingEnded,
     MalformedRequest,
     NotFound,
@@ -76,6 +77,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidResumeToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_RESUME_TOKEN),
     ResumeTokenExpired: Answer(grpc.StatusCode.OUT_OF_RANGE, ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED),
     ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
+    LimitReached: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }

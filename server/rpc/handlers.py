@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, aclosing
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -107,6 +108,8 @@ class ClosingInterceptor(grpc.aio.ServerInterceptor):
 
     def __init__(self, patience: float = 60.0) -> None:
         self._patience = patience
+        self._writers: set[_Writer] = set()
+        self._timer: asyncio.TimerHandle | None = None
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -118,12 +121,68 @@ class ClosingInterceptor(grpc.aio.ServerInterceptor):
         behaviour = behaviour_of(handler)
 
         async def write(request: Any, context: Context) -> None:
-            async with aclosing(behaviour(request, context)) as responses:
-                async for response in responses:
-                    try:
-                        async with asyncio.timeout(self._patience):
-                            await context.write(response)
-                    except TimeoutError:
-                        await responses.athrow(ReaderTooSlow())
+            with self._writing() as writer:
+                async with aclosing(behaviour(request, context)) as responses:
+                    async for response in responses:
+                        try:
+                            await writer.write(context, response)
+                        except TimeoutError:
+                            await responses.athrow(ReaderTooSlow())
 
         return rebuilt(handler, write)
+
+    @contextmanager
+    def _writing(self) -> Iterator[_Writer]:
+        writer = _Writer()
+        self._writers.add(writer)
+        if self._timer is None:
+            self._sweep(writer.loop)
+        try:
+            yield writer
+        finally:
+            self._writers.discard(writer)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Gives up writes that wait for too long, and looks again soon, while there are streams.
+
+        One timer for all streams: a timer for each response would cost a tenth of sending it.
+        """
+        self._timer = None
+        overdue = loop.time() - self._patience
+        for writer in self._writers:
+            writer.give_up(overdue)
+        if self._writers:
+            self._timer = loop.call_later(min(self._patience / 4, 1.0), self._sweep, loop)
+
+
+class _Writer:
+    """Sends the responses of one stream, from its task."""
+
+    __slots__ = ("_began_at", "_given_up", "_task", "loop")
+
+    def __init__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "streams are served by tasks"
+        self.loop = task.get_loop()
+        self._task = task
+        self._began_at = math.inf
+        self._given_up = False
+
+    async def write(self, context: Context, response: Any) -> None:
+        """Returns when there was room for the response. Raises TimeoutError if it was given up."""
+        self._began_at = self.loop.time()
+        try:
+            await context.write(response)
+        except asyncio.CancelledError:
+            # As with asyncio.timeout: who cancelled it, too, has the last word.
+            if self._given_up and self._task.uncancel() == 0:
+                raise TimeoutError from None
+            raise
+        finally:
+            self._began_at = math.inf
+
+    def give_up(self, overdue: float) -> None:
+        """Ends a write that began before the time `overdue`."""
+        if self._began_at < overdue and not self._given_up:
+            self._given_up = True
+            self._task.cancel()

@@ -30,6 +30,7 @@ from server.rpc.delivery_encoding import encoded_mailing
 from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
+from server.rpc.limits import StreamLimitInterceptor
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
@@ -72,6 +73,7 @@ class RpcSettings:
     """A connection that died is noticed within the sum of both."""
     reader_patience: float = 60.0
     """How long a stream may not be read before it ends."""
+    max_streams_per_principal: int = 20_000
     streams: StreamSettings = field(default_factory=StreamSettings)
     endpoints: frozenset[str] = frozenset({"default"})
     """The names of endpoints that mailings may name; an empty name means `default`."""
@@ -86,6 +88,8 @@ class RpcSettings:
             ("grpc.max_receive_message_length", self.max_message_bytes),
             ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
+            # By itself gRPC gives the answer to a ping a minute, whatever the keepalive's time limit is.
+            ("grpc.http2.ping_timeout_ms", int(self.keepalive_timeout * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
             ("grpc.http2.max_ping_strikes", 0),
@@ -171,7 +175,8 @@ async def build_server(
         streams.hint()
 
     closing = ClosingInterceptor(settings.reader_patience)
-    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor(), DecodingInterceptor())
+    limit = StreamLimitInterceptor(settings.max_streams_per_principal)
+    interceptors = (closing, MetricsInterceptor(registry), ErrorInterceptor(), limit, DecodingInterceptor())
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)

@@ -16,8 +16,14 @@ IDLE_PAUSE = 0.5
 SETTLING = 5.0
 """How long a mailing that is over may still have pending messages before its state is final, in seconds."""
 
-STATES_PER_SECOND = 2500.0
-"""The most states of one mailing that all its watchers together are sent: with very many, each gets fewer."""
+STATES_PER_SECOND = 2400.0
+"""The most states of one mailing that all its watchers together are sent: with very many, each gets fewer.
+
+A state costs some 40 µs, half of it in the kernel. A thousand watchers hear of a change within half a second.
+"""
+
+TOLD_AT_ONCE = 200
+"""So many watchers are told in one turn of the loop: everything else waits for 8 ms at the most."""
 
 _OVER = frozenset({MailingState.COMPLETED, MailingState.CANCELLED})
 _GROWTH = 1.5
@@ -47,6 +53,7 @@ class Topic:
         self.due_at = 0.0
         self.asking: list[asyncio.Future[View]] = []
         self._waiting: set[asyncio.Future[View]] = set()
+        self._loop = asyncio.get_running_loop()
         self._failure: Callable[[], Exception] | None = None
         self._pause = 0.0
         self._over_at: float | None = None
@@ -57,7 +64,7 @@ class Topic:
             raise self._failure()
         if self.latest is not None and self.latest.number > view.number:
             return self.latest
-        waiter: asyncio.Future[View] = asyncio.get_running_loop().create_future()
+        waiter: asyncio.Future[View] = self._loop.create_future()
         self._waiting.add(waiter)
         try:
             return await waiter
@@ -117,9 +124,14 @@ class Topic:
 
     def _hand_on(self, view: View) -> None:
         self.latest = view
-        for waiter in self._waiting:
+        self._tell(list(self._waiting), view)
+
+    def _tell(self, waiters: list[asyncio.Future[View]], view: View) -> None:
+        for waiter in waiters[-TOLD_AT_ONCE:]:
             if not waiter.done():
                 waiter.set_result(view)
+        if left := waiters[:-TOLD_AT_ONCE]:
+            self._loop.call_soon(self._tell, left, view)
 
     def _final(self, mailing: Mailing, now: float) -> bool:
         """Says whether the mailing is over and its last messages are settled, or will not be."""

@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker onl
     from mailing.v1.mailing_service_pb2_grpc import MailingServiceAsyncStub
 
 FAST = StreamSettings(checkpoint=0.2, polling=Polling(shortest=0.01, longest=0.02, away=0.05))
+RPC = RpcSettings(acquire_timeout=2.0)
 
 
 @dataclass
@@ -45,12 +46,12 @@ Start = Callable[..., Awaitable[Replica]]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts replicas; keyword arguments are fields of StreamSettings, and `patience`."""
+    """Starts replicas; keyword arguments are fields of StreamSettings, and `rpc` is everything else."""
     async with AsyncExitStack() as stack:
 
-        async def begin(patience: float = 60.0, **settings: Any) -> Replica:
-            rpc = RpcSettings(acquire_timeout=2.0, reader_patience=patience, streams=replace(FAST, **settings))
-            server = await build_server(pool, lambda: None, CollectorRegistry(), rpc)
+        async def begin(rpc: RpcSettings = RPC, **settings: Any) -> Replica:
+            chosen = replace(rpc, streams=replace(FAST, **settings))
+            server = await build_server(pool, lambda: None, CollectorRegistry(), chosen)
             address = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
             await server.start()
             stack.push_async_callback(server.stop, 0)

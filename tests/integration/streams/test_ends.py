@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -13,10 +14,12 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status.rpc_status import from_call
 
 from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
+from server.rpc import RpcSettings
 from tests.integration.rpc.calls import refused, until
 from tests.integration.streams.calls import Messages, Progress
-from tests.integration.streams.conftest import Replica, Start
+from tests.integration.streams.conftest import RPC, Replica, Start
 from tests.integration.streams.ledger import Work
+from tests.integration.streams.proxy import FreezingProxy
 from tests.integration.streams.test_messages import append
 from tests.support.ledger import add_clients
 
@@ -45,6 +48,7 @@ async def test_a_replica_that_stops_says_so_and_where_to_go_on(pool: asyncpg.Poo
 
 
 async def test_a_thousand_callers_that_vanish_leave_nothing(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
+    """Fails when a stream's generator is not closed, its reader not counted down, or its topic kept."""
     await add_clients(pool, 16)
     mailing = await work.mailing()
     before = len(asyncio.all_tasks())
@@ -56,21 +60,55 @@ async def test_a_thousand_callers_that_vanish_leave_nothing(pool: asyncpg.Pool, 
         await asyncio.gather(*(call.read() for call in calls[::2]))
         for call in calls:
             call.cancel()
+    await until_nothing_is_left(replica, before)
+    assert pool.get_size() - pool.get_idle_size() == 0
+    sessions = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'client%'"
+    )
+    assert await pool.fetchval(sessions) == pool.get_size() <= pool.get_max_size()
+    await Messages(replica).begun()
+
+
+async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, start: Start, work: Work) -> None:
+    """Fails when the server sends no keepalive pings: nothing else tells of such a caller."""
+    await add_clients(pool, 16)
+    mailing = await work.mailing()
+    replica = await start(replace(RPC, keepalive_time=0.3, keepalive_timeout=0.3))
+    async with FreezingProxy(replica.address) as proxy, grpc.aio.insecure_channel(proxy.address) as channel:
+        beyond = Replica(replica.server, proxy.address, channel)
+        messages, progress = await Messages(beyond).begun(), Progress(beyond, mailing.id)
+        await progress.read()
+        assert streams_of(replica) == topics_of(replica) == 1
+        proxy.freeze()
+
+        async def nobody_is_left() -> bool:
+            return streams_of(replica) == topics_of(replica) == 0
+
+        await until(nobody_is_left)
+        messages.cancel()  # only now: its end would have told the server
+        del progress
+
+
+def test_a_dead_connection_is_noticed_within_half_a_minute() -> None:
+    settings = RpcSettings()
+    assert settings.keepalive_time + settings.keepalive_timeout <= 30
+
+
+async def until_nothing_is_left(replica: Replica, tasks: int) -> None:
+    """Returns when a replica serves no stream, and there are no more tasks than these."""
 
     async def nothing_is_left() -> bool:
-        return len(asyncio.all_tasks()) <= before  # gRPC's own come and go
+        # gRPC's own tasks come and go.
+        return len(asyncio.all_tasks()) <= tasks and streams_of(replica) == topics_of(replica) == 0
 
     await until(nothing_is_left)
-    assert pool.get_size() - pool.get_idle_size() == 0
-    assert pool.get_size() <= pool.get_max_size()
-    await Messages(replica).begun()
 
 
 async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
     pool: asyncpg.Pool, start: Start, work: Work
 ) -> None:
     mailing = await work.mailing()
-    replica = await start(patience=0.3)
+    replica = await start(replace(RPC, reader_patience=0.3))
     options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
     async with grpc.aio.insecure_channel(replica.address, options) as channel:
         stuck: Any = Replica(replica.server, replica.address, channel).delivery.WatchMessages(WatchMessagesRequest())
@@ -79,7 +117,6 @@ async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
         for _ in range(100):
             await append(pool, mailing.id, 16, 2, clients=500)
         await others.until(50_000)
-        assert streams_of(replica) == 2
 
         async def one_is_left() -> bool:
             return streams_of(replica) == 1
@@ -104,6 +141,11 @@ async def drained(call: Any) -> None:
 def streams_of(replica: Replica) -> int:
     """How many streams of messages a replica has."""
     return replica.server._streams._tailer.readers
+
+
+def topics_of(replica: Replica) -> int:
+    """How many mailings are watched on a replica."""
+    return len(replica.server._streams._hub._topics)
 
 
 async def test_streams_outlive_an_absence_of_the_database(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:

@@ -333,13 +333,14 @@ class TestWatch:
         assert (status, err) == (4, "mailing: 3 of 10 messages were not delivered\n")
         assert "cancelled" in out
 
-    def test_json_is_the_last_state_alone(self, run: Run, service: Service) -> None:
+    def test_json_is_a_line_per_state(self, run: Run, service: Service) -> None:
         service.mailings.script = [
             progress(Mailing.STATE_RUNNING, 10, delivered=9),
             progress(Mailing.STATE_COMPLETED, 10, delivered=10),
         ]
         status, out, _ = run("watch", "7", "--json")
-        assert (status, json.loads(out)["state"]) == (0, "STATE_COMPLETED")
+        states = [json.loads(line)["state"] for line in out.splitlines()]
+        assert (status, states) == (0, ["STATE_RUNNING", "STATE_COMPLETED"])
 
     def test_until_settled_waits_for_the_expansion_but_not_for_the_end(self, run: Run, service: Service) -> None:
         service.mailings.script = [
@@ -378,5 +379,5 @@ class TestWatch:
         session = Session(address=service.address, out=console)
         with session.connected() as client:
             watching.follow(session, client, 7)
-        assert "10 of 10 delivered" in screen.getvalue()
+        assert "4 of 10 delivered, 6 pending" in screen.getvalue()
         assert "━" in screen.getvalue()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -19,8 +21,13 @@ from mailing.v1.delivery_service_pb2 import (
 )
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceServicer, add_DeliveryServiceServicer_to_server
 from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, GetMailingReportResponse
+from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer, add_MailingServiceServicer_to_server
 from mailing.v1.message_pb2 import Message
 from tests.unit.cli.service import progress
+from tests.unit.cli.terminal import terminal
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
 
 class Delivery(DeliveryServiceServicer):
@@ -35,9 +42,9 @@ class Delivery(DeliveryServiceServicer):
     ) -> Iterator[WatchMailingResponse]:
         self.calls += 1
         if self.calls == 1:
-            yield WatchMailingResponse(mailing=progress(Mailing.STATE_RUNNING, 10, delivered=4))
+            yield WatchMailingResponse(mailing=progress(Mailing.STATE_RUNNING, 10, delivered=4, failed=3))
             context.abort(grpc.StatusCode.UNAVAILABLE, "away")
-        yield WatchMailingResponse(mailing=progress(Mailing.STATE_COMPLETED, 10, delivered=10))
+        yield WatchMailingResponse(mailing=progress(Mailing.STATE_COMPLETED, 10, delivered=7, failed=3))
 
     def WatchMessages(
         self, request: WatchMessagesRequest, context: grpc.ServicerContext
@@ -47,12 +54,25 @@ class Delivery(DeliveryServiceServicer):
         yield WatchMessagesResponse(changes=[failed, failed], resume_token="t")
 
 
+class Reports(MailingServiceServicer):
+    def GetMailingReport(
+        self, request: GetMailingReportRequest, context: grpc.ServicerContext
+    ) -> GetMailingReportResponse:
+        count = GetMailingReportResponse.ReasonCount
+        reasons = [
+            count(reason=Message.REASON_REFUSED, count=1),
+            count(reason=Message.REASON_ATTEMPTS_EXHAUSTED, count=2),
+        ]
+        return GetMailingReportResponse(reasons=reasons)
+
+
 @pytest.fixture
 def delivery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Delivery]:
     servicer = Delivery()
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])
         add_DeliveryServiceServicer_to_server(servicer, server)
+        add_MailingServiceServicer_to_server(Reports(), server)  # type: ignore[abstract]
         monkeypatch.setenv("MAILING_ADDRESS", f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}")
         server.start()
         yield servicer
@@ -60,9 +80,26 @@ def delivery(monkeypatch: pytest.MonkeyPatch) -> Iterator[Delivery]:
 
 
 def test_watch_goes_on_when_the_stream_is_cut(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["watch", "7"]) == 0
-    assert "running: 4 of 10 delivered" in capsys.readouterr().out
+    assert main(["watch", "7"]) == 4
+    assert "running: 4 of 10 delivered, 3 undelivered" in capsys.readouterr().out
     assert delivery.calls == 2
+
+
+@posix
+def test_a_terminal_shows_progress_rate_and_reasons(delivery: Delivery) -> None:
+    with terminal("watch", "7", address=os.environ["MAILING_ADDRESS"]) as screen:
+        for text in ("Mailing 7 running", "70.0%", "4 of 10 delivered", "0/s  ▁", "3 failed", "2  attempts exhausted"):
+            screen.shows(text)
+        screen.shows("1  refused")
+        screen.shows("3 of 10 messages were not delivered")
+        assert screen.ended() == 4
+
+
+@posix
+def test_on_a_terminal_tail_fits_80_columns(delivery: Delivery) -> None:
+    with terminal("tail", "--limit", "1", address=os.environ["MAILING_ADDRESS"]) as screen:
+        screen.shows(f"failed     message {(7 << 32) + 5}  mailing 7  client 5\r\n")
+        assert screen.ended() == 0
 
 
 def test_tail_prints_a_line_per_change(delivery: Delivery, capsys: pytest.CaptureFixture[str]) -> None:

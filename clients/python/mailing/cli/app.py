@@ -13,7 +13,20 @@ from collections.abc import Sequence
 import typer
 
 from mailing.channel import product_version
-from mailing.cli import clients, demo, endpoints, mailings, messages, preview, report, service, tail, verbs, watch
+from mailing.cli import (
+    clients,
+    demo,
+    endpoints,
+    mailings,
+    messages,
+    preview,
+    report,
+    service,
+    tail,
+    top,
+    verbs,
+    watch,
+)
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
 from mailing.cli.output import print_json
 from mailing.cli.session import AddressOption, JsonOption, Session, command
@@ -55,6 +68,7 @@ report.register(app)
 preview.register(app)
 watch.register(app)
 tail.register(app)
+top.register(app)
 demo.register(app)
 
 

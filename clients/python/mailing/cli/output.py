@@ -52,6 +52,12 @@ def print_json(session: Session, document: Any) -> None:
     session.out.file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
 
 
+def print_line(session: Session, document: Any) -> None:
+    """Prints one JSON document of a stream of them, on a line of its own, at once."""
+    session.out.file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    session.out.file.flush()
+
+
 def print_list(
     session: Session,
     key: str,

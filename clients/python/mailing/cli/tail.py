@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import closing
+from datetime import UTC
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from mailing.cli.options import read_values
-from mailing.cli.output import document_of, enum_name, moment
+from mailing.cli.output import document_of, enum_name, moment, print_line
 from mailing.cli.session import Session, command
 from mailing.cli.watch import PATIENCE_SECONDS
 from mailing.v1.delivery_service_pb2 import MessageChange
 from mailing.v1.message_pb2 import Message
+
+_STYLES = {Message.STATUS_DELIVERED: "green", Message.STATUS_PENDING: "cyan", Message.STATUS_SKIPPED: "yellow"}
 
 
 def register(app: typer.Typer) -> None:
@@ -39,19 +42,28 @@ def tail(
         changes = client.watch_messages(mailing_id, statuses, from_start=from_start, patience=PATIENCE_SECONDS)
         with closing(changes):
             for number, change in enumerate(changes, 1):
-                session.out.file.write(f"{_document(change) if session.json else _line(change)}\n")
-                session.out.file.flush()
+                _show(session, change)
                 if number == limit:
                     return
 
 
-def _document(change: MessageChange) -> str:
-    return json.dumps(document_of(change))
+def _show(session: Session, change: MessageChange) -> None:
+    if session.json:
+        print_line(session, document_of(change))
+    elif session.out.is_terminal:
+        session.out.print(_styled(change), soft_wrap=True)
+    else:
+        session.out.file.write(f"{moment(change.time)}  {_what(change)}\n")
+        session.out.file.flush()
 
 
-def _line(change: MessageChange) -> str:
+def _styled(change: MessageChange) -> Text:
+    """Returns a line that fits into 80 columns."""
+    clock = change.time.ToDatetime(UTC).astimezone().strftime("%H:%M:%S")
+    return Text.assemble((f"{clock}  ", "dim"), (_what(change), _STYLES.get(change.status, "red")))
+
+
+def _what(change: MessageChange) -> str:
     status = enum_name(change, "status").lower()
-    return (
-        f"{moment(change.time)}  {status:<9}  message {change.message_id}"
-        f"  mailing {change.mailing_id}  client {change.client_id}"
-    )
+    ids = f"message {change.message_id}  mailing {change.mailing_id}  client {change.client_id}"
+    return f"{status:<9}  {ids}"

@@ -1,7 +1,7 @@
 """`mailing watch`: how a mailing gets on, live, until it is over.
 
-A bar where a terminal shows it, plain lines elsewhere. It outlives short absences of the
-service, and its exit status says whether everyone was reached.
+A picture where a terminal shows it, plain lines elsewhere, a document per state on demand. It
+outlives short absences of the service, and its exit status says whether everyone was reached.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from typing import Annotated
 import grpc
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.live import Live
 from rich.table import Table
 
 from mailing import MailingClient, MailingError
 from mailing.cli.failures import CommandError, ExitStatus
-from mailing.cli.output import enum_name, moment, new_table, print_message
+from mailing.cli.figures import span
+from mailing.cli.output import document_of, enum_name, moment, new_table, print_line
 from mailing.cli.session import Session, command
+from mailing.cli.watch_view import MailingView, Reasons
 from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 
 POLL_SECONDS = 0.25
@@ -47,13 +49,14 @@ def watch(
         typer.Option("--until-settled", help="End when nothing is pending, though the mailing may run on."),
     ] = False,
 ) -> None:
-    """Show a mailing's progress until it is over.
+    """Show a mailing's progress until it is over. With --json each line is a document, the last one final.
 
     The exit status is 0 when every message was delivered and 4 when some were not.
     """
     with session.connected() as client:
-        mailing = follow(session, client, mailing_id, until_settled=until_settled)
-    print_message(session, mailing, lambda: statistics(mailing))
+        mailing = follow(session, client, mailing_id, until_settled=until_settled, documents=session.json)
+    if not session.json:
+        session.out.print(statistics(mailing))
     undelivered = mailing.progress.total - mailing.progress.delivered
     if undelivered:
         raise CommandError(
@@ -61,9 +64,14 @@ def watch(
         )
 
 
-def follow(session: Session, client: MailingClient, mailing_id: int, *, until_settled: bool = False) -> Mailing:
-    """Shows a mailing until it is over, or with `until_settled` until nothing is pending; returns it as it then is."""
-    with _display(session) as show:
+def follow(
+    session: Session, client: MailingClient, mailing_id: int, *, until_settled: bool = False, documents: bool = False
+) -> Mailing:
+    """Shows a mailing until it is over, or with `until_settled` until nothing is pending; returns it as it then is.
+
+    With `documents` each state is written as a line of JSON.
+    """
+    with _documents(session) if documents else _display(session, client) as show:
         for mailing in _states(client, mailing_id):
             ended = mailing.state in _OVER or (until_settled and settled(mailing.progress))
             show(mailing, ended)
@@ -127,39 +135,25 @@ def _polled(client: MailingClient, mailing_id: int) -> Iterator[Mailing]:
 
 
 @contextmanager
-def _display(session: Session) -> Iterator[Callable[[Mailing, bool], None]]:
-    """Chooses how progress is shown; with --json nothing but the document may stand on standard output."""
+def _documents(session: Session) -> Iterator[Callable[[Mailing, bool], None]]:
+    def show(mailing: Mailing, ended: bool) -> None:
+        print_line(session, document_of(mailing))
+
+    yield show
+
+
+@contextmanager
+def _display(session: Session, client: MailingClient) -> Iterator[Callable[[Mailing, bool], None]]:
+    """Chooses how progress is shown; with --json nothing of it may stand on standard output."""
     console = session.err if session.json else session.out
     if console.is_terminal:
-        with _bar(console) as show:
-            yield show
+        view = MailingView(console, Reasons(client))
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            yield lambda mailing, ended: live.update(view.draw(mailing), refresh=True)
     elif session.json:
         yield lambda mailing, ended: None
     else:
         yield _lines(console)
-
-
-@contextmanager
-def _bar(console: Console) -> Iterator[Callable[[Mailing, bool], None]]:
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[line]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=None, line="")
-
-        def show(mailing: Mailing, ended: bool) -> None:
-            counts = mailing.progress
-            progress.update(
-                task,
-                description=enum_name(mailing, "state").lower(),
-                total=counts.total or None,
-                completed=counts.total - counts.pending,
-                line=progress_line(mailing),
-            )
-
-        yield show
 
 
 def _lines(console: Console) -> Callable[[Mailing, bool], None]:
@@ -190,11 +184,5 @@ def progress_line(mailing: Mailing) -> str:
     if progress.rate_per_second and progress.pending:
         parts.append(f"{progress.rate_per_second:,.0f}/s")
     if progress.HasField("estimated_finish_time"):
-        parts.append(f"{_left(progress.estimated_finish_time.seconds - time.time())} left")
+        parts.append(f"{span(progress.estimated_finish_time.seconds - time.time())} left")
     return ", ".join(parts)
-
-
-def _left(seconds: float) -> str:
-    whole = max(0, round(seconds))
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"

@@ -1,0 +1,178 @@
+"""`mailing top`: dispatchers, endpoints and mailings live, with keys to stop and go on.
+
+A whole screen on a terminal, a line per update elsewhere, a document per update on demand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated
+
+import typer
+from rich.live import Live
+
+from mailing import MailingClient, MailingError
+from mailing.cli.figures import rate
+from mailing.cli.keys import DOWN, UP, ReadKey, key_reader, no_keys
+from mailing.cli.output import document_of, print_line
+from mailing.cli.session import Session, command
+from mailing.cli.top_feed import INTERVAL, Board, Feed, now
+from mailing.cli.top_view import TopView
+from mailing.errors import mailing_errors
+from mailing.v1.admin_service_pb2 import PauseDispatchRequest, ResumeDispatchRequest
+from mailing.v1.mailing_pb2 import Mailing
+
+_CALL_SECONDS = 10.0
+_STOP_ALL = "stop all sending on all dispatchers? y: yes, any other key: no"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to `app`."""
+    command(app, "top")(top)
+
+
+def top(
+    session: Session,
+    updates: Annotated[int, typer.Option("--updates", min=0, help="End after so many updates; 0: never.")] = 0,
+) -> None:
+    """Show dispatchers, endpoints and mailings, live, and steer them by keys."""
+    with session.connected() as client:
+        feed = Feed(client)
+        feed.start()
+        try:
+            if session.json or not session.out.is_terminal:
+                _write(session, feed, updates)
+            else:
+                _show(session, client, feed, updates)
+        finally:
+            feed.stop()
+
+
+def _write(session: Session, feed: Feed, updates: int) -> None:
+    """Writes a line or a document about every INTERVAL seconds."""
+    number = 0
+    while not updates or number < updates:
+        no_keys(INTERVAL)
+        number += 1
+        if session.json:
+            print_line(session, _document(feed.board))
+        else:
+            session.out.file.write(_line(feed.board) + "\n")
+            session.out.file.flush()
+
+
+def _document(board: Board) -> dict[str, object]:
+    dispatch = None if board.dispatch is None else document_of(board.dispatch)
+    return {"dispatch": dispatch, "mailings": [document_of(one) for one in board.mailings]}
+
+
+def _line(board: Board) -> str:
+    parts = [f"{now()}  {rate(board.rate)}/s"]
+    if board.dispatch is not None:
+        replicas = board.dispatch.replicas
+        parts.append(f"{len(replicas)} dispatchers, {sum(one.in_flight for one in replicas):,} in flight")
+        if board.dispatch.settings.paused:
+            parts.append("all sending is stopped")
+    running = [one for one in board.mailings if one.state == Mailing.STATE_RUNNING]
+    parts.append(f"{len(running)} mailings running, {sum(one.progress.pending for one in running):,} pending")
+    if board.away:
+        parts.append("no answer")
+    return ", ".join(parts)
+
+
+def _show(session: Session, client: MailingClient, feed: Feed, updates: int) -> None:
+    with key_reader() as keys, Live(console=session.out, screen=True, auto_refresh=False) as live:
+        view = TopView(session.out, session.address, keys is not None)
+        controls = _Controls(client, feed, keys or no_keys)
+        number = 0
+        while not controls.ended and (not updates or number < updates):
+            live.update(view.draw(feed.board, controls.chosen, controls.notice), refresh=True)
+            controls.obey()
+            number += 1
+
+
+class _Controls:
+    """What keys do: which mailing is chosen, and what is stopped or goes on."""
+
+    def __init__(self, client: MailingClient, feed: Feed, read_key: ReadKey) -> None:
+        self._client = client
+        self._feed = feed
+        self._read_key = read_key
+        self._asking = False
+        self._place = 0
+        self.chosen = self._feed.board.mailings[0].id if self._feed.board.mailings else 0
+        self.notice = ""
+        self.ended = False
+
+    def obey(self) -> None:
+        """Waits a moment for a key and does what it says."""
+        self._keep_to_the_list()
+        key = self._read_key(INTERVAL / 4)
+        if not key:
+            return
+        self.notice = ""
+        if self._asking:
+            self._asking = False
+            if key == "y":
+                self._act(self._stop_all)
+        elif key == "q":
+            self.ended = True
+        elif key in (UP, "k"):
+            self._move(-1)
+        elif key in (DOWN, "j"):
+            self._move(1)
+        elif key == "p":
+            self._act(self._turn_mailing)
+        elif key == "P":
+            self._turn_all()
+
+    def _keep_to_the_list(self) -> None:
+        """A mailing that is over leaves the list: the one in its place is chosen then."""
+        ids = [one.id for one in self._feed.board.mailings]
+        if self.chosen in ids:
+            self._place = ids.index(self.chosen)
+        else:
+            self._place = max(0, min(self._place, len(ids) - 1))
+            self.chosen = ids[self._place] if ids else 0
+
+    def _move(self, by: int) -> None:
+        mailings = self._feed.board.mailings
+        if mailings:
+            self._place = max(0, min(self._place + by, len(mailings) - 1))
+            self.chosen = mailings[self._place].id
+
+    def _act(self, action: Callable[[], None]) -> None:
+        try:
+            with mailing_errors():
+                action()
+            self._feed.hurry()
+        except MailingError as error:
+            self.notice = " ".join((error.message or error.code.name).split())
+
+    def _turn_mailing(self) -> None:
+        mailing = next((one for one in self._feed.board.mailings if one.id == self.chosen), None)
+        if mailing is None:
+            return
+        if mailing.state == Mailing.STATE_PAUSED:
+            self._client.resume_mailing(mailing.id)
+            self.notice = f"mailing {mailing.id} goes on"
+        else:
+            self._client.pause_mailing(mailing.id)
+            self.notice = f"mailing {mailing.id} is paused"
+
+    def _turn_all(self) -> None:
+        dispatch = self._feed.board.dispatch
+        if dispatch is None:
+            self.notice = self._feed.board.problem or "the dispatchers are not known yet"
+        elif dispatch.settings.paused:
+            self._act(self._resume_all)
+        else:
+            self._asking, self.notice = True, _STOP_ALL
+
+    def _stop_all(self) -> None:
+        self._client.admin.PauseDispatch(PauseDispatchRequest(), timeout=_CALL_SECONDS)
+        self.notice = "all sending is stopped"
+
+    def _resume_all(self) -> None:
+        self._client.admin.ResumeDispatch(ResumeDispatchRequest(), timeout=_CALL_SECONDS)
+        self.notice = "sending goes on"
