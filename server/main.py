@@ -28,7 +28,7 @@ from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
 from server.logs import configure_logs
 from server.pool import DatabaseError, open_pool, prepare_database
-from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
+from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
 from server.streams import StreamSettings
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
@@ -58,7 +58,16 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) 
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
         endpoints=frozenset(names),
-        max_streams_per_principal=settings.max_streams_per_principal,
+        max_message_bytes=int(settings.max_message_mib * 2**20),
+        limits=CallLimits(
+            streams=settings.max_streams_per_principal,
+            calls=settings.max_calls_per_principal,
+            per_second=settings.max_calls_per_second,
+            longest=settings.max_call_seconds,
+        ),
+        streams_per_connection=settings.max_streams_per_connection,
+        connection_age=settings.connection_age,
+        connection_grace=settings.connection_grace,
         endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
         frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),

@@ -16,7 +16,9 @@ DomainError
 ├── InvalidResumeToken  a resume token that this stream did not make
 ├── ResumeTokenExpired  a resume token behind which something is missing
 ├── ReaderTooSlow       the reader of a stream has taken nothing for too long
-├── LimitReached        the caller has as many streams as one may have
+├── LimitReached        the caller has as many calls or streams open as one may have
+├── RateExceeded        the caller makes more calls a second than one may make
+├── CallTooLong         the call took longer than any may
 ├── ShuttingDown        this replica ends
 └── NotServedYet        the method has no implementation in this version
 """
@@ -38,6 +40,9 @@ MAX_NAME = 80
 
 class DomainError(Exception):
     """A refusal. `str()` of it is the sentence for the caller."""
+
+    retry_after: float | None = None
+    """Seconds after which the same call may fare better, where that is known."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -223,6 +228,8 @@ class ReaderTooSlow(_Resumable, DomainError):
 class LimitReached(DomainError):
     """The caller has as many of something (`what`, a plural) at once as one caller may have."""
 
+    retry_after = 1.0
+
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"You have {limit} {what} open, which is the limit; end one before you begin another.")
         self.limit = limit
@@ -231,6 +238,33 @@ class LimitReached(DomainError):
     def facts(self) -> dict[str, str]:
         """The limit."""
         return {"limit": str(self.limit)}
+
+
+class RateExceeded(DomainError):
+    """The caller makes more calls a second than `limit`; the next one is welcome in `wait` seconds."""
+
+    def __init__(self, limit: float, wait: float) -> None:
+        super().__init__(f"You make more than {limit:g} calls a second, which is the limit; wait for {wait:.3f} s.")
+        self.limit = limit
+        self.retry_after = wait
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit."""
+        return {"limit": f"{self.limit:g}"}
+
+
+class CallTooLong(DomainError):
+    """The call took longer than `limit` seconds, which no call may; it was given up."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"The call was given up after {limit:g} s, the longest that a call may take here.")
+        self.limit = limit
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit, in seconds."""
+        return {"limit": f"{self.limit:g}"}
 
 
 class ShuttingDown(_Resumable, DomainError):

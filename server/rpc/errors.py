@@ -1,7 +1,8 @@
 """How refusals reach callers: one table from the domain's exceptions to gRPC's status codes.
 
-Every error carries a google.rpc.ErrorInfo, bad fields a google.rpc.BadRequest beside it. What
-is in no table is a defect: the caller gets INTERNAL and an id, the log gets id and cause.
+Every error carries a google.rpc.ErrorInfo, bad fields a google.rpc.BadRequest beside it, and
+limits a google.rpc.RetryInfo. What is in no table is a defect: the caller gets INTERNAL and an
+id, the log gets id and cause.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import NamedTuple
 from uuid import uuid4
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message as ProtoMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc.aio import AbortError
 from grpc_status.rpc_status import to_status
 
 from mailing.v1.error_pb2 import ErrorReason
 from server.domain.errors import (
+    CallTooLong,
     Conflict,
     DatabaseUnavailable,
     DomainError,
@@ -37,6 +40,7 @@ from server.domain.errors import (
     NotFound,
     NotServedYet,
     PhoneTaken,
+    RateExceeded,
     ReaderTooSlow,
     RequestIdReused,
     ResumeTokenExpired,
@@ -78,6 +82,8 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     ResumeTokenExpired: Answer(grpc.StatusCode.OUT_OF_RANGE, ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED),
     ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
     LimitReached: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    RateExceeded: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    CallTooLong: Answer(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
@@ -128,6 +134,8 @@ def status_of(error: Exception, method: str) -> Status:
     details: list[ProtoMessage] = [_info(reason, error.facts)]
     if isinstance(error, InvalidFields):
         details.append(_bad_request(error.violations))
+    if error.retry_after is not None:
+        details.append(_retry_info(error.retry_after))
     return _status(answer.code, str(error), details)
 
 
@@ -142,6 +150,12 @@ def _internal(error: Exception, method: str) -> Status:
 def _info(reason: ErrorReason.ValueType, facts: Mapping[str, str]) -> ErrorInfo:
     name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
     return ErrorInfo(reason=name, domain=DOMAIN, metadata=facts)
+
+
+def _retry_info(seconds: float) -> RetryInfo:
+    info = RetryInfo()
+    info.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+    return info
 
 
 def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
