@@ -35,6 +35,13 @@ class ConcurrencyLimit:
         self._resting = 0
         self._begin(0.0)
 
+    def bound(self, most: int) -> None:
+        """Sets another `most`; where there is more room, that is tried at once."""
+        self.most = most
+        self.value = min(self.value, most)
+        self._kept = min(self._kept, most)
+        self._resting = 0
+
     def restart(self) -> None:
         """Begins with a single request again: the endpoint was down, and is not to be overrun."""
         self.value = self._kept = 1

@@ -8,7 +8,7 @@ and of the database; one test holds the three together. `STATUS_TRANSITIONS` and
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import IntEnum
 from typing import NamedTuple
@@ -337,6 +337,37 @@ class DispatchSettings:
     recheck_max: float = 60.0
     lease: float = 60.0
     max_concurrency: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """What is set at run time for all replicas; None: as each one was started. Times are seconds.
+
+    `version` grows with every change.
+    """
+
+    version: int = 0
+    poll_min: float | None = None
+    poll_max: float | None = None
+    recheck_min: float | None = None
+    recheck_max: float | None = None
+    max_concurrency: int | None = None
+
+    def of(self, settings: DispatchSettings) -> DispatchSettings:
+        """Returns the settings in force for a replica that was started with `settings`."""
+        poll_min = settings.poll_min if self.poll_min is None else self.poll_min
+        poll_max = settings.poll_max if self.poll_max is None else self.poll_max
+        recheck_min = settings.recheck_min if self.recheck_min is None else self.recheck_min
+        recheck_max = settings.recheck_max if self.recheck_max is None else self.recheck_max
+        return replace(
+            settings,
+            poll_min=poll_min,
+            # Replicas may have been started with other settings than the one that checked these.
+            poll_max=max(poll_min, poll_max),
+            recheck_min=recheck_min,
+            recheck_max=max(recheck_min, recheck_max),
+            max_concurrency=self.max_concurrency or settings.max_concurrency,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,16 @@ import time
 from dispatcher import policy
 from dispatcher.ports import Clock
 
+_GOES_ON: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+"""A monotonic clock that does not stand still while the machine is suspended, where there is one."""
+
 
 class LoopClock:
     """The real clock."""
 
     def monotonic(self) -> float:
-        """Seconds of the system's monotonic clock."""
-        return time.monotonic()
+        """Seconds of a monotonic clock: a machine that wakes up knows that its leases ran out meanwhile."""
+        return time.monotonic() if _GOES_ON is None else time.clock_gettime(_GOES_ON)
 
     async def sleep(self, seconds: float) -> None:
         """Sleeps on the event loop."""
@@ -45,6 +48,12 @@ class Pacer:
         self._clock = clock
         self._backoff = poll_min
         self._hinted = asyncio.Event()
+
+    def bound(self, poll_min: float, poll_max: float) -> None:
+        """Sets other bounds, which hold at once."""
+        self.poll_min, self.poll_max = poll_min, poll_max
+        self.reset()
+        self.hint()
 
     def hint(self) -> None:
         """Ends the present wait, or the next one before it begins."""

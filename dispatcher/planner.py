@@ -36,7 +36,10 @@ _CHANGES_PER_STEP = 10
 
 
 class Planner:
-    """Plans for all mailings; `work` is called whenever there may be something to claim."""
+    """Plans for all mailings; `work` is called whenever there may be something to claim.
+
+    `settings` may be replaced at any time.
+    """
 
     def __init__(
         self,
@@ -49,7 +52,7 @@ class Planner:
     ) -> None:
         self._ledger = ledger
         self._pacer = pacer
-        self._settings = settings
+        self.settings = settings
         self._clock = clock
         self._random = random
         self._work = work
@@ -102,7 +105,7 @@ class Planner:
         if sweep:
             self._swept = self._clock.monotonic()
             self._work()
-            await self._ledger.expanded(self._settings.recheck_min)
+            await self._ledger.expanded(self.settings.recheck_min)
             await self._ledger.complete()
             await self._ledger.forget_changes()
         elif self._perhaps_done:
@@ -136,7 +139,7 @@ class Planner:
                 break
         if not unfinished:
             self._limits.pop(expansion.mailing_id, None)
-            await self._ledger.expanded(self._settings.recheck_min)
+            await self._ledger.expanded(self.settings.recheck_min)
             self._perhaps_done.add(expansion.mailing_id)
 
     async def _step(self, expansion: Expansion, bucket: int) -> tuple[int, bool]:
@@ -166,7 +169,7 @@ class Planner:
                 found.append(expansion.mailing_id)
                 self._work()
         if looked:
-            await self._ledger.rechecked(looked, found, self._settings.recheck_min, self._settings.recheck_max)
+            await self._ledger.rechecked(looked, found, self.settings.recheck_min, self.settings.recheck_max)
         return bool(found)
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:

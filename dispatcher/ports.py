@@ -6,8 +6,8 @@ Each port has a real implementation here in the package and a modelled one in th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 from dispatcher.model import (
     Answer,
@@ -21,6 +21,7 @@ from dispatcher.model import (
     SlotRequest,
     Slots,
     Step,
+    Tuning,
 )
 
 
@@ -188,6 +189,21 @@ class Ledger(Protocol):
         ...
 
 
+class Replicas(Protocol):
+    """Where replicas say that they live. Every method may raise LedgerUnavailable."""
+
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> Tuning:
+        """Says how this replica does; returns what is set for all.
+
+        It is `age` seconds old and counts as alive for so many seconds from now.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Says that this replica ends."""
+        ...
+
+
 MayStart = Callable[[], bool]
 """Says whether a request may start now. Answers at once, from memory, and never raises."""
 
@@ -197,4 +213,4 @@ Settled = tuple[int, int, Outcome]
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
-__all__ = ["Clock", "Ledger", "LedgerUnavailable", "MayStart", "Render", "Sender", "Settled"]
+__all__ = ["Clock", "Ledger", "LedgerUnavailable", "MayStart", "Render", "Replicas", "Sender", "Settled"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ import asyncpg
 import orjson
 
 from dispatcher import model
+from dispatcher.logbook import LogEntry, of_outcomes
 from dispatcher.model import (
     AudienceFilter,
     ClaimedBatch,
@@ -31,6 +33,7 @@ from dispatcher.model import (
 )
 from dispatcher.ports import LedgerUnavailable, Render, Settled
 from dispatcher.postgres_limits import PostgresLimits
+from dispatcher.postgres_log import columns, record_completed, record_expanded, record_started, say
 from dispatcher.queries import load_queries
 from dispatcher.reach import reaching
 
@@ -67,6 +70,7 @@ class PostgresLedger(PostgresLimits):
                     # Those that ran before and are open look at all clients again; then come the new ones.
                     await connection.execute(_SQL["expand_anew"], ids)
                     await connection.execute(_SQL["open_expansions"], ids)
+                    await record_started(connection, ids)
         return ids
 
     async def expandable(self, most: int) -> list[Expansion]:
@@ -79,7 +83,9 @@ class PostgresLedger(PostgresLimits):
 
     async def expanded(self, recheck_min: float) -> None:
         with reaching():
-            await self._pool.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
+            async with self._pool.acquire() as connection, connection.transaction():
+                await connection.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
+                await record_expanded(connection)
 
     async def rechecks_due(self) -> list[Expansion]:
         with reaching():
@@ -123,7 +129,11 @@ class PostgresLedger(PostgresLimits):
         with reaching():
             async with self._pool.acquire() as connection, connection.transaction():
                 locked = [row["id"] for row in await connection.fetch(_SQL["lock_done"], ids)]
-                return [row["id"] for row in await connection.fetch(_SQL["complete"], locked)] if locked else []
+                if not locked:
+                    return []
+                ended = [row["id"] for row in await connection.fetch(_SQL["complete"], locked)]
+                await record_completed(connection, ended)
+        return ended
 
     async def forget_changes(self) -> None:
         with reaching():
@@ -209,9 +219,12 @@ class PostgresLedger(PostgresLimits):
     async def settle(
         self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
     ) -> bool:
+        told = of_outcomes(batch.mailing_id, endpoint, outcomes)
         arguments = _settle_arguments(batch, endpoint, outcomes, done, kept)
         with reaching():
-            row = await self._pool.fetchrow(_SQL["settle"], *arguments)
+            row = await self._pool.fetchrow(_SQL["settle"], *arguments, *_log_arguments(told))
+        if row["held"]:
+            say(told, logging.DEBUG)
         return bool(row["held"])
 
     async def listen(self, hint: Callable[[], None], pause: float = 1.0) -> None:
@@ -292,7 +305,14 @@ def _settle_arguments(
         [failure.excerpt for _, _, _, failure in failed],
         kept,
         _alike([o.forgiven for _, _, o in outcomes]),
+        _alike([before for _, before, _ in outcomes]),
     )
+
+
+def _log_arguments(told: Sequence[LogEntry]) -> tuple[list[Any], ...]:
+    """The statement's last parameters; all of its entries are of one mailing."""
+    levels, events, texts, _, clients, details = columns(told)
+    return levels, events, texts, clients, details
 
 
 def _alike(values: list[T]) -> list[T]:

@@ -8,7 +8,9 @@ from uuid import UUID
 
 import asyncpg
 
+from dispatcher.logbook import breaker_closed, breaker_opened
 from dispatcher.model import BreakerState, EndpointState, SlotRequest, Slots
+from dispatcher.postgres_log import record
 from dispatcher.queries import load_queries
 from dispatcher.rates import HORIZON
 from dispatcher.reach import reaching
@@ -30,7 +32,10 @@ class PostgresLimits:
 
     async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
         with reaching():
-            await self._pool.execute(_SQL["open_breaker"], endpoint, timedelta(seconds=probe_in), error)
+            async with self._pool.acquire() as connection, connection.transaction():
+                opened = await connection.execute(_SQL["open_breaker"], endpoint, timedelta(seconds=probe_in), error)
+                if opened == "INSERT 0 1":
+                    await record(connection, 0, [breaker_opened(endpoint, error)])
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         with reaching():
@@ -39,7 +44,9 @@ class PostgresLimits:
 
     async def close_breaker(self, endpoint: str) -> None:
         with reaching():
-            await self._pool.execute(_SQL["close_breaker"], endpoint, self._replica_id)
+            async with self._pool.acquire() as connection, connection.transaction():
+                if await connection.execute(_SQL["close_breaker"], endpoint, self._replica_id) == "UPDATE 1":
+                    await record(connection, 0, [breaker_closed(endpoint)])
 
     async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
         spans = timedelta(seconds=shortest), timedelta(seconds=longest)

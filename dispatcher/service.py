@@ -12,16 +12,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
+from dispatcher.beat import Beat
 from dispatcher.claimer import Claimer
 from dispatcher.concurrency import ConcurrencyLimit
 from dispatcher.guard import Guard
 from dispatcher.lease import Book, Lease
-from dispatcher.model import DispatchSettings, Endpoint
+from dispatcher.model import DispatchSettings, Endpoint, Tuning
 from dispatcher.pacer import LoopClock, Pacer
 from dispatcher.planner import Planner
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Sender
+from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Replicas, Sender, Settled
 from dispatcher.sender import Lane
 from dispatcher.settler import Settler
+from dispatcher.status import Vitals
 from dispatcher.supply import Supply
 
 log = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ class Dispatcher:
     """Delivers what the ledger says, until stopped.
 
     `endpoints` maps a mailing's endpoint name ('' is the default one) to where and how it is
-    reached. A mailing whose endpoint is not among them waits.
+    reached. A mailing whose endpoint is not among them waits. Without `replicas` nobody sees
+    this one, and it keeps the settings it was started with.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class Dispatcher:
         settings: DispatchSettings,
         clock: Clock | None = None,
         random: Random | None = None,
+        replicas: Replicas | None = None,
     ) -> None:
         self._clock = clock or LoopClock()
         self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
@@ -55,7 +59,7 @@ class Dispatcher:
         self.pacer = Pacer(self._clock, settings.poll_min, settings.poll_max)
         longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
-        self._settler = Settler(ledger, self._clock, self._book, self._closed)
+        self._settler = Settler(ledger, self._clock, self._book, self._closed, self._settled)
         self._guard = Guard(ledger, self._clock, self._book, self._settler.put)
         lanes = {
             endpoint.name: self._lane(endpoint, sender, settings.max_concurrency)
@@ -75,6 +79,10 @@ class Dispatcher:
             finished=self._settler.put,
         )
         self._planner = Planner(ledger, self.pacer, settings, self._clock, self._random, self._claimer.wake)
+        self._settings = settings
+        self._bounds = [(lanes[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
+        self._vitals = Vitals(self._clock, self.pacer, self._book, self._lanes)
+        self._beat = Beat(replicas, self._clock, self._vitals, self._tune) if replicas else None
         self._grace = 15.0
         self._stopping = asyncio.Event()
 
@@ -109,6 +117,20 @@ class Dispatcher:
     def hint(self) -> None:
         """Says that something changed: it is looked at now instead of at the next poll."""
         self.pacer.hint()
+        if self._beat:
+            self._beat.hint()
+
+    def _tune(self, tuning: Tuning) -> None:
+        """Takes over what is set for all replicas."""
+        settings = self._planner.settings = tuning.of(self._settings)
+        self.pacer.bound(settings.poll_min, settings.poll_max)
+        for limit, most in self._bounds:
+            limit.bound(min(settings.max_concurrency, most))
+
+    def _settled(self, endpoint: str, settled: list[Settled]) -> None:
+        self._vitals.note(endpoint, settled)
+        if self._beat:
+            self._beat.work()
 
     def _closed(self, lease: Lease, held: bool) -> None:
         self._claimer.wake()
@@ -122,6 +144,7 @@ class Dispatcher:
             asyncio.create_task(self._persist(work))
             for work in (self._planner.run, self._claimer.run, self._claimer.watch, self._guard.run, self._supply.run)
         ]
+        beating = asyncio.create_task(self._persist(self._beat.run)) if self._beat else None
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             done, _ = await asyncio.wait([settling, stopping, *taking], return_when=asyncio.FIRST_COMPLETED)
@@ -130,7 +153,9 @@ class Dispatcher:
         finally:
             await _end(stopping, *taking)
             await self._drain()
-            await _end(settling)
+            await _end(settling, *([beating] if beating else []))
+            if self._beat:
+                await self._beat.leave()
             for lane in set(self._lanes.values()):
                 await lane.close()
 

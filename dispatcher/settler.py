@@ -26,7 +26,8 @@ _RETRY_FIRST, _RETRY_LAST = 0.05, 2.0
 class Settler:
     """Settles leases; `run` serves `workers` at once.
 
-    `closed` is called with each lease that is done with, and whether it was ours to the end.
+    `closed` is called with each lease that is done with, and whether it was ours to the end;
+    `noted` with the name of the mailing's endpoint and what was recorded.
     """
 
     def __init__(
@@ -35,12 +36,14 @@ class Settler:
         clock: Clock,
         book: Book,
         closed: Callable[[Lease, bool], None],
+        noted: Callable[[str, list[Settled]], None],
         workers: int = 3,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
         self._book = book
         self._closed = closed
+        self._noted = noted
         self._workers = workers
         self._queue: asyncio.Queue[Lease] = asyncio.Queue()
 
@@ -82,6 +85,8 @@ class Settler:
         if not outcomes and not done:
             return
         held = await self._settle(lease, outcomes, done, lease.kept() if done else [])
+        if held:
+            self._noted(lease.mailing.endpoint, outcomes)
         for index in indices:
             lease.saved[index] = 1
         if done or not held:

@@ -83,6 +83,15 @@ def _server_url(value: SecretStr) -> SecretStr:
     return value
 
 
+def _writable_file(value: Path) -> Path:
+    path = _folder(value)
+    try:
+        with path.open("ab"):
+            return path
+    except OSError as error:
+        raise ValueError(str(path)) from error
+
+
 def _folder(value: Path) -> Path:
     return value.expanduser().absolute()
 
@@ -200,12 +209,15 @@ class Settings(BaseSettings):
         87_600,
         "hours",
     )
+    log_retention_hours: float = _number(
+        168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
+    )
     max_message_mib: float = _number(4.0, "Largest request, in MiB.", 0.01, 1024, "MiB")
     max_streams_per_principal: int = _number(
         20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
     )
     max_streams_per_connection: int = _number(
-        250, "Most calls and streams at once over one connection; callers keep more of them waiting.", 10, 1_000_000
+        500, "Most calls and streams at once over one connection; callers keep more of them waiting.", 10, 1_000_000
     )
     max_calls_per_principal: int = _number(1000, "Most other calls that one caller may have open at once.", 1, 100_000)
     max_calls_per_second: float = _number(
@@ -244,6 +256,13 @@ class Settings(BaseSettings):
     )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = _setting(
         "auto", "`auto`: lines for people on a terminal, JSON otherwise.", "auto, console or json"
+    )
+    log_file: Annotated[Path, AfterValidator(_writable_file)] | None = _setting(
+        None,
+        "File that gets the same entries, always as JSON: up to 20 MB, and the 5 before it as `.1` to `.5`.",
+        "the path of a file that can be written",
+        "MAILING_LOG_FILE",
+        "LOGGING_FILE",
     )
 
     @model_validator(mode="after")

@@ -15,6 +15,7 @@ import asyncpg
 
 from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
+from dispatcher.postgres_replicas import PostgresReplicas
 from dispatcher.service import Dispatcher
 from server.config import Settings
 from server.endpoints import Endpoints
@@ -54,6 +55,18 @@ async def _tell_unresolved(endpoints: Endpoints) -> None:
         log.warning("%s: nothing can be delivered there", failure)
 
 
+def dispatch_settings(settings: Settings) -> DispatchSettings:
+    """Returns what the environment says of dispatching."""
+    return DispatchSettings(
+        poll_min=settings.poll_min,
+        poll_max=settings.poll_max,
+        recheck_min=settings.recheck_min,
+        recheck_max=settings.recheck_max,
+        lease=settings.lease,
+        max_concurrency=settings.endpoint_max_concurrency,
+    )
+
+
 def _frequency_cap(settings: Settings) -> FrequencyCap | None:
     if not settings.frequency_cap:
         return None
@@ -64,21 +77,16 @@ class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
     def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
-        self._ledger = PostgresLedger(pool, uuid4(), _frequency_cap(settings))
+        replica_id = uuid4()
+        self._ledger = PostgresLedger(pool, replica_id, _frequency_cap(settings))
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
         self._dispatcher = Dispatcher(
             self._ledger,
             endpoints,
-            DispatchSettings(
-                poll_min=settings.poll_min,
-                poll_max=settings.poll_max,
-                recheck_min=settings.recheck_min,
-                recheck_max=settings.recheck_max,
-                lease=settings.lease,
-                max_concurrency=settings.endpoint_max_concurrency,
-            ),
+            dispatch_settings(settings),
+            replicas=PostgresReplicas(pool, replica_id),
         )
 
     def hint(self) -> None:

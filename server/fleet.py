@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
 
@@ -31,8 +32,9 @@ _STEADY = 60.0
 class Fleet:
     """`size` dispatcher processes on the database of `dsn`; a `server.dispatch.Dispatch`."""
 
-    def __init__(self, size: int, dsn: str) -> None:
+    def __init__(self, size: int, dsn: str, log_file: Path | None = None) -> None:
         self._size = size
+        self._log_file = log_file
         # What the server was given, with its database, be it the embedded one.
         self._environment = {**os.environ, "MAILING_DSN": dsn}
         self._stopping = asyncio.Event()
@@ -56,7 +58,7 @@ class Fleet:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             started = asyncio.get_running_loop().time()
-            code = await self._one()
+            code = await self._one(number)
             if self._stopping.is_set():
                 return
             worked = asyncio.get_running_loop().time() - started
@@ -64,11 +66,15 @@ class Fleet:
             log.error("dispatcher %d ended with status %d: the next one starts in %.1f s", number, code, wait)
             await _happens(self._stopping, wait)
 
-    async def _one(self) -> int:
+    async def _one(self, number: int) -> int:
         """Runs one process to its end and returns its status."""
+        environment = dict(self._environment)
+        if self._log_file is not None:
+            # Each its own: processes that rotate one file lose each other's entries.
+            environment["MAILING_LOG_FILE"] = f"{self._log_file}.dispatcher-{number}"
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
         process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=self._environment, start_new_session=True
+            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
         )
         try:
             while process.poll() is None and not await _happens(self._stopping, _POLL):

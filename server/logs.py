@@ -1,4 +1,4 @@
-"""How the service logs: one line per entry on standard error, for people or for programs.
+"""How the service logs: one line per entry on standard error, for people or for programs, and into a file.
 
 The product's modules and all libraries use the standard `logging`; structlog renders
 whatever they say. Standard output is left alone.
@@ -8,29 +8,32 @@ from __future__ import annotations
 
 import logging
 import sys
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
 
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
+
+FILE_BYTES = 20_000_000
+FILES_KEPT = 5
+"""How large the log file grows, and how many older ones are kept beside it."""
 
 _CHATTY = ("asyncio", "grpc", "httpx", "httpcore", "hpack")
 """Libraries whose debug and info entries tell of every single request."""
 
 
-def configure_logs(level: str = "info", form: str = "auto") -> None:
+def configure_logs(level: str = "info", form: str = "auto", file: Path | None = None) -> None:
     """Sends all entries of at least `level` to standard error, in place of what was configured before.
 
-    `form` is console, json, or auto: console on a terminal, JSON otherwise.
+    `form` is console, json, or auto: console on a terminal, JSON otherwise. `file` gets them,
+    too, always as JSON, and is rotated; one that cannot be written any more stops nothing.
     """
     people = form == "console" or (form == "auto" and sys.stderr.isatty())
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=_common(people),
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(people)],
-        )
-    )
     root = logging.getLogger()
-    root.handlers[:] = [handler]
+    root.handlers[:] = [_formatted(logging.StreamHandler(sys.stderr), people)]
+    if file is not None:
+        rotating = RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
+        root.addHandler(_formatted(rotating, people=False))
     root.setLevel(level.upper())
     for name in _CHATTY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
@@ -41,6 +44,16 @@ def configure_logs(level: str = "info", form: str = "auto") -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _formatted(handler: logging.Handler, people: bool) -> logging.Handler:
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_common(people),
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_renderers(people)],
+        )
+    )
+    return handler
 
 
 _wrap = structlog.stdlib.ProcessorFormatter.wrap_for_formatter

@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.model import DEFAULT_ENDPOINT
 from server.config import ConfigError, Settings, load_settings, masked, split_address
-from server.dispatch import Dispatch, LocalDispatch, free_batches
+from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
 from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.endpoints import configured_endpoints, make_endpoints
@@ -70,6 +70,8 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) 
         connection_grace=settings.connection_grace,
         endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
+        log_retention=settings.log_retention_hours * 3600,
+        dispatch=dispatch_settings(settings),
         frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
     )
 
@@ -105,7 +107,7 @@ async def serve(settings: Settings) -> None:
             await free_batches(pool)
         dispatcher: Dispatch
         if settings.dispatchers:
-            dispatcher = Fleet(settings.dispatchers, dsn)
+            dispatcher = Fleet(settings.dispatchers, dsn, settings.log_file)
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
@@ -235,7 +237,7 @@ def _signalled() -> asyncio.Event:
 
 
 def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, settings.log_file)
     try:
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             runner.run(work())

@@ -4,22 +4,24 @@ SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.end
   m.state = 5 OR coalesce(m.ends_at <= now(), false) AS over
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 WHERE b.due_at <= now() AND b.lease_until <= now() AND (m.state IN (2, 5) OR m.ends_at <= now())
+  AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused)
 GROUP BY b.mailing_id, b.bucket, m.id;
 
 -- name: definitions
--- What the dispatcher needs to know of mailings, as of now. The filter of an open audience goes
--- with it: who no longer matches is left out. A fixed audience stays as it was at the start.
+-- What the dispatcher needs to know of mailings, as of now; nothing while all sending is
+-- stopped, so that what is leased is given up. The filter of an open audience goes with it: who
+-- no longer matches is left out. A fixed audience stays as it was at the start.
 SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
   CASE WHEN audience_mode = 1 AND filter <> '{}' THEN filter END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
-FROM mailings WHERE id = ANY($1::bigint[]);
+FROM mailings WHERE id = ANY($1::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
 -- name: claim
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
 -- a mailing changed since the scan gives none, and neither does one that was stopped between the
 -- scan and the look at its definition, which then says so. A holder that is still named gave
--- nothing back: what it sent is not known.
+-- nothing back: what it sent is not known, and stays so until somebody settles the batch.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $1 AND mailing_id = $2 AND due_at <= now() AND lease_until <= now()
@@ -27,19 +29,20 @@ WITH picked AS (
       SELECT FROM mailings
       WHERE id = $2 AND version = $6 AND state = $7 AND (state IN (2, 5) OR ends_at <= now())
     )
+    AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused)
   ORDER BY no LIMIT $3
   FOR UPDATE SKIP LOCKED
 )
 UPDATE batches b
-SET fence = b.fence + 1, lease_until = now() + $4::interval, holder = $5
+SET fence = b.fence + 1, lease_until = now() + $4::interval, holder = $5, doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $1 AND b.mailing_id = $2 AND b.no = p.no
-RETURNING b.no, b.fence, b.client_ids, p.holder IS NOT NULL AS retaken, now() AS claimed_at;
+RETURNING b.no, b.fence, b.client_ids, b.doubtful AS retaken, now() AS claimed_at;
 
 -- name: release_orphans
 -- Frees the batches whose claim succeeded without this replica ever hearing of it, because
--- the connection broke before the answer came. $2 are those that it does know of. Nothing of
--- them was sent.
+-- the connection broke before the answer came. $2 are those that it does know of. It sent
+-- nothing of them, but those who held them before may have.
 UPDATE batches SET lease_until = '-infinity', holder = NULL
 WHERE holder = $1 AND lease_until > now() AND no <> ALL($2::bigint[]);
 
@@ -118,6 +121,22 @@ WITH asked AS (
 )
 SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
 
+-- fragment: logged
+-- The log's entries of bucket $1 and mailing $2, after everything else ($30 to $34 run parallel).
+-- Without any, nothing is read or locked.
+numbered AS (
+  UPDATE log_seqs SET seq = seq + cardinality($30::smallint[])
+  WHERE cardinality($30::smallint[]) > 0 AND bucket = $1 AND EXISTS (SELECT FROM tick)
+  RETURNING seq
+), logged AS (
+  INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details)
+  SELECT $1, n.seq - cardinality($30::smallint[]) + e.ordinality, e.level, e.event, e.text, $2,
+    CASE WHEN e.client_id > 0 THEN $2::bigint << 32 | e.client_id ELSE 0 END, e.client_id, e.details::jsonb
+  FROM numbered n
+  CROSS JOIN unnest($30::smallint[], $31::text[], $32::text[], $33::bigint[], $34::text[])
+    WITH ORDINALITY AS e(level, event, text, client_id, details, ordinality)
+)
+
 -- name: settle
 -- Records outcomes of a leased batch, all in one statement and only under the fence it was
 -- claimed with. The arrays run parallel to the ascending client ids in $6 and are read by
@@ -132,7 +151,8 @@ WITH held AS (
   WHERE $5 AND cardinality($27::bigint[]) = 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), released AS (
   -- The fence rises, so that the same call, repeated because its answer was lost, finds nothing.
-  UPDATE batches b SET client_ids = $27, fence = b.fence + 1, lease_until = '-infinity', holder = NULL FROM held
+  UPDATE batches b SET client_ids = $27, fence = b.fence + 1, lease_until = '-infinity', holder = NULL,
+    doubtful = false FROM held
   WHERE $5 AND cardinality($27::bigint[]) > 0 AND b.bucket = $1 AND b.mailing_id = $2 AND b.no = held.no
 ), tick AS (
   -- The bucket's row is locked before its messages and counters: one order for everybody.
@@ -154,6 +174,8 @@ WITH held AS (
   FROM tick
   WHERE m.bucket = $1 AND m.mailing_id = $2 AND m.client_id BETWEEN $14 AND $15
     AND m.client_id = ANY($6::bigint[]) AND m.status = 1
+    -- Not one that was settled by this call before, its answer lost, and put back since.
+    AND m.attempts = entry_of($29::smallint[], m.client_id, $6::bigint[])
   RETURNING m.client_id, m.status, m.reason, m.attempts, m.duration_ms,
     entry_of($9::smallint[], m.client_id, $6::bigint[]) AS attempted
 ), requeued AS (
@@ -177,8 +199,8 @@ WITH held AS (
     count(*) AS n, sum(attempted) AS tried
   FROM settled GROUP BY 1, 2, 3, 4
 ), counted AS (
-  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n, attempts)
-  SELECT $1, $2, status, reason, n, tried FROM (
+  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n, attempts, slot, slot_n)
+  SELECT $1, $2, status, reason, n, tried, rate_slot(now()), n FROM (
     SELECT status, reason, sum(n) AS n, sum(tried) AS tried FROM alike WHERE status <> 1 GROUP BY status, reason
     UNION ALL
     SELECT 1, 0, -coalesce(sum(n) FILTER (WHERE status <> 1), 0), coalesce(sum(tried) FILTER (WHERE status = 1), 0)
@@ -187,10 +209,9 @@ WITH held AS (
   ORDER BY status, reason
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET
     n = k.n + excluded.n, attempts = k.attempts + excluded.attempts, last_at = excluded.last_at,
-    past_at = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.mark_at ELSE k.past_at END,
-    past_n = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.mark_n ELSE k.past_n END,
-    mark_at = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN excluded.last_at ELSE k.mark_at END,
-    mark_n = CASE WHEN k.mark_at < excluded.last_at - interval '2 s' THEN k.n ELSE k.mark_n END
+    slot = excluded.slot,
+    slot_n = CASE WHEN k.slot = excluded.slot THEN k.slot_n + excluded.n ELSE excluded.n END,
+    before_n = CASE excluded.slot - k.slot WHEN 0 THEN k.before_n WHEN 1 THEN k.slot_n ELSE 0 END
 ), figured AS (
   -- The kinds are those of mailing_figures.
   INSERT INTO mailing_figures AS g (bucket, mailing_id, kind, key, n)
@@ -208,5 +229,5 @@ WITH held AS (
   SELECT $1, (SELECT journal_seq FROM tick), $2, array_agg(client_id),
     CASE WHEN min(status) = max(status) THEN ARRAY[min(status)] ELSE array_agg(status) END
   FROM settled WHERE status <> 1 HAVING count(*) > 0
-)
+), {logged}
 SELECT (SELECT count(*) FROM held) AS held, (SELECT count(*) FROM settled WHERE status <> 1) AS settled;

@@ -201,8 +201,8 @@ class ResumeTokenExpired(DomainError):
 
     def __init__(self, why: str) -> None:
         super().__init__(
-            f"The resume token {why}: some changes cannot be given any more. "
-            "Read the present state with ListMessages, and watch on without a token."
+            f"The resume token {why}: something behind it cannot be given any more. "
+            "Watch on without a token; ListMessages has the present state of messages."
         )
 
 

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from hashlib import blake2b
+from typing import Protocol
 from uuid import UUID
 
 from dispatcher.model import Status
@@ -75,10 +76,18 @@ class ChangeQuery:
         return query_digest("WatchMessages", self.mailing_id, sorted(self.statuses))
 
 
+class Query(Protocol):
+    """What a stream is asked for."""
+
+    def digest(self) -> bytes:
+        """Returns what tells this query's tokens from others."""
+        ...
+
+
 class Tokens:
     """Makes and reads the tokens of one query in one database."""
 
-    def __init__(self, epoch: UUID, buckets: int, query: ChangeQuery) -> None:
+    def __init__(self, epoch: UUID, buckets: int, query: Query) -> None:
         self._digest = query.digest()
         self._epoch = epoch.bytes[:_EPOCH_SIZE]
         self._head = _VERSION + self._digest + self._epoch

@@ -10,6 +10,10 @@ ALTER TABLE mailings ADD COLUMN important boolean NOT NULL DEFAULT false;
 -- and those that failed because the endpoint was down. NULL, which takes no room, is none.
 ALTER TABLE messages ADD COLUMN forgiven smallint;
 
+-- Whether somebody held the batch and may have sent of it without settling: a holder that dies
+-- leaves its name, and who then claims it and gives it back unheard of does not make it certain.
+ALTER TABLE batches ADD COLUMN doubtful boolean NOT NULL DEFAULT false;
+
 -- Counters by status and reason. PENDING and DELIVERED have reason 0 only.
 ALTER TABLE mailing_counts ADD COLUMN reason smallint NOT NULL DEFAULT 0;
 ALTER TABLE mailing_counts DROP CONSTRAINT mailing_counts_pkey;
@@ -21,6 +25,22 @@ SELECT bucket, mailing_id, status, reason, count(*), min(settled_at), max(settle
 FROM messages WHERE status > 2 AND reason > 0
 GROUP BY 1, 2, 3, 4;
 UPDATE mailing_counts SET n = 0 WHERE status > 2 AND reason = 0;
+
+-- How many messages settled in the present slot of five seconds and in the one before it: from
+-- these of all buckets the rate is read.
+ALTER TABLE mailing_counts DROP COLUMN mark_at, DROP COLUMN mark_n, DROP COLUMN past_at, DROP COLUMN past_n;
+ALTER TABLE mailing_counts ADD COLUMN slot bigint NOT NULL DEFAULT 0;
+ALTER TABLE mailing_counts ADD COLUMN slot_n bigint NOT NULL DEFAULT 0;
+ALTER TABLE mailing_counts ADD COLUMN before_n bigint NOT NULL DEFAULT 0;
+
+CREATE FUNCTION rate_slot(moment timestamptz) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT floor(extract(epoch FROM moment) / 5)::bigint
+$$;
+
+-- How much of its slot has passed at a moment, 0 to 1.
+CREATE FUNCTION rate_slot_share(moment timestamptz) RETURNS float8 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT (extract(epoch FROM moment) / 5 % 1)::float8
+$$;
 
 -- The figures of the report, counted as messages settle. `kind` says what `key` is:
 -- 1 attempts that a settled message took, 2 a latency_bin of a delivered one, 3 and 4 the minute
@@ -85,6 +105,13 @@ CREATE TABLE client_sends (
 
 -- migrate:down
 
+ALTER TABLE mailing_counts DROP COLUMN slot, DROP COLUMN slot_n, DROP COLUMN before_n;
+ALTER TABLE mailing_counts ADD COLUMN mark_at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE mailing_counts ADD COLUMN mark_n bigint NOT NULL DEFAULT 0;
+ALTER TABLE mailing_counts ADD COLUMN past_at timestamptz NOT NULL DEFAULT now();
+ALTER TABLE mailing_counts ADD COLUMN past_n bigint NOT NULL DEFAULT 0;
+DROP FUNCTION rate_slot_share(timestamptz);
+DROP FUNCTION rate_slot(timestamptz);
 DROP TABLE client_sends, rate_slots, endpoints, mailing_figures;
 DROP FUNCTION latency_bin(int);
 DELETE FROM mailing_counts WHERE status > 2 AND reason = 0 AND attempts = 0;
@@ -95,5 +122,6 @@ DELETE FROM mailing_counts WHERE reason > 0;
 ALTER TABLE mailing_counts DROP CONSTRAINT mailing_counts_pkey;
 ALTER TABLE mailing_counts DROP COLUMN reason;
 ALTER TABLE mailing_counts ADD PRIMARY KEY (bucket, mailing_id, status);
+ALTER TABLE batches DROP COLUMN doubtful;
 ALTER TABLE messages DROP COLUMN forgiven;
 ALTER TABLE mailings DROP COLUMN important;

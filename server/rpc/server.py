@@ -11,6 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from prometheus_client import CollectorRegistry
 
+from dispatcher.model import DispatchSettings
 from mailing.v1 import (
     admin_service_pb2,
     client_service_pb2,
@@ -27,21 +28,25 @@ from server.rpc.clients import ClientService
 from server.rpc.decoding import DecodingInterceptor
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
+from server.rpc.dispatch import DispatchCalls
 from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
 from server.rpc.limits import CallLimits, LimitInterceptor
+from server.rpc.log import LogCalls
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
 from server.store.database import Database, Pool
+from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
 from server.store.installation import read_installation
 from server.store.journal import JournalStore
+from server.store.log import LogStore
 from server.store.preview import PreviewStore
 from server.store.progress import ProgressStore
-from server.streams import Streams, StreamSettings
+from server.streams import AdminStreams, Streams, StreamSettings
 from server.trials import Trials
 
 SERVED = (
@@ -79,7 +84,7 @@ class RpcSettings:
     """How long a stream may not be read before it ends."""
     limits: CallLimits = field(default_factory=CallLimits)
     """What one caller may take."""
-    streams_per_connection: int = 250
+    streams_per_connection: int = 500
     """Calls and streams at once over one connection; callers keep more of them waiting. Without a limit
     gRPC lets the calls that a hostile caller begins and takes back pile up in front of everybody's."""
     connection_age: float = 3600.0
@@ -87,6 +92,10 @@ class RpcSettings:
     connection_grace: float = 600.0
     """How long the calls of such a connection may still go on."""
     streams: StreamSettings = field(default_factory=StreamSettings)
+    log_retention: float = 168 * 3600.0
+    """How long the log is kept."""
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
     """The names of endpoints that mailings may name; an empty name means `default`."""
     endpoint_rates: Mapping[str, float] = field(default_factory=dict)
@@ -120,10 +129,11 @@ class RpcSettings:
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams) -> None:
+    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, admin: AdminStreams) -> None:
         self._server = server
         self._health = health
         self._streams = streams
+        self._admin = admin
 
     def bind(self, address: str) -> int:
         """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
@@ -140,11 +150,13 @@ class RpcServer:
         """Begins to serve and says so to health checks."""
         await self._server.start()
         self._streams.start()
+        self._admin.start()
 
     async def stop(self, grace: float) -> None:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
+        await self._admin.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -205,9 +217,16 @@ async def build_server(
     mailings = MailingService(database, installation, changed, settings.endpoints, preview, trials)
     add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
-    add_AdminServiceServicer_to_server(AdminService(EndpointCalls(EndpointStore(database), trials)), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
-    return RpcServer(server, await _add_health_and_reflection(server), streams)
+    dispatch = DispatchStore(database, settings.dispatch, hint)
+    admin = AdminStreams(
+        dispatch, LogStore(database, installation.buckets), await journal.epoch(), settings.log_retention
+    )
+    calls = AdminService(
+        DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), trials), LogCalls(admin)
+    )
+    add_AdminServiceServicer_to_server(calls, server)
+    return RpcServer(server, await _add_health_and_reflection(server), streams, admin)
 
 
 async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:

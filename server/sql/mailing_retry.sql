@@ -34,10 +34,24 @@ WITH found AS MATERIALIZED (
     FROM (SELECT client_id, (row_number() OVER (ORDER BY client_id) - 1) / $7 AS part FROM found) numbered
     GROUP BY part
   ) parts
+), emptied AS (
+  -- A batch under way still names the messages that it has settled. They must not stand in two:
+  -- were its holder to die, both would send them.
+  DELETE FROM batches
+  WHERE bucket = $1 AND mailing_id = $2 AND client_ids <@ ARRAY(SELECT client_id FROM found)
+  RETURNING no
+), shortened AS (
+  UPDATE batches b
+  SET client_ids = ARRAY(SELECT i FROM unnest(b.client_ids) AS i WHERE i NOT IN (SELECT client_id FROM found) ORDER BY i)
+  WHERE bucket = $1 AND mailing_id = $2 AND client_ids && ARRAY(SELECT client_id FROM found)
+    AND NOT client_ids <@ ARRAY(SELECT client_id FROM found)
+  RETURNING no
 ), tick AS (
-  -- The bucket's row is locked before its messages and counters: one order for everybody.
+  -- The batches are locked before the bucket's row, and that before its messages and counters: one
+  -- order for everybody.
   UPDATE buckets SET journal_seq = journal_seq + 1
   WHERE bucket = $1 AND EXISTS (SELECT FROM found)
+    AND (SELECT count(*) FROM emptied) + (SELECT count(*) FROM shortened) >= 0
   RETURNING journal_seq
 ), requeued AS (
   -- Reason 3, RETRYING, for those that were tried; the facts of their last attempt stay.

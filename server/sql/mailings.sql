@@ -38,9 +38,16 @@ CROSS JOIN LATERAL (
     coalesce(sum(k.attempts), 0)::bigint AS attempts,
     min(first_at) FILTER (WHERE status = 2 AND n > 0) AS first_delivered_at,
     max(last_at) FILTER (WHERE status = 2 AND n > 0) AS last_delivered_at,
-    coalesce(sum(
-      greatest(n - past_n, 0) / greatest(extract(epoch FROM now() - past_at), 0.1)
-    ) FILTER (WHERE status = 2 AND last_at > now() - interval '10 s'), 0)::float8 AS rate
+    -- Over the last five seconds: the present slot and the share of the one before it that lies in
+    -- them; of a mailing that began later, over the time since.
+    (coalesce(sum(
+      CASE rate_slot(now()) - slot
+        WHEN 0 THEN slot_n + before_n * (1 - rate_slot_share(now()))
+        WHEN 1 THEN slot_n * (1 - rate_slot_share(now()))
+        ELSE 0
+      END
+    ) FILTER (WHERE status = 2), 0)
+      / greatest(0.2, least(5, extract(epoch FROM now() - min(first_at) FILTER (WHERE status = 2)))))::float8 AS rate
   FROM buckets b
   CROSS JOIN LATERAL (SELECT * FROM mailing_counts WHERE bucket = b.bucket AND mailing_id = g.id OFFSET 0) k
 ) p

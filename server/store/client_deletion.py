@@ -3,7 +3,7 @@
 A message whose batch a dispatcher holds, or held until its lease ran out, may have been sent. It
 is left to that dispatcher or to the next one, which finds the client gone and ends the message
 itself. Locks are taken in the order of the whole project: client, batches, bucket, messages,
-counts, journal.
+counts, journal, log.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import asyncpg
 from dispatcher.queries import load_queries
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound
+from server.domain.log_entries import client_deleted
 from server.store.clients import client_of
 from server.store.database import Database, RaceLost
 from server.store.installation import Installation
+from server.store.log import record
 
 _CLIENTS = load_queries("server", "clients.sql")
 _SQL = load_queries("server", "client_deletion.sql")
@@ -44,6 +46,7 @@ class ClientDeletion:
             await connection.execute(_CLIENTS["delete_phone"], row["phone"])
             cancelled = await _cancel_unsent(connection, bucket, client_id)
             await connection.execute(_CLIENTS["record_client_changes"], bucket, [client_id])
+            await record(connection, client_deleted(client_id, cancelled), bucket=bucket)
             return cancelled
 
         return await self._database.transact(work)

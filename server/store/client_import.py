@@ -21,8 +21,10 @@ import orjson
 from dispatcher.queries import load_queries
 from server.domain.clients import ImportRow
 from server.domain.errors import Conflict
+from server.domain.log_entries import clients_imported
 from server.store.database import RACES, TRIES, Database, RaceLost
 from server.store.installation import Installation
+from server.store.log import record
 
 _SQL = load_queries("server", "client_import.sql")
 
@@ -70,6 +72,7 @@ class ClientImport:
                 await connection.execute(_SQL["measure_staging"], timeout=MERGE_TIMEOUT)
                 counts = await _merge(connection)
                 await _record_changes(connection)
+                await record(connection, clients_imported(counts.created, counts.updated, counts.unchanged))
                 return counts
 
     async def _chunks(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> AsyncGenerator[bytes, None]:

@@ -20,9 +20,11 @@ from server.domain.clients import (
     check_etag,
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken
+from server.domain.log_entries import client_opted
 from server.domain.paging import Page, PageRequest, decode_token, encode_token, query_digest
 from server.store.database import Database, RaceLost
 from server.store.installation import Installation
+from server.store.log import record
 from server.store.requests import CreatingCall, Requests
 
 _SQL = load_queries("server", "clients.sql")
@@ -89,6 +91,8 @@ class ClientStore:
                 await _insert_phone(connection, after.phone, bucket, client_id)
             row = await connection.fetchrow(_SQL["update_client"], bucket, client_id, *_arguments(after))
             await connection.execute(_SQL["record_client_changes"], bucket, [client_id])
+            if after.opted_out != before.definition.opted_out:
+                await record(connection, client_opted(client_id, after.opted_out), bucket=bucket)
             return client_of(row)
 
         return await self._database.transact(work)

@@ -12,8 +12,10 @@ import asyncpg
 from dispatcher.queries import load_queries
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.log_entries import mailing_event
 from server.domain.mailings import DELETABLE
 from server.store.database import Database
+from server.store.log import record
 from server.store.mailing_rows import mailing_of
 
 STEP = 10_000
@@ -74,4 +76,5 @@ async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag:
         await connection.execute(_SQL["delete_batches"], mailing_id)
     await connection.execute(_SQL["delete_mailing"], mailing_id)
     await connection.execute(_SQL["delete_rate_slots"], mailing_id)
+    await record(connection, mailing_event(mailing_id, "deleted"))
     return True

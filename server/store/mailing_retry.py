@@ -16,8 +16,10 @@ from dispatcher.model import BATCH_SIZE, AudienceMode, MailingState, Semantics, 
 from dispatcher.policy import batch_size
 from dispatcher.queries import load_queries
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.log_entries import mailing_retried
 from server.domain.mailings import RETRYABLE
 from server.store.database import Database, RaceLost
+from server.store.log import record
 
 STEP = 5000
 """The most messages that one transaction puts back."""
@@ -57,6 +59,8 @@ class MailingRetry:
         async def work(connection: asyncpg.Connection) -> tuple[datetime, list[int]]:
             mailing = await _lock(connection, mailing_id)
             rows = await connection.fetch(_SQL["list_buckets_to_retry"], mailing_id, sorted(statuses))
+            if rows:
+                await record(connection, mailing_retried(mailing_id, statuses))
             return mailing["read_at"], [row["bucket"] for row in rows]
 
         return await self._database.transact(work)

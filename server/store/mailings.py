@@ -15,6 +15,7 @@ from dispatcher.model import MailingState
 from dispatcher.queries import load_queries
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.log_entries import mailing_created, mailing_event, mailing_updated
 from server.domain.mailings import (
     CANCELLABLE,
     PAUSABLE,
@@ -29,6 +30,7 @@ from server.domain.mailings import (
 from server.domain.paging import Page, PageRequest, decode_token, encode_token, query_digest
 from server.store.database import Database, RaceLost
 from server.store.installation import Installation
+from server.store.log import record
 from server.store.mailing_rows import definition_arguments, mailing_of
 from server.store.requests import CreatingCall, Requests
 
@@ -72,6 +74,7 @@ class MailingStore:
         if state == MailingState.RUNNING:
             await connection.execute(_SQL["begin_expansion"], mailing_id)
         await connection.execute(_SQL["wake_dispatchers"])
+        await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
         return mailing_id
 
     async def get(self, mailing_id: int) -> Mailing:
@@ -111,6 +114,7 @@ class MailingStore:
             if "filter" in changes(mailing.definition, after):
                 await connection.execute(_PLANNER["expand_anew"], [mailing_id])
             await connection.execute(_SQL["wake_dispatchers"])
+            await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
 
         await self._database.transact(work)
         self._hint()
@@ -143,6 +147,8 @@ class MailingStore:
             if moved is None:
                 await self._check_moved(connection, mailing_id, what, to, sources)
             await connection.execute(_SQL["wake_dispatchers"])
+            if moved is not None:
+                await record(connection, mailing_event(mailing_id, what))
 
         await self._database.transact(work)
         self._hint()

@@ -5,9 +5,10 @@ all without watchers. Nothing is queued per watcher: each one holds a position a
 lies behind it when its connection has room. Knows neither gRPC nor SQL.
 """
 
+from server.streams.admin import AdminStreams
 from server.streams.reader import Batch
 from server.streams.service import Streams, StreamSettings
 from server.streams.tailer import Polling
 from server.streams.topic import View
 
-__all__ = ["Batch", "Polling", "StreamSettings", "Streams", "View"]
+__all__ = ["AdminStreams", "Batch", "Polling", "StreamSettings", "Streams", "View"]

@@ -11,6 +11,7 @@ import asyncio
 from collections import OrderedDict
 
 from server.store.journal import JournalPage, JournalStore
+from server.streams.shared import heard
 
 PAGE_ENTRIES = 16
 KEPT_CHANGES = 100_000
@@ -44,7 +45,7 @@ class Pages:
         task = self._reading.get(key)
         if task is None:
             task = self._reading[key] = asyncio.create_task(self._load(key), name="journal page")
-            task.add_done_callback(_hear)
+            task.add_done_callback(heard)
         return await asyncio.shield(task)  # others may wait for it, too
 
     async def _load(self, key: Key) -> JournalPage:
@@ -70,9 +71,3 @@ class Pages:
         """Forgets all pages."""
         self._kept.clear()
         self._changes = 0
-
-
-def _hear(task: asyncio.Task[JournalPage]) -> None:
-    """Takes note of a failure, though every reader may have gone."""
-    if not task.cancelled():
-        task.exception()

@@ -1,4 +1,4 @@
-"""Forgets the journal by age, oldest first, in steps so small that nobody notices.
+"""Forgets the journal, or the log, by age, oldest first, in steps so small that nobody notices.
 
 Every replica runs one; at each bucket only one of them does something at a time.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from typing import Protocol
 
 from server.domain.errors import DatabaseUnavailable
-from server.store.journal import JournalStore
 
 _log = logging.getLogger(__name__)
 
@@ -24,11 +24,24 @@ _CHECKS_PER_LIFE = 100.0
 _SHORTEST, _LONGEST = 1.0, 60.0
 
 
-class Retention:
-    """Keeps the journal `keep` seconds long."""
+class Kept(Protocol):
+    """What is kept for a time: entries numbered by bucket."""
 
-    def __init__(self, journal: JournalStore, keep: float) -> None:
-        self._journal = journal
+    async def expired_buckets(self, older_than: timedelta) -> list[int]:
+        """Returns the buckets that have entries older than that."""
+        ...
+
+    async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
+        """Removes up to `most` of a bucket's oldest entries; returns how many numbers they took."""
+        ...
+
+
+class Retention:
+    """Keeps entries `keep` seconds long; `what` they are is said when something fails."""
+
+    def __init__(self, kept: Kept, keep: float, what: str) -> None:
+        self._kept = kept
+        self._what = what
         self._keep = timedelta(seconds=keep)
         self._pause = min(max(keep / _CHECKS_PER_LIFE, _SHORTEST), _LONGEST)
 
@@ -38,15 +51,17 @@ class Retention:
             try:
                 await self.forget()
             except DatabaseUnavailable as error:
-                _log.warning("the journal's oldest entries cannot be removed, trying again: %r", error.__cause__)
+                _log.warning(
+                    "the oldest entries of the %s cannot be removed, trying again: %r", self._what, error.__cause__
+                )
             except Exception:
-                _log.exception("removing the journal's oldest entries failed")
+                _log.exception("removing the oldest entries of the %s failed", self._what)
             await asyncio.sleep(self._pause)
 
     async def forget(self) -> None:
         """Forgets what is too old now. Raises DatabaseUnavailable."""
-        for bucket in await self._journal.expired_buckets(self._keep):
+        for bucket in await self._kept.expired_buckets(self._keep):
             forgotten = STEP_ENTRIES
             while forgotten >= STEP_ENTRIES:
-                forgotten = await self._journal.forget(bucket, self._keep, STEP_ENTRIES)
+                forgotten = await self._kept.forget(bucket, self._keep, STEP_ENTRIES)
                 await asyncio.sleep(STEP_PAUSE if forgotten else 0.0)

@@ -55,7 +55,7 @@ class Streams:
 
     def start(self) -> None:
         """Begins to forget what is too old."""
-        retention = Retention(self._journal, self._settings.retention)
+        retention = Retention(self._journal, self._settings.retention, "journal")
         self._retention = asyncio.create_task(retention.run(), name="journal retention")
 
     async def close(self) -> None:

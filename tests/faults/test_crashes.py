@@ -16,10 +16,10 @@ from tests.faults.conftest import StartService
 COUNT = 20_000
 
 
-def prepare(client: MailingClient, count: int = COUNT) -> int:
+def prepare(client: MailingClient, count: int = COUNT, at_most_once: bool = False) -> int:
     """Imports clients and begins a mailing to all of them; returns its id."""
     client.import_clients(new_client(phone=str(70_100_000_000 + n), timezone="UTC") for n in range(count))
-    return client.create_mailing(new_mailing("Hello", snapshot=True)).id
+    return client.create_mailing(new_mailing("Hello", snapshot=True, at_most_once=at_most_once)).id
 
 
 def until(holds: Callable[[], bool], within: float = 90.0) -> None:
@@ -61,6 +61,28 @@ def test_a_service_killed_in_the_middle_loses_nothing(
     assert set(received.values()) <= {1, 2}
     assert set(repeated) <= before.keys()
     assert len(repeated) <= 10 * 500
+    assert second.stop() == 0
+
+
+def test_at_most_once_a_service_killed_in_the_middle_repeats_nothing(
+    start_service: StartService, endpoint: Endpoint, tmp_path: Path
+) -> None:
+    data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
+    first = start_service(**data)
+    mailing = prepare(first.client, at_most_once=True)
+    until(lambda: len(endpoint.received()) > COUNT // 4)
+    first.kill()
+
+    second = start_service(**data)
+    until(lambda: second.client.get_mailing(mailing).state == Mailing.STATE_COMPLETED)
+    received = Counter(one["id"] for one in endpoint.received())
+    assert set(received.values()) == {1}
+    messages = {message.id: message.status for message in second.client.list_messages(mailing_id=mailing)}
+    assert len(messages) == COUNT
+    assert set(messages.values()) == {Message.STATUS_DELIVERED, Message.STATUS_UNKNOWN}
+    delivered = {one for one, status in messages.items() if status == Message.STATUS_DELIVERED}
+    unknown = messages.keys() - delivered
+    assert delivered <= received.keys() <= delivered | unknown
     assert second.stop() == 0
 
 

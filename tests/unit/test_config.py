@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,9 @@ def test_an_empty_environment_is_enough() -> None:
         ("MAILING_FREQUENCY_PERIOD_HOURS", "a day", "a number of hours"),
         ("MAILING_LOG_LEVEL", "loud", "debug, info, warning or error"),
         ("MAILING_LOG_FORMAT", "xml", "auto, console or json"),
+        ("MAILING_LOG_RETENTION_HOURS", "0", "from 0.01"),
+        ("MAILING_LOG_FILE", "/does/not/exist/log", "a file that can be written"),
+        ("LOGGING_FILE", "/", "a file that can be written"),
     ],
 )
 def test_a_bad_value_is_one_sentence_that_names_its_variable(
@@ -132,6 +136,8 @@ def test_older_names_are_understood_and_the_newer_one_wins(monkeypatch: pytest.M
     monkeypatch.setenv("AUTHTOKEN", "old")
     assert load_settings().endpoint_url == "http://old/"
     assert load_settings().endpoint_token.get_secret_value() == "old"
+    monkeypatch.setenv("LOGGING_FILE", os.devnull)
+    assert load_settings().log_file == Path(os.devnull)
     monkeypatch.setenv("MAILING_ENDPOINT_URL", "https://new/")
     monkeypatch.setenv("MAILING_ENDPOINT_TOKEN", "new")
     assert load_settings().endpoint_url == "https://new/"

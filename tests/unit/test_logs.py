@@ -1,14 +1,16 @@
-"""Logs: one line per entry, on standard error, without what they must not show."""
+"""Logs: one line per entry, on standard error and in a file, without what they must not show."""
 
 from __future__ import annotations
 
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 
+from server import logs
 from server.logs import configure_logs
 
 
@@ -59,6 +61,36 @@ def test_the_console_form_shows_no_local_variables(capsys: pytest.CaptureFixture
     shown = capsys.readouterr().err
     assert "RuntimeError" in shown
     assert secret not in shown
+
+
+def test_a_file_gets_the_same_entries_as_json_and_is_rotated(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "FILE_BYTES", 2000)
+    file = tmp_path / "mailing.log"
+    configure_logs("info", "console", file)
+    for n in range(100):
+        logging.getLogger("a").info("entry %d", n, extra={"mailing": n})
+    logging.getLogger("a").debug("detail")
+    for handler in logging.getLogger().handlers:
+        handler.close()
+    kept = sorted(tmp_path.iterdir())
+    assert len(kept) == 1 + logs.FILES_KEPT
+    assert all(one.stat().st_size <= 2000 for one in kept)
+    last = entries(file.read_text())[-1]
+    assert (last["message"], last["level"], last["mailing"]) == ("entry 99", "info", 99)
+    assert "entry 99" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_any_more_stops_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    configure_logs("info", "json", folder / "mailing.log")
+    folder.rmdir()
+    logging.getLogger("a").info("said")
+    assert "said" in capsys.readouterr().err
 
 
 def test_entries_below_the_level_and_chatter_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 
-from dispatcher.pacer import Pacer
+import pytest
+
+from dispatcher.pacer import LoopClock, Pacer
 
 
 class ModelClock:
@@ -57,3 +61,12 @@ async def test_work_begins_the_backoff_anew() -> None:
     pacer.reset()
     await pacer.wait(None)
     assert clock.waits[-1] == 0.01
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the monotonic clock goes on by itself, or nothing does")
+def test_the_clock_goes_on_while_the_machine_is_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended process would otherwise believe that its leases still hold. Fails with time.monotonic()."""
+    suspended = 3600.0
+    read = time.clock_gettime
+    monkeypatch.setattr(time, "clock_gettime", lambda clock: read(clock) + suspended * (clock == time.CLOCK_BOOTTIME))
+    assert LoopClock().monotonic() > time.monotonic() + suspended / 2

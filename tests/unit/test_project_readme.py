@@ -61,7 +61,7 @@ def json_documents(text: str) -> list[Any]:
 
 def check_call(line: str) -> str:
     """Checks one grpcurl line against the descriptors and returns the kind of its method."""
-    words = shlex.split(line)[1:]
+    words = shlex.split(line, comments=True)[1:]
     assert words.pop(0) == "-plaintext"
     data = words.pop(1) if words[0] == "-d" else "{}"
     host, symbol = [word for word in words if word != "-d"]
@@ -125,7 +125,7 @@ def test_every_benchmark_in_the_documents_exists() -> None:
 @pytest.mark.parametrize("line", shell_lines(README, "mailing"))
 def test_a_command_line_is_understood(line: str) -> None:
     command: Any = get_command(app)
-    words = shlex.split(line)[1:]
+    words = shlex.split(line, comments=True)[1:]
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     # Raises for an option that is not there and for an argument that is missing.

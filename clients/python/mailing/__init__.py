@@ -13,6 +13,7 @@ from mailing.client import MailingClient
 from mailing.errors import FieldViolation, MailingError, mailing_errors
 from mailing.values import (
     new_client,
+    new_dispatch_settings,
     new_duration,
     new_filter,
     new_mailing,
@@ -20,15 +21,17 @@ from mailing.values import (
     new_timestamp,
     new_window,
 )
-from mailing.watch import MessageWatch
+from mailing.watch import LogWatch, MessageWatch
 
 __all__ = [
     "FieldViolation",
+    "LogWatch",
     "MailingClient",
     "MailingError",
     "MessageWatch",
     "mailing_errors",
     "new_client",
+    "new_dispatch_settings",
     "new_duration",
     "new_filter",
     "new_mailing",

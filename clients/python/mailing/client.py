@@ -19,7 +19,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from mailing.channel import open_channel
 from mailing.client_import import import_in_batches
 from mailing.errors import mailing_errors
-from mailing.v1.admin_service_pb2 import ListEndpointsRequest, ProbeEndpointRequest
+from mailing.v1.admin_service_pb2 import (
+    GetDispatchRequest,
+    GetDispatchResponse,
+    ListEndpointsRequest,
+    PauseDispatchRequest,
+    ProbeEndpointRequest,
+    ResumeDispatchRequest,
+    UpdateDispatchSettingsRequest,
+    WatchDispatchResponse,
+)
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.client_pb2 import Client, ClientFilter
 from mailing.v1.client_service_pb2 import (
@@ -33,7 +42,8 @@ from mailing.v1.client_service_pb2 import (
 )
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
-from mailing.v1.dispatch_pb2 import Endpoint
+from mailing.v1.dispatch_pb2 import DispatchSettings, Endpoint
+from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,
@@ -56,7 +66,7 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Attempt, Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
-from mailing.watch import MessageWatch, watch_mailing
+from mailing.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
 
 PAGE_SIZE = 1000
 """The largest page the service gives."""
@@ -274,6 +284,51 @@ class MailingClient:
             mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
         )
         return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
+
+    def get_dispatch(self) -> GetDispatchResponse:
+        """Returns every dispatcher that is alive, and the settings in force."""
+        return self._call(self.admin.GetDispatch, GetDispatchRequest())
+
+    def watch_dispatch(
+        self, *, min_interval: float | None = None, patience: float | None = None
+    ) -> Iterator[WatchDispatchResponse]:
+        """Yields the same, about once in `min_interval` seconds (1 by default); see `watch_dispatch`."""
+        return watch_dispatch(self.admin, min_interval=min_interval, patience=patience)
+
+    def update_dispatch_settings(
+        self, settings: DispatchSettings | None = None, fields: Iterable[str] | None = None
+    ) -> DispatchSettings:
+        """Changes settings of all dispatchers and returns those in force; see `new_dispatch_settings`.
+
+        Changes what is set or, with `fields`, those: one that is not set goes back to what
+        each dispatcher was started with.
+        """
+        settings = settings or DispatchSettings()
+        request = UpdateDispatchSettingsRequest(settings=settings, update_mask=_mask(fields))
+        return self._call(self.admin.UpdateDispatchSettings, request).settings
+
+    def pause_dispatch(self) -> DispatchSettings:
+        """Stops all sending on all replicas, within a second: the emergency stop."""
+        return self._call(self.admin.PauseDispatch, PauseDispatchRequest()).settings
+
+    def resume_dispatch(self) -> DispatchSettings:
+        """Takes the emergency stop back."""
+        return self._call(self.admin.ResumeDispatch, ResumeDispatchRequest()).settings
+
+    def watch_log(
+        self,
+        mailing_id: int = 0,
+        message_id: int = 0,
+        client_id: int = 0,
+        level: LogEntry.Level.ValueType = LogEntry.LEVEL_UNSPECIFIED,
+        *,
+        resume_token: str = "",
+        follow: bool = True,
+        patience: float | None = None,
+    ) -> LogWatch:
+        """Returns an iterator of the log, past and live; see `LogWatch`."""
+        chosen = (mailing_id, message_id, client_id, level)
+        return LogWatch(self.admin, *chosen, resume_token=resume_token, follow=follow, patience=patience)
 
     def list_attempts(self, message_id: int) -> list[Attempt]:
         """Returns the failed attempts of one message, in order."""

@@ -15,8 +15,12 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from mailing.v1.client_pb2 import Client, ClientFilter, ReceiveWindow
+from mailing.v1.dispatch_pb2 import DispatchSettings
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 from mailing.v1.time_of_day_pb2 import TimeOfDay
+
+Span = timedelta | float | str
+"""A timedelta, seconds, or text such as "1h30m"."""
 
 SECONDS_PER_DAY = 86_400
 
@@ -52,13 +56,30 @@ def window_times(window: ReceiveWindow) -> tuple[str, str]:
     return _clock(start), _clock((start + window.duration.seconds) % SECONDS_PER_DAY)
 
 
-def new_duration(value: timedelta | float | str) -> Duration:
+def new_duration(value: Span) -> Duration:
     """Returns a span from a timedelta, from seconds, or from text such as "90s", "1h30m" or "2d"."""
     if isinstance(value, str):
         value = parse_span(value)
     duration = Duration()
     duration.FromTimedelta(value if isinstance(value, timedelta) else timedelta(seconds=value))
     return duration
+
+
+def new_dispatch_settings(
+    *,
+    poll_min: Span | None = None,
+    poll_max: Span | None = None,
+    recheck_min: Span | None = None,
+    recheck_max: Span | None = None,
+    max_concurrency: int | None = None,
+) -> DispatchSettings:
+    """Returns the settings that are given; the others are not set."""
+    spans = {"poll_min": poll_min, "poll_max": poll_max, "recheck_min": recheck_min, "recheck_max": recheck_max}
+    settings = DispatchSettings(max_concurrency=max_concurrency or 0)
+    for name, span in spans.items():
+        if span is not None:
+            getattr(settings, name).CopyFrom(new_duration(span))
+    return settings
 
 
 def parse_span(text: str) -> timedelta:

@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 
 from mailing.errors import MailingError
+from mailing.v1.admin_service_pb2 import WatchDispatchRequest, WatchDispatchResponse, WatchLogRequest
+from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.delivery_service_pb2 import (
     MessageChange,
     WatchMailingRequest,
@@ -23,6 +25,7 @@ from mailing.v1.delivery_service_pb2 import (
     WatchMessagesResponse,
 )
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 from mailing.values import new_duration
@@ -60,6 +63,28 @@ def watch_mailing(
                     absence.end()
                     yield response.mailing
                 return
+        except grpc.RpcError as error:
+            absence.wait_or_raise(error)
+
+
+def watch_dispatch(
+    admin: AdminServiceStub, *, min_interval: float | None = None, patience: float | None = None
+) -> Iterator[WatchDispatchResponse]:
+    """Yields replicas and settings about once in `min_interval` seconds (1 by default, at least 0.1), without end.
+
+    Once something came, a service that is away is waited for, up to `patience` seconds (None:
+    for ever). Raises MailingError.
+    """
+    interval = None if min_interval is None else new_duration(min_interval)
+    request = WatchDispatchRequest(min_interval=interval)
+    absence = _Absence(patience)
+    while True:
+        try:
+            with _cancelled_at_end(admin.WatchDispatch(request)) as responses:
+                for response in responses:
+                    absence.end()
+                    yield response
+            return
         except grpc.RpcError as error:
             absence.wait_or_raise(error)
 
@@ -116,6 +141,63 @@ class MessageWatch(Iterator[MessageChange]):
             except grpc.RpcError as error:
                 self._absence.wait_or_raise(error)
                 repeats.expect()
+
+
+class LogWatch(Iterator[LogEntry]):
+    """The entries of the log, each once: those that are kept and, with `follow`, those that come.
+
+    `resume_token` is behind the last response handed on whole; given to another watch of the
+    same query, that goes on there.
+    """
+
+    def __init__(
+        self,
+        admin: AdminServiceStub,
+        mailing_id: int = 0,
+        message_id: int = 0,
+        client_id: int = 0,
+        level: LogEntry.Level.ValueType = LogEntry.LEVEL_UNSPECIFIED,
+        *,
+        resume_token: str = "",
+        follow: bool = True,
+        patience: float | None = None,
+    ) -> None:
+        """Reads what is about a mailing, a message and a client (0: any), of at least `level`.
+
+        Begins behind `resume_token`, without one with the oldest entry kept. Once something
+        came, a service that is away is waited for, up to `patience` seconds.
+        """
+        self.resume_token = resume_token
+        self._request = WatchLogRequest(
+            mailing_id=mailing_id, message_id=message_id, client_id=client_id, level=level, resume_token=resume_token
+        )
+        self._open: Callable[..., Any] = admin.WatchLog
+        self._follow = follow
+        self._absence = _Absence(patience)
+        self._entries = self._all()
+
+    def __next__(self) -> LogEntry:
+        """Returns the next entry, waiting for it. Raises MailingError."""
+        return next(self._entries)
+
+    def close(self) -> None:
+        """Ends the stream."""
+        self._entries.close()
+
+    def _all(self) -> Generator[LogEntry, None, None]:
+        while True:
+            self._request.resume_token = self.resume_token
+            try:
+                with _cancelled_at_end(self._open(self._request)) as responses:
+                    for response in responses:
+                        self._absence.end()
+                        yield from response.entries
+                        self.resume_token = response.resume_token
+                        if response.checkpoint and not self._follow:
+                            return
+                return
+            except grpc.RpcError as error:
+                self._absence.wait_or_raise(error)
 
 
 class _Repeats:

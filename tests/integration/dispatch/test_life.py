@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
+import pytest
 
 from dispatcher.model import AudienceMode, MailingState, Reason, Status
 from tests.integration.dispatch.conftest import Start
@@ -141,6 +143,31 @@ async def test_a_retry_that_would_come_after_the_end_is_expired_at_once(pool: as
     assert set((await ends(pool, mailing)).values()) == {(Status.EXPIRED, Reason.MAILING_ENDED)}
     assert await pool.fetchval("SELECT count(*) FROM attempts") == 3
     assert await audit(pool) == []
+
+
+@pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
+async def test_windows_and_ends_hold_with_the_clock_of_the_process_an_hour_wrong(
+    pool: asyncpg.Pool, start: Start, monkeypatch: pytest.MonkeyPatch, wrong: float
+) -> None:
+    """Only the database's clock counts."""
+    now = time.time
+    opens = await pool.fetchval("SELECT date_trunc('second', now()) + interval '2 s'")
+    window = {"timezone": "UTC", "window_start": opens.time(), "window_length": timedelta(minutes=30)}
+    await add_clients(pool, 20, 10_000, **window)
+    await add_clients(pool, 2000)
+    mailing = await add_mailing(pool, ends_in=3.0)
+    await pool.execute("UPDATE mailings SET max_rate = 400")
+    monkeypatch.setattr(time, "time", lambda: now() + wrong)
+    start(sender := ScriptedSender())
+    await completed(pool, mailing)
+    ends_at = await pool.fetchval("SELECT ends_at FROM mailings")
+    real_now = now() - time.monotonic()
+    late = [at for *_, at in sender.requests if real_now + at > ends_at.timestamp()]
+    early = [one for one, _, _, at in sender.requests if one & 0xFFFF >= 10_000 and real_now + at < opens.timestamp()]
+    assert (late, early) == ([], [])
+    found = await statuses(pool, mailing)
+    assert found[Status.DELIVERED] > 500
+    assert found[Status.EXPIRED] > 500
 
 
 async def test_what_is_left_at_the_end_expires_and_the_mailing_completes_promptly(

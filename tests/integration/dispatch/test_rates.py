@@ -12,12 +12,15 @@ import pytest
 
 from dispatcher.model import Answer, Endpoint, FrequencyCap, Reason, SlotRequest, Status
 from dispatcher.postgres import PostgresLedger
+from dispatcher.queries import load_queries
 from dispatcher.rates import HORIZON
 from tests.integration.dispatch.conftest import ENDPOINT, Start
 from tests.integration.dispatch.test_delivery import completed
 from tests.integration.dispatch.test_life import ends
 from tests.support.endpoints import ScriptedSender, answer, eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
+
+PROGRESS = load_queries("server", "mailings.sql")["get_mailings"]
 
 
 def busiest_second(*senders: ScriptedSender) -> int:
@@ -55,6 +58,8 @@ async def test_three_replicas_together_keep_a_rate(pool: asyncpg.Pool, start: St
     moments = sorted(moment for sender in senders for *_, moment in sender.requests)
     assert 4 * rate / (moments[-1] - moments[0]) > 0.8 * rate
     assert (await statuses(pool, mailing)).total() == 2000
+    (row,) = await pool.fetch(PROGRESS, [mailing])
+    assert 0.7 * rate < row["rate"] < 1.3 * rate
 
 
 async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:

@@ -211,7 +211,7 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
     for n in range(250):
         await append(pool, 1, 16 + n % 2, 2)
     await pool.execute("UPDATE journal SET at = now() - interval '2 h' WHERE bucket = 0 AND seq <= 120")
-    retention = Retention(JournalStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds())
+    retention = Retention(JournalStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "journal")
     await retention.forget()
     assert await pool.fetchrow("SELECT min(seq), count(*) FROM journal WHERE bucket = 0") == (121, 5)
     assert await pool.fetchval("SELECT count(*) FROM journal WHERE bucket = 1") == 125

@@ -16,7 +16,9 @@ from mailing.channel import product_version
 from mailing.cli import (
     clients,
     demo,
+    dispatch,
     endpoints,
+    log,
     mailings,
     messages,
     preview,
@@ -68,6 +70,8 @@ report.register(app)
 preview.register(app)
 watch.register(app)
 tail.register(app)
+log.register(app)
+app.add_typer(dispatch.app, name="dispatch")
 top.register(app)
 demo.register(app)
 

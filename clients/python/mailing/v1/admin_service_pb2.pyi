@@ -138,7 +138,7 @@ class UpdateDispatchSettingsRequest(_message.Message):
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change. Absent: every field that is populated."""
+        """The fields to change; `*`: all but `paused`. Absent: every field that is populated."""
 
     def __init__(
         self,
@@ -399,21 +399,25 @@ class WatchLogResponse(_message.Message):
 
     ENTRIES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     resume_token: _builtins.str
     """Resumes behind these entries, on any replica."""
+    checkpoint: _builtins.bool
+    """True when everything that was written is handed on: what follows is live."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.LogEntry]:
-        """The next entries."""
+        """The next entries, up to 500; none in a checkpoint."""
 
     def __init__(
         self,
         *,
         entries: _abc.Iterable[_log_pb2.LogEntry] | None = ...,
         resume_token: _builtins.str = ...,
+        checkpoint: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["entries", b"entries", "resume_token", b"resume_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "entries", b"entries", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

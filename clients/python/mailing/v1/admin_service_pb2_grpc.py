@@ -96,7 +96,8 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateDispatchSettings(self, request, context):
-        """Changes settings of all replicas, at once and for good.
+        """Changes settings of all replicas, within a second and for good. A field that the
+        mask names and that is not set goes back to what each replica was started with.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -104,13 +105,14 @@ class AdminServiceServicer:
 
     def PauseDispatch(self, request, context):
         """Stops all sending on all replicas, whatever the mailings say: the emergency stop.
+        No request starts later than 1 s after this returned. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeDispatch(self, request, context):
-        """Takes the emergency stop back.
+        """Takes the emergency stop back. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -142,7 +144,9 @@ class AdminServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchLog(self, request, context):
-        """Streams the log, past and live, filtered.
+        """Streams the log, past and live, filtered. What is about one client comes in order, and
+        so does what is about none; between them entries are put in the order of their times as
+        far as that is known. It never ends by itself.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

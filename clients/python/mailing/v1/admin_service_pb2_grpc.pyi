@@ -38,11 +38,15 @@ class AdminServiceStub:
     WatchDispatch: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchDispatchRequest, _admin_service_pb2.WatchDispatchResponse]
     """Streams the same, about once a second."""
     UpdateDispatchSettings: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateDispatchSettingsRequest, _admin_service_pb2.UpdateDispatchSettingsResponse]
-    """Changes settings of all replicas, at once and for good."""
+    """Changes settings of all replicas, within a second and for good. A field that the
+    mask names and that is not set goes back to what each replica was started with.
+    """
     PauseDispatch: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.PauseDispatchRequest, _admin_service_pb2.PauseDispatchResponse]
-    """Stops all sending on all replicas, whatever the mailings say: the emergency stop."""
+    """Stops all sending on all replicas, whatever the mailings say: the emergency stop.
+    No request starts later than 1 s after this returned. Repeating it changes nothing.
+    """
     ResumeDispatch: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeDispatchRequest, _admin_service_pb2.ResumeDispatchResponse]
-    """Takes the emergency stop back."""
+    """Takes the emergency stop back. Repeating it changes nothing."""
     ListEndpoints: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListEndpointsRequest, _admin_service_pb2.ListEndpointsResponse]
     """Lists the configured endpoints and how they are doing. What is shown holds
     no secret: a URL comes without the values of its query.
@@ -61,7 +65,10 @@ class AdminServiceStub:
     configured; the metadata lists those that are.
     """
     WatchLog: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.WatchLogRequest, _admin_service_pb2.WatchLogResponse]
-    """Streams the log, past and live, filtered."""
+    """Streams the log, past and live, filtered. What is about one client comes in order, and
+    so does what is about none; between them entries are put in the order of their times as
+    far as that is known. It never ends by itself.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -73,11 +80,15 @@ class AdminServiceAsyncStub(AdminServiceStub):
     WatchDispatch: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchDispatchRequest, _admin_service_pb2.WatchDispatchResponse]  # type: ignore[assignment]
     """Streams the same, about once a second."""
     UpdateDispatchSettings: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.UpdateDispatchSettingsRequest, _admin_service_pb2.UpdateDispatchSettingsResponse]  # type: ignore[assignment]
-    """Changes settings of all replicas, at once and for good."""
+    """Changes settings of all replicas, within a second and for good. A field that the
+    mask names and that is not set goes back to what each replica was started with.
+    """
     PauseDispatch: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.PauseDispatchRequest, _admin_service_pb2.PauseDispatchResponse]  # type: ignore[assignment]
-    """Stops all sending on all replicas, whatever the mailings say: the emergency stop."""
+    """Stops all sending on all replicas, whatever the mailings say: the emergency stop.
+    No request starts later than 1 s after this returned. Repeating it changes nothing.
+    """
     ResumeDispatch: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ResumeDispatchRequest, _admin_service_pb2.ResumeDispatchResponse]  # type: ignore[assignment]
-    """Takes the emergency stop back."""
+    """Takes the emergency stop back. Repeating it changes nothing."""
     ListEndpoints: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListEndpointsRequest, _admin_service_pb2.ListEndpointsResponse]  # type: ignore[assignment]
     """Lists the configured endpoints and how they are doing. What is shown holds
     no secret: a URL comes without the values of its query.
@@ -96,7 +107,10 @@ class AdminServiceAsyncStub(AdminServiceStub):
     configured; the metadata lists those that are.
     """
     WatchLog: _aio.UnaryStreamMultiCallable[_admin_service_pb2.WatchLogRequest, _admin_service_pb2.WatchLogResponse]  # type: ignore[assignment]
-    """Streams the log, past and live, filtered."""
+    """Streams the log, past and live, filtered. What is about one client comes in order, and
+    so does what is about none; between them entries are put in the order of their times as
+    far as that is known. It never ends by itself.
+    """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
     """Shows and steers the dispatchers. For operators only."""
@@ -123,7 +137,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.UpdateDispatchSettingsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.UpdateDispatchSettingsResponse, _abc.Awaitable[_admin_service_pb2.UpdateDispatchSettingsResponse]]:
-        """Changes settings of all replicas, at once and for good."""
+        """Changes settings of all replicas, within a second and for good. A field that the
+        mask names and that is not set goes back to what each replica was started with.
+        """
 
     @_abc_1.abstractmethod
     def PauseDispatch(
@@ -131,7 +147,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.PauseDispatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.PauseDispatchResponse, _abc.Awaitable[_admin_service_pb2.PauseDispatchResponse]]:
-        """Stops all sending on all replicas, whatever the mailings say: the emergency stop."""
+        """Stops all sending on all replicas, whatever the mailings say: the emergency stop.
+        No request starts later than 1 s after this returned. Repeating it changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def ResumeDispatch(
@@ -139,7 +157,7 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.ResumeDispatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_service_pb2.ResumeDispatchResponse, _abc.Awaitable[_admin_service_pb2.ResumeDispatchResponse]]:
-        """Takes the emergency stop back."""
+        """Takes the emergency stop back. Repeating it changes nothing."""
 
     @_abc_1.abstractmethod
     def ListEndpoints(
@@ -176,6 +194,9 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_service_pb2.WatchLogRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.WatchLogResponse], _abc.AsyncIterator[_admin_service_pb2.WatchLogResponse]]:
-        """Streams the log, past and live, filtered."""
+        """Streams the log, past and live, filtered. What is about one client comes in order, and
+        so does what is about none; between them entries are put in the order of their times as
+        far as that is known. It never ends by itself.
+        """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

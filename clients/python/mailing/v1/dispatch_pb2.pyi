@@ -79,7 +79,7 @@ class Replica(_message.Message):
 
     @_builtins.property
     def mailing_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The mailings it is working on."""
+        """The mailings it is working on, the first 100 of them."""
 
     def __init__(
         self,
@@ -220,7 +220,9 @@ Global___EndpointStatus: _TypeAlias = EndpointStatus  # noqa: Y015
 
 @_typing.final
 class DispatchSettings(_message.Message):
-    """How the dispatchers look for work, on all replicas."""
+    """How the dispatchers look for work, on all replicas. What was never set is shown as the
+    replica that answers was started with it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -231,9 +233,11 @@ class DispatchSettings(_message.Message):
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     PAUSED_FIELD_NUMBER: _builtins.int
     max_concurrency: _builtins.int
-    """At most this many requests at once per replica and endpoint: 1 to 10,000."""
+    """At most this many requests at once per replica and endpoint, 1 to 10,000, and never
+    more than the endpoint's own limit.
+    """
     paused: _builtins.bool
-    """True while PauseDispatch is in force."""
+    """Output only. True while PauseDispatch is in force."""
     @_builtins.property
     def poll_min(self) -> _duration_pb2.Duration:
         """The shortest wait between two looks for work: 10 ms to 1 minute."""

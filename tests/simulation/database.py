@@ -1,0 +1,394 @@
+"""The model database: what the statements of the ledger do, each at one moment.
+
+It keeps to the SQL of the dispatcher statement by statement and is as short as a database
+without concurrency can be: here a statement happens all at once, when it commits. `now` is
+when its transaction began. What is promised of the result is checked elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence, Set
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from dispatcher.model import (
+    AudienceFilter,
+    AudienceMode,
+    ClaimedBatch,
+    Expansion,
+    Look,
+    Mailing,
+    MailingState,
+    OpenWork,
+    Reason,
+    Recipient,
+    Status,
+    Step,
+)
+from dispatcher.ports import Render, Settled
+from tests.simulation.limits import Limits
+from tests.simulation.rows import (
+    BUCKETS,
+    BatchRow,
+    Client,
+    Definition,
+    ExpansionRow,
+    MailingRow,
+    MessageRow,
+    Stamped,
+)
+from tests.simulation.world import EPOCH, World
+
+
+class Claimed(NamedTuple):
+    """What a claim returns of a batch."""
+
+    no: int
+    fence: int
+    client_ids: list[int]
+    retaken: bool
+    claimed_at: datetime
+
+
+_LONG_AGO = EPOCH - timedelta(days=1)
+_RUNNING, _PAUSED = MailingState.RUNNING, MailingState.PAUSED
+
+
+class Database:
+    """The tables. `batch_size` makes batches smaller than the dispatcher would have them."""
+
+    def __init__(self, world: World, batch_size: int) -> None:
+        self.world = world
+        self.clients: dict[int, Client] = {}
+        self.mailings: dict[int, MailingRow] = {}
+        self.expansions: dict[tuple[int, int], ExpansionRow] = {}
+        self.batches: dict[int, BatchRow] = {}
+        self.messages: dict[tuple[int, int], MessageRow] = {}
+        self.counts: Counter[tuple[int, Status]] = Counter()
+        self.attempts: Counter[int] = Counter()
+        self.changes: dict[int, list[tuple[int, list[int]]]] = {bucket: [] for bucket in range(BUCKETS)}
+        self.change_seq: Counter[int] = Counter()
+        self.ends_of_leases: dict[tuple[int, int], str] = {}
+        self.limits = Limits(world)
+        self._batch_size = batch_size
+        self._batch_no = 0
+
+    # The planner's statements.
+
+    def look(self, now: datetime) -> Look:
+        mailings = list(self.mailings.values())
+        due = [b for b in self.batches.values() if b.due_at <= now and self._sends(self.mailings[b.mailing_id], now)]
+        moments = [b.due_at for b in self.batches.values() if b.due_at > now]
+        moments += [b.lease_until for b in due if b.lease_until > now]
+        moments += [m.starts_at for m in mailings if m.state is MailingState.SCHEDULED]
+        moments += [m.ends_at for m in mailings if m.state in (_RUNNING, _PAUSED) and m.ends_at and m.ends_at > now]
+        moments += [m.recheck_at for m in mailings if m.state is _RUNNING and m.recheck_at and m.recheck_at > now]
+        return Look(
+            starts=any(m.state is MailingState.SCHEDULED and m.starts_at <= now for m in mailings),
+            expands=any(not e.finished and self.mailings[e.mailing_id].state is _RUNNING for e in self._expanding()),
+            rechecks=any(m.state is _RUNNING and m.recheck_at is not None and m.recheck_at <= now for m in mailings),
+            ends=any(m.state in (_RUNNING, _PAUSED) and m.is_over(now) for m in mailings),
+            running=any(m.state is _RUNNING for m in mailings),
+            claims=any(b.lease_until <= now for b in due),
+            next_in=(min(moments) - self.world.now_at).total_seconds() if moments else None,
+        )
+
+    def _expanding(self) -> list[ExpansionRow]:
+        return [e for e in self.expansions.values() if not e.finished]
+
+    def _sends(self, mailing: MailingRow, now: datetime) -> bool:
+        return mailing.state in (_RUNNING, MailingState.CANCELLED) or mailing.is_over(now)
+
+    def start_due(self, now: datetime) -> list[int]:
+        due = [m for m in self.mailings.values() if m.state is MailingState.SCHEDULED and m.starts_at <= now]
+        for mailing in due:
+            mailing.state = _RUNNING
+            self.begin_expansion(mailing, now)
+        return [mailing.id for mailing in due]
+
+    def begin_expansion(self, mailing: MailingRow, now: datetime) -> None:
+        for bucket in range(BUCKETS):
+            row = ExpansionRow(bucket, mailing.id, self.change_seq[bucket], now)
+            self.expansions.setdefault((bucket, mailing.id), row)
+
+    def expandable(self, most: int, now: datetime) -> list[Expansion]:
+        found = []
+        for mailing in self.mailings.values():
+            rows = [e for e in self._expanding() if e.mailing_id == mailing.id]
+            over = mailing.is_over(now)
+            if rows and (mailing.state is _RUNNING or (mailing.state is _PAUSED and over)):
+                positions = {e.bucket: e.last_client_id for e in rows}
+                open_batches = sum(b.mailing_id == mailing.id and b.due_at <= now for b in self.batches.values())
+                found.append(_expansion(mailing, positions, open_batches, over))
+        return sorted(
+            found,
+            key=lambda e: (e.open_batches >= most, -self.mailings[e.mailing_id].priority, e.open_batches, e.mailing_id),
+        )
+
+    def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int, now: datetime) -> Step:
+        position = expansion.positions[bucket]
+        row = self.expansions.get((bucket, expansion.mailing_id))
+        mailing = self._as_known(expansion)
+        if row is None or mailing is None or row.finished or row.last_client_id != position:
+            return Step(False, 0, 0, position, False)
+        if mailing.state not in (_RUNNING, _PAUSED):
+            return Step(False, 0, 0, position, False)
+        limit = min(limit, 2 * self._batch_size)
+        ids = sorted(i for i, c in self.clients.items() if c.bucket == bucket and i > position)[:limit]
+        chosen = [self.clients[i] for i in ids]
+        if mailing.audience is AudienceMode.SNAPSHOT:
+            chosen = [client for client in chosen if client.created_at <= row.started_at]
+        inserted = self._take_in(mailing, chosen, batch_size, now)
+        row.last_client_id = max([position, *ids])
+        row.finished = len(ids) < limit
+        return Step(True, len(ids), inserted, row.last_client_id, row.finished)
+
+    def _as_known(self, expansion: Expansion) -> MailingRow | None:
+        mailing = self.mailings.get(expansion.mailing_id)
+        return mailing if mailing is not None and mailing.version == expansion.version else None
+
+    def _take_in(self, mailing: MailingRow, clients: list[Client], batch_size: int, now: datetime) -> int:
+        made = []
+        for client in clients:
+            if client.opted_out or client.tag != mailing.tag or (mailing.id, client.id) in self.messages:
+                continue
+            message = MessageRow(mailing.id, client.id, client.opens_at(now))
+            self.messages[mailing.id, client.id] = message
+            made.append(message)
+            if mailing.ends_at is not None and message.due_at >= mailing.ends_at:
+                over = mailing.ends_at <= now
+                message.status = Status.EXPIRED
+                message.reason = Reason.MAILING_ENDED if over else Reason.WINDOW_NOT_BEFORE_END
+            self.counts[mailing.id, message.status] += 1
+        pending = [message for message in made if message.status is Status.PENDING]
+        for due_at in sorted({message.due_at for message in pending}):
+            ids = [message.client_id for message in pending if message.due_at == due_at]
+            self.open_batches(mailing.id, ids, due_at, batch_size)
+        return len(made)
+
+    def open_batches(self, mailing_id: int, client_ids: list[int], due_at: datetime, most: int = 500) -> None:
+        """Puts messages of one bucket into new batches."""
+        size = min(most, self._batch_size)
+        for first in range(0, len(client_ids), size):
+            self._batch_no += 1
+            ids = sorted(client_ids)[first : first + size]
+            self.batches[self._batch_no] = BatchRow(ids[0] % BUCKETS, mailing_id, self._batch_no, ids, due_at)
+
+    def rechecks_due(self, now: datetime) -> list[Expansion]:
+        due = [m for m in self.mailings.values() if m.state is _RUNNING and m.recheck_at and m.recheck_at <= now]
+        found = []
+        for mailing in due:
+            rows = [e for e in self.expansions.values() if e.mailing_id == mailing.id]
+            behind = {e.bucket: e.change_seq for e in rows if self.change_seq[e.bucket] > e.change_seq}
+            found.append(_expansion(mailing, behind, 0, False))
+        return found
+
+    def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int, now: datetime) -> Step:
+        position = expansion.positions[bucket]
+        row = self.expansions.get((bucket, expansion.mailing_id))
+        mailing = self._as_known(expansion)
+        if row is None or mailing is None or row.change_seq != position or not row.finished:
+            return Step(False, 0, 0, position, False)
+        fresh = [change for change in self.changes[bucket] if change[0] > position][:limit]
+        if mailing.state is not _RUNNING or not fresh:
+            return Step(False, 0, 0, position, False)
+        ids = sorted({i for _, changed in fresh for i in changed})
+        inserted = self._take_in(mailing, [self.clients[i] for i in ids if i in self.clients], batch_size, now)
+        row.change_seq = fresh[-1][0]
+        return Step(True, len(fresh), inserted, row.change_seq, len(fresh) < limit)
+
+    def rechecked(
+        self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float, now: datetime
+    ) -> None:
+        for mailing in [self.mailings[i] for i in ids]:
+            if mailing.state is _RUNNING:
+                longer = max(shortest, min(mailing.recheck_interval * 2, longest))
+                mailing.recheck_interval = shortest if mailing.id in found else longer
+                mailing.recheck_at = now + timedelta(seconds=mailing.recheck_interval)
+
+    def expanded(self, recheck_min: float, now: datetime) -> None:
+        for mailing in self.mailings.values():
+            rows = [e for e in self.expansions.values() if e.mailing_id == mailing.id]
+            open_audience = mailing.audience is AudienceMode.OPEN and mailing.recheck_at is None
+            if mailing.state is _RUNNING and open_audience and rows and all(e.finished for e in rows):
+                mailing.recheck_interval = recheck_min
+                mailing.recheck_at = now + timedelta(seconds=recheck_min)
+
+    def hurry(self, now: datetime) -> None:
+        for batch in self.batches.values():
+            mailing = self.mailings[batch.mailing_id]
+            over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
+            if batch.due_at > now and (over or (mailing.state is _RUNNING and mailing.is_over(batch.due_at))):
+                batch.due_at = now
+
+    def complete(self, ids: Sequence[int] | None, now: datetime) -> list[int]:
+        unfinished = {e.mailing_id for e in self._expanding()} | {b.mailing_id for b in self.batches.values()}
+        done = [
+            mailing
+            for mailing in self.mailings.values()
+            if mailing.state in (_RUNNING, _PAUSED)
+            and (ids is None or mailing.id in ids)
+            and (mailing.is_over(now) or mailing.audience is AudienceMode.SNAPSHOT)
+            and mailing.id not in unfinished
+        ]
+        for mailing in done:
+            mailing.state = MailingState.COMPLETED
+            mailing.recheck_at = None
+        return [mailing.id for mailing in done]
+
+    def forget_changes(self) -> None:
+        live = [e for e in self.expansions.values() if self.mailings[e.mailing_id].state in (_RUNNING, _PAUSED)]
+        for bucket, changes in self.changes.items():
+            read = min([e.change_seq for e in live if e.bucket == bucket], default=self.change_seq[bucket])
+            self.changes[bucket] = [change for change in changes if change[0] > read]
+
+    def changed(self, client: Client) -> None:
+        """Notes that a client was written."""
+        self.change_seq[client.bucket] += 1
+        self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id]))
+
+    # The statements of claiming and settling.
+
+    def scan(self, now: datetime) -> list[OpenWork]:
+        free = [b for b in self.batches.values() if b.due_at <= now and b.lease_until <= now]
+        groups = Counter((b.mailing_id, b.bucket) for b in free if self._sends(self.mailings[b.mailing_id], now))
+        return [self._work(self.mailings[mailing_id], bucket, n, now) for (mailing_id, bucket), n in groups.items()]
+
+    def _work(self, mailing: MailingRow, bucket: int, batches: int, now: datetime) -> OpenWork:
+        over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
+        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "", over)
+
+    def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
+
+    def is_claimable(self, mailing: Mailing, now: datetime) -> bool:
+        """Whether the mailing is as somebody read it, and sends or is over: what a claim asks of its snapshot."""
+        row = self.mailings.get(mailing.id)
+        if row is None or (row.version, row.state) != (mailing.version, mailing.state):
+            return False
+        return self._sends(row, now)
+
+    def claim(
+        self, mailing: Mailing, bucket: int, most: int, lease: float, holder: str, now: datetime
+    ) -> list[Claimed]:
+        free = [
+            b
+            for b in self.batches.values()
+            if (b.mailing_id, b.bucket) == (mailing.id, bucket) and b.due_at <= now and b.lease_until <= now
+        ]
+        claimed = []
+        for batch in sorted(free, key=lambda b: b.no)[:most]:
+            batch.doubtful = retaken = batch.doubtful or batch.holder is not None
+            self._end_lease(batch, "ran out")
+            batch.fence += 1
+            batch.lease_until = now + timedelta(seconds=lease)
+            batch.holder = holder
+            claimed.append(Claimed(batch.no, batch.fence, list(batch.client_ids), retaken, now))
+        return claimed
+
+    def _end_lease(self, batch: BatchRow, how: str) -> None:
+        if batch.fence:
+            self.ends_of_leases.setdefault((batch.no, batch.fence), how)
+
+    def fetch(
+        self, mailing: Mailing, bucket: int, claimed: Claimed, render: Render | None, now: datetime
+    ) -> ClaimedBatch:
+        recipients = [
+            self._recipient(mailing, message, claimed, render, now)
+            for message in [self.messages[mailing.id, i] for i in claimed.client_ids]
+            if message.status is Status.PENDING
+        ]
+        return ClaimedBatch(
+            bucket, mailing.id, claimed.no, claimed.fence, claimed.claimed_at, claimed.retaken, recipients
+        )
+
+    def _recipient(
+        self, mailing: Mailing, message: MessageRow, claimed: Claimed, render: Render | None, now: datetime
+    ) -> Recipient:
+        id_, attempts, forgiven = message.client_id, message.attempts, message.forgiven
+        client = self.clients.get(id_)
+        if client is None:
+            return Recipient(id_, attempts, forgiven, None, 0, None, None, "")
+        barred = self._barred(mailing, client)
+        opens_at = client.opens_at(max(message.due_at, now))
+        text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
+        return Recipient(
+            client_id=id_,
+            attempts=attempts,
+            forgiven=forgiven,
+            phone=client.phone,
+            barred=barred,
+            opens_at=opens_at if opens_at > now else None,
+            closes_in=client.closes_in(now),
+            text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not barred),
+        )
+
+    def _barred(self, mailing: Mailing, client: Client) -> Reason:
+        if client.opted_out:
+            return Reason.OPTED_OUT
+        matches = mailing.audience is None or client.tag in (mailing.audience.tags or [])
+        return Reason.NONE if matches else Reason.NO_LONGER_MATCHES
+
+    def release_orphans(self, holder: str, known: Sequence[int], now: datetime) -> None:
+        for batch in self.batches.values():
+            if batch.holder == holder and batch.lease_until > now and batch.no not in known:
+                self._give_back(batch)
+
+    def _give_back(self, batch: BatchRow) -> None:
+        self._end_lease(batch, "given back")
+        batch.lease_until, batch.holder = _LONG_AGO, None
+        batch.fence += 1
+
+    def settle(self, batch: ClaimedBatch, outcomes: Sequence[Settled], done: bool, kept: Sequence[int]) -> bool:
+        row = self.batches.get(batch.no)
+        if row is None or row.fence != batch.fence:
+            return False
+        requeued: dict[datetime, list[int]] = {}
+        for client_id, _, outcome in outcomes:
+            message = self.messages[batch.mailing_id, client_id]
+            if message.status is Status.PENDING:
+                self.move(message, outcome.status, outcome.reason)
+                message.attempts += outcome.attempted
+                message.forgiven += outcome.forgiven
+                self.attempts[batch.mailing_id] += outcome.attempted
+                message.due_at = outcome.due_at or message.due_at
+            if outcome.due_at is not None:
+                requeued.setdefault(outcome.due_at, []).append(client_id)
+        if done and kept:
+            row.client_ids = list(kept)
+            self._give_back(row)
+            row.doubtful = False
+        elif done:
+            self.end_batch(row.no)
+        for due_at, client_ids in requeued.items():
+            self.open_batches(batch.mailing_id, client_ids, due_at)
+        return True
+
+    def end_batch(self, no: int) -> None:
+        """Removes a batch that is done with."""
+        self._end_lease(self.batches.pop(no), "settled")
+
+    def take_out(self, mailing_id: int, client_ids: Set[int]) -> None:
+        """Takes clients out of the batches in which their settled messages still stand."""
+        for batch in [b for b in self.batches.values() if b.mailing_id == mailing_id]:
+            batch.client_ids = [i for i in batch.client_ids if i not in client_ids]
+            if not batch.client_ids:
+                self.end_batch(batch.no)
+
+    def move(self, message: MessageRow, status: Status, reason: Reason) -> None:
+        """Changes a message's status, and the counters with it."""
+        self.counts[message.mailing_id, message.status] -= 1
+        self.counts[message.mailing_id, status] += 1
+        message.status, message.reason = status, reason
+
+    def define(self, mailing: MailingRow, now: datetime) -> None:
+        """Notes a mailing's definition as in force from `now` on."""
+        mailing.definitions.append(Definition(now, mailing.text, mailing.ends_at))
+
+
+def _expansion(mailing: MailingRow, positions: dict[int, int], open_batches: int, over: bool) -> Expansion:
+    chosen = AudienceFilter(tags=[mailing.tag])
+    return Expansion(
+        mailing.id, mailing.version, chosen, mailing.semantics, mailing.max_rate, positions, open_batches, over
+    )

@@ -1,0 +1,63 @@
+"""What all replicas share of the one endpoint and of rates, in the model database."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from dispatcher.model import DEFAULT_ENDPOINT, BreakerState, EndpointState, SlotRequest, Slots
+from dispatcher.rates import HORIZON
+from tests.simulation.rows import EndpointRow
+from tests.simulation.world import World
+
+
+class Limits:
+    """The row of the endpoint, and when the next moment of each rate is free."""
+
+    def __init__(self, world: World) -> None:
+        self.endpoint = EndpointRow()
+        self._next_at: dict[str, datetime] = {}
+        self._world = world
+
+    def breakers(self, now: datetime) -> dict[str, EndpointState]:
+        row = self.endpoint
+        if row.breaker is BreakerState.CLOSED:
+            return {}
+        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, (row.probe_at - now).total_seconds())}
+
+    def open_breaker(self, probe_in: float, now: datetime) -> None:
+        if self.endpoint.breaker is BreakerState.CLOSED:
+            self._world.tell("the breaker opens")
+            self.endpoint = EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in))
+
+    def begin_probe(self, prober: str, longest: float, now: datetime) -> bool:
+        row = self.endpoint
+        if row.breaker is BreakerState.CLOSED or row.probe_at > now:
+            return False
+        self._world.tell(prober, "may probe")
+        row.breaker, row.prober, row.probe_at = BreakerState.HALF_OPEN, prober, now + timedelta(seconds=longest)
+        return True
+
+    def close_breaker(self, prober: str, now: datetime) -> None:
+        if (self.endpoint.breaker, self.endpoint.prober) == (BreakerState.HALF_OPEN, prober):
+            self._world.tell("the breaker closes")
+            self.endpoint = EndpointRow(changed_at=now)
+
+    def fail_probe(self, prober: str, shortest: float, longest: float, now: datetime) -> float:
+        row = self.endpoint
+        if (row.breaker, row.prober) != (BreakerState.HALF_OPEN, prober):
+            return shortest
+        row.probes += 1
+        wait = min(shortest * 2.0**row.probes, longest)
+        row.breaker, row.prober, row.probe_at = BreakerState.OPEN, None, now + timedelta(seconds=wait)
+        return wait
+
+    def reserve(self, wishes: Sequence[SlotRequest], now: datetime) -> tuple[float, dict[str, Slots]]:
+        return now.timestamp(), {wish.key: self._reserve(wish, now) for wish in wishes}
+
+    def _reserve(self, wish: SlotRequest, now: datetime) -> Slots:
+        since = max(self._next_at.get(wish.key, now), now)
+        ahead = (now - since).total_seconds() + HORIZON
+        granted = max(0, min(wish.wanted, int(ahead * wish.rate // 1) + 1))
+        self._next_at[wish.key] = since + timedelta(seconds=granted / wish.rate)
+        return Slots(since.timestamp(), 1 / wish.rate, granted)

@@ -1,0 +1,314 @@
+"""What is promised, checked at the moment at which it could be broken.
+
+`started` sees every request before it leaves, `settling` every outcome before it is written,
+`audit` the tables when all is over. They look at the truth (the model database, the model
+endpoint), never at what a dispatcher believes. Each promise that does not hold leaves a sentence
+in `broken`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from dispatcher.model import (
+    Answer,
+    AudienceMode,
+    BreakerState,
+    ClaimedBatch,
+    ErrorClass,
+    MailingState,
+    Outcome,
+    Reason,
+    Semantics,
+    Status,
+)
+from dispatcher.ports import Settled
+from dispatcher.protocol import judge
+from tests.simulation.database import Database
+from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
+from tests.simulation.world import World
+
+STOPS_WITHIN = timedelta(seconds=1)
+"""How long after Pause, Cancel or an update a request may still start as before."""
+
+KNOWN_WITHIN = timedelta(seconds=2)
+"""How long after a breaker opened other replicas may still send."""
+
+AHEAD = timedelta(seconds=4)
+"""How far a lease's clock may run ahead of the database's: by the time that its claim took."""
+
+UNKNOWN_ERRORS = {
+    ErrorClass.TIMEOUT,
+    ErrorClass.DISCONNECT,
+    ErrorClass.PROTOCOL,
+    ErrorClass.TOO_LARGE,
+    ErrorClass.UNREADABLE,
+}
+
+
+@dataclass
+class Request:
+    """A request that has left. `processed` is the endpoint's truth, `knows` what its sender was told."""
+
+    number: int
+    process: str
+    lease: tuple[int, int]
+    epoch: int
+    started_at: datetime
+    processed: bool = False
+    knows: str = "nothing"
+    returned_at: datetime | None = None
+    retry_after: float = 0.0
+
+
+class Promises:
+    """Watches a world; `broken` is empty as long as all is well."""
+
+    def __init__(self, world: World, database: Database) -> None:
+        self.broken: list[str] = []
+        self.requests: dict[tuple[int, int], list[Request]] = defaultdict(list)
+        self.touched: set[int] = set()
+        """Clients that somebody changed: nobody promises that they get a message."""
+        self.clock_error: float | None = None
+        """How many seconds replicas may be wrong about the database's clock; None where rates are not checked."""
+        self.thaws: dict[str, datetime] = {}
+        """When processes that froze go on: what they learned before may be old."""
+        self._recent: dict[int, deque[datetime]] = defaultdict(deque)
+        self._world = world
+        self._database = database
+        self._number = 0
+
+    def breaks(self, promise: str, *what: object) -> None:
+        """Notes a promise that does not hold."""
+        sentence = " ".join(map(str, (promise, *what)))
+        self._world.tell("BROKEN:", sentence)
+        self.broken.append(sentence)
+
+    # A request leaves.
+
+    def started(self, process: str, message_id: int, text: str) -> Request:
+        """Checks a request that leaves at this moment."""
+        assert isinstance(text, Stamped)
+        key = message_id >> 32, message_id & 0xFFFFFFFF
+        message, mailing = self._database.messages[key], self._database.mailings[key[0]]
+        self._number += 1
+        lease = (text.batch_no, text.fence)
+        request = Request(self._number, process, lease, message.retried, self._world.now_at)
+        self._world.tell(process, "sends", request.number, key, "lease", *lease)
+        self._check_lease(request, message, text)
+        self._check_window(request, message)
+        self._check_definition(request, mailing, message, text)
+        self._check_repetition(request, mailing, message)
+        self._check_breaker(request)
+        self._check_rate(request, mailing)
+        self.requests[key].append(request)
+        return request
+
+    def _check_lease(self, request: Request, message: MessageRow, text: Stamped) -> None:
+        batch = self._database.batches.get(text.batch_no)
+        if batch is None or batch.fence != text.fence or batch.holder != request.process:
+            self.breaks("a request leaves under a lease that somebody else has by now:", request)
+        elif batch.lease_until <= request.started_at:
+            self.breaks("a request leaves after its lease:", request, batch.lease_until)
+        if message.status is not Status.PENDING:
+            self.breaks("a request leaves for a message that is settled:", request, message)
+        if not text.sendable:
+            self.breaks("a request leaves for a message that was not to be sent at the claim:", request, message)
+
+    def _check_window(self, request: Request, message: MessageRow) -> None:
+        client = self._database.clients.get(message.client_id)
+        if client is not None and client.opens_at(request.started_at) != request.started_at:
+            self.breaks("a request leaves outside the client's window:", request, client)
+
+    def _check_definition(self, request: Request, mailing: MailingRow, message: MessageRow, text: Stamped) -> None:
+        now = request.started_at
+        if mailing.stopped_at is not None and now > mailing.stopped_at + STOPS_WITHIN:
+            self.breaks("a request leaves more than a second after its mailing was stopped:", request, mailing)
+        lasting = [nxt.since for nxt in mailing.definitions[1:]] + [now]
+        recent = [d for d, until in zip(mailing.definitions, lasting, strict=True) if until >= now - STOPS_WITHIN]
+        if not any(d.ends_at is None or now < d.ends_at for d in recent):
+            self.breaks("a request leaves after the mailing's end:", request, mailing)
+        client = self._database.clients.get(message.client_id)
+        texts = {d.text.replace("{phone}", client.phone if client else "") for d in recent}
+        if client is not None and str(text) not in texts:
+            self.breaks("a request leaves with a text that is out of date:", request, str(text), texts)
+
+    def _check_repetition(self, request: Request, mailing: MailingRow, message: MessageRow) -> None:
+        """No message goes out twice, but where nobody can know whether the first one arrived."""
+        for earlier in self.requests[message.mailing_id, message.client_id]:
+            if earlier.epoch != message.retried:
+                continue  # Somebody asked for the repetition.
+            if earlier.lease == request.lease:
+                self.breaks("a message leaves twice under one lease:", earlier, request)
+            how = self._database.ends_of_leases.get(earlier.lease)
+            if earlier.knows in ("nothing", "delivered", "refused") and how != "ran out":
+                self.breaks("a message leaves twice although its lease", how, earlier, request)
+            if mailing.semantics is Semantics.AT_MOST_ONCE and (earlier.knows != "failed" or how == "ran out"):
+                self.breaks("a message that goes out at most once leaves again:", earlier, request)
+
+    def _check_breaker(self, request: Request) -> None:
+        """While an endpoint is down only the one who probes it sends, and the others soon know."""
+        row = self._database.limits.endpoint
+        told_at = max(row.changed_at, self.thaws.get(request.process, row.changed_at))
+        known = request.started_at > told_at + KNOWN_WITHIN
+        if row.breaker is not BreakerState.CLOSED and known and row.prober != request.process:
+            self.breaks("a request leaves for an endpoint that is down:", request, row)
+
+    def _check_rate(self, request: Request, mailing: MailingRow) -> None:
+        """Over all replicas no second sees more requests of a mailing than its rate.
+
+        A replica knows the database's clock as well as its shortest way there and back tells; a
+        request that still needs a connection leaves later than its moment.
+        """
+        if mailing.max_rate <= 0 or self.clock_error is None:
+            return
+        recent = self._recent[mailing.id]
+        recent.append(request.started_at)
+        while recent[0] <= request.started_at - timedelta(seconds=1.0 - self.clock_error):
+            recent.popleft()
+        if len(recent) > mailing.max_rate + 1:
+            self.breaks("more requests leave within a second than the rate allows:", len(recent), mailing)
+
+    def returned(self, request: Request, answer: Answer) -> None:
+        """Notes what the sender learned of a request."""
+        verdict = judge(answer)
+        if verdict.delivered:
+            request.knows = "delivered"
+        elif not verdict.retryable:
+            request.knows = "refused"
+        else:
+            request.knows = "unknown" if verdict.error_class in UNKNOWN_ERRORS else "failed"
+        request.returned_at = self._world.now_at
+        request.retry_after = verdict.retry_after or 0.0
+        self._world.tell(request.process, "learns of", request.number, request.knows)
+
+    # Outcomes are written.
+
+    def settling(
+        self, process: str, batch: ClaimedBatch, outcomes: Sequence[Settled], done: bool, kept: Sequence[int]
+    ) -> None:
+        """Checks outcomes that are about to be written."""
+        row = self._database.batches.get(batch.no)
+        held = row is not None and row.fence == batch.fence
+        self._world.tell(process, "settles", batch.no, "fence", batch.fence, "done" if done else "partly", held)
+        if held and kept:
+            self._world.tell("    gives back", kept)
+            self._check_kept((batch.no, batch.fence), batch.mailing_id, kept)
+        for client_id, before, outcome in outcomes if held else ():
+            message = self._database.messages[batch.mailing_id, client_id]
+            self._world.tell("   ", client_id, outcome.status.name, outcome.reason.name, outcome.due_at or "")
+            if message.status is Status.PENDING:
+                if before != message.attempts:
+                    self.breaks("an outcome is recorded a second time:", message, before, outcome)
+                self._check_outcome((batch.no, batch.fence), message, before, outcome)
+
+    def _check_kept(self, lease: tuple[int, int], mailing_id: int, kept: Sequence[int]) -> None:
+        for client_id in kept:
+            if made := [r for r in self.requests[mailing_id, client_id] if r.lease == lease]:
+                self.breaks("a message that was begun is given back as if it had not been:", made)
+
+    def _check_outcome(self, lease: tuple[int, int], message: MessageRow, before: int, outcome: Outcome) -> None:
+        mailing = self._database.mailings[message.mailing_id]
+        client = self._database.clients.get(message.client_id)
+        made = [r for r in self.requests[message.mailing_id, message.client_id] if r.lease == lease]
+        if made and not outcome.attempted:
+            self.breaks("a request was made and is not recorded:", made, outcome)
+        if not self._is_true(outcome, message, mailing, client, made):
+            self.breaks("an outcome is not true:", outcome, mailing, client, made)
+        if outcome.reason is Reason.RETRYING:
+            self._check_retry(mailing, before - message.forgiven - outcome.forgiven, outcome, made)
+
+    def _is_true(
+        self, outcome: Outcome, message: MessageRow, mailing: MailingRow, client: Client | None, made: list[Request]
+    ) -> bool:
+        """Whether what is to be recorded of a message is what has happened."""
+        now = self._world.now_at
+        knows = {request.knows for request in made}
+        match outcome.status, outcome.reason:
+            case Status.DELIVERED, _:
+                return "delivered" in knows and any(request.processed for request in made)
+            case Status.FAILED, Reason.REFUSED:
+                return "refused" in knows
+            case Status.FAILED, Reason.ATTEMPTS_EXHAUSTED:
+                return knows <= {"failed", "unknown"} and outcome.attempted == 1
+            case Status.UNKNOWN, reason:
+                amo = mailing.semantics is Semantics.AT_MOST_ONCE
+                return amo and (reason is Reason.LEASE_LOST or knows <= {"unknown"})
+            case Status.CANCELLED, Reason.MAILING_CANCELLED:
+                return mailing.state is MailingState.CANCELLED
+            case Status.CANCELLED, Reason.CLIENT_DELETED:
+                return client is None
+            case Status.SKIPPED, Reason.OPTED_OUT:
+                return client is None or client.opted_out
+            case Status.SKIPPED, Reason.NO_LONGER_MATCHES:
+                return mailing.audience is AudienceMode.OPEN and message.client_id in self.touched
+            case Status.EXPIRED, Reason.MAILING_ENDED:
+                # One that was tried ends as soon as its next attempt would come after the end.
+                tried = outcome.attempted or message.attempts
+                return any(d.ends_at is not None and (tried or d.ends_at <= now + AHEAD) for d in mailing.definitions)
+            case Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END:
+                return any(d.ends_at is not None for d in mailing.definitions)
+            case Status.PENDING, Reason.RETRYING:
+                return knows <= {"failed", "unknown"} and outcome.attempted == 1
+            case status, reason:
+                return (status, reason) == (Status.PENDING, Reason.NONE)
+
+    def _check_retry(self, mailing: MailingRow, before: int, outcome: Outcome, made: list[Request]) -> None:
+        """Another attempt: allowed by the limit, not before Retry-After, not after the longest back-off."""
+        retry = mailing.retry
+        if before + 1 >= retry.max_attempts:
+            self.breaks("a message is tried again beyond its limit:", outcome, retry)
+        ended = [request for request in made if request.returned_at is not None]
+        if not ended:
+            return  # There was no connection, and it is not known here when that was.
+        assert outcome.due_at is not None
+        assert ended[-1].returned_at is not None
+        wait = (outcome.due_at - ended[-1].returned_at).total_seconds()
+        asked = min(ended[-1].retry_after, retry.max_backoff)
+        longest = min(retry.max_backoff, retry.initial_backoff * 2.0 ** max(before, 0))
+        # Retries fall due in slots of an eighth of the back-off, and a lease's clock runs ahead by the time that
+        # its claim took.
+        if wait < asked - 0.001:
+            self.breaks("a message is tried again before the endpoint wants it:", wait, asked, made)
+        if wait > max(longest, asked) + longest / 8 + 3.0:
+            self.breaks("a message waits longer than the back-off:", wait, longest, asked)
+
+    def settled(self, batch: ClaimedBatch, closed: bool) -> None:
+        """Checks that nothing got lost with a batch that is done."""
+        if closed:
+            ids = [recipient.client_id for recipient in batch.recipients]
+            self._check_batches([self._database.messages[batch.mailing_id, client_id] for client_id in ids])
+
+    def _check_batches(self, messages: Sequence[MessageRow]) -> None:
+        """Every pending message stands in exactly one open batch."""
+        standing = Counter((b.mailing_id, i) for b in self._database.batches.values() for i in b.client_ids)
+        for message in messages:
+            if message.status is Status.PENDING and standing[message.mailing_id, message.client_id] != 1:
+                self.breaks("a pending message stands in", standing[message.mailing_id, message.client_id], message)
+
+    # All is over.
+
+    def audit(self) -> None:
+        """Checks the tables when everything has come to rest."""
+        database = self._database
+        self._check_batches(list(database.messages.values()))
+        counted = Counter((message.mailing_id, message.status) for message in database.messages.values())
+        if counted != +database.counts:
+            self.breaks("counters differ from the rows:", counted, database.counts)
+        for message in database.messages.values():
+            if message.status is Status.PENDING:
+                self.breaks("a message never ends:", message, database.mailings[message.mailing_id])
+        for mailing in database.mailings.values():
+            self._check_audience(mailing)
+
+    def _check_audience(self, mailing: MailingRow) -> None:
+        """Everybody who belonged to the audience from first to last has a message."""
+        if mailing.state is MailingState.CANCELLED:
+            return
+        for client in self._database.clients.values():
+            known = client.id in self.touched or (mailing.id, client.id) in self._database.messages
+            if client.tag == mailing.tag and not known:
+                self.breaks("a client was forgotten:", client, mailing)

@@ -1,0 +1,197 @@
+"""The model database as one replica reaches it: late, or not at all.
+
+Every statement begins when the question has arrived and takes effect when it commits; the
+answer comes later still. A question may be lost, and so may an answer whose statement has
+taken effect. A statement under way commits although whoever asked is dead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVar
+
+from dispatcher.model import (
+    ClaimedBatch,
+    EndpointState,
+    Expansion,
+    Look,
+    Mailing,
+    OpenWork,
+    SlotRequest,
+    Slots,
+    Step,
+)
+from dispatcher.ports import LedgerUnavailable, Render, Settled
+from tests.simulation.database import Claimed, Database
+from tests.simulation.promises import Promises
+from tests.simulation.world import World
+
+T = TypeVar("T")
+
+
+@dataclass
+class Network:
+    """How a database is reached: seconds and probabilities.
+
+    `away_until` is the end of an outage, for all processes or for the one that `only` names.
+    """
+
+    least: float
+    most: float
+    slow: float
+    lost: float
+    away_until: float = 0.0
+    only: str | None = None
+    patience: float = 3.0
+
+    def is_away(self, now: float, process: str) -> bool:
+        """Whether nothing of a process gets through."""
+        return now < self.away_until and self.only in (None, process)
+
+
+class RemoteLedger:
+    """Implements `ports.Ledger` for the process called `name`, which lives on `loop`."""
+
+    def __init__(
+        self,
+        world: World,
+        database: Database,
+        network: Network,
+        promises: Promises,
+        loop: asyncio.AbstractEventLoop,
+        name: str,
+    ) -> None:
+        self._world = world
+        self._database = database
+        self._limits = database.limits
+        self._network = network
+        self._promises = promises
+        self._loop = loop
+        self._name = name
+
+    def _ask(self, statement: Callable[[datetime], T], snapshot: Callable[[], bool] | None = None) -> asyncio.Future[T]:
+        """Sends a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
+        world, network = self._world, self._network
+        answer: asyncio.Future[T] = self._loop.create_future()
+        there = world.delay(network.least, network.most)
+        if world.chance(network.slow):
+            there += world.delay(0.05, network.patience)
+        lost = world.random.random()
+
+        def fail() -> None:
+            if not answer.done():
+                answer.set_exception(LedgerUnavailable("the model database is away"))
+
+        def begin() -> None:
+            if network.is_away(world.now, self._name) or lost < network.lost:
+                # Refused at once, or never heard of again.
+                world.after(0.0 if world.chance(0.5) else network.patience, fail)
+                return
+            began_at = world.now_at
+            holds = snapshot is None or snapshot()
+            world.after(world.delay(0.0, network.most), lambda: commit(began_at, holds))
+
+        def commit(began_at: datetime, holds: bool) -> None:
+            result = statement(began_at) if holds else None
+            if lost < 2 * network.lost:
+                world.after(world.delay(0.0, network.patience), fail)
+            else:
+                world.after(world.delay(network.least, network.most), lambda: reply(result))
+
+        def reply(result: T | None) -> None:
+            if not answer.done():
+                answer.set_result(result)  # type: ignore[arg-type]
+
+        world.after(there, begin)
+        return answer
+
+    async def look(self) -> Look:
+        return await self._ask(self._database.look)
+
+    async def start_due(self) -> list[int]:
+        return await self._ask(self._database.start_due)
+
+    async def expandable(self, most: int) -> list[Expansion]:
+        return await self._ask(lambda now: self._database.expandable(most, now))
+
+    async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        return await self._ask(lambda now: self._database.expand(expansion, bucket, batch_size, limit, now))
+
+    async def expanded(self, recheck_min: float) -> None:
+        await self._ask(lambda now: self._database.expanded(recheck_min, now))
+
+    async def rechecks_due(self) -> list[Expansion]:
+        return await self._ask(self._database.rechecks_due)
+
+    async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        return await self._ask(lambda now: self._database.expand_changes(expansion, bucket, batch_size, limit, now))
+
+    async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
+        await self._ask(lambda now: self._database.rechecked(ids, found, shortest, longest, now))
+
+    async def hurry(self) -> None:
+        await self._ask(self._database.hurry)
+
+    async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
+        return await self._ask(lambda now: self._database.complete(ids, now))
+
+    async def forget_changes(self) -> None:
+        await self._ask(lambda now: self._database.forget_changes())
+
+    async def scan(self) -> list[OpenWork]:
+        return await self._ask(self._database.scan)
+
+    async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        return await self._ask(lambda now: self._database.definitions(ids))
+
+    async def claim(
+        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+    ) -> list[ClaimedBatch]:
+        database, name = self._database, self._name
+
+        def claim(now: datetime) -> list[Claimed]:
+            claimed = database.claim(mailing, bucket, most, lease, name, now)
+            for batch in claimed:
+                self._world.tell(name, "claims", batch.no, "fence", batch.fence, batch.client_ids)
+            return claimed
+
+        def fetch(batch: Claimed) -> asyncio.Future[ClaimedBatch]:
+            return self._ask(lambda now: database.fetch(mailing, bucket, batch, render, now))
+
+        claimed = await self._ask(claim, lambda: database.is_claimable(mailing, self._world.now_at))
+        return [await fetch(batch) for batch in claimed or []]
+
+    async def release_orphans(self, known: Sequence[int]) -> None:
+        await self._ask(lambda now: self._database.release_orphans(self._name, known, now))
+
+    async def settle(
+        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+    ) -> bool:
+        def settle(now: datetime) -> bool:
+            self._promises.settling(self._name, batch, outcomes, done, kept)
+            held = self._database.settle(batch, outcomes, done, kept)
+            self._promises.settled(batch, done and held)
+            return held
+
+        return await self._ask(settle)
+
+    async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
+        return await self._ask(self._limits.breakers)
+
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
+        await self._ask(lambda now: self._limits.open_breaker(probe_in, now))
+
+    async def begin_probe(self, endpoint: str, longest: float) -> bool:
+        return await self._ask(lambda now: self._limits.begin_probe(self._name, longest, now))
+
+    async def close_breaker(self, endpoint: str) -> None:
+        await self._ask(lambda now: self._limits.close_breaker(self._name, now))
+
+    async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
+        return await self._ask(lambda now: self._limits.fail_probe(self._name, shortest, longest, now))
+
+    async def reserve(self, wishes: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+        return await self._ask(lambda now: self._limits.reserve(wishes, now))

@@ -1,0 +1,179 @@
+"""The rows of the model database, as plain objects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from dispatcher.model import (
+    AudienceFilter,
+    AudienceMode,
+    BreakerState,
+    Mailing,
+    MailingState,
+    Reason,
+    RetryPolicy,
+    Semantics,
+    Status,
+)
+from tests.simulation.world import EPOCH
+
+BUCKETS = 2
+
+
+@dataclass
+class Client:
+    """`opens` and `length` are a window in every `DAY` seconds of the model's short days."""
+
+    id: int
+    phone: str
+    tag: str
+    opted_out: bool = False
+    opens: float | None = None
+    length: float = 0.0
+    created_at: datetime = EPOCH
+
+    DAY = 40.0
+
+    @property
+    def bucket(self) -> int:
+        return self.id % BUCKETS
+
+    def opens_at(self, moment: datetime) -> datetime:
+        """The first moment at or after `moment` inside the window."""
+        if self.opens is None or self._since_opening(moment) < self.length:
+            return moment
+        return moment + timedelta(seconds=self.DAY - self._since_opening(moment))
+
+    def closes_in(self, moment: datetime) -> float | None:
+        """Seconds until the window that is next open, or open now, closes."""
+        if self.opens is None:
+            return None
+        opens_at = self.opens_at(moment)
+        return (opens_at - moment).total_seconds() + self.length - self._since_opening(opens_at)
+
+    def _since_opening(self, moment: datetime) -> float:
+        since = round(((moment - EPOCH).total_seconds() - (self.opens or 0.0)) % self.DAY, 6)
+        return 0.0 if since >= self.DAY else since
+
+
+@dataclass
+class Definition:
+    """A mailing's definition, in force from `since` on."""
+
+    since: datetime
+    text: str
+    ends_at: datetime | None
+
+
+@dataclass
+class MailingRow:
+    id: int
+    text: str
+    tag: str
+    starts_at: datetime
+    ends_at: datetime | None
+    state: MailingState
+    audience: AudienceMode
+    semantics: Semantics
+    priority: int
+    retry: RetryPolicy
+    max_rate: float = 0.0
+    version: int = 1
+    recheck_at: datetime | None = None
+    recheck_interval: float = 1.0
+    definitions: list[Definition] = field(default_factory=list)
+    stopped_at: datetime | None = None
+    """Since when it is paused or cancelled."""
+
+    def is_over(self, now: datetime) -> bool:
+        return self.ends_at is not None and self.ends_at <= now
+
+    def as_read(self) -> Mailing:
+        """What `Ledger.definitions` returns of it."""
+        return Mailing(
+            id=self.id,
+            version=self.version,
+            state=self.state,
+            text=self.text,
+            endpoint="",
+            semantics=self.semantics,
+            priority=self.priority,
+            ends_at=self.ends_at,
+            retry=self.retry,
+            audience=AudienceFilter(tags=[self.tag]) if self.audience is AudienceMode.OPEN else None,
+            max_rate=self.max_rate,
+        )
+
+
+@dataclass
+class ExpansionRow:
+    bucket: int
+    mailing_id: int
+    change_seq: int
+    started_at: datetime
+    last_client_id: int = 0
+    finished: bool = False
+
+
+@dataclass
+class BatchRow:
+    """`holder` names a process; `doubtful` says that what an earlier holder sent is not known."""
+
+    bucket: int
+    mailing_id: int
+    no: int
+    client_ids: list[int]
+    due_at: datetime
+    fence: int = 0
+    lease_until: datetime = EPOCH - timedelta(days=1)
+    holder: str | None = None
+    doubtful: bool = False
+
+
+@dataclass
+class MessageRow:
+    mailing_id: int
+    client_id: int
+    due_at: datetime
+    status: Status = Status.PENDING
+    reason: Reason = Reason.NONE
+    attempts: int = 0
+    forgiven: int = 0
+    settled: int = 0
+    """How often it reached a terminal status."""
+    retried: int = 0
+    """How often it was put back to PENDING on request."""
+
+    @property
+    def bucket(self) -> int:
+        return self.client_id % BUCKETS
+
+    @property
+    def id(self) -> int:
+        return self.mailing_id << 32 | self.client_id
+
+
+@dataclass
+class EndpointRow:
+    """`prober` may send one message until `probe_at`; then somebody else may try."""
+
+    breaker: BreakerState = BreakerState.CLOSED
+    changed_at: datetime = EPOCH
+    probe_at: datetime = EPOCH
+    probes: int = 0
+    prober: str | None = None
+
+
+class Stamped(str):
+    """A text that remembers under which lease it was handed out, and whether it was to be sent."""
+
+    batch_no: int
+    fence: int
+    sendable: bool
+
+    @classmethod
+    def of(cls, text: str, batch_no: int, fence: int, sendable: bool) -> Stamped:
+        stamped = cls(text)
+        stamped.batch_no, stamped.fence, stamped.sendable = batch_no, fence, sendable
+        return stamped
