@@ -14,6 +14,8 @@ from pathlib import Path
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from server.discretion import Discretion
+
 FILE_BYTES = 20_000_000
 FILES_KEPT = 5
 """How large the log file grows, and how many older ones are kept beside it."""
@@ -47,6 +49,7 @@ def configure_logs(level: str = "info", form: str = "auto", file: Path | None = 
 
 
 def _formatted(handler: logging.Handler, people: bool) -> logging.Handler:
+    handler.addFilter(Discretion())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_common(people),

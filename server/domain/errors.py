@@ -121,16 +121,10 @@ class EndpointUnknown(DomainError):
 
 
 class PhoneTaken(DomainError):
-    """Another client has this phone."""
+    """Another client has this phone. Which one is not said again: errors end up in logs."""
 
-    def __init__(self, phone: str) -> None:
-        super().__init__(f"Another client has the phone {phone}.")
-        self.phone = phone
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """The phone."""
-        return {"phone": self.phone}
+    def __init__(self) -> None:
+        super().__init__("Another client has this phone.")
 
 
 class RequestIdReused(DomainError):
