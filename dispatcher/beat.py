@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 BUSY_INTERVAL = 0.75
 """Seconds between two beats while there is work: a setting holds everywhere within a second."""
 
-IDLE_INTERVAL = 3.3
+IDLE_INTERVAL = 3.6
 """Seconds between two beats while there is none."""
 
-BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.6
+BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.5
 """Seconds that a beat may be late. A busy event loop and a busy database need more of them."""
 
 HINTED_INTERVAL = 0.1
