@@ -251,6 +251,12 @@ class Settings(BaseSettings):
         100_000,
     )
     frequency_period_hours: float = _number(24.0, "The period of the frequency cap, in hours.", 0.01, 8760, "hours")
+    tracing: bool = _setting(
+        False,
+        "Whether calls and deliveries are traced by OpenTelemetry; its own variables, such as "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, say where to. Needs `mailing[otel]`.",
+        "true or false",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )

@@ -16,7 +16,9 @@ import asyncpg
 from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
 from dispatcher.postgres_replicas import PostgresReplicas
+from dispatcher.postgres_traced import TracedLedger
 from dispatcher.service import Dispatcher
+from dispatcher.tracing import Tracer
 from server.config import Settings
 from server.endpoints import Endpoints
 from server.hosts import Hosts
@@ -76,9 +78,11 @@ def _frequency_cap(settings: Settings) -> FrequencyCap | None:
 class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
-    def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
-        replica_id = uuid4()
-        self._ledger = PostgresLedger(pool, replica_id, _frequency_cap(settings))
+    def __init__(
+        self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None
+    ) -> None:
+        replica_id, cap = uuid4(), _frequency_cap(settings)
+        self._ledger = TracedLedger(tracer, pool, replica_id, cap) if tracer else PostgresLedger(pool, replica_id, cap)
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0

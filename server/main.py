@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -30,6 +31,7 @@ from server.logs import configure_logs
 from server.pool import DatabaseError, open_pool, prepare_database
 from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
 from server.streams import StreamSettings
+from server.tracing import tracing
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
 
@@ -98,8 +100,9 @@ async def serve(settings: Settings) -> None:
     """Runs the service until SIGTERM or SIGINT. Raises one of the errors that `run` turns into a status."""
     stopped = _signalled()
     configured = configured_endpoints(settings)
-    endpoints = make_endpoints(configured)
     async with AsyncExitStack() as stack:
+        tracer = stack.enter_context(tracing(settings))
+        endpoints = make_endpoints(configured, tracer)
         dsn, postgres = stack.enter_context(_database(settings))
         await _bring_up_to_date(dsn, settings)
         pool = await stack.enter_async_context(open_pool(dsn, settings))
@@ -111,8 +114,8 @@ async def serve(settings: Settings) -> None:
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
-            dispatcher = LocalDispatch(own, endpoints, settings)
-        rpc = _rpc_settings(settings, configured)
+            dispatcher = LocalDispatch(own, endpoints, settings, tracer)
+        rpc = replace(_rpc_settings(settings, configured), tracer=tracer)
         api = await build_server(pool, dispatcher.hint, CollectorRegistry(), rpc, Trials(configured))
         port = api.bind(settings.listen)
         await api.start()
@@ -129,9 +132,11 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     if until_stdin_closes:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
     configured = configured_endpoints(settings)
-    endpoints = make_endpoints(configured)
-    async with open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS) as pool:
-        dispatcher = LocalDispatch(pool, endpoints, settings)
+    async with AsyncExitStack() as stack:
+        tracer = stack.enter_context(tracing(settings))
+        endpoints = make_endpoints(configured, tracer)
+        pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
+        dispatcher = LocalDispatch(pool, endpoints, settings, tracer)
         _calm_collector()
         await _keep_running(stopped, _settle_grace(configured), dispatcher)
 

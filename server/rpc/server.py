@@ -38,6 +38,7 @@ from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
+from server.rpc.tracing import CallTracer, TracingInterceptor
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
@@ -91,6 +92,8 @@ class RpcSettings:
     """After about so long a connection is to be made anew, so that load spreads over new replicas."""
     connection_grace: float = 600.0
     """How long the calls of such a connection may still go on."""
+    tracer: CallTracer | None = None
+    """Takes note of every call."""
     streams: StreamSettings = field(default_factory=StreamSettings)
     log_retention: float = 168 * 3600.0
     """How long the log is kept."""
@@ -208,6 +211,7 @@ async def build_server(
         closing,
         MetricsInterceptor(registry),
         ErrorInterceptor(),
+        *([TracingInterceptor(settings.tracer)] if settings.tracer else []),
         LimitInterceptor(settings.limits),
         DecodingInterceptor(),
     )
