@@ -22,6 +22,7 @@ MODULES = {
     "life": "bench.life",
     "watchers": "bench.watchers",
     "soak": "bench.soak",
+    "auth": "bench.auth",
 }
 
 

@@ -33,24 +33,26 @@ _log = logging.getLogger("dispatcher.log")
 Counts = dict[int, dict[Status, int]]
 
 
-async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[LogEntry]) -> None:
+async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[LogEntry], principal: str = "") -> None:
     """Writes entries of one bucket: the client's, or 0 for what is about no client.
 
-    The last thing that a transaction does: from here on others wait for its end.
+    `principal` is whose doing it was, '' the service's own. The last thing that a
+    transaction does: from here on others wait for its end.
     """
     if entries:
-        await connection.execute(_SQL["record_log"], bucket, *columns(entries))
-        say(entries)
+        await connection.execute(_SQL["record_log"], bucket, *columns(entries), principal)
+        say(entries, principal=principal)
 
 
-def say(entries: Sequence[LogEntry], loudest: int = logging.ERROR) -> None:
+def say(entries: Sequence[LogEntry], loudest: int = logging.ERROR, principal: str = "") -> None:
     """Has this process log the same, at the levels of the entries but no louder than that."""
     for entry in entries:
         level = min(_LOUDNESS[entry.level], loudest)
         if not _log.isEnabledFor(level):
             continue
-        ids = {name: one for name, one in (("mailing", entry.mailing_id), ("client", entry.client_id)) if one}
-        _log.log(level, "%s", entry.text, extra={"what": entry.event, **ids, "details": dict(entry.details)})
+        about = (("mailing", entry.mailing_id), ("client", entry.client_id), ("principal", principal))
+        known = {name: one for name, one in about if one}
+        _log.log(level, "%s", entry.text, extra={"what": entry.event, **known, "details": dict(entry.details)})
 
 
 def columns(entries: Sequence[LogEntry]) -> tuple[list[Any], ...]:

@@ -27,11 +27,13 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from server.values import EndpointUrl, ReadableFile, Token, Transport, lower
+from server.values import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
 
 _PREFIX = "MAILING_"
 
-_OF_CLIENTS = frozenset({"MAILING_ADDRESS", "MAILING_TOKEN"})
+_OF_CLIENTS = frozenset(
+    {"MAILING_ADDRESS", "MAILING_TOKEN", "MAILING_TLS", "MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE"}
+)
 """What the command line reads when it calls a service; the service itself ignores it."""
 
 _ORCHESTRATOR = re.compile(r"MAILING_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
@@ -77,6 +79,11 @@ def split_address(address: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _issuer(value: str) -> str:
+    """Returns the issuer; a domain stands for the name that Auth0 gives itself, slash included."""
+    return endpoint_url(value if "://" in value else f"https://{value}/")
+
+
 def _server_url(value: SecretStr) -> SecretStr:
     if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
         raise ValueError
@@ -94,6 +101,10 @@ def _writable_file(value: Path) -> Path:
 
 def _folder(value: Path) -> Path:
     return value.expanduser().absolute()
+
+
+FilePath = Annotated[Path, AfterValidator(_folder)]
+"""A file that only some processes need to read: it is looked at by those."""
 
 
 def _default_folder() -> Path:
@@ -118,6 +129,42 @@ class Settings(BaseSettings):
         "127.0.0.1:50051",
         "Address of the gRPC API. Port 0 takes any free one.",
         "HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051",
+    )
+    insecure: bool = _setting(
+        False,
+        "Listen on other addresses than loopback although anybody may then do anything.",
+        "true or false",
+        shown="`false`",
+    )
+    tls_cert_file: FilePath | None = _setting(
+        None, "PEM file with the certificate of the API and its chain; plain text without.", "the path of a PEM file"
+    )
+    tls_key_file: FilePath | None = _setting(None, "PEM file with its key.", "the path of a PEM file")
+    tls_client_ca_file: FilePath | None = _setting(
+        None,
+        "PEM file with the authority that callers must have a certificate from (mTLS).",
+        "the path of a PEM file",
+    )
+    oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = _setting(
+        None,
+        "Issuer of the tokens to accept, exactly as they name it; of Auth0 the domain is enough.",
+        "an http:// or https:// address, or a domain",
+        "MAILING_OIDC_ISSUER",
+        "OAUTHDOMAIN",
+    )
+    oidc_audience: str | None = _setting(
+        None, "Audience that tokens must be for.", "a text", "MAILING_OIDC_AUDIENCE", "OAUTHAUDIENCE"
+    )
+    oidc_jwks_url: EndpointUrl | None = _setting(
+        None, "Where the issuer's keys are.", "an http:// or https:// address", shown="what the issuer's discovery says"
+    )
+    tokens_file: FilePath | None = _setting(
+        None,
+        "File of static tokens, by their hashes, and of certificates; see [docs/security.md](docs/security.md).",
+        "the path of a file",
+    )
+    reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = _setting(
+        "auto", "Server reflection; `auto`: on loopback only.", "auto, on or off"
     )
     dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
         None,

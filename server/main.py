@@ -20,6 +20,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from dispatcher.model import DEFAULT_ENDPOINT
+from server.access import Access, read_access
 from server.config import ConfigError, Settings, load_settings, masked, split_address
 from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
 from server.domain.preview import FrequencyCap
@@ -54,7 +55,7 @@ class ServiceError(Exception):
     """The service cannot go on; the message is one sentence."""
 
 
-def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) -> RpcSettings:
+def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint], access: Access) -> RpcSettings:
     streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
     # Mailings may come before the first endpoint is configured: they wait for the default one.
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
@@ -75,6 +76,9 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint]) 
         log_retention=settings.log_retention_hours * 3600,
         dispatch=dispatch_settings(settings),
         frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
+        authenticator=access.authenticator,
+        credentials=access.tls.credentials() if access.tls else None,
+        reflection=access.reflection,
     )
 
 
@@ -99,6 +103,7 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
 async def serve(settings: Settings) -> None:
     """Runs the service until SIGTERM or SIGINT. Raises one of the errors that `run` turns into a status."""
     stopped = _signalled()
+    access = read_access(settings)
     configured = configured_endpoints(settings)
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
@@ -115,7 +120,8 @@ async def serve(settings: Settings) -> None:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
             dispatcher = LocalDispatch(own, endpoints, settings, tracer)
-        rpc = replace(_rpc_settings(settings, configured), tracer=tracer)
+        await stack.enter_async_context(access.kept())
+        rpc = replace(_rpc_settings(settings, configured, access), tracer=tracer)
         api = await build_server(pool, dispatcher.hint, CollectorRegistry(), rpc, Trials(configured))
         port = api.bind(settings.listen)
         await api.start()

@@ -20,7 +20,8 @@ def lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
-def _endpoint_url(value: str) -> str:
+def endpoint_url(value: str) -> str:
+    """Returns the URL if it is one to make requests to. Raises ValueError."""
     parts = urlsplit(value)
     _ = parts.port  # raises ValueError for a port out of range
     plain = value.isascii() and value.isprintable() and " " not in value
@@ -44,7 +45,7 @@ def _readable_file(value: Path) -> Path:
         raise ValueError(str(value)) from error
 
 
-EndpointUrl = Annotated[str, AfterValidator(_endpoint_url)]
+EndpointUrl = Annotated[str, AfterValidator(endpoint_url)]
 """An absolute http(s) URL without userinfo and fragment."""
 
 Token = Annotated[SecretStr, AfterValidator(_header_value)]

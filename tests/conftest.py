@@ -61,7 +61,7 @@ def clean_environment() -> Iterator[None]:
     """No test depends on the settings of whoever runs it."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
-            if name.startswith(("MAILING_", "POSTGRES_", "PG")) or name == "AUTHTOKEN":
+            if name.startswith(("MAILING_", "POSTGRES_", "PG", "OAUTH")) or name == "AUTHTOKEN":
                 patch.delenv(name)
         yield
 

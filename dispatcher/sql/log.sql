@@ -1,15 +1,15 @@
 -- The log's entries, numbered under their bucket's row of log_seqs.
 
 -- name: record_log
--- Writes entries into one bucket, in their order. Takes the last lock of its transaction:
+-- Writes entries into one bucket, in their order, as the doing of $8. Takes the last lock of its transaction:
 -- nothing that others wait for may be locked after it.
 WITH tick AS (
   UPDATE log_seqs SET seq = seq + cardinality($2::smallint[]) WHERE bucket = $1 RETURNING seq
 )
-INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details)
+INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details, principal)
 SELECT $1, t.seq - cardinality($2::smallint[]) + e.ordinality, e.level, e.event, e.text, e.mailing_id,
   CASE WHEN e.mailing_id > 0 AND e.client_id > 0 THEN e.mailing_id << 32 | e.client_id ELSE 0 END,
-  e.client_id, e.details::jsonb
+  e.client_id, e.details::jsonb, $8
 FROM tick t
 CROSS JOIN unnest($2::smallint[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::text[])
   WITH ORDINALITY AS e(level, event, text, mailing_id, client_id, details, ordinality);

@@ -20,6 +20,9 @@ DomainError
 ├── RateExceeded        the caller makes more calls a second than one may make
 ├── CallTooLong         the call took longer than any may
 ├── ShuttingDown        this replica ends
+├── Unauthenticated     no valid credentials came with the call
+├── ScopeMissing        the caller may not do this
+├── MethodClosed        nobody may do this
 └── NotServedYet        the method has no implementation in this version
 """
 
@@ -267,6 +270,33 @@ class ShuttingDown(_Resumable, DomainError):
     def __init__(self, resume_token: str = "") -> None:
         super().__init__("This replica is shutting down; go on with another.")
         self.resume_token = resume_token
+
+
+class Unauthenticated(DomainError):
+    """No valid credentials came with the call. Why they are not is nobody's business outside."""
+
+    def __init__(self) -> None:
+        super().__init__("No valid credentials came with the call.")
+
+
+class ScopeMissing(DomainError):
+    """The caller is known and lacks the scope that the method needs."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This call needs the scope {scope}, which the caller does not have.")
+        self.scope = scope
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The scope."""
+        return {"scope": self.scope}
+
+
+class MethodClosed(DomainError):
+    """No scope opens this method."""
+
+    def __init__(self) -> None:
+        super().__init__("This method is open to nobody.")
 
 
 class NotServedYet(DomainError):

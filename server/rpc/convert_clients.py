@@ -8,6 +8,7 @@ from mailing.v1 import client_pb2, time_of_day_pb2
 from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow
 from server.domain.fields import Violations
 from server.rpc.convert import duration, span_of, timestamp
+from server.rpc.masking import shown_phone
 
 OUTPUT_ONLY = ("id", "etag", "create_time", "update_time")
 
@@ -54,7 +55,7 @@ def client_message(client: Client) -> client_pb2.Client:
     definition = client.definition
     return client_pb2.Client(
         id=client.id,
-        phone=definition.phone,
+        phone=shown_phone(definition.phone),
         operator_code=definition.operator_code,
         tag=definition.tag,
         timezone=definition.timezone,

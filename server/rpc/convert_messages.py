@@ -5,6 +5,7 @@ from __future__ import annotations
 from mailing.v1 import message_pb2
 from server.domain.messages import Attempt, Message
 from server.rpc.convert import duration, timestamp
+from server.rpc.masking import shown_excerpt
 
 
 def ledger_message(message: Message) -> message_pb2.Message:
@@ -35,5 +36,5 @@ def attempt_message(attempt: Attempt) -> message_pb2.Attempt:
         endpoint_code=attempt.endpoint_code,
         error_class=message_pb2.Attempt.ErrorClass.ValueType(attempt.error_class),
         duration=duration(attempt.duration),
-        response_excerpt=attempt.response_excerpt,
+        response_excerpt=shown_excerpt(attempt.response_excerpt),
     )

@@ -6,6 +6,7 @@ from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 from mailing.v1.message_pb2 import Message
 from server.domain.preview import Preview, Sample
 from server.rpc.convert import timestamp
+from server.rpc.masking import shown_phone, shown_text
 
 _Sample = PreviewMailingResponse.Sample
 
@@ -27,8 +28,8 @@ def preview_message(preview: Preview) -> PreviewMailingResponse:
 def _sample_message(sample: Sample) -> PreviewMailingResponse.Sample:
     return _Sample(
         client_id=sample.client_id,
-        phone=sample.phone,
-        text=sample.text,
+        phone=shown_phone(sample.phone),
+        text=shown_text(sample.text, sample.phone),
         characters=sample.length.characters,
         sms_segments=sample.length.segments,
         sms_encoding=_Sample.Encoding.ValueType(sample.length.encoding),

@@ -37,6 +37,7 @@ from server.domain.errors import (
     LimitReached,
     MailingEnded,
     MalformedRequest,
+    MethodClosed,
     NotFound,
     NotServedYet,
     PhoneTaken,
@@ -44,8 +45,10 @@ from server.domain.errors import (
     ReaderTooSlow,
     RequestIdReused,
     ResumeTokenExpired,
+    ScopeMissing,
     ShuttingDown,
     StaleEtag,
+    Unauthenticated,
     WrongState,
 )
 from server.rpc.handlers import Context, Continuation, Handler, around
@@ -85,6 +88,9 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     RateExceeded: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     CallTooLong: Answer(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
+    Unauthenticated: Answer(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
+    ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
+    MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
 """Every refusal of the domain."""

@@ -1,8 +1,8 @@
 """What one caller may take of a replica, so that nobody takes the service from the others.
 
-A principal has so many streams and so many calls at once, and begins so many a second; a call
-that is no stream lasts so long. Health has streams of its own and no rate: whoever is
-at a limit is still told that the service lives.
+A caller has so many streams and so many calls at once, and begins so many a second; a call that
+is no stream lasts so long. Without authentication a caller is a host, whatever the connection.
+Health has streams of its own and no rate: whoever is at a limit is still told that the service lives.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import grpc
 
+from server.domain.caller import caller
 from server.domain.errors import CallTooLong, LimitReached, RateExceeded
 from server.rpc.handlers import Continuation, Handler, around
 
@@ -126,5 +127,10 @@ class Pace:
 
 
 def principal_of(peer: str) -> str:
-    """Returns the host of a peer as gRPC writes it, such as `ipv4:10.0.0.1:50123` or `unix:`."""
+    """Returns the name of the present caller; of those who need none the host of the peer.
+
+    gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`.
+    """
+    if caller().how != "open":
+        return str(caller())
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

@@ -22,6 +22,7 @@ from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
+from server.auth import Authenticator
 from server.domain.preview import FrequencyCap
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
@@ -32,6 +33,7 @@ from server.rpc.dispatch import DispatchCalls
 from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
+from server.rpc.identity import IdentityInterceptor
 from server.rpc.limits import CallLimits, LimitInterceptor
 from server.rpc.log import LogCalls
 from server.rpc.mailings import MailingService
@@ -104,12 +106,21 @@ class RpcSettings:
     endpoint_rates: Mapping[str, float] = field(default_factory=dict)
     """Messages a second that endpoints take at the most, by name; those that are missing have no limit."""
     frequency_cap: FrequencyCap = field(default_factory=FrequencyCap)
+    authenticator: Authenticator = field(default_factory=Authenticator)
+    """Who may call; everybody if nothing else is said."""
+    credentials: grpc.ServerCredentials | None = None
+    """TLS; plain text without."""
+    reflection: bool = True
+    max_metadata_bytes: int = 64 * 1024
+    """Room for long tokens, and for a proper answer to those that are too long."""
 
     def options(self) -> list[tuple[str, int]]:
         """Returns gRPC's channel arguments."""
         return [
             ("grpc.so_reuseport", 0),  # or a second process would share the port unnoticed
             ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_metadata_size", self.max_metadata_bytes),
+            ("grpc.absolute_max_metadata_size", 2 * self.max_metadata_bytes),
             ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
             ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
             # By itself gRPC gives the answer to a ping a minute, whatever the keepalive's time limit is.
@@ -132,8 +143,16 @@ class RpcSettings:
 class RpcServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
-    def __init__(self, server: grpc.aio.Server, health: HealthServicer, streams: Streams, admin: AdminStreams) -> None:
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        health: HealthServicer,
+        streams: Streams,
+        admin: AdminStreams,
+        credentials: grpc.ServerCredentials | None,
+    ) -> None:
         self._server = server
+        self._credentials = credentials
         self._health = health
         self._streams = streams
         self._admin = admin
@@ -145,6 +164,8 @@ class RpcServer:
         """
         _check_free(address)
         try:
+            if self._credentials is not None:
+                return self._server.add_secure_port(address, self._credentials)
             return self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise CannotListen(address, str(error)) from error
@@ -212,6 +233,7 @@ async def build_server(
         MetricsInterceptor(registry),
         ErrorInterceptor(),
         *([TracingInterceptor(settings.tracer)] if settings.tracer else []),
+        IdentityInterceptor(settings.authenticator),
         LimitInterceptor(settings.limits),
         DecodingInterceptor(),
     )
@@ -230,14 +252,15 @@ async def build_server(
         DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), trials), LogCalls(admin)
     )
     add_AdminServiceServicer_to_server(calls, server)
-    return RpcServer(server, await _add_health_and_reflection(server), streams, admin)
+    health = await _add_health(server)
+    if settings.reflection:
+        add_reflection(server, [*(service.full_name for service in SERVED), HEALTH])
+    return RpcServer(server, health, streams, admin, settings.credentials)
 
 
-async def _add_health_and_reflection(server: grpc.aio.Server) -> HealthServicer:
-    names = [service.full_name for service in SERVED]
+async def _add_health(server: grpc.aio.Server) -> HealthServicer:
     health = HealthServicer()
-    for name in names:
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
+    for service in SERVED:
+        await health.set(service.full_name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    add_reflection(server, [*names, HEALTH])
     return health

@@ -9,6 +9,7 @@ from server.domain.fields import Violations, check_id
 from server.domain.mailings import MailingDefinition, check_mailing
 from server.rpc.convert_mailings import definition_of
 from server.rpc.convert_messages import attempt_message
+from server.rpc.masking import shown_text
 from server.store.clients import ClientStore
 from server.store.mailings import MailingStore
 from server.trials import Trials
@@ -43,7 +44,7 @@ class TrialMessages:
         text = await self._rendered(mailing, request.phone)
         trial = await self._trials.send(mailing.endpoint, request.phone, text)
         return pb.SendTestMessageResponse(
-            attempt=attempt_message(trial.attempt), message_id=trial.message_id, text=text
+            attempt=attempt_message(trial.attempt), message_id=trial.message_id, text=shown_text(text, request.phone)
         )
 
     async def _rendered(self, mailing: MailingDefinition, phone: str) -> str:

@@ -16,6 +16,7 @@ import orjson
 from dispatcher import postgres_log
 from dispatcher.logbook import Level, LogEntry
 from dispatcher.queries import load_queries
+from server.domain.caller import caller
 from server.domain.journal import Positions
 from server.domain.log import BucketPage, Logged, LogQuery
 from server.store.database import Database
@@ -30,8 +31,11 @@ READ_SPAN = 4096
 
 
 async def record(connection: asyncpg.Connection, *entries: LogEntry, bucket: int = 0) -> None:
-    """Writes entries, as the last thing that their transaction does; `bucket` is that of their client, if any."""
-    await postgres_log.record(connection, bucket, entries)
+    """Writes entries, as the last thing that their transaction does, and as the present caller's doing.
+
+    `bucket` is that of their client, if any.
+    """
+    await postgres_log.record(connection, bucket, entries, str(caller()))
 
 
 class LogStore:

@@ -39,6 +39,11 @@ def test_an_empty_environment_is_enough() -> None:
         ("MAILING_ENDPOINT_URL", "http://host:99999/", "http:// or https://"),
         ("MAILING_ENDPOINT_URL", "http://host/a b", "http:// or https://"),
         ("MAILING_SERVER_URL", "nonsense", "http:// or https://"),
+        ("MAILING_INSECURE", "maybe", "true or false"),
+        ("MAILING_OIDC_ISSUER", "ftp://issuer/", "http:// or https:// address, or a domain"),
+        ("OAUTHDOMAIN", "two words", "http:// or https:// address, or a domain"),
+        ("MAILING_OIDC_JWKS_URL", "keys", "http:// or https:// address"),
+        ("MAILING_REFLECTION", "sometimes", "auto, on or off"),
         ("MAILING_ENDPOINT_TOKEN", "two words", "printable ASCII"),
         ("AUTHTOKEN", "line\nbreak", "printable ASCII"),
         ("MAILING_ENDPOINT_TRANSPORT", "carrier-pigeon", "fast or httpx"),
@@ -213,3 +218,21 @@ def test_the_table_has_a_row_for_every_setting_and_names_no_machine() -> None:
     assert all(len(row.split("|")) == 5 and all(cell.strip() for cell in row.split("|")[1:-1]) for row in rows)
     assert "Older name: `MAILING_SERVER_URL`" in settings_table()
     assert str(Path.home()) not in settings_table()
+
+
+@pytest.mark.parametrize("variable", ["MAILING_OIDC_ISSUER", "OAUTHDOMAIN"])
+@pytest.mark.parametrize(
+    ("value", "issuer"),
+    [
+        ("example.eu.auth0.com", "https://example.eu.auth0.com/"),
+        ("https://issuer.example/realms/a", "https://issuer.example/realms/a"),
+        ("https://issuer.example/", "https://issuer.example/"),
+    ],
+)
+def test_an_issuer_is_an_address_as_it_is_or_a_domain(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, issuer: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("OAUTHAUDIENCE", "us")
+    settings = load_settings()
+    assert (settings.oidc_issuer, settings.oidc_audience) == (issuer, "us")

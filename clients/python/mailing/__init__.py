@@ -9,6 +9,7 @@ stand in `mailing.v1`. Nothing here knows the server.
         job = mailing.create_mailing(new_mailing("Hello {phone}", filter=new_filter(tags=["news"])))
 """
 
+from mailing.channel import tls_credentials
 from mailing.client import MailingClient
 from mailing.errors import FieldViolation, MailingError, mailing_errors
 from mailing.values import (
@@ -38,4 +39,5 @@ __all__ = [
     "new_time_of_day",
     "new_timestamp",
     "new_window",
+    "tls_credentials",
 ]

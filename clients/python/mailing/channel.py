@@ -1,4 +1,4 @@
-"""How a channel to the service is made: limits, proxies and the bearer token.
+"""How a channel to the service is made: limits, proxies, TLS and the bearer token.
 
 The token travels as `authorization` metadata of every call. Without channel credentials
 the connection is plain text, which suits loopback and private networks only.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import re
 from importlib.metadata import PackageNotFoundError, version
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import grpc
@@ -23,6 +25,25 @@ def product_version() -> str:
         return version("mailing")
     except PackageNotFoundError:
         return "0"
+
+
+def tls_credentials(
+    ca_file: str | PathLike[str] | None = None,
+    cert_file: str | PathLike[str] | None = None,
+    key_file: str | PathLike[str] | None = None,
+) -> grpc.ChannelCredentials:
+    """Returns credentials for TLS from PEM files.
+
+    `ca_file` has the authority to trust, gRPC's own list without it; `cert_file` and `key_file` are
+    the caller's certificate, for services that want one. Raises OSError, and ValueError for one
+    of the two without the other.
+    """
+    if (cert_file is None) != (key_file is None):
+        raise ValueError("a certificate needs its key, and a key its certificate")
+    authority, chain, key = (
+        None if path is None else Path(path).read_bytes() for path in (ca_file, cert_file, key_file)
+    )
+    return grpc.ssl_channel_credentials(authority, key, chain)
 
 
 def open_channel(address: str, token: str | None, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:

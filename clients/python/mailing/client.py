@@ -103,7 +103,7 @@ class MailingClient:
         """Returns a client of the service at `address` ("host:port" or "unix:/path").
 
         The connection is made by the first call. `token` goes along as a bearer token;
-        without `credentials` (see `grpc.ssl_channel_credentials`) nothing is encrypted.
+        without `credentials`, which `tls_credentials` makes from files, nothing is encrypted.
         """
         return cls(open_channel(address, token, credentials), timeout=timeout)
 

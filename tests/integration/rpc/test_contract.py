@@ -25,7 +25,7 @@ def test_the_contract_is_complete() -> None:
     assert names == {"ClientService", "MailingService", "MessageService", "DeliveryService", "AdminService"}
 
 
-async def call(channel: grpc.aio.Channel, method: MethodDescriptor) -> Any:
+async def call(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any = None) -> Any:
     """Calls a method with an empty request; returns its first or only answer."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     request = GetMessageClass(method.input_type)()
@@ -39,10 +39,10 @@ async def call(channel: grpc.aio.Channel, method: MethodDescriptor) -> Any:
         yield request
 
     if method.client_streaming:
-        return await channel.stream_unary(path, **serializers)(one())
+        return await channel.stream_unary(path, **serializers)(one(), metadata=metadata)
     if method.server_streaming:
-        return await channel.unary_stream(path, **serializers)(request).read()
-    return await channel.unary_unary(path, **serializers)(request)
+        return await channel.unary_stream(path, **serializers)(request, metadata=metadata).read()
+    return await channel.unary_unary(path, **serializers)(request, metadata=metadata)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

@@ -25,6 +25,7 @@ from mailing.cli import (
     report,
     service,
     tail,
+    tokens,
     top,
     verbs,
     watch,
@@ -73,6 +74,7 @@ tail.register(app)
 log.register(app)
 app.add_typer(dispatch.app, name="dispatch")
 top.register(app)
+app.add_typer(tokens.app, name="tokens")
 demo.register(app)
 
 

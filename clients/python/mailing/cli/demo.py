@@ -45,7 +45,7 @@ _SERVICE_LOG = "service.log"
 _EXAMPLES = Path(__file__).resolve().parents[4] / "examples"
 _SERVING = re.compile(r"serving on (\S+)")
 _LISTENING = re.compile(r"listening on (http://\S+)")
-_FOREIGN_SETTINGS = ("MAILING_", "POSTGRES_", "AUTHTOKEN")
+_FOREIGN_SETTINGS = ("MAILING_", "POSTGRES_", "AUTHTOKEN", "OAUTH")
 
 
 class Received(NamedTuple):
@@ -133,6 +133,7 @@ def _run(session: Session, examples: Path, folder: Path, stack: ExitStack) -> tu
         url = _start_endpoint(stack, examples, folder, token)
         _say(session, f"Endpoint at {url}")
         session.address = _start_service(stack, url, folder, token)
+        session.environment = {}  # tokens and authorities are for other services
         _say(session, f"Service at {session.address}, on a Postgres of its own")
     except ProcessError as error:
         print(error, file=sys.stderr)

@@ -50,6 +50,12 @@ class ReaderGoneError(Exception):
 
 def from_call(error: MailingError, address: str) -> CommandError:
     """Returns what a failed call means to the user of the command line."""
+    if error.code is grpc.StatusCode.UNAVAILABLE and "handshake failed" in error.message:
+        return CommandError(
+            f"TLS with {address} failed: MAILING_CA_FILE names the authority to trust, and MAILING_CERT_FILE and "
+            "MAILING_KEY_FILE the certificate to show",
+            ExitStatus.UNREACHABLE,
+        )
     if error.code is grpc.StatusCode.UNAVAILABLE and not error.reason:
         return CommandError(
             f"no service answers at {address}; start one with `mailing serve` or name another with --address",
@@ -73,6 +79,8 @@ def _status(code: grpc.StatusCode) -> ExitStatus:
 def _sentence(error: MailingError) -> str:
     if error.fields:
         return first_few([f"{field}: {description}" for field, description in error.fields])
+    if error.code is grpc.StatusCode.UNAUTHENTICATED:
+        return f"{error.message} Set MAILING_TOKEN to a token that this service knows."
     return error.message or f"the call failed with {error.code.name}"
 
 

@@ -40,12 +40,15 @@ def serve(
         int | None,
         typer.Option("--dispatchers", metavar="N", help="Dispatch in N processes beside the server; 0: inside of it."),
     ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Let in whoever reaches the address, without authentication.")
+    ] = False,
 ) -> None:
     """Start the service; it runs until Ctrl-C or SIGTERM.
 
     All settings come from the environment. Without MAILING_DSN it runs a Postgres of its own.
     """
-    _end(_server("run", listen=listen, dispatchers=dispatchers))
+    _end(_server("run", listen=listen, dispatchers=dispatchers, insecure=insecure or None))
 
 
 def dispatch(session: Session) -> None:

@@ -9,21 +9,25 @@ from __future__ import annotations
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import wraps
 from typing import Annotated, Any, get_type_hints
 
+import grpc
 import typer
 from rich.console import Console
 
-from mailing import MailingClient, MailingError
-from mailing.cli.failures import ReaderGoneError, from_call
+from mailing import MailingClient, MailingError, tls_credentials
+from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError, from_call
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 ADDRESS_VARIABLE = "MAILING_ADDRESS"
 TOKEN_VARIABLE = "MAILING_TOKEN"  # noqa: S105 - the variable's name, not a token
+TLS_VARIABLE = "MAILING_TLS"
+FILE_VARIABLES = ("MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE")
+"""PEM files: the authority to trust, the caller's certificate, its key. Any of them means TLS."""
 _PIPE_WIDTH = 100_000
 """No line is folded or cut where no terminal shows it."""
 
@@ -53,6 +57,8 @@ class Session:
     """The settings of one invocation."""
 
     address: str = field(default_factory=lambda: os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
+    """What says how the service is reached: the token and TLS."""
     json: bool = False
     out: Console = field(default_factory=lambda: _console(stderr=False))
     err: Console = field(default_factory=lambda: _console(stderr=True))
@@ -65,11 +71,25 @@ class Session:
     @contextmanager
     def connected(self) -> Iterator[MailingClient]:
         """A client of the service; failed calls of the block end the command with a sentence."""
-        with MailingClient.connect(self.address, os.environ.get(TOKEN_VARIABLE) or None) as client:
+        token = self.environment.get(TOKEN_VARIABLE) or None
+        with MailingClient.connect(self.address, token, credentials=_credentials(self.environment)) as client:
             try:
                 yield client
             except MailingError as error:
                 raise from_call(error, self.address) from error
+
+
+def _credentials(environment: Mapping[str, str]) -> grpc.ChannelCredentials | None:
+    """Returns credentials for TLS when the environment asks for it."""
+    files = [environment.get(name) or None for name in FILE_VARIABLES]
+    if not any(files) and environment.get(TLS_VARIABLE, "").lower() not in ("1", "true", "yes", "on"):
+        return None
+    try:
+        return tls_credentials(*files)
+    except ValueError:
+        raise CommandError(f"{FILE_VARIABLES[1]} and {FILE_VARIABLES[2]} go together", ExitStatus.BAD_INPUT) from None
+    except OSError as error:
+        raise CommandError(f"{error.filename} cannot be read: {error.strerror}", ExitStatus.BAD_INPUT) from None
 
 
 def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -1,0 +1,93 @@
+"""Phones, wherever they leave, are hidden from callers who may not read clients."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from dispatcher.model import Endpoint
+from mailing.v1.client_service_pb2 import CreateClientRequest, UpdateClientRequest
+from mailing.v1.client_service_pb2_grpc import ClientServiceStub
+from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, SendTestMessageRequest
+from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from mailing.v1.message_service_pb2 import ListAttemptsRequest
+from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+from server.trials import Trials
+from server.values import ConfiguredEndpoint
+from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
+from tests.integration.auth.conftest import Start, Tokens
+from tests.integration.rpc.calls import client, mailing
+from tests.integration.rpc.rows import add_batch, add_mailing
+
+PHONE, MASKED = "79261234567", "*********67"
+OWN_WORDS = "+7 (926) 123-45-67 is full, code 12345"
+"""What an endpoint says, with a phone as it writes it."""
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[ScriptedEndpoint]:
+    body = orjson.dumps({"code": 7, "message": OWN_WORDS})
+    async with ScriptedEndpoint(answers(http(body))) as endpoint:
+        yield endpoint
+
+
+async def test_phones_are_hidden_wherever_they_leave(
+    start: Start, tokens: Tokens, gateway: ScriptedEndpoint, pool: asyncpg.Pool
+) -> None:
+    """Fails for each of the five places when its masking is taken out."""
+    writer = tokens.make("writer", "clients.write", "mailings.read", "mailings.write", "messages.read")
+    reader = tokens.make("reader", "all")
+    trials = Trials([ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")])
+    guarded = await start(trials, authenticator=tokens.authenticator())
+    clients: Any = ClientServiceStub(guarded.channel)
+    mailings: Any = MailingServiceStub(guarded.channel)
+    messages: Any = MessageServiceStub(guarded.channel)
+
+    made = (await clients.CreateClient(CreateClientRequest(client=client(PHONE)), metadata=writer)).client
+    assert made.phone == MASKED
+    client_id, mailing_id = made.id, await add_mailing(pool)
+    message_id = mailing_id << 32 | client_id
+    await add_batch(pool, mailing_id, [client_id])
+    await _add_attempt(pool, mailing_id, client_id)
+    shown = {}
+    for metadata in (reader, writer):
+        update = UpdateClientRequest(client=client(PHONE, id=client_id))
+        preview = PreviewMailingRequest(mailing=mailing("For {phone}, from 88001234567"), samples=1)
+        trial = SendTestMessageRequest(mailing=mailing("For {phone}"), phone=PHONE)
+        sample = (await mailings.PreviewMailing(preview, metadata=metadata)).samples[0]
+        sent = await mailings.SendTestMessage(trial, metadata=metadata)
+        attempts = await messages.ListAttempts(ListAttemptsRequest(message_id=message_id), metadata=metadata)
+        shown[metadata is writer] = [
+            (await clients.UpdateClient(update, metadata=metadata)).client.phone,
+            sample.phone,
+            sample.text,
+            sent.text,
+            orjson.loads(sent.attempt.response_excerpt)["message"],
+            attempts.attempts[0].response_excerpt,
+        ]
+    assert shown[False] == [PHONE, PHONE, f"For {PHONE}, from 88001234567", f"For {PHONE}", OWN_WORDS, f"no {PHONE}"]
+    assert shown[True] == [
+        MASKED,
+        MASKED,
+        f"For {MASKED}, from 88001234567",
+        f"For {MASKED}",
+        "+* (***) ***-**-67 is full, code 12345",
+        f"no {MASKED}",
+    ]
+    assert [orjson.loads(request.body)["phone"] for request in gateway.requests] == [int(PHONE)] * 2
+
+
+async def _add_attempt(pool: asyncpg.Pool, mailing_id: int, client_id: int) -> None:
+    """Adds a message with one failed attempt, whose answer names the phone."""
+    bucket = client_id % 16
+    await pool.execute(
+        "INSERT INTO attempts VALUES ($1, $2, $3, 1, now(), 'default', 9, 503, 7, 250, $4)",
+        bucket,
+        mailing_id,
+        client_id,
+        f"no {PHONE}",
+    )
