@@ -26,14 +26,16 @@ from mailing import MailingClient, MailingError
 from mailing.cli.processes import running
 from mailing.v1.client_pb2 import Client
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
+from server.auth.tokens import new_token, token_line
 from tests.e2e.conftest import PROGRAM, SERVING, environment
 
 PHONES = [f"7926555{number:04}" for number in range(1234, 1244)]
 """No other number of ten digits or more begins so."""
 
 ATTRIBUTE, TEXT = "canary-of-an-attribute", "canary-of-a-text"
-TOKEN, PASSWORD, CALLER = "canary-of-an-endpoint-token", "canary-of-a-password", "canary-of-an-api-token"
-CANARIES = (*PHONES, ATTRIBUTE, TEXT, TOKEN, PASSWORD, CALLER)
+TOKEN, PASSWORD, STRANGER = "canary-of-an-endpoint-token", "canary-of-a-password", "canary-of-a-bad-token"
+CALLER = new_token()
+CANARIES = (*PHONES, ATTRIBUTE, TEXT, TOKEN, PASSWORD, STRANGER, CALLER)
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -113,6 +115,13 @@ def undecodable(address: str) -> str:
     return repr(caught.value)
 
 
+def unknown(address: str) -> str:
+    """Calls with a token that nobody has; returns the refusal."""
+    with MailingClient.connect(address, token=STRANGER) as client, pytest.raises(MailingError) as caught:
+        client.get_mailing(1)
+    return f"{caught.value} {caught.value.__cause__!r}"
+
+
 def rejected_at_start(tmp_path: Path) -> str:
     """Returns what the service says of settings that it cannot use."""
     said = ""
@@ -174,7 +183,7 @@ def lives_through_it(address: str, dsn: str) -> str:
             execute(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         )
         until_settled(client, created_at_last(client, Mailing(text=TEXT, retry=retry)).id)
-        return seen + undecodable(address)
+        return seen + undecodable(address) + unknown(address)
 
 
 def created_at_last(client: MailingClient, mailing: Mailing) -> Mailing:
@@ -198,11 +207,13 @@ def until_settled(client: MailingClient, mailing_id: int) -> None:
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_no_output_has_a_secret_or_a_person_in_it(form: str, database_dsn: str, url: str, tmp_path: Path) -> None:
     """Fails when entries pass unfiltered: Postgres tells the row that breaks a constraint."""
-    log, file = tmp_path / "output.log", tmp_path / "entries.log"
+    log, file, tokens = tmp_path / "output.log", tmp_path / "entries.log", tmp_path / "tokens"
+    tokens.write_text(token_line("caller", CALLER, ["all"]))
     settings = {
         "MAILING_DSN": with_password(database_dsn),
         "MAILING_ENDPOINT_URL": url,
         "MAILING_ENDPOINT_TOKEN": TOKEN,
+        "MAILING_TOKENS_FILE": str(tokens),
         "MAILING_LOG_LEVEL": "debug",
         "MAILING_LOG_FORMAT": form,
         "MAILING_LOG_FILE": str(file),

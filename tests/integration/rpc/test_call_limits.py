@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,11 +15,15 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status.rpc_status import from_call
+from prometheus_client import CollectorRegistry
 
 from mailing.v1.client_service_pb2 import ListClientsRequest
+from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
-from server.rpc import CallLimits, RpcSettings
+from server.auth import Authenticator
+from server.auth.tokens import TokensFile, new_token, token_line
+from server.rpc import CallLimits, RpcSettings, build_server
 from tests.integration.rpc.calls import imported, refused, until
 from tests.integration.rpc.conftest import Service
 
@@ -122,3 +127,26 @@ async def test_a_connection_ages_and_calls_go_on_over_a_new_one(service: Service
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     for _ in range(50):
         await service.clients.ListClients(ListClientsRequest())
+
+
+async def test_callers_of_one_host_with_tokens_of_their_own_do_not_share(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """Fails when the host counts although callers say who they are."""
+    tokens = {name: new_token() for name in ("billing", "shop")}
+    lines = [token_line(name, token, ["all"]) for name, token in tokens.items()]
+    (tmp_path / "tokens").write_text("\n".join(lines))
+    authenticator = Authenticator(TokensFile(tmp_path / "tokens"))
+    settings = RpcSettings(authenticator=authenticator, limits=CallLimits(per_second=3))
+    server = await build_server(pool, lambda: None, CollectorRegistry(), settings)
+    address = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
+    await server.start()
+
+    async def calls(name: str, number: int) -> None:
+        async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub, metadata = ClientServiceStub(channel), (("authorization", f"Bearer {tokens[name]}"),)
+            await asyncio.gather(*(stub.ListClients(ListClientsRequest(), metadata=metadata) for _ in range(number)))
+
+    await calls("billing", 3)
+    await calls("shop", 3)
+    with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED"):
+        await calls("billing", 8)
+    await server.stop(0)
