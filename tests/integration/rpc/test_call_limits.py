@@ -129,6 +129,17 @@ async def test_a_connection_ages_and_calls_go_on_over_a_new_one(service: Service
         await service.clients.ListClients(ListClientsRequest())
 
 
+async def test_a_connection_on_which_nothing_is_said_is_closed(pool: asyncpg.Pool) -> None:
+    """Fails, by the suite's patience, with gRPC's own two minutes."""
+    server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(handshake_timeout=0.2))
+    port = server.bind("127.0.0.1:0")
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    await server.stop(0)
+
+
 async def test_callers_of_one_host_with_tokens_of_their_own_do_not_share(pool: asyncpg.Pool, tmp_path: Path) -> None:
     """Fails when the host counts although callers say who they are."""
     tokens = {name: new_token() for name in ("billing", "shop")}
