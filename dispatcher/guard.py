@@ -50,7 +50,8 @@ class Guard:
 
     def tripped(self, lane: Lane) -> None:
         """Takes note that a lane's breaker opened: for this replica at once, for the others soon."""
-        log.warning("the endpoint %s is down, nothing is sent there: %s", lane.name, lane.last_error)
+        told = "the endpoint %s is down, nothing is sent there: %s"
+        log.warning(told, lane.name, lane.last_error, extra={"endpoint": lane.name})
         since = self._clock.monotonic() - WINDOW
         for lease in self._leases_of(lane):
             lease.forgive(since)
@@ -60,7 +61,7 @@ class Guard:
     def probed(self, lane: Lane, recovered: bool) -> None:
         """Takes note of how a probe ended."""
         if recovered:
-            log.info("the endpoint %s answers again", lane.name)
+            log.info("the endpoint %s answers again", lane.name, extra={"endpoint": lane.name})
             self._news.put_nowait(partial(self._ledger.close_breaker, lane.name))
         else:
             self._let_go(lane)

@@ -40,6 +40,9 @@ from dispatcher.reach import reaching
 CHANNEL = "mailing"
 """Notified when something changed that dispatchers should look at now; a hint, no more."""
 
+Pool = asyncpg.Pool
+"""The connections of a ledger; a name for those who only hand them on."""
+
 T = TypeVar("T")
 
 _SQL = load_queries("dispatcher", "planner.sql") | load_queries("dispatcher", "work.sql")

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dispatcher.counted import CountedLedger
 from dispatcher.model import ClaimedBatch, Expansion, Mailing, Step
 from dispatcher.ports import Render, Settled
-from dispatcher.postgres import PostgresLedger
 from dispatcher.tracing import Tracer
 
 
-class TracedLedger(PostgresLedger):
-    """Implements `dispatcher.ports.Ledger`. Takes what PostgresLedger takes, behind a tracer."""
+class TracedLedger(CountedLedger):
+    """Implements `dispatcher.ports.Ledger`. Takes what CountedLedger takes, behind a tracer."""
 
     def __init__(self, tracer: Tracer, *arguments: Any) -> None:
         super().__init__(*arguments)

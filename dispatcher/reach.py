@@ -23,10 +23,17 @@ _AWAY = (
 )
 
 
+class Failures:
+    """How often the database could not be reached, or not in time, since the process began."""
+
+    count = 0
+
+
 @contextmanager
 def reaching() -> Iterator[None]:
     """Raises LedgerUnavailable for whatever says that the block should be tried again later."""
     try:
         yield
     except _AWAY as error:
+        Failures.count += 1
         raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error

@@ -90,6 +90,16 @@ class Dispatcher:
         limit = ConcurrencyLimit(min(most, endpoint.max_concurrency))
         return Lane(endpoint, sender, self._clock, limit, self._random, keeper=self)
 
+    @property
+    def lanes(self) -> list[Lane]:
+        """The ways to the endpoints, one each."""
+        return list(dict.fromkeys(self._lanes.values()))
+
+    @property
+    def leases(self) -> int:
+        """How many batches it holds."""
+        return len(self._book.leases)
+
     # What the lanes report: see `sender.Keeper`.
 
     def finished(self, lease: Lease) -> None:

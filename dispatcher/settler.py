@@ -94,7 +94,8 @@ class Settler:
             self._book.remove(lease)
             self._closed(lease, held)
         if not held:
-            log.warning("batch %d of mailing %d was taken over: its lease ran out", lease.batch.no, lease.mailing.id)
+            told = "batch %d of mailing %d was taken over: its lease ran out"
+            log.warning(told, lease.batch.no, lease.mailing.id, extra={"mailing_id": lease.mailing.id})
 
     async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool, kept: list[int]) -> bool:
         """Tries until the database answers: an outcome is not lost because it is away."""
@@ -110,7 +111,8 @@ class Settler:
                 pause = min(pause * 2, _RETRY_LAST)
             except Exception:
                 # What was sent must be known as sent, whatever the endpoint made us want to note of it.
-                log.exception("outcomes of mailing %d are written without their details", lease.mailing.id)
+                told = "outcomes of mailing %d are written without their details"
+                log.exception(told, lease.mailing.id, extra={"mailing_id": lease.mailing.id})
                 if bare:
                     await self._clock.sleep(_RETRY_LAST)
                 outcomes = [(client, before, policy.bare(outcome)) for client, before, outcome in outcomes]

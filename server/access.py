@@ -110,6 +110,9 @@ def _check_exposure(settings: Settings, authenticator: Authenticator, loopback: 
                 "MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let in whoever reaches it."
             ]
         )
+    if settings.channelz_listen != "off" and not is_loopback(settings.channelz_listen):
+        # It knows no callers at all, and names everybody who is connected.
+        raise ConfigError([f"MAILING_CHANNELZ_LISTEN should be on loopback, not {settings.channelz_listen}."])
 
 
 def _warn(settings: Settings, authenticator: Authenticator, loopback: bool) -> None:

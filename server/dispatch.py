@@ -13,15 +13,19 @@ from uuid import uuid4
 
 import asyncpg
 
+from dispatcher.counted import CountedLedger
 from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
 from dispatcher.postgres_replicas import PostgresReplicas
 from dispatcher.postgres_traced import TracedLedger
 from dispatcher.service import Dispatcher
+from dispatcher.tally import Tally
 from dispatcher.tracing import Tracer
 from server.config import Settings
 from server.endpoints import Endpoints
 from server.hosts import Hosts
+from server.metrics import Figures, figures_of
+from server.pool import pool_figures
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +37,20 @@ class Dispatch(Protocol):
         """Says that something changed in the ledger."""
         ...
 
+    def signal(self, number: int) -> None:
+        """Passes a signal on to processes beside this one."""
+        ...
+
     async def run(self) -> None:
         """Delivers until `stop` is called."""
         ...
 
     async def stop(self, grace: float) -> None:
         """Asks `run` to settle what is in flight within `grace` seconds and to end."""
+        ...
+
+    def figures(self) -> Figures:
+        """Returns what it did and how it does."""
         ...
 
 
@@ -82,7 +94,13 @@ class LocalDispatch:
         self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None
     ) -> None:
         replica_id, cap = uuid4(), _frequency_cap(settings)
-        self._ledger = TracedLedger(tracer, pool, replica_id, cap) if tracer else PostgresLedger(pool, replica_id, cap)
+        self._pool = pool
+        self._tally = tally = Tally(endpoint.name for endpoint, _ in endpoints.values())
+        self._ledger = (
+            TracedLedger(tracer, pool, replica_id, cap, tally)
+            if tracer
+            else CountedLedger(pool, replica_id, cap, tally)
+        )
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
@@ -96,6 +114,13 @@ class LocalDispatch:
     def hint(self) -> None:
         """Makes the dispatcher look for work now."""
         self._dispatcher.hint()
+
+    def signal(self, number: int) -> None:
+        """Does nothing: there is no other process."""
+
+    def figures(self) -> Figures:
+        """Returns what it did and how it does."""
+        return figures_of(self._dispatcher, self._tally) | pool_figures(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Delivers until `stop` is called. Raises what no dispatcher can go on after."""

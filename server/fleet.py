@@ -9,10 +9,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+
+from server.logs import LEVEL_SIGNALS, present_level
+from server.metrics import Figures, Totals
+from server.metrics.reports import Reports
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
 
@@ -30,15 +38,23 @@ _STEADY = 60.0
 
 
 class Fleet:
-    """`size` dispatcher processes on the database of `dsn`; a `server.dispatch.Dispatch`."""
+    """`size` dispatcher processes; a `server.dispatch.Dispatch`.
 
-    def __init__(self, size: int, dsn: str, log_file: Path | None = None) -> None:
+    `settings` are the variables that make them work like the server and on its database.
+    """
+
+    def __init__(self, size: int, settings: Mapping[str, str], log_file: Path | None = None) -> None:
         self._size = size
         self._log_file = log_file
-        # What the server was given, with its database, be it the embedded one.
-        self._environment = {**os.environ, "MAILING_DSN": dsn}
+        self._environment = {**os.environ, **settings}
+        self._processes: set[subprocess.Popen[bytes]] = set()
         self._stopping = asyncio.Event()
         self._grace = 0.0
+        self._totals = Totals()
+
+    def figures(self) -> Figures:
+        """Returns what all processes did, those that have ended included, and how they do."""
+        return self._totals.figures()
 
     def hint(self) -> None:
         """Does nothing: the database's notifications reach every process."""
@@ -54,6 +70,11 @@ class Fleet:
         self._grace = grace
         self._stopping.set()
 
+    def signal(self, number: int) -> None:
+        """Sends all of them a signal."""
+        for process in self._processes:
+            process.send_signal(number)
+
     async def _keep(self, number: int) -> None:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
@@ -68,25 +89,43 @@ class Fleet:
 
     async def _one(self, number: int) -> int:
         """Runs one process to its end and returns its status."""
-        environment = dict(self._environment)
+        environment = {**self._environment, "MAILING_LOG_LEVEL": present_level()}
         if self._log_file is not None:
             # Each its own: processes that rotate one file lose each other's entries.
             environment["MAILING_LOG_FILE"] = f"{self._log_file}.dispatcher-{number}"
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
-        process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
-            COMMAND, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=environment, start_new_session=True
-        )
+        with _held_back(LEVEL_SIGNALS):
+            process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
+                COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
+            )
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._processes.add(process)
+        reports = Reports(process.stdout, partial(self._totals.report, number))
         try:
             while process.poll() is None and not await _happens(self._stopping, _POLL):
                 pass
-            assert process.stdin is not None
             process.stdin.close()
             give_up_at = time.monotonic() + self._grace + _MARGIN
             while process.poll() is None and time.monotonic() < give_up_at:  # noqa: ASYNC110 - the kernel sets no Event
                 await asyncio.sleep(_POLL)
         finally:
+            self._processes.discard(process)
             process.kill()
-        return process.wait()
+            process.wait()
+            reports.close()
+            self._totals.end(number, expected=self._stopping.is_set())
+        return process.returncode
+
+
+@contextmanager
+def _held_back(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """A process begun inside gets these when it asks for them: before it listens they would kill it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:

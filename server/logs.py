@@ -7,6 +7,7 @@ whatever they say. Standard output is left alone.
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -15,6 +16,12 @@ import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
 from server.discretion import Discretion
+
+LEVELS = ("debug", "info", "warning", "error")
+"""From the most to the least that is logged."""
+
+LEVEL_SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
+"""The first one makes the log of a running process tell one level more, the second one less."""
 
 FILE_BYTES = 20_000_000
 FILES_KEPT = 5
@@ -36,9 +43,7 @@ def configure_logs(level: str = "info", form: str = "auto", file: Path | None = 
     if file is not None:
         rotating = RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
         root.addHandler(_formatted(rotating, people=False))
-    root.setLevel(level.upper())
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+    _set_level(level)
     logging.captureWarnings(True)
     structlog.configure(
         processors=[structlog.stdlib.filter_by_level, *_common(people), _wrap],
@@ -46,6 +51,25 @@ def configure_logs(level: str = "info", form: str = "auto", file: Path | None = 
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def shift_level(steps: int) -> None:
+    """Logs more by so many levels, or less by as many if negative, and says so whatever the level."""
+    level = LEVELS[min(max(LEVELS.index(present_level()) - steps, 0), len(LEVELS) - 1)]
+    _set_level(level)
+    logging.getLogger(__name__).log(max(logging.getLogger().level, logging.INFO), "the log level is %s", level)
+
+
+def present_level() -> str:
+    """Returns the least grave level that is logged now."""
+    return logging.getLevelName(logging.getLogger().level).lower()
+
+
+def _set_level(level: str) -> None:
+    root = logging.getLogger()
+    root.setLevel(level.upper())
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
 def _formatted(handler: logging.Handler, people: bool) -> logging.Handler:

@@ -15,22 +15,30 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from dispatcher.model import DEFAULT_ENDPOINT
 from server.access import Access, read_access
-from server.config import ConfigError, Settings, load_settings, masked, split_address
+from server.config import ConfigError, Settings, environment_of, load_settings, masked, split_address
 from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
 from server.domain.preview import FrequencyCap
 from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
 from server.endpoints import configured_endpoints, make_endpoints
 from server.fleet import Fleet
-from server.logs import configure_logs
+from server.health import DatabaseWatch
+from server.logs import LEVEL_SIGNALS, configure_logs, shift_level
 from server.memory import calm_collector, use_one_arena
-from server.pool import DatabaseError, open_pool, prepare_database
+from server.metrics.reports import reporting
+from server.metrics.standing import LedgerFigures
+from server.operation import CannotOpenAdmin, Operated, open_admin
+from server.pool import DatabaseError, open_pool, pool_figures, prepare_database
 from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
+from server.rpc.channelz import serving_channelz
+from server.store.database import Database
+from server.store.gauges import GaugeStore
 from server.streams import StreamSettings
 from server.tracing import tracing
 from server.trials import Trials
@@ -115,15 +123,29 @@ async def serve(settings: Settings) -> None:
             await free_batches(pool)
         dispatcher: Dispatch
         if settings.dispatchers:
-            dispatcher = Fleet(settings.dispatchers, dsn, settings.log_file)
+            told = environment_of(settings) | {"MAILING_DSN": dsn}
+            dispatcher = Fleet(settings.dispatchers, told, settings.log_file)
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
             dispatcher = LocalDispatch(own, endpoints, settings, tracer)
         await stack.enter_async_context(access.kept())
         rpc = replace(_rpc_settings(settings, configured, access), tracer=tracer)
-        api = await build_server(pool, dispatcher.hint, CollectorRegistry(), rpc, Trials(configured))
+        registry = CollectorRegistry()
+        api = await build_server(pool, dispatcher.hint, registry, rpc, Trials(configured))
         port = api.bind(settings.listen)
+        database = Database(pool)
+        operated = Operated(
+            watch=DatabaseWatch(database, api.ready),
+            stopped=stopped,
+            sources=[dispatcher.figures, api.figures, partial(pool_figures, pool, "api")],
+            registry=registry,
+            ledger=LedgerFigures(GaugeStore(database).read, rpc.endpoints),
+        )
+        await stack.enter_async_context(open_admin(settings, operated))
+        if settings.channelz_listen != "off":
+            at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
+            log.info("channelz is on port %d", at)
         await api.start()
         calm_collector()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
@@ -144,7 +166,13 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatch(pool, endpoints, settings, tracer)
         calm_collector()
-        await _keep_running(stopped, _settle_grace(configured), dispatcher)
+        if until_stdin_closes:
+            beside = reporting(dispatcher.figures, sys.stdout.fileno())
+        else:
+            watch = DatabaseWatch(Database(pool), _nobody)
+            beside = open_admin(settings, Operated(watch, stopped, [dispatcher.figures], CollectorRegistry()))
+        async with beside:
+            await _keep_running(stopped, _settle_grace(configured), dispatcher)
 
 
 async def _migrate(settings: Settings) -> None:
@@ -186,6 +214,7 @@ async def _keep_running(
     what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
     ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
+    _heed_level_signals(dispatcher)
     dispatching = asyncio.create_task(dispatcher.run())
     death = asyncio.create_task(postgres.died() if postgres else _never())
     stopping = asyncio.create_task(stopped.wait())
@@ -220,6 +249,10 @@ async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> s
     return "The dispatcher ended by itself: the log says why."
 
 
+async def _nobody(_: bool) -> None:
+    """Hears whether the database answers where there is no API."""
+
+
 async def _never() -> str:
     await asyncio.Event().wait()
     raise AssertionError
@@ -240,6 +273,18 @@ def _signalled() -> asyncio.Event:
     return stopped
 
 
+def _heed_level_signals(dispatcher: Dispatch) -> None:
+    """From now on signals change the log level, in all processes of the service."""
+
+    def shift(number: int, steps: int) -> None:
+        shift_level(steps)
+        dispatcher.signal(number)
+
+    for number, steps in zip(LEVEL_SIGNALS, (1, -1), strict=True):
+        asyncio.get_running_loop().add_signal_handler(number, shift, number, steps)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, LEVEL_SIGNALS)  # a server holds them back until here
+
+
 def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> int:
     use_one_arena()
     configure_logs(settings.log_level, settings.log_format, settings.log_file)
@@ -248,7 +293,7 @@ def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> i
             runner.run(work())
     except ConfigError as error:
         return _fail(error, 2)
-    except (EmbeddedPostgresError, DatabaseError, CannotListen, ServiceError) as error:
+    except (EmbeddedPostgresError, DatabaseError, CannotListen, CannotOpenAdmin, ServiceError) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

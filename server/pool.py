@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
+from server.metrics.figures import Figures
 from server.migrate import MigrationError, migrate
 
 _CLOSE_TIMEOUT = 5.0  # seconds
@@ -59,6 +60,15 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
             await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT)
         except TimeoutError:
             pool.terminate()
+
+
+def pool_figures(pool: asyncpg.Pool, part: str) -> Figures:
+    """Returns how many connections a pool has; `part` says whose it is."""
+    idle = pool.get_idle_size()
+    return {
+        "mailing_database_connections": {(part, "busy"): pool.get_size() - idle, (part, "idle"): idle},
+        "mailing_database_connections_max": {(part,): pool.get_max_size()},
+    }
 
 
 async def _keep(connection: asyncpg.Connection) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 from uuid import uuid4
 
 import grpc
@@ -124,9 +124,17 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             except NotImplementedError:  # generated code, for methods of gRPC's own services
                 await context.abort_with_status(to_status(status_of(NotServedYet(method), method)))
             except Exception as error:
-                await context.abort_with_status(to_status(status_of(error, method)))
+                await refuse(context, status_of(error, method))
 
         return around(handler, refusing)
+
+
+async def refuse(context: Context, status: Status) -> NoReturn:
+    """Ends the call with a status, keeping what was already set to go out with it."""
+    final = to_status(status)
+    trailing = (*(context.trailing_metadata() or ()), *final.trailing_metadata)
+    await context.abort(final.code, final.details, trailing)
+    raise AssertionError("aborting does not return")
 
 
 def status_of(error: Exception, method: str) -> Status:

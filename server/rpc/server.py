@@ -24,6 +24,7 @@ from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_se
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
 from server.auth import Authenticator
 from server.domain.preview import FrequencyCap
+from server.metrics.figures import Figures, added
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
 from server.rpc.decoding import DecodingInterceptor
@@ -40,6 +41,7 @@ from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
+from server.rpc.requests import RequestInterceptor
 from server.rpc.tracing import CallTracer, TracingInterceptor
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
@@ -59,7 +61,9 @@ SERVED = (
     DELIVERY,
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
+NAMES = tuple(service.full_name for service in SERVED)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_HEALTH = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 
 class CannotListen(Exception):
@@ -149,6 +153,7 @@ class RpcServer:
         health: HealthServicer,
         streams: Streams,
         admin: AdminStreams,
+        database: Database,
         credentials: grpc.ServerCredentials | None,
     ) -> None:
         self._server = server
@@ -156,13 +161,14 @@ class RpcServer:
         self._health = health
         self._streams = streams
         self._admin = admin
+        self._database = database
 
     def bind(self, address: str) -> int:
         """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
 
         Port 0 means any free one. Raises CannotListen.
         """
-        _check_free(address)
+        check_free(address)
         try:
             if self._credentials is not None:
                 return self._server.add_secure_port(address, self._credentials)
@@ -176,6 +182,16 @@ class RpcServer:
         self._streams.start()
         self._admin.start()
 
+    async def ready(self, able: bool) -> None:
+        """Says to health checks whether calls can be answered; after `stop` it is no any more."""
+        for name in ("", *NAMES):
+            await self._health.set(name, _HEALTH[able])
+
+    def figures(self) -> Figures:
+        """Returns how the API does, as metrics show it."""
+        errors: Figures = {"mailing_database_errors_total": {("api",): self._database.failures}}
+        return added([self._streams.figures(), self._admin.figures(), errors])
+
     async def stop(self, grace: float) -> None:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
@@ -188,7 +204,7 @@ class RpcServer:
         await self._server.wait_for_termination()
 
 
-def _check_free(address: str) -> None:
+def check_free(address: str) -> None:
     """Raises CannotListen if a socket cannot be bound there: gRPC would not say why, but log it."""
     if address.startswith(("unix:", "unix-abstract:", "vsock:")):
         return
@@ -230,6 +246,7 @@ async def build_server(
     closing = ClosingInterceptor(settings.reader_patience)
     interceptors = (
         closing,
+        RequestInterceptor(),
         MetricsInterceptor(registry),
         ErrorInterceptor(),
         *([TracingInterceptor(settings.tracer)] if settings.tracer else []),
@@ -254,13 +271,13 @@ async def build_server(
     add_AdminServiceServicer_to_server(calls, server)
     health = await _add_health(server)
     if settings.reflection:
-        add_reflection(server, [*(service.full_name for service in SERVED), HEALTH])
-    return RpcServer(server, health, streams, admin, settings.credentials)
+        add_reflection(server, [*NAMES, HEALTH])
+    return RpcServer(server, health, streams, admin, database, settings.credentials)
 
 
 async def _add_health(server: grpc.aio.Server) -> HealthServicer:
     health = HealthServicer()
-    for service in SERVED:
-        await health.set(service.full_name, health_pb2.HealthCheckResponse.SERVING)
+    for name in NAMES:
+        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(health, server)
     return health

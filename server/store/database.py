@@ -6,6 +6,8 @@ few times before the caller hears of it.
 
 from __future__ import annotations
 
+import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -27,7 +29,8 @@ AWAY = (
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.exceptions.TargetServerAttributeNotMatched,
+    # A standby where a primary was wanted; a connection that was cut off in the middle of a message.
+    asyncpg.exceptions.InternalClientError,
     OSError,
     TimeoutError,
 )
@@ -35,6 +38,9 @@ AWAY = (
 
 RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Two transactions met, and this one gave way."""
+
+
+_ENDED = re.compile("clos|another operation is in progress")
 
 
 class RaceLost(Exception):
@@ -48,15 +54,17 @@ def _in_domain_words() -> Iterator[None]:
     except AWAY as error:
         raise DatabaseUnavailable from error
     except asyncpg.InterfaceError as error:
-        if "clos" not in str(error):  # else the pool or the connection is closed or closing
+        # The pool or the connection is closed or closing, or reads the last words of a server that went away.
+        if not _ENDED.search(str(error)):
             raise
         raise DatabaseUnavailable from error
 
 
 class Database:
-    """The pool, behind limits. `acquire_timeout` is in seconds."""
+    """The pool, behind limits. `acquire_timeout` is in seconds; `failures` counts DatabaseUnavailable."""
 
     def __init__(self, pool: asyncpg.Pool, acquire_timeout: float = 5.0) -> None:
+        self.failures = 0
         self._pool = pool
         self._acquire_timeout = acquire_timeout
 
@@ -68,12 +76,27 @@ class Database:
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Lends a connection outside of any transaction. Raises DatabaseUnavailable."""
-        with _in_domain_words():
-            connection = await self._acquire()
-            try:
-                yield connection
-            finally:
-                await self._pool.release(connection)
+        try:
+            with _in_domain_words():
+                connection = await self._acquire()
+                try:
+                    yield connection
+                finally:
+                    await self._pool.release(connection)
+        except DatabaseUnavailable:
+            self.failures += 1
+            raise
+
+    async def answers(self, within: float) -> bool | None:
+        """Whether a statement is answered within so many seconds; None when every connection is at work."""
+        if self._pool.get_idle_size() == 0 and self._pool.get_size() == self.size:
+            return None
+        try:
+            async with asyncio.timeout(within), self.connection() as connection:
+                await connection.execute("SELECT")
+        except (DatabaseUnavailable, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        return True
 
     async def _acquire(self) -> asyncpg.Connection:
         try:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, suppress
+from typing import TypeVar
 from uuid import UUID
 
 from server.domain.dispatch import DispatchState
 from server.domain.journal import Tokens
 from server.domain.log import LogQuery
+from server.metrics.figures import Figures
 from server.store.dispatch import DispatchStore
 from server.store.log import LogStore
 from server.streams.dispatch_hub import DispatchHub
 from server.streams.log_hub import LogBatch, LogHub
 from server.streams.retention import Retention
+
+T = TypeVar("T")
 
 
 class AdminStreams:
@@ -27,6 +32,7 @@ class AdminStreams:
         self._log_hub = LogHub(log)
         self._retention = Retention(log, retention, "log")
         self._forgetting: asyncio.Task[None] | None = None
+        self._watchers = Counter({"dispatch": 0, "log": 0})
 
     def start(self) -> None:
         """Begins to forget what is too old."""
@@ -43,7 +49,7 @@ class AdminStreams:
 
     def dispatch(self, interval: float) -> AsyncGenerator[DispatchState, None]:
         """Watches the replicas; see `DispatchHub.watch`."""
-        return self._dispatch_hub.watch(interval)
+        return self._counted("dispatch", self._dispatch_hub.watch(interval))
 
     def tokens(self, query: LogQuery) -> Tokens:
         """Returns the maker of this query's tokens."""
@@ -51,4 +57,17 @@ class AdminStreams:
 
     def log(self, query: LogQuery, token: str) -> AsyncGenerator[LogBatch, None]:
         """Reads the log; see `LogHub.batches`."""
-        return self._log_hub.batches(query, self.tokens(query), token)
+        return self._counted("log", self._log_hub.batches(query, self.tokens(query), token))
+
+    def figures(self) -> Figures:
+        """Returns how many streams there are, as metrics show it."""
+        return {"mailing_watchers": {(kind,): count for kind, count in self._watchers.items()}}
+
+    async def _counted(self, kind: str, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+        self._watchers[kind] += 1
+        try:
+            async with aclosing(stream):
+                async for one in stream:
+                    yield one
+        finally:
+            self._watchers[kind] -= 1

@@ -42,6 +42,11 @@ class MailingHub:
         self._nudge = asyncio.Event()
         self._closed = asyncio.Event()
 
+    @property
+    def watchers(self) -> int:
+        """How many streams there are."""
+        return sum(topic.intervals.total() for topic in self._topics.values())
+
     async def watch(self, mailing_id: int, interval: float) -> AsyncGenerator[View, None]:
         """Yields the mailing now and after changes, at most once per `interval` seconds, until its final state.
 

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from server.domain.journal import ChangeQuery, Tokens
 from server.domain.mailings import Mailing
+from server.metrics.figures import Figures
 from server.store.journal import JournalStore
 from server.store.progress import ProgressStore
 from server.streams.hub import MailingHub
@@ -79,6 +80,13 @@ class Streams:
         """Watches messages; see `MessageReader.batches`."""
         reader = MessageReader(self._tailer, self._pages, query, self._settings.checkpoint)
         return reader.batches(self.tokens(query), token, from_start)
+
+    def figures(self) -> Figures:
+        """Returns how many streams there are and how far the journal's reader is behind, as metrics show it."""
+        return {
+            "mailing_watchers": {("mailing",): self._hub.watchers, ("messages",): self._tailer.readers},
+            "mailing_journal_lag_seconds": {(): self._tailer.lag},
+        }
 
     def hint(self) -> None:
         """Says that somebody in this process changed a mailing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,7 +48,13 @@ class Tailer:
         self._asking: list[asyncio.Future[Ring]] = []
         self._nudge = asyncio.Event()
         self._closed = False
+        self._complete_at = 0.0
         self.readers = 0
+
+    @property
+    def lag(self) -> float:
+        """Seconds since it last had everything there was; 0 without readers."""
+        return time.monotonic() - self._complete_at if self.readers else 0.0
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -56,6 +63,7 @@ class Tailer:
             raise ShuttingDown
         self.readers += 1
         if self._task is None:
+            self._complete_at = time.monotonic()
             self._task = asyncio.create_task(self._run(), name="journal tailer")
         try:
             yield
@@ -122,6 +130,8 @@ class Tailer:
             else:
                 pause = self._next_pause(pause, news)
                 ring = self._take_in(news)
+                if not news.more:
+                    self._complete_at = time.monotonic()
                 for future in asked:
                     if not future.done():
                         future.set_result(ring)

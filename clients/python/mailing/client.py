@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mailing.channel import open_channel
 from mailing.client_import import import_in_batches
@@ -118,6 +119,13 @@ class MailingClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def health(self, service: str = "", *, timeout: float = 5.0) -> bool:
+        """Returns whether calls to a service can be answered, '' being all of them. Asks for `timeout` seconds."""
+        with mailing_errors():
+            request = health_pb2.HealthCheckRequest(service=service)
+            answer = health_pb2_grpc.HealthStub(self._channel).Check(request, timeout=timeout)
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def create_client(self, client: Client, request_id: str | None = None) -> Client:
         """Adds one client and returns it as stored."""

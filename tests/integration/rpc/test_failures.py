@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import grpc
 import pytest
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from mailing.v1 import client_pb2
@@ -169,6 +170,41 @@ async def test_metrics_count_answers_and_refusals_of_every_kind_of_call(service:
     assert messages(service, "msg_received_total", "ImportClients", "CLIENT_STREAMING") == 2
     assert messages(service, "msg_sent_total", "ImportClients", "CLIENT_STREAMING") == 1
     assert messages(service, "msg_sent_total", "ExportClients", "SERVER_STREAMING") == 1
+
+
+async def test_metrics_count_calls_that_stream_both_ways(service: Service) -> None:
+    """Reflection is one."""
+    reflection = reflection_pb2_grpc.ServerReflectionStub(service.channel)
+    asked = reflection_pb2.ServerReflectionRequest(list_services="")
+    labels = {"grpc_type": "BIDI_STREAMING", "grpc_service": "grpc.reflection.v1alpha.ServerReflection"}
+    labels["grpc_method"] = "ServerReflectionInfo"
+
+    def value(name: str, **more: str) -> float:
+        return service.registry.get_sample_value(f"grpc_server_{name}", labels | more) or 0.0
+
+    call = reflection.ServerReflectionInfo(iter([asked, asked]))
+    assert len([answer async for answer in call]) == 2
+    assert value("handled_total", grpc_code="OK") == 1
+    assert (value("msg_received_total"), value("msg_sent_total")) == (2, 2)
+    assert value("started_total") == value("handling_seconds_count") == 1
+
+
+async def test_metrics_count_an_import_that_its_caller_left(service: Service) -> None:
+    """GRPC lets the requests end as if they were all there; nothing of them may be stored."""
+    call = service.clients.ImportClients()
+    await call.write(ImportClientsRequest(clients=[client(79260000001)]))
+    await until_received(service, 1)
+    call.cancel()
+    await until_counted(service, "ImportClients", "CLIENT_STREAMING", "CANCELLED")
+    assert counted(service, "ImportClients", "CLIENT_STREAMING", "OK") == 0
+    assert not (await service.clients.ListClients(ListClientsRequest())).clients
+
+
+async def until_received(service: Service, count: int) -> None:
+    async def holds() -> bool:
+        return messages(service, "msg_received_total", "ImportClients", "CLIENT_STREAMING") == count
+
+    await until(holds)
 
 
 async def test_metrics_count_a_stream_that_its_caller_left(service: Service) -> None:

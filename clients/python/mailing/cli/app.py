@@ -18,6 +18,7 @@ from mailing.cli import (
     demo,
     dispatch,
     endpoints,
+    health,
     log,
     mailings,
     messages,
@@ -62,6 +63,7 @@ def root(ctx: typer.Context, address: AddressOption = None, json: JsonOption = F
 
 
 service.register(app)
+health.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
 app.add_typer(messages.app, name="messages")

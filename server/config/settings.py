@@ -1,47 +1,30 @@
-"""The settings of the service: read from the environment, here and nowhere else.
+"""What can be set: each setting with its meaning, its default, its limits and its names.
 
-All of them are checked together before anything is opened; `ConfigError` has one sentence
-per bad variable. Secrets are never shown, neither in errors nor in a repr.
+Everything else about a setting follows from here: its variable, its key in the file, its row
+in the documents. Secrets are `SecretStr`, which no repr shows.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
 from platformdirs import user_data_dir
-from pydantic import (
-    AfterValidator,
-    AliasChoices,
-    BeforeValidator,
-    Field,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
-from pydantic.fields import FieldInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from server.values import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
 
-_PREFIX = "MAILING_"
+PREFIX = "MAILING_"
+"""Begins the variables of all settings that have no older, well-known name."""
 
-_OF_CLIENTS = frozenset(
-    {"MAILING_ADDRESS", "MAILING_TOKEN", "MAILING_TLS", "MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE"}
-)
-"""What the command line reads when it calls a service; the service itself ignores it."""
-
-_ORCHESTRATOR = re.compile(r"MAILING_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
-"""What Kubernetes puts into the environment of every pod for a service called mailing."""
+DEFAULT_ADMIN_LISTEN = "127.0.0.1:9464"
+"""Where metrics are unless something else is set."""
 
 
 class ConfigError(Exception):
-    """The environment cannot be used. `problems` has one sentence per bad variable."""
+    """The settings cannot be used. `problems` has one sentence per bad one."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -50,13 +33,10 @@ class ConfigError(Exception):
 
 def _setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:
     """A field: what it means, what its value should be, its variable names if they differ from the field's."""
-    alias = AliasChoices(*names) if names else None
-    extra: dict[str, Any] = {"expects": expects, "shown": shown}
+    extra: dict[str, Any] = {"expects": expects, "shown": shown, "names": names}
     if callable(default):
-        return Field(
-            default_factory=default, description=meaning, validation_alias=alias, json_schema_extra=extra, **limits
-        )
-    return Field(default, description=meaning, validation_alias=alias, json_schema_extra=extra, **limits)
+        return Field(default_factory=default, description=meaning, json_schema_extra=extra, **limits)
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
 
 
 def _number(default: float, meaning: str, lowest: float, highest: float, unit: str = "") -> Any:
@@ -77,6 +57,10 @@ def split_address(address: str) -> tuple[str, int]:
     if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and host[0] != "["):
         raise ValueError(address)
     return host, int(port)
+
+
+def _address_or_off(value: str) -> str:
+    return "off" if value.lower() == "off" else _address(value)
 
 
 def _issuer(value: str) -> str:
@@ -111,24 +95,26 @@ def _default_folder() -> Path:
     return Path(user_data_dir("mailing"))
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """Everything about the service that can be set. Make one with `load_settings`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=_PREFIX,
-        frozen=True,
-        extra="ignore",
-        env_ignore_empty=True,
-        populate_by_name=True,
-        validate_default=False,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     listen: Annotated[str, AfterValidator(_address)] = _setting(
         "127.0.0.1:50051",
         "Address of the gRPC API. Port 0 takes any free one.",
         "HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051",
+    )
+    admin_listen: Annotated[str, AfterValidator(_address_or_off)] | None = _setting(
+        None,
+        "Address of `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one, `off` none.",
+        "HOST:PORT, such as 127.0.0.1:9464, or off",
+        shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
+    )
+    channelz_listen: Annotated[str, AfterValidator(_address_or_off)] = _setting(
+        "off",
+        "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
+        "HOST:PORT, such as 127.0.0.1:50052, or off",
     )
     insecure: bool = _setting(
         False,
@@ -329,8 +315,8 @@ class Settings(BaseSettings):
                     "pair",
                     "{low} should not be more than {high}, but {a} is more than {b}.",
                     {
-                        "low": _variables(low)[0],
-                        "high": _variables(high)[0],
+                        "low": variables_of(low)[0],
+                        "high": variables_of(high)[0],
                         "a": f"{getattr(self, low):g}",
                         "b": f"{getattr(self, high):g}",
                     },
@@ -350,88 +336,40 @@ class Settings(BaseSettings):
         return f"postgresql://{user}{password}@{host}:{self.postgres_port}/{database}"
 
 
-def load_settings(**overrides: Any) -> Settings:
-    """Returns the settings of the environment; `overrides` (by field name) win. Raises ConfigError."""
-    problems = _unknown_variables()
-    try:
-        settings = Settings(**overrides)
-    except ValidationError as error:
-        problems += _sentences(error)
-    if problems:
-        raise ConfigError(problems)
-    return settings
+def variables_of(name: str) -> tuple[str, ...]:
+    """Returns the environment variables of a setting, the one to use first, then older ones."""
+    return tuple(_extra(name)["names"]) or (PREFIX + name.upper(),)
 
 
-def settings_table() -> str:
-    """Returns all settings as a Markdown table, as the README has it."""
-    rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        variable, *older = _variables(name)
-        also = f" Older name: {', '.join(f'`{other}`' for other in older)}." if older else ""
-        rows.append(f"| `{variable}` | {_shown_default(field)} | {field.description}{also} |")
-    return "\n".join(rows) + "\n"
+def expectation_of(name: str) -> str:
+    """Returns what the setting's value should be; completes "… should be …"."""
+    return str(_extra(name)["expects"])
 
 
-def masked(dsn: str) -> str:
-    """Returns a DSN as it may be shown: without its passwords."""
-    without = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", dsn)
-    return re.sub(r"(?<=[?&])((?:ssl)?password=)[^&]*", r"\1***", without)
-
-
-def _variables(name: str) -> list[str]:
-    """The environment variables of a field, the name to use first."""
-    alias = Settings.model_fields[name].validation_alias
-    if isinstance(alias, AliasChoices):
-        return [str(choice) for choice in alias.choices]
-    return [_PREFIX + name.upper()]
-
-
-def _extra(field: FieldInfo) -> dict[str, Any]:
-    assert isinstance(field.json_schema_extra, dict)
-    return dict(field.json_schema_extra)
-
-
-def _shown_default(field: FieldInfo) -> str:
-    shown = _extra(field)["shown"]
+def default_of(name: str) -> str:
+    """Returns the setting's default as documents have it, in Markdown; it names no machine."""
+    field, shown = Settings.model_fields[name], _extra(name)["shown"]
     if shown:
         return str(shown)
     if field.default is None or isinstance(field.default, SecretStr):
         return "none"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"
 
 
-def _unknown_variables() -> list[str]:
-    known = {variable for name in Settings.model_fields for variable in _variables(name)}
-    foreign = {variable for variable in os.environ if _ORCHESTRATOR.fullmatch(variable)} | _OF_CLIENTS
-    problems = []
-    for variable in sorted(os.environ.keys() - known - foreign):
-        if variable.startswith(_PREFIX):
-            similar = get_close_matches(variable.removeprefix(_PREFIX), [one.removeprefix(_PREFIX) for one in known], 1)
-            advice = f"did you mean {_PREFIX}{similar[0]}?" if similar else "the README lists those there are."
-            problems.append(f"{variable} is not a setting of this service: {advice}")
-    return problems
+def is_secret(name: str) -> bool:
+    """Whether the setting's value may be shown to nobody."""
+    field = Settings.model_fields[name]
+    return "SecretStr" in f"{field.annotation}"
 
 
-def _sentences(error: ValidationError) -> list[str]:
-    """One sentence per bad variable, naming the one that was actually set."""
-    sentences = {}
-    for problem in error.errors(include_url=False, include_context=False):
-        if problem["type"] == "pair":
-            sentences[problem["msg"]] = problem["msg"]
-            continue
-        name = _field_at(str(problem["loc"][0]))
-        field, variables = Settings.model_fields[name], _variables(name)
-        variable = next((one for one in variables if os.environ.get(one)), variables[0])
-        value = problem["input"]
-        secret = "SecretStr" in str(field.annotation) or bool({"@", "?"} & set(str(value)))
-        instead = "" if secret else f", not {value!r}"
-        sentences[name] = f"{variable} should be {_extra(field)['expects']}{instead}."
-    return list(sentences.values())
+def is_path(name: str) -> bool:
+    """Whether the setting's value is the path of a file or folder."""
+    return "Path" in f"{Settings.model_fields[name].annotation}"
 
 
-def _field_at(location: str) -> str:
-    """The field of an error's location, which is its name or one of its variables."""
-    for name in Settings.model_fields:
-        if location.upper() in (name.upper(), *_variables(name)):
-            return name
-    raise KeyError(location)
+def _extra(name: str) -> dict[str, Any]:
+    extra = Settings.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict)
+    return dict(extra)

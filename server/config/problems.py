@@ -1,0 +1,57 @@
+"""What is told about settings that cannot be used: one sentence each, naming place and remedy.
+
+A sentence never holds a secret, nor a value that may hold one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+
+from pydantic import ValidationError
+
+from server.config.settings import PREFIX, Settings, expectation_of, is_secret, variables_of
+
+_OF_CLIENTS = frozenset(
+    {"MAILING_ADDRESS", "MAILING_TOKEN", "MAILING_TLS", "MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE"}
+)
+"""What the command line reads when it calls a service; the service itself ignores it."""
+
+_ORCHESTRATOR = re.compile(r"MAILING_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+"""What Kubernetes puts into the environment of every pod for a service called mailing."""
+
+
+def unknown_variables(environment: Collection[str], known_beside: Collection[str]) -> list[str]:
+    """Returns a sentence for each variable that looks like a setting of this service and is none."""
+    known = {variable for name in Settings.model_fields for variable in variables_of(name)} | {*known_beside}
+    foreign = {variable for variable in environment if _ORCHESTRATOR.fullmatch(variable)} | _OF_CLIENTS
+    problems = []
+    for variable in sorted({*environment} - known - foreign):
+        if variable.startswith(PREFIX):
+            similar = get_close_matches(variable.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1)
+            advice = f"did you mean {PREFIX}{similar[0]}?" if similar else "`mailing config` lists those there are."
+            problems.append(f"{variable} is not a setting of this service: {advice}")
+    return problems
+
+
+def unknown_name(subject: str, name: str) -> str:
+    """Returns a sentence for a name that is no setting's; `subject` says where it stands."""
+    similar = get_close_matches(name, Settings.model_fields, 1)
+    advice = f"did you mean {similar[0]}?" if similar else "`mailing config` lists those there are."
+    return f"{subject} is not a setting of this service: {advice}"
+
+
+def sentences(error: ValidationError, places: Mapping[str, str]) -> list[str]:
+    """Returns one sentence per bad setting, naming the place that its value came from."""
+    found = {}
+    for problem in error.errors(include_url=False, include_context=False):
+        if not problem["loc"]:
+            found[problem["msg"]] = problem["msg"]
+            continue
+        name, value = str(problem["loc"][0]), problem["input"]
+        place = places.get(name, variables_of(name)[0])
+        hidden = is_secret(name) or isinstance(value, dict | list) or bool({"@", "?"} & set(str(value)))
+        instead = "" if hidden else f", not {str(value)[:200]!r}"
+        found[name] = f"{place[0].upper()}{place[1:]} should be {expectation_of(name)}{instead}."
+    return list(found.values())

@@ -1,0 +1,164 @@
+"""Where settings come from: options over the environment, the environment over the file.
+
+The file is TOML, its keys are the settings' names: `pool_size = 20` is `MAILING_POOL_SIZE=20`.
+A secret's variable may end in `_FILE` and then names a file that holds the value, as
+orchestrators hand out secrets. Whatever the source, a value is read by the same rules.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import SecretStr, ValidationError
+
+from server.config.problems import sentences, unknown_name, unknown_variables
+from server.config.settings import ConfigError, Settings, is_path, is_secret, variables_of
+
+FILE_VARIABLE = "MAILING_CONFIG_FILE"
+"""Names the file when no option does."""
+
+MAX_SECRET_BYTES = 16_384
+"""A secret's file may not be longer."""
+
+_FROM_FILE = "_FILE"
+_CHILD_FILE = ""
+"""Processes beside the server are told every value: they read no file of their own."""
+
+
+class Given(NamedTuple):
+    """A value as it was found, and the place: an option, a variable, or a file's key."""
+
+    value: Any
+    place: str
+
+
+class Loaded(NamedTuple):
+    """The settings in force, and the place of each that has not its default."""
+
+    settings: Settings
+    places: Mapping[str, str]
+
+
+def load_settings(**options: Any) -> Settings:
+    """Returns the settings in force, the file being the one that the environment names; see `load`."""
+    return load(options=options).settings
+
+
+def load(config_file: Path | None = None, options: Mapping[str, Any] | None = None) -> Loaded:
+    """Returns the settings in force and their places. Raises ConfigError, with every problem there is.
+
+    `config_file` wins over MAILING_CONFIG_FILE; `options` (by the settings' names) win over all.
+    """
+    environment = {name: value for name, value in os.environ.items() if value}
+    path = config_file or (Path(environment[FILE_VARIABLE]) if FILE_VARIABLE in environment else None)
+    problems = unknown_variables({*environment}, {FILE_VARIABLE, *map(_file_variable, _secrets())})
+    given: dict[str, Given] = {}
+    for source in (
+        _of_file(path, problems) if path else {},
+        _of_environment(environment, problems),
+        _of_options(options or {}, problems),
+    ):
+        given |= source
+    try:
+        settings = Settings.model_validate({name: one.value for name, one in given.items()})
+    except ValidationError as error:
+        problems += sentences(error, {name: one.place for name, one in given.items()})
+    if problems:
+        raise ConfigError(problems)
+    return Loaded(settings, {name: one.place for name, one in given.items()})
+
+
+def environment_of(settings: Settings) -> dict[str, str]:
+    """Returns variables that make another process of this machine load the same settings."""
+    told = {variables_of(name)[0]: _text(getattr(settings, name)) for name in settings.model_fields_set}
+    return {FILE_VARIABLE: _CHILD_FILE} | {_file_variable(name): "" for name in _secrets()} | told
+
+
+def _of_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, Given]:
+    known = Settings.model_fields.keys()
+    problems += [unknown_name(f"The option {name[:80]}", name) for name in sorted(options.keys() - known)]
+    problems += [
+        f"{name} is a secret and no option, which all could see in the list of processes: "
+        f"set {variables_of(name)[0]}, {_file_variable(name)} or the file's key."
+        for name in _secrets()
+        if name in options
+    ]
+    return {name: Given(value, f"the option {name}") for name, value in options.items() if name in known}
+
+
+def _of_environment(environment: Mapping[str, str], problems: list[str]) -> dict[str, Given]:
+    found = {}
+    for name in Settings.model_fields:
+        variable = next((one for one in variables_of(name) if one in environment), None)
+        pointer = _file_variable(name)
+        if is_secret(name) and pointer in environment:
+            if variable:
+                problems.append(f"{variable} and {pointer} are both set, one should go.")
+            elif (secret := _secret(Path(environment[pointer]))) is None:
+                problems.append(f"{pointer} should be the path of a file that can be read and holds the value.")
+            else:
+                found[name] = Given(secret, pointer)
+        elif variable:
+            found[name] = Given(environment[variable], variable)
+    return found
+
+
+def _of_file(path: Path, problems: list[str]) -> dict[str, Given]:
+    path = path.expanduser().absolute()
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror.lower() if isinstance(error, OSError) and error.strerror else "not UTF-8"
+        raise ConfigError([f"The configuration file {path} cannot be read: {why}."]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([f"The configuration file {path} is not TOML: {error}."]) from None
+    found = {}
+    for key, value in document.items():
+        if key not in Settings.model_fields:
+            problems.append(unknown_name(f"{path}: {key[:80]}", key))
+        elif value != "":
+            found[key] = Given(_read(key, value, path.parent), f"{path}: {key}")
+    return found
+
+
+def _read(name: str, value: object, folder: Path) -> object:
+    """Returns a value of the file as the environment would say it; paths begin at the file's folder."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str) and is_path(name):
+        return str(folder / Path(value).expanduser())
+    return value
+
+
+def _secret(path: Path) -> str | None:
+    """Returns what a file holds without the newline at its end; None if that cannot be a value."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_SECRET_BYTES + 1)
+        text = data.decode().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError):
+        return None
+    return text if text and len(data) <= MAX_SECRET_BYTES else None
+
+
+def _secrets() -> list[str]:
+    return [name for name in Settings.model_fields if is_secret(name)]
+
+
+def _file_variable(name: str) -> str:
+    return variables_of(name)[0] + _FROM_FILE
+
+
+def _text(value: object) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if value is None:
+        return ""
+    return json.dumps(list(value)) if isinstance(value, list | tuple | frozenset) else str(value)

@@ -1,0 +1,72 @@
+"""Whether this replica can do its work: its database answers, and it is not being stopped.
+
+One small question a second, whoever asks for health and however often. A database that is
+merely busy counts as there: taking a replica away would only make the others busier.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+from server.store.database import Database
+
+log = logging.getLogger(__name__)
+
+INTERVAL = 1.0
+"""Seconds between two questions."""
+
+PATIENCE = 3.0
+"""Seconds after which an answer comes too late."""
+
+TRIES = 2
+"""Questions in a row that must fail: a single broken connection is no outage."""
+
+
+class DatabaseWatch:
+    """Knows whether the database answers; `told` hears of every change."""
+
+    def __init__(self, database: Database, told: Callable[[bool], Awaitable[None]], interval: float = INTERVAL) -> None:
+        self.up = True
+        self._database = database
+        self._told = told
+        self._interval = interval
+        self._failed = 0
+
+    @property
+    def failures(self) -> int:
+        """How often the database did not answer."""
+        return self._database.failures
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Asks inside the block."""
+        task = asyncio.create_task(self._run(), name="database watch")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                await self._ask()
+            except Exception:
+                log.exception("the watch over the database failed and goes on")
+            await asyncio.sleep(self._interval)
+
+    async def _ask(self) -> None:
+        answered = await self._database.answers(PATIENCE)
+        if answered is None:
+            return
+        self._failed = 0 if answered else self._failed + 1
+        up = answered or (self.up and self._failed < TRIES)
+        if up != self.up:
+            self.up = up
+            log.log(
+                logging.INFO if up else logging.ERROR, "the database answers again" if up else "the database is away"
+            )
+            await self._told(up)
