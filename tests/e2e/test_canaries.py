@@ -12,6 +12,7 @@ import re
 import subprocess
 import threading
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -122,6 +123,15 @@ def unknown(address: str) -> str:
     return f"{caught.value} {caught.value.__cause__!r}"
 
 
+def metrics(file: Path) -> str:
+    """Returns the page that everybody may read who reaches the admin port."""
+    address = re.search(r"metrics and health are on (http://[\d.:]+)", file.read_text())
+    assert address
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(f"{address[1]}/metrics", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
 def rejected_at_start(tmp_path: Path) -> str:
     """Returns what the service says of settings that it cannot use."""
     said = ""
@@ -214,6 +224,7 @@ def test_no_output_has_a_secret_or_a_person_in_it(form: str, database_dsn: str, 
         "MAILING_ENDPOINT_URL": url,
         "MAILING_ENDPOINT_TOKEN": TOKEN,
         "MAILING_TOKENS_FILE": str(tokens),
+        "MAILING_ADMIN_LISTEN": "127.0.0.1:0",
         "MAILING_LOG_LEVEL": "debug",
         "MAILING_LOG_FORMAT": form,
         "MAILING_LOG_FILE": str(file),
@@ -221,7 +232,7 @@ def test_no_output_has_a_secret_or_a_person_in_it(form: str, database_dsn: str, 
     }
     program = [*PROGRAM, "serve", "--listen", "127.0.0.1:0"]
     with running(program, SERVING, log, environment(**settings)) as serving:
-        seen = command_lines(file) + lives_through_it(serving[1], database_dsn)
+        seen = command_lines(file) + lives_through_it(serving[1], database_dsn) + metrics(file)
     seen += rejected_at_start(tmp_path / "data")
     seen += "".join(path.read_text(errors="replace") for path in tmp_path.glob("*.log*"))
     assert "canary" in re.sub("|".join(CANARIES), "", seen), "the broken constraint was not met"
