@@ -149,6 +149,10 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
 	@pytest $(ARGS)
 
+.PHONY: fuzz
+fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),500) pytest tests/fuzz --tb=short $(ARGS)
+
 .PHONY: generate
 generate: venv docs ## Generate the Python code of the protos and the documents that follow from the code.
 	@buf generate

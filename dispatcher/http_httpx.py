@@ -25,6 +25,7 @@ from dispatcher.http_fast.tls import tls_context
 from dispatcher.model import Answer, Endpoint, ErrorClass
 from dispatcher.ports import MayStart
 from dispatcher.protocol import encode_body, parse_target
+from dispatcher.tracing import TraceHeaders
 
 MAX_CONNECTIONS = 64
 """The most connections, and the most requests under way. More make httpcore slower, not faster."""
@@ -81,11 +82,12 @@ class _Exchange:
 class HttpxSender:
     """Sends messages to one endpoint by httpx. Implements `dispatcher.ports.Sender`.
 
-    To be used from one event loop. Raises ValueError for an endpoint whose URL, token or CA
-    file is unusable.
+    To be used from one event loop; `trace_headers` gives each request more headers. Raises
+    ValueError for an endpoint whose URL, token or CA file is unusable.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, trace_headers: TraceHeaders | None = None) -> None:
+        self._trace_headers = trace_headers
         target = parse_target(endpoint)
         connections = min(endpoint.max_concurrency, MAX_CONNECTIONS)
         self._url = endpoint.url if target.path != "/" else endpoint.url.rstrip("/") + "/"
@@ -156,6 +158,8 @@ class HttpxSender:
 
     async def _read(self, exchange: _Exchange, message_id: int, body: bytes) -> ErrorClass:
         headers = {"Idempotency-Key": str(message_id)}
+        if self._trace_headers is not None:
+            headers |= self._trace_headers()
         request = self._client.stream(
             "POST", f"{self._url}{message_id}", content=body, headers=headers, extensions={"trace": exchange.trace}
         )

@@ -17,8 +17,10 @@ from dispatcher.counted import CountedLedger
 from dispatcher.model import DispatchSettings, FrequencyCap
 from dispatcher.postgres import PostgresLedger
 from dispatcher.postgres_replicas import PostgresReplicas
+from dispatcher.postgres_traced import TracedLedger
 from dispatcher.service import Dispatcher
 from dispatcher.tally import Tally
+from dispatcher.tracing import Tracer
 from server.config import Settings
 from server.endpoints import Endpoints
 from server.hosts import Hosts
@@ -88,11 +90,17 @@ def _frequency_cap(settings: Settings) -> FrequencyCap | None:
 class LocalDispatch:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
-    def __init__(self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings) -> None:
-        replica_id = uuid4()
+    def __init__(
+        self, pool: asyncpg.Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None
+    ) -> None:
+        replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
-        self._tally = Tally(endpoint.name for endpoint, _ in endpoints.values())
-        self._ledger = CountedLedger(pool, replica_id, _frequency_cap(settings), self._tally)
+        self._tally = tally = Tally(endpoint.name for endpoint, _ in endpoints.values())
+        self._ledger = (
+            TracedLedger(tracer, pool, replica_id, cap, tally)
+            if tracer
+            else CountedLedger(pool, replica_id, cap, tally)
+        )
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0

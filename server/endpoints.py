@@ -7,12 +7,13 @@ may have one of that name instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from dispatcher.http_fast import FastSender
 from dispatcher.model import DEFAULT_ENDPOINT, Endpoint
 from dispatcher.ports import Sender
+from dispatcher.tracing import TracedSender, TraceHeaders, Tracer
 from server.config import ConfigError, Settings
 from server.endpoints_file import read_endpoints
 from server.values import ConfiguredEndpoint
@@ -61,16 +62,21 @@ def _borne(configured: ConfiguredEndpoint) -> Endpoint:
     return replace(endpoint, max_concurrency=min(endpoint.max_concurrency, MAX_CONNECTIONS))
 
 
-def make_sender(configured: ConfiguredEndpoint) -> Sender:
+def make_sender(configured: ConfiguredEndpoint, tracer: Tracer | None = None) -> Sender:
     """Returns a sender to the endpoint. Raises ValueError for one that no sender takes."""
+    sender = _transport(configured)(configured.endpoint, tracer.headers if tracer else None)
+    return TracedSender(sender, configured.endpoint.name, tracer) if tracer else sender
+
+
+def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeaders | None], Sender]:
     if configured.transport == "fast":
-        return FastSender(configured.endpoint)
+        return FastSender
     from dispatcher.http_httpx import HttpxSender  # loaded only by those who use it
 
-    return HttpxSender(configured.endpoint)
+    return HttpxSender
 
 
-def make_endpoints(configured: Sequence[ConfiguredEndpoint]) -> Endpoints:
+def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:
     """Returns the endpoints with a sender for each, by their names; '' is the default one's, too.
 
     Call it in the running loop. Raises ConfigError for those that no sender takes.
@@ -78,7 +84,7 @@ def make_endpoints(configured: Sequence[ConfiguredEndpoint]) -> Endpoints:
     made, problems = dict[str, tuple[Endpoint, Sender]](), list[str]()
     for one in configured:
         try:
-            made[one.endpoint.name] = one.endpoint, make_sender(one)
+            made[one.endpoint.name] = one.endpoint, make_sender(one, tracer)
         except ValueError as error:
             problems.append(f"The endpoint of {one.source} cannot be used: {error}.")
     if problems:

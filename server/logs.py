@@ -15,6 +15,8 @@ from pathlib import Path
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from server.discretion import Discretion
+
 LEVELS = ("debug", "info", "warning", "error")
 """From the most to the least that is logged."""
 
@@ -71,6 +73,7 @@ def _set_level(level: str) -> None:
 
 
 def _formatted(handler: logging.Handler, people: bool) -> logging.Handler:
+    handler.addFilter(Discretion())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_common(people),

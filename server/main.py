@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -34,11 +35,12 @@ from server.metrics.reports import reporting
 from server.metrics.standing import LedgerFigures
 from server.operation import CannotOpenAdmin, Operated, open_admin
 from server.pool import DatabaseError, open_pool, pool_figures, prepare_database
-from server.rpc import CannotListen, RpcServer, RpcSettings, build_server
+from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
 from server.rpc.channelz import serving_channelz
 from server.store.database import Database
 from server.store.gauges import GaugeStore
 from server.streams import StreamSettings
+from server.tracing import tracing
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
 
@@ -67,7 +69,16 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint], 
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
         endpoints=frozenset(names),
-        max_streams_per_principal=settings.max_streams_per_principal,
+        max_message_bytes=int(settings.max_message_mib * 2**20),
+        limits=CallLimits(
+            streams=settings.max_streams_per_principal,
+            calls=settings.max_calls_per_principal,
+            per_second=settings.max_calls_per_second,
+            longest=settings.max_call_seconds,
+        ),
+        streams_per_connection=settings.max_streams_per_connection,
+        connection_age=settings.connection_age,
+        connection_grace=settings.connection_grace,
         endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
         log_retention=settings.log_retention_hours * 3600,
@@ -102,8 +113,9 @@ async def serve(settings: Settings) -> None:
     stopped = _signalled()
     access = read_access(settings)
     configured = configured_endpoints(settings)
-    endpoints = make_endpoints(configured)
     async with AsyncExitStack() as stack:
+        tracer = stack.enter_context(tracing(settings))
+        endpoints = make_endpoints(configured, tracer)
         dsn, postgres = stack.enter_context(_database(settings))
         await _bring_up_to_date(dsn, settings)
         pool = await stack.enter_async_context(open_pool(dsn, settings))
@@ -116,9 +128,9 @@ async def serve(settings: Settings) -> None:
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
-            dispatcher = LocalDispatch(own, endpoints, settings)
+            dispatcher = LocalDispatch(own, endpoints, settings, tracer)
         await stack.enter_async_context(access.kept())
-        rpc = _rpc_settings(settings, configured, access)
+        rpc = replace(_rpc_settings(settings, configured, access), tracer=tracer)
         registry = CollectorRegistry()
         api = await build_server(pool, dispatcher.hint, registry, rpc, Trials(configured))
         port = api.bind(settings.listen)
@@ -148,9 +160,11 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     if until_stdin_closes:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
     configured = configured_endpoints(settings)
-    endpoints = make_endpoints(configured)
-    async with open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS) as pool:
-        dispatcher = LocalDispatch(pool, endpoints, settings)
+    async with AsyncExitStack() as stack:
+        tracer = stack.enter_context(tracing(settings))
+        endpoints = make_endpoints(configured, tracer)
+        pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
+        dispatcher = LocalDispatch(pool, endpoints, settings, tracer)
         calm_collector()
         if until_stdin_closes:
             beside = reporting(dispatcher.figures, sys.stdout.fileno())

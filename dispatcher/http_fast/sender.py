@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections import deque
+from collections.abc import Mapping
 from time import monotonic
 
 from dispatcher.http_fast.addresses import Address, Addresses
@@ -18,6 +19,7 @@ from dispatcher.http_fast.tls import tls_context
 from dispatcher.model import Answer, Endpoint, ErrorClass
 from dispatcher.ports import MayStart
 from dispatcher.protocol import encode_body, parse_target
+from dispatcher.tracing import TraceHeaders
 
 IDLE_SECONDS = 4.0
 """How long a connection may be idle: less than the 5 s after which the hastiest common servers close theirs."""
@@ -38,14 +40,22 @@ class _Failure(Exception):
         self.error = error
 
 
+def _with_headers(request: bytes, headers: Mapping[str, str]) -> bytes:
+    """Returns the request with more headers behind its first line."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("ascii")
+    first, separator, rest = request.partition(b"\r\n")
+    return first + separator + lines + rest
+
+
 class FastSender:
     """Sends messages to one endpoint by HTTP/1.1. Implements `dispatcher.ports.Sender`.
 
-    To be used from one event loop. Raises ValueError for an endpoint whose URL, token or CA
-    file is unusable.
+    To be used from one event loop; `trace_headers` gives each request more headers. Raises
+    ValueError for an endpoint whose URL, token or CA file is unusable.
     """
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, trace_headers: TraceHeaders | None = None) -> None:
+        self._trace_headers = trace_headers
         target = parse_target(endpoint)
         head = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
         path = target.path.replace("%", "%%")
@@ -88,6 +98,8 @@ class FastSender:
         except ValueError:
             return Answer(0, b"", None, ErrorClass.PROTOCOL, False, 0.0)
         request = self._template % (message_id, message_id, len(body), body)
+        if self._trace_headers is not None:
+            request = _with_headers(request, self._trace_headers())
         connection = self._idle.pop() if self._idle else None
         future: asyncio.Future[Answer] | None = None
         answer: Answer | None = None

@@ -245,8 +245,37 @@ class Settings(BaseModel):
     log_retention_hours: float = _number(
         168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
     )
+    max_message_mib: float = _number(4.0, "Largest request, in MiB.", 0.01, 1024, "MiB")
     max_streams_per_principal: int = _number(
         20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
+    )
+    max_streams_per_connection: int = _number(
+        500, "Most calls and streams at once over one connection; callers keep more of them waiting.", 10, 1_000_000
+    )
+    max_calls_per_principal: int = _number(1000, "Most other calls that one caller may have open at once.", 1, 100_000)
+    max_calls_per_second: float = _number(
+        2000.0,
+        "Most calls and streams that one caller may begin a second, after a burst of as many; 0: any number.",
+        0,
+        1_000_000,
+        "calls a second",
+    )
+    max_call_seconds: float = _number(
+        120.0,
+        "Longest time of a call that is no stream, in seconds, whatever deadline its caller sets.",
+        1,
+        86_400,
+        "seconds",
+    )
+    connection_age: float = _number(
+        3600.0,
+        "After about so long callers are told to connect anew, so that they spread over all replicas, in seconds.",
+        1,
+        31_536_000,
+        "seconds",
+    )
+    connection_grace: float = _number(
+        600.0, "How long calls go on over a connection that is to be made anew, in seconds.", 1, 86_400, "seconds"
     )
     frequency_cap: int = _number(
         0,
@@ -255,6 +284,12 @@ class Settings(BaseModel):
         100_000,
     )
     frequency_period_hours: float = _number(24.0, "The period of the frequency cap, in hours.", 0.01, 8760, "hours")
+    tracing: bool = _setting(
+        False,
+        "Whether calls and deliveries are traced by OpenTelemetry; its own variables, such as "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, say where to. Needs `mailing[otel]`.",
+        "true or false",
+    )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
         "info", "The least grave entries that are logged.", "debug, info, warning or error"
     )

@@ -2,6 +2,7 @@
 
 DomainError
 ├── InvalidFields       fields that are missing, malformed or out of range
+├── MalformedRequest    a request that is no message of its type
 ├── InvalidPageToken    a token that this query did not make
 ├── NotFound            no such client, mailing or message
 ├── EndpointUnknown     no such endpoint is configured
@@ -15,7 +16,9 @@ DomainError
 ├── InvalidResumeToken  a resume token that this stream did not make
 ├── ResumeTokenExpired  a resume token behind which something is missing
 ├── ReaderTooSlow       the reader of a stream has taken nothing for too long
-├── LimitReached        the caller has as many streams as one may have
+├── LimitReached        the caller has as many calls or streams open as one may have
+├── RateExceeded        the caller makes more calls a second than one may make
+├── CallTooLong         the call took longer than any may
 ├── ShuttingDown        this replica ends
 ├── Unauthenticated     no valid credentials came with the call
 ├── ScopeMissing        the caller may not do this
@@ -34,9 +37,15 @@ from dispatcher.model import MailingState
 MAX_TOLD = 20
 """More names are not listed: an error has to fit into the trailing metadata of a call."""
 
+MAX_NAME = 80
+"""Longer names of callers are not repeated in full, for the same reason."""
+
 
 class DomainError(Exception):
     """A refusal. `str()` of it is the sentence for the caller."""
+
+    retry_after: float | None = None
+    """Seconds after which the same call may fare better, where that is known."""
 
     @property
     def facts(self) -> dict[str, str]:
@@ -60,6 +69,13 @@ class InvalidFields(DomainError):
         rest = f" (and {more} more)" if more else ""
         super().__init__(f"{first.path}: {first.sentence}{rest}")
         self.violations = tuple(violations)
+
+
+class MalformedRequest(DomainError):
+    """The request cannot be read at all."""
+
+    def __init__(self) -> None:
+        super().__init__("The request cannot be read: it is no message of the type that this method takes.")
 
 
 class InvalidPageToken(DomainError):
@@ -95,11 +111,11 @@ class EndpointUnknown(DomainError):
     """No endpoint of this name is configured; those in `known` are, of which the first are told."""
 
     def __init__(self, name: str, known: Collection[str]) -> None:
-        self.name = name
+        self.name = name[:MAX_NAME]
         self.known = sorted(known)[:MAX_TOLD]
         more = f" and {len(known) - MAX_TOLD} more" if len(known) > MAX_TOLD else ""
         there_are = f"there are {', '.join(self.known)}{more}" if known else "none is configured"
-        super().__init__(f"There is no endpoint {name!r}; {there_are}.")
+        super().__init__(f"There is no endpoint {self.name!r}; {there_are}.")
 
     @property
     def facts(self) -> dict[str, str]:
@@ -108,16 +124,10 @@ class EndpointUnknown(DomainError):
 
 
 class PhoneTaken(DomainError):
-    """Another client has this phone."""
+    """Another client has this phone. Which one is not said again: errors end up in logs."""
 
-    def __init__(self, phone: str) -> None:
-        super().__init__(f"Another client has the phone {phone}.")
-        self.phone = phone
-
-    @property
-    def facts(self) -> dict[str, str]:
-        """The phone."""
-        return {"phone": self.phone}
+    def __init__(self) -> None:
+        super().__init__("Another client has this phone.")
 
 
 class RequestIdReused(DomainError):
@@ -215,6 +225,8 @@ class ReaderTooSlow(_Resumable, DomainError):
 class LimitReached(DomainError):
     """The caller has as many of something (`what`, a plural) at once as one caller may have."""
 
+    retry_after = 1.0
+
     def __init__(self, what: str, limit: int) -> None:
         super().__init__(f"You have {limit} {what} open, which is the limit; end one before you begin another.")
         self.limit = limit
@@ -223,6 +235,33 @@ class LimitReached(DomainError):
     def facts(self) -> dict[str, str]:
         """The limit."""
         return {"limit": str(self.limit)}
+
+
+class RateExceeded(DomainError):
+    """The caller makes more calls a second than `limit`; the next one is welcome in `wait` seconds."""
+
+    def __init__(self, limit: float, wait: float) -> None:
+        super().__init__(f"You make more than {limit:g} calls a second, which is the limit; wait for {wait:.3f} s.")
+        self.limit = limit
+        self.retry_after = wait
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit."""
+        return {"limit": f"{self.limit:g}"}
+
+
+class CallTooLong(DomainError):
+    """The call took longer than `limit` seconds, which no call may; it was given up."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(f"The call was given up after {limit:g} s, the longest that a call may take here.")
+        self.limit = limit
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit, in seconds."""
+        return {"limit": f"{self.limit:g}"}
 
 
 class ShuttingDown(_Resumable, DomainError):

@@ -4,6 +4,7 @@ Only this package touches protobuf. Servicers are thin; they raise the domain's 
 one interceptor turns these into status codes.
 """
 
+from server.rpc.limits import CallLimits
 from server.rpc.server import CannotListen, RpcServer, RpcSettings, build_server
 
-__all__ = ["CannotListen", "RpcServer", "RpcSettings", "build_server"]
+__all__ = ["CallLimits", "CannotListen", "RpcServer", "RpcSettings", "build_server"]

@@ -1,7 +1,8 @@
 """How refusals reach callers: one table from the domain's exceptions to gRPC's status codes.
 
-Every error carries a google.rpc.ErrorInfo, bad fields a google.rpc.BadRequest beside it. What
-is in no table is a defect: the caller gets INTERNAL and an id, the log gets id and cause.
+Every error carries a google.rpc.ErrorInfo, bad fields a google.rpc.BadRequest beside it, and
+limits a google.rpc.RetryInfo. What is in no table is a defect: the caller gets INTERNAL and an
+id, the log gets id and cause.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import NamedTuple, NoReturn
 from uuid import uuid4
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import Message as ProtoMessage
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc.aio import AbortError
 from grpc_status.rpc_status import to_status
 
 from mailing.v1.error_pb2 import ErrorReason
 from server.domain.errors import (
+    CallTooLong,
     Conflict,
     DatabaseUnavailable,
     DomainError,
@@ -33,10 +36,12 @@ from server.domain.errors import (
     Kind,
     LimitReached,
     MailingEnded,
+    MalformedRequest,
     MethodClosed,
     NotFound,
     NotServedYet,
     PhoneTaken,
+    RateExceeded,
     ReaderTooSlow,
     RequestIdReused,
     ResumeTokenExpired,
@@ -65,6 +70,7 @@ class Answer(NamedTuple):
 
 ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidFields: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
+    MalformedRequest: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
@@ -79,6 +85,8 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     ResumeTokenExpired: Answer(grpc.StatusCode.OUT_OF_RANGE, ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED),
     ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
     LimitReached: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    RateExceeded: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    CallTooLong: Answer(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     Unauthenticated: Answer(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
     ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
@@ -113,6 +121,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 yield
             except AbortError:
                 raise
+            except NotImplementedError:  # generated code, for methods of gRPC's own services
+                await context.abort_with_status(to_status(status_of(NotServedYet(method), method)))
             except Exception as error:
                 await refuse(context, status_of(error, method))
 
@@ -138,6 +148,8 @@ def status_of(error: Exception, method: str) -> Status:
     details: list[ProtoMessage] = [_info(reason, error.facts)]
     if isinstance(error, InvalidFields):
         details.append(_bad_request(error.violations))
+    if error.retry_after is not None:
+        details.append(_retry_info(error.retry_after))
     return _status(answer.code, str(error), details)
 
 
@@ -152,6 +164,12 @@ def _internal(error: Exception, method: str) -> Status:
 def _info(reason: ErrorReason.ValueType, facts: Mapping[str, str]) -> ErrorInfo:
     name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
     return ErrorInfo(reason=name, domain=DOMAIN, metadata=facts)
+
+
+def _retry_info(seconds: float) -> RetryInfo:
+    info = RetryInfo()
+    info.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+    return info
 
 
 def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:

@@ -27,6 +27,7 @@ from server.domain.preview import FrequencyCap
 from server.metrics.figures import Figures, added
 from server.rpc.admin import AdminService
 from server.rpc.clients import ClientService
+from server.rpc.decoding import DecodingInterceptor
 from server.rpc.delivery import DELIVERY, DeliveryService
 from server.rpc.delivery_encoding import encoded_mailing
 from server.rpc.dispatch import DispatchCalls
@@ -34,13 +35,14 @@ from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
 from server.rpc.handlers import ClosingInterceptor
 from server.rpc.identity import IdentityInterceptor
-from server.rpc.limits import StreamLimitInterceptor
+from server.rpc.limits import CallLimits, LimitInterceptor
 from server.rpc.log import LogCalls
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
 from server.rpc.requests import RequestInterceptor
+from server.rpc.tracing import CallTracer, TracingInterceptor
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
@@ -81,9 +83,23 @@ class RpcSettings:
     keepalive_time: float = 20.0
     keepalive_timeout: float = 8.0
     """A connection that died is noticed within the sum of both."""
+    min_ping_interval: float = 5.0
+    """How often a caller may ping a connection without data on it."""
+    handshake_timeout: float = 10.0
+    """How long a new connection may take to say what it wants."""
     reader_patience: float = 60.0
     """How long a stream may not be read before it ends."""
-    max_streams_per_principal: int = 20_000
+    limits: CallLimits = field(default_factory=CallLimits)
+    """What one caller may take."""
+    streams_per_connection: int = 500
+    """Calls and streams at once over one connection; callers keep more of them waiting. Without a limit
+    gRPC lets the calls that a hostile caller begins and takes back pile up in front of everybody's."""
+    connection_age: float = 3600.0
+    """After about so long a connection is to be made anew, so that load spreads over new replicas."""
+    connection_grace: float = 600.0
+    """How long the calls of such a connection may still go on."""
+    tracer: CallTracer | None = None
+    """Takes note of every call."""
     streams: StreamSettings = field(default_factory=StreamSettings)
     log_retention: float = 168 * 3600.0
     """How long the log is kept."""
@@ -114,8 +130,13 @@ class RpcSettings:
             # By itself gRPC gives the answer to a ping a minute, whatever the keepalive's time limit is.
             ("grpc.http2.ping_timeout_ms", int(self.keepalive_timeout * 1000)),
             ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-            ("grpc.http2.max_ping_strikes", 0),
+            # Whoever pings more often, beyond two times, is sent away.
+            ("grpc.http2.min_ping_interval_without_data_ms", int(self.min_ping_interval * 1000)),
+            ("grpc.http2.max_ping_strikes", 2),
+            ("grpc.max_concurrent_streams", self.streams_per_connection),
+            ("grpc.max_connection_age_ms", int(self.connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(self.connection_grace * 1000)),
+            ("grpc.server_handshake_timeout_ms", int(self.handshake_timeout * 1000)),
             # Watchers of a replica that went away come to another one all at once; by itself gRPC
             # would cancel some of more than a thousand calls that were not begun yet.
             ("grpc.server.max_pending_requests", 20_000),
@@ -223,9 +244,16 @@ async def build_server(
         streams.hint()
 
     closing = ClosingInterceptor(settings.reader_patience)
-    identity = IdentityInterceptor(settings.authenticator)
-    limit = StreamLimitInterceptor(settings.max_streams_per_principal)
-    interceptors = (closing, RequestInterceptor(), MetricsInterceptor(registry), ErrorInterceptor(), identity, limit)
+    interceptors = (
+        closing,
+        RequestInterceptor(),
+        MetricsInterceptor(registry),
+        ErrorInterceptor(),
+        *([TracingInterceptor(settings.tracer)] if settings.tracer else []),
+        IdentityInterceptor(settings.authenticator),
+        LimitInterceptor(settings.limits),
+        DecodingInterceptor(),
+    )
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)

@@ -164,7 +164,7 @@ async def _insert_phone(connection: asyncpg.Connection, phone: str, bucket: int,
     try:
         await connection.execute(_SQL["insert_phone"], phone, bucket, client_id)
     except asyncpg.UniqueViolationError:
-        raise PhoneTaken(phone) from None
+        raise PhoneTaken from None
 
 
 def _arguments(definition: ClientDefinition) -> tuple[object, ...]:

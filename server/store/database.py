@@ -7,6 +7,7 @@ few times before the caller hears of it.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
@@ -39,6 +40,9 @@ RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 """Two transactions met, and this one gave way."""
 
 
+_ENDED = re.compile("clos|another operation is in progress")
+
+
 class RaceLost(Exception):
     """Another transaction changed what this one had looked at; the work is to be repeated."""
 
@@ -50,7 +54,8 @@ def _in_domain_words() -> Iterator[None]:
     except AWAY as error:
         raise DatabaseUnavailable from error
     except asyncpg.InterfaceError as error:
-        if "clos" not in str(error):  # else the pool or the connection is closed or closing
+        # The pool or the connection is closed or closing, or reads the last words of a server that went away.
+        if not _ENDED.search(str(error)):
             raise
         raise DatabaseUnavailable from error
 

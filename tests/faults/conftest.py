@@ -31,7 +31,8 @@ class Service:
         line = self._process.stdout.readline()
         serving = re.match(SERVING, line)
         assert serving, f"the service did not start: {line!r}"
-        self.client = MailingClient.connect(serving[1])
+        self.address = serving[1]
+        self.client = MailingClient.connect(self.address)
 
     @property
     def pid(self) -> int:

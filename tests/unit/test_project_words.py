@@ -122,6 +122,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     for heading, wanted in [
         ("## To run", project["project"]["dependencies"]),
+        ("## With the extra `otel`", project["project"]["optional-dependencies"]["otel"]),
         ("## To develop", project["dependency-groups"]["dev"]),
     ]:
         text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]

@@ -20,7 +20,7 @@ from mailing.v1.mailing_service_pb2 import CreateMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from server.auth import Authenticator
 from server.domain.caller import Scope, caller
-from server.rpc import identity
+from server.rpc import CallLimits, identity
 from server.rpc.identity import IdentityInterceptor
 from server.rpc.permissions import PERMISSIONS, Access
 from server.rpc.server import SERVED
@@ -190,7 +190,7 @@ async def test_streams_are_counted_by_caller(start: Start, tokens: Tokens) -> No
     """Fails when the host is counted instead: both callers come from the same one."""
     first, second = tokens.make("first", "messages.read"), tokens.make("second", "messages.read")
     guarded = await start(
-        authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01), max_streams_per_principal=1
+        authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01), limits=CallLimits(streams=1)
     )
     watching: Any = DeliveryServiceStub(guarded.channel)
     streams = [watching.WatchMessages(WatchMessagesRequest(), metadata=one) for one in (first, second)]

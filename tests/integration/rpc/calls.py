@@ -11,7 +11,7 @@ import asyncpg
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
-from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status.rpc_status import from_call
 
 from mailing.v1 import client_pb2, client_service_pb2, mailing_pb2, time_of_day_pb2
@@ -30,7 +30,7 @@ def refused(code: str, reason: str, *paths: str) -> Iterator[ErrorInfo]:
     assert status is not None, error.details()
     bad = BadRequest()
     for detail in status.details:
-        assert detail.Unpack(info) or detail.Unpack(bad)
+        assert detail.Unpack(info) or detail.Unpack(bad) or detail.Is(RetryInfo.DESCRIPTOR)
     assert (info.reason, info.domain) == (reason, "mailing.v1")
     assert [violation.field for violation in bad.field_violations] == list(paths)
     assert all(violation.description for violation in bad.field_violations)

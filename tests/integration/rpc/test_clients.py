@@ -49,9 +49,8 @@ async def test_the_id_of_a_client_names_the_bucket_of_its_phone(service: Service
 
 async def test_a_phone_belongs_to_one_client(service: Service) -> None:
     await add_client(service)
-    with refused("ALREADY_EXISTS", "PHONE_TAKEN") as info:
+    with refused("ALREADY_EXISTS", "PHONE_TAKEN"):
         await add_client(service)
-    assert info.metadata == {"phone": "79261234567"}
 
 
 async def test_a_replay_returns_the_first_client_as_it_is_now(service: Service) -> None:

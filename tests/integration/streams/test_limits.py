@@ -12,6 +12,7 @@ import pytest
 
 from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
 from mailing.v1.mailing_service_pb2 import GetMailingRequest
+from server.rpc import CallLimits
 from server.rpc.limits import principal_of
 from tests.integration.rpc.calls import refused, until
 from tests.integration.streams.calls import Messages, Progress
@@ -24,7 +25,7 @@ MOST = 4
 
 @pytest.fixture
 async def limited(start: Start) -> Replica:
-    return await start(replace(RPC, max_streams_per_principal=MOST))
+    return await start(replace(RPC, limits=CallLimits(streams=MOST)))
 
 
 async def test_one_stream_too_many_is_refused_and_calls_are_not(

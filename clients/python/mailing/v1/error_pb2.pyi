@@ -63,7 +63,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_MESSAGE_TOO_LARGE: _ErrorReason.ValueType  # 13
     """RESOURCE_EXHAUSTED: the message is larger than the limit."""
     ERROR_REASON_LIMIT_REACHED: _ErrorReason.ValueType  # 14
-    """RESOURCE_EXHAUSTED: too many calls or streams at once, or too many a second."""
+    """RESOURCE_EXHAUSTED: too many calls or streams at once, or too many a second; a
+    google.rpc.RetryInfo beside it says when to try again. DEADLINE_EXCEEDED: the
+    call took longer than the service lets any call take.
+    """
     ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 15
     """RESOURCE_EXHAUSTED: the reader of this stream fell too far behind. Resume
     with the last token.
@@ -138,7 +141,10 @@ the current state and watch from there.
 ERROR_REASON_MESSAGE_TOO_LARGE: ErrorReason.ValueType  # 13
 """RESOURCE_EXHAUSTED: the message is larger than the limit."""
 ERROR_REASON_LIMIT_REACHED: ErrorReason.ValueType  # 14
-"""RESOURCE_EXHAUSTED: too many calls or streams at once, or too many a second."""
+"""RESOURCE_EXHAUSTED: too many calls or streams at once, or too many a second; a
+google.rpc.RetryInfo beside it says when to try again. DEADLINE_EXCEEDED: the
+call took longer than the service lets any call take.
+"""
 ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 15
 """RESOURCE_EXHAUSTED: the reader of this stream fell too far behind. Resume
 with the last token.

@@ -1,0 +1,44 @@
+"""Makes every call a span of the trace that its caller takes part in, where traces are wanted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import Protocol
+
+import grpc
+
+from dispatcher.tracing import Span
+from server.rpc.handlers import Context, Continuation, Handler, around
+
+
+class CallTracer(Protocol):
+    """Takes note of calls."""
+
+    def call(self, method: str, metadata: Mapping[str, str]) -> AbstractContextManager[Span]:
+        """Encloses a call of `method`; the metadata may name the caller's span. An exception fails it."""
+        ...
+
+
+class TracingInterceptor(grpc.aio.ServerInterceptor):
+    """Stands inside of what turns refusals into a status, so that a span tells of them."""
+
+    def __init__(self, tracer: CallTracer) -> None:
+        self._tracer = tracer
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Wraps every handler there is."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        method = handler_call_details.method
+        texts = {key: value for key, value in handler_call_details.invocation_metadata or () if isinstance(value, str)}
+
+        @asynccontextmanager
+        async def traced(context: Context) -> AsyncIterator[None]:
+            with self._tracer.call(method, texts):
+                yield
+
+        return around(handler, traced)

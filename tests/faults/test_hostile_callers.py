@@ -1,0 +1,67 @@
+"""Callers that misuse HTTP/2 itself take nothing from the others."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+
+import pytest
+
+from mailing.v1.mailing_pb2 import Mailing
+from tests.faults import http2
+from tests.faults.conftest import Service, StartService
+
+GROWTH = 60 * 2**20
+"""Bytes that the service may have more in memory after an attack, which without limits was 350 MB."""
+
+Attack = Callable[[http2.Connection], object]
+
+ATTACKS: dict[str, Attack] = {
+    "rapid reset": lambda one: one.flood(10_000, http2.called_and_reset),
+    "ping flood": lambda one: one.flood(20_000, http2.pinged),
+    "settings flood": lambda one: one.flood(20_000, http2.settings_changed),
+    "endless headers": lambda one: one.raw(http2.endless_headers(5_000)),
+    "nothing": lambda one: None,
+}
+
+
+def memory(service: Service) -> int:
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{service.pid}/status").read_text().splitlines())
+    return int(fields["VmRSS"].split()[0]) * 1024
+
+
+@contextmanager
+def attacked(service: Service, attack: Attack, connections: int) -> Iterator[None]:
+    """Attacks over so many connections at once while the block runs, which begins when they are open."""
+    with ExitStack() as stack:
+        opened = [stack.enter_context(closing(http2.Connection(service.address))) for _ in range(connections)]
+        threads = [threading.Thread(target=attack, args=(one,)) for one in opened]
+        for thread in threads:
+            thread.start()
+        yield
+        for thread in threads:
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_others_are_served_while_it_is_attacked_and_after(start_service: StartService, name: str) -> None:
+    """Rapid reset fails, by refused calls and by memory, without a limit of streams per connection."""
+    service = start_service()
+    service.client.create_mailing(Mailing(text="Hello"))
+    before = memory(service)
+    with attacked(service, ATTACKS[name], 4 if name != "nothing" else 100):
+        for _ in range(50):
+            assert service.client.get_mailing(1).id == 1
+    for _ in range(50):
+        assert service.client.get_mailing(1).id == 1
+    assert memory(service) - before < GROWTH
+
+
+def test_whoever_pings_too_often_is_sent_away(start_service: StartService) -> None:
+    """Fails when the service puts up with any number of pings (`grpc.http2.max_ping_strikes` 0)."""
+    with closing(http2.Connection(start_service().address)) as connection:
+        connection.flood(50, http2.pinged)
+        assert connection.is_closed()
