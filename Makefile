@@ -9,6 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTHON ?=
 ARGS ?=
+WORKERS ?= 2
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -146,8 +147,8 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 	@python docs/api.py --check
 
 .PHONY: test
-test: venv ## Run the whole test suite on the embedded Postgres; ARGS='-k name'.
-	@pytest $(ARGS)
+test: venv ## Run the whole test suite on the embedded Postgres, two at a time; ARGS='-k name'.
+	@pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: fuzz
 fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.
