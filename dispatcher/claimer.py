@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from dispatcher.guard import Guard
 from dispatcher.lease import Book, Lease
-from dispatcher.model import Mailing, MailingState, OpenWork
+from dispatcher.model import Mailing, OpenWork
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Render
 from dispatcher.sender import Lane
+from dispatcher.states import MailingState
 from dispatcher.template import TemplateError, parse
 from dispatcher.turns import EQUAL_TURN
 

@@ -7,7 +7,7 @@ the endpoint asks for patience or does not answer in time. Pure: time comes in a
 
 from __future__ import annotations
 
-from dispatcher.model import ErrorClass
+from dispatcher.states import ErrorClass
 
 FIRST = 64
 """Requests in flight to begin with."""

@@ -22,9 +22,10 @@ from typing import Any
 import httpx
 
 from dispatcher.http_fast.tls import tls_context
-from dispatcher.model import Answer, Endpoint, ErrorClass
+from dispatcher.model import Answer, Endpoint
 from dispatcher.ports import MayStart
 from dispatcher.protocol import encode_body, parse_target
+from dispatcher.states import ErrorClass
 from dispatcher.tracing import TraceHeaders
 
 MAX_CONNECTIONS = 64

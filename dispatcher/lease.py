@@ -14,8 +14,9 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from dispatcher import policy
-from dispatcher.model import ClaimedBatch, Mailing, Outcome, Reason, Status
+from dispatcher.model import ClaimedBatch, Mailing, Outcome
 from dispatcher.ports import Settled
+from dispatcher.states import Reason, Status
 
 FRESH_FOR = 0.9
 """Seconds for which a mailing counts as being as it was last seen in the database.

@@ -12,8 +12,9 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from dispatcher.meter import error_words
-from dispatcher.model import Outcome, Reason, Status
+from dispatcher.model import Outcome
 from dispatcher.ports import Settled
+from dispatcher.states import Reason, Status
 
 MOST_SINGLE = 20
 """So many failures of one settle are told one by one."""

@@ -10,8 +10,9 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dispatcher.model import ErrorClass, Outcome, Status
+from dispatcher.model import Outcome
 from dispatcher.ports import Settled
+from dispatcher.states import ErrorClass, Status
 
 WINDOW = 5.0
 """Seconds over which rate and failures are taken."""

@@ -9,20 +9,9 @@ import math
 from datetime import UTC, datetime, timedelta
 from random import Random
 
-from dispatcher.model import (
-    Answer,
-    ErrorClass,
-    Failure,
-    Mailing,
-    MailingState,
-    Outcome,
-    Reason,
-    Recipient,
-    RetryPolicy,
-    Semantics,
-    Status,
-)
+from dispatcher.model import Answer, Failure, Mailing, Outcome, Recipient, RetryPolicy
 from dispatcher.protocol import Verdict
+from dispatcher.states import ErrorClass, MailingState, Reason, Semantics, Status
 
 AT_MOST_ONCE_BATCH = 50
 """Messages per batch under AT_MOST_ONCE: what a lost lease makes UNKNOWN."""

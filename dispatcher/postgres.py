@@ -17,7 +17,6 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher import model
 from dispatcher.logbook import LogEntry, of_outcomes
 from dispatcher.model import (
     AudienceFilter,
@@ -36,6 +35,7 @@ from dispatcher.postgres_limits import PostgresLimits
 from dispatcher.postgres_log import columns, record_completed, record_expanded, record_started, say
 from dispatcher.queries import load_queries
 from dispatcher.reach import reaching
+from dispatcher.states import MailingState, Reason, Semantics
 
 CHANNEL = "mailing"
 """Notified when something changed that dispatchers should look at now; a hint, no more."""
@@ -216,7 +216,7 @@ class PostgresLedger(PostgresLimits):
         capped = {row["id"] for row in rows}
         if not capped:
             return recipients
-        reason = model.Reason.FREQUENCY_CAP
+        reason = Reason.FREQUENCY_CAP
         return [one._replace(barred=reason) if one.client_id in capped else one for one in recipients]
 
     async def settle(
@@ -328,7 +328,7 @@ def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -
         mailing_id=row["id"],
         version=row["version"],
         filter=_filter(row["filter"]),
-        semantics=model.Semantics(row["semantics"]),
+        semantics=Semantics(row["semantics"]),
         max_rate=row["max_rate"],
         positions=dict(zip(row["buckets"], row["positions"], strict=True)),
         open_batches=open_batches,
@@ -351,10 +351,10 @@ def _mailing(row: asyncpg.Record) -> Mailing:
     return Mailing(
         id=row["id"],
         version=row["version"],
-        state=model.MailingState(row["state"]),
+        state=MailingState(row["state"]),
         text=row["text"],
         endpoint=row["endpoint"],
-        semantics=model.Semantics(row["semantics"]),
+        semantics=Semantics(row["semantics"]),
         priority=row["priority"],
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),

@@ -9,11 +9,12 @@ from uuid import UUID
 import asyncpg
 
 from dispatcher.logbook import breaker_closed, breaker_opened
-from dispatcher.model import BreakerState, EndpointState, SlotRequest, Slots
+from dispatcher.model import EndpointState, SlotRequest, Slots
 from dispatcher.postgres_log import record
 from dispatcher.queries import load_queries
 from dispatcher.rates import HORIZON
 from dispatcher.reach import reaching
+from dispatcher.states import BreakerState
 
 _SQL = load_queries("dispatcher", "limits.sql")
 

@@ -14,8 +14,8 @@ import orjson
 
 from dispatcher import logbook
 from dispatcher.logbook import Level, LogEntry
-from dispatcher.model import Status
 from dispatcher.queries import load_queries
+from dispatcher.states import Status
 
 _SQL = load_queries("dispatcher", "log.sql")
 

@@ -23,7 +23,8 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from dispatcher.model import DEFAULT_SUCCESS, Answer, Endpoint, ErrorClass, SuccessRule
+from dispatcher.model import DEFAULT_SUCCESS, Answer, Endpoint, SuccessRule
+from dispatcher.states import ErrorClass
 
 MAX_RETRY_AFTER = 3600.0
 """The longest wait, in seconds, that an endpoint may ask for."""

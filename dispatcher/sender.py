@@ -18,10 +18,11 @@ from dispatcher import policy
 from dispatcher.breaker import Breaker
 from dispatcher.concurrency import ConcurrencyLimit
 from dispatcher.lease import Lease
-from dispatcher.model import BATCH_SIZE, Answer, Endpoint, ErrorClass, Outcome, Semantics
+from dispatcher.model import BATCH_SIZE, Answer, Endpoint, Outcome
 from dispatcher.ports import Clock, Sender
 from dispatcher.protocol import Verdict, judge
 from dispatcher.rates import Gate
+from dispatcher.states import ErrorClass, Semantics
 from dispatcher.turns import Turns
 
 log = logging.getLogger(__name__)

@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from dispatcher.model import ErrorClass, Status
 from dispatcher.ports import Settled
+from dispatcher.states import ErrorClass, Status
 
 ATTEMPT_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of how long requests took, in seconds. They are known to the millisecond."""

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from dispatcher.model import Answer, ErrorClass
+from dispatcher.model import Answer
 from dispatcher.ports import MayStart, Sender
+from dispatcher.states import ErrorClass
 
 
 class Span(Protocol):

@@ -17,8 +17,9 @@ from datetime import UTC, datetime, timedelta
 from secrets import randbelow
 from typing import NamedTuple
 
-from dispatcher.model import DEFAULT_ENDPOINT, Answer, Endpoint, ErrorClass
+from dispatcher.model import DEFAULT_ENDPOINT, Answer, Endpoint
 from dispatcher.protocol import judge
+from dispatcher.states import ErrorClass
 from server.domain.errors import EndpointUnknown
 from server.domain.messages import Attempt, message_id
 from server.endpoints import make_sender

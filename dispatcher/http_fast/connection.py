@@ -12,7 +12,8 @@ from time import monotonic
 from typing import Protocol, cast
 
 from dispatcher.http_fast.response import ResponseReader
-from dispatcher.model import Answer, ErrorClass
+from dispatcher.model import Answer
+from dispatcher.states import ErrorClass
 
 NEVER = float("inf")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import httptools
 
-from dispatcher.model import ErrorClass
+from dispatcher.states import ErrorClass
 
 MAX_HEAD_BYTES = 32 * 1024
 """The most that the head of a response, interim responses included, may take."""

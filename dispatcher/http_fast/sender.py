@@ -16,9 +16,10 @@ from time import monotonic
 from dispatcher.http_fast.addresses import Address, Addresses
 from dispatcher.http_fast.connection import Connection, KnownAnswers
 from dispatcher.http_fast.tls import tls_context
-from dispatcher.model import Answer, Endpoint, ErrorClass
+from dispatcher.model import Answer, Endpoint
 from dispatcher.ports import MayStart
 from dispatcher.protocol import encode_body, parse_target
+from dispatcher.states import ErrorClass
 from dispatcher.tracing import TraceHeaders
 
 IDLE_SECONDS = 4.0

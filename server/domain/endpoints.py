@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatcher.model import BreakerState
+from dispatcher.states import BreakerState
 
 
 @dataclass(frozen=True, slots=True)

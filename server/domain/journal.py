@@ -16,7 +16,7 @@ from hashlib import blake2b
 from typing import Protocol
 from uuid import UUID
 
-from dispatcher.model import Status
+from dispatcher.states import Status
 from server.domain.errors import InvalidResumeToken, ResumeTokenExpired
 from server.domain.paging import query_digest
 

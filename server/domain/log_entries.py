@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from dispatcher.logbook import Level, LogEntry
-from dispatcher.model import Status
+from dispatcher.states import Status
 
 
 def mailing_created(mailing_id: int, title: str, running: bool) -> list[LogEntry]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 
-from dispatcher.model import Reason
+from dispatcher.states import Reason
 from dispatcher.template import Template
 from server.domain.clients import Client
 from server.domain.fields import Violations

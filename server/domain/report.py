@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from dispatcher.model import Reason, Status
+from dispatcher.states import Reason, Status
 from server.domain.mailings import Mailing
 
 LONGEST_COURSE = 2 * 24 * 60

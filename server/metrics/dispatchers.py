@@ -5,9 +5,9 @@ What a process did stays counted when it has ended, so that counters never go ba
 
 from __future__ import annotations
 
-from dispatcher.model import BreakerState
 from dispatcher.reach import Failures
 from dispatcher.service import Dispatcher
+from dispatcher.states import BreakerState
 from dispatcher.tally import Tally
 from server.metrics.families import FAMILIES
 from server.metrics.figures import Figures, add, added, counters, of_histogram

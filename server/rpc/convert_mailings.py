@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
-from dispatcher.model import AudienceMode, Semantics
+from dispatcher.states import AudienceMode, Semantics
 from mailing.v1 import mailing_pb2
 from server.domain.fields import Violations
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import grpc
 
-from dispatcher.model import Status
+from dispatcher.states import Status
 from mailing.v1 import delivery_service_pb2 as pb
 from server.domain.errors import Kind, NotFound, ReaderTooSlow, ShuttingDown
 from server.domain.fields import Violations, check_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dispatcher.model import Status
+from dispatcher.states import Status
 from mailing.v1 import delivery_service_pb2 as pb
 from server.domain.journal import Entry
 from server.domain.mailings import Mailing

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from dispatcher.model import DEFAULT_ENDPOINT, MailingState
+from dispatcher.model import DEFAULT_ENDPOINT
+from dispatcher.states import MailingState
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from server.domain.errors import EndpointUnknown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dispatcher.model import Status
+from dispatcher.states import Status
 from mailing.v1 import message_service_pb2 as pb
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
 from server.domain.fields import Violations, check_id, page_size

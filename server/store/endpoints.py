@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dispatcher.model import BreakerState
 from dispatcher.queries import load_queries
+from dispatcher.states import BreakerState
 from server.domain.endpoints import EndpointHealth
 from server.store.database import Database
 

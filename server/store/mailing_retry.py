@@ -12,9 +12,10 @@ from datetime import datetime
 
 import asyncpg
 
-from dispatcher.model import BATCH_SIZE, AudienceMode, MailingState, Semantics, Status
+from dispatcher.model import BATCH_SIZE
 from dispatcher.policy import batch_size
 from dispatcher.queries import load_queries
+from dispatcher.states import AudienceMode, MailingState, Semantics, Status
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
 from server.domain.log_entries import mailing_retried
 from server.domain.mailings import RETRYABLE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import orjson
 
-from dispatcher.model import AudienceMode, MailingState, Semantics
+from dispatcher.states import AudienceMode, MailingState, Semantics
 from server.domain.clients import ClientFilter
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, estimated_finish
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Collection, Sequence
 import asyncpg
 import orjson
 
-from dispatcher.model import MailingState
 from dispatcher.queries import load_queries
+from dispatcher.states import MailingState
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
 from server.domain.log_entries import mailing_created, mailing_event, mailing_updated

@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import asyncpg
 
-from dispatcher.model import ErrorClass, Reason, Status
 from dispatcher.queries import load_queries
+from dispatcher.states import ErrorClass, Reason, Status
 from server.domain.errors import Kind, NotFound
 from server.domain.messages import Attempt, Message, MessageQuery, split_message_id
 from server.domain.paging import Page, PageRequest, decode_token, encode_token, query_digest

@@ -14,8 +14,9 @@ from datetime import datetime, timedelta
 import asyncpg
 import orjson
 
-from dispatcher.model import DEFAULT_ENDPOINT, AudienceMode, MailingState, Reason
+from dispatcher.model import DEFAULT_ENDPOINT
 from dispatcher.queries import load_queries
+from dispatcher.states import AudienceMode, MailingState, Reason
 from dispatcher.template import parse
 from server.domain.clients import Client
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncpg
 
-from dispatcher.model import Reason, Status
 from dispatcher.queries import load_queries
+from dispatcher.states import Reason, Status
 from server.domain.errors import Kind, NotFound
 from server.domain.report import (
     COARSE_STEP,

@@ -12,7 +12,7 @@ import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import suppress
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from server.domain.errors import DatabaseUnavailable, Kind, NotFound, ShuttingDown
 from server.domain.mailings import Mailing
 from server.store.progress import ProgressStore

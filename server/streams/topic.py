@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from server.domain.mailings import Mailing
 
 IDLE_PAUSE = 0.5

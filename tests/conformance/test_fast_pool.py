@@ -13,8 +13,9 @@ from dispatcher.http_fast import FastSender
 from dispatcher.http_fast import addresses as addresses_module
 from dispatcher.http_fast import sender as sender_module
 from dispatcher.http_fast.addresses import Address, Addresses
-from dispatcher.model import Answer, ErrorClass
+from dispatcher.model import Answer
 from dispatcher.protocol import judge
+from dispatcher.states import ErrorClass
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import deliver, endpoint, nothing_is_left
 

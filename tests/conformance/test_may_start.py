@@ -13,9 +13,9 @@ import pytest
 
 from dispatcher.http_fast import FastSender
 from dispatcher.http_fast import sender as sender_module
-from dispatcher.model import ErrorClass
 from dispatcher.ports import Sender
 from dispatcher.protocol import judge
+from dispatcher.states import ErrorClass
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import HASTY, Contender, deliver, endpoint, nothing_is_left

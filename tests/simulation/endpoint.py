@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from dispatcher.model import Answer, ErrorClass
+from dispatcher.model import Answer
+from dispatcher.states import ErrorClass
 from tests.simulation.promises import Promises, Request
 from tests.simulation.world import World
 

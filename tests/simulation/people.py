@@ -7,15 +7,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from dispatcher.model import (
-    STATE_TRANSITIONS,
-    AudienceMode,
-    MailingState,
-    Reason,
-    RetryPolicy,
-    Semantics,
-    Status,
-)
+from dispatcher.model import RetryPolicy
+from dispatcher.states import STATE_TRANSITIONS, AudienceMode, MailingState, Reason, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.promises import Promises
 from tests.simulation.rows import Client, MailingRow

@@ -13,20 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.model import (
-    Answer,
-    AudienceMode,
-    BreakerState,
-    ClaimedBatch,
-    ErrorClass,
-    MailingState,
-    Outcome,
-    Reason,
-    Semantics,
-    Status,
-)
+from dispatcher.model import Answer, ClaimedBatch, Outcome
 from dispatcher.ports import Settled
 from dispatcher.protocol import judge
+from dispatcher.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
 from tests.simulation.world import World

@@ -13,9 +13,10 @@ from random import Random
 from unittest.mock import patch
 
 from dispatcher.lease import Lease
-from dispatcher.model import AudienceMode, DispatchSettings, Endpoint, MailingState, Status
+from dispatcher.model import DispatchSettings, Endpoint
 from dispatcher.rates import LATE
 from dispatcher.service import Dispatcher
+from dispatcher.states import AudienceMode, MailingState, Status
 from tests.simulation.database import Database
 from tests.simulation.endpoint import MISHAPS, Habits, ModelEndpoint, ModelSender
 from tests.simulation.people import People

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dispatcher.breaker import MIN_REQUESTS, PROBE_FIRST, WINDOW, Breaker
-from dispatcher.model import BreakerState, EndpointState
+from dispatcher.model import EndpointState
+from dispatcher.states import BreakerState
 
 
 def observed(breaker: Breaker, *failed: bool, at: float = 100.0) -> list[bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dispatcher.concurrency import ConcurrencyLimit
-from dispatcher.model import ErrorClass
+from dispatcher.states import ErrorClass
 
 
 def work(limit: ConcurrencyLimit, seconds: float, latency: float, capacity: float, now: float = 1.0) -> float:

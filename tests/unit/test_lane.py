@@ -11,21 +11,10 @@ import pytest
 
 from dispatcher.concurrency import ConcurrencyLimit
 from dispatcher.lease import Lease
-from dispatcher.model import (
-    Answer,
-    ClaimedBatch,
-    Endpoint,
-    ErrorClass,
-    Mailing,
-    MailingState,
-    Reason,
-    Recipient,
-    RetryPolicy,
-    Semantics,
-    Status,
-)
+from dispatcher.model import Answer, ClaimedBatch, Endpoint, Mailing, Recipient, RetryPolicy
 from dispatcher.ports import MayStart
 from dispatcher.sender import Lane
+from dispatcher.states import ErrorClass, MailingState, Reason, Semantics, Status
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 ASKED = 100.0

@@ -7,19 +7,8 @@ from datetime import UTC, datetime, timedelta
 
 from dispatcher import policy
 from dispatcher.lease import Book, Lease
-from dispatcher.model import (
-    ClaimedBatch,
-    ErrorClass,
-    Failure,
-    Mailing,
-    MailingState,
-    Outcome,
-    Reason,
-    Recipient,
-    RetryPolicy,
-    Semantics,
-    Status,
-)
+from dispatcher.model import ClaimedBatch, Failure, Mailing, Outcome, Recipient, RetryPolicy
+from dispatcher.states import ErrorClass, MailingState, Reason, Semantics, Status
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

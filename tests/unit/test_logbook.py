@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from dispatcher.logbook import MOST_SINGLE, Level, of_outcomes
-from dispatcher.model import ErrorClass, Failure, Outcome, Reason, Status
+from dispatcher.model import Failure, Outcome
 from dispatcher.ports import Settled
+from dispatcher.states import ErrorClass, Reason, Status
 
 
 def outcome(client: int, status: Status, reason: Reason = Reason.NONE, error: ErrorClass | None = None) -> Settled:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from dispatcher.meter import SAMPLES, WINDOW, Meter, figures
-from dispatcher.model import ErrorClass, Failure, Outcome, Reason, Status
+from dispatcher.model import Failure, Outcome
 from dispatcher.ports import Settled
+from dispatcher.states import ErrorClass, Reason, Status
 
 
 def delivered(duration_ms: int, count: int = 1) -> list[Settled]:

@@ -8,19 +8,9 @@ from random import Random
 import pytest
 
 from dispatcher import policy
-from dispatcher.model import (
-    Answer,
-    ErrorClass,
-    Mailing,
-    MailingState,
-    Outcome,
-    Reason,
-    Recipient,
-    RetryPolicy,
-    Semantics,
-    Status,
-)
+from dispatcher.model import Answer, Mailing, Outcome, Recipient, RetryPolicy
 from dispatcher.protocol import judge
+from dispatcher.states import ErrorClass, MailingState, Reason, Semantics, Status
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatcher.model import Reason
+from dispatcher.states import Reason
 from dispatcher.template import parse
 from server.domain.clients import Client, ClientDefinition
 from server.domain.preview import (

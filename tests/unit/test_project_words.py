@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from dispatcher.model import (
+from dispatcher.queries import load_queries
+from dispatcher.states import (
     STATE_TRANSITIONS,
     STATUS_TRANSITIONS,
     AudienceMode,
@@ -20,7 +21,6 @@ from dispatcher.model import (
     Semantics,
     Status,
 )
-from dispatcher.queries import load_queries
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
 from server.domain.mailings import (

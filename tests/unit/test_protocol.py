@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from dispatcher.http_fast import FastSender
 from dispatcher.http_httpx import HttpxSender
-from dispatcher.model import DEFAULT_SUCCESS, Answer, Endpoint, ErrorClass, SuccessRule
+from dispatcher.model import DEFAULT_SUCCESS, Answer, Endpoint, SuccessRule
 from dispatcher.protocol import MAX_EXCERPT, MAX_RETRY_AFTER, encode_body, judge, parse_retry_after, parse_target
+from dispatcher.states import ErrorClass
 
 OK = b'{"code":0,"message":"OK"}'
 NOW = 1_700_000_000.0

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dispatcher.model import ErrorClass, Failure, Outcome, Reason, Status
+from dispatcher.model import Failure, Outcome
+from dispatcher.states import ErrorClass, Reason, Status
 from dispatcher.tally import Histogram, Tally
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dispatcher.concurrency import ConcurrencyLimit
-from dispatcher.model import DispatchSettings, ErrorClass, Tuning
+from dispatcher.model import DispatchSettings, Tuning
+from dispatcher.states import ErrorClass
 from server.domain.dispatch import amended_tuning, check_tuning
 from server.domain.errors import InvalidFields
 from server.domain.fields import Violations

@@ -6,7 +6,8 @@ from collections import Counter
 from datetime import UTC, datetime
 
 from dispatcher.lease import Lease
-from dispatcher.model import ClaimedBatch, Mailing, MailingState, Reason, Recipient, RetryPolicy, Semantics, Slots
+from dispatcher.model import ClaimedBatch, Mailing, Recipient, RetryPolicy, Slots
+from dispatcher.states import MailingState, Reason, Semantics
 from dispatcher.turns import EQUAL_TURN, QUANTUM, Turns
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

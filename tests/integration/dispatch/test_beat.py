@@ -14,12 +14,13 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import Endpoint, Mailing, MailingState, Status
+from dispatcher.model import Endpoint, Mailing
 from dispatcher.ports import LedgerUnavailable, Sender
 from dispatcher.postgres import PostgresLedger
 from dispatcher.postgres_replicas import PostgresReplicas
 from dispatcher.queries import load_queries
 from dispatcher.service import Dispatcher
+from dispatcher.states import MailingState, Status
 from tests.integration.dispatch.conftest import SETTINGS, Start
 from tests.support.endpoints import ScriptedSender, answer, eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses

@@ -10,9 +10,10 @@ import pytest
 
 from dispatcher import guard
 from dispatcher.breaker import MIN_REQUESTS
-from dispatcher.model import Answer, BreakerState, Endpoint, ErrorClass, Status
+from dispatcher.model import Answer, Endpoint
 from dispatcher.postgres import PostgresLedger
 from dispatcher.service import Dispatcher
+from dispatcher.states import BreakerState, ErrorClass, Status
 from tests.integration.dispatch.conftest import SETTINGS, Start
 from tests.integration.dispatch.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, broken, eventually

@@ -11,9 +11,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import AudienceMode, MailingState, Status
 from dispatcher.policy import OPEN_BATCHES
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import AudienceMode, MailingState, Status
 from server.domain.clients import ClientFilter
 from server.domain.mailings import MailingDefinition
 from server.store.database import Database

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 
-from dispatcher.model import AudienceMode, ErrorClass, MailingState, Semantics, Status
+from dispatcher.states import AudienceMode, ErrorClass, MailingState, Semantics, Status
 from tests.integration.dispatch.conftest import Start
 from tests.support.endpoints import ScriptedSender, answer, broken, eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses

@@ -11,8 +11,9 @@ from uuid import uuid4
 import asyncpg
 
 from dispatcher import policy
-from dispatcher.model import ClaimedBatch, Mailing, MailingState, Outcome, Reason, Semantics, Status
+from dispatcher.model import ClaimedBatch, Mailing, Outcome
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import MailingState, Reason, Semantics, Status
 from server.store.database import Database
 from server.store.mailing_retry import MailingRetry
 from tests.support.ledger import add_clients, add_mailing, audit, database_now

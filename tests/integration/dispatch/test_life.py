@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.model import AudienceMode, MailingState, Reason, Status
+from dispatcher.states import AudienceMode, MailingState, Reason, Status
 from tests.integration.dispatch.conftest import Start
 from tests.integration.dispatch.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, eventually

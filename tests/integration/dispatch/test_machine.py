@@ -26,9 +26,10 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from dispatcher.model import Answer, AudienceMode, DispatchSettings, Endpoint, ErrorClass, Semantics, Status
+from dispatcher.model import Answer, DispatchSettings, Endpoint
 from dispatcher.postgres import PostgresLedger
 from dispatcher.service import Dispatcher
+from dispatcher.states import AudienceMode, ErrorClass, Semantics, Status
 from server.config import Settings
 from server.domain.errors import DomainError
 from server.domain.zones import known_zones

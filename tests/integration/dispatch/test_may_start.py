@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import asyncpg
 
-from dispatcher.model import Answer, MailingState, Status, SuccessRule
+from dispatcher.model import Answer, SuccessRule
 from dispatcher.ports import MayStart
+from dispatcher.states import MailingState, Status
 from tests.integration.dispatch.conftest import ENDPOINT, Start
 from tests.integration.dispatch.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, eventually

@@ -10,10 +10,11 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import Answer, Endpoint, FrequencyCap, Reason, SlotRequest, Status
+from dispatcher.model import Answer, Endpoint, FrequencyCap, SlotRequest
 from dispatcher.postgres import PostgresLedger
 from dispatcher.queries import load_queries
 from dispatcher.rates import HORIZON
+from dispatcher.states import Reason, Status
 from tests.integration.dispatch.conftest import ENDPOINT, Start
 from tests.integration.dispatch.test_delivery import completed
 from tests.integration.dispatch.test_life import ends

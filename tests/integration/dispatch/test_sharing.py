@@ -14,20 +14,11 @@ import pytest
 
 from dispatcher import planner
 from dispatcher.claimer import SCAN_AGE
-from dispatcher.model import (
-    Answer,
-    AudienceMode,
-    ClaimedBatch,
-    Mailing,
-    MailingState,
-    OpenWork,
-    Reason,
-    Semantics,
-    Status,
-)
+from dispatcher.model import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.policy import OPEN_BATCHES, put_off, unsent
 from dispatcher.ports import LedgerUnavailable, MayStart, Settled
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import AudienceMode, MailingState, Reason, Semantics, Status
 from tests.integration.dispatch.conftest import Start
 from tests.integration.dispatch.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, eventually

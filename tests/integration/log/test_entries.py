@@ -7,7 +7,7 @@ from collections import Counter
 import asyncpg
 from google.protobuf.duration_pb2 import Duration
 
-from dispatcher.model import AudienceMode, ErrorClass, MailingState, Status
+from dispatcher.states import AudienceMode, ErrorClass, MailingState, Status
 from mailing.v1.admin_service_pb2 import PauseDispatchRequest, ResumeDispatchRequest, UpdateDispatchSettingsRequest
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import CreateClientRequest, DeleteClientRequest, UpdateClientRequest

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from server.domain.errors import DatabaseUnavailable
 from server.metrics import standing as module
 from server.metrics.standing import LedgerFigures

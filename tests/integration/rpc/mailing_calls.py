@@ -9,7 +9,7 @@ import asyncpg
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import (
     CreateMailingRequest,

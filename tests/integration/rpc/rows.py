@@ -8,7 +8,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from dispatcher.model import MailingState, Status
+from dispatcher.states import MailingState, Status
 
 
 async def add_mailing(pool: asyncpg.Pool, state: MailingState = MailingState.RUNNING) -> int:

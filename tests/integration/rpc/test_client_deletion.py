@@ -9,9 +9,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import MailingState, Reason, Status
 from dispatcher.policy import unsent
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import MailingState, Reason, Status
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest, GetClientRequest
 from tests.integration.rpc.calls import add_client, refused, until_somebody_waits

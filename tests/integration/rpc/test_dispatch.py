@@ -14,7 +14,8 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from dispatcher.model import DispatchSettings, MailingState, Tuning
+from dispatcher.model import DispatchSettings, Tuning
+from dispatcher.states import MailingState
 from mailing.v1.admin_service_pb2 import (
     GetDispatchRequest,
     PauseDispatchRequest,

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import (
     CancelMailingRequest,

@@ -10,9 +10,9 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import MailingState, Reason, Status
 from dispatcher.policy import put_off, unsent
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import MailingState, Reason, Status
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.store import mailing_deletion

@@ -10,10 +10,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import AudienceMode, MailingState, Reason, Semantics, Status
 from dispatcher.policy import OPEN_BATCHES, unsent
 from dispatcher.ports import Settled
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import AudienceMode, MailingState, Reason, Semantics, Status
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import CancelMailingRequest, RetryMailingRequest
 from server.store import mailing_retry

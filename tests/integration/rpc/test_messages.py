@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from mailing.v1 import message_pb2
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from tests.integration.rpc.calls import refused

@@ -17,9 +17,10 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model import DispatchSettings, Endpoint, Reason, Status
+from dispatcher.model import DispatchSettings, Endpoint
 from dispatcher.postgres import PostgresLedger
 from dispatcher.service import Dispatcher
+from dispatcher.states import Reason, Status
 from mailing.v1.client_service_pb2 import DeleteClientRequest
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, GetMailingReportResponse

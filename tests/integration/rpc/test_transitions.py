@@ -19,9 +19,9 @@ import asyncpg
 import grpc
 import pytest
 
-from dispatcher.model import STATE_TRANSITIONS, STATUS_TRANSITIONS, MailingState, Reason, Status
 from dispatcher.policy import OPEN_BATCHES, unsent
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, MailingState, Reason, Status
 from mailing.v1 import mailing_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest
 from mailing.v1.mailing_service_pb2 import (

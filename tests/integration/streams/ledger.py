@@ -8,9 +8,10 @@ from uuid import uuid4
 
 import asyncpg
 
-from dispatcher.model import ClaimedBatch, Mailing, Status
+from dispatcher.model import ClaimedBatch, Mailing
 from dispatcher.policy import OPEN_BATCHES, unsent
 from dispatcher.postgres import PostgresLedger
+from dispatcher.states import Status
 from tests.support.ledger import add_mailing
 
 BUCKETS = 16

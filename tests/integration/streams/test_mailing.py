@@ -8,7 +8,7 @@ from itertools import pairwise
 import asyncpg
 import pytest
 
-from dispatcher.model import MailingState
+from dispatcher.states import MailingState
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, PauseMailingRequest
 from server.store.database import Database

@@ -10,7 +10,8 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from dispatcher.model import ClaimedBatch, Status
+from dispatcher.model import ClaimedBatch
+from dispatcher.states import Status
 from mailing.v1.message_pb2 import Message
 from server.rpc.delivery import DELIVERY
 from server.store.database import Database

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, time, timedelta
 
 import pytest
 
-from dispatcher.model import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics
+from dispatcher.states import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics
 from server.domain.clients import (
     ClientDefinition,
     ClientFilter,

@@ -9,7 +9,7 @@ from random import Random
 
 import pytest
 
-from dispatcher.model import Reason, Status
+from dispatcher.states import Reason, Status
 from server.domain.report import (
     Counter,
     StatusCount,
