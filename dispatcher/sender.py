@@ -205,7 +205,7 @@ class Lane:
         if self.breaker.observe(now, began, failed):
             self.breaker.open(now)
             self._keeper.tripped(self)
-        elif self.breaker.decides(now, began):
+        elif not self.breaker.closed and self.breaker.decides(now, began):
             self._probed(now, failed)
 
     def _probed(self, now: float, failed: bool) -> None:
