@@ -1,6 +1,6 @@
 """Whether this replica can do its work: its database answers, and it is not being stopped.
 
-One small question a second, whoever asks for health and however often. A database that is
+One small question every five seconds, whoever asks for health and however often. A database that is
 merely busy counts as there: taking a replica away would only make the others busier.
 """
 
@@ -15,8 +15,11 @@ from server.store.database import Database
 
 log = logging.getLogger(__name__)
 
-INTERVAL = 1.0
-"""Seconds between two questions."""
+INTERVAL = 5.0
+"""Seconds between two questions: an idle service is to stay quiet."""
+
+AGAIN = 1.0
+"""Seconds until the next one after a question that failed."""
 
 PATIENCE = 3.0
 """Seconds after which an answer comes too late."""
@@ -56,7 +59,7 @@ class DatabaseWatch:
                 await self._ask()
             except Exception:
                 log.exception("the watch over the database failed and goes on")
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(min(self._interval, AGAIN) if self._failed else self._interval)
 
     async def _ask(self) -> None:
         answered = await self._database.answers(PATIENCE)
