@@ -35,7 +35,6 @@ from server.auth import Authenticator, KeySet
 from server.auth.jwts import JwtVerifier
 from server.auth.tokens import TokensFile, new_token, token_line
 from server.rpc.errors import ErrorInterceptor
-from server.rpc.handlers import ClosingInterceptor
 from server.rpc.identity import IdentityInterceptor
 from server.rpc.metrics import MetricsInterceptor
 
@@ -54,7 +53,7 @@ async def _serve(stack: AsyncExitStack, authenticator: Authenticator | None, met
         return GetMailingResponse()
 
     asking = () if authenticator is None else (IdentityInterceptor(authenticator),)
-    before = (ClosingInterceptor(), MetricsInterceptor(CollectorRegistry()), ErrorInterceptor())
+    before = (MetricsInterceptor(CollectorRegistry()), ErrorInterceptor())
     server = grpc.aio.server(interceptors=(*before, *asking), options=[("grpc.so_reuseport", 0)])
     handler = grpc.unary_unary_rpc_method_handler(
         get_mailing, GetMailingRequest.FromString, GetMailingResponse.SerializeToString

@@ -2,7 +2,7 @@
 
 gRPC by itself answers UNKNOWN with the decoder's words and logs a traceback, for whatever bytes
 anybody sends. Here a request that cannot be read becomes a marker instead, and the handler's
-place is taken by a refusal. This interceptor is the innermost one: the others see contexts only.
+place is taken by a refusal. The interceptors around this one see contexts only.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import inspect
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import grpc
 from grpc.aio import ServicerContext
@@ -52,21 +52,27 @@ def around(
             sent()
             return response
 
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+    async def stream(request: Any, context: Context) -> None:
         async with guard(context):
-            responses = behaviour(arriving(request), context)
-            if inspect.isawaitable(responses):  # it writes to the context by itself
-                await responses
-                return
-            async with aclosing(responses):
-                async for response in responses:
-                    sent()
-                    try:
-                        yield response
-                    except Exception as error:  # whoever writes the responses throws it in
-                        await responses.athrow(error)
+            telling = context if sent is _nothing else cast("Context", _Telling(context, sent))
+            await behaviour(arriving(request), telling)
 
     return rebuilt(handler, stream if handler.response_streaming else answer)
+
+
+class _Telling:
+    """A call's context that tells of each stream message written to it."""
+
+    def __init__(self, context: Context, sent: Callable[[], None]) -> None:
+        self._context = context
+        self._sent = sent
+
+    def write(self, response: Any) -> Awaitable[None]:
+        self._sent()
+        return self._context.write(response)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
 
 
 async def _counted(requests: AsyncIterator[Any], received: Callable[[], None]) -> AsyncIterator[Any]:
@@ -98,12 +104,13 @@ def rebuilt(
     return made
 
 
-class ClosingInterceptor(grpc.aio.ServerInterceptor):
-    """The outermost one: closes a stream's generator at once when its caller goes away.
+class WritingInterceptor(grpc.aio.ServerInterceptor):
+    """The innermost one: takes the responses of a stream from its generator and writes them.
 
-    gRPC by itself leaves a cancelled call's generator to the garbage collector, and with it
-    whatever the generator holds. A response that finds no room for `patience` seconds, because
-    the caller does not read, ends the call: the generator is thrown ReaderTooSlow.
+    So nothing but this lies between a stream and its connection, and the generator is closed at once
+    when the caller goes away: gRPC would leave it to the garbage collector, and with it whatever it
+    holds. A response that finds no room for `patience` seconds, because the caller does not read,
+    ends the call: the generator is thrown ReaderTooSlow.
     """
 
     def __init__(self, patience: float = 60.0) -> None:
@@ -120,16 +127,20 @@ class ClosingInterceptor(grpc.aio.ServerInterceptor):
             return handler
         behaviour = behaviour_of(handler)
 
-        async def write(request: Any, context: Context) -> None:
+        async def stream(request: Any, context: Context) -> None:
+            responses = behaviour(request, context)
+            if inspect.isawaitable(responses):  # it writes to the context by itself
+                await responses
+                return
             with self._writing() as writer:
-                async with aclosing(behaviour(request, context)) as responses:
+                async with aclosing(responses):
                     async for response in responses:
                         try:
                             await writer.write(context, response)
                         except TimeoutError:
                             await responses.athrow(ReaderTooSlow())
 
-        return rebuilt(handler, write)
+        return rebuilt(handler, stream)
 
     @contextmanager
     def _writing(self) -> Iterator[_Writer]:

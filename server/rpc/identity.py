@@ -80,11 +80,7 @@ def _names(context: Context) -> list[str]:
 def _refusing(handler: Handler, error: Exception) -> Handler:
     """Returns a handler that raises; it does not even parse what the caller sent."""
 
-    async def answer(request: Any, context: Context) -> Any:
+    async def refuse(request: Any, context: Context) -> Any:
         raise error
 
-    async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
-        raise error
-        yield
-
-    return rebuilt(handler, stream if handler.response_streaming else answer, decode=bytes)
+    return rebuilt(handler, refuse, decode=bytes)

@@ -33,7 +33,7 @@ from server.rpc.delivery_encoding import encoded_mailing
 from server.rpc.dispatch import DispatchCalls
 from server.rpc.endpoints import EndpointCalls
 from server.rpc.errors import ErrorInterceptor
-from server.rpc.handlers import ClosingInterceptor
+from server.rpc.handlers import WritingInterceptor
 from server.rpc.identity import IdentityInterceptor
 from server.rpc.limits import CallLimits, LimitInterceptor
 from server.rpc.log import LogCalls
@@ -43,6 +43,7 @@ from server.rpc.metrics import MetricsInterceptor
 from server.rpc.reflection import add_reflection
 from server.rpc.requests import RequestInterceptor
 from server.rpc.tracing import CallTracer, TracingInterceptor
+from server.rpc.wakeups import unblock_wakeups
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
@@ -243,9 +244,7 @@ async def build_server(
         hint()
         streams.hint()
 
-    closing = ClosingInterceptor(settings.reader_patience)
     interceptors = (
-        closing,
         RequestInterceptor(),
         MetricsInterceptor(registry),
         ErrorInterceptor(),
@@ -253,7 +252,9 @@ async def build_server(
         IdentityInterceptor(settings.authenticator),
         LimitInterceptor(settings.limits),
         DecodingInterceptor(),
+        WritingInterceptor(settings.reader_patience),
     )
+    unblock_wakeups()
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)

@@ -144,7 +144,8 @@ class MailingHub:
             self._topics.clear()
 
     async def _read(self, topics: Sequence[Topic]) -> None:
-        asked = [topic.begin() for topic in topics]
+        now = asyncio.get_running_loop().time()
+        asked = [topic.begin(now) for topic in topics]
         try:
             await self._bring_up_to_date(topics)
         except DatabaseUnavailable as error:
@@ -162,7 +163,6 @@ class MailingHub:
                 topic.answer(futures)
 
     async def _bring_up_to_date(self, topics: Sequence[Topic]) -> None:
-        now = asyncio.get_running_loop().time()
         waiting = {
             topic.mailing_id: topic
             for topic in topics
@@ -176,7 +176,7 @@ class MailingHub:
                 if found.get(mailing_id) != (mailing.version, mailing.updated_at):
                     del waiting[mailing_id]
                 else:
-                    topic.unchanged(now)
+                    topic.unchanged()
         ids = [topic.mailing_id for topic in topics if topic.mailing_id not in waiting]
         mailings = await self._progress.read(ids) if ids else {}
         for topic in topics:
@@ -186,4 +186,4 @@ class MailingHub:
                 topic.fail(lambda topic=topic: NotFound(Kind.MAILING, topic.mailing_id))  # type: ignore[misc]
                 self._forget(topic)
             else:
-                topic.publish(read, now, self._encode)
+                topic.publish(read, self._encode)

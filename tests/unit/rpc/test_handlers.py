@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from server.rpc.handlers import ClosingInterceptor
+from server.rpc.handlers import WritingInterceptor
 
 
 class GoneContext:
@@ -32,7 +32,7 @@ async def test_a_stream_is_closed_before_its_cancellation_goes_on() -> None:
         return grpc.unary_stream_rpc_method_handler(stream)
 
     details: Any = None
-    handler = await ClosingInterceptor().intercept_service(continuation, details)
+    handler = await WritingInterceptor().intercept_service(continuation, details)
     behaviour: Any = handler and handler.unary_stream
     with pytest.raises(CancelledError):
         await behaviour("call", GoneContext())
