@@ -23,6 +23,8 @@ PROBE_FIRST, PROBE_MOST = 1.0, 15.0
 """Seconds until the first probe, and between two probes at the most: the wait doubles."""
 
 _NEVER = float("inf")
+_HALF = WINDOW / 2
+_CLOSED = BreakerState.CLOSED  # looked at for each message, and members of an enum take long to look up
 
 
 class Breaker:
@@ -40,7 +42,7 @@ class Breaker:
     @property
     def closed(self) -> bool:
         """Whether everything is let through."""
-        return self.state is BreakerState.CLOSED
+        return self.state is _CLOSED
 
     @property
     def failure_ratio(self) -> float:
@@ -53,7 +55,7 @@ class Breaker:
 
         Requests from before it was last closed say nothing.
         """
-        if now - self._since > WINDOW / 2:
+        if now - self._since > _HALF:
             self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
             self._requests, self._failures, self._since = 0, 0, now
         if began < self._closed_at:

@@ -1,8 +1,9 @@
 """How many requests an endpoint bears at once: found out, not configured.
 
 Each window of answers gives a rate. The limit doubles while that makes the rate grow, and
-stays where it no longer does; from time to time a larger one is tried again. It halves when
-the endpoint asks for patience or does not answer in time. Pure: time comes in as an argument.
+stays where it no longer does; from time to time a larger one is tried again, for longer, since
+rates scatter. It halves when the endpoint asks for patience or does not answer in time. Pure:
+time comes in as an argument.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ _GAIN = 1.12
 _PATIENCE = 30
 """Windows between two tries of a larger limit, once the best one is found."""
 
+_PROOF = 5
+"""Windows in a row that a larger limit must win, once the best one is found: one may win by chance."""
+
 _OVERLOAD = frozenset({ErrorClass.THROTTLED, ErrorClass.TIMEOUT})
 
 
@@ -33,6 +37,8 @@ class ConcurrencyLimit:
         self._kept = self.value
         self._kept_rate = 0.0
         self._resting = 0
+        self._proof = 1
+        self._wins = 0
         self._begin(0.0)
 
     def bound(self, most: int) -> None:
@@ -47,7 +53,13 @@ class ConcurrencyLimit:
         self.value = self._kept = 1
         self._kept_rate = 0.0
         self._resting = 0
+        self._proof = 1
+        self._wins = 0
         self._begin(0.0)
+
+    def idle(self) -> None:
+        """Says that nothing is in flight: until something is again, no time counts."""
+        self._since = 0.0
 
     def _begin(self, now: float) -> None:
         self._since = now
@@ -85,14 +97,20 @@ class ConcurrencyLimit:
             self.value = self._kept = max(1, self.value // 2)
             self._kept_rate = 0.0
             self._resting = _PATIENCE // 3
+            self._wins = 0
         elif 2 * self._full < self._answers:
             return  # The limit was not what held the rate down.
         elif self.value > self._kept and rate < self._kept_rate * _GAIN:
             self.value = self._kept
             self._resting = _PATIENCE
+            self._proof = _PROOF
+            self._wins = 0
+        elif self.value > self._kept and self._wins + 1 < self._proof:
+            self._wins += 1
         elif self._resting:
             self._resting -= 1
             self._kept_rate += (rate - self._kept_rate) / 4
         else:
+            self._wins = 0
             self._kept, self._kept_rate = self.value, rate
             self.value = min(self.most, self.value * 2)

@@ -37,6 +37,7 @@ class Lease:
     """
 
     __slots__ = (
+        "_count",
         "_next",
         "_now",
         "_returned",
@@ -67,7 +68,7 @@ class Lease:
         self.fresh_until = asked + FRESH_FOR
         self.outcomes: list[Outcome | None] = [None] * len(batch.recipients)
         self.saved = bytearray(len(batch.recipients))
-        self.left = len(batch.recipients)
+        self.left = self._count = len(batch.recipients)
         self.revoked = False
         self.waiting = False
         self.writing = False
@@ -86,9 +87,8 @@ class Lease:
         """Returns the index of the next message to send, -1 when all are taken."""
         if self._returned:
             return self._returned.pop()
-        index = self._next
-        end = len(self.outcomes)
-        while index < end and self.outcomes[index] is not None:
+        index, end, outcomes = self._next, self._count, self.outcomes
+        while index < end and outcomes[index] is not None:
             index += 1
         self._next = index + 1
         return index if index < end else -1
@@ -100,17 +100,29 @@ class Lease:
     @property
     def untaken(self) -> int:
         """How many messages at most nobody has begun to send."""
-        return max(0, len(self.outcomes) - self._next) + len(self._returned)
+        return max(0, self._count - self._next) + len(self._returned)
 
-    def may_start(self, closes_in: float | None = None) -> bool:
-        """Whether a request may start at this moment, to a client whose window closes `closes_in` after `asked`."""
-        now = self._now()
+    def is_ready(self, now: float) -> bool:
+        """Whether there is a message that nobody has begun to send, and the lease is not stale."""
+        return (self._next < self._count or bool(self._returned)) and not self.is_stale(now)
+
+    def allows(self, now: float, closes_in: float | None) -> bool:
+        """Whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
         return (
             now < self.fresh_until
             and now < self.send_until
             and not self.revoked
             and (closes_in is None or now < self.asked + closes_in)
         )
+
+    def permit(self, closes_in: float | None) -> Callable[[], bool]:
+        """Returns what says, whenever it is asked, whether a request to such a client may start at that moment."""
+        if closes_in is None or self.asked + closes_in >= self.send_until:
+            return self._may_start
+        return lambda: self.allows(self._now(), closes_in)
+
+    def _may_start(self) -> bool:
+        return self.allows(self._now(), None)
 
     def confirm(self, asked: float) -> None:
         """Says that the mailing was as it is known when the database was `asked` (monotonic)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from random import Random
 
 from dispatcher.model import Answer, Failure, Mailing, Outcome, Recipient, RetryPolicy
@@ -54,7 +55,12 @@ _UNKNOWN_WHEN_SENT = frozenset(
 
 def delivered(answer: Answer) -> Outcome:
     """Returns what to record of a message that the endpoint accepted."""
-    return Outcome(Status.DELIVERED, Reason.NONE, 1, answer.status, None, round(answer.duration * 1000), None, None)
+    return _delivered(answer.status, round(answer.duration * 1000))
+
+
+@lru_cache(maxsize=4096)
+def _delivered(status: int, duration_ms: int) -> Outcome:
+    return Outcome(Status.DELIVERED, Reason.NONE, 1, status, None, duration_ms, None, None)
 
 
 def failed(

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from functools import partial
 from random import Random
 from typing import Protocol
 
@@ -26,6 +25,8 @@ from dispatcher.states import ErrorClass, Semantics
 from dispatcher.turns import Turns
 
 log = logging.getLogger(__name__)
+
+_AT_MOST_ONCE = Semantics.AT_MOST_ONCE
 
 MOST_LEASES = 64
 """Leases of one lane with messages that wait. Of more mailings than that, some wait for a lease."""
@@ -67,7 +68,7 @@ class Lane:
         self.last_error = ""
         self._sender = sender
         self._success = endpoint.success
-        self._clock = clock
+        self._now = clock.monotonic
         self._random = random
         self._keeper = keeper
         self._workers: set[asyncio.Task[None]] = set()
@@ -105,7 +106,7 @@ class Lane:
 
     def staff(self) -> None:
         """Lets as many workers work as the limit, the rates and the work allow."""
-        now = self._clock.monotonic()
+        now = self._now()
         startable = self.turns.startable(now)
         if self.gate is not None:
             startable = min(startable, self.gate.ready(now))
@@ -123,7 +124,7 @@ class Lane:
         return 1 if self._may_probe() else 0
 
     def _may_probe(self) -> bool:
-        return self.breaker.probing(self._clock.monotonic())
+        return self.breaker.probing(self._now())
 
     def _left(self, worker: asyncio.Task[None]) -> None:
         self._workers.discard(worker)
@@ -133,7 +134,11 @@ class Lane:
 
     async def _work(self) -> None:
         try:
-            while self.active <= self._allowed() and (lease := self._next()) is not None:
+            while self.active <= self._allowed():
+                now = self._now()
+                lease = self._next(now)
+                if lease is None:
+                    return
                 index = lease.take()
                 if index >= 0:
                     self._pass_gates()
@@ -141,13 +146,14 @@ class Lane:
                     self.turns.tidy()
                     self._keeper.hungry()
                 if index >= 0:
-                    await self._deliver(lease, index)
+                    await self._deliver(lease, index, now)
         finally:
             self.active -= 1
+            if not self.active:
+                self.limit.idle()
 
-    def _next(self) -> Lease | None:
+    def _next(self, now: float) -> Lease | None:
         """The lease whose message leaves next, None when none may leave now."""
-        now = self._clock.monotonic()
         if self.gate is not None and not self.gate.open(now):
             return None
         return self.turns.next(now)
@@ -158,28 +164,25 @@ class Lane:
         if (gate := self.turns.gate) is not None:
             gate.take()
 
-    async def _deliver(self, lease: Lease, index: int) -> None:
-        """One message, from the last check before the request to its outcome."""
+    async def _deliver(self, lease: Lease, index: int, began: float) -> None:
+        """One message, from the last check before the request, at `began`, to its outcome."""
         recipient = lease.batch.recipients[index]
         mailing = lease.mailing
-        closes_in = recipient.closes_in
-        may_start = lease.may_start if closes_in is None else partial(lease.may_start, closes_in)
-        if recipient.phone is None or not may_start():
+        if recipient.phone is None or not lease.allows(began, recipient.closes_in):
             self._withhold(lease, index)
             return
-        began = self._clock.monotonic()
         try:
             answer = await self._sender.send(
                 mailing.id << 32 | recipient.client_id,
                 recipient.phone,
                 recipient.text,
-                mailing.semantics is Semantics.AT_MOST_ONCE,
-                may_start,
+                mailing.semantics is _AT_MOST_ONCE,
+                lease.permit(recipient.closes_in),
             )
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
             log.exception("the sender failed")
-            answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._clock.monotonic() - began)
+            answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._now() - began)
         if answer is None:
             self._withhold(lease, index)
             return
@@ -219,7 +222,7 @@ class Lane:
 
     def _withhold(self, lease: Lease, index: int) -> None:
         """A message that was not begun: it goes once its mailing is confirmed, or is left to the next lease."""
-        if lease.is_stale(self._clock.monotonic()):
+        if lease.is_stale(self._now()):
             lease.give_back(index)
             self.turns.restore(lease)
         else:

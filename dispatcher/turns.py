@@ -50,7 +50,7 @@ class Queue:
         if self.gate is not None and not self.gate.open(now):
             return None
         for lease in self.leases:
-            if lease.untaken and not lease.is_stale(now):
+            if lease.is_ready(now):
                 return lease
         return None
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
+
+import pytest
 
 from tests.e2e.conftest import REJECTED, Cli
+from tests.support.terminal import terminal
 
 
 def entries(cli: Cli, *arguments: str) -> list[dict[str, object]]:
@@ -36,3 +40,33 @@ def test_a_stop_a_setting_and_the_log_that_tells_of_them(cli: Cli) -> None:
     ]
     lines = cli.run("log", "--client-id", str(failed["client_id"])).stdout.splitlines()
     assert any("The message is failed" in line for line in lines)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_top_shows_and_steers(cli: Cli) -> None:
+    cli.json("clients", "add", "70100000002", "--timezone", "UTC")
+    mailing = cli.json("mailings", "create", "--text", "Hello", "--title", "Open house")["id"]
+    with terminal("top", address=cli.address) as top:
+        for text in ("DISPATCHER", "ENDPOINT", "default", "MAILING", str(mailing), "running", "Open house"):
+            top.shows(text)
+        top.type("p")
+        top.shows(f"mailing {mailing} is paused")
+        assert cli.json("mailings", "get", str(mailing))["state"] == "STATE_PAUSED"
+        top.type("p")
+        top.shows(f"mailing {mailing} goes on")
+        top.type("Py")
+        top.shows("ALL SENDING IS STOPPED")
+        assert cli.json("dispatch", "settings")["paused"] is True
+        top.type("P")
+        top.shows("sending goes on")
+        top.type("q")
+        assert top.ended() == 0
+    assert cli.json("dispatch", "settings")["paused"] is False
+    cli.json("mailings", "cancel", str(mailing))
+
+
+def test_top_without_a_terminal(cli: Cli) -> None:
+    (line,) = cli.run("top", "--updates", "1").stdout.splitlines()
+    assert "1 dispatchers, 0 in flight" in line
+    (document,) = map(json.loads, cli.run("--json", "top", "--updates", "1").stdout.splitlines())
+    assert document["dispatch"]["replicas"][0]["endpoints"][0]["name"] == "default"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from dispatcher.concurrency import ConcurrencyLimit
@@ -49,6 +51,27 @@ def test_it_stays_when_there_is_too_little_work_to_fill_it() -> None:
     for n in range(10_000):
         limit.observe(1.0 + n * 0.001, 0.001, ErrorClass.NONE, 3)
     assert limit.value == 64
+
+
+def test_chance_does_not_raise_it() -> None:
+    # An endpoint that bears 5,000 a second, whose rate scatters by a fifth from window to window.
+    limit, random, now = ConcurrencyLimit(1024), Random(1), 1.0
+    now = work(limit, 5, 0.001, 5_000)
+    found = limit._kept
+    for _ in range(2000):
+        now = work(limit, 0.1, 0.001, 5_000 * random.uniform(0.8, 1.2), now)
+    assert limit._kept <= 2 * found
+
+
+def test_a_pause_between_two_mailings_is_no_slowness_of_the_endpoint() -> None:
+    limit, now = ConcurrencyLimit(1024), 1.0
+    now = work(limit, 5, 0.001, 5_000)
+    found, rate = limit._kept, limit._kept_rate
+    for _ in range(50):
+        limit.idle()
+        now = work(limit, 0.05, 0.001, 5_000, now + 5.0)
+    assert limit._kept == found
+    assert limit._kept_rate == pytest.approx(rate, rel=0.05)
 
 
 def test_it_never_leaves_its_bounds() -> None:

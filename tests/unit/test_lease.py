@@ -59,7 +59,7 @@ def test_releasing_leaves_what_nobody_has_begun_in_the_batch() -> None:
     one = lease(3)
     assert one.take() == 0
     assert not one.release(one.mailing)
-    assert not one.may_start()
+    assert not one.permit(None)()
     assert one.kept() == [32, 48]
     one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
     settled, _ = one.unsaved()
@@ -78,18 +78,18 @@ def test_a_message_given_back_is_taken_again() -> None:
 
 def test_nothing_starts_once_the_mailing_has_not_been_confirmed_for_a_while() -> None:
     one, late = lease(now=100.89), lease(now=100.91)
-    assert one.may_start()
-    assert not late.may_start()
+    assert one.permit(None)()
+    assert not late.permit(None)()
     assert late.is_stale(100.91)
     late.confirm(100.5)
-    assert late.may_start()
+    assert late.permit(None)()
 
 
 def test_nothing_starts_after_a_window_the_lease_or_the_end() -> None:
-    assert lease(now=100.5).may_start(closes_in=0.6)
-    assert not lease(now=100.5).may_start(closes_in=0.5)
-    assert not lease(sending=0.5).may_start()
-    assert not lease(ends_in=0.5).may_start()
+    assert lease(now=100.5).permit(0.6)()
+    assert not lease(now=100.5).permit(0.5)()
+    assert not lease(sending=0.5).permit(None)()
+    assert not lease(ends_in=0.5).permit(None)()
     assert not lease(ends_in=0.5).is_stale(100.5)
 
 

@@ -25,8 +25,8 @@ from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminSer
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer, add_MailingServiceServicer_to_server
+from tests.support.terminal import terminal
 from tests.unit.cli.service import progress
-from tests.unit.cli.terminal import terminal
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
