@@ -54,8 +54,10 @@ async def watched(service: Service, watchers: int, rounds: int) -> tuple[dict[st
     await deliver(service, 0)  # the first one warms everything up
     before = rss_mb(service.pid)
     for number in range(rounds):
-        alone = await deliver(service, 0)
-        together = await deliver(service, watchers)
+        # In turn, and each first as often as the other: a service and a machine change while they work.
+        order = (0, watchers) if number % 2 == 0 else (watchers, 0)
+        both = {count: await deliver(service, count) for count in order}
+        alone, together = both[0], both[watchers]
         pairs.append((alone, together))
         say(f"round {number + 1}: {alone.rate:,.0f} messages/s alone, {together.rate:,.0f} watched")
     lags = [lag for _, together in pairs for lag in together.lags]
@@ -147,7 +149,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     parser = argparse.ArgumentParser(prog="python -m bench watchers", description=__doc__)
     parser.add_argument("--messages", type=int, default=200_000, help="how many clients and messages (200000)")
     parser.add_argument("--watchers", type=int, default=1000, help="streams that watch the mailing (1000)")
-    parser.add_argument("--rounds", type=int, default=3, help="mailings without and with watchers (3 of each)")
+    parser.add_argument("--rounds", type=int, default=4, help="mailings without and with watchers (4 of each)")
     parser.add_argument("--readers", type=int, default=100, help="streams that read all messages; 0: none (100)")
     parser.add_argument(
         "--slow-seconds", type=float, default=65.0, help="how long a reader reads nothing; 0: there is none (65)"
