@@ -40,10 +40,10 @@ from server.rpc.log import LogCalls
 from server.rpc.mailings import MailingService
 from server.rpc.messages import MessageService
 from server.rpc.metrics import MetricsInterceptor
+from server.rpc.poller import start_poller
 from server.rpc.reflection import add_reflection
 from server.rpc.requests import RequestInterceptor
 from server.rpc.tracing import CallTracer, TracingInterceptor
-from server.rpc.wakeups import unblock_wakeups
 from server.store.database import Database, Pool
 from server.store.dispatch import DispatchStore
 from server.store.endpoints import EndpointStore
@@ -254,7 +254,7 @@ async def build_server(
         DecodingInterceptor(),
         WritingInterceptor(settings.reader_patience),
     )
-    unblock_wakeups()
+    start_poller()
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)

@@ -55,7 +55,7 @@ class Topic:
         self.latest: View | None = None
         self.due_at = 0.0
         self.asking: list[asyncio.Future[View]] = []
-        self._waiting: set[asyncio.Future[View]] = set()
+        self._waiting: dict[asyncio.Future[View], None] = {}
         self._loop = asyncio.get_running_loop()
         self._failure: Callable[[], Exception] | None = None
         self._pause = 0.0
@@ -69,11 +69,11 @@ class Topic:
         if self.latest is not None and self.latest.number > view.number:
             return self.latest
         waiter: asyncio.Future[View] = self._loop.create_future()
-        self._waiting.add(waiter)
+        self._waiting[waiter] = None
         try:
             return await waiter
         finally:
-            self._waiting.discard(waiter)
+            self._waiting.pop(waiter, None)
 
     def begin(self, now: float) -> list[asyncio.Future[View]]:
         """Returns those who wait for a read that begins now."""

@@ -1,15 +1,20 @@
-"""A thousand streams are told something in a loop whose turns are slow; prints how many turns it took."""
+"""A thousand streams are told something in a loop whose turns are slow; prints how many turns it took.
+
+Behind it stands how gRPC's thread is scheduled.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc.aio
 
-from server.rpc.wakeups import unblock_wakeups
+from server.rpc.poller import start_poller
 
 STREAMS = 1000
 TURN_SECONDS = 0.002
@@ -28,9 +33,15 @@ class Turns:
         asyncio.get_running_loop().call_soon(self.next)
 
 
+def policies() -> list[int]:
+    """How the threads beside this one are scheduled."""
+    others = (thread.native_id for thread in threading.enumerate() if thread is not threading.main_thread())
+    return [os.sched_getscheduler(number) for number in others if number is not None]
+
+
 async def main() -> None:
     """Serves streams, opens them, tells all of them something, and counts until all have heard it."""
-    unblock_wakeups()
+    start_poller()
     server, told = grpc.aio.server(), asyncio.Event()
 
     async def answer(request: bytes, context: Any) -> AsyncIterator[bytes]:
@@ -50,7 +61,7 @@ async def main() -> None:
         turns.next()
         told.set()
         await asyncio.gather(*(call.read() for call in calls))
-        print(turns.count, flush=True)
+        print(turns.count, *policies(), flush=True)
     await server.stop(None)
 
 
