@@ -163,7 +163,7 @@ class WritingInterceptor(grpc.aio.ServerInterceptor):
         for writer in self._writers:
             writer.give_up(overdue)
         if self._writers:
-            self._timer = loop.call_later(min(self._patience / 4, 1.0), self._sweep, loop)
+            self._timer = loop.call_later(min(self._patience / 4, 5.0), self._sweep, loop)
 
 
 class _Writer:

@@ -21,7 +21,7 @@ from server.streams.tailer import Tailer
 BATCH_CHANGES = 500
 """The most changes of a batch, unless a single entry has more."""
 
-CHECKPOINTS_PER_SECOND = 100.0
+CHECKPOINTS_PER_SECOND = 50.0
 """The most checkpoints of all streams of a replica together: with very many, each gets fewer."""
 
 _SLICE = 64
