@@ -39,7 +39,9 @@ from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_s
 from server.rpc.channelz import serving_channelz
 from server.store.database import Database
 from server.store.gauges import GaugeStore
+from server.store.mailing_deletion import MailingDeletion
 from server.streams import StreamSettings
+from server.sweep import sweeping
 from server.tracing import tracing
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
@@ -146,6 +148,7 @@ async def serve(settings: Settings) -> None:
         if settings.channelz_listen != "off":
             at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
             log.info("channelz is on port %d", at)
+        await stack.enter_async_context(sweeping(MailingDeletion(database)))
         await api.start()
         calm_collector()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)

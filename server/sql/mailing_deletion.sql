@@ -26,6 +26,14 @@ JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $1
 WHERE NOT EXISTS (SELECT FROM mailings WHERE id = $1)
 ORDER BY e.bucket;
 
+-- name: list_leftovers
+-- The mailings that are gone and have left something behind. OFFSET 0 keeps the look at each bucket
+-- by its key.
+SELECT DISTINCT e.mailing_id
+FROM buckets b
+CROSS JOIN LATERAL (SELECT mailing_id FROM expansions WHERE bucket = b.bucket OFFSET 0) e
+WHERE NOT EXISTS (SELECT FROM mailings g WHERE g.id = e.mailing_id);
+
 -- name: delete_messages
 -- The next $4 messages of a bucket behind the client $3, with their attempts; `last` is null
 -- when there are no more.

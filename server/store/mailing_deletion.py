@@ -2,10 +2,13 @@
 
 The first transaction ends everything that could still write to the ledger and removes the
 mailing: from then on it is not found, and nobody reads a half of its ledger. The rest goes in
-short transactions. When the service dies between two of them, a repeated call finishes.
+short transactions. When the service dies between two of them, a repeated call finishes, or the sweep
+of any replica.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import asyncpg
 
@@ -42,10 +45,22 @@ class MailingDeletion:
             return await _remove_mailing(connection, mailing_id, etag)
 
         found = await self._database.transact(work)
-        async with self._database.connection() as connection:
-            buckets = [row["bucket"] for row in await connection.fetch(_SQL["list_remains"], mailing_id)]
+        buckets = await self._remains(mailing_id)
         if not (found or buckets or allow_missing):
             raise NotFound(Kind.MAILING, mailing_id)
+        return await self._delete_rest(mailing_id, buckets)
+
+    async def sweep(self) -> dict[int, int]:
+        """Removes what deletions that broke off have left; returns how many messages of which mailings."""
+        async with self._database.connection() as connection:
+            leftovers = [row["mailing_id"] for row in await connection.fetch(_SQL["list_leftovers"])]
+        return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
+
+    async def _remains(self, mailing_id: int) -> list[int]:
+        async with self._database.connection() as connection:
+            return [row["bucket"] for row in await connection.fetch(_SQL["list_remains"], mailing_id)]
+
+    async def _delete_rest(self, mailing_id: int, buckets: Sequence[int]) -> int:
         return sum([await self._delete_ledger(mailing_id, bucket) for bucket in buckets])
 
     async def _delete_ledger(self, mailing_id: int, bucket: int) -> int:

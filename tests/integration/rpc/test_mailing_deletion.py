@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable
 from typing import Any
 from uuid import uuid4
@@ -16,10 +17,14 @@ from dispatcher.states import MailingState, Reason, Status
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.store import mailing_deletion
+from server.store.database import Database
+from server.store.mailing_deletion import MailingDeletion
+from server.sweep import sweeping
 from tests.integration.rpc.calls import refused, until_nobody_waits, until_somebody_waits
 from tests.integration.rpc.conftest import Service
 from tests.integration.rpc.mailing_calls import get
 from tests.integration.rpc.rows import add_batch
+from tests.support.endpoints import eventually
 from tests.support.ledger import add_clients, add_mailing, database_now
 
 TABLES = ("messages", "batches", "attempts", "mailing_counts", "mailing_figures", "expansions", "rate_slots")
@@ -55,6 +60,19 @@ async def left(pool: asyncpg.Pool) -> dict[str, int]:
     return {table: count for table, count in counts.items() if count}
 
 
+async def break_off(service: Service, pool: asyncpg.Pool, mailing_id: int) -> None:
+    """Begins to delete a mailing, and gives up in the middle."""
+    async with pool.acquire() as other:
+        await other.execute("BEGIN")
+        await other.execute("SELECT FROM messages WHERE bucket = 9 FOR UPDATE")
+        call = asyncio.create_task(delete(service, mailing_id))
+        await until_somebody_waits(pool)
+        call.cancel()
+        await asyncio.wait([call])
+        await until_nobody_waits(pool)  # the service has heard of it
+        await other.execute("COMMIT")
+
+
 async def test_everything_goes_in_steps(service: Service, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mailing_deletion, "STEP", 7)
     mailing_id = await with_ledger(pool, 320)
@@ -87,15 +105,7 @@ async def test_a_deletion_that_broke_off_shows_nothing_and_is_finished_by_anothe
 ) -> None:
     """Fails when reading a message does not look for its mailing, and when the expansion goes first."""
     mailing_id = await with_ledger(pool, 320)
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM messages WHERE bucket = 9 FOR UPDATE")
-        call = asyncio.create_task(delete(service, mailing_id))
-        await until_somebody_waits(pool)
-        call.cancel()
-        await asyncio.wait([call])
-        await until_nobody_waits(pool)  # the service has heard of it
-        await other.execute("COMMIT")
+    await break_off(service, pool, mailing_id)
     remains = await left(pool)
     assert 0 < remains["messages"] < 320
     message_id = mailing_id << 32 | 31
@@ -112,6 +122,25 @@ async def test_a_deletion_that_broke_off_shows_nothing_and_is_finished_by_anothe
     assert await PostgresLedger(pool, uuid4()).scan() == []
     assert await delete(service, mailing_id) == remains["messages"]
     assert await left(pool) == {}
+
+
+async def test_what_a_deletion_left_is_swept_away(
+    service: Service, pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = await with_ledger(pool, 32)
+    before = await left(pool)
+    gone = await with_ledger(pool, 320)
+    await break_off(service, pool, gone)
+    remains = (await left(pool))["messages"] - 32
+
+    async def all_left() -> dict[str, int]:
+        return await left(pool)
+
+    with caplog.at_level(logging.INFO):
+        async with sweeping(MailingDeletion(Database(pool))):
+            await eventually(all_left, lambda now: now == before)
+    assert f"mailing {gone} was deleted before; {remains} messages" in caplog.text
+    assert (await get(service, kept)).progress.total == 32
 
 
 async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: asyncpg.Pool) -> None:

@@ -131,7 +131,8 @@ class MailingServiceServicer:
     def DeleteMailing(self, request, context):
         """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
         or paused. The mailing is not found from the start on; when the call breaks off
-        before its ledger is gone, a repeated one removes the rest.
+        before its ledger is gone, a repeated one removes the rest, or within an hour
+        the service does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

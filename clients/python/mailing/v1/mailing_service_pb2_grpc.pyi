@@ -50,7 +50,8 @@ class MailingServiceStub:
     DeleteMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.DeleteMailingRequest, _mailing_service_pb2.DeleteMailingResponse]
     """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
     or paused. The mailing is not found from the start on; when the call breaks off
-    before its ledger is gone, a repeated one removes the rest.
+    before its ledger is gone, a repeated one removes the rest, or within an hour
+    the service does.
     """
     ListMailings: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]
     """Lists mailings, newest first, each with its progress: the short statistics."""
@@ -113,7 +114,8 @@ class MailingServiceAsyncStub(MailingServiceStub):
     DeleteMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.DeleteMailingRequest, _mailing_service_pb2.DeleteMailingResponse]  # type: ignore[assignment]
     """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
     or paused. The mailing is not found from the start on; when the call breaks off
-    before its ledger is gone, a repeated one removes the rest.
+    before its ledger is gone, a repeated one removes the rest, or within an hour
+    the service does.
     """
     ListMailings: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]  # type: ignore[assignment]
     """Lists mailings, newest first, each with its progress: the short statistics."""
@@ -197,7 +199,8 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_mailing_service_pb2.DeleteMailingResponse, _abc.Awaitable[_mailing_service_pb2.DeleteMailingResponse]]:
         """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
         or paused. The mailing is not found from the start on; when the call breaks off
-        before its ledger is gone, a repeated one removes the rest.
+        before its ledger is gone, a repeated one removes the rest, or within an hour
+        the service does.
         """
 
     @_abc_1.abstractmethod
