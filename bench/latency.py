@@ -3,7 +3,8 @@
 `start_*` counts from CreateMailing's return on an idle service to the first byte of the first
 request at the endpoint (0 when the request was there before the return), `due_*` from a
 mailing's start time to the same. Both are read off the one clock of the machine. `api_*` is
-the time of one GetMailing at a time while another mailing is delivered at full speed.
+the time of one GetMailing at a time for each of `--callers` while a mailing is delivered at full speed,
+and `api_per_s` how many of them there were.
 """
 
 from __future__ import annotations
@@ -52,22 +53,31 @@ async def due_seconds(service: Service, endpoint: StampingEndpoint, times: int) 
     return [await endpoint.stamp(mailing.id) - at for mailing, at in zip(mailings, starts, strict=True)]
 
 
-async def api_seconds(service: Service, messages: int) -> list[float]:
-    """Returns the times of single GetMailing calls while `messages` are delivered."""
+async def api_seconds(service: Service, callers: int) -> tuple[list[float], float]:
+    """Returns the times of GetMailing calls, one at a time for each caller, while a mailing is delivered.
+
+    The second value is how many of them there were a second.
+    """
     mailing = await service.create_mailing(tags=["many"], audience_mode=SNAPSHOT)
     found: list[float] = []
-    while True:
-        began = time.perf_counter()
-        seen = await service.get_mailing(mailing.id)
-        took = time.perf_counter() - began
-        if seen.state == Mailing.STATE_COMPLETED:
-            return found
-        if seen.progress.delivered:
-            found.append(took)
-        await asyncio.sleep(0.002)
+    ended: list[float] = []
+
+    async def call() -> None:
+        while True:
+            began = time.perf_counter()
+            seen = await service.get_mailing(mailing.id)
+            if seen.state == Mailing.STATE_COMPLETED:
+                return
+            if seen.progress.delivered:
+                ended.append(time.perf_counter())
+                found.append(ended[-1] - began)
+            await asyncio.sleep(0.002)
+
+    await asyncio.gather(*(call() for _ in range(callers)))
+    return found, len(ended) / (max(ended) - min(ended))
 
 
-async def measure(times: int, messages: int, dispatchers: int) -> dict[str, Any]:
+async def measure(times: int, messages: int, callers: int, dispatchers: int) -> dict[str, Any]:
     """Measures the three on services of their own."""
     arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
     async with stamping_endpoint() as stamping, running_service(stamping.url, arguments) as service:
@@ -81,10 +91,11 @@ async def measure(times: int, messages: int, dispatchers: int) -> dict[str, Any]
         async with running_service(endpoint.url, arguments) as service:
             await service.import_clients(messages, tag="many")
             say(f"calling the API while {messages:,} messages are delivered")
-            api = await api_seconds(service, messages)
+            api, per_s = await api_seconds(service, callers)
     finally:
         endpoint.stop()
-    result: dict[str, Any] = {"bench": "latency", "dispatchers": dispatchers, "mailings": times, "api_calls": len(api)}
+    result: dict[str, Any] = {"bench": "latency", "dispatchers": dispatchers, "mailings": times}
+    result |= {"api_callers": callers, "api_calls": len(api), "api_per_s": round(per_s, 1)}
     for name, values in (("start", start), ("due", due), ("api", api)):
         result |= {f"{name}_p{share}_ms": round(quantile(values, share / 100) * 1000, 2) for share in (50, 99)}
     return result
@@ -97,6 +108,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument(
         "--messages", type=int, default=200_000, help="messages delivered beside the API calls (200000)"
     )
+    parser.add_argument("--callers", type=int, default=1, help="how many call the API, each one call at a time (1)")
     parser.add_argument("--dispatchers", type=int, default=0, help="processes beside the service; 0: inside it (0)")
     options = parser.parse_args(arguments)
-    return asyncio.run(measure(options.times, options.messages, options.dispatchers))
+    return asyncio.run(measure(options.times, options.messages, options.callers, options.dispatchers))

@@ -193,7 +193,14 @@ def lives_through_it(address: str, dsn: str) -> str:
             execute(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         )
         until_settled(client, created_at_last(client, Mailing(text=TEXT, retry=retry)).id)
-        return seen + undecodable(address) + unknown(address)
+        return seen + undecodable(address) + unknown(address) + told_to_operators(client)
+
+
+def told_to_operators(client: MailingClient) -> str:
+    """Returns what the log, the dispatchers and the endpoints tell operators."""
+    told = "".join(map(str, client.watch_log(follow=False)))
+    assert "message.failed" in told
+    return told + str(client.get_dispatch()) + str(client.list_endpoints())
 
 
 def created_at_last(client: MailingClient, mailing: Mailing) -> Mailing:
