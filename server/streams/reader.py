@@ -161,6 +161,7 @@ class MessageReader:
                 if asyncio.get_running_loop().time() >= self._told_at + self._checkpoint:
                     yield self._batch(parcel.entries)
                     parcel = _Parcel(self._query)
+        # Before anything is handed on: until that is taken, the ring may drop what is not read yet.
+        self._cursor = ring.first
         if parcel.entries:
             yield self._batch(parcel.entries)
-        self._cursor = ring.first

@@ -21,7 +21,7 @@ STEP_PAUSE = 0.05
 """Seconds between two steps while there is more to forget."""
 
 _CHECKS_PER_LIFE = 100.0
-_SHORTEST, _LONGEST = 1.0, 60.0
+_SHORTEST, _LONGEST = 1.0, 300.0
 
 
 class Kept(Protocol):

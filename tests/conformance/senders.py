@@ -17,7 +17,7 @@ TOKEN = "token-of-the-endpoint"
 PATIENT = 8.0
 """The total timeout, in seconds, of a request that is to be answered."""
 
-HASTY = 0.3
+HASTY = 0.5
 """The total timeout of one that is not."""
 
 
