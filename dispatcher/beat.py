@@ -40,7 +40,6 @@ class Beat:
         self._tune = tune
         self._woken = asyncio.Event()
         self._resting = False
-        self._answered_at = float("-inf")
         self._tuning: Tuning | None = None
 
     def hint(self) -> None:
@@ -51,10 +50,6 @@ class Beat:
         """Says that there is work."""
         if self._resting:
             self._woken.set()
-
-    def silence(self) -> float:
-        """Returns for how many seconds the database has not answered, or not been asked."""
-        return self._clock.monotonic() - self._answered_at
 
     async def run(self) -> None:
         """Beats until cancelled."""
@@ -70,7 +65,6 @@ class Beat:
                 log.warning("this replica cannot be seen, the database is away: %s", error)
                 interval = BUSY_INTERVAL
             else:
-                self._answered_at = began
                 self._take_over(tuning)
             await self._clock.sleep(HINTED_INTERVAL)
             self._resting = not busy

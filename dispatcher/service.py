@@ -130,10 +130,6 @@ class Dispatcher:
         if self._beat:
             self._beat.hint()
 
-    def silence(self) -> float:
-        """Returns for how many seconds the database has not answered a beat, or not been asked."""
-        return self._beat.silence() if self._beat else float("inf")
-
     def _tune(self, tuning: Tuning) -> None:
         """Takes over what is set for all replicas."""
         settings = self._planner.settings = tuning.of(self._settings)

@@ -53,10 +53,6 @@ class Dispatch(Protocol):
         """Returns what it did and how it does."""
         ...
 
-    def silence(self) -> float:
-        """Returns for how many seconds this process knows of no answer that it got from the database."""
-        ...
-
 
 async def free_batches(pool: asyncpg.Pool) -> None:
     """Takes all leases back, on a database that was just started for this process alone.
@@ -125,10 +121,6 @@ class LocalDispatch:
     def figures(self) -> Figures:
         """Returns what it did and how it does."""
         return figures_of(self._dispatcher, self._tally) | pool_figures(self._pool, "dispatcher")
-
-    def silence(self) -> float:
-        """Returns for how many seconds the database has not answered, or not been asked."""
-        return self._dispatcher.silence()
 
     async def run(self) -> None:
         """Delivers until `stop` is called. Raises what no dispatcher can go on after."""

@@ -56,10 +56,6 @@ class Fleet:
         """Returns what all processes did, those that have ended included, and how they do."""
         return self._totals.figures()
 
-    def silence(self) -> float:
-        """Returns that nothing is known here of what the database answers the processes."""
-        return float("inf")
-
     def hint(self) -> None:
         """Does nothing: the database's notifications reach every process."""
 

@@ -1,8 +1,7 @@
 """Whether this replica can do its work: its database answers, and it is not being stopped.
 
-One small question every five seconds, whoever asks for health and however often, and none while
-somebody else in the process gets answers. A database that is merely busy counts as there: taking a
-replica away would only make the others busier.
+One small question every five seconds, whoever asks for health and however often. A database that is
+merely busy counts as there: taking a replica away would only make the others busier.
 """
 
 from __future__ import annotations
@@ -11,14 +10,13 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from math import inf
 
 from server.store.database import Database
 
 log = logging.getLogger(__name__)
 
 INTERVAL = 5.0
-"""Seconds after an answer until the next question: an idle service is to stay quiet."""
+"""Seconds between two questions: an idle service is to stay quiet."""
 
 AGAIN = 1.0
 """Seconds until the next one after a question that failed."""
@@ -31,22 +29,12 @@ TRIES = 2
 
 
 class DatabaseWatch:
-    """Knows whether the database answers; `told` hears of every change.
+    """Knows whether the database answers; `told` hears of every change."""
 
-    `silence` returns for how many seconds others here have got no answer.
-    """
-
-    def __init__(
-        self,
-        database: Database,
-        told: Callable[[bool], Awaitable[None]],
-        silence: Callable[[], float] = lambda: inf,
-        interval: float = INTERVAL,
-    ) -> None:
+    def __init__(self, database: Database, told: Callable[[bool], Awaitable[None]], interval: float = INTERVAL) -> None:
         self.up = True
         self._database = database
         self._told = told
-        self._silence = silence
         self._interval = interval
         self._failed = 0
 
@@ -67,10 +55,6 @@ class DatabaseWatch:
 
     async def _run(self) -> None:
         while True:
-            silence = self._silence()
-            if not self._failed and silence < self._interval:
-                await asyncio.sleep(self._interval - silence)
-                continue
             try:
                 await self._ask()
             except Exception:

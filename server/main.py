@@ -138,7 +138,7 @@ async def serve(settings: Settings) -> None:
         port = api.bind(settings.listen)
         database = Database(pool)
         operated = Operated(
-            watch=DatabaseWatch(database, api.ready, dispatcher.silence),
+            watch=DatabaseWatch(database, api.ready),
             stopped=stopped,
             sources=[dispatcher.figures, api.figures, partial(pool_figures, pool, "api")],
             registry=registry,
@@ -172,7 +172,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         if until_stdin_closes:
             beside = reporting(dispatcher.figures, sys.stdout.fileno())
         else:
-            watch = DatabaseWatch(Database(pool), _nobody, dispatcher.silence)
+            watch = DatabaseWatch(Database(pool), _nobody)
             beside = open_admin(settings, Operated(watch, stopped, [dispatcher.figures], CollectorRegistry()))
         async with beside:
             await _keep_running(stopped, _settle_grace(configured), dispatcher)
