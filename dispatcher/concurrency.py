@@ -33,8 +33,11 @@ class ConcurrencyLimit:
 
     def __init__(self, most: int, first: int = FIRST) -> None:
         self.most = most
-        self.value = min(first, most)
-        self._kept = self.value
+        self.value = self._kept = min(first, most)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Knows no rate of any limit."""
         self._kept_rate = 0.0
         self._resting = 0
         self._proof = 1
@@ -51,11 +54,7 @@ class ConcurrencyLimit:
     def restart(self) -> None:
         """Begins with a single request again: the endpoint was down, and is not to be overrun."""
         self.value = self._kept = 1
-        self._kept_rate = 0.0
-        self._resting = 0
-        self._proof = 1
-        self._wins = 0
-        self._begin(0.0)
+        self._forget()
 
     def idle(self) -> None:
         """Says that nothing is in flight: until something is again, no time counts."""

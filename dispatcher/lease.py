@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 
 from dispatcher import policy
 from dispatcher.model import ClaimedBatch, Mailing, Outcome
-from dispatcher.ports import Settled
+from dispatcher.ports import MayStart, Settled
 from dispatcher.states import Reason, Status
 
 FRESH_FOR = 0.9
@@ -37,7 +37,6 @@ class Lease:
     """
 
     __slots__ = (
-        "_count",
         "_next",
         "_now",
         "_returned",
@@ -68,7 +67,7 @@ class Lease:
         self.fresh_until = asked + FRESH_FOR
         self.outcomes: list[Outcome | None] = [None] * len(batch.recipients)
         self.saved = bytearray(len(batch.recipients))
-        self.left = self._count = len(batch.recipients)
+        self.left = len(batch.recipients)
         self.revoked = False
         self.waiting = False
         self.writing = False
@@ -87,7 +86,8 @@ class Lease:
         """Returns the index of the next message to send, -1 when all are taken."""
         if self._returned:
             return self._returned.pop()
-        index, end, outcomes = self._next, self._count, self.outcomes
+        index, outcomes = self._next, self.outcomes
+        end = len(outcomes)
         while index < end and outcomes[index] is not None:
             index += 1
         self._next = index + 1
@@ -100,11 +100,11 @@ class Lease:
     @property
     def untaken(self) -> int:
         """How many messages at most nobody has begun to send."""
-        return max(0, self._count - self._next) + len(self._returned)
+        return max(0, len(self.outcomes) - self._next) + len(self._returned)
 
     def is_ready(self, now: float) -> bool:
         """Whether there is a message that nobody has begun to send, and the lease is not stale."""
-        return (self._next < self._count or bool(self._returned)) and not self.is_stale(now)
+        return (self._next < len(self.outcomes) or bool(self._returned)) and not self.is_stale(now)
 
     def allows(self, now: float, closes_in: float | None) -> bool:
         """Whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
@@ -115,7 +115,7 @@ class Lease:
             and (closes_in is None or now < self.asked + closes_in)
         )
 
-    def permit(self, closes_in: float | None) -> Callable[[], bool]:
+    def permit(self, closes_in: float | None) -> MayStart:
         """Returns what says, whenever it is asked, whether a request to such a client may start at that moment."""
         if closes_in is None or self.asked + closes_in >= self.send_until:
             return self._may_start

@@ -26,7 +26,7 @@ from dispatcher.turns import Turns
 
 log = logging.getLogger(__name__)
 
-_AT_MOST_ONCE = Semantics.AT_MOST_ONCE
+_AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and members of an enum take long to look up
 
 MOST_LEASES = 64
 """Leases of one lane with messages that wait. Of more mailings than that, some wait for a lease."""

@@ -6,7 +6,6 @@ runs what has to go on while calls are served.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from server.auth import Authenticator, BadFile, KeySet
 from server.auth.issuer import Issuer
 from server.auth.jwts import JwtVerifier
 from server.auth.tokens import TokensFile
+from server.background import in_background
 from server.config import ConfigError, Settings, split_address
 from server.rpc.tls import ServerTls, TlsFiles
 
@@ -38,13 +38,9 @@ class Access:
         if self.keys is None:
             yield
             return
-        keeping = asyncio.create_task(self.keys.run())
-        try:
+        async with in_background(self.keys.run(), "issuer's keys"):
             await self.keys.first()
             yield
-        finally:
-            keeping.cancel()
-            await asyncio.gather(keeping, return_exceptions=True)
 
 
 def read_access(settings: Settings) -> Access:

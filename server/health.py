@@ -11,6 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from server.background import in_background
 from server.store.database import Database
 
 log = logging.getLogger(__name__)
@@ -46,12 +47,8 @@ class DatabaseWatch:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Asks inside the block."""
-        task = asyncio.create_task(self._run(), name="database watch")
-        try:
+        async with in_background(self._run(), "database watch"):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _run(self) -> None:
         while True:

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from dispatcher.model import DEFAULT_ENDPOINT
 from server.access import Access, read_access
+from server.background import in_background
 from server.config import ConfigError, Settings, environment_of, load_settings, masked, split_address
 from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
 from server.domain.preview import FrequencyCap
@@ -41,7 +42,7 @@ from server.store.database import Database
 from server.store.gauges import GaugeStore
 from server.store.mailing_deletion import MailingDeletion
 from server.streams import StreamSettings
-from server.sweep import sweeping
+from server.sweep import sweep
 from server.tracing import tracing
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
@@ -148,7 +149,7 @@ async def serve(settings: Settings) -> None:
         if settings.channelz_listen != "off":
             at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
             log.info("channelz is on port %d", at)
-        await stack.enter_async_context(sweeping(MailingDeletion(database)))
+        await stack.enter_async_context(in_background(sweep(MailingDeletion(database)), "sweep"))
         await api.start()
         calm_collector()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)

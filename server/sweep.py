@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from server.domain.errors import DatabaseUnavailable
 from server.store.mailing_deletion import MailingDeletion
@@ -16,18 +14,8 @@ INTERVAL = 3600.0
 """Seconds between two looks; the first one comes at the start."""
 
 
-@asynccontextmanager
-async def sweeping(deletion: MailingDeletion, interval: float = INTERVAL) -> AsyncIterator[None]:
-    """Looks for leftovers inside the block, and removes them."""
-    task = asyncio.create_task(_run(deletion, interval), name="sweep")
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-async def _run(deletion: MailingDeletion, interval: float) -> None:
+async def sweep(deletion: MailingDeletion) -> None:
+    """Looks for leftovers and removes them, until cancelled."""
     while True:
         try:
             for mailing_id, messages in (await deletion.sweep()).items():
@@ -37,4 +25,4 @@ async def _run(deletion: MailingDeletion, interval: float) -> None:
             log.warning("what deletions left cannot be removed, trying again: %r", error.__cause__)
         except Exception:
             log.exception("removing what deletions left failed")
-        await asyncio.sleep(interval)
+        await asyncio.sleep(INTERVAL)

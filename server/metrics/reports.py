@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import IO
 
+from server.background import in_background
 from server.metrics.figures import Figures, decode, encode
 
 log = logging.getLogger(__name__)
@@ -27,12 +28,10 @@ LONGEST_LINE = 4 << 20
 async def reporting(figures: Callable[[], Figures], pipe: int) -> AsyncIterator[None]:
     """Reports to the file descriptor `pipe` inside the block, and once more at its end."""
     writer = _Writer(pipe)
-    task = asyncio.create_task(_report(figures, writer), name="reports")
     try:
-        yield
+        async with in_background(_report(figures, writer), "reports"):
+            yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
         writer.write(encode(figures()))
 
 

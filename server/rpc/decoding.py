@@ -14,20 +14,17 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.domain.errors import MalformedRequest
-from server.rpc.handlers import Context, Continuation, Handler, behaviour_of, rebuilt
+from server.rpc.handlers import Context, Handler, Interceptor, behaviour_of, rebuilt
 
 _UNREADABLE: Final = object()
 
 
-class DecodingInterceptor(grpc.aio.ServerInterceptor):
+class DecodingInterceptor(Interceptor):
     """Raises MalformedRequest in place of a handler whose request cannot be read."""
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps every handler there is."""
-        handler = await continuation(handler_call_details)
-        return None if handler is None else _reading(handler)
+        return _reading(handler)
 
 
 def _reading(handler: Handler) -> Handler:

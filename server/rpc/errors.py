@@ -51,7 +51,7 @@ from server.domain.errors import (
     Unauthenticated,
     WrongState,
 )
-from server.rpc.handlers import Context, Continuation, Handler, around
+from server.rpc.handlers import Context, Handler, Interceptor, around
 
 DOMAIN = "mailing.v1"
 
@@ -103,17 +103,12 @@ MISSING: Mapping[Kind, ErrorReason.ValueType] = {
 """The reason of NotFound, by what was not found."""
 
 
-class ErrorInterceptor(grpc.aio.ServerInterceptor):
+class ErrorInterceptor(Interceptor):
     """Turns what handlers raise into a status. Cancellations and aborts pass."""
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps every handler there is."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
+        method = call.method
 
         @asynccontextmanager
         async def refusing(context: Context) -> AsyncIterator[None]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, aclosing, contextmanager
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, cast
 
 import grpc
@@ -104,7 +105,22 @@ def rebuilt(
     return made
 
 
-class WritingInterceptor(grpc.aio.ServerInterceptor):
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Wraps the handlers there are; methods that there are not, it leaves to gRPC."""
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Returns the wrapped handler of the call's method, if there is one."""
+        handler = await continuation(handler_call_details)
+        return None if handler is None else self.wrap(handler, handler_call_details)
+
+    @abstractmethod
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
+        """Returns what serves this call in place of `handler`; may be `handler`."""
+
+
+class WritingInterceptor(Interceptor):
     """The innermost one: takes the responses of a stream from its generator and writes them.
 
     So nothing but this lies between a stream and its connection, and the generator is closed at once
@@ -114,16 +130,11 @@ class WritingInterceptor(grpc.aio.ServerInterceptor):
     """
 
     def __init__(self, patience: float = 60.0) -> None:
-        self._patience = patience
-        self._writers: set[_Writer] = set()
-        self._timer: asyncio.TimerHandle | None = None
+        self._writes = _Writes(patience)
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps handlers that stream their response."""
-        handler = await continuation(handler_call_details)
-        if handler is None or not handler.response_streaming:
+        if not handler.response_streaming:
             return handler
         behaviour = behaviour_of(handler)
 
@@ -132,56 +143,66 @@ class WritingInterceptor(grpc.aio.ServerInterceptor):
             if inspect.isawaitable(responses):  # it writes to the context by itself
                 await responses
                 return
-            with self._writing() as writer:
-                async with aclosing(responses):
-                    async for response in responses:
-                        try:
-                            await writer.write(context, response)
-                        except TimeoutError:
-                            await responses.athrow(ReaderTooSlow())
+            writer = _Writer(self._writes)
+            async with aclosing(responses):
+                async for response in responses:
+                    try:
+                        await writer.write(context, response)
+                    except TimeoutError:
+                        await responses.athrow(ReaderTooSlow())
 
         return rebuilt(handler, stream)
 
-    @contextmanager
-    def _writing(self) -> Iterator[_Writer]:
-        writer = _Writer()
-        self._writers.add(writer)
+
+class _Writes:
+    """The writes under way. Those that find no room for `patience` seconds are given up.
+
+    One timer for all of them: a timer for each would cost a tenth of the write.
+    """
+
+    def __init__(self, patience: float) -> None:
+        self._patience = patience
+        self._since: dict[_Writer, float] = {}  # the oldest first
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, writer: _Writer, loop: asyncio.AbstractEventLoop) -> None:
+        """Says that a write begins."""
+        self._since[writer] = loop.time()
         if self._timer is None:
-            self._sweep(writer.loop)
-        try:
-            yield writer
-        finally:
-            self._writers.discard(writer)
+            self._look_again(loop)
+
+    def end(self, writer: _Writer) -> None:
+        """Says that it has ended, however it did."""
+        del self._since[writer]
+
+    def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(min(self._patience / 4, 1.0), self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Gives up writes that wait for too long, and looks again soon, while there are streams.
-
-        One timer for all streams: a timer for each response would cost a tenth of sending it.
-        """
         self._timer = None
         overdue = loop.time() - self._patience
-        for writer in self._writers:
-            writer.give_up(overdue)
-        if self._writers:
-            self._timer = loop.call_later(min(self._patience / 4, 5.0), self._sweep, loop)
+        for writer in [*takewhile(lambda one: self._since[one] < overdue, self._since)]:
+            writer.give_up()
+        if self._since:
+            self._look_again(loop)
 
 
 class _Writer:
     """Sends the responses of one stream, from its task."""
 
-    __slots__ = ("_began_at", "_given_up", "_task", "loop")
+    __slots__ = ("_given_up", "_loop", "_task", "_writes")
 
-    def __init__(self) -> None:
+    def __init__(self, writes: _Writes) -> None:
         task = asyncio.current_task()
         assert task is not None, "streams are served by tasks"
-        self.loop = task.get_loop()
+        self._writes = writes
+        self._loop = task.get_loop()
         self._task = task
-        self._began_at = math.inf
         self._given_up = False
 
     async def write(self, context: Context, response: Any) -> None:
         """Returns when there was room for the response. Raises TimeoutError if it was given up."""
-        self._began_at = self.loop.time()
+        self._writes.begin(self, self._loop)
         try:
             await context.write(response)
         except asyncio.CancelledError:
@@ -190,10 +211,10 @@ class _Writer:
                 raise TimeoutError from None
             raise
         finally:
-            self._began_at = math.inf
+            self._writes.end(self)
 
-    def give_up(self, overdue: float) -> None:
-        """Ends a write that began before the time `overdue`."""
-        if self._began_at < overdue and not self._given_up:
+    def give_up(self) -> None:
+        """Ends the write under way, once."""
+        if not self._given_up:
             self._given_up = True
             self._task.cancel()

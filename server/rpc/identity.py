@@ -14,34 +14,29 @@ import grpc
 from server.auth import Authenticator
 from server.domain.caller import ANONYMOUS, NOBODY, Principal, Scope, set_caller
 from server.domain.errors import MethodClosed, ScopeMissing
-from server.rpc.handlers import Context, Continuation, Handler, around, rebuilt
+from server.rpc.handlers import Context, Handler, Interceptor, around, rebuilt
 from server.rpc.permissions import PERMISSIONS, Access
 
 MAX_NAME = 255
 """Characters of a name in a certificate."""
 
 
-class IdentityInterceptor(grpc.aio.ServerInterceptor):
+class IdentityInterceptor(Interceptor):
     """Lets a call through whose caller is known and has the method's scope."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps nothing when the metadata says it all, which is the usual call."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        needed = PERMISSIONS.get(handler_call_details.method)
+        needed = PERMISSIONS.get(call.method)
         if needed is Access.OPEN:
             set_caller(ANONYMOUS if self._authenticator.open else NOBODY)
             return handler
         try:
             if needed is None:
                 raise MethodClosed
-            principal = self._authenticator.by_metadata(handler_call_details.invocation_metadata or ())
+            principal = self._authenticator.by_metadata(call.invocation_metadata or ())
             if principal is None:
                 return self._by_certificate(handler, needed)
             _admit(principal, needed)

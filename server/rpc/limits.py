@@ -19,7 +19,7 @@ import grpc
 
 from server.domain.caller import caller
 from server.domain.errors import CallTooLong, LimitReached, RateExceeded
-from server.rpc.handlers import Continuation, Handler, around
+from server.rpc.handlers import Handler, Interceptor, around
 
 _HEALTH = "/grpc.health."
 
@@ -41,7 +41,7 @@ class CallLimits:
     """Seconds that a call may last which is no stream, whatever deadline its caller sets."""
 
 
-class LimitInterceptor(grpc.aio.ServerInterceptor):
+class LimitInterceptor(Interceptor):
     """Refuses what is above the limits, inside of what turns refusals into a status."""
 
     def __init__(self, limits: CallLimits) -> None:
@@ -51,15 +51,10 @@ class LimitInterceptor(grpc.aio.ServerInterceptor):
         self._watch = _Kind("streams of health", limits.streams, False, None)
         self._open: Counter[tuple[str, str]] = Counter()
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps every handler but the check of health."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
         kind = self._stream if handler.request_streaming or handler.response_streaming else self._call
-        if handler_call_details.method.startswith(_HEALTH):
+        if call.method.startswith(_HEALTH):
             if kind is self._call:
                 return handler
             kind = self._watch

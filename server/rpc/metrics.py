@@ -16,26 +16,21 @@ import grpc
 from prometheus_client import CollectorRegistry
 from py_grpc_prometheus import grpc_utils, server_metrics
 
-from server.rpc.handlers import Context, Continuation, Handler, around
+from server.rpc.handlers import Context, Handler, Interceptor, around
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class MetricsInterceptor(grpc.aio.ServerInterceptor):
+class MetricsInterceptor(Interceptor):
     """Counts every call and how it ended. One per registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._families = server_metrics.init_metrics(registry)
         self._handled = server_metrics.get_grpc_server_handled_counter(False, registry)
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps every handler there is; unknown methods are not counted, their names being the caller's."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        service, method, _ = grpc_utils.split_method_call(handler_call_details)
+        service, method, _ = grpc_utils.split_method_call(call)
         kind = grpc_utils.get_method_type(handler.request_streaming, handler.response_streaming)
         labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
         families = self._families

@@ -18,7 +18,7 @@ from uuid import uuid4
 import grpc
 from structlog.contextvars import bind_contextvars
 
-from server.rpc.handlers import Context, Continuation, Handler, around, behaviour_of, rebuilt
+from server.rpc.handlers import Context, Handler, Interceptor, around, behaviour_of, rebuilt
 
 REQUEST_ID = "x-request-id"
 
@@ -30,18 +30,13 @@ _SUBJECTS = ("mailing", "message", "client")
 _log = logging.getLogger(__name__)
 
 
-class RequestInterceptor(grpc.aio.ServerInterceptor):
+class RequestInterceptor(Interceptor):
     """Gives each call its id; notes its end at level debug. Belongs outside of all that logs or refuses."""
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps every handler there is."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        request_id = request_id_of(handler_call_details.invocation_metadata)
-        method = handler_call_details.method
+        request_id = request_id_of(call.invocation_metadata)
+        method = call.method
 
         @asynccontextmanager
         async def identified(context: Context) -> AsyncIterator[None]:

@@ -9,7 +9,7 @@ from typing import Protocol
 import grpc
 
 from dispatcher.tracing import Span
-from server.rpc.handlers import Context, Continuation, Handler, around
+from server.rpc.handlers import Context, Handler, Interceptor, around
 
 
 class CallTracer(Protocol):
@@ -20,21 +20,16 @@ class CallTracer(Protocol):
         ...
 
 
-class TracingInterceptor(grpc.aio.ServerInterceptor):
+class TracingInterceptor(Interceptor):
     """Stands inside of what turns refusals into a status, so that a span tells of them."""
 
     def __init__(self, tracer: CallTracer) -> None:
         self._tracer = tracer
 
-    async def intercept_service(
-        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wraps every handler there is."""
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return None
-        method = handler_call_details.method
-        texts = {key: value for key, value in handler_call_details.invocation_metadata or () if isinstance(value, str)}
+        method = call.method
+        texts = {key: value for key, value in call.invocation_metadata or () if isinstance(value, str)}
 
         @asynccontextmanager
         async def traced(context: Context) -> AsyncIterator[None]:

@@ -16,10 +16,11 @@ from dispatcher.postgres import PostgresLedger
 from dispatcher.states import MailingState, Reason, Status
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
+from server.background import in_background
 from server.store import mailing_deletion
 from server.store.database import Database
 from server.store.mailing_deletion import MailingDeletion
-from server.sweep import sweeping
+from server.sweep import sweep
 from tests.integration.rpc.calls import refused, until_nobody_waits, until_somebody_waits
 from tests.integration.rpc.conftest import Service
 from tests.integration.rpc.mailing_calls import get
@@ -137,7 +138,7 @@ async def test_what_a_deletion_left_is_swept_away(
         return await left(pool)
 
     with caplog.at_level(logging.INFO):
-        async with sweeping(MailingDeletion(Database(pool))):
+        async with in_background(sweep(MailingDeletion(Database(pool))), "sweep"):
             await eventually(all_left, lambda now: now == before)
     assert f"mailing {gone} was deleted before; {remains} messages" in caplog.text
     assert (await get(service, kept)).progress.total == 32
