@@ -31,12 +31,12 @@ from prometheus_client import CollectorRegistry
 
 from bench.measure import quantile, say
 from mailing.v1.mailing_service_pb2 import GetMailingRequest, GetMailingResponse
+from server.api.interceptors.errors import ErrorInterceptor
+from server.api.interceptors.identity import IdentityInterceptor
+from server.api.interceptors.metrics import MetricsInterceptor
 from server.auth import Authenticator, KeySet
-from server.auth.jwts import JwtVerifier
-from server.auth.tokens import TokensFile, new_token, token_line
-from server.rpc.errors import ErrorInterceptor
-from server.rpc.identity import IdentityInterceptor
-from server.rpc.metrics import MetricsInterceptor
+from server.auth.jwt_verifier import JwtVerifier
+from server.auth.tokens_file import TokensFile, new_token, token_line
 
 _SERVICE, _METHOD = "mailing.v1.MailingService", "GetMailing"
 _ISSUER, _AUDIENCE = "https://issuer.example/", "https://mailing.example"

@@ -7,8 +7,8 @@ database. Pure: time comes in as an argument; times are monotonic seconds.
 
 from __future__ import annotations
 
-from dispatcher.model import EndpointState
-from dispatcher.states import BreakerState
+from dispatcher.model.records import EndpointState
+from dispatcher.model.states import BreakerState
 
 FAILURE_RATIO = 0.5
 """The share of failed requests from which on it opens."""

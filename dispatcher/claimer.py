@@ -14,14 +14,14 @@ from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
-from dispatcher.guard import Guard
-from dispatcher.lease import Book, Lease
-from dispatcher.model import Mailing, OpenWork
+from dispatcher.breaker_sync import Guard
+from dispatcher.endpoint_workers import Lane
+from dispatcher.fair_queue import EQUAL_TURN
+from dispatcher.leases import Book, Lease
+from dispatcher.model.records import Mailing, OpenWork
+from dispatcher.model.states import MailingState
+from dispatcher.model.templates import TemplateError, parse
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Render
-from dispatcher.sender import Lane
-from dispatcher.states import MailingState
-from dispatcher.template import TemplateError, parse
-from dispatcher.turns import EQUAL_TURN
 
 log = logging.getLogger(__name__)
 

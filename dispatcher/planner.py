@@ -12,9 +12,9 @@ import logging
 from collections.abc import Callable
 from random import Random
 
-from dispatcher import policy
-from dispatcher.model import BATCH_SIZE, DispatchSettings, Expansion, Look
-from dispatcher.pacer import Pacer
+from dispatcher import retry_policy as policy
+from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, Look
+from dispatcher.poll_backoff import Pacer
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable
 
 log = logging.getLogger(__name__)

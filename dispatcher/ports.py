@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dispatcher.model import (
+from dispatcher.model.records import (
     Answer,
     ClaimedBatch,
     EndpointState,

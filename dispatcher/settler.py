@@ -10,9 +10,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from dispatcher import policy
-from dispatcher.lease import Book, Lease
-from dispatcher.model import DEFAULT_ENDPOINT
+from dispatcher import retry_policy as policy
+from dispatcher.leases import Book, Lease
+from dispatcher.model.records import DEFAULT_ENDPOINT
 from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Settled
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from dispatcher.model import Answer
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart, Sender
-from dispatcher.states import ErrorClass
 
 
 class Span(Protocol):

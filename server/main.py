@@ -20,32 +20,33 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from dispatcher.model import DEFAULT_ENDPOINT
-from server.access import Access, read_access
-from server.background import in_background
+from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.tasks import in_background
+from server.api import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
+from server.api.channelz import serving_channelz
 from server.config import ConfigError, Settings, environment_of, load_settings, masked, split_address
-from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
-from server.domain.preview import FrequencyCap
-from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from server.endpoints import configured_endpoints, make_endpoints
-from server.fleet import Fleet
-from server.health import DatabaseWatch
-from server.logs import LEVEL_SIGNALS, configure_logs, shift_level
-from server.memory import calm_collector, use_one_arena
-from server.metrics.reports import reporting
-from server.metrics.standing import LedgerFigures
-from server.operation import CannotOpenAdmin, Operated, open_admin
-from server.pool import DatabaseError, open_pool, pool_figures, prepare_database
-from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
-from server.rpc.channelz import serving_channelz
-from server.store.database import Database
-from server.store.gauges import GaugeStore
-from server.store.mailing_deletion import MailingDeletion
-from server.streams import StreamSettings
-from server.sweep import sweep
-from server.tracing import tracing
-from server.trials import Trials
-from server.values import ConfiguredEndpoint
+from server.config.types import ConfiguredEndpoint
+from server.domain.previews import FrequencyCap
+from server.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from server.endpoints.probes import Trials
+from server.endpoints.senders import configured_endpoints, make_endpoints
+from server.observability.admin_port import CannotOpenAdmin, Operated, open_admin
+from server.observability.health import DatabaseWatch
+from server.observability.logging import LEVEL_SIGNALS, configure_logs, shift_level
+from server.observability.metrics.backlog import LedgerFigures
+from server.observability.metrics.database import pool_figures
+from server.observability.metrics.reports import reporting
+from server.observability.tracing import tracing
+from server.runtime.access import Access, read_access
+from server.runtime.deletion_sweeper import sweep
+from server.runtime.local_dispatcher import Dispatch, LocalDispatch, dispatch_settings, free_batches
+from server.runtime.process_memory import calm_collector, use_one_arena
+from server.runtime.supervisor import Fleet
+from server.storage.backlog import GaugeStore
+from server.storage.database import Database
+from server.storage.mailing_deletion import MailingDeletion
+from server.storage.pool import DatabaseError, open_pool, prepare_database
+from server.watch import StreamSettings
 
 log = logging.getLogger("server.main")  # also when run as __main__
 

@@ -15,9 +15,9 @@ import asyncpg
 import pytest
 
 from server.config import Settings
-from server.embedded import EmbeddedPostgres
-from server.migrate import migrate
-from server.pool import open_pool
+from server.embedded_postgres import EmbeddedPostgres
+from server.storage.migrate import migrate
+from server.storage.pool import open_pool
 
 TEMPLATE = "template_mailing"
 FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "autovacuum": "off"}

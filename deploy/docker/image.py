@@ -151,7 +151,7 @@ def _run(*words: str, where: Path = Path("/"), environment: Mapping[str, str] | 
 
 def _outside() -> int:
     """Lends a Postgres and a folder to the rehearsal, which runs where its mounts are nobody else's."""
-    from server.embedded import EmbeddedPostgres
+    from server.embedded_postgres import EmbeddedPostgres
 
     with tempfile.TemporaryDirectory() as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:

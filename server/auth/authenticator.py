@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import NoReturn
 
-from server.auth.jwts import BadToken, JwtVerifier
-from server.auth.tokens import TokensFile
-from server.domain.caller import ALL_SCOPES, ANONYMOUS, Principal
+from server.auth.jwt_verifier import BadToken, JwtVerifier
+from server.auth.tokens_file import TokensFile
 from server.domain.errors import Unauthenticated
+from server.domain.principals import ALL_SCOPES, ANONYMOUS, Principal
 
 MAX_TOKEN_BYTES = 16_384
 """A longer one is not looked at."""

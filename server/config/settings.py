@@ -14,7 +14,7 @@ from platformdirs import user_data_dir
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.values import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
+from server.config.types import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
 
 PREFIX = "MAILING_"
 """Begins the variables of all settings that have no older, well-known name."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 
 from server.domain.errors import StaleEtag
-from server.domain.fields import Violations, check_attributes, check_count, check_text, check_texts
+from server.domain.validation import Violations, check_attributes, check_count, check_text, check_texts
 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
 """The fields of a client that callers set, in the order of the contract."""

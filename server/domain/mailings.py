@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dispatcher.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
-from dispatcher.template import TemplateError, parse
+from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
+from dispatcher.model.templates import TemplateError, parse
 from server.domain.clients import ClientFilter, check_filter, etag_of
 from server.domain.errors import InvalidFields, WrongState
-from server.domain.fields import Violations, check_count, check_text, invalid
+from server.domain.validation import Violations, check_count, check_text, invalid
 
 MAILING_FIELDS = (
     "title",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.states import ErrorClass, Reason, Status
+from dispatcher.model.states import ErrorClass, Reason, Status
 
 _CLIENT_BITS = 32
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dispatcher.states import ErrorClass
+from dispatcher.model.states import ErrorClass
 from tests.conformance.scripted_endpoint import Script, Wire, answers, chunked, head, http, play
 
 OK = b'{"code":0,"message":"OK"}'

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.http_fast import FastSender
-from dispatcher.http_httpx import HttpxSender
-from dispatcher.model import Answer, Endpoint
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.httpx_sender import HttpxSender
+from dispatcher.model.records import Answer, Endpoint
 from dispatcher.ports import Sender
 
 TOKEN = "token-of-the-endpoint"

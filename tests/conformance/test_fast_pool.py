@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher.http_fast import FastSender
-from dispatcher.http_fast import addresses as addresses_module
-from dispatcher.http_fast import sender as sender_module
-from dispatcher.http_fast.addresses import Address, Addresses
-from dispatcher.model import Answer
-from dispatcher.protocol import judge
-from dispatcher.states import ErrorClass
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.http1 import pool as sender_module
+from dispatcher.delivery.http1 import resolver as addresses_module
+from dispatcher.delivery.http1.resolver import Address, Addresses
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import deliver, endpoint, nothing_is_left
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from mailing.cli.processes import running
+from tests.support.project import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 PROGRAM = [sys.executable, "-m", "mailing.cli"]
 SERVING = re.compile(r"^serving on (127\.0\.0\.1:(\d+))$", re.MULTILINE)
 TOKEN = "secret"

@@ -27,7 +27,7 @@ from mailing import MailingClient, MailingError
 from mailing.cli.processes import running
 from mailing.v1.client_pb2 import Client
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
-from server.auth.tokens import new_token, token_line
+from server.auth.tokens_file import new_token, token_line
 from tests.e2e.conftest import PROGRAM, SERVING, environment
 
 PHONES = [f"7926555{number:04}" for number in range(1234, 1244)]

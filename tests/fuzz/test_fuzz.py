@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from mailing.cli.processes import running
 from mailing.v1.error_pb2 import ErrorReason
-from server.rpc.server import SERVED
+from server.api.server import SERVED
 from tests.conftest import TEMPLATE, PostgresServer
 from tests.e2e.conftest import EXAMPLES, PROGRAM, SERVING, TOKEN, environment
 from tests.fuzz.known import known_values

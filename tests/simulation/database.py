@@ -12,9 +12,9 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dispatcher.model import AudienceFilter, ClaimedBatch, Expansion, Look, Mailing, OpenWork, Recipient, Step
+from dispatcher.model.records import AudienceFilter, ClaimedBatch, Expansion, Look, Mailing, OpenWork, Recipient, Step
+from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from dispatcher.ports import Render, Settled
-from dispatcher.states import AudienceMode, MailingState, Reason, Status
 from tests.simulation.limits import Limits
 from tests.simulation.rows import (
     BUCKETS,

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from dispatcher.model import Answer
-from dispatcher.states import ErrorClass
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from tests.simulation.promises import Promises, Request
 from tests.simulation.world import World
 

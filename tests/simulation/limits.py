@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from dispatcher.model import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
-from dispatcher.rates import HORIZON
-from dispatcher.states import BreakerState
+from dispatcher.model.records import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
+from dispatcher.model.states import BreakerState
+from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow
 from tests.simulation.world import World
 

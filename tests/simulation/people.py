@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from dispatcher.model import RetryPolicy
-from dispatcher.states import STATE_TRANSITIONS, AudienceMode, MailingState, Reason, Semantics, Status
+from dispatcher.model.records import RetryPolicy
+from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Reason, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.promises import Promises
 from tests.simulation.rows import Client, MailingRow

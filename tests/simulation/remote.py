@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from dispatcher.model import ClaimedBatch, EndpointState, Expansion, Look, Mailing, OpenWork, SlotRequest, Slots, Step
+from dispatcher.model.records import (
+    ClaimedBatch,
+    EndpointState,
+    Expansion,
+    Look,
+    Mailing,
+    OpenWork,
+    SlotRequest,
+    Slots,
+    Step,
+)
 from dispatcher.ports import LedgerUnavailable, Render, Settled
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises

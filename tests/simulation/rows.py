@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dispatcher.model import AudienceFilter, Mailing, RetryPolicy
-from dispatcher.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
+from dispatcher.model.records import AudienceFilter, Mailing, RetryPolicy
+from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
 from tests.simulation.world import EPOCH
 
 BUCKETS = 2

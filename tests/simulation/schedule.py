@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from random import Random
 from unittest.mock import patch
 
-from dispatcher.lease import Lease
-from dispatcher.model import DispatchSettings, Endpoint
-from dispatcher.rates import LATE
-from dispatcher.service import Dispatcher
-from dispatcher.states import AudienceMode, MailingState, Status
+from dispatcher.dispatcher import Dispatcher
+from dispatcher.leases import Lease
+from dispatcher.model.records import DispatchSettings, Endpoint
+from dispatcher.model.states import AudienceMode, MailingState, Status
+from dispatcher.rate_limiter import LATE
 from tests.simulation.database import Database
 from tests.simulation.endpoint import MISHAPS, Habits, ModelEndpoint, ModelSender
 from tests.simulation.people import People

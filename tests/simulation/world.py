@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVarTuple
 
-from dispatcher.pacer import LoopClock
+from dispatcher.poll_backoff import LoopClock
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The database's time when a world begins."""

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from dispatcher.model import Answer
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
-from dispatcher.states import ErrorClass
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from dispatcher.states import AudienceMode, MailingState, Semantics, Status
+from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 
 BUCKETS = 16
 

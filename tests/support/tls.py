@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trustme
 
-from server.rpc.tls import TlsFiles
+from server.api.tls import TlsFiles
 
 
 class TlsFolder:

@@ -13,10 +13,10 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from server.api import RpcSettings, build_server
 from server.auth import Authenticator
-from server.auth.tokens import TokensFile, new_token, token_line
-from server.rpc import RpcSettings, build_server
-from server.trials import Trials
+from server.auth.tokens_file import TokensFile, new_token, token_line
+from server.endpoints.probes import Trials
 
 Start = Callable[..., Awaitable["Guarded"]]
 

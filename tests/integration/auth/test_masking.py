@@ -9,19 +9,19 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.model import Endpoint
+from dispatcher.model.records import Endpoint
 from mailing.v1.client_service_pb2 import CreateClientRequest, UpdateClientRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, SendTestMessageRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2 import ListAttemptsRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
-from server.trials import Trials
-from server.values import ConfiguredEndpoint
+from server.config.types import ConfiguredEndpoint
+from server.endpoints.probes import Trials
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
+from tests.integration.api.calls import client, mailing
+from tests.integration.api.rows import add_batch, add_mailing
 from tests.integration.auth.conftest import Start, Tokens
-from tests.integration.rpc.calls import client, mailing
-from tests.integration.rpc.rows import add_batch, add_mailing
 
 PHONE, MASKED = "79261234567", "*********67"
 OWN_WORDS = "+7 (926) 123-45-67 is full, code 12345"

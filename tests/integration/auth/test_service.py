@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from mailing import MailingClient, MailingError, tls_credentials
-from server.access import is_loopback, read_access
-from server.auth.tokens import new_token, token_line
+from server.auth.tokens_file import new_token, token_line
 from server.config import ConfigError, Settings, load_settings
+from server.runtime.access import is_loopback, read_access
 from tests.integration.test_main import PATIENCE, ended, serving
 from tests.support.issuer import AUDIENCE, NAME, IssuerServer, jwk, rsa_key, token
 from tests.support.tls import TlsFolder

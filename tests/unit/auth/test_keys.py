@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.auth.keys import BadKeys, KeySet, KeyTiming, read_keys
+from server.auth.jwks import BadKeys, KeySet, KeyTiming, read_keys
 from tests.support.issuer import ec_key, jwk, key_set, rsa_key
 
 QUICK = KeyTiming(refresh=0.02, retry_first=0.01, retry_longest=0.02, cool_down=0.01)

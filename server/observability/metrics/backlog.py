@@ -1,0 +1,78 @@
+"""Figures that are read from the database at a scrape: kept some seconds, and never waited for long.
+
+What could not be read is left out instead of being told as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+from server.domain.errors import DatabaseUnavailable
+from server.observability.metrics.samples import Figures
+from server.storage.backlog import OpenWork, Standing
+
+log = logging.getLogger(__name__)
+
+KEPT = 5.0
+"""Seconds for which what was read is told again."""
+
+PATIENCE = 1.0
+"""Seconds that a scrape waits; what comes later is for the next one."""
+
+LONGEST = 5.0
+"""Seconds that reading may take."""
+
+
+class LedgerFigures:
+    """The figures of the ledger as a whole. `endpoints` are shown even where nothing is open."""
+
+    def __init__(self, read: Callable[[], Awaitable[Standing]], endpoints: Iterable[str]) -> None:
+        self._read = read
+        self._endpoints = sorted(set(endpoints))
+        self._standing: Standing | None = None
+        self._read_at = float("-inf")
+        self._reading: asyncio.Task[None] | None = None
+
+    async def refresh(self) -> None:
+        """Reads anew unless what is known is young; any number of callers share one reading."""
+        if asyncio.get_running_loop().time() - self._read_at < KEPT:
+            return
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.create_task(self._renew(), name="ledger figures")
+        await asyncio.wait([self._reading], timeout=PATIENCE)
+
+    async def close(self) -> None:
+        """Ends a reading that is under way."""
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+
+    async def _renew(self) -> None:
+        try:
+            async with asyncio.timeout(LONGEST):
+                self._standing = await self._read()
+            self._read_at = asyncio.get_running_loop().time()
+        except (DatabaseUnavailable, TimeoutError):
+            self._standing = None
+        except Exception:
+            self._standing = None
+            log.exception("the figures of the ledger cannot be read")
+
+    def figures(self) -> Figures:
+        """Returns what was read last."""
+        if (standing := self._standing) is None:
+            return {}
+        nothing = OpenWork(0, 0, 0.0)
+        work = {(name,): nothing for name in self._endpoints} | {(name,): one for name, one in standing.work.items()}
+        backlog = dict.fromkeys(self._endpoints, 0) | standing.backlog
+        return {
+            "mailing_open_batches": {labels: one.batches for labels, one in work.items()},
+            "mailing_leased_batches": {labels: one.leased for labels, one in work.items()},
+            "mailing_due_lag_seconds": {labels: one.lag for labels, one in work.items()},
+            "mailing_backlog_messages": {(name,): n for name, n in backlog.items()},
+            "mailing_mailings": {(state,): n for state, n in standing.mailings.items()},
+            "mailing_recheck_lag_seconds": {(): standing.recheck_lag},
+            "mailing_dispatch_paused": {(): standing.stopped},
+        }

@@ -1,0 +1,63 @@
+"""Values of metrics as plain data, to be added up and to travel between processes.
+
+A figure is a number or, for a histogram, the counts of its ranges followed by the sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from dispatcher.counters import Histogram
+from server.observability.metrics.families import FAMILIES
+
+Value = float | list[float]
+Figures = dict[str, dict[tuple[str, ...], Value]]
+"""Values by the name of their family, and by the values of its labels."""
+
+
+def of_histogram(histogram: Histogram) -> Value:
+    """Returns a histogram as a value."""
+    return [*histogram.counts, histogram.sum]
+
+
+def add(total: Figures, figures: Figures) -> None:
+    """Adds `figures` to `total`, in place."""
+    for name, values in figures.items():
+        mine = total.setdefault(name, {})
+        for labels, value in values.items():
+            before = mine.get(labels)
+            if before is None:
+                mine[labels] = value
+            elif isinstance(before, list) and isinstance(value, list):
+                mine[labels] = [a + b for a, b in zip(before, value, strict=True)]
+            elif not isinstance(before, list) and not isinstance(value, list):
+                mine[labels] = before + value
+
+
+def added(all_figures: Iterable[Figures]) -> Figures:
+    """Returns the sum of several figures."""
+    total: Figures = {}
+    for figures in all_figures:
+        add(total, figures)
+    return total
+
+
+def counters(figures: Figures) -> Figures:
+    """Returns those that only grow, without the gauges."""
+    return {name: values for name, values in figures.items() if FAMILIES[name].kind != "gauge"}
+
+
+def encode(figures: Figures) -> bytes:
+    """Returns figures as one line."""
+    return orjson.dumps({name: list(values.items()) for name, values in figures.items()}) + b"\n"
+
+
+def decode(line: bytes) -> Figures:
+    """Returns the figures of a line; families that are not known are left out. Raises ValueError."""
+    read: dict[str, Any] = orjson.loads(line)
+    return {
+        name: {tuple(labels): value for labels, value in values} for name, values in read.items() if name in FAMILIES
+    }
