@@ -44,7 +44,7 @@ class Histogram:
         self.sum += total
 
 
-class Tally:
+class Counters:
     """The counters. Those by endpoint have an entry for each of `endpoints` from the beginning.
 
     `messages` counts those that reached a terminal status, `attempts` requests by how they

@@ -1,4 +1,4 @@
-"""Puts the dispatcher together: planner, claimer, lanes, settler, and how they stop.
+"""Puts the dispatcher together: planner, claimer, pools, settler, and how they stop.
 
 claim → send → settle; the planner feeds the front, the pacer keeps the idle quiet. All
 replicas are equal: any number of dispatchers share one database.
@@ -12,18 +12,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from random import Random
 
-from dispatcher.breaker_sync import Guard
+from dispatcher.breaker_sync import BreakerSync
 from dispatcher.claimer import Claimer
 from dispatcher.concurrency_limiter import ConcurrencyLimit
-from dispatcher.endpoint_workers import Lane
-from dispatcher.heartbeat import Beat
-from dispatcher.leases import Book, Lease
-from dispatcher.model.records import DispatchSettings, Endpoint, Tuning
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.heartbeat import Heartbeat
+from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
 from dispatcher.planner import Planner
-from dispatcher.poll_backoff import LoopClock, Pacer
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Replicas, Sender, Settled
-from dispatcher.rate_slots import Supply
-from dispatcher.replica_status import Vitals
+from dispatcher.poll_backoff import LoopClock, PollBackoff
+from dispatcher.ports import Clock, Ledger, Replicas, Sender, Settled, StorageUnavailable
+from dispatcher.rate_slots import RateSlots
+from dispatcher.replica_status import ReplicaStatus
 from dispatcher.settler import Settler
 
 log = logging.getLogger(__name__)
@@ -54,97 +54,99 @@ class Dispatcher:
     ) -> None:
         self._clock = clock or LoopClock()
         self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
-        self._book = Book()
+        self._registry = LeaseRegistry()
         self._ledger = ledger
-        self.pacer = Pacer(self._clock, settings.poll_min, settings.poll_max)
+        self.poll_backoff = PollBackoff(self._clock, settings.poll_min, settings.poll_max)
         longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
-        self._settler = Settler(ledger, self._clock, self._book, self._closed, self._settled)
-        self._guard = Guard(ledger, self._clock, self._book, self._settler.put)
-        lanes = {
-            endpoint.name: self._lane(endpoint, sender, settings.max_concurrency)
+        self._settler = Settler(ledger, self._clock, self._registry, self._closed, self._settled)
+        self._breaker_sync = BreakerSync(ledger, self._clock, self._registry, self._settler.put)
+        pools = {
+            endpoint.name: self._pool(endpoint, sender, settings.max_concurrency)
             for endpoint, sender in endpoints.values()
         }
-        self._lanes = {name: lanes[endpoint.name] for name, (endpoint, _) in endpoints.items()}
-        self._supply = Supply(ledger, self._clock, list(lanes.values()))
+        self._pools = {name: pools[endpoint.name] for name, (endpoint, _) in endpoints.items()}
+        self._rate_slots = RateSlots(ledger, self._clock, list(pools.values()))
         self._claimer = Claimer(
             ledger=ledger,
-            lanes=self._lanes,
-            guard=self._guard,
-            book=self._book,
+            pools=self._pools,
+            breaker_sync=self._breaker_sync,
+            registry=self._registry,
             lease=lease,
             sending=lease - longest - SETTLE_MARGIN,
             clock=self._clock,
             random=self._random,
             finished=self._settler.put,
         )
-        self._planner = Planner(ledger, self.pacer, settings, self._clock, self._random, self._claimer.wake)
+        self._planner = Planner(ledger, self.poll_backoff, settings, self._clock, self._random, self._claimer.wake)
         self._settings = settings
-        self._bounds = [(lanes[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
-        self._vitals = Vitals(self._clock, self.pacer, self._book, self._lanes)
-        self._beat = Beat(replicas, self._clock, self._vitals, self._tune) if replicas else None
+        self._bounds = [(pools[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
+        self._replica_status = ReplicaStatus(self._clock, self.poll_backoff, self._registry, self._pools)
+        self._heartbeat = (
+            Heartbeat(replicas, self._clock, self._replica_status, self._apply_overrides) if replicas else None
+        )
         self._grace = 15.0
         self._stopping = asyncio.Event()
 
-    def _lane(self, endpoint: Endpoint, sender: Sender, most: int) -> Lane:
+    def _pool(self, endpoint: Endpoint, sender: Sender, most: int) -> EndpointWorkers:
         limit = ConcurrencyLimit(min(most, endpoint.max_concurrency))
-        return Lane(endpoint, sender, self._clock, limit, self._random, keeper=self)
+        return EndpointWorkers(endpoint, sender, self._clock, limit, self._random, keeper=self)
 
     @property
-    def lanes(self) -> list[Lane]:
+    def pools(self) -> list[EndpointWorkers]:
         """The ways to the endpoints, one each."""
-        return list(dict.fromkeys(self._lanes.values()))
+        return list(dict.fromkeys(self._pools.values()))
 
     @property
     def leases(self) -> int:
         """How many batches it holds."""
-        return len(self._book.leases)
+        return len(self._registry.leases)
 
-    # What the lanes report: see `sender.Keeper`.
+    # What the pools report: see `sender.Keeper`.
 
     def finished(self, lease: Lease) -> None:
         """A lease can be settled."""
         self._settler.put(lease)
 
     def hungry(self) -> None:
-        """A lane has room."""
+        """A pool has room."""
         self._claimer.wake()
 
     def rated(self) -> None:
         """Messages wait for what their rates allow."""
-        self._supply.wake()
+        self._rate_slots.wake()
 
-    def tripped(self, lane: Lane) -> None:
+    def tripped(self, pool: EndpointWorkers) -> None:
         """A breaker opened."""
-        self._guard.tripped(lane)
+        self._breaker_sync.tripped(pool)
         self._claimer.wake()
 
-    def probed(self, lane: Lane, recovered: bool) -> None:
+    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
         """A probe ended."""
-        self._guard.probed(lane, recovered)
+        self._breaker_sync.probed(pool, recovered)
         self._claimer.wake()
 
     def hint(self) -> None:
         """Says that something changed: it is looked at now instead of at the next poll."""
-        self.pacer.hint()
-        if self._beat:
-            self._beat.hint()
+        self.poll_backoff.hint()
+        if self._heartbeat:
+            self._heartbeat.hint()
 
-    def _tune(self, tuning: Tuning) -> None:
+    def _apply_overrides(self, overrides: SettingOverrides) -> None:
         """Takes over what is set for all replicas."""
-        settings = self._planner.settings = tuning.of(self._settings)
-        self.pacer.bound(settings.poll_min, settings.poll_max)
+        settings = self._planner.settings = overrides.of(self._settings)
+        self.poll_backoff.bound(settings.poll_min, settings.poll_max)
         for limit, most in self._bounds:
             limit.bound(min(settings.max_concurrency, most))
 
     def _settled(self, endpoint: str, settled: list[Settled]) -> None:
-        self._vitals.note(endpoint, settled)
-        if self._beat:
-            self._beat.work()
+        self._replica_status.note(endpoint, settled)
+        if self._heartbeat:
+            self._heartbeat.work()
 
     def _closed(self, lease: Lease, held: bool) -> None:
         self._claimer.wake()
-        if lease.mailing.id not in self._book.by_mailing:
+        if lease.mailing.id not in self._registry.by_mailing:
             self._planner.drained(lease.mailing.id)
 
     async def run(self) -> None:
@@ -152,9 +154,15 @@ class Dispatcher:
         settling = asyncio.create_task(self._settler.run())
         taking = [
             asyncio.create_task(self._persist(work))
-            for work in (self._planner.run, self._claimer.run, self._claimer.watch, self._guard.run, self._supply.run)
+            for work in (
+                self._planner.run,
+                self._claimer.run,
+                self._claimer.watch,
+                self._breaker_sync.run,
+                self._rate_slots.run,
+            )
         ]
-        beating = asyncio.create_task(self._persist(self._beat.run)) if self._beat else None
+        beating = asyncio.create_task(self._persist(self._heartbeat.run)) if self._heartbeat else None
         stopping = asyncio.create_task(self._stopping.wait())
         try:
             done, _ = await asyncio.wait([settling, stopping, *taking], return_when=asyncio.FIRST_COMPLETED)
@@ -164,10 +172,10 @@ class Dispatcher:
             await _end(stopping, *taking)
             await self._drain()
             await _end(settling, *([beating] if beating else []))
-            if self._beat:
-                await self._beat.leave()
-            for lane in set(self._lanes.values()):
-                await lane.close()
+            if self._heartbeat:
+                await self._heartbeat.leave()
+            for pool in set(self._pools.values()):
+                await pool.close()
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
         """Begins a loop anew when a defect ended it: one mailing must not stop the others."""
@@ -180,17 +188,17 @@ class Dispatcher:
 
     async def _drain(self) -> None:
         """Releases what nobody has begun to send, and waits for the rest to be settled."""
-        for lease in self._book.leases:
+        for lease in self._registry.leases:
             if lease.release(lease.mailing):
                 self._settler.put(lease)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
-                while self._book.leases:
-                    await self._book.changed()
-        with contextlib.suppress(LedgerUnavailable):
-            await self._ledger.release_orphans([lease.batch.no for lease in self._book.leases])
-        if self._book.leases:
-            log.warning("%d batches were not settled in time: their leases run out", len(self._book.leases))
+                while self._registry.leases:
+                    await self._registry.changed()
+        with contextlib.suppress(StorageUnavailable):
+            await self._ledger.release_orphans([lease.batch.no for lease in self._registry.leases])
+        if self._registry.leases:
+            log.warning("%d batches were not settled in time: their leases run out", len(self._registry.leases))
 
     async def stop(self, grace: float = 15.0) -> None:
         """Asks `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""

@@ -25,7 +25,7 @@ _PER_SETTLE = 50
 """The most latencies of one settle: requests of one time are much alike."""
 
 
-class Figures(NamedTuple):
+class StatsSummary(NamedTuple):
     """`rate` counts deliveries a second, `failure_ratio` is from 0 to 1, latencies are in seconds, None without any."""
 
     rate: float
@@ -35,7 +35,7 @@ class Figures(NamedTuple):
     last_error: str
 
 
-class Meter:
+class EndpointStats:
     """The figures of one endpoint, or with `sum` of several."""
 
     def __init__(self) -> None:
@@ -66,13 +66,13 @@ class Meter:
         return sum(slot[1] for slot in self._slots), sum(slot[2] for slot in self._slots)
 
 
-def figures(now: float, meters: Sequence[Meter]) -> Figures:
+def summarize(now: float, all_stats: Sequence[EndpointStats]) -> StatsSummary:
     """Returns what the meters say together."""
-    counts = [meter.counts(now) for meter in meters]
+    counts = [stats.counts(now) for stats in all_stats]
     delivered, attempts = sum(one for one, _ in counts), sum(one for _, one in counts)
-    latencies = sorted(latency for meter in meters for latency in meter.latencies)
-    errors = [meter.last_error for meter in meters if meter.last_error]
-    return Figures(
+    latencies = sorted(latency for stats in all_stats for latency in stats.latencies)
+    errors = [stats.last_error for stats in all_stats if stats.last_error]
+    return StatsSummary(
         rate=delivered / WINDOW,
         failure_ratio=1 - delivered / attempts if attempts else 0.0,
         latency_p50=_quantile(latencies, 0.50),

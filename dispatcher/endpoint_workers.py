@@ -1,6 +1,6 @@
-"""Sends: one lane per endpoint, with as many requests in flight as the endpoint bears.
+"""Sends: one pool per endpoint, with as many requests in flight as the endpoint bears.
 
-A lane owns the leases handed to it until every message has an outcome. A worker takes one
+A pool owns the leases handed to it until every message has an outcome. A worker takes one
 message at a time, of the mailing whose turn it is; workers come and go with the work, with
 the concurrency limit, the rates and the breaker.
 """
@@ -17,23 +17,23 @@ from dispatcher import retry_policy as policy
 from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.delivery.protocol import Verdict, judge
-from dispatcher.fair_queue import Turns
+from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease
 from dispatcher.model.records import BATCH_SIZE, Answer, Endpoint, Outcome
 from dispatcher.model.states import ErrorClass, Semantics
 from dispatcher.ports import Clock, Sender
-from dispatcher.rate_limiter import Gate
+from dispatcher.rate_limiter import RateLimiter
 
 log = logging.getLogger(__name__)
 
 _AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and members of an enum take long to look up
 
 MOST_LEASES = 64
-"""Leases of one lane with messages that wait. Of more mailings than that, some wait for a lease."""
+"""Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
 
 
 class Keeper(Protocol):
-    """Who hears what happens in a lane."""
+    """Who hears what happens in a pool."""
 
     def finished(self, lease: Lease) -> None:
         """Every message of the lease has an outcome."""
@@ -44,14 +44,14 @@ class Keeper(Protocol):
     def rated(self) -> None:
         """Messages wait for moments that their rates allow."""
 
-    def tripped(self, lane: Lane) -> None:
+    def tripped(self, pool: EndpointWorkers) -> None:
         """The breaker has opened."""
 
-    def probed(self, lane: Lane, recovered: bool) -> None:
+    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
         """The one request that was let through has ended."""
 
 
-class Lane:
+class EndpointWorkers:
     """The way to one endpoint. `last_error` says in a few words what spoke against it last."""
 
     def __init__(
@@ -63,8 +63,8 @@ class Lane:
         self.promised: Counter[int] = Counter()
         self.limit = limit
         self.breaker = Breaker()
-        self.gate = Gate(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
-        self.turns = Turns()
+        self.limiter = RateLimiter(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
+        self.queue = FairQueue()
         self.last_error = ""
         self._sender = sender
         self._success = endpoint.success
@@ -76,40 +76,40 @@ class Lane:
     @property
     def waiting(self) -> int:
         """How many messages nobody has begun to send."""
-        return self.turns.waiting
+        return self.queue.waiting
 
     def has_room(self, mailing_id: int, rated: bool) -> bool:
         """Whether another batch of the mailing should be claimed; `rated` says that it has a rate.
 
         Every mailing may have one waiting, so that a small one never waits for a large one, and
         a rated one a second; the others share room for a few, or for as many messages as are in
-        flight. `promised` counts the batches that are being claimed for this lane.
+        flight. `promised` counts the batches that are being claimed for this pool.
         """
-        self.turns.tidy()
+        self.queue.tidy()
         promised = self.promised.total()
-        held = self.turns.leases + promised
+        held = self.queue.leases + promised
         if held >= MOST_LEASES or not (self.breaker.closed or (self._may_probe() and held == 0)):
             return False
-        queue = self.turns.queues.get(mailing_id)
+        queue = self.queue.queues.get(mailing_id)
         mine = self.promised[mailing_id] + (len(queue.leases) if queue else 0)
-        if mine == 0 or rated or self.gate is not None:
+        if mine == 0 or rated or self.limiter is not None:
             return mine < 2
-        leases, waiting = self.turns.unrated()
+        leases, waiting = self.queue.unrated()
         return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
 
-    def feed(self, lease: Lease) -> None:
+    def enqueue(self, lease: Lease) -> None:
         """Takes over a lease and sends its messages."""
-        self.turns.add(lease)
-        if lease.mailing.max_rate > 0 or self.gate is not None:
+        self.queue.add(lease)
+        if lease.mailing.max_rate > 0 or self.limiter is not None:
             self._keeper.rated()
-        self.staff()
+        self.start_workers()
 
-    def staff(self) -> None:
+    def start_workers(self) -> None:
         """Lets as many workers work as the limit, the rates and the work allow."""
         now = self._now()
-        startable = self.turns.startable(now)
-        if self.gate is not None:
-            startable = min(startable, self.gate.ready(now))
+        startable = self.queue.startable(now)
+        if self.limiter is not None:
+            startable = min(startable, self.limiter.ready(now))
         wanted = min(self._allowed(), self.active + startable)
         while self.active < wanted:
             self.active += 1
@@ -130,7 +130,7 @@ class Lane:
         self._workers.discard(worker)
         if not worker.cancelled() and (error := worker.exception()):
             log.error("a worker died and is replaced", exc_info=error)
-            self.staff()
+            self.start_workers()
 
     async def _work(self) -> None:
         try:
@@ -143,7 +143,7 @@ class Lane:
                 if index >= 0:
                     self._pass_gates()
                 if not lease.untaken:
-                    self.turns.tidy()
+                    self.queue.tidy()
                     self._keeper.hungry()
                 if index >= 0:
                     await self._deliver(lease, index, now)
@@ -154,15 +154,15 @@ class Lane:
 
     def _next(self, now: float) -> Lease | None:
         """The lease whose message leaves next, None when none may leave now."""
-        if self.gate is not None and not self.gate.open(now):
+        if self.limiter is not None and not self.limiter.open(now):
             return None
-        return self.turns.next(now)
+        return self.queue.next(now)
 
     def _pass_gates(self) -> None:
-        if self.gate is not None:
-            self.gate.take()
-        if (gate := self.turns.gate) is not None:
-            gate.take()
+        if self.limiter is not None:
+            self.limiter.take()
+        if (limiter := self.queue.limiter) is not None:
+            limiter.take()
 
     async def _deliver(self, lease: Lease, index: int, began: float) -> None:
         """One message, from the last check before the request, at `began`, to its outcome."""
@@ -191,17 +191,17 @@ class Lane:
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
         else:
-            forgiven = verdict.error_class in policy.DOWN and not self.breaker.closed
+            uncounted = verdict.error_class in policy.DOWN and not self.breaker.closed
             began_at = lease.now_at(began)
             self._record(
-                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, forgiven, self._random)
+                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, uncounted, self._random)
             )
 
     def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
         """Draws the conclusions of an answer for what is sent next."""
         now = began + answer.duration
         if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
-            self.staff()
+            self.start_workers()
         failed = verdict.error_class in policy.DOWN
         if failed:
             self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
@@ -224,7 +224,7 @@ class Lane:
         """A message that was not begun: it goes once its mailing is confirmed, or is left to the next lease."""
         if lease.is_stale(self._now()):
             lease.give_back(index)
-            self.turns.restore(lease)
+            self.queue.restore(lease)
         else:
             lease.keep(index)
             self._finish(lease)

@@ -1,4 +1,4 @@
-"""Whose turn it is: the leases of one lane, by mailing, and the order in which messages leave.
+"""Whose turn it is: the leases of one pool, by mailing, and the order in which messages leave.
 
 The highest priority comes first; mailings of one priority take turns, so that a huge one does
 not hold up a small one. Every tenth choice asks for no priority, so that nobody starves. A
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 
 from dispatcher.leases import Lease
-from dispatcher.rate_limiter import Gate
+from dispatcher.rate_limiter import RateLimiter
 
 QUANTUM = 8
 """Messages that leave in a row before the next mailing has its turn."""
@@ -19,15 +19,15 @@ EQUAL_TURN = 10
 """Every how many choices priorities are left aside."""
 
 
-class Queue:
-    """The leases of one mailing, the oldest first. `gate` is set where the mailing has a rate."""
+class MailingQueue:
+    """The leases of one mailing, the oldest first. `limiter` is set where the mailing has a rate."""
 
     def __init__(self, lease: Lease) -> None:
         self.mailing_id = lease.mailing.id
         self.priority = lease.mailing.priority
         self.leases = deque([lease])
         rate = lease.mailing.max_rate
-        self.gate = Gate(f"mailing/{self.mailing_id}", rate) if rate > 0 else None
+        self.limiter = RateLimiter(f"mailing/{self.mailing_id}", rate) if rate > 0 else None
 
     @property
     def waiting(self) -> int:
@@ -38,16 +38,16 @@ class Queue:
         """Takes over what a newer lease says of the mailing, and the lease."""
         self.priority, rate = lease.mailing.priority, lease.mailing.max_rate
         if rate <= 0:
-            self.gate = None
-        elif self.gate is None:
-            self.gate = Gate(f"mailing/{self.mailing_id}", rate)
+            self.limiter = None
+        elif self.limiter is None:
+            self.limiter = RateLimiter(f"mailing/{self.mailing_id}", rate)
         else:
-            self.gate.rate = rate
+            self.limiter.rate = rate
         self.leases.append(lease)
 
     def front(self, now: float) -> Lease | None:
         """The first lease with a message that may be begun now."""
-        if self.gate is not None and not self.gate.open(now):
+        if self.limiter is not None and not self.limiter.open(now):
             return None
         for lease in self.leases:
             if lease.is_ready(now):
@@ -55,12 +55,12 @@ class Queue:
         return None
 
 
-class Turns:
-    """All leases of a lane that still have messages nobody has begun to send."""
+class FairQueue:
+    """All leases of a pool that still have messages nobody has begun to send."""
 
     def __init__(self) -> None:
-        self.queues: dict[int, Queue] = {}
-        self._current: Queue | None = None
+        self.queues: dict[int, MailingQueue] = {}
+        self._current: MailingQueue | None = None
         self._row = 0
         self._choices = 0
 
@@ -78,19 +78,19 @@ class Turns:
         return sum(len(queue.leases) for queue in self.queues.values())
 
     @property
-    def gate(self) -> Gate | None:
+    def limiter(self) -> RateLimiter | None:
         """The gate of the mailing whose turn it is."""
-        return self._current.gate if self._current is not None else None
+        return self._current.limiter if self._current is not None else None
 
     def unrated(self) -> tuple[int, int]:
         """Returns the leases, and the messages nobody has begun to send, of mailings without a rate."""
-        queues = [queue for queue in self.queues.values() if queue.gate is None]
+        queues = [queue for queue in self.queues.values() if queue.limiter is None]
         return sum(len(queue.leases) for queue in queues), sum(queue.waiting for queue in queues)
 
     def startable(self, now: float) -> int:
         """Returns how many messages the rates of their mailings let begin now."""
         return sum(
-            queue.waiting if queue.gate is None else min(queue.waiting, queue.gate.ready(now))
+            queue.waiting if queue.limiter is None else min(queue.waiting, queue.limiter.ready(now))
             for queue in self.queues.values()
         )
 
@@ -98,7 +98,7 @@ class Turns:
         """Takes in a lease."""
         queue = self.queues.get(lease.mailing.id)
         if queue is None:
-            self.queues[lease.mailing.id] = Queue(lease)
+            self.queues[lease.mailing.id] = MailingQueue(lease)
         else:
             queue.follow(lease)
 
@@ -130,7 +130,7 @@ class Turns:
         """Gives the turn to the next mailing that has something to send."""
         self._choices += 1
         equal = self._choices % EQUAL_TURN == 0
-        best: tuple[Queue, Lease] | None = None
+        best: tuple[MailingQueue, Lease] | None = None
         for queue in self.queues.values():
             if best is None or (not equal and queue.priority > best[0].priority):
                 lease = queue.front(now)

@@ -11,9 +11,9 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from dispatcher.model.records import Tuning
-from dispatcher.ports import Clock, LedgerUnavailable, Replicas
-from dispatcher.replica_status import Vitals
+from dispatcher.model.records import SettingOverrides
+from dispatcher.ports import Clock, Replicas, StorageUnavailable
+from dispatcher.replica_status import ReplicaStatus
 
 log = logging.getLogger(__name__)
 
@@ -30,17 +30,23 @@ HINTED_INTERVAL = 0.1
 """Seconds between two beats at the least, however many hints there are."""
 
 
-class Beat:
-    """Beats for one replica. `tune` takes over other settings."""
+class Heartbeat:
+    """Beats for one replica. `apply_overrides` takes over other settings."""
 
-    def __init__(self, replicas: Replicas, clock: Clock, vitals: Vitals, tune: Callable[[Tuning], None]) -> None:
+    def __init__(
+        self,
+        replicas: Replicas,
+        clock: Clock,
+        replica_status: ReplicaStatus,
+        apply_overrides: Callable[[SettingOverrides], None],
+    ) -> None:
         self._replicas = replicas
         self._clock = clock
-        self._vitals = vitals
-        self._tune = tune
+        self._replica_status = replica_status
+        self._apply_overrides = apply_overrides
         self._woken = asyncio.Event()
         self._resting = False
-        self._tuning: Tuning | None = None
+        self._overrides: SettingOverrides | None = None
 
     def hint(self) -> None:
         """Says that settings may have been changed."""
@@ -56,29 +62,29 @@ class Beat:
         born = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
-            busy = self._vitals.busy
+            busy = self._replica_status.busy
             interval, margin = (BUSY_INTERVAL, BUSY_MARGIN) if busy else (IDLE_INTERVAL, IDLE_MARGIN)
             self._woken.clear()
             try:
-                tuning = await self._replicas.beat(began - born, interval + margin, self._vitals.status())
-            except LedgerUnavailable as error:
+                overrides = await self._replicas.beat(began - born, interval + margin, self._replica_status.status())
+            except StorageUnavailable as error:
                 log.warning("this replica cannot be seen, the database is away: %s", error)
                 interval = BUSY_INTERVAL
             else:
-                self._take_over(tuning)
+                self._take_over(overrides)
             await self._clock.sleep(HINTED_INTERVAL)
             self._resting = not busy
             await self._clock.wait(self._woken, interval - (self._clock.monotonic() - began))
 
-    def _take_over(self, tuning: Tuning) -> None:
-        if tuning != self._tuning:
-            self._tuning = tuning
-            self._tune(tuning)
+    def _take_over(self, overrides: SettingOverrides) -> None:
+        if overrides != self._overrides:
+            self._overrides = overrides
+            self._apply_overrides(overrides)
             self._woken.set()  # so that it is soon seen that they hold
 
     async def leave(self) -> None:
         """Says that this replica ends."""
         try:
             await self._replicas.leave()
-        except LedgerUnavailable as error:
+        except StorageUnavailable as error:
             log.warning("this replica is missed only when its next beat is overdue: %s", error)

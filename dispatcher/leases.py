@@ -78,7 +78,7 @@ class Lease:
     def resolve_unsendable(self) -> None:
         """Records every message that is not to be sent at all, before any is."""
         for index, recipient in enumerate(self.batch.recipients):
-            outcome = policy.without_sending(self.mailing, recipient, self.batch.retaken, self.batch.claimed_at)
+            outcome = policy.without_sending(self.mailing, recipient, self.batch.reclaimed, self.batch.claimed_at)
             if outcome is not None:
                 self.record(index, outcome)
 
@@ -159,7 +159,7 @@ class Lease:
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
 
-    def forgive(self, since: float) -> None:
+    def uncount(self, since: float) -> None:
         """Takes back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
 
         It is then tried again without having cost an attempt.
@@ -169,7 +169,7 @@ class Lease:
             if outcome is not None and outcome.failure is not None and not self.saved[index]:
                 failure = outcome.failure
                 if failure.at >= since_at and failure.error_class in policy.DOWN:
-                    self.outcomes[index] = policy.forgiven(self.mailing, outcome)
+                    self.outcomes[index] = policy.uncounted(self.mailing, outcome)
 
     def unsaved(self) -> tuple[list[Settled], list[int]]:
         """Returns what is to be written now, by ascending client id, and their indices.
@@ -200,7 +200,7 @@ class Lease:
         return [recipient.client_id for recipient, outcome in pairs if outcome is _KEPT]
 
 
-class Book:
+class LeaseRegistry:
     """All leases this replica holds."""
 
     def __init__(self) -> None:

@@ -32,7 +32,7 @@ class Level(IntEnum):
     ERROR = 4
 
 
-class LogEntry(NamedTuple):
+class Event(NamedTuple):
     """One entry to be written. `event` is of the list in docs/log.md; 0 in an id: about none."""
 
     level: Level
@@ -53,7 +53,7 @@ _LEVELS = {
 """Of messages that ended without being delivered."""
 
 
-def of_outcomes(mailing_id: int, endpoint: str, settled: Sequence[Settled]) -> list[LogEntry]:
+def of_outcomes(mailing_id: int, endpoint: str, settled: Sequence[Settled]) -> list[Event]:
     """Returns what is to be told of outcomes: failed attempts, and messages that ended undelivered."""
     # The usual batch is looked through once, quickly.
     if [outcome.status for _, _, outcome in settled].count(Status.DELIVERED) == len(settled):
@@ -63,16 +63,16 @@ def of_outcomes(mailing_id: int, endpoint: str, settled: Sequence[Settled]) -> l
     return [*_attempts(mailing_id, endpoint, failed), *_endings(mailing_id, ended)]
 
 
-def _attempts(mailing_id: int, endpoint: str, failed: Sequence[Settled]) -> Iterable[LogEntry]:
+def _attempts(mailing_id: int, endpoint: str, failed: Sequence[Settled]) -> Iterable[Event]:
     if len(failed) > MOST_SINGLE:
         kinds = Counter(_words(outcome) for _, _, outcome in failed)
         text = f"{len(failed)} attempts failed: {_most_common(kinds)}."
         details = {"count": str(len(failed)), "endpoint": endpoint}
-        return [LogEntry(Level.WARNING, "attempts.failed", text, mailing_id, 0, details)]
+        return [Event(Level.WARNING, "attempts.failed", text, mailing_id, 0, details)]
     return [_attempt(mailing_id, endpoint, *one) for one in failed]
 
 
-def _attempt(mailing_id: int, endpoint: str, client_id: int, before: int, outcome: Outcome) -> LogEntry:
+def _attempt(mailing_id: int, endpoint: str, client_id: int, before: int, outcome: Outcome) -> Event:
     assert outcome.failure is not None
     details = {
         "number": str(before + 1),
@@ -83,28 +83,28 @@ def _attempt(mailing_id: int, endpoint: str, client_id: int, before: int, outcom
     }
     text = f"Attempt {before + 1} failed: {_words(outcome)}."
     given = {name: value for name, value in details.items() if value}
-    return LogEntry(Level.WARNING, "attempt.failed", text, mailing_id, client_id, given)
+    return Event(Level.WARNING, "attempt.failed", text, mailing_id, client_id, given)
 
 
-def _endings(mailing_id: int, ended: Sequence[Settled]) -> Iterable[LogEntry]:
+def _endings(mailing_id: int, ended: Sequence[Settled]) -> Iterable[Event]:
     if len(ended) <= MOST_SINGLE:
         return [_ending(mailing_id, *one) for one in ended]
     statuses = Counter(outcome.status for _, _, outcome in ended)
     return [_endings_of(mailing_id, status, ended) for status in sorted(statuses)]
 
 
-def _ending(mailing_id: int, client_id: int, before: int, outcome: Outcome) -> LogEntry:
+def _ending(mailing_id: int, client_id: int, before: int, outcome: Outcome) -> Event:
     status = outcome.status.name.lower()
     details = {"reason": Reason(outcome.reason).name, "attempts": str(before + outcome.attempted)}
     text = f"The message is {status}: {_reason(outcome)}."
-    return LogEntry(_LEVELS[outcome.status], f"message.{status}", text, mailing_id, client_id, details)
+    return Event(_LEVELS[outcome.status], f"message.{status}", text, mailing_id, client_id, details)
 
 
-def _endings_of(mailing_id: int, status: Status, ended: Sequence[Settled]) -> LogEntry:
+def _endings_of(mailing_id: int, status: Status, ended: Sequence[Settled]) -> Event:
     kinds = Counter(_reason(outcome) for _, _, outcome in ended if outcome.status is status)
     count = kinds.total()
     text = f"{count} messages are {status.name.lower()}: {_most_common(kinds)}."
-    return LogEntry(_LEVELS[status], f"messages.{status.name.lower()}", text, mailing_id, 0, {"count": str(count)})
+    return Event(_LEVELS[status], f"messages.{status.name.lower()}", text, mailing_id, 0, {"count": str(count)})
 
 
 def _words(outcome: Outcome) -> str:
@@ -121,32 +121,32 @@ def _most_common(kinds: Counter[str]) -> str:
     return ", ".join(told) + (", …" if len(kinds) > _MOST_KINDS else "")
 
 
-def started(mailing_id: int) -> LogEntry:
+def started(mailing_id: int) -> Event:
     """Returns what is told of a mailing that runs from now on."""
-    return LogEntry(Level.INFO, "mailing.started", "The mailing was started.", mailing_id)
+    return Event(Level.INFO, "mailing.started", "The mailing was started.", mailing_id)
 
 
-def expanded(mailing_id: int, messages: int) -> LogEntry:
+def expanded(mailing_id: int, messages: int) -> Event:
     """Returns what is told of a mailing whose whole audience has messages."""
     text = f"All who match have a message: {messages:,}."
-    return LogEntry(Level.INFO, "mailing.expanded", text, mailing_id, details={"messages": str(messages)})
+    return Event(Level.INFO, "mailing.expanded", text, mailing_id, details={"messages": str(messages)})
 
 
-def completed(mailing_id: int, counts: Mapping[Status, int]) -> LogEntry:
+def completed(mailing_id: int, counts: Mapping[Status, int]) -> Event:
     """Returns what is told of a mailing that is over, with its messages by status."""
     named = {status.name.lower(): count for status, count in counts.items()}
     told = ", ".join(f"{count:,} {name}" for name, count in named.items()) or "nobody matched"
     details = {name: str(count) for name, count in named.items()}
-    return LogEntry(Level.INFO, "mailing.completed", f"The mailing is completed: {told}.", mailing_id, details=details)
+    return Event(Level.INFO, "mailing.completed", f"The mailing is completed: {told}.", mailing_id, details=details)
 
 
-def breaker_opened(endpoint: str, error: str) -> LogEntry:
+def breaker_opened(endpoint: str, error: str) -> Event:
     """Returns what is told of an endpoint that is down for all replicas."""
     text = f"The endpoint {endpoint} is down, nothing is sent there: {error}"
-    return LogEntry(Level.ERROR, "breaker.opened", text, details={"endpoint": endpoint, "error": error})
+    return Event(Level.ERROR, "breaker.opened", text, details={"endpoint": endpoint, "error": error})
 
 
-def breaker_closed(endpoint: str) -> LogEntry:
+def breaker_closed(endpoint: str) -> Event:
     """Returns what is told of an endpoint that answers again."""
     text = f"The endpoint {endpoint} answers again."
-    return LogEntry(Level.INFO, "breaker.closed", text, details={"endpoint": endpoint})
+    return Event(Level.INFO, "breaker.closed", text, details={"endpoint": endpoint})

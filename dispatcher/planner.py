@@ -13,9 +13,9 @@ from collections.abc import Callable
 from random import Random
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, Look
-from dispatcher.poll_backoff import Pacer
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable
+from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, PollResult
+from dispatcher.poll_backoff import PollBackoff
+from dispatcher.ports import Clock, Ledger, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ class Planner:
     def __init__(
         self,
         ledger: Ledger,
-        pacer: Pacer,
+        poll_backoff: PollBackoff,
         settings: DispatchSettings,
         clock: Clock,
         random: Random,
         work: Callable[[], None],
     ) -> None:
         self._ledger = ledger
-        self._pacer = pacer
+        self._poll_backoff = poll_backoff
         self.settings = settings
         self._clock = clock
         self._random = random
@@ -63,7 +63,7 @@ class Planner:
     def drained(self, mailing_id: int) -> None:
         """Says that a mailing has perhaps nothing left to do."""
         self._perhaps_done.add(mailing_id)
-        self._pacer.hint()
+        self._poll_backoff.hint()
 
     async def run(self) -> None:
         """Plans until cancelled."""
@@ -72,36 +72,36 @@ class Planner:
             next_in: float | None = None
             try:
                 next_in = await self._round(hinted)
-            except LedgerUnavailable as error:
+            except StorageUnavailable as error:
                 log.warning("planning waits for the database: %s", error)
-                self._pacer.reset()
+                self._poll_backoff.reset()
                 await self._clock.sleep(1.0)
-            hinted = await self._pacer.wait(next_in)
+            hinted = await self._poll_backoff.wait(next_in)
 
     async def _round(self, hinted: bool) -> float | None:
         """One look and whatever it calls for; returns when to look next, in seconds."""
-        look = await self._ledger.look()
-        if look.claims:
+        poll = await self._ledger.poll()
+        if poll.claims:
             self._work()
-        if look.starts:
+        if poll.starts:
             await self._ledger.start_due()
         throttled = False
-        if look.starts or look.expands or look.ends:
+        if poll.starts or poll.expands or poll.ends:
             throttled = await self._expand_all()
-        found = look.rechecks and await self._recheck_all()
-        await self._finish(look, hinted)
-        if look.starts or found or (look.expands and not throttled):
-            self._pacer.reset()
+        found = poll.rechecks and await self._recheck_all()
+        await self._finish(poll, hinted)
+        if poll.starts or found or (poll.expands and not throttled):
+            self._poll_backoff.reset()
             return 0.0
         # Open work alone is no reason to hurry: the claimer knows of it, and of the room for it.
-        return _THROTTLED_WAIT if throttled or look.ends else look.next_in
+        return _THROTTLED_WAIT if throttled or poll.ends else poll.next_in
 
-    async def _finish(self, look: Look, hinted: bool) -> None:
+    async def _finish(self, poll: PollResult, hinted: bool) -> None:
         """Ends the mailings that are done, and hurries what waits in those that are over."""
-        pause = ENDING_INTERVAL if look.ends else SWEEP_INTERVAL if look.running else IDLE_SWEEP_INTERVAL
+        pause = ENDING_INTERVAL if poll.ends else SWEEP_INTERVAL if poll.running else IDLE_SWEEP_INTERVAL
         sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
-            await self._ledger.hurry()
+            await self._ledger.expedite()
         if sweep:
             self._swept = self._clock.monotonic()
             self._work()

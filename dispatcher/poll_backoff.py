@@ -44,7 +44,7 @@ class LoopClock:
             pass
 
 
-class Pacer:
+class PollBackoff:
     """One for all: every loop that finds nothing waits here. Times are seconds."""
 
     def __init__(self, clock: Clock, poll_min: float, poll_max: float) -> None:

@@ -14,18 +14,18 @@ from dispatcher.model.records import (
     ClaimedBatch,
     EndpointState,
     Expansion,
-    Look,
     Mailing,
     OpenWork,
     Outcome,
+    PollResult,
+    SettingOverrides,
     SlotRequest,
     Slots,
     Step,
-    Tuning,
 )
 
 
-class LedgerUnavailable(Exception):
+class StorageUnavailable(Exception):
     """The database cannot be reached or does not answer in time. Trying again later may help."""
 
 
@@ -74,12 +74,12 @@ class Sender(Protocol):
 
 
 class Ledger(Protocol):
-    """The tables behind the dispatcher. Every method may raise LedgerUnavailable.
+    """The tables behind the dispatcher. Every method may raise StorageUnavailable.
 
     Nothing is judged by any clock but the database's.
     """
 
-    async def look(self) -> Look:
+    async def poll(self) -> PollResult:
         """Returns what there is to do and when the next thing falls due."""
         ...
 
@@ -114,7 +114,7 @@ class Ledger(Protocol):
         """Notes that mailings were looked at, and in which of them clients were found."""
         ...
 
-    async def hurry(self) -> None:
+    async def expedite(self) -> None:
         """Makes what waits in mailings that are over due at once."""
         ...
 
@@ -181,7 +181,7 @@ class Ledger(Protocol):
         """Ends a probe of this replica that failed; returns in how many seconds the next one may come."""
         ...
 
-    async def reserve(self, wishes: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+    async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
         """Gives this replica moments at which requests may start, none of which anybody else gets.
 
         Returns the database's time in seconds since the epoch, and the moments by key.
@@ -190,9 +190,9 @@ class Ledger(Protocol):
 
 
 class Replicas(Protocol):
-    """Where replicas say that they live. Every method may raise LedgerUnavailable."""
+    """Where replicas say that they live. Every method may raise StorageUnavailable."""
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> Tuning:
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
         """Says how this replica does; returns what is set for all.
 
         It is `age` seconds old and counts as alive for so many seconds from now.
@@ -213,4 +213,4 @@ Settled = tuple[int, int, Outcome]
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
-__all__ = ["Clock", "Ledger", "LedgerUnavailable", "MayStart", "Render", "Replicas", "Sender", "Settled"]
+__all__ = ["Clock", "Ledger", "MayStart", "Render", "Replicas", "Sender", "Settled", "StorageUnavailable"]

@@ -58,7 +58,7 @@ class _Run(NamedTuple):
         return 0 if now < self.first else min(self.left, int((now - self.first) / self.step) + 1)
 
 
-class Gate:
+class RateLimiter:
     """Lets requests through at the moments it holds. `rate` is in requests a second, more than 0."""
 
     def __init__(self, key: str, rate: float) -> None:
@@ -96,7 +96,7 @@ class Gate:
             self._runs.appendleft(_Run(first + step, step, left - 1))
         self._held -= 1
 
-    def wish(self, now: float, demand: int) -> SlotRequest | None:
+    def request(self, now: float, demand: int) -> SlotRequest | None:
         """Returns what to ask the database for, so that `demand` requests find moments; None for nothing yet."""
         if demand <= self._held or now < self._ask_at:
             return None

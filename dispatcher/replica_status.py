@@ -9,61 +9,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dispatcher.endpoint_stats import Meter, figures
-from dispatcher.endpoint_workers import Lane
-from dispatcher.leases import Book
-from dispatcher.poll_backoff import Pacer
+from dispatcher.endpoint_stats import EndpointStats, summarize
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.leases import LeaseRegistry
+from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, Settled
 
 MOST_MAILINGS = 100
 """The most mailings that are named."""
 
 
-class Vitals:
-    """What one replica can tell of itself. `lanes` are those by the names that mailings have for their endpoints."""
+class ReplicaStatus:
+    """What one replica can tell of itself. `pools` are those by the names that mailings have for their endpoints."""
 
-    def __init__(self, clock: Clock, pacer: Pacer, book: Book, lanes: Mapping[str, Lane]) -> None:
+    def __init__(
+        self, clock: Clock, poll_backoff: PollBackoff, registry: LeaseRegistry, pools: Mapping[str, EndpointWorkers]
+    ) -> None:
         self._clock = clock
-        self._pacer = pacer
-        self._book = book
-        self._lanes = {lane.name: lane for lane in lanes.values()}
-        self._meters = {name: Meter() for name in self._lanes}
-        self._by_endpoint = {alias: self._meters[lane.name] for alias, lane in lanes.items()}
+        self._poll_backoff = poll_backoff
+        self._registry = registry
+        self._pools = {pool.name: pool for pool in pools.values()}
+        self._stats = {name: EndpointStats() for name in self._pools}
+        self._by_endpoint = {alias: self._stats[pool.name] for alias, pool in pools.items()}
 
     @property
     def busy(self) -> bool:
         """Whether there are leases to work on."""
-        return bool(self._book.leases)
+        return bool(self._registry.leases)
 
     def note(self, endpoint: str, settled: Sequence[Settled]) -> None:
         """Takes in what was recorded just now of messages to an endpoint."""
-        if (meter := self._by_endpoint.get(endpoint)) is not None:
-            meter.note(self._clock.monotonic(), settled)
+        if (stats := self._by_endpoint.get(endpoint)) is not None:
+            stats.note(self._clock.monotonic(), settled)
 
     def status(self) -> dict[str, Any]:
         """Returns how the replica does."""
-        lanes = self._lanes.values()
-        overall = figures(self._clock.monotonic(), list(self._meters.values()))
+        pools = self._pools.values()
+        overall = summarize(self._clock.monotonic(), list(self._stats.values()))
         return {
-            "in_flight": sum(lane.active for lane in lanes),
-            "concurrency_limit": sum(lane.limit.value for lane in lanes),
-            "poll_interval": self._pacer.interval,
-            "poll_reason": self._pacer.reason,
-            "backlog": sum(lane.waiting for lane in lanes),
+            "in_flight": sum(pool.active for pool in pools),
+            "concurrency_limit": sum(pool.limit.value for pool in pools),
+            "poll_interval": self._poll_backoff.interval,
+            "poll_reason": self._poll_backoff.reason,
+            "backlog": sum(pool.waiting for pool in pools),
             "rate": overall.rate,
             "latency_p50": overall.latency_p50,
             "latency_p99": overall.latency_p99,
-            "mailing_ids": sorted(self._book.by_mailing)[:MOST_MAILINGS],
-            "endpoints": [self._endpoint(name) for name in sorted(self._lanes)],
+            "mailing_ids": sorted(self._registry.by_mailing)[:MOST_MAILINGS],
+            "endpoints": [self._endpoint(name) for name in sorted(self._pools)],
         }
 
     def _endpoint(self, name: str) -> dict[str, Any]:
-        lane = self._lanes[name]
-        own = figures(self._clock.monotonic(), [self._meters[name]])
+        pool = self._pools[name]
+        own = summarize(self._clock.monotonic(), [self._stats[name]])
         return {
             "name": name,
-            "in_flight": lane.active,
-            "concurrency_limit": lane.limit.value,
+            "in_flight": pool.active,
+            "concurrency_limit": pool.limit.value,
             "failure_ratio": own.failure_ratio,
             "last_error": own.last_error,
         }

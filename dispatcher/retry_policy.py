@@ -69,17 +69,17 @@ def failed(
     answer: Answer,
     verdict: Verdict,
     began_at: datetime,
-    forgiven: bool,
+    uncounted: bool,
     random: Random,
 ) -> Outcome:
     """Returns what to record of a failed attempt.
 
-    `began_at` is when the request began, by the database's clock; `forgiven` says that it does
+    `began_at` is when the request began, by the database's clock; `uncounted` says that it does
     not count against the limit, because the endpoint is down. What would be tried again only
     after the mailing's end is EXPIRED at once.
     """
-    tried = recipient.attempts - recipient.forgiven
-    status, reason, delay = _failed(mailing, tried - forgiven, answer, verdict, random)
+    tried = recipient.attempts - recipient.uncounted
+    status, reason, delay = _failed(mailing, tried - uncounted, answer, verdict, random)
     due_at = None
     if delay is not None:
         due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, tried))
@@ -88,7 +88,7 @@ def failed(
     failure = Failure(began_at, verdict.error_class, verdict.excerpt)
     duration = round(answer.duration * 1000)
     return Outcome(
-        status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure, int(forgiven)
+        status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure, int(uncounted)
     )
 
 
@@ -132,13 +132,13 @@ def in_slot(moment: datetime, slot: float) -> datetime:
     return datetime.fromtimestamp(math.ceil(moment.timestamp() / slot) * slot, UTC)
 
 
-def without_sending(mailing: Mailing, recipient: Recipient, retaken: bool, now_at: datetime) -> Outcome | None:
+def without_sending(mailing: Mailing, recipient: Recipient, reclaimed: bool, now_at: datetime) -> Outcome | None:
     """Returns what to record of a message that is not to be sent now; None when it is.
 
-    `now_at` is the time by the database's clock; `retaken` says that an earlier lease of the
+    `now_at` is the time by the database's clock; `reclaimed` says that an earlier lease of the
     batch ran out, so that under AT_MOST_ONCE the message may have been sent already.
     """
-    if retaken and mailing.semantics is Semantics.AT_MOST_ONCE:
+    if reclaimed and mailing.semantics is Semantics.AT_MOST_ONCE:
         return unsent(Status.UNKNOWN, Reason.LEASE_LOST)
     if mailing.state is MailingState.CANCELLED:
         return unsent(Status.CANCELLED, Reason.MAILING_CANCELLED)
@@ -146,8 +146,8 @@ def without_sending(mailing: Mailing, recipient: Recipient, retaken: bool, now_a
         return unsent(Status.CANCELLED, Reason.CLIENT_DELETED)
     if mailing.ends_at is not None and now_at >= mailing.ends_at:
         return unsent(Status.EXPIRED, Reason.MAILING_ENDED)
-    if recipient.barred:
-        return unsent(Status.SKIPPED, Reason(recipient.barred))
+    if recipient.skip_reason:
+        return unsent(Status.SKIPPED, Reason(recipient.skip_reason))
     if recipient.opens_at is None:
         return None
     if mailing.ends_at is not None and recipient.opens_at >= mailing.ends_at:
@@ -167,7 +167,7 @@ def put_off(due_at: datetime) -> Outcome:
     return Outcome(Status.PENDING, Reason.NONE, 0, None, None, None, due_at, None)
 
 
-def forgiven(mailing: Mailing, outcome: Outcome) -> Outcome:
+def uncounted(mailing: Mailing, outcome: Outcome) -> Outcome:
     """Returns a failed attempt's outcome as it is when the attempt does not count against the limit.
 
     One that had no other attempt left has it again, after the shortest back-off.
@@ -181,7 +181,7 @@ def forgiven(mailing: Mailing, outcome: Outcome) -> Outcome:
         )
     if due_at is None:
         return outcome
-    return outcome._replace(status=Status.PENDING, reason=Reason.RETRYING, due_at=due_at, forgiven=1)
+    return outcome._replace(status=Status.PENDING, reason=Reason.RETRYING, due_at=due_at, uncounted=1)
 
 
 def bare(outcome: Outcome) -> Outcome:

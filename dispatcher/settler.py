@@ -11,9 +11,9 @@ import logging
 from collections.abc import Callable
 
 from dispatcher import retry_policy as policy
-from dispatcher.leases import Book, Lease
+from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import DEFAULT_ENDPOINT
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Settled
+from dispatcher.ports import Clock, Ledger, Settled, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ class Settler:
         self,
         ledger: Ledger,
         clock: Clock,
-        book: Book,
+        registry: LeaseRegistry,
         closed: Callable[[Lease, bool], None],
         noted: Callable[[str, list[Settled]], None],
         workers: int = 3,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._book = book
+        self._registry = registry
         self._closed = closed
         self._noted = noted
         self._workers = workers
@@ -74,11 +74,11 @@ class Settler:
     async def _flush(self) -> None:
         while True:
             await self._clock.sleep(FLUSH_INTERVAL)
-            for lease in self._book.leases:
+            for lease in self._registry.leases:
                 self.put(lease)
 
     async def _write(self, lease: Lease) -> None:
-        if lease not in self._book.leases:
+        if lease not in self._registry.leases:
             return
         done = lease.left == 0
         outcomes, indices = lease.unsaved()
@@ -91,7 +91,7 @@ class Settler:
             lease.saved[index] = 1
         if done or not held:
             lease.revoked = True
-            self._book.remove(lease)
+            self._registry.remove(lease)
             self._closed(lease, held)
         if not held:
             told = "batch %d of mailing %d was taken over: its lease ran out"
@@ -105,7 +105,7 @@ class Settler:
         while True:
             try:
                 return await self._ledger.settle(lease.batch, endpoint, outcomes, done, kept)
-            except LedgerUnavailable as error:
+            except StorageUnavailable as error:
                 log.warning("outcomes wait for the database: %s", error)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _RETRY_LAST)

@@ -28,21 +28,21 @@ from server.config import ConfigError, Settings, environment_of, load_settings, 
 from server.config.types import ConfiguredEndpoint
 from server.domain.previews import FrequencyCap
 from server.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
-from server.endpoints.probes import Trials
+from server.endpoints.probes import EndpointProbes
 from server.endpoints.senders import configured_endpoints, make_endpoints
-from server.observability.admin_port import CannotOpenAdmin, Operated, open_admin
+from server.observability.admin_port import CannotOpenAdmin, Monitored, open_admin
 from server.observability.health import DatabaseWatch
 from server.observability.logging import LEVEL_SIGNALS, configure_logs, shift_level
-from server.observability.metrics.backlog import LedgerFigures
-from server.observability.metrics.database import pool_figures
+from server.observability.metrics.backlog import BacklogGauges
+from server.observability.metrics.database import pool_samples
 from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.deletion_sweeper import sweep
-from server.runtime.local_dispatcher import Dispatch, LocalDispatch, dispatch_settings, free_batches
-from server.runtime.process_memory import calm_collector, use_one_arena
-from server.runtime.supervisor import Fleet
-from server.storage.backlog import GaugeStore
+from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, dispatch_settings, free_batches
+from server.runtime.process_memory import tune_gc, use_one_arena
+from server.runtime.supervisor import Supervisor
+from server.storage.backlog import BacklogStore
 from server.storage.database import Database
 from server.storage.mailing_deletion import MailingDeletion
 from server.storage.pool import DatabaseError, open_pool, prepare_database
@@ -128,31 +128,31 @@ async def serve(settings: Settings) -> None:
         dispatcher: Dispatch
         if settings.dispatchers:
             told = environment_of(settings) | {"MAILING_DSN": dsn}
-            dispatcher = Fleet(settings.dispatchers, told, settings.log_file)
+            dispatcher = Supervisor(settings.dispatchers, told, settings.log_file)
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
-            dispatcher = LocalDispatch(own, endpoints, settings, tracer)
+            dispatcher = LocalDispatcher(own, endpoints, settings, tracer)
         await stack.enter_async_context(access.kept())
         rpc = replace(_rpc_settings(settings, configured, access), tracer=tracer)
         registry = CollectorRegistry()
-        api = await build_server(pool, dispatcher.hint, registry, rpc, Trials(configured))
+        api = await build_server(pool, dispatcher.hint, registry, rpc, EndpointProbes(configured))
         port = api.bind(settings.listen)
         database = Database(pool)
-        operated = Operated(
+        monitored = Monitored(
             watch=DatabaseWatch(database, api.ready),
             stopped=stopped,
-            sources=[dispatcher.figures, api.figures, partial(pool_figures, pool, "api")],
+            sources=[dispatcher.samples, api.samples, partial(pool_samples, pool, "api")],
             registry=registry,
-            ledger=LedgerFigures(GaugeStore(database).read, rpc.endpoints),
+            ledger=BacklogGauges(BacklogStore(database).read, rpc.endpoints),
         )
-        await stack.enter_async_context(open_admin(settings, operated))
+        await stack.enter_async_context(open_admin(settings, monitored))
         if settings.channelz_listen != "off":
             at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
             log.info("channelz is on port %d", at)
         await stack.enter_async_context(in_background(sweep(MailingDeletion(database)), "sweep"))
         await api.start()
-        calm_collector()
+        tune_gc()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
         await _keep_running(stopped, _settle_grace(configured), dispatcher, api, postgres)
 
@@ -169,13 +169,13 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
-        dispatcher = LocalDispatch(pool, endpoints, settings, tracer)
-        calm_collector()
+        dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
+        tune_gc()
         if until_stdin_closes:
-            beside = reporting(dispatcher.figures, sys.stdout.fileno())
+            beside = reporting(dispatcher.samples, sys.stdout.fileno())
         else:
             watch = DatabaseWatch(Database(pool), _nobody)
-            beside = open_admin(settings, Operated(watch, stopped, [dispatcher.figures], CollectorRegistry()))
+            beside = open_admin(settings, Monitored(watch, stopped, [dispatcher.samples], CollectorRegistry()))
         async with beside:
             await _keep_running(stopped, _settle_grace(configured), dispatcher)
 
@@ -219,7 +219,7 @@ async def _keep_running(
     what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
     ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
-    _heed_level_signals(dispatcher)
+    _install_level_signals(dispatcher)
     dispatching = asyncio.create_task(dispatcher.run())
     death = asyncio.create_task(postgres.died() if postgres else _never())
     stopping = asyncio.create_task(stopped.wait())
@@ -278,7 +278,7 @@ def _signalled() -> asyncio.Event:
     return stopped
 
 
-def _heed_level_signals(dispatcher: Dispatch) -> None:
+def _install_level_signals(dispatcher: Dispatch) -> None:
     """From now on signals change the log level, in all processes of the service."""
 
     def shift(number: int, steps: int) -> None:

@@ -137,8 +137,8 @@ class Answer:
 class Recipient(NamedTuple):
     """One message of a claimed batch.
 
-    `attempts` were made before, of which `forgiven` do not count against the limit. `phone` is
-    None when the client is gone; `barred` is why they are not to get it, NONE when they are.
+    `attempts` were made before, of which `uncounted` do not count against the limit. `phone` is
+    None when the client is gone; `skip_reason` is why they are not to get it, NONE when they are.
     `opens_at` is set when it is not to be sent at the claim by the database's clock: to when it
     may be; `closes_in` is how many seconds after the claim the client's window closes, None
     without a window.
@@ -146,9 +146,9 @@ class Recipient(NamedTuple):
 
     client_id: int
     attempts: int
-    forgiven: int
+    uncounted: int
     phone: str | None
-    barred: int
+    skip_reason: int
     opens_at: datetime | None
     closes_in: float | None
     text: str
@@ -165,7 +165,7 @@ class Failure(NamedTuple):
 class Outcome(NamedTuple):
     """What is to be recorded of one message.
 
-    `attempted` counts the requests made, 0 or 1, `forgiven` those of them that do not count
+    `attempted` counts the requests made, 0 or 1, `uncounted` those of them that do not count
     against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
     new batch that falls due then.
     """
@@ -178,7 +178,7 @@ class Outcome(NamedTuple):
     duration_ms: int | None
     due_at: datetime | None
     failure: Failure | None
-    forgiven: int = 0
+    uncounted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +234,7 @@ class DispatchSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Tuning:
+class SettingOverrides:
     """What is set at run time for all replicas; None: as each one was started. Times are seconds.
 
     `version` grows with every change.
@@ -265,7 +265,7 @@ class Tuning:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class PollResult:
     """What a look at the database found: kinds of work, and when the next thing falls due.
 
     `running` says that there are mailings under way, though perhaps with nothing to do now.
@@ -346,7 +346,7 @@ class OpenWork:
 class ClaimedBatch:
     """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
 
-    `retaken` says that an earlier lease of it ran out: its messages may have been sent.
+    `reclaimed` says that an earlier lease of it ran out: its messages may have been sent.
     """
 
     bucket: int
@@ -354,5 +354,5 @@ class ClaimedBatch:
     no: int
     fence: int
     claimed_at: datetime
-    retaken: bool
+    reclaimed: bool
     recipients: list[Recipient]

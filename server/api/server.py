@@ -43,17 +43,17 @@ from server.api.services.mailing_service import MailingService
 from server.api.services.message_service import MessageService
 from server.auth import Authenticator
 from server.domain.previews import FrequencyCap
-from server.endpoints.probes import Trials
-from server.observability.metrics.samples import Figures, added
+from server.endpoints.probes import EndpointProbes
+from server.observability.metrics.samples import Samples, added
 from server.observability.tracing import CallTracer
-from server.storage.change_feed import JournalStore
+from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database, Pool
 from server.storage.endpoints import EndpointStore
-from server.storage.events import LogStore
+from server.storage.events import EventStore
 from server.storage.installation import read_installation
 from server.storage.previews import PreviewStore
 from server.storage.progress import ProgressStore
-from server.storage.replicas import DispatchStore
+from server.storage.replicas import ReplicaStore
 from server.watch import AdminStreams, Streams, StreamSettings
 
 SERVED = (
@@ -189,10 +189,10 @@ class RpcServer:
         for name in ("", *NAMES):
             await self._health.set(name, _HEALTH[able])
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns how the API does, as metrics show it."""
-        errors: Figures = {"mailing_database_errors_total": {("api",): self._database.failures}}
-        return added([self._streams.figures(), self._admin.figures(), errors])
+        errors: Samples = {"mailing_database_errors_total": {("api",): self._database.failures}}
+        return added([self._streams.samples(), self._admin.samples(), errors])
 
     async def stop(self, grace: float) -> None:
         """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
@@ -227,19 +227,19 @@ async def build_server(
     hint: Callable[[], None],
     registry: CollectorRegistry,
     settings: RpcSettings | None = None,
-    trials: Trials | None = None,
+    probes: EndpointProbes | None = None,
 ) -> RpcServer:
     """Returns a server on the ledger of `pool`, not yet bound.
 
     `hint` is called after every write that a dispatcher in this process should see at once.
-    `trials` knows the endpoints and makes requests outside of the ledger; none without it.
+    `probes` knows the endpoints and makes requests outside of the ledger; none without it.
     Reads what the database was set up with: takes some 100 ms, raises DatabaseUnavailable.
     """
-    settings, trials = settings or RpcSettings(), trials or Trials()
+    settings, probes = settings or RpcSettings(), probes or EndpointProbes()
     database = Database(pool, settings.acquire_timeout)
     installation = await read_installation(database)
-    journal, progress = JournalStore(database, installation.buckets), ProgressStore(database)
-    streams = Streams(journal, progress, await journal.epoch(), encoded_mailing, settings.streams)
+    change_feed, progress = ChangeFeedStore(database, installation.buckets), ProgressStore(database)
+    streams = Streams(change_feed, progress, await change_feed.epoch(), encoded_mailing, settings.streams)
 
     def changed() -> None:
         hint()
@@ -259,16 +259,16 @@ async def build_server(
     server = grpc.aio.server(interceptors=interceptors, options=settings.options())
     add_ClientServiceServicer_to_server(ClientService(database, installation), server)
     preview = PreviewStore(database, settings.frequency_cap, settings.endpoint_rates)
-    mailings = MailingService(database, installation, changed, settings.endpoints, preview, trials)
+    mailings = MailingService(database, installation, changed, settings.endpoints, preview, probes)
     add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
     server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
-    dispatch = DispatchStore(database, settings.dispatch, hint)
+    dispatch = ReplicaStore(database, settings.dispatch, hint)
     admin = AdminStreams(
-        dispatch, LogStore(database, installation.buckets), await journal.epoch(), settings.log_retention
+        dispatch, EventStore(database, installation.buckets), await change_feed.epoch(), settings.log_retention
     )
     calls = AdminService(
-        DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), trials), LogCalls(admin)
+        DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), probes), LogCalls(admin)
     )
     add_AdminServiceServicer_to_server(calls, server)
     health = await _add_health(server)

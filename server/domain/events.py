@@ -18,7 +18,7 @@ from server.domain.pagination import query_digest
 
 
 @dataclass(frozen=True, slots=True)
-class Logged:
+class RecordedEvent:
     """One entry that was written. 0 in an id: about none."""
 
     at: datetime
@@ -33,7 +33,7 @@ class Logged:
 
 
 @dataclass(frozen=True, slots=True)
-class LogQuery:
+class EventQuery:
     """Which entries are meant; 0: about any."""
 
     mailing_id: int = 0
@@ -55,7 +55,7 @@ class BucketPage:
     """
 
     after: int
-    entries: Sequence[tuple[int, Logged]]
+    entries: Sequence[tuple[int, RecordedEvent]]
     reached: int
     reached_at: datetime | None
     head: int
@@ -67,7 +67,7 @@ class BucketPage:
         return self.reached < self.head
 
 
-def in_order(pages: Sequence[BucketPage]) -> tuple[list[Logged], Positions]:
+def in_order(pages: Sequence[BucketPage]) -> tuple[list[RecordedEvent], Positions]:
     """Returns the entries that can be handed on, by time, and the positions that they lead to.
 
     Nothing is handed on that is later than something a bucket may still have. The bucket

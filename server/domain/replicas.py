@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from dispatcher.model.records import DispatchSettings, Tuning
+from dispatcher.model.records import DispatchSettings, SettingOverrides
 from server.domain.validation import Violations
 
-TUNING_FIELDS = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
+OVERRIDE_FIELDS = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
 """What can be set at run time."""
 
 _POLL = (0.01, 60.0, "10 ms to 1 minute")
@@ -22,15 +22,15 @@ MOST_CONCURRENCY = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Steering:
+class RuntimeSettings:
     """What is set at run time, and whether all sending is stopped."""
 
-    tuning: Tuning
+    overrides: SettingOverrides
     paused: bool
 
     def in_force(self, started_with: DispatchSettings) -> DispatchSettings:
         """Returns the settings of a replica that was started with these."""
-        return self.tuning.of(started_with)
+        return self.overrides.of(started_with)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,21 +70,25 @@ class DispatchState:
     """Every replica that is alive, the oldest first, and what is set."""
 
     replicas: Sequence[Replica]
-    steering: Steering
+    runtime_settings: RuntimeSettings
 
 
-def check_tuning(tuning: Tuning, violations: Violations, fields: Collection[str] = TUNING_FIELDS) -> None:
+def check_overrides(
+    overrides: SettingOverrides, violations: Violations, fields: Collection[str] = OVERRIDE_FIELDS
+) -> None:
     """Reports each of `fields` that is set and out of its range."""
     for name, (lowest, highest, words) in _RANGES.items():
-        value = getattr(tuning, name)
+        value = getattr(overrides, name)
         if name in fields and value is not None and not lowest <= value <= highest:
             violations.add(f"settings.{name}", f"must be {words}")
-    most = tuning.max_concurrency
+    most = overrides.max_concurrency
     if "max_concurrency" in fields and most is not None and not 1 <= most <= MOST_CONCURRENCY:
         violations.add("settings.max_concurrency", "must be 1 to 10,000")
 
 
-def amended_tuning(before: Tuning, patch: Tuning, fields: Collection[str], started_with: DispatchSettings) -> Tuning:
+def amended_overrides(
+    before: SettingOverrides, patch: SettingOverrides, fields: Collection[str], started_with: DispatchSettings
+) -> SettingOverrides:
     """Returns `before` with `fields` taken from `patch`.
 
     Raises InvalidFields where a shortest wait would be longer than its longest one, be
@@ -103,8 +107,8 @@ def amended_tuning(before: Tuning, patch: Tuning, fields: Collection[str], start
     return after
 
 
-def _chosen_or(tuning: Tuning, name: str, started_with: DispatchSettings) -> float:
-    chosen: float | None = getattr(tuning, name)
+def _chosen_or(overrides: SettingOverrides, name: str, started_with: DispatchSettings) -> float:
+    chosen: float | None = getattr(overrides, name)
     return float(getattr(started_with, name)) if chosen is None else chosen
 
 

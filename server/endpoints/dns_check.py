@@ -20,11 +20,11 @@ PATIENCE = 2.0
 """Seconds that a lookup may take."""
 
 
-class Hosts:
+class DnsCheck:
     """The hosts of some endpoints."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._hosts = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
+        self._dns = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
         self._failures: dict[str, str] = {}
         self._known_until = float("-inf")
         self._looking = asyncio.Lock()
@@ -33,11 +33,11 @@ class Hosts:
         """Returns a sentence for each endpoint, by its name, whose host does not resolve here."""
         async with self._looking:
             if monotonic() >= self._known_until:
-                hosts = sorted(set(self._hosts.values()))
+                hosts = sorted(set(self._dns.values()))
                 answers = await asyncio.gather(*map(_failure, hosts))
                 self._failures = {host: why for host, why in zip(hosts, answers, strict=True) if why}
                 self._known_until = monotonic() + BELIEVED
-        return {name: self._failures[host] for name, host in self._hosts.items() if host in self._failures}
+        return {name: self._failures[host] for name, host in self._dns.items() if host in self._failures}
 
 
 async def _failure(host: str) -> str:

@@ -31,14 +31,14 @@ PROBE_PHONE = "0"
 PROBE_TEXT = "A probe of the endpoint, not to be delivered."
 
 
-class Trial(NamedTuple):
+class ProbeResult(NamedTuple):
     """A request that was made: the id it had, and what became of it, also when it was delivered."""
 
     message_id: int
     attempt: Attempt
 
 
-class Trials:
+class EndpointProbes:
     """Makes requests to the configured endpoints, one at a time."""
 
     def __init__(self, configured: Sequence[ConfiguredEndpoint] = ()) -> None:
@@ -49,11 +49,11 @@ class Trials:
         """All endpoints, in the order of their names."""
         return [self._configured[name].endpoint for name in sorted(self._configured)]
 
-    async def probe(self, endpoint: str) -> Trial:
+    async def probe(self, endpoint: str) -> ProbeResult:
         """Sends what reaches nobody; see `send`."""
         return await self.send(endpoint, PROBE_PHONE, PROBE_TEXT)
 
-    async def send(self, endpoint: str, phone: str, text: str) -> Trial:
+    async def send(self, endpoint: str, phone: str, text: str) -> ProbeResult:
         """Sends a text to a phone over an endpoint, '' being the default one. Raises EndpointUnknown."""
         name = endpoint or DEFAULT_ENDPOINT
         configured = self._configured.get(name)
@@ -72,7 +72,7 @@ class Trials:
             duration=timedelta(seconds=answer.duration),
             response_excerpt=verdict.excerpt,
         )
-        return Trial(identity, attempt)
+        return ProbeResult(identity, attempt)
 
 
 async def _exchange(configured: ConfiguredEndpoint, identity: int, phone: str, text: str) -> Answer:

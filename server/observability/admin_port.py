@@ -20,8 +20,8 @@ from prometheus_client.exposition import choose_encoder
 from server.config import DEFAULT_ADMIN_LISTEN, Settings, split_address
 from server.observability.admin_http import AdminHttp, Reply
 from server.observability.health import DatabaseWatch
-from server.observability.metrics import Figures, ServiceCollector
-from server.observability.metrics.backlog import LedgerFigures
+from server.observability.metrics import Samples, ServiceCollector
+from server.observability.metrics.backlog import BacklogGauges
 
 log = logging.getLogger(__name__)
 _OPENMETRICS = "application/openmetrics-text"
@@ -32,36 +32,36 @@ class CannotOpenAdmin(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Operated:
+class Monitored:
     """What is to be looked at. `ledger` is there where the figures of the whole ledger are told."""
 
     watch: DatabaseWatch
     stopped: asyncio.Event
-    sources: Sequence[Callable[[], Figures]]
+    sources: Sequence[Callable[[], Samples]]
     registry: CollectorRegistry
-    ledger: LedgerFigures | None = None
+    ledger: BacklogGauges | None = None
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns those that no source but this knows."""
-        figures: Figures = {
+        samples: Samples = {
             "mailing_database_up": {(): self.watch.up},
             "mailing_database_errors_total": {("health",): self.watch.failures},
         }
-        return figures | (self.ledger.figures() if self.ledger else {})
+        return samples | (self.ledger.samples() if self.ledger else {})
 
 
 @asynccontextmanager
-async def open_admin(settings: Settings, operated: Operated) -> AsyncIterator[None]:
+async def open_admin(settings: Settings, monitored: Monitored) -> AsyncIterator[None]:
     """Watches the database and serves the admin port, where there is one, inside the block.
 
     Raises CannotOpenAdmin when the port that is set is taken; the one that nobody has set is done without.
     """
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(operated.watch.running())
+        await stack.enter_async_context(monitored.watch.running())
         if settings.admin_listen != "off":
-            if operated.ledger is not None:
-                stack.push_async_callback(operated.ledger.close)
-            await _listen(stack, settings, _Pages(operated))
+            if monitored.ledger is not None:
+                stack.push_async_callback(monitored.ledger.close)
+            await _listen(stack, settings, _Pages(monitored))
         yield
 
 
@@ -84,16 +84,16 @@ async def _listen(stack: AsyncExitStack, settings: Settings, pages: _Pages) -> N
 class _Pages:
     """What the paths answer."""
 
-    def __init__(self, operated: Operated) -> None:
-        self._operated = operated
-        self._registry = operated.registry
-        self._registry.register(ServiceCollector(_version(), [*operated.sources, operated.figures]))
+    def __init__(self, monitored: Monitored) -> None:
+        self._monitored = monitored
+        self._registry = monitored.registry
+        self._registry.register(ServiceCollector(_version(), [*monitored.sources, monitored.samples]))
         ProcessCollector(registry=self._registry)
 
     async def metrics(self, headers: Mapping[str, str]) -> Reply:
         """Everything there is, as Prometheus or OpenMetrics text, whichever is asked for."""
-        if self._operated.ledger is not None:
-            await self._operated.ledger.refresh()
+        if self._monitored.ledger is not None:
+            await self._monitored.ledger.refresh()
         # Not the caller's own words: the library chokes on versions that it does not know.
         wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in headers.get("accept", "") else ""
         encode, content_type = choose_encoder(wanted)
@@ -105,9 +105,9 @@ class _Pages:
 
     async def readyz(self, _: Mapping[str, str]) -> Reply:
         """Calls may be sent here."""
-        if self._operated.stopped.is_set():
+        if self._monitored.stopped.is_set():
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"stopping\n")
-        if not self._operated.watch.up:
+        if not self._monitored.watch.up:
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"the database is away\n")
         return Reply(HTTPStatus.OK, b"ready\n")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
-from server.observability.redaction import Discretion
+from server.observability.redaction import Redaction
 
 LEVELS = ("debug", "info", "warning", "error")
 """From the most to the least that is logged."""
@@ -73,7 +73,7 @@ def _set_level(level: str) -> None:
 
 
 def _formatted(handler: logging.Handler, people: bool) -> logging.Handler:
-    handler.addFilter(Discretion())
+    handler.addFilter(Redaction())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_common(people),

@@ -16,7 +16,7 @@ _DATA_EXCEPTION = "22"
 """SQLSTATEs of errors whose message has the value in it."""
 
 
-class Discretion(logging.Filter):
+class Redaction(logging.Filter):
     """Lets every entry pass; takes the values out of the exceptions that it shows."""
 
     def filter(self, record: logging.LogRecord) -> bool:

@@ -11,19 +11,19 @@ import logging
 from typing import Protocol
 from uuid import uuid4
 
-from dispatcher.counters import Tally
+from dispatcher.counters import Counters
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import DispatchSettings, FrequencyCap
 from dispatcher.tracing import Tracer
 from server.config import Settings
-from server.endpoints.dns_check import Hosts
+from server.endpoints.dns_check import DnsCheck
 from server.endpoints.senders import Endpoints
-from server.observability.metrics import Figures, figures_of
-from server.observability.metrics.database import pool_figures
+from server.observability.metrics import Samples, samples_of
+from server.observability.metrics.database import pool_samples
 from server.storage.database import Pool
-from server.storage.heartbeats import PostgresReplicas
-from server.storage.instrumented_queue import CountedLedger
-from server.storage.traced_queue import TracedLedger
+from server.storage.heartbeats import PostgresHeartbeats
+from server.storage.instrumented_queue import InstrumentedQueue
+from server.storage.traced_queue import TracedQueue
 from server.storage.work_queue import PostgresLedger
 
 log = logging.getLogger(__name__)
@@ -48,7 +48,7 @@ class Dispatch(Protocol):
         """Asks `run` to settle what is in flight within `grace` seconds and to end."""
         ...
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns what it did and how it does."""
         ...
 
@@ -64,7 +64,7 @@ async def free_batches(pool: Pool) -> None:
 
 async def _tell_unresolved(endpoints: Endpoints) -> None:
     """Says at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
-    for failure in set((await Hosts(endpoint for endpoint, _ in endpoints.values()).failures()).values()):
+    for failure in set((await DnsCheck(endpoint for endpoint, _ in endpoints.values()).failures()).values()):
         log.warning("%s: nothing can be delivered there", failure)
 
 
@@ -86,17 +86,17 @@ def _frequency_cap(settings: Settings) -> FrequencyCap | None:
     return FrequencyCap(settings.frequency_cap, settings.frequency_period_hours * 3600)
 
 
-class LocalDispatch:
+class LocalDispatcher:
     """A dispatcher in this process, woken by this process and by the database's notifications."""
 
     def __init__(self, pool: Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None) -> None:
         replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
-        self._tally = tally = Tally(endpoint.name for endpoint, _ in endpoints.values())
+        self._counters = counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
         self._ledger = (
-            TracedLedger(tracer, pool, replica_id, cap, tally)
+            TracedQueue(tracer, pool, replica_id, cap, counters)
             if tracer
-            else CountedLedger(pool, replica_id, cap, tally)
+            else InstrumentedQueue(pool, replica_id, cap, counters)
         )
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
@@ -105,7 +105,7 @@ class LocalDispatch:
             self._ledger,
             endpoints,
             dispatch_settings(settings),
-            replicas=PostgresReplicas(pool, replica_id),
+            replicas=PostgresHeartbeats(pool, replica_id),
         )
 
     def hint(self) -> None:
@@ -115,9 +115,9 @@ class LocalDispatch:
     def signal(self, number: int) -> None:
         """Does nothing: there is no other process."""
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns what it did and how it does."""
-        return figures_of(self._dispatcher, self._tally) | pool_figures(self._pool, "dispatcher")
+        return samples_of(self._dispatcher, self._counters) | pool_samples(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Delivers until `stop` is called. Raises what no dispatcher can go on after."""

@@ -19,7 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from server.observability.logging import LEVEL_SIGNALS, present_level
-from server.observability.metrics import Figures, Totals
+from server.observability.metrics import Samples, Totals
 from server.observability.metrics.reports import Reports
 
 COMMAND = (sys.executable, "-m", "server.main", "dispatch", "--until-stdin-closes")
@@ -37,7 +37,7 @@ _STEADY = 60.0
 """Seconds after which a process counts as having worked, and the wait is short again."""
 
 
-class Fleet:
+class Supervisor:
     """`size` dispatcher processes; a `server.runtime.local_dispatcher.Dispatch`.
 
     `settings` are the variables that make them work like the server and on its database.
@@ -52,9 +52,9 @@ class Fleet:
         self._grace = 0.0
         self._totals = Totals()
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns what all processes did, those that have ended included, and how they do."""
-        return self._totals.figures()
+        return self._totals.samples()
 
     def hint(self) -> None:
         """Does nothing: the database's notifications reach every process."""

@@ -18,7 +18,7 @@ class OpenWork(NamedTuple):
     lag: float
 
 
-class Standing(NamedTuple):
+class Backlog(NamedTuple):
     """`work` and `backlog` (pending messages) by endpoint, `mailings` by state, `recheck_lag` in seconds.
 
     `stopped` says that operators stopped all dispatching.
@@ -31,20 +31,20 @@ class Standing(NamedTuple):
     stopped: bool
 
 
-class GaugeStore:
+class BacklogStore:
     """Reads how things stand."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def read(self) -> Standing:
+    async def read(self) -> Backlog:
         """Returns how things stand. Raises DatabaseUnavailable."""
         async with self._database.connection() as connection:
             work = await connection.fetch(_SQL["open_work"])
             backlog = await connection.fetch(_SQL["backlog"])
             mailings = dict(await connection.fetchrow(_SQL["live_mailings"]))
         recheck_lag, stopped = mailings.pop("recheck_lag"), mailings.pop("stopped")
-        return Standing(
+        return Backlog(
             work={row["endpoint"]: OpenWork(row["batches"], row["leased"], row["lag"]) for row in work},
             backlog={row["endpoint"]: row["messages"] for row in backlog},
             mailings=mailings,

@@ -52,7 +52,7 @@ class JournalPage:
     head: int
 
 
-class JournalStore:
+class ChangeFeedStore:
     """Reads the journal. Every method may raise DatabaseUnavailable."""
 
     def __init__(self, database: Database, buckets: int) -> None:

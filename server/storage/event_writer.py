@@ -14,7 +14,7 @@ import orjson
 
 from dispatcher import outcome_events as logbook
 from dispatcher.model.states import Status
-from dispatcher.outcome_events import Level, LogEntry
+from dispatcher.outcome_events import Event, Level
 from server.storage.queries import load_queries
 
 _SQL = load_queries("event_writer.sql")
@@ -33,7 +33,7 @@ _log = logging.getLogger("dispatcher.log")
 Counts = dict[int, dict[Status, int]]
 
 
-async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[LogEntry], principal: str = "") -> None:
+async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[Event], principal: str = "") -> None:
     """Writes entries of one bucket: the client's, or 0 for what is about no client.
 
     `principal` is whose doing it was, '' the service's own. The last thing that a
@@ -44,7 +44,7 @@ async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[
         say(entries, principal=principal)
 
 
-def say(entries: Sequence[LogEntry], loudest: int = logging.ERROR, principal: str = "") -> None:
+def say(entries: Sequence[Event], loudest: int = logging.ERROR, principal: str = "") -> None:
     """Has this process log the same, at the levels of the entries but no louder than that."""
     for entry in entries:
         level = min(_LOUDNESS[entry.level], loudest)
@@ -55,7 +55,7 @@ def say(entries: Sequence[LogEntry], loudest: int = logging.ERROR, principal: st
         _log.log(level, "%s", entry.text, extra={"what": entry.event, **known, "details": dict(entry.details)})
 
 
-def columns(entries: Sequence[LogEntry]) -> tuple[list[Any], ...]:
+def columns(entries: Sequence[Event]) -> tuple[list[Any], ...]:
     """Returns entries as parallel arrays: level, event, text, mailing, client, details."""
     return (
         [int(entry.level) for entry in entries],

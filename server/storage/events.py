@@ -13,9 +13,9 @@ from operator import itemgetter
 import asyncpg
 import orjson
 
-from dispatcher.outcome_events import Level, LogEntry
+from dispatcher.outcome_events import Event, Level
 from server.domain.change_feed import Positions
-from server.domain.events import BucketPage, Logged, LogQuery
+from server.domain.events import BucketPage, EventQuery, RecordedEvent
 from server.domain.principals import caller
 from server.storage import event_writer as postgres_log
 from server.storage.database import Database
@@ -30,7 +30,7 @@ READ_SPAN = 4096
 """The most numbers of one bucket that a read looks through."""
 
 
-async def record(connection: asyncpg.Connection, *entries: LogEntry, bucket: int = 0) -> None:
+async def record(connection: asyncpg.Connection, *entries: Event, bucket: int = 0) -> None:
     """Writes entries, as the last thing that their transaction does, and as the present caller's doing.
 
     `bucket` is that of their client, if any.
@@ -38,7 +38,7 @@ async def record(connection: asyncpg.Connection, *entries: LogEntry, bucket: int
     await postgres_log.record(connection, bucket, entries, str(caller()))
 
 
-class LogStore:
+class EventStore:
     """Reads the log. Every method may raise DatabaseUnavailable."""
 
     def __init__(self, database: Database, buckets: int) -> None:
@@ -51,7 +51,7 @@ class LogStore:
             rows = await connection.fetch(_SQL["log_ends"])
         return tuple(row["head"] for row in rows), tuple(row["floor"] for row in rows)
 
-    async def read(self, query: LogQuery, after: Positions) -> list[BucketPage]:
+    async def read(self, query: EventQuery, after: Positions) -> list[BucketPage]:
         """Returns a page of each bucket behind `after`."""
         arguments = [list(after), PAGE_ENTRIES, READ_SPAN, int(query.level), query.message_id, query.client_id]
         mailing_id = query.mailing_id or query.message_id >> 32
@@ -89,8 +89,8 @@ def _page(rows: Sequence[asyncpg.Record], after: int) -> BucketPage:
     return BucketPage(after, entries, max(reached, after), reached_at, first["head"], first["floor"])
 
 
-def _logged(row: asyncpg.Record) -> Logged:
-    return Logged(
+def _logged(row: asyncpg.Record) -> RecordedEvent:
+    return RecordedEvent(
         at=row["at"],
         level=Level(row["level"]),
         event=row["event"],

@@ -12,14 +12,14 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher.model.records import Tuning
+from dispatcher.model.records import SettingOverrides
 from server.storage.queries import load_queries
-from server.storage.reach import reaching
+from server.storage.reach import translate_database_errors
 
 _SQL = load_queries("heartbeats.sql")
 
 
-class PostgresReplicas:
+class PostgresHeartbeats:
     """The row of one replica, this process, behind an asyncpg pool."""
 
     def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
@@ -27,14 +27,14 @@ class PostgresReplicas:
         self._replica_id = replica_id
         self._process = (socket.gethostname(), os.getpid())
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> Tuning:
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
         times = (timedelta(seconds=age), timedelta(seconds=alive_for))
-        with reaching():
+        with translate_database_errors():
             row = await self._pool.fetchrow(
                 _SQL["beat"], self._replica_id, *self._process, *times, orjson.dumps(status).decode()
             )
-        return Tuning(**row)
+        return SettingOverrides(**row)
 
     async def leave(self) -> None:
-        with reaching():
+        with translate_database_errors():
             await self._pool.execute(_SQL["leave"], self._replica_id)

@@ -6,29 +6,29 @@ import time
 from collections.abc import Sequence
 from uuid import UUID
 
-from dispatcher.counters import Tally
+from dispatcher.counters import Counters
 from dispatcher.model.records import ClaimedBatch, FrequencyCap, Mailing
 from dispatcher.ports import Render, Settled
 from server.storage.work_queue import Pool, PostgresLedger
 
 
-class CountedLedger(PostgresLedger):
+class InstrumentedQueue(PostgresLedger):
     """A ledger on Postgres whose claims and settles show in a tally, once they are written.
 
     A settle that was written while its answer got lost is not counted: the ledger is exact,
     the tally is for watching.
     """
 
-    def __init__(self, pool: Pool, replica_id: UUID, cap: FrequencyCap | None, tally: Tally) -> None:
+    def __init__(self, pool: Pool, replica_id: UUID, cap: FrequencyCap | None, counters: Counters) -> None:
         super().__init__(pool, replica_id, cap)
-        self._tally = tally
+        self._counters = counters
 
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
         """Claims, and counts the batches."""
         batches = await super().claim(mailing, bucket, most, lease, render)
-        self._tally.claimed += len(batches)
+        self._counters.claimed += len(batches)
         return batches
 
     async def settle(
@@ -38,7 +38,7 @@ class CountedLedger(PostgresLedger):
         began = time.perf_counter()
         held = await super().settle(batch, endpoint, outcomes, done, kept)
         if held:
-            self._tally.settled(endpoint, outcomes, time.perf_counter() - began)
+            self._counters.settled(endpoint, outcomes, time.perf_counter() - began)
         else:
-            self._tally.lost += 1
+            self._counters.lost += 1
         return held

@@ -1,4 +1,4 @@
-"""Every way in which the database can be away, told as LedgerUnavailable."""
+"""Every way in which the database can be away, told as StorageUnavailable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from dispatcher.ports import LedgerUnavailable
+from dispatcher.ports import StorageUnavailable
 
 _AWAY = (
     OSError,
@@ -30,10 +30,10 @@ class Failures:
 
 
 @contextmanager
-def reaching() -> Iterator[None]:
-    """Raises LedgerUnavailable for whatever says that the block should be tried again later."""
+def translate_database_errors() -> Iterator[None]:
+    """Raises StorageUnavailable for whatever says that the block should be tried again later."""
     try:
         yield
     except _AWAY as error:
         Failures.count += 1
-        raise LedgerUnavailable(f"{type(error).__name__}: {error}") from error
+        raise StorageUnavailable(f"{type(error).__name__}: {error}") from error

@@ -12,9 +12,9 @@ from datetime import timedelta
 import asyncpg
 import orjson
 
-from dispatcher.model.records import DispatchSettings, Tuning
+from dispatcher.model.records import DispatchSettings, SettingOverrides
 from server.domain.call_events import dispatch_paused, dispatch_settings_changed
-from server.domain.replicas import TUNING_FIELDS, DispatchState, Steering, amended_tuning, replica_of
+from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
 from server.storage.database import Database
 from server.storage.events import record
 from server.storage.queries import load_queries
@@ -22,7 +22,7 @@ from server.storage.queries import load_queries
 _SQL = load_queries("replicas.sql")
 
 
-class DispatchStore:
+class ReplicaStore:
     """Reads replicas, writes settings. Every method may raise DatabaseUnavailable.
 
     `started_with` are the settings of this process; `hint` wakes its dispatcher.
@@ -36,7 +36,7 @@ class DispatchStore:
     async def read(self) -> DispatchState:
         """Returns the replicas that are alive, and the settings."""
         async with self._database.connection() as connection:
-            steering = await connection.fetchrow(_SQL["get_steering"])
+            runtime_settings = await connection.fetchrow(_SQL["get_steering"])
             rows = await connection.fetch(_SQL["list_replicas"])
         replicas = [
             replica_of(
@@ -48,14 +48,14 @@ class DispatchStore:
             )
             for row in rows
         ]
-        return DispatchState(replicas, _steering(steering))
+        return DispatchState(replicas, _runtime_settings(runtime_settings))
 
-    async def update(self, patch: Tuning, fields: Collection[str]) -> Steering:
+    async def update(self, patch: SettingOverrides, fields: Collection[str]) -> RuntimeSettings:
         """Takes `fields` from `patch`; None gives one back to the environment. Raises InvalidFields."""
 
         async def work(connection: asyncpg.Connection) -> None:
-            before = _steering(await connection.fetchrow(_SQL["lock_steering"])).tuning
-            after = amended_tuning(before, patch, fields, self.started_with)
+            before = _runtime_settings(await connection.fetchrow(_SQL["lock_steering"])).overrides
+            after = amended_overrides(before, patch, fields, self.started_with)
             if after == before:
                 return
             await connection.execute(_SQL["set_tuning"], *_values(after).values())
@@ -67,15 +67,15 @@ class DispatchStore:
 
         return await self._change(work)
 
-    async def pause(self) -> Steering:
+    async def pause(self) -> RuntimeSettings:
         """Stops all sending; it stays so until it is resumed."""
         return await self._set_paused(True)
 
-    async def resume(self) -> Steering:
+    async def resume(self) -> RuntimeSettings:
         """Lets sending go on."""
         return await self._set_paused(False)
 
-    async def _set_paused(self, paused: bool) -> Steering:
+    async def _set_paused(self, paused: bool) -> RuntimeSettings:
         async def work(connection: asyncpg.Connection) -> None:
             if await connection.fetchval(_SQL["set_paused"], paused) is not None:
                 await connection.execute(_SQL["hint_dispatchers"])
@@ -83,19 +83,21 @@ class DispatchStore:
 
         return await self._change(work)
 
-    async def _change(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> Steering:
-        async def change(connection: asyncpg.Connection) -> Steering:
+    async def _change(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> RuntimeSettings:
+        async def change(connection: asyncpg.Connection) -> RuntimeSettings:
             await work(connection)
-            return _steering(await connection.fetchrow(_SQL["get_steering"]))
+            return _runtime_settings(await connection.fetchrow(_SQL["get_steering"]))
 
-        steering = await self._database.transact(change)
+        runtime_settings = await self._database.transact(change)
         self._hint()
-        return steering
+        return runtime_settings
 
 
-def _values(tuning: Tuning) -> dict[str, float | None]:
-    return {name: getattr(tuning, name) for name in TUNING_FIELDS}
+def _values(overrides: SettingOverrides) -> dict[str, float | None]:
+    return {name: getattr(overrides, name) for name in OVERRIDE_FIELDS}
 
 
-def _steering(row: asyncpg.Record) -> Steering:
-    return Steering(Tuning(version=row["version"], **{name: row[name] for name in TUNING_FIELDS}), row["paused"])
+def _runtime_settings(row: asyncpg.Record) -> RuntimeSettings:
+    return RuntimeSettings(
+        SettingOverrides(version=row["version"], **{name: row[name] for name in OVERRIDE_FIELDS}), row["paused"]
+    )

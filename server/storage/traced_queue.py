@@ -8,11 +8,11 @@ from typing import Any
 from dispatcher.model.records import ClaimedBatch, Expansion, Mailing, Step
 from dispatcher.ports import Render, Settled
 from dispatcher.tracing import Tracer
-from server.storage.instrumented_queue import CountedLedger
+from server.storage.instrumented_queue import InstrumentedQueue
 
 
-class TracedLedger(CountedLedger):
-    """Implements `dispatcher.ports.Ledger`. Takes what CountedLedger takes, behind a tracer."""
+class TracedQueue(InstrumentedQueue):
+    """Implements `dispatcher.ports.Ledger`. Takes what InstrumentedQueue takes, behind a tracer."""
 
     def __init__(self, tracer: Tracer, *arguments: Any) -> None:
         super().__init__(*arguments)

@@ -1,7 +1,7 @@
 """The ledger on Postgres: the only module of the dispatcher that knows asyncpg.
 
 Every method is one statement (or one short transaction), so nothing is half done when the
-process dies between two of them. Connection errors and timeouts become LedgerUnavailable.
+process dies between two of them. Connection errors and timeouts become StorageUnavailable.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from dispatcher.model.records import (
     ClaimedBatch,
     Expansion,
     FrequencyCap,
-    Look,
     Mailing,
     OpenWork,
+    PollResult,
     Recipient,
     RetryPolicy,
     Step,
 )
 from dispatcher.model.states import MailingState, Reason, Semantics
-from dispatcher.outcome_events import LogEntry, of_outcomes
-from dispatcher.ports import LedgerUnavailable, Render, Settled
-from server.storage.endpoint_limits import PostgresLimits
+from dispatcher.outcome_events import Event, of_outcomes
+from dispatcher.ports import Render, Settled, StorageUnavailable
+from server.storage.endpoint_limits import PostgresEndpointLimits
 from server.storage.event_writer import columns, record_completed, record_expanded, record_started, say
 from server.storage.queries import load_queries
-from server.storage.reach import reaching
+from server.storage.reach import translate_database_errors
 
 CHANNEL = "mailing"
 """Notified when something changed that dispatchers should look at now; a hint, no more."""
@@ -49,7 +49,7 @@ _SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
 _EVERYBODY = AudienceFilter()
 
 
-class PostgresLedger(PostgresLimits):
+class PostgresLedger(PostgresEndpointLimits):
     """The ledger behind an asyncpg pool; implements `ports.Ledger`.
 
     `replica_id` is written into the batches it holds. With a `cap`, no client is sent more than it
@@ -60,13 +60,13 @@ class PostgresLedger(PostgresLimits):
         super().__init__(pool, replica_id)
         self._cap = cap
 
-    async def look(self) -> Look:
-        with reaching():
-            row = await self._pool.fetchrow(_SQL["look"])
-        return Look(**row)
+    async def poll(self) -> PollResult:
+        with translate_database_errors():
+            row = await self._pool.fetchrow(_SQL["poll"])
+        return PollResult(**row)
 
     async def start_due(self) -> list[int]:
-        with reaching():
+        with translate_database_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
                 if ids:
@@ -77,7 +77,7 @@ class PostgresLedger(PostgresLimits):
         return ids
 
     async def expandable(self, most: int) -> list[Expansion]:
-        with reaching():
+        with translate_database_errors():
             rows = await self._pool.fetch(_SQL["expandable"], most)
         return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
 
@@ -85,13 +85,13 @@ class PostgresLedger(PostgresLimits):
         return await self._take_in("expand", expansion, bucket, batch_size, limit)
 
     async def expanded(self, recheck_min: float) -> None:
-        with reaching():
+        with translate_database_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 await connection.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
                 await record_expanded(connection)
 
     async def rechecks_due(self) -> list[Expansion]:
-        with reaching():
+        with translate_database_errors():
             rows = await self._pool.fetch(_SQL["rechecks_due"])
         return [_expansion(row) for row in rows]
 
@@ -108,7 +108,7 @@ class PostgresLedger(PostgresLimits):
             expansion.positions[bucket],
             *_filter_arguments(expansion.filter),
         )
-        with reaching():
+        with translate_database_errors():
             async with self._pool.acquire() as connection:
                 if expansion.filter.client_ids is None:
                     row = await connection.fetchrow(_SQL[statement], *arguments)
@@ -119,17 +119,17 @@ class PostgresLedger(PostgresLimits):
         return Step(moved=True, **row)
 
     async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
-        with reaching():
+        with translate_database_errors():
             await self._pool.execute(
                 _SQL["rechecked"], ids, found, timedelta(seconds=shortest), timedelta(seconds=longest)
             )
 
-    async def hurry(self) -> None:
-        with reaching():
-            await self._pool.execute(_SQL["hurry"])
+    async def expedite(self) -> None:
+        with translate_database_errors():
+            await self._pool.execute(_SQL["expedite"])
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
-        with reaching():
+        with translate_database_errors():
             async with self._pool.acquire() as connection, connection.transaction():
                 locked = [row["id"] for row in await connection.fetch(_SQL["lock_done"], ids)]
                 if not locked:
@@ -139,23 +139,23 @@ class PostgresLedger(PostgresLimits):
         return ended
 
     async def forget_changes(self) -> None:
-        with reaching():
+        with translate_database_errors():
             await self._pool.execute(_SQL["forget_changes"])
 
     async def scan(self) -> list[OpenWork]:
-        with reaching():
+        with translate_database_errors():
             rows = await self._pool.fetch(_SQL["scan"])
         return [OpenWork(**row) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        with reaching():
+        with translate_database_errors():
             rows = await self._pool.fetch(_SQL["definitions"], ids)
         return {row["id"]: _mailing(row) for row in rows}
 
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
-        with reaching():
+        with translate_database_errors():
             async with self._pool.acquire() as connection:
                 rows = await connection.fetch(
                     _SQL["claim"],
@@ -170,12 +170,12 @@ class PostgresLedger(PostgresLimits):
                 return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
 
     async def release_orphans(self, known: Sequence[int]) -> None:
-        with reaching():
+        with translate_database_errors():
             await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
 
     async def release_all(self) -> None:
         """Frees every held batch: for when it is known that no holder is alive."""
-        with reaching():
+        with translate_database_errors():
             await self._pool.execute(_SQL["release_all"])
 
     async def _batch(
@@ -197,7 +197,9 @@ class PostgresLedger(PostgresLimits):
             recipients = [_rendered(record, render) for record in records]
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
-        return ClaimedBatch(bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["retaken"], recipients)
+        return ClaimedBatch(
+            bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["reclaimed"], recipients
+        )
 
     async def _capped(
         self,
@@ -208,7 +210,7 @@ class PostgresLedger(PostgresLimits):
         cap: FrequencyCap,
     ) -> list[Recipient]:
         """Bars the clients who got as many messages as the cap allows, and counts this one for the others."""
-        sendable = [one.client_id for one in recipients if one.phone and not one.barred and one.opens_at is None]
+        sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
         period = timedelta(seconds=cap.period)
         rows = await connection.fetch(
             _SQL["admit"], bucket, mailing.id, sendable, period, cap.messages, mailing.important
@@ -217,14 +219,14 @@ class PostgresLedger(PostgresLimits):
         if not capped:
             return recipients
         reason = Reason.FREQUENCY_CAP
-        return [one._replace(barred=reason) if one.client_id in capped else one for one in recipients]
+        return [one._replace(skip_reason=reason) if one.client_id in capped else one for one in recipients]
 
     async def settle(
         self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
     ) -> bool:
         told = of_outcomes(batch.mailing_id, endpoint, outcomes)
         arguments = _settle_arguments(batch, endpoint, outcomes, done, kept)
-        with reaching():
+        with translate_database_errors():
             row = await self._pool.fetchrow(_SQL["settle"], *arguments, *_log_arguments(told))
         if row["held"]:
             say(told, logging.DEBUG)
@@ -237,7 +239,7 @@ class PostgresLedger(PostgresLimits):
         not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
         """
         while True:
-            with contextlib.suppress(LedgerUnavailable), reaching():
+            with contextlib.suppress(StorageUnavailable), translate_database_errors():
                 async with self._pool.acquire() as connection:
                     await _listen(connection, hint)
             await asyncio.sleep(pause)
@@ -307,12 +309,12 @@ def _settle_arguments(
         [o.duration_ms for _, _, o, _ in failed],
         [failure.excerpt for _, _, _, failure in failed],
         kept,
-        _alike([o.forgiven for _, _, o in outcomes]),
+        _alike([o.uncounted for _, _, o in outcomes]),
         _alike([before for _, before, _ in outcomes]),
     )
 
 
-def _log_arguments(told: Sequence[LogEntry]) -> tuple[list[Any], ...]:
+def _log_arguments(told: Sequence[Event]) -> tuple[list[Any], ...]:
     """The statement's last parameters; all of its entries are of one mailing."""
     levels, events, texts, _, clients, details = columns(told)
     return levels, events, texts, clients, details

@@ -10,12 +10,12 @@ from typing import TypeVar
 from uuid import UUID
 
 from server.domain.change_feed import Tokens
-from server.domain.events import LogQuery
+from server.domain.events import EventQuery
 from server.domain.replicas import DispatchState
-from server.observability.metrics.samples import Figures
-from server.storage.events import LogStore
-from server.storage.replicas import DispatchStore
-from server.watch.event_hub import LogBatch, LogHub
+from server.observability.metrics.samples import Samples
+from server.storage.events import EventStore
+from server.storage.replicas import ReplicaStore
+from server.watch.event_hub import EventBatch, EventHub
 from server.watch.replica_hub import DispatchHub
 from server.watch.retention import Retention
 
@@ -25,11 +25,11 @@ T = TypeVar("T")
 class AdminStreams:
     """Begins streams of replicas and of the log, which is kept for `retention` seconds."""
 
-    def __init__(self, dispatch: DispatchStore, log: LogStore, epoch: UUID, retention: float) -> None:
+    def __init__(self, dispatch: ReplicaStore, log: EventStore, epoch: UUID, retention: float) -> None:
         self._log = log
         self._epoch = epoch
         self._dispatch_hub = DispatchHub(dispatch)
-        self._log_hub = LogHub(log)
+        self._log_hub = EventHub(log)
         self._retention = Retention(log, retention, "log")
         self._forgetting: asyncio.Task[None] | None = None
         self._watchers = Counter({"dispatch": 0, "log": 0})
@@ -51,15 +51,15 @@ class AdminStreams:
         """Watches the replicas; see `DispatchHub.watch`."""
         return self._counted("dispatch", self._dispatch_hub.watch(interval))
 
-    def tokens(self, query: LogQuery) -> Tokens:
+    def tokens(self, query: EventQuery) -> Tokens:
         """Returns the maker of this query's tokens."""
         return Tokens(self._epoch, self._log.buckets, query)
 
-    def log(self, query: LogQuery, token: str) -> AsyncGenerator[LogBatch, None]:
-        """Reads the log; see `LogHub.batches`."""
+    def log(self, query: EventQuery, token: str) -> AsyncGenerator[EventBatch, None]:
+        """Reads the log; see `EventHub.batches`."""
         return self._counted("log", self._log_hub.batches(query, self.tokens(query), token))
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns how many streams there are, as metrics show it."""
         return {"mailing_watchers": {(kind,): count for kind, count in self._watchers.items()}}
 

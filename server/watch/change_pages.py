@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 
-from server.storage.change_feed import JournalPage, JournalStore
+from server.storage.change_feed import ChangeFeedStore, JournalPage
 from server.watch.single_flight import heard
 
 PAGE_ENTRIES = 16
@@ -22,11 +22,11 @@ _READING = 2
 Key = tuple[int, int, int]
 
 
-class Pages:
+class ChangePages:
     """Reads pages for any number of readers."""
 
-    def __init__(self, journal: JournalStore, kept_changes: int = KEPT_CHANGES) -> None:
-        self._journal = journal
+    def __init__(self, change_feed: ChangeFeedStore, kept_changes: int = KEPT_CHANGES) -> None:
+        self._change_feed = change_feed
         self._room = asyncio.Semaphore(_READING)
         self._kept: OrderedDict[Key, tuple[JournalPage, int]] = OrderedDict()
         self._changes = 0
@@ -51,7 +51,7 @@ class Pages:
     async def _load(self, key: Key) -> JournalPage:
         try:
             async with self._room:
-                page = await self._journal.read(*key, PAGE_ENTRIES)
+                page = await self._change_feed.read(*key, PAGE_ENTRIES)
         finally:
             del self._reading[key]
         _, after, _ = key

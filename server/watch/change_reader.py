@@ -14,7 +14,7 @@ from random import uniform
 
 from server.domain.change_feed import ChangeQuery, Entry, Positions, Tokens
 from server.domain.errors import ResumeTokenExpired
-from server.watch.change_pages import Pages
+from server.watch.change_pages import ChangePages
 from server.watch.change_ring import Ring
 from server.watch.change_tailer import Tailer
 
@@ -62,7 +62,7 @@ class _Parcel:
 class MessageReader:
     """Reads for one stream. `checkpoint` is how often an idle stream is told its position, in seconds."""
 
-    def __init__(self, tailer: Tailer, pages: Pages, query: ChangeQuery, checkpoint: float) -> None:
+    def __init__(self, tailer: Tailer, pages: ChangePages, query: ChangeQuery, checkpoint: float) -> None:
         self._tailer = tailer
         self._pages = pages
         self._query = query

@@ -97,7 +97,7 @@ class Ring:
         waiter: asyncio.Future[Place] = loop.create_future()
         waiters = self._waiting.setdefault(mailing_id, set())
         waiters.add(waiter)
-        timer = loop.call_later(seconds, self._beat, waiter)
+        timer = loop.call_later(seconds, self._heartbeat, waiter)
         try:
             return await waiter
         finally:
@@ -106,7 +106,7 @@ class Ring:
             if not waiters and self._waiting.get(mailing_id) is waiters:
                 del self._waiting[mailing_id]
 
-    def _beat(self, waiter: asyncio.Future[Place]) -> None:
+    def _heartbeat(self, waiter: asyncio.Future[Place]) -> None:
         if not waiter.done():
             waiter.set_result(Place(self.end, self.heads))
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from server.domain.errors import DatabaseUnavailable, ResumeTokenExpired, ShuttingDown
-from server.storage.change_feed import JournalStore, News
+from server.storage.change_feed import ChangeFeedStore, News
 from server.watch.change_ring import RING_CHANGES, Ring
 
 _log = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class Polling:
 class Tailer:
     """The journal's end, behind one poll at a time. Readers are inside `reading`."""
 
-    def __init__(self, journal: JournalStore, polling: Polling, ring_changes: int = RING_CHANGES) -> None:
-        self._journal = journal
+    def __init__(self, change_feed: ChangeFeedStore, polling: Polling, ring_changes: int = RING_CHANGES) -> None:
+        self._change_feed = change_feed
         self._polling = polling
         self._ring_changes = ring_changes
         self._ring: Ring | None = None
@@ -119,7 +119,7 @@ class Tailer:
             asked, self._asking = self._asking, []
             self._nudge.clear()
             try:
-                news = await self._journal.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
+                news = await self._change_feed.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
             except DatabaseUnavailable as error:
                 _log.warning("the journal cannot be read, trying again: %r", error.__cause__)
                 _refuse(asked, DatabaseUnavailable)

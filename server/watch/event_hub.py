@@ -15,9 +15,9 @@ from dataclasses import dataclass
 
 from server.domain.change_feed import Positions, Tokens
 from server.domain.errors import DatabaseUnavailable, ResumeTokenExpired, ShuttingDown
-from server.domain.events import BucketPage, Logged, LogQuery, in_order
-from server.storage.events import LogStore
-from server.watch.single_flight import SharedRead, heard
+from server.domain.events import BucketPage, EventQuery, RecordedEvent, in_order
+from server.storage.events import EventStore
+from server.watch.single_flight import SingleFlight, heard
 
 _log = logging.getLogger(__name__)
 
@@ -36,20 +36,20 @@ _LOST = "names entries that the database has lost"
 
 
 @dataclass(frozen=True, slots=True)
-class LogBatch:
+class EventBatch:
     """Entries to hand on together, none in a checkpoint: there all is told up to `positions`."""
 
-    entries: Sequence[Logged]
+    entries: Sequence[RecordedEvent]
     positions: Positions
 
 
-class LogHub:
+class EventHub:
     """The log's readers of one replica."""
 
-    def __init__(self, log: LogStore) -> None:
+    def __init__(self, log: EventStore) -> None:
         self._store = log
-        self._ends = SharedRead(log.ends)
-        self._pages: dict[tuple[LogQuery, Positions], asyncio.Task[list[BucketPage]]] = {}
+        self._ends = SingleFlight(log.ends)
+        self._pages: dict[tuple[EventQuery, Positions], asyncio.Task[list[BucketPage]]] = {}
         self._room = asyncio.Semaphore(_READING)
         self._closed = asyncio.Event()
 
@@ -57,7 +57,7 @@ class LogHub:
         """Ends every reader with ShuttingDown and lets no other begin."""
         self._closed.set()
 
-    async def batches(self, query: LogQuery, tokens: Tokens, token: str) -> AsyncGenerator[LogBatch, None]:
+    async def batches(self, query: EventQuery, tokens: Tokens, token: str) -> AsyncGenerator[EventBatch, None]:
         """Yields what is behind `token` or, without one, from the oldest entry kept.
 
         A checkpoint comes when all that was written before is handed on. Raises
@@ -81,16 +81,16 @@ class LogHub:
             entries, positions = in_order(pages)
             now = asyncio.get_running_loop().time()
             if entries:
-                yield LogBatch(entries, positions)
+                yield EventBatch(entries, positions)
                 told_at = now
             if not any(page.more for page in pages):
                 if told is None or (positions != told and now - told_at >= CHECKPOINT):
-                    yield LogBatch((), positions)
+                    yield EventBatch((), positions)
                     told, told_at = positions, now
                 await self._written(positions)
         raise ShuttingDown
 
-    async def _read(self, query: LogQuery, positions: Positions) -> list[BucketPage]:
+    async def _read(self, query: EventQuery, positions: Positions) -> list[BucketPage]:
         """Reads behind `positions`, together with whoever wants the same at this moment."""
         key = (query, positions)
         task = self._pages.get(key)
@@ -99,7 +99,7 @@ class LogHub:
             task.add_done_callback(heard)
         return await asyncio.shield(task)  # others may wait for it, too
 
-    async def _page(self, query: LogQuery, positions: Positions) -> list[BucketPage]:
+    async def _page(self, query: EventQuery, positions: Positions) -> list[BucketPage]:
         try:
             async with self._room:
                 return await self._store.read(query, positions)

@@ -16,7 +16,7 @@ from dispatcher.model.states import MailingState
 from server.domain.errors import DatabaseUnavailable, Kind, NotFound, ShuttingDown
 from server.domain.mailings import Mailing
 from server.storage.progress import ProgressStore
-from server.watch.mailing_topic import Topic, View
+from server.watch.mailing_topic import MailingTopic, View
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class MailingHub:
     def __init__(self, progress: ProgressStore, encode: Callable[[Mailing], bytes]) -> None:
         self._progress = progress
         self._encode = encode
-        self._topics: dict[int, Topic] = {}
+        self._topics: dict[int, MailingTopic] = {}
         self._task: asyncio.Task[None] | None = None
         self._nudge = asyncio.Event()
         self._closed = asyncio.Event()
@@ -74,7 +74,7 @@ class MailingHub:
         if len(self._topics) <= READ_AT_ONCE:
             now = asyncio.get_running_loop().time()
             for topic in self._topics.values():
-                topic.hurry(now)
+                topic.expedite(now)
             self._nudge.set()
 
     async def close(self) -> None:
@@ -86,30 +86,30 @@ class MailingHub:
             with suppress(asyncio.CancelledError):
                 await self._task
 
-    def _join(self, mailing_id: int, interval: float) -> Topic:
+    def _join(self, mailing_id: int, interval: float) -> MailingTopic:
         if self._closed.is_set():
             raise ShuttingDown
         topic = self._topics.get(mailing_id)
         if topic is None:
-            topic = self._topics[mailing_id] = Topic(mailing_id)
+            topic = self._topics[mailing_id] = MailingTopic(mailing_id)
         topic.intervals[interval] += 1
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run(), name="mailing hub")
         return topic
 
-    def _leave(self, topic: Topic, interval: float) -> None:
+    def _leave(self, topic: MailingTopic, interval: float) -> None:
         topic.intervals[interval] -= 1
         topic.intervals = +topic.intervals
         if not topic.intervals:
             self._forget(topic)
 
-    def _forget(self, topic: Topic) -> None:
+    def _forget(self, topic: MailingTopic) -> None:
         if self._topics.get(topic.mailing_id) is topic:
             del self._topics[topic.mailing_id]
         if not self._topics:
             self._nudge.set()
 
-    async def _now(self, topic: Topic) -> View:
+    async def _now(self, topic: MailingTopic) -> View:
         """Returns the mailing as a read finds it that begins after this call; watchers share it."""
         asked: asyncio.Future[View] = asyncio.get_running_loop().create_future()
         topic.asking.append(asked)
@@ -143,7 +143,7 @@ class MailingHub:
             self._fail(HubFailed)
             self._topics.clear()
 
-    async def _read(self, topics: Sequence[Topic]) -> None:
+    async def _read(self, topics: Sequence[MailingTopic]) -> None:
         now = asyncio.get_running_loop().time()
         asked = [topic.begin(now) for topic in topics]
         try:
@@ -162,7 +162,7 @@ class MailingHub:
             for topic, futures in zip(topics, asked, strict=True):
                 topic.answer(futures)
 
-    async def _bring_up_to_date(self, topics: Sequence[Topic]) -> None:
+    async def _bring_up_to_date(self, topics: Sequence[MailingTopic]) -> None:
         waiting = {
             topic.mailing_id: topic
             for topic in topics

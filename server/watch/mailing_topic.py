@@ -46,7 +46,7 @@ class View:
     final: bool
 
 
-class Topic:
+class MailingTopic:
     """What the hub knows of one mailing. `intervals` counts its watchers by what they want."""
 
     def __init__(self, mailing_id: int) -> None:
@@ -113,7 +113,7 @@ class Topic:
         self._pause = max(min(self._pause * _GROWTH, IDLE_PAUSE), self._shortest())
         self.due_at = self._at + self._pause
 
-    def hurry(self, now: float) -> None:
+    def expedite(self, now: float) -> None:
         """Has the mailing read at once, or when its watchers may be told again."""
         told_at = self.latest.at if self.latest else 0.0
         self.due_at = min(self.due_at, max(now, told_at + self._shortest()))

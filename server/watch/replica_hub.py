@@ -13,8 +13,8 @@ from contextlib import suppress
 
 from server.domain.errors import DatabaseUnavailable, ShuttingDown
 from server.domain.replicas import DispatchState
-from server.storage.replicas import DispatchStore
-from server.watch.single_flight import SharedRead
+from server.storage.replicas import ReplicaStore
+from server.watch.single_flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +25,8 @@ SHARED_FOR = 0.5
 class DispatchHub:
     """The watchers of one replica."""
 
-    def __init__(self, dispatch: DispatchStore) -> None:
-        self._state = SharedRead(dispatch.read)
+    def __init__(self, dispatch: ReplicaStore) -> None:
+        self._state = SingleFlight(dispatch.read)
         self._closed = asyncio.Event()
 
     async def watch(self, interval: float) -> AsyncGenerator[DispatchState, None]:

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class SharedRead(Generic[T]):
+class SingleFlight(Generic[T]):
     """What `read` returns, read when somebody asks and nothing young enough is there."""
 
     def __init__(self, read: Callable[[], Awaitable[T]]) -> None:

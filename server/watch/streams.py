@@ -10,10 +10,10 @@ from uuid import UUID
 
 from server.domain.change_feed import ChangeQuery, Tokens
 from server.domain.mailings import Mailing
-from server.observability.metrics.samples import Figures
-from server.storage.change_feed import JournalStore
+from server.observability.metrics.samples import Samples
+from server.storage.change_feed import ChangeFeedStore
 from server.storage.progress import ProgressStore
-from server.watch.change_pages import Pages
+from server.watch.change_pages import ChangePages
 from server.watch.change_reader import Batch, MessageReader
 from server.watch.change_ring import RING_CHANGES
 from server.watch.change_tailer import Polling, Tailer
@@ -40,23 +40,23 @@ class Streams:
 
     def __init__(
         self,
-        journal: JournalStore,
+        change_feed: ChangeFeedStore,
         progress: ProgressStore,
         epoch: UUID,
         encode: Callable[[Mailing], bytes],
         settings: StreamSettings,
     ) -> None:
-        self._journal = journal
+        self._change_feed = change_feed
         self._epoch = epoch
         self._settings = settings
         self._hub = MailingHub(progress, encode)
-        self._tailer = Tailer(journal, settings.polling, settings.ring_changes)
-        self._pages = Pages(journal)
+        self._tailer = Tailer(change_feed, settings.polling, settings.ring_changes)
+        self._pages = ChangePages(change_feed)
         self._retention: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begins to forget what is too old."""
-        retention = Retention(self._journal, self._settings.retention, "journal")
+        retention = Retention(self._change_feed, self._settings.retention, "journal")
         self._retention = asyncio.create_task(retention.run(), name="journal retention")
 
     async def close(self) -> None:
@@ -74,14 +74,14 @@ class Streams:
 
     def tokens(self, query: ChangeQuery) -> Tokens:
         """Returns the maker of this query's tokens."""
-        return Tokens(self._epoch, self._journal.buckets, query)
+        return Tokens(self._epoch, self._change_feed.buckets, query)
 
     def messages(self, query: ChangeQuery, token: str, from_start: bool) -> AsyncGenerator[Batch, None]:
         """Watches messages; see `MessageReader.batches`."""
         reader = MessageReader(self._tailer, self._pages, query, self._settings.checkpoint)
         return reader.batches(self.tokens(query), token, from_start)
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns how many streams there are and how far the journal's reader is behind, as metrics show it."""
         return {
             "mailing_watchers": {("mailing",): self._hub.watchers, ("messages",): self._tailer.readers},

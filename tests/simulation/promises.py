@@ -209,7 +209,7 @@ class Promises:
         if not self._is_true(outcome, message, mailing, client, made):
             self.breaks("an outcome is not true:", outcome, mailing, client, made)
         if outcome.reason is Reason.RETRYING:
-            self._check_retry(mailing, before - message.forgiven - outcome.forgiven, outcome, made)
+            self._check_retry(mailing, before - message.uncounted - outcome.uncounted, outcome, made)
 
     def _is_true(
         self, outcome: Outcome, message: MessageRow, mailing: MailingRow, client: Client | None, made: list[Request]

@@ -109,7 +109,7 @@ class ExpansionRow:
 
 @dataclass
 class BatchRow:
-    """`holder` names a process; `doubtful` says that what an earlier holder sent is not known."""
+    """`holder` names a process; `maybe_sent` says that what an earlier holder sent is not known."""
 
     bucket: int
     mailing_id: int
@@ -119,7 +119,7 @@ class BatchRow:
     fence: int = 0
     lease_until: datetime = EPOCH - timedelta(days=1)
     holder: str | None = None
-    doubtful: bool = False
+    maybe_sent: bool = False
 
 
 @dataclass
@@ -130,7 +130,7 @@ class MessageRow:
     status: Status = Status.PENDING
     reason: Reason = Reason.NONE
     attempts: int = 0
-    forgiven: int = 0
+    uncounted: int = 0
     settled: int = 0
     """How often it reached a terminal status."""
     retried: int = 0

@@ -1,6 +1,6 @@
 """One keep-alive connection: a request at a time, from its bytes to its Answer.
 
-A connection belongs to a `Home` (the sender), which hears when the connection is ready for
+A connection belongs to a `Owner` (the sender), which hears when the connection is ready for
 the next request and when it is gone. It keeps no time: the home sweeps over `deadline`.
 """
 
@@ -29,7 +29,7 @@ up here before it is parsed again.
 """
 
 
-class Home(Protocol):
+class Owner(Protocol):
     """Who owns a connection."""
 
     known_answers: KnownAnswers
@@ -52,9 +52,9 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_future",
-        "_home",
         "_known",
         "_new_future",
+        "_owner",
         "_reader",
         "_started",
         "_transport",
@@ -70,9 +70,9 @@ class Connection(asyncio.Protocol):
     write: Callable[[bytes], None]
     _transport: asyncio.Transport
 
-    def __init__(self, home: Home, max_body: int, retires_at: float) -> None:
-        self._home = home
-        self._known = home.known_answers
+    def __init__(self, owner: Owner, max_body: int, retires_at: float) -> None:
+        self._owner = owner
+        self._known = owner.known_answers
         self._reader = ResponseReader(max_body)
         self._future: asyncio.Future[Answer] | None = None
         self._started = 0.0
@@ -93,7 +93,7 @@ class Connection(asyncio.Protocol):
         self.write(data)
         return future
 
-    def forsake(self, future: asyncio.Future[Answer]) -> None:
+    def abandon(self, future: asyncio.Future[Answer]) -> None:
         """Ends the connection if the request of `future`, which nobody awaits any more, is still under way here."""
         if self._future is future:
             self.abort()
@@ -104,7 +104,7 @@ class Connection(asyncio.Protocol):
             self.open = False
             self.deadline = NEVER
             self._transport.abort()
-            self._home.connection_gone(self)
+            self._owner.connection_gone(self)
         self._resolve(error)
 
     def _resolve(self, error: ErrorClass) -> None:
@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
             self.used = True
             now = monotonic()
             future.set_result(Answer(*known, ErrorClass.NONE, True, now - self._started))
-            self._home.connection_ready(self, now)
+            self._owner.connection_ready(self, now)
 
     def _read(self, data: bytes) -> None:
         reader = self._reader
@@ -163,7 +163,7 @@ class Connection(asyncio.Protocol):
         self._resolve(ErrorClass.NONE)
         self.used = True
         if reusable:
-            self._home.connection_ready(self, monotonic())
+            self._owner.connection_ready(self, monotonic())
         else:
             self.abort()
 

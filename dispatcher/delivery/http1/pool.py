@@ -121,7 +121,7 @@ class FastSender:
             return Answer(0, b"", None, failure.error, future is not None, monotonic() - started)
         except asyncio.CancelledError:
             if connection is not None and future is not None:
-                connection.forsake(future)
+                connection.abandon(future)
             raise
 
     async def close(self) -> None:

@@ -8,13 +8,13 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
-from dispatcher.model.records import DispatchSettings, Tuning
+from dispatcher.model.records import DispatchSettings, SettingOverrides
 from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1 import dispatch_pb2
 from server.api.encoding.wellknown import duration, populated, reject_output_only, span_of, timestamp
-from server.domain.replicas import TUNING_FIELDS, EndpointStatus, Replica, Steering, check_tuning
+from server.domain.replicas import OVERRIDE_FIELDS, EndpointStatus, Replica, RuntimeSettings, check_overrides
 from server.domain.validation import Violations, update_mask
-from server.storage.replicas import DispatchStore
+from server.storage.replicas import ReplicaStore
 from server.watch.admin_streams import AdminStreams
 
 DEFAULT_INTERVAL = timedelta(seconds=1)
@@ -25,7 +25,7 @@ LONGEST_INTERVAL = timedelta(hours=1)
 class DispatchCalls:
     """The methods about dispatchers."""
 
-    def __init__(self, dispatch: DispatchStore, streams: AdminStreams) -> None:
+    def __init__(self, dispatch: ReplicaStore, streams: AdminStreams) -> None:
         self._dispatch = dispatch
         self._streams = streams
 
@@ -33,7 +33,7 @@ class DispatchCalls:
         """Returns every replica and the settings."""
         state = await self._dispatch.read()
         return pb.GetDispatchResponse(
-            replicas=map(replica_message, state.replicas), settings=self._settings(state.steering)
+            replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)
         )
 
     async def watch(self, request: pb.WatchDispatchRequest) -> AsyncGenerator[pb.WatchDispatchResponse, None]:
@@ -44,7 +44,7 @@ class DispatchCalls:
         async with aclosing(self._streams.dispatch(interval.total_seconds())) as states:
             async for state in states:
                 yield pb.WatchDispatchResponse(
-                    replicas=map(replica_message, state.replicas), settings=self._settings(state.steering)
+                    replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)
                 )
 
     async def update(self, request: pb.UpdateDispatchSettingsRequest) -> pb.UpdateDispatchSettingsResponse:
@@ -55,10 +55,10 @@ class DispatchCalls:
         paths = list(request.update_mask.paths)
         if not paths:
             reject_output_only(request.settings, ("paused",), "settings", violations)
-        set_fields = [name for name in populated(request.settings) if name in TUNING_FIELDS]
-        fields = update_mask(paths, TUNING_FIELDS, set_fields, violations)
-        patch = tuning_of(request.settings, violations)
-        check_tuning(patch, violations, fields)
+        set_fields = [name for name in populated(request.settings) if name in OVERRIDE_FIELDS]
+        fields = update_mask(paths, OVERRIDE_FIELDS, set_fields, violations)
+        patch = overrides_of(request.settings, violations)
+        check_overrides(patch, violations, fields)
         violations.check()
         return pb.UpdateDispatchSettingsResponse(settings=self._settings(await self._dispatch.update(patch, fields)))
 
@@ -70,11 +70,11 @@ class DispatchCalls:
         """Lets sending go on."""
         return pb.ResumeDispatchResponse(settings=self._settings(await self._dispatch.resume()))
 
-    def _settings(self, steering: Steering) -> dispatch_pb2.DispatchSettings:
-        return settings_message(steering.in_force(self._dispatch.started_with), steering.paused)
+    def _settings(self, runtime_settings: RuntimeSettings) -> dispatch_pb2.DispatchSettings:
+        return settings_message(runtime_settings.in_force(self._dispatch.started_with), runtime_settings.paused)
 
 
-def tuning_of(settings: dispatch_pb2.DispatchSettings, violations: Violations) -> Tuning:
+def overrides_of(settings: dispatch_pb2.DispatchSettings, violations: Violations) -> SettingOverrides:
     """Returns what a request chooses; what it leaves out is None. Reports what is no duration."""
     spans = {
         name: span_of(getattr(settings, name), f"settings.{name}", violations)
@@ -82,7 +82,7 @@ def tuning_of(settings: dispatch_pb2.DispatchSettings, violations: Violations) -
         if settings.HasField(name)
     }
     seconds = {name: span.total_seconds() for name, span in spans.items() if span is not None}
-    return Tuning(**seconds, max_concurrency=settings.max_concurrency or None)  # type: ignore[arg-type]
+    return SettingOverrides(**seconds, max_concurrency=settings.max_concurrency or None)  # type: ignore[arg-type]
 
 
 def settings_message(settings: DispatchSettings, paused: bool) -> dispatch_pb2.DispatchSettings:

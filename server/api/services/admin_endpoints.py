@@ -7,31 +7,31 @@ from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1 import dispatch_pb2
 from server.api.encoding.messages import attempt_message
 from server.domain.endpoints import EndpointHealth
-from server.endpoints.dns_check import Hosts
-from server.endpoints.probes import Trials
+from server.endpoints.dns_check import DnsCheck
+from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore
 
 
 class EndpointCalls:
     """Answers the calls about endpoints."""
 
-    def __init__(self, store: EndpointStore, trials: Trials) -> None:
+    def __init__(self, store: EndpointStore, probes: EndpointProbes) -> None:
         self._store = store
-        self._trials = trials
-        self._hosts = Hosts(trials.endpoints)
+        self._probes = probes
+        self._dns = DnsCheck(probes.endpoints)
 
     async def list(self, request: pb.ListEndpointsRequest) -> pb.ListEndpointsResponse:
         """Returns every endpoint, in the order of their names."""
-        endpoints = self._trials.endpoints
+        endpoints = self._probes.endpoints
         health = await self._store.health([endpoint.name for endpoint in endpoints])
-        unresolved = await self._hosts.failures()
+        unresolved = await self._dns.failures()
         return pb.ListEndpointsResponse(
             endpoints=[_message(one, health[one.name], unresolved.get(one.name, "")) for one in endpoints]
         )
 
     async def probe(self, request: pb.ProbeEndpointRequest) -> pb.ProbeEndpointResponse:
         """Makes one request to an endpoint and tells how it ended."""
-        trial = await self._trials.probe(request.endpoint)
+        trial = await self._probes.probe(request.endpoint)
         return pb.ProbeEndpointResponse(attempt=attempt_message(trial.attempt), message_id=trial.message_id)
 
 

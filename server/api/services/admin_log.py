@@ -10,7 +10,7 @@ from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1.log_pb2 import LogEntry
 from server.api.encoding.wellknown import number_of, timestamp
 from server.domain.errors import ReaderTooSlow, ShuttingDown
-from server.domain.events import Logged, LogQuery
+from server.domain.events import EventQuery, RecordedEvent
 from server.domain.validation import Violations
 from server.watch.admin_streams import AdminStreams
 
@@ -37,17 +37,17 @@ class LogCalls:
             raise type(end)(token) from None
 
 
-def _query_of(request: pb.WatchLogRequest) -> LogQuery:
+def _query_of(request: pb.WatchLogRequest) -> EventQuery:
     violations = Violations()
     for name in ("mailing_id", "message_id", "client_id"):
         if getattr(request, name) < 0:
             violations.add(name, "must be a positive id, or 0 for any")
     level = number_of(Level, request.level or Level.DEBUG, "level", violations)
     violations.check()
-    return LogQuery(request.mailing_id, request.message_id, request.client_id, level or Level.DEBUG)
+    return EventQuery(request.mailing_id, request.message_id, request.client_id, level or Level.DEBUG)
 
 
-def _message(logged: Logged) -> LogEntry:
+def _message(logged: RecordedEvent) -> LogEntry:
     return LogEntry(
         time=timestamp(logged.at),
         level=logged.level.value,  # type: ignore[arg-type]

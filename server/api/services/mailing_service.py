@@ -13,7 +13,7 @@ from server.api.encoding.previews import preview_message
 from server.api.encoding.reports import report_response
 from server.api.encoding.wellknown import creating_call, numbers_of, populated, reject_output_only
 from server.api.interceptors.handlers import Context
-from server.api.services.test_messages import TrialMessages
+from server.api.services.test_messages import TestMessageCalls
 from server.domain.errors import EndpointUnknown
 from server.domain.mailings import (
     MAILING_FIELDS,
@@ -26,7 +26,7 @@ from server.domain.mailings import (
 from server.domain.pagination import PageRequest
 from server.domain.previews import sample_count
 from server.domain.validation import Violations, check_id, page_size, update_mask
-from server.endpoints.probes import Trials
+from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
 from server.storage.database import Database
 from server.storage.installation import Installation
@@ -47,7 +47,7 @@ class MailingService(MailingServiceServicer):
         hint: Callable[[], None],
         endpoints: Collection[str],
         preview: PreviewStore,
-        trials: Trials,
+        probes: EndpointProbes,
     ) -> None:
         self._zones = installation.zones
         self._endpoints = endpoints
@@ -56,7 +56,7 @@ class MailingService(MailingServiceServicer):
         self._deletion = MailingDeletion(database)
         self._retry = MailingRetry(database, hint)
         self._reports = ReportStore(database)
-        self._trials = TrialMessages(self._mailings, ClientStore(database, installation), trials)
+        self._probes = TestMessageCalls(self._mailings, ClientStore(database, installation), probes)
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Adds one mailing."""
@@ -143,7 +143,7 @@ class MailingService(MailingServiceServicer):
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
         """Sends one message at once, outside of the ledger."""
-        return await self._trials.send(request)
+        return await self._probes.send(request)
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
         """Puts settled messages of a mailing back."""

@@ -10,7 +10,7 @@ from server.api.encoding.messages import attempt_message
 from server.domain.clients import ClientDefinition, check_phone, completed
 from server.domain.mailings import MailingDefinition, check_mailing
 from server.domain.validation import Violations, check_id
-from server.endpoints.probes import Trials
+from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
 from server.storage.mailings import MailingStore
 
@@ -18,13 +18,13 @@ _LOOKED_AT = ("text", "endpoint")
 """What a test takes from a mailing that is not stored."""
 
 
-class TrialMessages:
+class TestMessageCalls:
     """Answers SendTestMessage."""
 
-    def __init__(self, mailings: MailingStore, clients: ClientStore, trials: Trials) -> None:
+    def __init__(self, mailings: MailingStore, clients: ClientStore, probes: EndpointProbes) -> None:
         self._mailings = mailings
         self._clients = clients
-        self._trials = trials
+        self._probes = probes
 
     async def send(self, request: pb.SendTestMessageRequest) -> pb.SendTestMessageResponse:
         """Sends the message. Raises InvalidFields, NotFound, EndpointUnknown, DatabaseUnavailable."""
@@ -42,7 +42,7 @@ class TrialMessages:
         violations.check()
         mailing = given or (await self._mailings.get(request.mailing_id)).definition
         text = await self._rendered(mailing, request.phone)
-        trial = await self._trials.send(mailing.endpoint, request.phone, text)
+        trial = await self._probes.send(mailing.endpoint, request.phone, text)
         return pb.SendTestMessageResponse(
             attempt=attempt_message(trial.attempt), message_id=trial.message_id, text=shown_text(text, request.phone)
         )

@@ -5,8 +5,8 @@ texts: a scrape is of bounded size and tells nothing of anybody.
 """
 
 from server.observability.metrics.collector import ServiceCollector
-from server.observability.metrics.dispatchers import Totals, figures_of
+from server.observability.metrics.dispatchers import Totals, samples_of
 from server.observability.metrics.families import FAMILIES, Family
-from server.observability.metrics.samples import Figures
+from server.observability.metrics.samples import Samples
 
-__all__ = ["FAMILIES", "Family", "Figures", "ServiceCollector", "Totals", "figures_of"]
+__all__ = ["FAMILIES", "Family", "Samples", "ServiceCollector", "Totals", "samples_of"]

@@ -10,8 +10,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from server.domain.errors import DatabaseUnavailable
-from server.observability.metrics.samples import Figures
-from server.storage.backlog import OpenWork, Standing
+from server.observability.metrics.samples import Samples
+from server.storage.backlog import Backlog, OpenWork
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +25,13 @@ LONGEST = 5.0
 """Seconds that reading may take."""
 
 
-class LedgerFigures:
+class BacklogGauges:
     """The figures of the ledger as a whole. `endpoints` are shown even where nothing is open."""
 
-    def __init__(self, read: Callable[[], Awaitable[Standing]], endpoints: Iterable[str]) -> None:
+    def __init__(self, read: Callable[[], Awaitable[Backlog]], endpoints: Iterable[str]) -> None:
         self._read = read
         self._endpoints = sorted(set(endpoints))
-        self._standing: Standing | None = None
+        self._backlog: Backlog | None = None
         self._read_at = float("-inf")
         self._reading: asyncio.Task[None] | None = None
 
@@ -52,27 +52,27 @@ class LedgerFigures:
     async def _renew(self) -> None:
         try:
             async with asyncio.timeout(LONGEST):
-                self._standing = await self._read()
+                self._backlog = await self._read()
             self._read_at = asyncio.get_running_loop().time()
         except (DatabaseUnavailable, TimeoutError):
-            self._standing = None
+            self._backlog = None
         except Exception:
-            self._standing = None
+            self._backlog = None
             log.exception("the figures of the ledger cannot be read")
 
-    def figures(self) -> Figures:
+    def samples(self) -> Samples:
         """Returns what was read last."""
-        if (standing := self._standing) is None:
+        if (backlog := self._backlog) is None:
             return {}
         nothing = OpenWork(0, 0, 0.0)
-        work = {(name,): nothing for name in self._endpoints} | {(name,): one for name, one in standing.work.items()}
-        backlog = dict.fromkeys(self._endpoints, 0) | standing.backlog
+        work = {(name,): nothing for name in self._endpoints} | {(name,): one for name, one in backlog.work.items()}
+        waiting = dict.fromkeys(self._endpoints, 0) | backlog.backlog
         return {
             "mailing_open_batches": {labels: one.batches for labels, one in work.items()},
             "mailing_leased_batches": {labels: one.leased for labels, one in work.items()},
             "mailing_due_lag_seconds": {labels: one.lag for labels, one in work.items()},
-            "mailing_backlog_messages": {(name,): n for name, n in backlog.items()},
-            "mailing_mailings": {(state,): n for state, n in standing.mailings.items()},
-            "mailing_recheck_lag_seconds": {(): standing.recheck_lag},
-            "mailing_dispatch_paused": {(): standing.stopped},
+            "mailing_backlog_messages": {(name,): n for name, n in waiting.items()},
+            "mailing_mailings": {(state,): n for state, n in backlog.mailings.items()},
+            "mailing_recheck_lag_seconds": {(): backlog.recheck_lag},
+            "mailing_dispatch_paused": {(): backlog.stopped},
         }

@@ -10,9 +10,9 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from server.observability.metrics.families import FAMILIES, Family
-from server.observability.metrics.samples import Figures, Value, added
+from server.observability.metrics.samples import Samples, Value, added
 
-Source = Callable[[], Figures]
+Source = Callable[[], Samples]
 """Says how things stand. Answers at once, from memory."""
 
 
@@ -21,13 +21,13 @@ class ServiceCollector(Collector):
 
     def __init__(self, version: str, sources: Sequence[Source]) -> None:
         self._sources = sources
-        self._build: Figures = {"mailing_build_info": {(version, platform.python_version()): 1}}
+        self._build: Samples = {"mailing_build_info": {(version, platform.python_version()): 1}}
 
     def collect(self) -> Iterator[Metric]:
         """Yields every family there is."""
-        figures = added([self._build, *(source() for source in self._sources)])
+        samples = added([self._build, *(source() for source in self._sources)])
         for name, family in FAMILIES.items():
-            if values := figures.get(name):
+            if values := samples.get(name):
                 yield _metric(family, values.items())
 
     def describe(self) -> Iterable[Metric]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from server.observability.metrics.samples import Figures
+from server.observability.metrics.samples import Samples
 
 
 class ConnectionPool(Protocol):
@@ -23,7 +23,7 @@ class ConnectionPool(Protocol):
         ...
 
 
-def pool_figures(pool: ConnectionPool, part: str) -> Figures:
+def pool_samples(pool: ConnectionPool, part: str) -> Samples:
     """Return how many connections a pool has; `part` names its owner."""
     idle = pool.get_idle_size()
     return {

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from typing import IO
 
 from dispatcher.tasks import in_background
-from server.observability.metrics.samples import Figures, decode, encode
+from server.observability.metrics.samples import Samples, decode, encode
 
 log = logging.getLogger(__name__)
 
@@ -25,19 +25,19 @@ LONGEST_LINE = 4 << 20
 
 
 @asynccontextmanager
-async def reporting(figures: Callable[[], Figures], pipe: int) -> AsyncIterator[None]:
+async def reporting(samples: Callable[[], Samples], pipe: int) -> AsyncIterator[None]:
     """Reports to the file descriptor `pipe` inside the block, and once more at its end."""
     writer = _Writer(pipe)
     try:
-        async with in_background(_report(figures, writer), "reports"):
+        async with in_background(_report(samples, writer), "reports"):
             yield
     finally:
-        writer.write(encode(figures()))
+        writer.write(encode(samples()))
 
 
-async def _report(figures: Callable[[], Figures], writer: _Writer) -> None:
+async def _report(samples: Callable[[], Samples], writer: _Writer) -> None:
     while True:
-        writer.write(encode(figures()))
+        writer.write(encode(samples()))
         await asyncio.sleep(INTERVAL)
 
 
@@ -69,7 +69,7 @@ class _Writer:
 class Reports:
     """The server's end of one process's pipe. `told` is called with each report."""
 
-    def __init__(self, pipe: IO[bytes], told: Callable[[Figures], None]) -> None:
+    def __init__(self, pipe: IO[bytes], told: Callable[[Samples], None]) -> None:
         os.set_blocking(pipe.fileno(), False)
         self._pipe = pipe
         self._told = told
@@ -102,8 +102,8 @@ class Reports:
 
     def _take_in(self, line: bytes) -> None:
         try:
-            figures = decode(line)
+            samples = decode(line)
         except (ValueError, TypeError, AttributeError):
             log.warning("a dispatcher process reported what nobody understands")
         else:
-            self._told(figures)
+            self._told(samples)

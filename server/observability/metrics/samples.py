@@ -14,7 +14,7 @@ from dispatcher.counters import Histogram
 from server.observability.metrics.families import FAMILIES
 
 Value = float | list[float]
-Figures = dict[str, dict[tuple[str, ...], Value]]
+Samples = dict[str, dict[tuple[str, ...], Value]]
 """Values by the name of their family, and by the values of its labels."""
 
 
@@ -23,9 +23,9 @@ def of_histogram(histogram: Histogram) -> Value:
     return [*histogram.counts, histogram.sum]
 
 
-def add(total: Figures, figures: Figures) -> None:
-    """Adds `figures` to `total`, in place."""
-    for name, values in figures.items():
+def add(total: Samples, samples: Samples) -> None:
+    """Adds `samples` to `total`, in place."""
+    for name, values in samples.items():
         mine = total.setdefault(name, {})
         for labels, value in values.items():
             before = mine.get(labels)
@@ -37,25 +37,25 @@ def add(total: Figures, figures: Figures) -> None:
                 mine[labels] = before + value
 
 
-def added(all_figures: Iterable[Figures]) -> Figures:
+def added(all_figures: Iterable[Samples]) -> Samples:
     """Returns the sum of several figures."""
-    total: Figures = {}
-    for figures in all_figures:
-        add(total, figures)
+    total: Samples = {}
+    for samples in all_figures:
+        add(total, samples)
     return total
 
 
-def counters(figures: Figures) -> Figures:
+def counters(samples: Samples) -> Samples:
     """Returns those that only grow, without the gauges."""
-    return {name: values for name, values in figures.items() if FAMILIES[name].kind != "gauge"}
+    return {name: values for name, values in samples.items() if FAMILIES[name].kind != "gauge"}
 
 
-def encode(figures: Figures) -> bytes:
+def encode(samples: Samples) -> bytes:
     """Returns figures as one line."""
-    return orjson.dumps({name: list(values.items()) for name, values in figures.items()}) + b"\n"
+    return orjson.dumps({name: list(values.items()) for name, values in samples.items()}) + b"\n"
 
 
-def decode(line: bytes) -> Figures:
+def decode(line: bytes) -> Samples:
     """Returns the figures of a line; families that are not known are left out. Raises ValueError."""
     read: dict[str, Any] = orjson.loads(line)
     return {

@@ -1,4 +1,4 @@
--- name: look
+-- name: poll
 -- What there is to do and when the next thing falls due: the one query of an idle dispatcher.
 -- ORDER BY and LIMIT keep to the index on due_at, whatever the planner believes of its range.
 WITH due AS MATERIALIZED (
@@ -224,7 +224,7 @@ WHERE m.state = 2 AND m.audience_mode = 1 AND m.recheck_at = 'infinity'
   AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
   AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished);
 
--- name: hurry
+-- name: expedite
 -- Makes the waiting batches of mailings that are over due at once, and those that wait for a moment
 -- after the end, so that they are claimed and settled without being sent.
 UPDATE batches b SET due_at = now()

@@ -37,7 +37,7 @@ UPDATE batches b
 SET fence = b.fence + 1, lease_until = now() + $4::interval, holder = $5, doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $1 AND b.mailing_id = $2 AND b.no = p.no
-RETURNING b.no, b.fence, b.client_ids, b.doubtful AS retaken, now() AS claimed_at;
+RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at;
 
 -- name: release_orphans
 -- Frees the batches whose claim succeeded without this replica ever hearing of it, because
@@ -51,18 +51,18 @@ WHERE holder = $1 AND lease_until > now() AND no <> ALL($2::bigint[]);
 UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
 
 -- fragment: recipient
--- What tells whether the message may be sent now. `barred` is a reason or 0; `opens_at` is set
+-- What tells whether the message may be sent now. `skip_reason` is a reason or 0; `opens_at` is set
 -- when it is to be sent later: when the client's window opens, or when its next attempt is due
 -- (its batch may be claimed before that if it is due after the end). `closes_in` is NULL
 -- without a window. Parameters 6 to 10 are the filter, all NULL for everybody.
-m.client_id, m.attempts, coalesce(m.forgiven, 0) AS forgiven, c.phone,
+m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
   CASE WHEN c.opted_out THEN 8
     WHEN ($6::text[] IS NULL OR c.tag = ANY($6))
       AND ($7::text[] IS NULL OR c.operator_code = ANY($7))
       AND ($8::text[] IS NULL OR c.timezone = ANY($8))
       AND ($9::jsonb IS NULL OR c.attributes @> $9)
       AND ($10::bigint[] IS NULL OR m.client_id = ANY($10)) THEN 0
-    ELSE 9 END AS barred,
+    ELSE 9 END AS skip_reason,
   CASE WHEN c.window_start IS NOT NULL THEN
       nullif(window_opens_at(c.timezone, c.window_start, c.window_length, greatest(m.due_at, now())), now())
     WHEN m.due_at > now() THEN m.due_at END AS opens_at,

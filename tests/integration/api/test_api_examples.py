@@ -17,7 +17,7 @@ from docs.api_examples import EXAMPLES
 from mailing.v1.message_pb2 import Message
 from server.api import RpcSettings, build_server
 from server.config.types import ConfiguredEndpoint
-from server.endpoints.probes import Trials
+from server.endpoints.probes import EndpointProbes
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
 from tests.project.test_readme import SERVICES, json_documents
 
@@ -31,8 +31,8 @@ SELECT bucket, 1, id, $1, 0, now() FROM clients WHERE phone = '79161234567'
 @pytest.fixture
 async def channel(pool: asyncpg.Pool) -> AsyncIterator[grpc.aio.Channel]:
     async with ScriptedEndpoint(answers(http(b'{"code":0,"message":"OK"}'))) as gateway:
-        trials = Trials([ConfiguredEndpoint(Endpoint("default", gateway.url, ""), "fast", "a test")])
-        server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(), trials)
+        probes = EndpointProbes([ConfiguredEndpoint(Endpoint("default", gateway.url, ""), "fast", "a test")])
+        server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(), probes)
         port = server.bind("127.0.0.1:0")
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

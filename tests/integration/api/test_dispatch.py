@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from dispatcher.model.records import DispatchSettings, Tuning
+from dispatcher.model.records import DispatchSettings, SettingOverrides
 from dispatcher.model.states import MailingState
 from mailing.v1.admin_service_pb2 import (
     GetDispatchRequest,
@@ -27,7 +27,7 @@ from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.dispatch_pb2 import DispatchSettings as Message
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from server.storage.database import Database
-from server.storage.replicas import DispatchStore
+from server.storage.replicas import ReplicaStore
 from server.watch.replica_hub import DispatchHub
 from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
@@ -215,7 +215,7 @@ async def test_an_interval_out_of_range_is_refused(admin: AdminServiceAsyncStub,
 
 async def test_all_watchers_share_one_read_and_none_reads_without_them(pool: asyncpg.Pool) -> None:
     """Fails when each watcher reads for itself."""
-    store = DispatchStore(Database(pool), DispatchSettings(), lambda: None)
+    store = ReplicaStore(Database(pool), DispatchSettings(), lambda: None)
     reads = 0
     read = store.read
 
@@ -239,11 +239,11 @@ async def test_all_watchers_share_one_read_and_none_reads_without_them(pool: asy
 
 async def test_two_changes_at_once_are_both_kept(pool: asyncpg.Pool) -> None:
     """Fails when the row is read without a lock."""
-    store = DispatchStore(Database(pool), DispatchSettings(), lambda: None)
+    store = ReplicaStore(Database(pool), DispatchSettings(), lambda: None)
     await asyncio.gather(
-        store.update(Tuning(poll_min=0.02), ["poll_min"]),
-        store.update(Tuning(poll_max=3.0), ["poll_max"]),
-        store.update(Tuning(max_concurrency=5), ["max_concurrency"]),
+        store.update(SettingOverrides(poll_min=0.02), ["poll_min"]),
+        store.update(SettingOverrides(poll_max=3.0), ["poll_max"]),
+        store.update(SettingOverrides(max_concurrency=5), ["max_concurrency"]),
     )
-    tuning = (await store.read()).steering.tuning
-    assert (tuning.poll_min, tuning.poll_max, tuning.max_concurrency) == (0.02, 3.0, 5)
+    overrides = (await store.read()).runtime_settings.overrides
+    assert (overrides.poll_min, overrides.poll_max, overrides.max_concurrency) == (0.02, 3.0, 5)

@@ -23,7 +23,7 @@ from mailing.v1.mailing_service_pb2 import SendTestMessageRequest, SendTestMessa
 from mailing.v1.message_pb2 import Attempt
 from server.api import RpcSettings, build_server
 from server.config.types import ConfiguredEndpoint
-from server.endpoints.probes import Trials
+from server.endpoints.probes import EndpointProbes
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
 from tests.integration.api.calls import add_client, refused
 from tests.integration.api.conftest import Hints, Service
@@ -62,9 +62,9 @@ async def serve(pool: asyncpg.Pool) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(*endpoints: Endpoint) -> Trying:
-            trials = Trials([ConfiguredEndpoint(one, "fast", "a test") for one in endpoints])
+            probes = EndpointProbes([ConfiguredEndpoint(one, "fast", "a test") for one in endpoints])
             settings = RpcSettings(acquire_timeout=2.0, endpoints=frozenset(one.name for one in endpoints))
-            server = await build_server(pool, Hints(), CollectorRegistry(), settings, trials)
+            server = await build_server(pool, Hints(), CollectorRegistry(), settings, probes)
             port = server.bind("127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop, 0)

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from server.api import RpcSettings, build_server
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
-from server.endpoints.probes import Trials
+from server.endpoints.probes import EndpointProbes
 
 Start = Callable[..., Awaitable["Guarded"]]
 
@@ -61,9 +61,9 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
     """Starts servers; keyword arguments are fields of RpcSettings."""
     async with AsyncExitStack() as stack:
 
-        async def begin(trials: Trials | None = None, **settings: Any) -> Guarded:
+        async def begin(probes: EndpointProbes | None = None, **settings: Any) -> Guarded:
             rpc = RpcSettings(acquire_timeout=2.0, **settings)
-            server = await build_server(pool, lambda: None, CollectorRegistry(), rpc, trials)
+            server = await build_server(pool, lambda: None, CollectorRegistry(), rpc, probes)
             port = server.bind("127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop, 0)

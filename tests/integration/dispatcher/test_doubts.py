@@ -66,11 +66,11 @@ async def test_a_claim_whose_answer_was_lost_does_not_make_a_doubtful_message_ce
     await pool.execute("UPDATE batches SET lease_until = now() - interval '1 s'")
     second = PostgresLedger(pool, uuid4())
     (batch,) = await claim(second, mailing)
-    assert batch.retaken
+    assert batch.reclaimed
     await second.release_orphans([])
     (batch,) = await claim(PostgresLedger(pool, uuid4()), mailing)
-    assert batch.retaken
-    outcome = policy.without_sending(mailing, batch.recipients[0], batch.retaken, batch.claimed_at)
+    assert batch.reclaimed
+    outcome = policy.without_sending(mailing, batch.recipients[0], batch.reclaimed, batch.claimed_at)
     assert outcome is not None
     assert outcome.status is Status.UNKNOWN
 

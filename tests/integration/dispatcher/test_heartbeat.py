@@ -17,8 +17,8 @@ import pytest
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Endpoint, Mailing
 from dispatcher.model.states import MailingState, Status
-from dispatcher.ports import LedgerUnavailable, Sender
-from server.storage.heartbeats import PostgresReplicas
+from dispatcher.ports import Sender, StorageUnavailable
+from server.storage.heartbeats import PostgresHeartbeats
 from server.storage.queries import load_queries
 from server.storage.work_queue import PostgresLedger
 from tests.integration.dispatcher.conftest import SETTINGS, Start
@@ -37,7 +37,7 @@ async def replica(pool: asyncpg.Pool, sender: Sender, **settings: float) -> Asyn
         PostgresLedger(pool, replica_id),
         endpoints,
         replace(SETTINGS, **settings),  # type: ignore[arg-type]
-        replicas=PostgresReplicas(pool, replica_id),
+        replicas=PostgresHeartbeats(pool, replica_id),
     )
     running = asyncio.create_task(dispatcher.run())
     try:
@@ -115,7 +115,7 @@ async def test_settings_are_taken_over_while_it_works(pool: asyncpg.Pool) -> Non
         await sender.until(100)
         await pool.execute("UPDATE dispatch_settings SET max_concurrency = 2, poll_max = 0.05, version = version + 1")
         await status_of(pool, lambda status: status.get("concurrency_limit") == 2)
-        assert dispatcher.pacer.poll_max == 0.05
+        assert dispatcher.poll_backoff.poll_max == 0.05
         await eventually(lambda: asyncio.sleep(0, sender.in_flight), lambda count: count <= 2)
         await pool.execute("UPDATE dispatch_settings SET max_concurrency = 9999, version = version + 1")
         # Never more than the endpoint's own limit.
@@ -156,7 +156,7 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
     class Lost(PostgresLedger):
         async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
             if lost.is_set():
-                raise LedgerUnavailable("lost")
+                raise StorageUnavailable("lost")
             return await super().definitions(ids)
 
     await add_clients(pool, 3000)

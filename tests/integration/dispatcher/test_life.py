@@ -52,7 +52,7 @@ async def change_what_is_leased(pool: asyncpg.Pool, mailing: int, **columns: Any
 
 
 async def test_whoever_no_longer_matches_before_their_turn_is_skipped(pool: asyncpg.Pool, start: Start) -> None:
-    """Fails when the fetch does not look at the filter (seen with `barred` fixed to 0)."""
+    """Fails when the fetch does not look at the filter (seen with `skip_reason` fixed to 0)."""
     clients = await add_clients(pool, 40, tag="news")
     columns = {"audience": AudienceMode.OPEN, "where": '{"tags": ["news", "vip"]}'}
     mailing, sender = await waiting(pool, start, 40, **columns)
@@ -122,7 +122,7 @@ async def test_giving_back_what_was_not_sent_touches_no_message(pool: asyncpg.Po
 async def test_an_end_that_comes_nearer_expires_at_once_what_waits_for_a_later_window(
     pool: asyncpg.Pool, start: Start
 ) -> None:
-    """Fails when `hurry` looks only at mailings that are over."""
+    """Fails when `expedite` looks only at mailings that are over."""
     later = (datetime.now(UTC) + timedelta(hours=3)).time()
     await add_clients(pool, 3, timezone="UTC", window_start=later, window_length=timedelta(hours=1))
     mailing = await add_mailing(pool, ends_in=86_400)

@@ -42,7 +42,7 @@ def none_of_eight(allowed: list[bool]) -> bool:
 
 
 async def test_a_pause_reaches_requests_that_wait_for_a_connection(pool: asyncpg.Pool, start: Start) -> None:
-    # Fails when the lane does not hand `may_start` on, or leaves the revoked lease out of it.
+    # Fails when the pool does not hand `may_start` on, or leaves the revoked lease out of it.
     await add_clients(pool, 200)
     mailing = await add_mailing(pool)
     start(sender := Connecting(), max_concurrency=8)

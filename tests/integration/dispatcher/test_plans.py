@@ -151,7 +151,7 @@ async def test_expand_changes(connection: asyncpg.Connection) -> None:
     check(found, {"client_changes_pkey", "clients_pkey", "messages_pkey"}, 10)
 
 
-@pytest.mark.parametrize("name", ["scan", "look"])
+@pytest.mark.parametrize("name", ["scan", "poll"])
 async def test_finding_work(connection: asyncpg.Connection, name: str) -> None:
     found = await plan(connection, name)
     check(found, {"batches_due"}, CLIENTS // BATCH)

@@ -67,8 +67,8 @@ async def test_three_replicas_together_keep_a_rate(pool: asyncpg.Pool, start: St
 async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:
     """Twenty askers at once: no two get the same moment, and none lies beyond the horizon."""
     ledgers = [PostgresLedger(pool, uuid4()) for _ in range(4)]
-    wishes = [SlotRequest("mailing/1", 200.0, 15), SlotRequest("endpoint/x", 50.0, 3)]
-    answers = await asyncio.gather(*(ledgers[n % 4].reserve(wishes) for n in range(20)))
+    requests = [SlotRequest("mailing/1", 200.0, 15), SlotRequest("endpoint/x", 50.0, 3)]
+    answers = await asyncio.gather(*(ledgers[n % 4].reserve(requests) for n in range(20)))
     for key, rate in (("mailing/1", 200.0), ("endpoint/x", 50.0)):
         moments = sorted(
             given[key].since + n * given[key].step for _, given in answers for n in range(given[key].granted)

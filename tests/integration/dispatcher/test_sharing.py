@@ -16,7 +16,7 @@ from dispatcher import planner
 from dispatcher.claimer import SCAN_AGE
 from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
-from dispatcher.ports import LedgerUnavailable, MayStart, Settled
+from dispatcher.ports import MayStart, Settled, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
 from server.storage.work_queue import PostgresLedger
 from tests.integration.dispatcher.conftest import Start
@@ -65,8 +65,8 @@ async def test_a_claimed_batch_is_nobody_elses_until_its_lease_ends(pool: asyncp
     await pool.execute("UPDATE batches SET lease_until = now() WHERE no = $1", batch.no)
     (again,) = await claim(pool, mailing)
     assert (again.no, again.fence) == (batch.no, batch.fence + 1)
-    assert again.retaken
-    assert not batch.retaken
+    assert again.reclaimed
+    assert not batch.reclaimed
 
 
 async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
@@ -93,7 +93,7 @@ async def test_a_batch_given_back_is_open_work_and_was_not_sent(pool: asyncpg.Po
     assert await ledger.settle(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
     (again,) = await claim(pool, mailing)
     assert [recipient.client_id for recipient in again.recipients] == rest
-    assert (again.no, again.retaken) == (batch.no, False)
+    assert (again.no, again.reclaimed) == (batch.no, False)
     assert await audit(pool) == []
 
 
@@ -139,7 +139,7 @@ async def test_an_outcome_waits_for_the_database_to_come_back(pool: asyncpg.Pool
         async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], *rest: Any) -> bool:
             if self.failures:
                 self.failures -= 1
-                raise LedgerUnavailable("away")
+                raise StorageUnavailable("away")
             return await super().settle(batch, endpoint, outcomes, *rest)
 
     await add_clients(pool, 100)
@@ -332,7 +332,7 @@ async def test_a_planner_whose_work_waits_for_room_does_not_spin(pool: asyncpg.P
     await sender.until(4)
 
     async def interval() -> float:
-        return dispatcher.pacer.interval
+        return dispatcher.poll_backoff.interval
 
     await eventually(interval, lambda seconds: seconds >= 0.1)
     assert (await statuses(pool, mailing))[Status.PENDING] > 2000
@@ -393,6 +393,6 @@ async def test_a_paused_mailing_does_not_hide_the_work_of_others(pool: asyncpg.P
         " SELECT n % 16, $1, n, '{16}', now() - $3::interval FROM generate_series(1, $2) n"
     )
     await pool.execute(fill, paused, 10_001, timedelta(hours=1))
-    assert not (await ledger.look()).claims
+    assert not (await ledger.poll()).claims
     await pool.execute(fill, running, 1, timedelta(0))
-    assert (await ledger.look()).claims
+    assert (await ledger.poll()).claims

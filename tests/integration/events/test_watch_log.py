@@ -10,10 +10,10 @@ import asyncpg
 import pytest
 
 from dispatcher.outcome_events import Level
-from dispatcher.outcome_events import LogEntry as Told
+from dispatcher.outcome_events import Event as Told
 from mailing.v1.log_pb2 import LogEntry
 from server.storage.database import Database
-from server.storage.events import LogStore, record
+from server.storage.events import EventStore, record
 from server.watch.retention import Retention
 from tests.integration.api.calls import refused, until_somebody_waits
 from tests.integration.events.conftest import Replica, Start, Watch
@@ -126,7 +126,7 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
     for n in range(250):
         await tell(pool, str(n))
     await pool.execute("UPDATE log SET at = now() - interval '2 h' WHERE no <= 120")
-    await Retention(LogStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "log").forget()
+    await Retention(EventStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "log").forget()
     assert await pool.fetchval("SELECT count(*) FROM log") == 131
     with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
         await Watch(replica, resume_token=early).response()

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from server.config import Settings
 from server.observability import admin_port as operation
-from server.observability.admin_port import CannotOpenAdmin, Operated, open_admin
+from server.observability.admin_port import CannotOpenAdmin, Monitored, open_admin
 from server.observability.health import DatabaseWatch
 from server.storage.database import Database
 from tests.support.scrape import get
@@ -24,8 +24,8 @@ async def nobody(_: bool) -> None:
 
 
 @pytest.fixture
-def operated(pool: asyncpg.Pool) -> Operated:
-    return Operated(DatabaseWatch(Database(pool), nobody), asyncio.Event(), [], CollectorRegistry())
+def monitored(pool: asyncpg.Pool) -> Monitored:
+    return Monitored(DatabaseWatch(Database(pool), nobody), asyncio.Event(), [], CollectorRegistry())
 
 
 @pytest.fixture
@@ -35,29 +35,29 @@ def taken() -> Iterator[str]:
 
 
 async def test_a_second_process_does_without(
-    operated: Operated, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monitored: Monitored, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(operation, "DEFAULT_ADMIN_LISTEN", taken)
     with caplog.at_level(logging.WARNING):
-        async with open_admin(Settings(), operated):
+        async with open_admin(Settings(), monitored):
             pass
     assert f"Cannot listen on {taken} (MAILING_ADMIN_LISTEN): " in caplog.text
     assert "There are no metrics of this process" in caplog.text
 
 
-async def test_an_address_that_is_set_is_not_done_without(operated: Operated, taken: str) -> None:
+async def test_an_address_that_is_set_is_not_done_without(monitored: Monitored, taken: str) -> None:
     with pytest.raises(CannotOpenAdmin, match=taken):
-        async with open_admin(Settings(admin_listen=taken), operated):
+        async with open_admin(Settings(admin_listen=taken), monitored):
             raise AssertionError("it opened")
 
 
 async def test_one_that_is_being_stopped_says_so(
-    operated: Operated, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monitored: Monitored, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        async with open_admin(Settings(admin_listen="127.0.0.1:0"), operated):
+        async with open_admin(Settings(admin_listen="127.0.0.1:0"), monitored):
             address = caplog.text.rpartition("http://")[2].strip()
             assert (await asyncio.to_thread(get, address, "/readyz")).status == 200
-            operated.stopped.set()
+            monitored.stopped.set()
             assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (503, "stopping\n")
             assert (await asyncio.to_thread(get, address, "/healthz")).status == 200

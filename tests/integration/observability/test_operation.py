@@ -25,7 +25,7 @@ from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from server.domain.errors import DatabaseUnavailable
-from server.storage.change_feed import JournalStore
+from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database
 from server.watch.change_tailer import Polling, Tailer
 from tests.conftest import PostgresServer
@@ -48,7 +48,7 @@ def admin_of(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def operated(dsn: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+def monitored(dsn: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """A service, its address, and that of its admin port."""
     wanted = {"MAILING_DSN": dsn, "MAILING_ENDPOINT_URL": NO_ENDPOINT, "MAILING_ADMIN_LISTEN": "127.0.0.1:0"}
     with serving(**(wanted | settings)) as (process, address):
@@ -82,7 +82,7 @@ async def test_health_and_readiness_follow_the_database(database_dsn: str, postg
     """Fails when nobody watches the database: the stream of health then ends at its deadline."""
     database = database_dsn.rpartition("/")[2].partition("?")[0]
     with (
-        operated(database_dsn) as (_, address, admin),
+        monitored(database_dsn) as (_, address, admin),
         health_of(address) as overall,
         health_of(address, "mailing.v1.MailingService") as mailings,
     ):
@@ -108,7 +108,7 @@ async def test_health_and_readiness_follow_the_database(database_dsn: str, postg
 
 def test_watchers_are_counted_by_what_they_watch(database_dsn: str) -> None:
     with (
-        operated(database_dsn) as (_, address, admin),
+        monitored(database_dsn) as (_, address, admin),
         grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel,
     ):
         delivery, operators = DeliveryServiceStub(channel), AdminServiceStub(channel)
@@ -131,7 +131,7 @@ async def test_the_reader_of_the_journal_knows_how_far_it_is_behind(
 ) -> None:
     """Fails when it does not note when it had everything."""
     database = database_dsn.rpartition("/")[2].partition("?")[0]
-    tailer = Tailer(JournalStore(Database(pool), BUCKETS), Polling())
+    tailer = Tailer(ChangeFeedStore(Database(pool), BUCKETS), Polling())
     assert tailer.lag == 0
     with tailer.reading():
         await tailer.fresh()
@@ -154,7 +154,7 @@ async def test_the_reader_of_the_journal_knows_how_far_it_is_behind(
 async def test_a_single_broken_connection_is_no_outage(database_dsn: str, postgres_server: PostgresServer) -> None:
     """Every connection breaks at once, and the next question finds a new one."""
     connection = await asyncpg.connect(postgres_server.dsn())
-    with operated(database_dsn) as (_, address, admin), health_of(address) as overall:
+    with monitored(database_dsn) as (_, address, admin), health_of(address) as overall:
         assert next(overall) == SERVING
         database = database_dsn.rpartition("/")[2].partition("?")[0]
         for _ in range(3):
@@ -165,14 +165,14 @@ async def test_a_single_broken_connection_is_no_outage(database_dsn: str, postgr
 
 def test_it_is_not_ready_any_more_once_it_is_being_stopped(database_dsn: str) -> None:
     """A stream that its caller keeps open holds the end up for as long as this looks."""
-    with operated(database_dsn) as (process, address, _), health_of(address) as overall:
+    with monitored(database_dsn) as (process, address, _), health_of(address) as overall:
         assert next(overall) == SERVING
         process.terminate()
         assert next(overall) == NOT_SERVING
 
 
 def test_both_formats_are_served_by_what_is_asked_for(database_dsn: str) -> None:
-    with operated(database_dsn) as (_, _, admin):
+    with monitored(database_dsn) as (_, _, admin):
         plain = get(admin, "/metrics")
         assert plain.content_type.startswith("text/plain; version=0.0.4")
         wanted = "application/openmetrics-text;version=1.0.0;q=0.8,text/plain;version=0.0.4;q=0.5"
@@ -205,7 +205,7 @@ def test_no_admin_port_when_there_is_to_be_none(database_dsn: str) -> None:
 
 def test_channelz_is_served_where_it_is_set(database_dsn: str) -> None:
     everything = channelz_pb2.GetServersRequest()
-    with operated(database_dsn, MAILING_CHANNELZ_LISTEN="127.0.0.1:0") as (process, address, _):
+    with monitored(database_dsn, MAILING_CHANNELZ_LISTEN="127.0.0.1:0") as (process, address, _):
         assert process.stderr is not None
         port = next(match[1] for line in process.stderr if (match := re.search(r"channelz is on port (\d+)", line)))
         with grpc.insecure_channel(f"127.0.0.1:{port}", [("grpc.enable_http_proxy", 0)]) as channel:
@@ -224,7 +224,7 @@ def test_channelz_knows_no_callers_and_stays_on_loopback() -> None:
 
 def test_metrics_of_dispatcher_processes_outlive_them(database_dsn: str) -> None:
     """The database's errors are what these processes count without any mailing; see tests/e2e for the others."""
-    with operated(database_dsn, MAILING_DISPATCHERS="2") as (process, _, admin):
+    with monitored(database_dsn, MAILING_DISPATCHERS="2") as (process, _, admin):
         until(admin, "mailing_dispatchers", 2)
         first = children(process.pid)
         os.kill(first[0], signal.SIGKILL)

@@ -8,7 +8,7 @@ import sys
 import asyncpg
 import pytest
 
-from server.observability.redaction import Discretion
+from server.observability.redaction import Redaction
 
 CANARY = "79265551234"
 
@@ -22,7 +22,7 @@ def logged(error: BaseException, *arguments: object) -> str:
             raise RuntimeError("while something else was done") from error
     except RuntimeError:
         entry = logging.LogRecord("a", logging.ERROR, "", 0, "failed: %s", (error, *arguments), sys.exc_info())
-    assert Discretion().filter(entry)
+    assert Redaction().filter(entry)
     return logging.Formatter().format(entry)
 
 

@@ -10,12 +10,12 @@ import pytest
 from dispatcher.model.states import MailingState
 from server.domain.errors import DatabaseUnavailable
 from server.observability.metrics import backlog as module
-from server.observability.metrics.backlog import LedgerFigures
-from server.storage.backlog import GaugeStore, OpenWork, Standing
+from server.observability.metrics.backlog import BacklogGauges
+from server.storage.backlog import Backlog, BacklogStore, OpenWork
 from server.storage.database import Database
 from tests.support.ledger import add_mailing
 
-NOTHING = Standing(work={}, backlog={}, mailings={"running": 1}, recheck_lag=0.0, stopped=False)
+NOTHING = Backlog(work={}, backlog={}, mailings={"running": 1}, recheck_lag=0.0, stopped=False)
 
 
 async def add_batch(pool: asyncpg.Pool, mailing_id: int, due_ago: float, leased: bool = False) -> None:
@@ -53,9 +53,9 @@ async def test_how_things_stand_is_told_by_endpoint(pool: asyncpg.Pool) -> None:
     await add_batch(pool, paused, due_ago=800)
     for mailing_id, count in ((running, 10), (paused, 7), (over, 1000)):
         await add_pending(pool, mailing_id, count)
-    assert not (await GaugeStore(Database(pool)).read()).stopped
+    assert not (await BacklogStore(Database(pool)).read()).stopped
     await pool.execute("UPDATE dispatch_settings SET paused = true")
-    found = await GaugeStore(Database(pool)).read()
+    found = await BacklogStore(Database(pool)).read()
     assert found.stopped
     assert {name: one[:2] for name, one in found.work.items()} == {"default": (3, 1), "sms": (2, 0)}
     assert found.work["default"].lag == pytest.approx(10, abs=5)
@@ -66,61 +66,61 @@ async def test_how_things_stand_is_told_by_endpoint(pool: asyncpg.Pool) -> None:
 
 
 async def test_an_empty_ledger_has_zeros_for_each_endpoint(pool: asyncpg.Pool) -> None:
-    figures = LedgerFigures(GaugeStore(Database(pool)).read, ["sms", "push"])
-    assert figures.figures() == {}
-    await figures.refresh()
-    assert figures.figures()["mailing_backlog_messages"] == {("push",): 0, ("sms",): 0}
-    assert figures.figures()["mailing_due_lag_seconds"] == {("push",): 0, ("sms",): 0}
-    await figures.close()
+    samples = BacklogGauges(BacklogStore(Database(pool)).read, ["sms", "push"])
+    assert samples.samples() == {}
+    await samples.refresh()
+    assert samples.samples()["mailing_backlog_messages"] == {("push",): 0, ("sms",): 0}
+    assert samples.samples()["mailing_due_lag_seconds"] == {("push",): 0, ("sms",): 0}
+    await samples.close()
 
 
 async def test_many_scrapes_are_one_reading() -> None:
     """Fails when what was read is not kept."""
     readings = 0
 
-    async def read() -> Standing:
+    async def read() -> Backlog:
         nonlocal readings
         readings += 1
         await asyncio.sleep(0)
         return NOTHING
 
-    figures = LedgerFigures(read, [])
-    await asyncio.gather(*(figures.refresh() for _ in range(5)))
-    await figures.refresh()
+    samples = BacklogGauges(read, [])
+    await asyncio.gather(*(samples.refresh() for _ in range(5)))
+    await samples.refresh()
     assert readings == 1
-    await figures.close()
+    await samples.close()
 
 
 async def test_a_scrape_does_not_wait_for_a_slow_database(monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when the reading itself is awaited: this one never ends."""
     monkeypatch.setattr(module, "PATIENCE", 0.01)
-    figures = LedgerFigures(asyncio.Event().wait, [])  # type: ignore[arg-type]
+    samples = BacklogGauges(asyncio.Event().wait, [])  # type: ignore[arg-type]
     async with asyncio.timeout(20):
-        await figures.refresh()
-        await figures.refresh()
-        assert figures.figures() == {}
-        await figures.close()
+        await samples.refresh()
+        await samples.refresh()
+        assert samples.samples() == {}
+        await samples.close()
 
 
 async def test_what_cannot_be_read_is_left_out_and_not_told_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "KEPT", 0.0)
-    answers: list[Standing | Exception] = [
+    answers: list[Backlog | Exception] = [
         NOTHING._replace(work={"sms": OpenWork(1, 0, 0.0)}),
         DatabaseUnavailable(),
         RuntimeError("a defect"),
         NOTHING,
     ]
 
-    async def read() -> Standing:
+    async def read() -> Backlog:
         answer = answers.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    figures = LedgerFigures(read, [])
+    samples = BacklogGauges(read, [])
     seen = []
     for _ in range(4):
-        await figures.refresh()
-        seen.append("mailing_mailings" in figures.figures())
+        await samples.refresh()
+        seen.append("mailing_mailings" in samples.samples())
     assert seen == [True, False, False, True]
-    await figures.close()
+    await samples.close()

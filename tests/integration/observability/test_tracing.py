@@ -29,7 +29,7 @@ from server.config import ConfigError, Settings
 from server.endpoints.senders import configured_endpoints, make_endpoints
 from server.observability.opentelemetry import OpenTelemetryTracer
 from server.observability.tracing import tracing
-from server.runtime.local_dispatcher import LocalDispatch
+from server.runtime.local_dispatcher import LocalDispatcher
 from tests.integration.api.calls import until
 
 PHONES = ("79265551234", "79265551235")
@@ -80,7 +80,7 @@ async def delivered(
 ) -> None:
     """Sends a mailing to two clients, over the API and a dispatcher; the call that creates it belongs to a trace."""
     settings = Settings(endpoint_url=endpoint.url, endpoint_transport=transport)  # type: ignore[arg-type]
-    dispatch = LocalDispatch(pool, make_endpoints(configured_endpoints(settings), tracer), settings, tracer)
+    dispatch = LocalDispatcher(pool, make_endpoints(configured_endpoints(settings), tracer), settings, tracer)
     server = await build_server(pool, dispatch.hint, CollectorRegistry(), RpcSettings(tracer=tracer))
     address = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
     await server.start()

@@ -14,7 +14,7 @@ from dispatcher.model.records import ClaimedBatch
 from dispatcher.model.states import Status
 from mailing.v1.message_pb2 import Message
 from server.api.services.delivery_service import DELIVERY
-from server.storage.change_feed import JournalStore
+from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database
 from server.watch.retention import Retention
 from tests.integration.api.calls import refused
@@ -212,7 +212,7 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
     for n in range(250):
         await append(pool, 1, 16 + n % 2, 2)
     await pool.execute("UPDATE journal SET at = now() - interval '2 h' WHERE bucket = 0 AND seq <= 120")
-    retention = Retention(JournalStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "journal")
+    retention = Retention(ChangeFeedStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "journal")
     await retention.forget()
     assert await pool.fetchrow("SELECT min(seq), count(*) FROM journal WHERE bucket = 0") == (121, 5)
     assert await pool.fetchval("SELECT count(*) FROM journal WHERE bucket = 1") == 125
@@ -226,7 +226,7 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
 async def test_forgetting_does_not_wait_for_a_settle_nor_a_settle_for_it(pool: asyncpg.Pool) -> None:
     await append(pool, 1, 16, 2)
     await pool.execute("UPDATE journal SET at = now() - interval '2 h'")
-    store = JournalStore(Database(pool), BUCKETS)
+    store = ChangeFeedStore(Database(pool), BUCKETS)
     async with pool.acquire() as connection, connection.transaction(), asyncio.timeout(10):
         await connection.execute("UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = 0")
         assert await store.forget(0, timedelta(hours=1), 10) == 1

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dispatcher.counters import Histogram, Tally
+from dispatcher.counters import Counters, Histogram
 from dispatcher.model.records import Failure, Outcome
 from dispatcher.model.states import ErrorClass, Reason, Status
 
@@ -26,10 +26,10 @@ def unsent(status: Status) -> Outcome:
     return Outcome(status, Reason.NONE, 0, None, None, None, None, None)
 
 
-def counted(*outcomes: Outcome) -> Tally:
-    tally = Tally(["default"])
-    tally.settled("default", [(n, 0, outcome) for n, outcome in enumerate(outcomes)], 0.004)
-    return tally
+def counted(*outcomes: Outcome) -> Counters:
+    counters = Counters(["default"])
+    counters.settled("default", [(n, 0, outcome) for n, outcome in enumerate(outcomes)], 0.004)
+    return counters
 
 
 def test_a_batch_of_deliveries_and_the_same_ones_in_a_mixed_batch_are_counted_alike() -> None:
@@ -44,19 +44,21 @@ def test_a_batch_of_deliveries_and_the_same_ones_in_a_mixed_batch_are_counted_al
 
 
 def test_a_failed_attempt_counts_though_its_message_goes_on() -> None:
-    tally = counted(failed(Status.PENDING, ErrorClass.SERVER), failed(Status.FAILED, ErrorClass.REFUSED), delivered(1))
-    assert tally.attempts["default", ErrorClass.SERVER] == 1
-    assert tally.attempts["default", ErrorClass.REFUSED] == 1
-    assert tally.attempts["default", ErrorClass.NONE] == 1
-    assert +tally.messages == {("default", Status.FAILED): 1, ("default", Status.DELIVERED): 1}
-    assert sum(tally.latency["default"].counts) == 3
+    counters = counted(
+        failed(Status.PENDING, ErrorClass.SERVER), failed(Status.FAILED, ErrorClass.REFUSED), delivered(1)
+    )
+    assert counters.attempts["default", ErrorClass.SERVER] == 1
+    assert counters.attempts["default", ErrorClass.REFUSED] == 1
+    assert counters.attempts["default", ErrorClass.NONE] == 1
+    assert +counters.messages == {("default", Status.FAILED): 1, ("default", Status.DELIVERED): 1}
+    assert sum(counters.latency["default"].counts) == 3
 
 
 def test_every_status_and_class_of_an_endpoint_is_there_from_the_beginning() -> None:
-    tally = Tally(["b", "a", "a"])
-    assert len(tally.messages) == 2 * (len(Status) - 1)
-    assert len(tally.attempts) == 2 * len(ErrorClass)
-    assert set(tally.messages.values()) == {0}
+    counters = Counters(["b", "a", "a"])
+    assert len(counters.messages) == 2 * (len(Status) - 1)
+    assert len(counters.attempts) == 2 * len(ErrorClass)
+    assert set(counters.messages.values()) == {0}
 
 
 def test_a_value_on_a_bound_is_below_it() -> None:

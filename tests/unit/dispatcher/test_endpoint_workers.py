@@ -1,4 +1,4 @@
-"""When a lane lets a request start: as long as its lease, its mailing and its recipient's window are open."""
+"""When a pool lets a request start: as long as its lease, its mailing and its recipient's window are open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from dispatcher.concurrency_limiter import ConcurrencyLimit
-from dispatcher.endpoint_workers import Lane
+from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease
 from dispatcher.model.records import Answer, ClaimedBatch, Endpoint, Mailing, Recipient, RetryPolicy
 from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
@@ -31,10 +31,10 @@ class StandingClock:
         return self.now
 
     async def sleep(self, seconds: float) -> None:
-        raise AssertionError("a lane does not sleep")
+        raise AssertionError("a pool does not sleep")
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        raise AssertionError("a lane does not wait")
+        raise AssertionError("a pool does not wait")
 
 
 class Connecting:
@@ -58,7 +58,7 @@ class Connecting:
 
 
 class Listening:
-    """Whoever hears what happens in a lane, and waits for the end of a lease."""
+    """Whoever hears what happens in a pool, and waits for the end of a lease."""
 
     def __init__(self) -> None:
         self.ended = asyncio.Event()
@@ -70,9 +70,9 @@ class Listening:
 
     def rated(self) -> None: ...
 
-    def tripped(self, lane: Lane) -> None: ...
+    def tripped(self, pool: EndpointWorkers) -> None: ...
 
-    def probed(self, lane: Lane, recovered: bool) -> None: ...
+    def probed(self, pool: EndpointWorkers, recovered: bool) -> None: ...
 
 
 def lease(clock: StandingClock, closes_in: float | None) -> Lease:
@@ -92,11 +92,11 @@ def delivered_when(meanwhile: Callable[[StandingClock, Lease], None], closes_in:
         one = lease(clock, closes_in)
         sender = Connecting(lambda: meanwhile(clock, one))
         endpoint = Endpoint("default", "http://127.0.0.1:1/", "")
-        lane = Lane(endpoint, sender, clock, ConcurrencyLimit(1), Random(1), keeper)
-        lane.feed(one)
+        pool = EndpointWorkers(endpoint, sender, clock, ConcurrencyLimit(1), Random(1), keeper)
+        pool.enqueue(one)
         async with asyncio.timeout(10):
             await keeper.ended.wait()
-        await lane.close()
+        await pool.close()
         (outcome,) = one.outcomes
         assert outcome is not None
         delivered = outcome.status is Status.DELIVERED
@@ -120,7 +120,7 @@ def turn(seconds: float) -> Callable[[StandingClock, Lease], None]:
 def test_no_request_starts_after_the_lease_or_the_window(
     seconds: float, closes_in: float | None, delivered: bool
 ) -> None:
-    # Fails when the lane leaves the lease's question or the window out of what it hands to the sender.
+    # Fails when the pool leaves the lease's question or the window out of what it hands to the sender.
     assert delivered_when(turn(seconds), closes_in) is delivered
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, datetime
 
-from dispatcher.fair_queue import EQUAL_TURN, QUANTUM, Turns
+from dispatcher.fair_queue import EQUAL_TURN, QUANTUM, FairQueue
 from dispatcher.leases import Lease
 from dispatcher.model.records import ClaimedBatch, Mailing, Recipient, RetryPolicy, Slots
 from dispatcher.model.states import MailingState, Reason, Semantics
@@ -22,29 +22,29 @@ def lease(mailing_id: int, size: int = 500, priority: int = 0, max_rate: float =
     return Lease(ClaimedBatch(0, mailing_id, 1, 1, NOW, False, people), mailing, 100.0, 45.0, lambda: 100.1)
 
 
-def served(turns: Turns, messages: int) -> list[int]:
+def served(queue: FairQueue, messages: int) -> list[int]:
     """The mailings of the next messages."""
     order = []
     for _ in range(messages):
-        one = turns.next(100.1)
+        one = queue.next(100.1)
         if one is None:
             break
         one.take()
         order.append(one.mailing.id)
-        turns.tidy()
+        queue.tidy()
     return order
 
 
-def filled(*leases: Lease) -> Turns:
-    turns = Turns()
+def filled(*leases: Lease) -> FairQueue:
+    queue = FairQueue()
     for one in leases:
-        turns.add(one)
-    return turns
+        queue.add(one)
+    return queue
 
 
 def test_a_small_mailing_does_not_wait_for_a_large_one() -> None:
-    turns = filled(*[lease(1) for _ in range(4)], lease(2, size=50))
-    order = served(turns, 120)
+    queue = filled(*[lease(1) for _ in range(4)], lease(2, size=50))
+    order = served(queue, 120)
     assert order.count(2) == 50
     assert max(len(run) for run in "".join("x" if one == 1 else " " for one in order).split()) <= 2 * QUANTUM
 
@@ -61,37 +61,37 @@ def test_the_highest_priority_comes_first_and_the_others_do_not_starve() -> None
 
 
 def test_a_mailing_whose_gate_is_closed_is_passed_over() -> None:
-    turns = filled(lease(1, max_rate=10.0), lease(2, size=3))
-    assert served(turns, 10) == [2, 2, 2]
-    gate = turns.queues[1].gate
-    assert gate is not None
-    gate.add(100.1, Slots(0.0, 0.1, 1))
-    assert turns.startable(100.1) == 1
-    assert served(turns, 1) == [1]
+    queue = filled(lease(1, max_rate=10.0), lease(2, size=3))
+    assert served(queue, 10) == [2, 2, 2]
+    limiter = queue.queues[1].limiter
+    assert limiter is not None
+    limiter.add(100.1, Slots(0.0, 0.1, 1))
+    assert queue.startable(100.1) == 1
+    assert served(queue, 1) == [1]
 
 
 def test_a_stale_lease_waits() -> None:
-    turns = filled(lease(1))
-    assert turns.next(100.95) is None
-    turns.queues[1].leases[0].confirm(100.5)
-    assert turns.next(100.95) is not None
+    queue = filled(lease(1))
+    assert queue.next(100.95) is None
+    queue.queues[1].leases[0].confirm(100.5)
+    assert queue.next(100.95) is not None
 
 
 def test_a_message_given_back_comes_again() -> None:
     one = lease(1, size=1)
-    turns = filled(one)
-    assert served(turns, 2) == [1]
+    queue = filled(one)
+    assert served(queue, 2) == [1]
     one.give_back(0)
-    turns.restore(one)
-    assert served(turns, 2) == [1]
-    assert not turns.queues
+    queue.restore(one)
+    assert served(queue, 2) == [1]
+    assert not queue.queues
 
 
 def test_a_newer_lease_brings_the_mailings_priority_and_rate() -> None:
-    turns = filled(lease(1, max_rate=10.0), lease(1, priority=7, max_rate=20.0))
-    queue = turns.queues[1]
-    assert queue.priority == 7
-    assert queue.gate is not None
-    assert queue.gate.rate == 20.0
-    turns.add(lease(1))
-    assert queue.gate is None
+    queue = filled(lease(1, max_rate=10.0), lease(1, priority=7, max_rate=20.0))
+    own = queue.queues[1]
+    assert own.priority == 7
+    assert own.limiter is not None
+    assert own.limiter.rate == 20.0
+    queue.add(lease(1))
+    assert own.limiter is None

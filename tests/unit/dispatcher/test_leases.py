@@ -6,7 +6,7 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 from dispatcher import retry_policy as policy
-from dispatcher.leases import Book, Lease
+from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import ClaimedBatch, Failure, Mailing, Outcome, Recipient, RetryPolicy
 from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
 
@@ -100,7 +100,7 @@ def test_what_failed_because_the_endpoint_is_down_is_forgiven_until_it_is_writte
         exhausted = Outcome(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, 1, None, None, 5, None, failure)
         one.record(index, exhausted)
     one.saved[2] = 1
-    one.forgive(since=100.5)
+    one.uncount(since=100.5)
     assert [outcome and outcome.status for outcome in one.outcomes] == [
         Status.FAILED,  # too long ago
         Status.PENDING,
@@ -116,13 +116,13 @@ def test_releasing_after_the_end_expires_what_nobody_has_begun() -> None:
 
 
 async def test_the_book_counts_leases_by_mailing_and_tells_of_changes() -> None:
-    book, one, two = Book(), lease(), lease()
-    book.add(one)
-    book.add(two)
-    assert book.by_mailing == {7: 2}
-    waiting = asyncio.create_task(book.changed())
-    book.remove(one)
+    registry, one, two = LeaseRegistry(), lease(), lease()
+    registry.add(one)
+    registry.add(two)
+    assert registry.by_mailing == {7: 2}
+    waiting = asyncio.create_task(registry.changed())
+    registry.remove(one)
     await waiting
-    book.remove(two)
-    assert not book.by_mailing
-    assert not book.leases
+    registry.remove(two)
+    assert not registry.by_mailing
+    assert not registry.leases

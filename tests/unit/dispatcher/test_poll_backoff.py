@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from dispatcher.poll_backoff import LoopClock, Pacer
+from dispatcher.poll_backoff import LoopClock, PollBackoff
 
 
 class ModelClock:
@@ -28,38 +28,38 @@ class ModelClock:
 
 
 async def test_the_wait_doubles_up_to_its_ceiling() -> None:
-    pacer = Pacer(clock := ModelClock(), 0.01, 1.0)
+    poll_backoff = PollBackoff(clock := ModelClock(), 0.01, 1.0)
     for _ in range(9):
-        assert not await pacer.wait(None)
+        assert not await poll_backoff.wait(None)
     assert clock.waits == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0, 1.0]
-    assert pacer.reason == "backed off"
+    assert poll_backoff.reason == "backed off"
 
 
 async def test_it_does_not_sleep_past_the_next_due_thing() -> None:
-    pacer = Pacer(clock := ModelClock(), 0.01, 8.0)
+    poll_backoff = PollBackoff(clock := ModelClock(), 0.01, 8.0)
     for _ in range(8):
-        await pacer.wait(None)
-    await pacer.wait(0.3)
+        await poll_backoff.wait(None)
+    await poll_backoff.wait(0.3)
     assert clock.waits[-1] == 0.3
-    assert pacer.reason == "next due"
+    assert poll_backoff.reason == "next due"
 
 
 async def test_a_hint_ends_the_wait_and_begins_the_backoff_anew() -> None:
-    pacer = Pacer(clock := ModelClock(), 0.01, 1.0)
+    poll_backoff = PollBackoff(clock := ModelClock(), 0.01, 1.0)
     for _ in range(6):
-        await pacer.wait(None)
-    pacer.hint()
-    assert await pacer.wait(None)
-    await pacer.wait(None)
+        await poll_backoff.wait(None)
+    poll_backoff.hint()
+    assert await poll_backoff.wait(None)
+    await poll_backoff.wait(None)
     assert clock.waits[-1] == 0.01
 
 
 async def test_work_begins_the_backoff_anew() -> None:
-    pacer = Pacer(clock := ModelClock(), 0.01, 1.0)
+    poll_backoff = PollBackoff(clock := ModelClock(), 0.01, 1.0)
     for _ in range(6):
-        await pacer.wait(None)
-    pacer.reset()
-    await pacer.wait(None)
+        await poll_backoff.wait(None)
+    poll_backoff.reset()
+    await poll_backoff.wait(None)
     assert clock.waits[-1] == 0.01
 
 

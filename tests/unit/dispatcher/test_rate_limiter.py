@@ -6,19 +6,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.model.records import SlotRequest, Slots
-from dispatcher.rate_limiter import HORIZON, LATE, DatabaseTime, Gate
+from dispatcher.rate_limiter import HORIZON, LATE, DatabaseTime, RateLimiter
 
 STEP = 0.1
 
 
-def gate(first: float = 100.0, granted: int = 3, rate: float = 1 / STEP) -> Gate:
-    one = Gate("mailing/1", rate)
+def limiter(first: float = 100.0, granted: int = 3, rate: float = 1 / STEP) -> RateLimiter:
+    one = RateLimiter("mailing/1", rate)
     one.add(first, Slots(0.0, 1 / rate, granted))
     return one
 
 
 def test_one_request_starts_per_moment_once_it_has_come() -> None:
-    one = gate()
+    one = limiter()
     assert not one.open(99.99)
     assert one.open(100.0)
     one.take()
@@ -27,7 +27,7 @@ def test_one_request_starts_per_moment_once_it_has_come() -> None:
 
 
 def test_what_was_missed_is_lost_and_not_made_up_for() -> None:
-    one = gate(granted=5)
+    one = limiter(granted=5)
     now = 100.0 + 2 * STEP + LATE / 2
     assert one.ready(now) == 1  # the third; two were missed
     one.take()
@@ -36,7 +36,7 @@ def test_what_was_missed_is_lost_and_not_made_up_for() -> None:
 
 
 def test_moments_of_several_grants_are_used_in_their_order() -> None:
-    one = gate(granted=1)
+    one = limiter(granted=1)
     one.add(100.0 + STEP, Slots(0.0, STEP, 1))
     assert one.ready(100.0) == 1
     one.take()
@@ -45,22 +45,22 @@ def test_moments_of_several_grants_are_used_in_their_order() -> None:
 
 
 def test_a_gate_asks_for_what_waits_up_to_its_horizon_and_not_before_it_makes_sense() -> None:
-    one = Gate("mailing/1", 100.0)
-    assert one.wish(100.0, 0) is None
-    assert one.wish(100.0, 7) == SlotRequest("mailing/1", 100.0, 7)
-    assert one.wish(100.0, 10_000) == SlotRequest("mailing/1", 100.0, int(100 * HORIZON) + 1)
+    one = RateLimiter("mailing/1", 100.0)
+    assert one.request(100.0, 0) is None
+    assert one.request(100.0, 7) == SlotRequest("mailing/1", 100.0, 7)
+    assert one.request(100.0, 10_000) == SlotRequest("mailing/1", 100.0, int(100 * HORIZON) + 1)
     one.add(100.0, Slots(0.0, 0.01, 20))
-    assert one.wish(100.05, 10_000) is None
-    assert one.wish(100.001 + HORIZON / 2, 10_000) is not None
-    assert one.wish(100.001 + HORIZON / 2, 20) is None
+    assert one.request(100.05, 10_000) is None
+    assert one.request(100.001 + HORIZON / 2, 10_000) is not None
+    assert one.request(100.001 + HORIZON / 2, 20) is None
 
 
 def test_a_gate_that_was_given_nothing_asks_again_when_there_may_be_something() -> None:
-    one = Gate("mailing/1", 0.1)
+    one = RateLimiter("mailing/1", 0.1)
     one.add(109.0, Slots(0.0, 10.0, 0))
-    assert one.wish(100.0, 5) is None
+    assert one.request(100.0, 5) is None
     assert one.next_at(100.0, 5) == 109.0 - HORIZON / 2
-    assert one.wish(109.0, 5) is not None
+    assert one.request(109.0, 5) is not None
 
 
 @given(
@@ -69,7 +69,7 @@ def test_a_gate_that_was_given_nothing_asks_again_when_there_may_be_something() 
 )
 def test_no_second_sees_more_than_its_share(looks: list[float], rate: float) -> None:
     """However late the looks are. Fails when missed moments are not dropped."""
-    now, one, started = 100.0, Gate("mailing/1", rate), []
+    now, one, started = 100.0, RateLimiter("mailing/1", rate), []
     next_at = now
     for pause in looks:
         since = max(next_at, now)

@@ -27,19 +27,19 @@ def mailing(
 
 def recipient(
     phone: str | None = "79",
-    barred: Reason = Reason.NONE,
+    skip_reason: Reason = Reason.NONE,
     opens_at: datetime | None = None,
     closes_in: float | None = None,
     attempts: int = 0,
-    forgiven: int = 0,
+    uncounted: int = 0,
 ) -> Recipient:
-    return Recipient(16, attempts, forgiven, phone, barred, opens_at, closes_in, "Hello")
+    return Recipient(16, attempts, uncounted, phone, skip_reason, opens_at, closes_in, "Hello")
 
 
 def outcome(
-    answer: Answer, attempts: int = 0, seed: int = 1, forgiven: int = 0, down: bool = False, **of: object
+    answer: Answer, attempts: int = 0, seed: int = 1, uncounted: int = 0, down: bool = False, **of: object
 ) -> Outcome:
-    to = recipient(attempts=attempts, forgiven=forgiven)
+    to = recipient(attempts=attempts, uncounted=uncounted)
     return policy.failed(mailing(**of), to, answer, judge(answer), NOW, down, Random(seed))  # type: ignore[arg-type]
 
 
@@ -118,23 +118,23 @@ def test_retries_fall_due_in_a_handful_of_slots_and_never_early() -> None:
     assert policy.in_slot(NOW + timedelta(milliseconds=1), 0.125) == NOW + timedelta(milliseconds=125)
 
 
-def unsent(of: Mailing, to: Recipient, retaken: bool = False) -> tuple[Status, Reason] | None:
-    found = policy.without_sending(of, to, retaken, NOW)
+def unsent(of: Mailing, to: Recipient, reclaimed: bool = False) -> tuple[Status, Reason] | None:
+    found = policy.without_sending(of, to, reclaimed, NOW)
     return None if found is None else (found.status, found.reason)
 
 
 def test_what_is_not_sent_at_all_has_its_reason() -> None:
     assert unsent(mailing(), recipient()) is None
-    assert unsent(mailing(), recipient(), retaken=True) is None
+    assert unsent(mailing(), recipient(), reclaimed=True) is None
     once = mailing(semantics=Semantics.AT_MOST_ONCE)
-    assert unsent(once, recipient(), retaken=True) == (Status.UNKNOWN, Reason.LEASE_LOST)
+    assert unsent(once, recipient(), reclaimed=True) == (Status.UNKNOWN, Reason.LEASE_LOST)
     assert unsent(once, recipient()) is None
     assert unsent(mailing(MailingState.CANCELLED), recipient()) == (Status.CANCELLED, Reason.MAILING_CANCELLED)
     assert unsent(mailing(), recipient(phone=None)) == (Status.CANCELLED, Reason.CLIENT_DELETED)
     assert unsent(mailing(ends_at=NOW), recipient()) == (Status.EXPIRED, Reason.MAILING_ENDED)
     assert unsent(mailing(ends_at=NOW + HOUR), recipient()) is None
     for reason in (Reason.OPTED_OUT, Reason.NO_LONGER_MATCHES, Reason.FREQUENCY_CAP):
-        assert unsent(mailing(), recipient(barred=reason)) == (Status.SKIPPED, reason)
+        assert unsent(mailing(), recipient(skip_reason=reason)) == (Status.SKIPPED, reason)
 
 
 def test_a_closed_window_puts_off_to_its_opening_unless_the_end_comes_first() -> None:
@@ -155,23 +155,23 @@ def test_a_next_attempt_after_the_end_is_none() -> None:
 
 def test_attempts_at_an_endpoint_that_is_down_cost_nothing() -> None:
     for attempts in (0, 2, 50):
-        found = outcome(broken(ErrorClass.CONNECT, False), attempts=attempts, forgiven=max(0, attempts - 2), down=True)
-        assert (found.status, found.attempted, found.forgiven) == (Status.PENDING, 1, 1)
-    assert outcome(answered(500), attempts=50, forgiven=48).status is Status.FAILED
-    assert outcome(answered(500), attempts=50, forgiven=49).status is Status.PENDING
+        found = outcome(broken(ErrorClass.CONNECT, False), attempts=attempts, uncounted=max(0, attempts - 2), down=True)
+        assert (found.status, found.attempted, found.uncounted) == (Status.PENDING, 1, 1)
+    assert outcome(answered(500), attempts=50, uncounted=48).status is Status.FAILED
+    assert outcome(answered(500), attempts=50, uncounted=49).status is Status.PENDING
 
 
 def test_an_attempt_is_forgiven_afterwards_unless_its_message_may_have_arrived() -> None:
     exhausted = outcome(answered(500), attempts=2)
-    again = policy.forgiven(mailing(), exhausted)
-    assert (again.status, again.reason, again.forgiven) == (Status.PENDING, Reason.RETRYING, 1)
+    again = policy.uncounted(mailing(), exhausted)
+    assert (again.status, again.reason, again.uncounted) == (Status.PENDING, Reason.RETRYING, 1)
     assert again.due_at is not None
     retried = outcome(answered(500))
-    assert policy.forgiven(mailing(), retried) == retried._replace(forgiven=1)
+    assert policy.uncounted(mailing(), retried) == retried._replace(uncounted=1)
     unknown = outcome(broken(ErrorClass.TIMEOUT), semantics=Semantics.AT_MOST_ONCE)
     refused = outcome(answered(404))
     for final in (unknown, refused):
-        assert policy.forgiven(mailing(), final) == final
+        assert policy.uncounted(mailing(), final) == final
 
 
 def test_an_expansion_step_aims_at_the_same_number_of_messages_whatever_matches() -> None:

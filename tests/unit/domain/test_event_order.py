@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from dispatcher.outcome_events import Level
 from server.domain.change_feed import Positions
-from server.domain.events import BucketPage, Logged, in_order
+from server.domain.events import BucketPage, RecordedEvent, in_order
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-def logged(second: int, name: str = "") -> Logged:
-    return Logged(BEGIN + timedelta(seconds=second), Level.INFO, name, "", 0, 0, 0, "", {})
+def logged(second: int, name: str = "") -> RecordedEvent:
+    return RecordedEvent(BEGIN + timedelta(seconds=second), Level.INFO, name, "", 0, 0, 0, "", {})
 
 
-def page(entries: list[Logged], after: int, most: int, span: int) -> BucketPage:
+def page(entries: list[RecordedEvent], after: int, most: int, span: int) -> BucketPage:
     """What the database returns of a bucket that holds `entries`, of which the named ones are asked for."""
     numbered = [(no, one) for no, one in enumerate(entries, 1) if after < no <= after + span]
     chosen = [(no, one) for no, one in numbered if one.event][:most]
@@ -28,9 +28,9 @@ def page(entries: list[Logged], after: int, most: int, span: int) -> BucketPage:
     return BucketPage(after, chosen, max(reached, after), reached_at, len(entries), 0)
 
 
-def read_all(buckets: list[list[Logged]], most: int, span: int) -> list[Logged]:
+def read_all(buckets: list[list[RecordedEvent]], most: int, span: int) -> list[RecordedEvent]:
     positions: Positions = (0,) * len(buckets)
-    found: list[Logged] = []
+    found: list[RecordedEvent] = []
     while True:
         pages = [page(entries, after, most, span) for entries, after in zip(buckets, positions, strict=True)]
         entries, after = in_order(pages)

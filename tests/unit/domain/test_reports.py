@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import Counter as Tally
+from collections import Counter as Counters
 from datetime import UTC, datetime, timedelta
 from random import Random
 
@@ -30,7 +30,7 @@ def bin_of(milliseconds: int) -> int:
 
 
 def quantile(latencies: list[int], share: float) -> float:
-    found = latency_quantile(latency_bins(Tally(map(bin_of, latencies))), share)
+    found = latency_quantile(latency_bins(Counters(map(bin_of, latencies))), share)
     assert found is not None
     return found / timedelta(milliseconds=1)
 

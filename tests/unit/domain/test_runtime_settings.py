@@ -7,23 +7,23 @@ from typing import Any
 import pytest
 
 from dispatcher.concurrency_limiter import ConcurrencyLimit
-from dispatcher.model.records import DispatchSettings, Tuning
+from dispatcher.model.records import DispatchSettings, SettingOverrides
 from dispatcher.model.states import ErrorClass
 from server.domain.errors import InvalidFields
-from server.domain.replicas import amended_tuning, check_tuning
+from server.domain.replicas import amended_overrides, check_overrides
 from server.domain.validation import Violations
 
 STARTED = DispatchSettings(poll_min=0.01, poll_max=5.0, recheck_min=1.0, recheck_max=60.0, max_concurrency=64)
 
 
 def test_what_is_not_set_stays_as_it_was_started() -> None:
-    assert Tuning(version=9).of(STARTED) == STARTED
-    assert Tuning(poll_max=1.0).of(STARTED).poll_max == 1.0
-    assert Tuning(max_concurrency=2).of(STARTED).max_concurrency == 2
+    assert SettingOverrides(version=9).of(STARTED) == STARTED
+    assert SettingOverrides(poll_max=1.0).of(STARTED).poll_max == 1.0
+    assert SettingOverrides(max_concurrency=2).of(STARTED).max_concurrency == 2
 
 
 def test_a_replica_started_with_other_settings_keeps_its_bounds_in_order() -> None:
-    settings = Tuning(poll_min=30.0, recheck_min=100.0).of(STARTED)
+    settings = SettingOverrides(poll_min=30.0, recheck_min=100.0).of(STARTED)
     assert (settings.poll_min, settings.poll_max) == (30.0, 30.0)
     assert (settings.recheck_min, settings.recheck_max) == (100.0, 100.0)
 
@@ -42,7 +42,7 @@ def test_a_replica_started_with_other_settings_keeps_its_bounds_in_order() -> No
 )
 def test_what_is_out_of_range_is_named_with_its_range(values: dict[str, Any], paths: list[str]) -> None:
     violations = Violations()
-    check_tuning(Tuning(**values), violations)
+    check_overrides(SettingOverrides(**values), violations)
     if not paths:
         assert not violations
         return
@@ -63,13 +63,13 @@ def test_what_is_out_of_range_is_named_with_its_range(values: dict[str, Any], pa
 )
 def test_a_shortest_wait_over_the_longest_one_is_refused(values: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidFields) as caught:
-        amended_tuning(Tuning(), Tuning(**values), values, STARTED)
+        amended_overrides(SettingOverrides(), SettingOverrides(**values), values, STARTED)
     assert [one.path for one in caught.value.violations] == [path]
 
 
 def test_a_field_of_the_mask_that_is_not_set_goes_back() -> None:
-    before = Tuning(poll_min=1.0, max_concurrency=5)
-    assert amended_tuning(before, Tuning(), ["poll_min"], STARTED) == Tuning(max_concurrency=5)
+    before = SettingOverrides(poll_min=1.0, max_concurrency=5)
+    assert amended_overrides(before, SettingOverrides(), ["poll_min"], STARTED) == SettingOverrides(max_concurrency=5)
 
 
 def test_a_limit_takes_another_bound_at_once() -> None:

@@ -11,14 +11,14 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.observability.metrics import FAMILIES, Figures, ServiceCollector, Totals
+from server.observability.metrics import FAMILIES, Samples, ServiceCollector, Totals
 from server.observability.metrics.reports import Reports, reporting
 from server.observability.metrics.samples import add, decode, encode
 
 DELIVERED = ("default", "delivered")
 
 
-def of_process(delivered: float, in_flight: float = 0) -> Figures:
+def of_process(delivered: float, in_flight: float = 0) -> Samples:
     return {
         "mailing_messages_total": {DELIVERED: delivered},
         "mailing_settle_seconds": {(): [delivered, *[0] * 13, delivered / 100]},
@@ -27,7 +27,7 @@ def of_process(delivered: float, in_flight: float = 0) -> Figures:
     }
 
 
-def samples(*sources: Figures) -> dict[tuple[str, tuple[str, ...]], float]:
+def samples(*sources: Samples) -> dict[tuple[str, tuple[str, ...]], float]:
     registry = CollectorRegistry()
     registry.register(ServiceCollector("1", [lambda source=source: source for source in sources]))  # type: ignore[misc]
     return {
@@ -43,40 +43,40 @@ def test_a_process_that_died_stays_counted_and_the_one_after_it_adds_to_it() -> 
     totals.report(1, of_process(10, in_flight=5))
     totals.report(2, of_process(1))
     totals.end(1, expected=False)
-    assert totals.figures()["mailing_messages_total"][DELIVERED] == 11
-    assert totals.figures()["mailing_dispatchers"] == {(): 1}
-    assert totals.figures()["mailing_dispatcher_in_flight"] == {("2", "default"): 0}
+    assert totals.samples()["mailing_messages_total"][DELIVERED] == 11
+    assert totals.samples()["mailing_dispatchers"] == {(): 1}
+    assert totals.samples()["mailing_dispatcher_in_flight"] == {("2", "default"): 0}
     totals.report(1, of_process(3))
-    assert totals.figures()["mailing_messages_total"][DELIVERED] == 14
-    assert totals.figures()["mailing_settle_seconds"][()] == [14, *[0] * 13, pytest.approx(0.14)]
-    assert totals.figures()["mailing_dispatcher_restarts_total"] == {(): 1}
+    assert totals.samples()["mailing_messages_total"][DELIVERED] == 14
+    assert totals.samples()["mailing_settle_seconds"][()] == [14, *[0] * 13, pytest.approx(0.14)]
+    assert totals.samples()["mailing_dispatcher_restarts_total"] == {(): 1}
 
 
 def test_asking_for_totals_changes_nothing() -> None:
     totals = Totals()
     totals.report(1, of_process(10))
     totals.report(2, of_process(10))
-    assert totals.figures() == totals.figures()
+    assert totals.samples() == totals.samples()
 
 
 def test_gauges_of_dispatchers_are_told_apart_and_everything_else_is_added_up() -> None:
     totals = Totals()
     totals.report(1, of_process(10, in_flight=5))
     totals.report(2, of_process(1, in_flight=7))
-    figures = totals.figures()
-    assert figures["mailing_dispatcher_in_flight"] == {("1", "default"): 5, ("2", "default"): 7}
-    assert figures["mailing_dispatchers"] == {(): 2}
+    samples = totals.samples()
+    assert samples["mailing_dispatcher_in_flight"] == {("1", "default"): 5, ("2", "default"): 7}
+    assert samples["mailing_dispatchers"] == {(): 2}
 
 
 def test_figures_come_out_of_a_line_as_they_went_in() -> None:
-    figures = of_process(10, in_flight=2)
-    assert decode(encode(figures)) == figures
+    samples = of_process(10, in_flight=2)
+    assert decode(encode(samples)) == samples
     assert decode(b'{"mailing_of_another_release": [[["x"], 1]]}') == {}
 
 
 def test_sums_leave_what_they_are_made_of_alone() -> None:
     first, second = of_process(1), of_process(2)
-    total: Figures = {}
+    total: Samples = {}
     add(total, first)
     add(total, second)
     assert first == of_process(1)
@@ -92,8 +92,8 @@ def test_a_histogram_has_every_smaller_range_in_each_range() -> None:
 
 
 def test_sources_are_added_up() -> None:
-    api: Figures = {"mailing_database_errors_total": {("api",): 1}}
-    dispatcher: Figures = {"mailing_database_errors_total": {("dispatcher",): 2}}
+    api: Samples = {"mailing_database_errors_total": {("api",): 1}}
+    dispatcher: Samples = {"mailing_database_errors_total": {("dispatcher",): 2}}
     found = samples(api, dispatcher, api)
     assert found["mailing_database_errors_total", ("api",)] == 2
     assert found["mailing_database_errors_total", ("dispatcher",)] == 2
@@ -115,7 +115,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 async def test_reports_arrive_and_the_last_one_tells_everything(pipe: tuple[int, int]) -> None:
     """What a process did right before its end is in the report that ends it."""
-    told: asyncio.Queue[Figures] = asyncio.Queue()
+    told: asyncio.Queue[Samples] = asyncio.Queue()
     done = 1
     reports = Reports(os.fdopen(os.dup(pipe[0]), "rb"), told.put_nowait)
     async with asyncio.timeout(20), reporting(lambda: of_process(done), pipe[1]):
@@ -132,15 +132,15 @@ async def test_a_line_longer_than_the_pipe_arrives_whole_and_holds_nobody_up(
 ) -> None:
     """Fails when the next report begins before the rest of the last one is written."""
     monkeypatch.setattr("server.observability.metrics.reports.INTERVAL", 0.01)
-    long: Figures = {"mailing_messages_total": {(f"endpoint-{n}", "delivered"): n for n in range(5000)}}
-    told: asyncio.Queue[Figures] = asyncio.Queue()
+    long: Samples = {"mailing_messages_total": {(f"endpoint-{n}", "delivered"): n for n in range(5000)}}
+    told: asyncio.Queue[Samples] = asyncio.Queue()
     asked = asyncio.Queue[None]()
 
-    def figures() -> Figures:
+    def samples() -> Samples:
         asked.put_nowait(None)
         return long
 
-    async with asyncio.timeout(20), reporting(figures, pipe[1]):
+    async with asyncio.timeout(20), reporting(samples, pipe[1]):
         for _ in range(3):  # nobody reads yet
             await asked.get()
         reports = Reports(os.fdopen(os.dup(pipe[0]), "rb"), told.put_nowait)
@@ -150,7 +150,7 @@ async def test_a_line_longer_than_the_pipe_arrives_whole_and_holds_nobody_up(
 
 
 async def test_what_nobody_understands_is_passed_over(pipe: tuple[int, int]) -> None:
-    told: list[Figures] = []
+    told: list[Samples] = []
     reports = Reports(os.fdopen(os.dup(pipe[0]), "rb"), told.append)
     os.write(pipe[1], b"nonsense\n")
     os.write(pipe[1], b"[1]\n")

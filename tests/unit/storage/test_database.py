@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from dispatcher.ports import LedgerUnavailable
+from dispatcher.ports import StorageUnavailable
 from server.domain.errors import DatabaseUnavailable
 from server.storage.database import AWAY, _in_domain_words
-from server.storage.reach import reaching
+from server.storage.reach import translate_database_errors
 
 FAILURES = [
     ConnectionRefusedError(),
@@ -29,7 +29,7 @@ def test_trying_again_later_may_help(failure: Exception) -> None:
     """The client's internal error is what a connection says that is cut off while it is being used."""
     with pytest.raises(DatabaseUnavailable), _in_domain_words():
         raise failure
-    with pytest.raises(LedgerUnavailable), reaching():
+    with pytest.raises(StorageUnavailable), translate_database_errors():
         raise failure
 
 

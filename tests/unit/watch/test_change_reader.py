@@ -11,7 +11,6 @@ from uuid import UUID
 
 from server.domain.change_feed import ChangeQuery, Entry, Tokens
 from server.storage.change_feed import JournalPage, News
-from server.watch.change_pages import Pages
 from server.watch.change_reader import MessageReader
 from server.watch.change_ring import Ring
 from server.watch.change_tailer import Tailer
@@ -56,7 +55,7 @@ async def read_all(before: int, meanwhile: int) -> list[int]:
     """Reads what was written before; after each response so much is written as long as there is less than 40."""
     table = Table()
     table.write(before)
-    reader = MessageReader(cast("Tailer", table), cast("Pages", table), QUERY, checkpoint=60.0)
+    reader = MessageReader(cast("Tailer", table), cast("ChangePages", table), QUERY, checkpoint=60.0)
     got: list[int] = []
     async for batch in reader.batches(Tokens(UUID(int=1), 1, QUERY), "", from_start=True):
         got += [seq for entry in batch.entries for seq in entry.client_ids]

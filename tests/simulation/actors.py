@@ -18,7 +18,7 @@ TAGS = ("red", "blue")
 TEXTS = ("Hello", "Hello {phone}", "Good bye", "{phone}, come back")
 
 
-class People:
+class Actors:
     """Acts on the model database; `act` draws what happens."""
 
     def __init__(self, world: World, database: Database, promises: Promises) -> None:
@@ -133,7 +133,7 @@ class People:
         chosen = [m for m in self._database.messages.values() if m.mailing_id == mailing.id and m.status in statuses]
         for message in chosen:
             self._database.move(message, Status.PENDING, Reason.NONE)
-            message.forgiven = message.attempts
+            message.uncounted = message.attempts
             message.retried += 1
             message.due_at = self._world.now_at
         self._database.take_out(mailing.id, {message.client_id for message in chosen})
