@@ -39,7 +39,7 @@ class BreakerSync:
         self._news: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Tells the database what the pools found out, in order, until cancelled."""
+        """Tell the database what the pools found out, in order, until cancelled."""
         while True:
             tell = await self._news.get()
             while True:
@@ -51,7 +51,7 @@ class BreakerSync:
                     await self._clock.sleep(_PAUSE)
 
     def tripped(self, pool: EndpointWorkers) -> None:
-        """Takes note that a pool's breaker opened: for this replica at once, for the others soon."""
+        """Take note that a pool's breaker opened: for this replica at once, for the others soon."""
         told = "the endpoint %s is down, nothing is sent there: %s"
         log.warning(told, pool.name, pool.last_error, extra={"endpoint": pool.name})
         since = self._clock.monotonic() - WINDOW
@@ -61,7 +61,7 @@ class BreakerSync:
         self._news.put_nowait(partial(self._ledger.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
 
     def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
-        """Takes note of how a probe ended."""
+        """Take note of how a probe ended."""
         if recovered:
             log.info("the endpoint %s answers again", pool.name, extra={"endpoint": pool.name})
             self._news.put_nowait(partial(self._ledger.close_breaker, pool.name))
@@ -75,7 +75,7 @@ class BreakerSync:
             pool.breaker.open(self._clock.monotonic(), probe_in)
 
     async def learn(self, pools: Collection[EndpointWorkers]) -> None:
-        """Takes over what others found out. Raises StorageUnavailable."""
+        """Take over what others found out. Raise StorageUnavailable."""
         shared = await self._ledger.breakers([pool.name for pool in pools])
         now = self._clock.monotonic()
         for pool in pools:
@@ -87,7 +87,7 @@ class BreakerSync:
                 pool.limit.restart()
 
     async def probe(self, pool: EndpointWorkers) -> bool:
-        """Asks whether this replica may try the endpoint, once it is time. Raises StorageUnavailable."""
+        """Ask whether this replica may try the endpoint, once it is time. Raise StorageUnavailable."""
         now = self._clock.monotonic()
         if pool.breaker.closed or pool.breaker.probing(now) or now < pool.breaker.probe_at:
             return False
@@ -99,7 +99,7 @@ class BreakerSync:
         return False
 
     def _let_go(self, pool: EndpointWorkers) -> None:
-        """Gives back what nobody has begun to send."""
+        """Give back what nobody has begun to send."""
         for lease in self._leases_of(pool):
             if lease.release(lease.mailing):
                 self._finished(lease)

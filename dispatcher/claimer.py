@@ -76,11 +76,11 @@ class Claimer:
         self._scanned = -SCAN_AGE
 
     def wake(self) -> None:
-        """Says that there may be open work, or room for it."""
+        """Note that there may be open work, or room for it."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Claims until cancelled."""
+        """Claim until cancelled."""
         while True:
             await self._rest()
             self._woken.clear()
@@ -94,7 +94,7 @@ class Claimer:
                 self.wake()
 
     async def _rest(self) -> None:
-        """Returns when there may be something to claim, or when an endpoint that is down may be tried."""
+        """Return when there may be something to claim, or when an endpoint that is down may be tried."""
         probe_at = min((pool.breaker.probe_at for pool in self._all_pools if self._waits_for(pool)), default=None)
         if probe_at is None:
             await self._woken.wait()
@@ -102,11 +102,11 @@ class Claimer:
             await self._clock.wait(self._woken, max(0.0, probe_at - self._clock.monotonic()))
 
     def _waits_for(self, pool: EndpointWorkers) -> bool:
-        """Whether there is work for a pool whose endpoint is down."""
+        """Return whether there is work for a pool whose endpoint is down."""
         return not pool.breaker.closed and any(self._pools.get(w.endpoint) is pool and not w.over for w in self._work)
 
     async def watch(self) -> None:
-        """Gives up leases that ran out or whose mailing was changed, paused or ended, until cancelled.
+        """Give up leases that ran out or whose mailing was changed, paused or ended, until cancelled.
 
         What nobody has begun to send goes back into open work, even while the endpoint hangs.
         The other leases are confirmed: without this nothing of them would start any more.
@@ -125,7 +125,7 @@ class Claimer:
                 continue
 
     def _confirm(self, leases: list[Lease], now: Mapping[int, Mailing], asked: float) -> None:
-        """Compares the leases with the mailings as they were when the database was `asked`."""
+        """Compare the leases with the mailings as they were when the database was `asked`."""
         monotonic = self._clock.monotonic()
         for lease in leases:
             mailing = now.get(lease.mailing.id)
@@ -137,7 +137,7 @@ class Claimer:
             pool.start_workers()
 
     async def _claim_all(self) -> None:
-        """Claims, several batches at once, until nothing open is left or nothing has room."""
+        """Claim, several batches at once, until nothing open is left or nothing has room."""
         claims: set[asyncio.Task[bool]] = set()
         scanned = False
         try:
@@ -160,7 +160,7 @@ class Claimer:
             await asyncio.gather(*claims, return_exceptions=True)
 
     async def _scan(self) -> None:
-        """Learns what is open, and the mailings that were changed since last time."""
+        """Learn what is open, and the mailings that were changed since last time."""
         if self._orphans:
             await self._ledger.release_orphans([lease.batch.no for lease in self._registry.leases])
             self._orphans = False
@@ -181,14 +181,14 @@ class Claimer:
         self._scanned = self._clock.monotonic()
 
     async def _look_after_endpoints(self) -> None:
-        """Learns which endpoints are down, and tries those whose turn it is."""
+        """Learn which endpoints are down, and try those whose turn it is."""
         await self._breaker_sync.learn(self._all_pools)
         for pool in self._all_pools:
             if self._waits_for(pool):
                 await self._breaker_sync.probe(pool)
 
     def _choose(self) -> OpenWork | None:
-        """The most urgent piece of known work that has room, None when there is none."""
+        """Return the most urgent piece of known work that has room, None when there is none."""
         if self._registry.unsettled >= MOST_UNSETTLED or self._clock.monotonic() - self._scanned > SCAN_AGE:
             return None
         held = self._registry.by_mailing
@@ -201,7 +201,7 @@ class Claimer:
         )
 
     def _has_room(self, work: OpenWork, known: dict[int, bool]) -> bool:
-        """Whether its pool takes a batch of it; `known` holds what was found out for other buckets."""
+        """Return whether its pool takes a batch of it; `known` holds what was found out for other buckets."""
         if work.over:
             return True
         room = known.get(work.mailing_id)
@@ -212,7 +212,7 @@ class Claimer:
         return room
 
     def _begin(self, work: OpenWork) -> asyncio.Task[bool]:
-        """Begins a claim; its pool and its piece of work count it from now on."""
+        """Begin a claim; its pool and its piece of work count it from now on."""
         self._open[work.mailing_id, work.bucket] -= 1
         pool = self._pools.get(work.endpoint)
         if pool is not None:
@@ -220,7 +220,7 @@ class Claimer:
         return asyncio.create_task(self._claim(work, pool))
 
     async def _claim(self, work: OpenWork, pool: EndpointWorkers | None) -> bool:
-        """Leases one batch and hands it on; False when there was none to be had."""
+        """Lease one batch and hand it on; False when there was none to be had."""
         job = self._jobs[work.mailing_id]
         asked = self._clock.monotonic()
         try:

@@ -37,7 +37,7 @@ class ConcurrencyLimit:
         self._forget()
 
     def _forget(self) -> None:
-        """Knows no rate of any limit."""
+        """Know no rate of any limit."""
         self._kept_rate = 0.0
         self._resting = 0
         self._proof = 1
@@ -45,19 +45,19 @@ class ConcurrencyLimit:
         self._begin(0.0)
 
     def bound(self, most: int) -> None:
-        """Sets another `most`; where there is more room, that is tried at once."""
+        """Set another `most`; where there is more room, that is tried at once."""
         self.most = most
         self.value = min(self.value, most)
         self._kept = min(self._kept, most)
         self._resting = 0
 
     def restart(self) -> None:
-        """Begins with a single request again: the endpoint was down, and is not to be overrun."""
+        """Begin with a single request again: the endpoint was down, and is not to be overrun."""
         self.value = self._kept = 1
         self._forget()
 
     def idle(self) -> None:
-        """Says that nothing is in flight: until something is again, no time counts."""
+        """Note that nothing is in flight: until something is again, no time counts."""
         self._since = 0.0
 
     def _begin(self, now: float) -> None:
@@ -68,7 +68,7 @@ class ConcurrencyLimit:
         self._seconds = 0.0
 
     def observe(self, now: float, duration: float, error_class: ErrorClass, in_flight: int) -> bool:
-        """Notes how one request went; returns whether the limit was changed.
+        """Note how one request went; return whether the limit was changed.
 
         `now` and `duration` are in seconds, `in_flight` counts this request, too.
         """
@@ -91,7 +91,7 @@ class ConcurrencyLimit:
         return self.value != before
 
     def _turn(self, rate: float) -> None:
-        """Draws the conclusion of a window."""
+        """Draw the conclusion of a window."""
         if self._overloads:
             self.value = self._kept = max(1, self.value // 2)
             self._kept_rate = 0.0

@@ -29,12 +29,12 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Counts a value."""
+        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def observe_milliseconds(self, times: Mapping[int | None, int]) -> None:
-        """Counts values by how often they occurred, in thousandths of the bounds' unit; None is none."""
+        """Count values by how often they occurred, in thousandths of the bounds' unit; None is none."""
         bounds, counts, total = self.bounds, self.counts, 0.0
         for milliseconds, n in times.items():
             if milliseconds is not None:
@@ -65,7 +65,7 @@ class Counters:
         self.lost = 0
 
     def settled(self, endpoint: str, settled: Sequence[Settled], seconds: float) -> None:
-        """Takes in what one statement recorded, which took so long."""
+        """Take in what one statement recorded, which took so long."""
         self.settle.observe(seconds)
         if not settled:
             return

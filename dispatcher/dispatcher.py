@@ -105,11 +105,11 @@ class Dispatcher:
     # What the pools report: see `sender.Keeper`.
 
     def finished(self, lease: Lease) -> None:
-        """A lease can be settled."""
+        """Settle the lease soon."""
         self._settler.put(lease)
 
     def hungry(self) -> None:
-        """A pool has room."""
+        """Claim for a pool that has room."""
         self._claimer.wake()
 
     def rated(self) -> None:
@@ -117,23 +117,23 @@ class Dispatcher:
         self._rate_slots.wake()
 
     def tripped(self, pool: EndpointWorkers) -> None:
-        """A breaker opened."""
+        """Share that a breaker opened."""
         self._breaker_sync.tripped(pool)
         self._claimer.wake()
 
     def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
-        """A probe ended."""
+        """Share how a probe ended."""
         self._breaker_sync.probed(pool, recovered)
         self._claimer.wake()
 
     def hint(self) -> None:
-        """Says that something changed: it is looked at now instead of at the next poll."""
+        """Note that something changed: it is looked at now instead of at the next poll."""
         self.poll_backoff.hint()
         if self._heartbeat:
             self._heartbeat.hint()
 
     def _apply_overrides(self, overrides: SettingOverrides) -> None:
-        """Takes over what is set for all replicas."""
+        """Take over what is set for all replicas."""
         settings = self._planner.settings = overrides.of(self._settings)
         self.poll_backoff.bound(settings.poll_min, settings.poll_max)
         for limit, most in self._bounds:
@@ -150,7 +150,7 @@ class Dispatcher:
             self._planner.drained(lease.mailing.id)
 
     async def run(self) -> None:
-        """Dispatches until `stop` is called or the task is cancelled."""
+        """Dispatch until `stop` is called or the task is cancelled."""
         settling = asyncio.create_task(self._settler.run())
         taking = [
             asyncio.create_task(self._persist(work))
@@ -178,7 +178,7 @@ class Dispatcher:
                 await pool.close()
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Begins a loop anew when a defect ended it: one mailing must not stop the others."""
+        """Begin a loop anew when a defect ended it: one mailing must not stop the others."""
         while True:
             try:
                 await work()
@@ -187,7 +187,7 @@ class Dispatcher:
                 await self._clock.sleep(RESTART_PAUSE)
 
     async def _drain(self) -> None:
-        """Releases what nobody has begun to send, and waits for the rest to be settled."""
+        """Release what nobody has begun to send, and wait for the rest to be settled."""
         for lease in self._registry.leases:
             if lease.release(lease.mailing):
                 self._settler.put(lease)
@@ -201,7 +201,7 @@ class Dispatcher:
             log.warning("%d batches were not settled in time: their leases run out", len(self._registry.leases))
 
     async def stop(self, grace: float = 15.0) -> None:
-        """Asks `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""
+        """Ask `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""
         self._grace = grace
         self._stopping.set()
 

@@ -44,7 +44,7 @@ class EndpointStats:
         self._slots: deque[list[float]] = deque()
 
     def note(self, now: float, settled: Sequence[Settled]) -> None:
-        """Takes in what was recorded just now."""
+        """Take in what was recorded just now."""
         outcomes = [outcome for _, _, outcome in settled if outcome.attempted]
         if not outcomes:
             return
@@ -60,14 +60,14 @@ class EndpointStats:
             self.last_error = _error_of(failed) if failed else self.last_error
 
     def counts(self, now: float) -> tuple[float, float]:
-        """Returns deliveries and attempts of the last WINDOW seconds."""
+        """Return deliveries and attempts of the last WINDOW seconds."""
         while self._slots and now - self._slots[0][0] > WINDOW:
             self._slots.popleft()
         return sum(slot[1] for slot in self._slots), sum(slot[2] for slot in self._slots)
 
 
 def summarize(now: float, all_stats: Sequence[EndpointStats]) -> StatsSummary:
-    """Returns what the meters say together."""
+    """Return what the meters say together."""
     counts = [stats.counts(now) for stats in all_stats]
     delivered, attempts = sum(one for one, _ in counts), sum(one for _, one in counts)
     latencies = sorted(latency for stats in all_stats for latency in stats.latencies)
@@ -82,12 +82,12 @@ def summarize(now: float, all_stats: Sequence[EndpointStats]) -> StatsSummary:
 
 
 def _quantile(ordered: Sequence[int], share: float) -> float | None:
-    """The smallest latency that `share` of them do not exceed, in seconds."""
+    """Return the smallest latency that `share` of them do not exceed, in seconds."""
     return ordered[max(0, -int(-len(ordered) * share // 1) - 1)] / 1000 if ordered else None
 
 
 def error_words(error_class: ErrorClass, endpoint_status: int | None, endpoint_code: int | None) -> str:
-    """Returns how a request failed in a few words, such as "server (HTTP 503)"."""
+    """Return how a request failed in a few words, such as "server (HTTP 503)"."""
     told = [f"HTTP {endpoint_status}"] if endpoint_status else []
     told += [f"code {endpoint_code}"] if endpoint_code else []
     return error_class.name.lower() + (f" ({', '.join(told)})" if told else "")

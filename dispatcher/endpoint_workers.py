@@ -45,10 +45,10 @@ class Keeper(Protocol):
         """Messages wait for moments that their rates allow."""
 
     def tripped(self, pool: EndpointWorkers) -> None:
-        """The breaker has opened."""
+        """Note that the breaker has opened."""
 
     def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
-        """The one request that was let through has ended."""
+        """Note that the one request that was let through has ended."""
 
 
 class EndpointWorkers:
@@ -79,7 +79,7 @@ class EndpointWorkers:
         return self.queue.waiting
 
     def has_room(self, mailing_id: int, rated: bool) -> bool:
-        """Whether another batch of the mailing should be claimed; `rated` says that it has a rate.
+        """Return whether another batch of the mailing should be claimed; `rated` says that it has a rate.
 
         Every mailing may have one waiting, so that a small one never waits for a large one, and
         a rated one a second; the others share room for a few, or for as many messages as are in
@@ -98,14 +98,14 @@ class EndpointWorkers:
         return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
 
     def enqueue(self, lease: Lease) -> None:
-        """Takes over a lease and sends its messages."""
+        """Take over a lease and send its messages."""
         self.queue.add(lease)
         if lease.mailing.max_rate > 0 or self.limiter is not None:
             self._keeper.rated()
         self.start_workers()
 
     def start_workers(self) -> None:
-        """Lets as many workers work as the limit, the rates and the work allow."""
+        """Let as many workers work as the limit, the rates and the work allow."""
         now = self._now()
         startable = self.queue.startable(now)
         if self.limiter is not None:
@@ -118,7 +118,7 @@ class EndpointWorkers:
             worker.add_done_callback(self._left)
 
     def _allowed(self) -> int:
-        """How many requests may be in flight: one while it is tried whether the endpoint recovered."""
+        """Return how many requests may be in flight: one while it is tried whether the endpoint recovered."""
         if self.breaker.closed:
             return self.limit.value
         return 1 if self._may_probe() else 0
@@ -153,7 +153,7 @@ class EndpointWorkers:
                 self.limit.idle()
 
     def _next(self, now: float) -> Lease | None:
-        """The lease whose message leaves next, None when none may leave now."""
+        """Return the lease whose message leaves next, None when none may leave now."""
         if self.limiter is not None and not self.limiter.open(now):
             return None
         return self.queue.next(now)
@@ -198,7 +198,7 @@ class EndpointWorkers:
             )
 
     def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
-        """Draws the conclusions of an answer for what is sent next."""
+        """Draw the conclusions of an answer for what is sent next."""
         now = began + answer.duration
         if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
             self.start_workers()
@@ -212,7 +212,7 @@ class EndpointWorkers:
             self._probed(now, failed)
 
     def _probed(self, now: float, failed: bool) -> None:
-        """Ends the probe: with a few requests at first, or with another wait."""
+        """End the probe: with a few requests at first, or with another wait."""
         if failed:
             self.breaker.open(now)
         else:
@@ -221,7 +221,7 @@ class EndpointWorkers:
         self._keeper.probed(self, not failed)
 
     def _withhold(self, lease: Lease, index: int) -> None:
-        """A message that was not begun: it goes once its mailing is confirmed, or is left to the next lease."""
+        """Put back a message that was not begun: until its mailing is confirmed, or for the next lease."""
         if lease.is_stale(self._now()):
             lease.give_back(index)
             self.queue.restore(lease)
@@ -238,7 +238,7 @@ class EndpointWorkers:
             self._keeper.finished(lease)
 
     async def close(self) -> None:
-        """Ends the workers; their requests under way are cut off."""
+        """End the workers; their requests under way are cut off."""
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)

@@ -35,7 +35,7 @@ class MailingQueue:
         return sum(lease.untaken for lease in self.leases)
 
     def follow(self, lease: Lease) -> None:
-        """Takes over what a newer lease says of the mailing, and the lease."""
+        """Take over what a newer lease says of the mailing, and the lease."""
         self.priority, rate = lease.mailing.priority, lease.mailing.max_rate
         if rate <= 0:
             self.limiter = None
@@ -46,7 +46,7 @@ class MailingQueue:
         self.leases.append(lease)
 
     def front(self, now: float) -> Lease | None:
-        """The first lease with a message that may be begun now."""
+        """Return the first lease with a message that may be begun now."""
         if self.limiter is not None and not self.limiter.open(now):
             return None
         for lease in self.leases:
@@ -83,19 +83,19 @@ class FairQueue:
         return self._current.limiter if self._current is not None else None
 
     def unrated(self) -> tuple[int, int]:
-        """Returns the leases, and the messages nobody has begun to send, of mailings without a rate."""
+        """Return the leases, and the messages nobody has begun to send, of mailings without a rate."""
         queues = [queue for queue in self.queues.values() if queue.limiter is None]
         return sum(len(queue.leases) for queue in queues), sum(queue.waiting for queue in queues)
 
     def startable(self, now: float) -> int:
-        """Returns how many messages the rates of their mailings let begin now."""
+        """Return how many messages the rates of their mailings let begin now."""
         return sum(
             queue.waiting if queue.limiter is None else min(queue.waiting, queue.limiter.ready(now))
             for queue in self.queues.values()
         )
 
     def add(self, lease: Lease) -> None:
-        """Takes in a lease."""
+        """Take in a lease."""
         queue = self.queues.get(lease.mailing.id)
         if queue is None:
             self.queues[lease.mailing.id] = MailingQueue(lease)
@@ -103,13 +103,13 @@ class FairQueue:
             queue.follow(lease)
 
     def restore(self, lease: Lease) -> None:
-        """Takes back a lease of which a message was given back."""
+        """Take back a lease of which a message was given back."""
         queue = self.queues.get(lease.mailing.id)
         if queue is None or lease not in queue.leases:
             self.add(lease)
 
     def tidy(self) -> None:
-        """Forgets the leases of which every message was begun."""
+        """Forget the leases of which every message was begun."""
         for mailing_id, queue in list(self.queues.items()):
             if not all(lease.untaken for lease in queue.leases):
                 queue.leases = deque(lease for lease in queue.leases if lease.untaken)
@@ -117,7 +117,7 @@ class FairQueue:
                 del self.queues[mailing_id]
 
     def next(self, now: float) -> Lease | None:
-        """The lease whose message leaves next, None when none may leave now."""
+        """Return the lease whose message leaves next, None when none may leave now."""
         current = self._current
         if current is not None and self._row < QUANTUM and self.queues.get(current.mailing_id) is current:
             lease = current.front(now)
@@ -127,7 +127,7 @@ class FairQueue:
         return self._choose(now)
 
     def _choose(self, now: float) -> Lease | None:
-        """Gives the turn to the next mailing that has something to send."""
+        """Give the turn to the next mailing that has something to send."""
         self._choices += 1
         equal = self._choices % EQUAL_TURN == 0
         best: tuple[MailingQueue, Lease] | None = None

@@ -49,16 +49,16 @@ class Heartbeat:
         self._overrides: SettingOverrides | None = None
 
     def hint(self) -> None:
-        """Says that settings may have been changed."""
+        """Note that settings may have been changed."""
         self._woken.set()
 
     def work(self) -> None:
-        """Says that there is work."""
+        """Note that there is work."""
         if self._resting:
             self._woken.set()
 
     async def run(self) -> None:
-        """Beats until cancelled."""
+        """Beat until cancelled."""
         born = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
@@ -83,7 +83,7 @@ class Heartbeat:
             self._woken.set()  # so that it is soon seen that they hold
 
     async def leave(self) -> None:
-        """Says that this replica ends."""
+        """Note that this replica ends."""
         try:
             await self._replicas.leave()
         except StorageUnavailable as error:

@@ -56,7 +56,7 @@ class Lease:
     def __init__(
         self, batch: ClaimedBatch, mailing: Mailing, asked: float, sending: float, now: Callable[[], float]
     ) -> None:
-        """`sending` is how many seconds after `asked` requests may still start; `now` is the monotonic clock."""
+        """Begin; `sending` is how many seconds after `asked` requests may still start; `now` is the monotonic clock."""
         self.batch = batch
         self.mailing = mailing
         self.asked = asked
@@ -76,14 +76,14 @@ class Lease:
         self._returned: list[int] = []
 
     def resolve_unsendable(self) -> None:
-        """Records every message that is not to be sent at all, before any is."""
+        """Record every message that is not to be sent at all, before any is."""
         for index, recipient in enumerate(self.batch.recipients):
             outcome = policy.without_sending(self.mailing, recipient, self.batch.reclaimed, self.batch.claimed_at)
             if outcome is not None:
                 self.record(index, outcome)
 
     def take(self) -> int:
-        """Returns the index of the next message to send, -1 when all are taken."""
+        """Return the index of the next message to send, -1 when all are taken."""
         if self._returned:
             return self._returned.pop()
         index, outcomes = self._next, self.outcomes
@@ -94,7 +94,7 @@ class Lease:
         return index if index < end else -1
 
     def give_back(self, index: int) -> None:
-        """Takes back a message that was not begun after all."""
+        """Take back a message that was not begun after all."""
         self._returned.append(index)
 
     @property
@@ -103,11 +103,11 @@ class Lease:
         return max(0, len(self.outcomes) - self._next) + len(self._returned)
 
     def is_ready(self, now: float) -> bool:
-        """Whether there is a message that nobody has begun to send, and the lease is not stale."""
+        """Return whether there is a message that nobody has begun to send, and the lease is not stale."""
         return (self._next < len(self.outcomes) or bool(self._returned)) and not self.is_stale(now)
 
     def allows(self, now: float, closes_in: float | None) -> bool:
-        """Whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
+        """Return whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
         return (
             now < self.fresh_until
             and now < self.send_until
@@ -116,7 +116,7 @@ class Lease:
         )
 
     def permit(self, closes_in: float | None) -> MayStart:
-        """Returns what says, whenever it is asked, whether a request to such a client may start at that moment."""
+        """Return what says, whenever it is asked, whether a request to such a client may start at that moment."""
         if closes_in is None or self.asked + closes_in >= self.send_until:
             return self._may_start
         return lambda: self.allows(self._now(), closes_in)
@@ -125,28 +125,28 @@ class Lease:
         return self.allows(self._now(), None)
 
     def confirm(self, asked: float) -> None:
-        """Says that the mailing was as it is known when the database was `asked` (monotonic)."""
+        """Note that the mailing was as it is known when the database was `asked` (monotonic)."""
         self.fresh_until = max(self.fresh_until, asked + FRESH_FOR)
 
     def is_stale(self, now: float) -> bool:
-        """Whether it has not been confirmed for too long, though it still stands."""
+        """Return whether it has not been confirmed for too long, though it still stands."""
         return now >= self.fresh_until and now < self.send_until and not self.revoked
 
     def record(self, index: int, outcome: Outcome) -> None:
-        """Notes what became of a message; each is recorded once."""
+        """Note what became of a message; each is recorded once."""
         self.outcomes[index] = outcome
         self.left -= 1
 
     def keep(self, index: int) -> None:
-        """Notes that a message stays in its batch: it was not sent, and may be later."""
+        """Note that a message stays in its batch: it was not sent, and may be later."""
         self.record(index, _KEPT)
 
     def now_at(self, monotonic: float) -> datetime:
-        """Returns the time by the database's clock, or a little later."""
+        """Return the time by the database's clock, or a little later."""
         return self.batch.claimed_at + timedelta(seconds=monotonic - self.asked)
 
     def release(self, mailing: Mailing) -> bool:
-        """Gives up at once what nobody has begun to send; returns whether nothing else is under way.
+        """Give up at once what nobody has begun to send; return whether nothing else is under way.
 
         `mailing` is its present definition: one that is over ends its messages, otherwise they
         stay in the batch for whoever claims it next.
@@ -160,7 +160,7 @@ class Lease:
         return self.left == 0 and before > 0
 
     def uncount(self, since: float) -> None:
-        """Takes back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
+        """Take back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
 
         It is then tried again without having cost an attempt.
         """
@@ -172,7 +172,7 @@ class Lease:
                     self.outcomes[index] = policy.uncounted(self.mailing, outcome)
 
     def unsaved(self) -> tuple[list[Settled], list[int]]:
-        """Returns what is to be written now, by ascending client id, and their indices.
+        """Return what is to be written now, by ascending client id, and their indices.
 
         Before all is done only terminal outcomes: a message that stays pending belongs to
         this batch until the batch is closed.
@@ -195,7 +195,7 @@ class Lease:
         return settled, indices
 
     def kept(self) -> list[int]:
-        """Returns the clients whose messages stay in the batch, ascending."""
+        """Return the clients whose messages stay in the batch, ascending."""
         pairs = zip(self.batch.recipients, self.outcomes, strict=True)
         return [recipient.client_id for recipient, outcome in pairs if outcome is _KEPT]
 
@@ -214,12 +214,12 @@ class LeaseRegistry:
         return sum(not lease.left for lease in self.leases)
 
     def add(self, lease: Lease) -> None:
-        """Enters a lease."""
+        """Enter a lease."""
         self.leases.add(lease)
         self.by_mailing[lease.mailing.id] += 1
 
     def remove(self, lease: Lease) -> None:
-        """Strikes a lease that is settled or lost."""
+        """Strike a lease that is settled or lost."""
         self.leases.discard(lease)
         self.by_mailing[lease.mailing.id] -= 1
         if not self.by_mailing[lease.mailing.id]:
@@ -227,6 +227,6 @@ class LeaseRegistry:
         self._changed.set()
 
     async def changed(self) -> None:
-        """Returns when a lease has been struck since the last call."""
+        """Return when a lease has been struck since the last call."""
         await self._changed.wait()
         self._changed.clear()

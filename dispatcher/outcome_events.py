@@ -54,7 +54,7 @@ _LEVELS = {
 
 
 def of_outcomes(mailing_id: int, endpoint: str, settled: Sequence[Settled]) -> list[Event]:
-    """Returns what is to be told of outcomes: failed attempts, and messages that ended undelivered."""
+    """Return what is to be told of outcomes: failed attempts, and messages that ended undelivered."""
     # The usual batch is looked through once, quickly.
     if [outcome.status for _, _, outcome in settled].count(Status.DELIVERED) == len(settled):
         return []
@@ -122,18 +122,18 @@ def _most_common(kinds: Counter[str]) -> str:
 
 
 def started(mailing_id: int) -> Event:
-    """Returns what is told of a mailing that runs from now on."""
+    """Return what is told of a mailing that runs from now on."""
     return Event(Level.INFO, "mailing.started", "The mailing was started.", mailing_id)
 
 
 def expanded(mailing_id: int, messages: int) -> Event:
-    """Returns what is told of a mailing whose whole audience has messages."""
+    """Return what is told of a mailing whose whole audience has messages."""
     text = f"All who match have a message: {messages:,}."
     return Event(Level.INFO, "mailing.expanded", text, mailing_id, details={"messages": str(messages)})
 
 
 def completed(mailing_id: int, counts: Mapping[Status, int]) -> Event:
-    """Returns what is told of a mailing that is over, with its messages by status."""
+    """Return what is told of a mailing that is over, with its messages by status."""
     named = {status.name.lower(): count for status, count in counts.items()}
     told = ", ".join(f"{count:,} {name}" for name, count in named.items()) or "nobody matched"
     details = {name: str(count) for name, count in named.items()}
@@ -141,12 +141,12 @@ def completed(mailing_id: int, counts: Mapping[Status, int]) -> Event:
 
 
 def breaker_opened(endpoint: str, error: str) -> Event:
-    """Returns what is told of an endpoint that is down for all replicas."""
+    """Return what is told of an endpoint that is down for all replicas."""
     text = f"The endpoint {endpoint} is down, nothing is sent there: {error}"
     return Event(Level.ERROR, "breaker.opened", text, details={"endpoint": endpoint, "error": error})
 
 
 def breaker_closed(endpoint: str) -> Event:
-    """Returns what is told of an endpoint that answers again."""
+    """Return what is told of an endpoint that answers again."""
     text = f"The endpoint {endpoint} answers again."
     return Event(Level.INFO, "breaker.closed", text, details={"endpoint": endpoint})

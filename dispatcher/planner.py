@@ -61,12 +61,12 @@ class Planner:
         self._swept = clock.monotonic()
 
     def drained(self, mailing_id: int) -> None:
-        """Says that a mailing has perhaps nothing left to do."""
+        """Note that a mailing has perhaps nothing left to do."""
         self._perhaps_done.add(mailing_id)
         self._poll_backoff.hint()
 
     async def run(self) -> None:
-        """Plans until cancelled."""
+        """Plan until cancelled."""
         hinted = True
         while True:
             next_in: float | None = None
@@ -97,7 +97,7 @@ class Planner:
         return _THROTTLED_WAIT if throttled or poll.ends else poll.next_in
 
     async def _finish(self, poll: PollResult, hinted: bool) -> None:
-        """Ends the mailings that are done, and hurries what waits in those that are over."""
+        """End the mailings that are done, and hurries what waits in those that are over."""
         pause = ENDING_INTERVAL if poll.ends else SWEEP_INTERVAL if poll.running else IDLE_SWEEP_INTERVAL
         sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
@@ -114,7 +114,7 @@ class Planner:
             await self._ledger.complete(list(done))
 
     async def _expand_all(self) -> bool:
-        """Expands each mailing a little; returns whether all of them are ahead of sending."""
+        """Expand each mailing a little; return whether all of them are ahead of sending."""
         throttled = True
         expansions = await self._ledger.expandable(policy.OPEN_BATCHES)
         for expansion in expansions:
@@ -126,7 +126,7 @@ class Planner:
         return throttled
 
     async def _expand(self, expansion: Expansion) -> None:
-        """Takes one step in every bucket of a mailing, until it is well ahead of sending."""
+        """Take one step in every bucket of a mailing, until it is well ahead of sending."""
         buckets = list(expansion.positions)
         self._random.shuffle(buckets)
         ahead = policy.OPEN_BATCHES * BATCH_SIZE // 2
@@ -143,7 +143,7 @@ class Planner:
             self._perhaps_done.add(expansion.mailing_id)
 
     async def _step(self, expansion: Expansion, bucket: int) -> tuple[int, bool]:
-        """Goes on in one bucket; returns the messages made and whether the bucket is finished.
+        """Go on in one bucket; return the messages made and whether the bucket is finished.
 
         Until there is a message to send: the few clients of a rare audience are found bucket by
         bucket, and the first one does not wait for a look at all clients.
@@ -161,7 +161,7 @@ class Planner:
             expansion.positions[bucket] = step.position
 
     async def _recheck_all(self) -> bool:
-        """Takes clients into open mailings that began to match since the last look; whether there were any."""
+        """Take clients into open mailings that began to match since the last look; whether there were any."""
         looked, found = [], []
         for expansion in await self._ledger.rechecks_due():
             looked.append(expansion.mailing_id)
@@ -173,7 +173,7 @@ class Planner:
         return bool(found)
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:
-        """Reads the changes of one bucket to their end; returns the messages made."""
+        """Read the changes of one bucket to their end; return the messages made."""
         size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         inserted = 0
         while True:

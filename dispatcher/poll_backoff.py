@@ -32,11 +32,11 @@ class LoopClock:
         )
 
     async def sleep(self, seconds: float) -> None:
-        """Sleeps on the event loop."""
+        """Sleep on the event loop."""
         await asyncio.sleep(seconds)
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Returns when the event is set or after so many seconds."""
+        """Return when the event is set or after so many seconds."""
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()
@@ -57,21 +57,21 @@ class PollBackoff:
         self._hinted = asyncio.Event()
 
     def bound(self, poll_min: float, poll_max: float) -> None:
-        """Sets other bounds, which hold at once."""
+        """Set other bounds, which hold at once."""
         self.poll_min, self.poll_max = poll_min, poll_max
         self.reset()
         self.hint()
 
     def hint(self) -> None:
-        """Ends the present wait, or the next one before it begins."""
+        """End the present wait, or the next one before it begins."""
         self._hinted.set()
 
     def reset(self) -> None:
-        """Begins the back-off anew: there was work."""
+        """Begin the back-off anew: there was work."""
         self._backoff = self.poll_min
 
     async def wait(self, next_in: float | None) -> bool:
-        """Waits for the next look and returns whether a hint ended the wait.
+        """Wait for the next look and return whether a hint ended the wait.
 
         `next_in` is the time to the next due thing, None when nothing is scheduled.
         """

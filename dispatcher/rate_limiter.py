@@ -32,7 +32,7 @@ class DatabaseTime:
         self._read_at = float("-inf")
 
     def learn(self, asked: float, answered: float, read_at: float) -> None:
-        """Takes in a reading made between `asked` and `answered` (monotonic); `read_at` is in epoch seconds.
+        """Take in a reading made between `asked` and `answered` (monotonic); `read_at` is in epoch seconds.
 
         The one with the shortest way is kept, unless the clock has jumped since.
         """
@@ -42,7 +42,7 @@ class DatabaseTime:
             self._offset, self._error, self._read_at = offset, error, answered
 
     def local(self, moment: float) -> float:
-        """Returns the monotonic time of a moment given in epoch seconds."""
+        """Return the monotonic time of a moment given in epoch seconds."""
         return moment - self._offset
 
 
@@ -54,7 +54,7 @@ class _Run(NamedTuple):
     left: int
 
     def passed(self, now: float) -> int:
-        """How many of them are not after `now`."""
+        """Return how many of them are not after `now`."""
         return 0 if now < self.first else min(self.left, int((now - self.first) / self.step) + 1)
 
 
@@ -69,14 +69,14 @@ class RateLimiter:
         self._ask_at = 0.0
 
     def add(self, first: float, slots: Slots) -> None:
-        """Takes in moments, the first of them at `first`; none says when there may be some again."""
+        """Take in moments, the first of them at `first`; none says when there may be some again."""
         if slots.granted:
             self._runs.append(_Run(first, slots.step, slots.granted))
             self._held += slots.granted
         self._ask_at = first + slots.step * slots.granted - HORIZON / 2
 
     def open(self, now: float) -> bool:
-        """Whether a request may start now. Forgets the moments that were missed."""
+        """Return whether a request may start now. Forgets the moments that were missed."""
         while self._runs and self._runs[0].first < now - LATE:
             run = self._runs.popleft()
             missed = run.passed(now - LATE)
@@ -86,24 +86,24 @@ class RateLimiter:
         return bool(self._runs) and self._runs[0].first <= now
 
     def ready(self, now: float) -> int:
-        """Returns how many requests may start now."""
+        """Return how many requests may start now."""
         return sum(run.passed(now) for run in self._runs) if self.open(now) else 0
 
     def take(self) -> None:
-        """Uses the first moment of one that is `open`."""
+        """Use the first moment of one that is `open`."""
         first, step, left = self._runs.popleft()
         if left > 1:
             self._runs.appendleft(_Run(first + step, step, left - 1))
         self._held -= 1
 
     def request(self, now: float, demand: int) -> SlotRequest | None:
-        """Returns what to ask the database for, so that `demand` requests find moments; None for nothing yet."""
+        """Return what to ask the database for, so that `demand` requests find moments; None for nothing yet."""
         if demand <= self._held or now < self._ask_at:
             return None
         most = int(HORIZON * self.rate) + 1
         return SlotRequest(self.key, self.rate, min(demand - self._held, most))
 
     def next_at(self, now: float, demand: int) -> float:
-        """Returns when to look again: at the next moment, or when there may be new ones."""
+        """Return when to look again: at the next moment, or when there may be new ones."""
         moment = self._runs[0].first if self._runs else float("inf")
         return min(moment, max(self._ask_at, now)) if demand > self._held else moment

@@ -35,11 +35,11 @@ class RateSlots:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Says that messages wait for a gate."""
+        """Note that messages wait for a gate."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Serves until cancelled."""
+        """Serve until cancelled."""
         while True:
             await self._woken.wait()
             self._woken.clear()

@@ -38,12 +38,12 @@ class ReplicaStatus:
         return bool(self._registry.leases)
 
     def note(self, endpoint: str, settled: Sequence[Settled]) -> None:
-        """Takes in what was recorded just now of messages to an endpoint."""
+        """Take in what was recorded just now of messages to an endpoint."""
         if (stats := self._by_endpoint.get(endpoint)) is not None:
             stats.note(self._clock.monotonic(), settled)
 
     def status(self) -> dict[str, Any]:
-        """Returns how the replica does."""
+        """Return how the replica does."""
         pools = self._pools.values()
         overall = summarize(self._clock.monotonic(), list(self._stats.values()))
         return {

@@ -54,7 +54,7 @@ _UNKNOWN_WHEN_SENT = frozenset(
 
 
 def delivered(answer: Answer) -> Outcome:
-    """Returns what to record of a message that the endpoint accepted."""
+    """Return what to record of a message that the endpoint accepted."""
     return _delivered(answer.status, round(answer.duration * 1000))
 
 
@@ -72,7 +72,7 @@ def failed(
     uncounted: bool,
     random: Random,
 ) -> Outcome:
-    """Returns what to record of a failed attempt.
+    """Return what to record of a failed attempt.
 
     `began_at` is when the request began, by the database's clock; `uncounted` says that it does
     not count against the limit, because the endpoint is down. What would be tried again only
@@ -95,7 +95,7 @@ def failed(
 def _failed(
     mailing: Mailing, tried: int, answer: Answer, verdict: Verdict, random: Random
 ) -> tuple[Status, Reason, float | None]:
-    """The status and reason of a failed attempt after `tried` that count and, if it is repeated, the delay."""
+    """Return the status and reason of a failed attempt after `tried` that count and, if it is repeated, the delay."""
     if mailing.semantics is Semantics.AT_MOST_ONCE and answer.sent and verdict.error_class in _UNKNOWN_WHEN_SENT:
         return Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, None
     if not verdict.retryable:
@@ -106,12 +106,12 @@ def _failed(
 
 
 def backoff(retry: RetryPolicy, attempts: int) -> float:
-    """Returns the longest wait after `attempts` earlier attempts, in seconds: it doubles up to the maximum."""
+    """Return the longest wait after `attempts` earlier attempts, in seconds: it doubles up to the maximum."""
     return min(retry.max_backoff, retry.initial_backoff * 2.0 ** min(attempts, 40))
 
 
 def retry_delay(retry: RetryPolicy, attempts: int, retry_after: float | None, random: Random) -> float:
-    """Returns the seconds to wait before the next attempt, after `attempts` earlier ones.
+    """Return the seconds to wait before the next attempt, after `attempts` earlier ones.
 
     Full jitter: a random share of the back-off (AWS Architecture Blog, "Exponential Backoff
     And Jitter"). A Retry-After raises it up to the maximal back-off.
@@ -120,7 +120,7 @@ def retry_delay(retry: RetryPolicy, attempts: int, retry_after: float | None, ra
 
 
 def retry_slot(retry: RetryPolicy, attempts: int) -> float:
-    """Returns the seconds between two moments at which retries fall due: an eighth of the back-off.
+    """Return the seconds between two moments at which retries fall due: an eighth of the back-off.
 
     Messages that fail together then need a handful of new batches, not one each.
     """
@@ -128,12 +128,12 @@ def retry_slot(retry: RetryPolicy, attempts: int) -> float:
 
 
 def in_slot(moment: datetime, slot: float) -> datetime:
-    """Returns the first multiple of `slot` seconds since the epoch at or after `moment`."""
+    """Return the first multiple of `slot` seconds since the epoch at or after `moment`."""
     return datetime.fromtimestamp(math.ceil(moment.timestamp() / slot) * slot, UTC)
 
 
 def without_sending(mailing: Mailing, recipient: Recipient, reclaimed: bool, now_at: datetime) -> Outcome | None:
-    """Returns what to record of a message that is not to be sent now; None when it is.
+    """Return what to record of a message that is not to be sent now; None when it is.
 
     `now_at` is the time by the database's clock; `reclaimed` says that an earlier lease of the
     batch ran out, so that under AT_MOST_ONCE the message may have been sent already.
@@ -158,17 +158,17 @@ def without_sending(mailing: Mailing, recipient: Recipient, reclaimed: bool, now
 
 
 def unsent(status: Status, reason: Reason) -> Outcome:
-    """Returns the terminal outcome of a message for which no request was made."""
+    """Return the terminal outcome of a message for which no request was made."""
     return Outcome(status, reason, 0, None, None, None, None, None)
 
 
 def put_off(due_at: datetime) -> Outcome:
-    """Returns the outcome of a message that goes into a new batch without an attempt."""
+    """Return the outcome of a message that goes into a new batch without an attempt."""
     return Outcome(Status.PENDING, Reason.NONE, 0, None, None, None, due_at, None)
 
 
 def uncounted(mailing: Mailing, outcome: Outcome) -> Outcome:
-    """Returns a failed attempt's outcome as it is when the attempt does not count against the limit.
+    """Return a failed attempt's outcome as it is when the attempt does not count against the limit.
 
     One that had no other attempt left has it again, after the shortest back-off.
     """
@@ -185,12 +185,12 @@ def uncounted(mailing: Mailing, outcome: Outcome) -> Outcome:
 
 
 def bare(outcome: Outcome) -> Outcome:
-    """Returns the outcome without anything that the endpoint had a say in."""
+    """Return the outcome without anything that the endpoint had a say in."""
     return outcome._replace(endpoint_status=None, endpoint_code=None, failure=None)
 
 
 def batch_size(semantics: Semantics, max_rate: float, most: int) -> int:
-    """Returns how many messages a batch of such a mailing may hold, at most `most`.
+    """Return how many messages a batch of such a mailing may hold, at most `most`.
 
     One with a `max_rate` (a second, 0 for none) holds what goes in a few seconds: a lease must
     not end, nor a replica have it all, before most of it is sent.
@@ -201,7 +201,7 @@ def batch_size(semantics: Semantics, max_rate: float, most: int) -> int:
 
 
 def next_step(limit: int, seen: int, inserted: int) -> int:
-    """Returns how many clients the next step of an expansion looks at.
+    """Return how many clients the next step of an expansion looks at.
 
     Aims at EXPAND_TARGET new messages per step, so that a step stays short whatever share
     of the clients matches; grows fourfold at the most.
@@ -211,7 +211,7 @@ def next_step(limit: int, seen: int, inserted: int) -> int:
 
 
 def idle_wait(next_in: float | None, patience: float, poll_min: float, poll_max: float) -> float:
-    """Returns the seconds to wait before the next look at the database.
+    """Return the seconds to wait before the next look at the database.
 
     The time to the next due thing or the `patience` gained so far, whichever is shorter,
     within the bounds.

@@ -48,13 +48,13 @@ class Settler:
         self._queue: asyncio.Queue[Lease] = asyncio.Queue()
 
     def put(self, lease: Lease) -> None:
-        """Asks for the lease's unsaved outcomes to be written soon."""
+        """Ask for the lease's unsaved outcomes to be written soon."""
         if not lease.waiting:
             lease.waiting = True
             self._queue.put_nowait(lease)
 
     async def run(self) -> None:
-        """Serves until cancelled."""
+        """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._serve())
@@ -98,7 +98,7 @@ class Settler:
             log.warning(told, lease.batch.no, lease.mailing.id, extra={"mailing_id": lease.mailing.id})
 
     async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool, kept: list[int]) -> bool:
-        """Tries until the database answers: an outcome is not lost because it is away."""
+        """Try until the database answers: an outcome is not lost because it is away."""
         endpoint = lease.mailing.endpoint or DEFAULT_ENDPOINT
         pause = _RETRY_FIRST
         bare = False

@@ -10,7 +10,7 @@ from typing import Any
 
 @asynccontextmanager
 async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIterator[None]:
-    """Runs `work` inside the block, and ends it with the block; what it raises is its own affair."""
+    """Run `work` inside the block, and end it with the block; what it raises is its own affair."""
     task = asyncio.create_task(work, name=name)
     try:
         yield

@@ -95,17 +95,17 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint], 
 
 
 def run(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT and returns the exit status."""
+    """Serve until SIGTERM or SIGINT and return the exit status."""
     return _run(settings, lambda: serve(settings))
 
 
 def run_migrations(settings: Settings) -> int:
-    """Brings the database to this release's schema, prints the versions applied, returns the exit status."""
+    """Bring the database to this release's schema, print the versions applied and return the exit status."""
     return _run(settings, lambda: _migrate(settings))
 
 
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
-    """Runs a dispatcher alone, without API, until SIGTERM or SIGINT and returns the exit status.
+    """Run a dispatcher alone, without API, until SIGTERM or SIGINT and return the exit status.
 
     Its database is another service's, so one must be set.
     """
@@ -113,7 +113,7 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
 
 
 async def serve(settings: Settings) -> None:
-    """Runs the service until SIGTERM or SIGINT. Raises one of the errors that `run` turns into a status."""
+    """Run the service until SIGTERM or SIGINT. Raise one of the errors that `run` turns into a status."""
     stopped = _signalled()
     access = read_access(settings)
     configured = configured_endpoints(settings)
@@ -158,7 +158,7 @@ async def serve(settings: Settings) -> None:
 
 
 async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:
-    """Runs one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
+    """Run one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
     if settings.database_url is None:
         raise ConfigError(["MAILING_DSN should be the database of the service that this dispatcher works for."])
     stopped = _signalled()
@@ -194,7 +194,7 @@ async def _bring_up_to_date(dsn: str, settings: Settings) -> None:
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
-    """Lends the DSN to use, and the server behind it if it is our own."""
+    """Lend the DSN to use, and the server behind it if it is our own."""
     if settings.database_url is not None:
         yield settings.database_url, None
         return
@@ -213,10 +213,10 @@ async def _keep_running(
     api: RpcServer | None = None,
     postgres: EmbeddedPostgres | None = None,
 ) -> None:
-    """Dispatches and answers until it is stopped, then ends in order.
+    """Dispatch and answer until it is stopped, then end in order.
 
     The order: health says NOT_SERVING and new calls are refused; nothing more is claimed;
-    what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
+    what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raise
     ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
     _install_level_signals(dispatcher)
@@ -239,12 +239,12 @@ async def _keep_running(
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:
-    """How long what is in flight may take to end and to be settled, in seconds."""
+    """Return how long what is in flight may take to end and to be settled, in seconds."""
     return max((one.endpoint.total_timeout for one in configured), default=0.0) + SETTLE_GRACE
 
 
 async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> str:
-    """Why the service cannot go on; empty when it was asked to stop."""
+    """Return why the service cannot go on; empty when it was asked to stop."""
     if death.done():
         return death.result()
     if not dispatching.done():
@@ -255,7 +255,7 @@ async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> s
 
 
 async def _nobody(_: bool) -> None:
-    """Hears whether the database answers where there is no API."""
+    """Hear whether the database answers where there is no API."""
 
 
 async def _never() -> str:
@@ -264,7 +264,7 @@ async def _never() -> str:
 
 
 def _signalled() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    """Return an event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def stop() -> None:

@@ -56,7 +56,7 @@ class _Exchange:
         self.body = b""
 
     async def trace(self, event: str, about: Mapping[str, Any]) -> None:
-        """Takes an event of httpcore's trace extension in."""
+        """Take an event of httpcore's trace extension in."""
         if event.endswith("connect_tcp.started"):
             self.connected = True
         elif event.endswith("connect_tcp.complete"):
@@ -75,7 +75,7 @@ class _Exchange:
             self.sent = True
 
     def answer(self, error: ErrorClass, started: float) -> Answer:
-        """Returns what it came to."""
+        """Return what it came to."""
         retry_after = self.headers.get("retry-after")
         return Answer(self.status, self.body, retry_after, error, self.sent, monotonic() - started)
 
@@ -115,7 +115,7 @@ class HttpxSender:
         at_most_once: bool = False,
         may_start: MayStart | None = None,
     ) -> Answer | None:
-        """POSTs one message and returns what it came to. See `dispatcher.ports.Sender.send`."""
+        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
         started = monotonic()
         exchange = _Exchange(may_start)
         if self._closed:
@@ -142,7 +142,7 @@ class HttpxSender:
         return exchange.answer(error, started)
 
     async def close(self) -> None:
-        """Closes every connection; requests under way end with DISCONNECT."""
+        """Close every connection; requests under way end with DISCONNECT."""
         self._closed = True
         for timeout in self._under_way.values():
             if not timeout.expired():
@@ -178,7 +178,7 @@ class HttpxSender:
 
 
 def _classify(error: Exception, exchange: _Exchange) -> ErrorClass:
-    """Returns the class of what httpx raised."""
+    """Return the class of what httpx raised."""
     match error:
         case httpx.ConnectTimeout():
             return ErrorClass.CONNECT

@@ -74,9 +74,9 @@ class Target(NamedTuple):
 
 
 def parse_target(endpoint: Endpoint) -> Target:
-    """Checks an endpoint's URL and token.
+    """Check an endpoint's URL and token.
 
-    Raises ValueError, naming the endpoint and the field but never the token, for anything
+    Raise ValueError, naming the endpoint and the field but never the token, for anything
     that is not an absolute http(s) URL without userinfo and fragment, and for anything that
     could smuggle a second header or request.
     """
@@ -118,7 +118,7 @@ def parse_target(endpoint: Endpoint) -> Target:
 
 
 def _is_name(host: str) -> bool:
-    """Says whether a resolver can be asked for it; addresses of four numbers are names, too."""
+    """Return whether a resolver can be asked for it; addresses of four numbers are names, too."""
     return len(host) <= 253 and _NAME.fullmatch(host.removesuffix(".") + ".") is not None
 
 
@@ -131,7 +131,7 @@ def _is_ipv6(host: str) -> bool:
 
 
 def encode_body(message_id: int, phone: str, text: str) -> bytes:
-    """Returns the request body. `phone` holds digits only, or ValueError is raised.
+    """Return the request body. `phone` holds digits only, or ValueError is raised.
 
     The encoded text is kept for the next messages with the same text.
     """
@@ -150,7 +150,7 @@ def _encode_text(text: str) -> bytes:
 
 
 def judge(answer: Answer, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
-    """Returns what an answer means to an endpoint with such a success rule.
+    """Return what an answer means to an endpoint with such a success rule.
 
     | answer                                    | error_class        | retryable |
     |-------------------------------------------|--------------------|-----------|
@@ -181,7 +181,7 @@ def judge(answer: Answer, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
 
 
 def _read(status: int, body: bytes, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
-    """Judges all but Retry-After."""
+    """Judge all but Retry-After."""
     if 200 <= status < 300:
         return _read_success(status, body, rule)
     if status in _THROTTLED:
@@ -224,7 +224,7 @@ def _accepted(answered: dict[str, object] | None, rule: SuccessRule) -> bool:
 
 
 def _code(answered: dict[str, object] | None, rule: SuccessRule) -> int | None:
-    """Returns what the code field holds if it is an integer that the ledger can hold."""
+    """Return what the code field holds if it is an integer that the ledger can hold."""
     code = None if answered is None else answered.get(rule.code_field)
     return code if type(code) is int and code in _INT64 else None
 
@@ -236,7 +236,7 @@ def _excerpt(body: bytes) -> str:
 
 
 def parse_retry_after(value: str, now: float) -> float | None:
-    """Returns the wait in seconds that a Retry-After header asks for, clamped to 0…MAX_RETRY_AFTER.
+    """Return the wait in seconds that a Retry-After header asks for, clamped to 0…MAX_RETRY_AFTER.
 
     `value` is a number of seconds or an HTTP date (RFC 9110, 10.2.3), `now` is in seconds
     since the epoch. None for anything else.

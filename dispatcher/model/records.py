@@ -111,7 +111,7 @@ class Endpoint:
 
 
 def _masked(parameter: str) -> str:
-    """Returns a parameter of a query without its value; what has no name may be all secret."""
+    """Return a parameter of a query without its value; what has no name may be all secret."""
     name, sign, value = parameter.partition("=")
     return f"{name}=***" if sign and value else name + sign if sign or not name else "***"
 
@@ -248,7 +248,7 @@ class SettingOverrides:
     max_concurrency: int | None = None
 
     def of(self, settings: DispatchSettings) -> DispatchSettings:
-        """Returns the settings in force for a replica that was started with `settings`."""
+        """Return the settings in force for a replica that was started with `settings`."""
         poll_min = settings.poll_min if self.poll_min is None else self.poll_min
         poll_max = settings.poll_max if self.poll_max is None else self.poll_max
         recheck_min = settings.recheck_min if self.recheck_min is None else self.recheck_min

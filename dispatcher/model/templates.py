@@ -54,7 +54,7 @@ class Template:
         return any(not isinstance(slot, int) for slot in self._slots)
 
     def render(self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]) -> str:
-        """Returns the text for one client. `attributes` is not looked at unless `needs_attributes`."""
+        """Return the text for one client. `attributes` is not looked at unless `needs_attributes`."""
         if not self._slots:
             return self._format
         fields = (phone, operator_code, tag, timezone)
@@ -67,9 +67,9 @@ class Template:
 
 
 def parse(text: str) -> Template:
-    """Returns the template that `text` spells.
+    """Return the template that `text` spells.
 
-    Raises TemplateError for a placeholder that is unknown or not closed, and for a single
+    Raise TemplateError for a placeholder that is unknown or not closed, and for a single
     closing brace.
     """
     literals, slots, at = [""], list[_Slot](), 0
@@ -90,7 +90,7 @@ def parse(text: str) -> Template:
 
 
 def _placeholder(text: str, start: int) -> tuple[_Slot, int]:
-    """Reads the placeholder whose brace opens at `start`; returns it and where it ends."""
+    """Read the placeholder whose brace opens at `start`; return it and where it ends."""
     end = _BRACE.search(text, start + 1)
     if end is None:
         raise TemplateError(start + 1, "a placeholder that is not closed", "write '{{' for a literal brace")

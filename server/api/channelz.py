@@ -16,7 +16,7 @@ from server.api.server import CannotListen, check_free
 
 @asynccontextmanager
 async def serving_channelz(address: str) -> AsyncIterator[int]:
-    """Serves on `address` (`host:port`) inside the block; lends the port. Raises CannotListen."""
+    """Serve on `address` (`host:port`) inside the block; lend the port. Raise CannotListen."""
     check_free(address)
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
     channelz.add_channelz_servicer(server)

@@ -23,7 +23,7 @@ import grpc.aio
 
 
 def start_poller() -> None:
-    """Begins gRPC's work for the running loop. Does nothing useful once gRPC was used in this process."""
+    """Begin gRPC's work for the running loop. Does nothing useful once gRPC was used in this process."""
     others, standard = set(threading.enumerate()), socket.getdefaulttimeout()
     socket.setdefaulttimeout(0.0)  # what the sockets made meanwhile begin with
     try:

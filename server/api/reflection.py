@@ -17,7 +17,7 @@ V1 = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
-    """Serves the descriptors of `services`, under both names."""
+    """Serve the descriptors of `services`, under both names."""
     servicer = ReflectionServicer([*services, SERVICE_NAME, V1])
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

@@ -121,7 +121,7 @@ class RpcSettings:
     """Room for long tokens, and for a proper answer to those that are too long."""
 
     def options(self) -> list[tuple[str, int]]:
-        """Returns gRPC's channel arguments."""
+        """Return gRPC's channel arguments."""
         return [
             ("grpc.so_reuseport", 0),  # or a second process would share the port unnoticed
             ("grpc.max_receive_message_length", self.max_message_bytes),
@@ -166,9 +166,9 @@ class RpcServer:
         self._database = database
 
     def bind(self, address: str) -> int:
-        """Listens on `address` (`host:port`, or `unix:path`) and returns the port.
+        """Listen on `address` (`host:port`, or `unix:path`) and return the port.
 
-        Port 0 means any free one. Raises CannotListen.
+        Port 0 means any free one. Raise CannotListen.
         """
         check_free(address)
         try:
@@ -179,35 +179,35 @@ class RpcServer:
             raise CannotListen(address, str(error)) from error
 
     async def start(self) -> None:
-        """Begins to serve and says so to health checks."""
+        """Begin to serve and say so to health checks."""
         await self._server.start()
         self._streams.start()
         self._admin.start()
 
     async def ready(self, able: bool) -> None:
-        """Says to health checks whether calls can be answered; after `stop` it is no any more."""
+        """Say to health checks whether calls can be answered; after `stop` it is no any more."""
         for name in ("", *NAMES):
             await self._health.set(name, _HEALTH[able])
 
     def samples(self) -> Samples:
-        """Returns how the API does, as metrics show it."""
+        """Return how the API does, as metrics show it."""
         errors: Samples = {"mailing_database_errors_total": {("api",): self._database.failures}}
         return added([self._streams.samples(), self._admin.samples(), errors])
 
     async def stop(self, grace: float) -> None:
-        """Says NOT_SERVING, ends streams, refuses new calls, and cancels those not done within `grace` seconds."""
+        """Say NOT_SERVING, end streams, refuse new calls, and cancel those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
         await self._admin.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
-        """Returns when the server was stopped."""
+        """Return when the server was stopped."""
         await self._server.wait_for_termination()
 
 
 def check_free(address: str) -> None:
-    """Raises CannotListen if a socket cannot be bound there: gRPC would not say why, but log it."""
+    """Raise CannotListen if a socket cannot be bound there: gRPC would not say why, but log it."""
     if address.startswith(("unix:", "unix-abstract:", "vsock:")):
         return
     host, _, port = address.rpartition(":")
@@ -229,7 +229,7 @@ async def build_server(
     settings: RpcSettings | None = None,
     probes: EndpointProbes | None = None,
 ) -> RpcServer:
-    """Returns a server on the ledger of `pool`, not yet bound.
+    """Return a server on the ledger of `pool`, not yet bound.
 
     `hint` is called after every write that a dispatcher in this process should see at once.
     `probes` knows the endpoints and makes requests outside of the ledger; none without it.

@@ -44,7 +44,7 @@ class ServerTls:
         self._first = _configuration(files)
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Returns credentials that follow the files."""
+        """Return credentials that follow the files."""
         made: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
             self._first,
             self._changed,  # type: ignore[arg-type]  # None, for no change, is missing in its type
@@ -53,7 +53,7 @@ class ServerTls:
         return made
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Called by gRPC at every handshake, in a thread of its own."""
+        """Return the files as they are now; gRPC asks at every handshake, in a thread of its own."""
         if not self._watch.changed():
             return None
         try:

@@ -44,7 +44,7 @@ class Authenticator:
         self.open = tokens is None and jwts is None and not certificates
 
     def by_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> Principal | None:
-        """Returns whom the call's metadata names, None if only a certificate can tell. Raises Unauthenticated."""
+        """Return whom the call's metadata names, None if only a certificate can tell. Raise Unauthenticated."""
         if self.open:
             return ANONYMOUS
         given = [value for name, value in metadata if name == "authorization"]
@@ -57,7 +57,7 @@ class Authenticator:
         return self._by_token(given[0])
 
     def by_certificate(self, names: Sequence[str]) -> Principal:
-        """Returns who the caller is whose certificate has these names. Raises Unauthenticated."""
+        """Return who the caller is whose certificate has these names. Raise Unauthenticated."""
         if not names:
             _refuse("no name in the certificate")
         if self.certificates_may_all:
@@ -82,6 +82,6 @@ class Authenticator:
 
 
 def _refuse(why: str) -> NoReturn:
-    """Raises Unauthenticated; why is for the log only."""
+    """Raise Unauthenticated; why is for the log only."""
     _log.debug("refused: %s", why)
     raise Unauthenticated

@@ -63,7 +63,7 @@ class KeyTiming:
 
 
 def read_keys(document: bytes) -> dict[str, Key]:
-    """Returns the keys of a JSON Web Key Set by their ids; others than for signatures are left out. Raises BadKeys."""
+    """Return the keys of a JSON Web Key Set by their ids; others than for signatures are left out. Raise BadKeys."""
     try:
         entries = json.loads(document)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -124,21 +124,21 @@ class KeySet:
         return self._clock() < self._good_until
 
     def get(self, kid: str) -> Key | None:
-        """Returns the key at once; None for one that is not known, which is then looked for in the background."""
+        """Return the key at once; None for one that is not known, which is then looked for in the background."""
         key = self._keys.get(kid) if self.in_force else None
         if key is None:
             self._wanted.set()
         return key
 
     async def first(self) -> None:
-        """Returns when the first fetch has ended, however it did, or has taken too long to wait for."""
+        """Return when the first fetch has ended, however it did, or have taken too long to wait for."""
         try:
             await asyncio.wait_for(self._tried.wait(), self._timing.at_start)
         except TimeoutError:
             _log.warning("the issuer's keys are slow to come: tokens are refused until they do")
 
     async def run(self) -> None:
-        """Keeps the keys fresh until it is cancelled."""
+        """Keep the keys fresh until it is cancelled."""
         retry = self._timing.retry_first
         while True:
             self._wanted.clear()
@@ -150,7 +150,7 @@ class KeySet:
             await self._pause(wait)
 
     async def _pause(self, wait: float) -> None:
-        """Waits, but when a key is asked for that is not known no longer than the cool-down."""
+        """Wait, but when a key is asked for that is not known no longer than the cool-down."""
         cool_down = min(self._timing.cool_down, wait)
         await asyncio.sleep(cool_down)
         try:

@@ -56,7 +56,7 @@ class JwtVerifier:
         self._good: dict[bytes, _Good] = {}
 
     def verify(self, token: str, digest: bytes) -> Principal:
-        """Returns whom the token names; `digest` is its SHA-256. Raises BadToken."""
+        """Return whom the token names; `digest` is its SHA-256. Raise BadToken."""
         known = self._good.get(digest)
         if known:
             if known.generation == self._keys.generation and self._keys.in_force and self._clock() < known.until:
@@ -99,7 +99,7 @@ class JwtVerifier:
 
 
 def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
-    """Returns algorithm and key id."""
+    """Return algorithm and key id."""
     kind, algorithm, kid = header.get("typ", "JWT"), header.get("alg"), header.get("kid")
     if not isinstance(kind, str) or kind.lower() not in _TYPES:
         raise BadToken("another type of token")
@@ -111,7 +111,7 @@ def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _check_payload(claims: Mapping[str, Any]) -> None:
-    """Looks at the types that the library is generous about."""
+    """Look at the types that the library is generous about."""
     for name in ("exp", "nbf", "iat"):
         value = claims.get(name, 0)
         if not isinstance(value, int | float) or not 0 <= value < _END_OF_TIME:
@@ -122,7 +122,7 @@ def _check_payload(claims: Mapping[str, Any]) -> None:
 
 
 def _bytes_of(segment: str) -> bytes:
-    """Decodes base64url in its one canonical form, so that a token has one spelling only."""
+    """Decode base64url in its one canonical form, so that a token has one spelling only."""
     if not _SEGMENT.fullmatch(segment) or len(segment) % 4 == 1:
         raise BadToken("not base64url")
     data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
@@ -132,7 +132,7 @@ def _bytes_of(segment: str) -> bytes:
 
 
 def _object(segment: str) -> dict[str, Any]:
-    """Reads a JSON object, in which no name comes twice and no number is none."""
+    """Read a JSON object, in which no name comes twice and no number is none."""
     try:
         found = json.loads(_bytes_of(segment), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -154,7 +154,7 @@ def _no_number(name: str) -> None:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
-    """Returns the scopes, wherever the issuer puts them.
+    """Return the scopes, wherever the issuer puts them.
 
     That is `scope` (RFC 8693, RFC 9068), `scp` (Okta, Entra) or `permissions` (Auth0).
     """

@@ -32,7 +32,7 @@ class Issuer:
         self._timeout = timeout
 
     async def fetch_keys(self) -> bytes:
-        """Returns the key set as it came. Raises BadAnswer, TimeoutError, httpx.HTTPError."""
+        """Return the key set as it came. Raise BadAnswer, TimeoutError, httpx.HTTPError."""
         async with httpx.AsyncClient(follow_redirects=False, timeout=self._timeout) as client:
             url = self._keys_url or await self._discovered(client)
             status, body = await self._get(client, url)
@@ -41,7 +41,7 @@ class Issuer:
         return body
 
     async def _discovered(self, client: httpx.AsyncClient) -> str:
-        """Returns the address that the issuer's configuration has; the usual one if it has none."""
+        """Return the address that the issuer's configuration has; the usual one if it has none."""
         base = self.name.rstrip("/") + "/.well-known/"
         status, body = await self._get(client, f"{base}openid-configuration")
         if status == httpx.codes.NOT_FOUND:

@@ -36,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 def new_token() -> str:
-    """Returns a new random token."""
+    """Return a new random token."""
     return PREFIX + secrets.token_urlsafe(32)
 
 
 def token_line(name: str, token: str, scopes: Iterable[str]) -> str:
-    """Returns the line of the file for this token. Raises ValueError for a name or a scope that cannot be."""
+    """Return the line of the file for this token. Raise ValueError for a name or a scope that cannot be."""
     line = f"{name} sha256:{sha256(token.encode()).hexdigest()} {','.join(scopes)}"
     if not _NAME.fullmatch(name) or name.startswith("#"):
         raise ValueError(f"{name[:80]!r} is no name: 1 to 255 printable ASCII characters without spaces")
@@ -67,13 +67,13 @@ class TokensFile:
         self._next_look = clock() + LOOK_EVERY
 
     def by_digest(self, digest: bytes) -> Principal | None:
-        """Returns whose token has this SHA-256, None if it is nobody's."""
+        """Return whose token has this SHA-256, None if it is nobody's."""
         self._look()
         found = self._entries.tokens.get(digest[:16])
         return found[1] if found and compare_digest(found[0], digest) else None
 
     def by_certificate(self, names: Sequence[str]) -> Principal | None:
-        """Returns who the first of a certificate's names is that the file has, None if it has none."""
+        """Return who the first of a certificate's names is that the file has, None if it has none."""
         self._look()
         return next((self._entries.certificates[name] for name in names if name in self._entries.certificates), None)
 

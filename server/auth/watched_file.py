@@ -17,7 +17,7 @@ class FileWatch:
         self._seen = self._look()
 
     def changed(self) -> bool:
-        """Says whether any of them changed since the last time, be it that it went away."""
+        """Return whether any of them changed since the last time, be it that it went away."""
         before, self._seen = self._seen, self._look()
         return before != self._seen
 
@@ -34,7 +34,7 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_file(path: Path, limit: int = 1 << 20) -> bytes:
-    """Returns what a file of at most `limit` bytes holds. Raises BadFile."""
+    """Return what a file of at most `limit` bytes holds. Raise BadFile."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)

@@ -14,7 +14,7 @@ MASK = "***"
 
 
 def settings_table() -> str:
-    """Returns all settings as a Markdown table, as the documents have it."""
+    """Return all settings as a Markdown table, as the documents have it."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         variable, *older = variables_of(name)
@@ -24,7 +24,7 @@ def settings_table() -> str:
 
 
 def rows_in_force(loaded: Loaded) -> list[dict[str, str | int | float | bool | None]]:
-    """Returns name, variable, value and place of every setting; of secrets only that they are set."""
+    """Return name, variable, value and place of every setting; of secrets only that they are set."""
     return [
         {
             "name": name,
@@ -37,7 +37,7 @@ def rows_in_force(loaded: Loaded) -> list[dict[str, str | int | float | bool | N
 
 
 def masked(dsn: str) -> str:
-    """Returns a DSN as it may be shown: without its passwords."""
+    """Return a DSN as it may be shown: without its passwords."""
     without = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", dsn)
     return re.sub(r"(?<=[?&])((?:ssl)?password=)[^&]*", r"\1***", without)
 
@@ -55,5 +55,5 @@ def _shown(name: str, value: object) -> str | int | float | bool | None:
 
 
 def _without_query(text: str) -> str:
-    """Returns an address without the values of its query, which may hold a key; other texts as they are."""
+    """Return an address without the values of its query, which may hold a key; other texts as they are."""
     return re.sub(r"(?<=[?&])([^=&]*=)[^&]+", rf"\1{MASK}", text) if "://" in text else text

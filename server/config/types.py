@@ -16,12 +16,12 @@ from dispatcher.model.records import Endpoint
 
 
 def lower(value: object) -> object:
-    """Returns a text in lower case, anything else as it is."""
+    """Return a text in lower case, anything else as it is."""
     return value.lower() if isinstance(value, str) else value
 
 
 def endpoint_url(value: str) -> str:
-    """Returns the URL if it is one to make requests to. Raises ValueError."""
+    """Return the URL if it is one to make requests to. Raise ValueError."""
     parts = urlsplit(value)
     _ = parts.port  # raises ValueError for a port out of range
     plain = value.isascii() and value.isprintable() and " " not in value

@@ -46,7 +46,7 @@ class Entry:
     """What was made of it to be sent, by the statuses chosen: made once for all readers."""
 
     def changes(self, chosen: frozenset[Status]) -> Sequence[tuple[int, int]]:
-        """Returns client and status of each change to one of the `chosen` statuses, to any when empty."""
+        """Return client and status of each change to one of the `chosen` statuses, to any when empty."""
         if len(self.statuses) == 1:
             status = self.statuses[0]
             return [(client, status) for client in self.client_ids] if self._fits(status, chosen) else ()
@@ -54,7 +54,7 @@ class Entry:
         return [pair for pair in pairs if self._fits(pair[1], chosen)]
 
     def count(self, chosen: frozenset[Status]) -> int:
-        """Returns how many changes there are to one of the `chosen` statuses."""
+        """Return how many changes there are to one of the `chosen` statuses."""
         if len(self.statuses) == 1:
             return len(self.client_ids) if self._fits(self.statuses[0], chosen) else 0
         return sum(self._fits(status, chosen) for status in self.statuses) if chosen else len(self.client_ids)
@@ -72,7 +72,7 @@ class ChangeQuery:
     statuses: frozenset[Status] = frozenset()
 
     def digest(self) -> bytes:
-        """Returns what tells this query's tokens from others."""
+        """Return what tells this query's tokens from others."""
         return query_digest("WatchMessages", self.mailing_id, sorted(self.statuses))
 
 
@@ -80,7 +80,7 @@ class Query(Protocol):
     """What a stream is asked for."""
 
     def digest(self) -> bytes:
-        """Returns what tells this query's tokens from others."""
+        """Return what tells this query's tokens from others."""
         ...
 
 
@@ -94,14 +94,14 @@ class Tokens:
         self._buckets = buckets
 
     def encode(self, positions: Positions) -> str:
-        """Returns the token that goes on behind `positions`."""
+        """Return the token that goes on behind `positions`."""
         raw = self._head + _packed(positions)
         return urlsafe_b64encode(raw + _check(raw)).decode().rstrip("=")
 
     def decode(self, token: str) -> Positions:
-        """Returns the positions in `token`.
+        """Return the positions in `token`.
 
-        Raises InvalidResumeToken for what is no token or one of another query, and
+        Raise InvalidResumeToken for what is no token or one of another query, and
         ResumeTokenExpired for one of another database.
         """
         raw = _checked(token)
@@ -117,7 +117,7 @@ class Tokens:
 
 
 def _checked(token: str) -> bytes:
-    """Returns the bytes of a token without their checksum. Raises InvalidResumeToken."""
+    """Return the bytes of a token without their checksum. Raise InvalidResumeToken."""
     try:
         raw = urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
     except (Base64Error, ValueError):

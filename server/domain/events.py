@@ -42,7 +42,7 @@ class EventQuery:
     level: Level = Level.DEBUG
 
     def digest(self) -> bytes:
-        """Returns what tells this query's tokens from others."""
+        """Return what tells this query's tokens from others."""
         return query_digest("WatchLog", self.mailing_id, self.message_id, self.client_id, int(self.level))
 
 
@@ -68,7 +68,7 @@ class BucketPage:
 
 
 def in_order(pages: Sequence[BucketPage]) -> tuple[list[RecordedEvent], Positions]:
-    """Returns the entries that can be handed on, by time, and the positions that they lead to.
+    """Return the entries that can be handed on, by time, and the positions that they lead to.
 
     Nothing is handed on that is later than something a bucket may still have. The bucket
     that holds the others back hands on all of its page, so this never stands still.
@@ -87,7 +87,7 @@ def in_order(pages: Sequence[BucketPage]) -> tuple[list[RecordedEvent], Position
 
 
 def _times(page: BucketPage) -> list[datetime]:
-    """The entries' times, never falling: they were taken before the numbers were."""
+    """Return the entries' times, never falling: they were taken before the numbers were."""
     return list(accumulate((logged.at for _, logged in page.entries), max))
 
 

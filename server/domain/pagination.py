@@ -39,20 +39,20 @@ class PageRequest:
 
 
 def query_digest(method: str, *parts: object) -> bytes:
-    """Returns what tells a list's query from others; `parts` are what JSON can hold."""
+    """Return what tells a list's query from others; `parts` are what JSON can hold."""
     text = orjson.dumps([method, *parts], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return blake2b(text, digest_size=_DIGEST_SIZE).digest()
 
 
 def encode_token(digest: bytes, *key: int) -> str:
-    """Returns the token of the page behind `key` in the query of `digest`."""
+    """Return the token of the page behind `key` in the query of `digest`."""
     return urlsafe_b64encode(digest + struct.pack(f">{len(key)}q", *key)).decode().rstrip("=")
 
 
 def decode_token(token: str, digest: bytes, first: tuple[int, ...]) -> tuple[int, ...]:
-    """Returns the key that `token` names, `first` when it is empty.
+    """Return the key that `token` names, `first` when it is empty.
 
-    Raises InvalidPageToken for anything that `encode_token` did not make for `digest` and a
+    Raise InvalidPageToken for anything that `encode_token` did not make for `digest` and a
     key as long as `first`.
     """
     if not token:

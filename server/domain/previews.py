@@ -116,14 +116,14 @@ class Outcome:
 
 
 def sample_count(value: int, violations: Violations) -> int:
-    """Returns how many samples are wanted: the default for 0, never too many; reports a negative number."""
+    """Return how many samples are wanted: the default for 0, never too many; report a negative number."""
     if value < 0:
         violations.add("samples", "must not be negative")
     return min(value, MAX_SAMPLES) if value > 0 else DEFAULT_SAMPLES
 
 
 def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
-    """Returns the audience: an opt-out comes before a window that opens too late, that before the cap."""
+    """Return the audience: an opt-out comes before a window that opens too late, that before the cap."""
     sent: list[Group] = []
     excluded: dict[Reason, int] = {}
     for group in groups:
@@ -138,7 +138,7 @@ def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
 
 
 def samples_of(template: Template, clients: Iterable[tuple[Client, datetime]]) -> tuple[Sample, ...]:
-    """Returns the text as each of the clients would get it at the moment beside them."""
+    """Return the text as each of the clients would get it at the moment beside them."""
     samples: list[Sample] = []
     characters = 0
     for client, due_at in clients:
@@ -152,12 +152,12 @@ def samples_of(template: Template, clients: Iterable[tuple[Client, datetime]]) -
 
 
 def strictest(*rates: float) -> float:
-    """Returns the lowest of several limits in messages a second; 0 is none."""
+    """Return the lowest of several limits in messages a second; 0 is none."""
     return min((rate for rate in rates if rate > 0), default=0.0)
 
 
 def spans(start: datetime, end: datetime | None) -> Iterable[tuple[datetime, datetime]]:
-    """Yields the spans of a schedule to look at one after the other, each twice as long as the one before."""
+    """Yield the spans of a schedule to look at one after the other, each twice as long as the one before."""
     last = start + LOOK_AHEAD if end is None else min(end, start + LOOK_AHEAD)
     since, length = start, _FIRST_SPAN
     while since < last:
@@ -179,21 +179,21 @@ class Pace:
         self._up, self._down = exact.numerator, exact.denominator * 1_000_000
 
     def slots(self, since: datetime, until: datetime) -> Slots:
-        """Returns the slots at or after `since` and before `until`."""
+        """Return the slots at or after `since` and before `until`."""
         return range(self._first(since), self._first(until))
 
     def moment(self, slot: int) -> datetime:
-        """Returns when a slot is."""
+        """Return when a slot is."""
         return self._start + (2 * slot * self._down + self._up) // (2 * self._up) * _MICROSECOND
 
     def _first(self, moment: datetime) -> int:
-        """The first slot that, rounded to microseconds, is not before the moment."""
+        """Return the first slot that, rounded to microseconds, is not before the moment."""
         since = (moment - self._start) // _MICROSECOND
         return max(0, -((1 - 2 * since) * self._up // (2 * self._down)))
 
 
 def schedule(waiting: Sequence[Waiting]) -> Outcome:
-    """Serves as many as the model of this module does.
+    """Serve as many as the model of this module does.
 
     Takes time in proportion to the number of windows, whatever the number of clients.
     """
@@ -220,7 +220,7 @@ def schedule(waiting: Sequence[Waiting]) -> Outcome:
 
 
 def _openings(waiting: Sequence[Waiting]) -> list[tuple[int, int, int, int]]:
-    """Returns every window as when it opens, its deadline, when it closes, and whose it is; in order.
+    """Return every window as when it opens, its deadline, when it closes, and whose it is; in order.
 
     The deadline of a window is where it would close if all of the later ones were joined to it.
     """

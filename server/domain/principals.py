@@ -37,7 +37,7 @@ class Principal:
     how: Literal["open", "token", "jwt", "certificate"]
 
     def __str__(self) -> str:
-        """The one name for logs and limits: subjects of different kinds are different callers."""
+        """Return the one name for logs and limits: subjects of different kinds are different callers."""
         return self.subject if self.how == "open" else f"{self.how}:{self.subject}"
 
 
@@ -52,15 +52,15 @@ _caller: ContextVar[Principal] = ContextVar("caller", default=NOBODY)
 
 
 def caller() -> Principal:
-    """Returns who makes the present call; outside of any it is NOBODY, who has no scope."""
+    """Return who makes the present call; outside of any it is NOBODY, who has no scope."""
     return _caller.get()
 
 
 def set_caller(principal: Principal) -> None:
-    """Says who makes the present call, once it is known."""
+    """Say who makes the present call, once it is known."""
     _caller.set(principal)
 
 
 def known_scopes(names: Iterable[object]) -> frozenset[Scope]:
-    """Returns those of the names that are scopes of this service; an issuer has others, too."""
+    """Return those of the names that are scopes of this service; an issuer has others, too."""
     return frozenset(Scope(name) for name in names if isinstance(name, str) and name in _NAMES)

@@ -29,7 +29,7 @@ class RuntimeSettings:
     paused: bool
 
     def in_force(self, started_with: DispatchSettings) -> DispatchSettings:
-        """Returns the settings of a replica that was started with these."""
+        """Return the settings of a replica that was started with these."""
         return self.overrides.of(started_with)
 
 
@@ -76,7 +76,7 @@ class DispatchState:
 def check_overrides(
     overrides: SettingOverrides, violations: Violations, fields: Collection[str] = OVERRIDE_FIELDS
 ) -> None:
-    """Reports each of `fields` that is set and out of its range."""
+    """Report each of `fields` that is set and out of its range."""
     for name, (lowest, highest, words) in _RANGES.items():
         value = getattr(overrides, name)
         if name in fields and value is not None and not lowest <= value <= highest:
@@ -89,9 +89,9 @@ def check_overrides(
 def amended_overrides(
     before: SettingOverrides, patch: SettingOverrides, fields: Collection[str], started_with: DispatchSettings
 ) -> SettingOverrides:
-    """Returns `before` with `fields` taken from `patch`.
+    """Return `before` with `fields` taken from `patch`.
 
-    Raises InvalidFields where a shortest wait would be longer than its longest one, be
+    Raise InvalidFields where a shortest wait would be longer than its longest one, be
     these chosen or those of the environment.
     """
     after = replace(before, **{name: getattr(patch, name) for name in fields})
@@ -119,7 +119,7 @@ def replica_of(
     status: Mapping[str, Any],
     breakers: Mapping[str, int],
 ) -> Replica:
-    """Returns a replica as it told of itself; what a replica of another version left out counts as nothing."""
+    """Return a replica as it told of itself; what a replica of another version left out counts as nothing."""
     return Replica(
         id=replica_id,
         host=process[0],

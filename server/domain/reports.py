@@ -94,7 +94,7 @@ class Report:
 
 
 def status_counts(counters: Iterable[Counter]) -> tuple[StatusCount, ...]:
-    """Returns the counters by status, in the order of the statuses."""
+    """Return the counters by status, in the order of the statuses."""
     found: dict[Status, StatusCount] = {}
     for one in counters:
         so_far = found.get(one.status)
@@ -108,7 +108,7 @@ def status_counts(counters: Iterable[Counter]) -> tuple[StatusCount, ...]:
 
 
 def reason_counts(counters: Iterable[Counter]) -> tuple[tuple[Reason, int], ...]:
-    """Returns why messages ended undelivered, the most frequent reason first.
+    """Return why messages ended undelivered, the most frequent reason first.
 
     The sum is that of all statuses but PENDING and DELIVERED.
     """
@@ -120,7 +120,7 @@ def reason_counts(counters: Iterable[Counter]) -> tuple[tuple[Reason, int], ...]
 
 
 def bin_bounds(number: int) -> tuple[int, int]:
-    """Returns the lowest and the highest whole milliseconds that `latency_bin` puts into a bin.
+    """Return the lowest and the highest whole milliseconds that `latency_bin` puts into a bin.
 
     Bin k holds those from exp(k/8)-1 to below exp((k+1)/8)-1. Some of the first bins hold none:
     their highest is then below their lowest.
@@ -133,12 +133,12 @@ def _first_of(number: int) -> int:
 
 
 def latency_bins(counts: Mapping[int, int]) -> tuple[LatencyBin, ...]:
-    """Returns the bins with their bounds, in the order of their numbers."""
+    """Return the bins with their bounds, in the order of their numbers."""
     return tuple(LatencyBin(*bin_bounds(number), counts[number]) for number in sorted(counts))
 
 
 def latency_quantile(bins: Iterable[LatencyBin], share: float) -> timedelta | None:
-    """Returns the latency that `share` (above 0, up to 1) of the requests do not exceed; None without any.
+    """Return the latency that `share` (above 0, up to 1) of the requests do not exceed; None without any.
 
     It is the latency of the request at that rank (the nearest-rank quantile), taking those of
     a bin as evenly spread over it. The true one lies in the same bin, so the result is off by no
@@ -156,6 +156,6 @@ def latency_quantile(bins: Iterable[LatencyBin], share: float) -> timedelta | No
 
 
 def course_of(minutes: int, rows: Iterable[tuple[int, int, int]]) -> Course:
-    """Returns the course of rows (minute since the epoch, delivered, failed) that come in their order."""
+    """Return the course of rows (minute since the epoch, delivered, failed) that come in their order."""
     steps = (Step(_EPOCH + timedelta(minutes=key), delivered, failed) for key, delivered, failed in rows)
     return Course(timedelta(minutes=minutes), tuple(steps))

@@ -33,23 +33,23 @@ class Violations:
         return bool(self._found)
 
     def add(self, path: str, sentence: str) -> None:
-        """Reports the field at `path`; more than MAX_VIOLATIONS are dropped."""
+        """Report the field at `path`; more than MAX_VIOLATIONS are dropped."""
         if len(self._found) < MAX_VIOLATIONS:
             self._found.append(FieldViolation(path, sentence))
 
     def check(self) -> None:
-        """Raises InvalidFields if anything was reported."""
+        """Raise InvalidFields if anything was reported."""
         if self._found:
             raise InvalidFields(self._found)
 
 
 def invalid(path: str, sentence: str) -> InvalidFields:
-    """Returns the refusal of a single field."""
+    """Return the refusal of a single field."""
     return InvalidFields([FieldViolation(path, sentence)])
 
 
 def check_text(value: str, limit: int, path: str, violations: Violations) -> None:
-    """Reports a text longer than `limit` characters or with a NUL, which no database holds."""
+    """Report a text longer than `limit` characters or with a NUL, which no database holds."""
     if len(value) > limit:
         violations.add(path, f"must have at most {limit:,} characters, not {len(value):,}")
     if "\0" in value:
@@ -57,13 +57,13 @@ def check_text(value: str, limit: int, path: str, violations: Violations) -> Non
 
 
 def check_texts(values: Sequence[str], limit: int, path: str, violations: Violations) -> None:
-    """Reports each of `values` that `check_text` would."""
+    """Report each of `values` that `check_text` would."""
     for index, value in enumerate(values):
         check_text(value, limit, f"{path}[{index}]", violations)
 
 
 def check_count(values: Sequence[object] | Mapping[str, str], limit: int, path: str, violations: Violations) -> bool:
-    """Reports a list or map with more than `limit` entries; returns whether it is short enough."""
+    """Report a list or map with more than `limit` entries; return whether it is short enough."""
     if len(values) <= limit:
         return True
     violations.add(path, f"must have at most {limit:,} entries, not {len(values):,}")
@@ -71,7 +71,7 @@ def check_count(values: Sequence[object] | Mapping[str, str], limit: int, path: 
 
 
 def check_attributes(attributes: Mapping[str, str], path: str, violations: Violations) -> None:
-    """Reports attributes whose number, names or values are out of the limits."""
+    """Report attributes whose number, names or values are out of the limits."""
     if not check_count(attributes, MAX_ATTRIBUTES, path, violations):
         return
     for name, value in attributes.items():
@@ -82,13 +82,13 @@ def check_attributes(attributes: Mapping[str, str], path: str, violations: Viola
 
 
 def check_id(value: int, path: str, violations: Violations) -> None:
-    """Reports an id that no resource can have."""
+    """Report an id that no resource can have."""
     if value <= 0:
         violations.add(path, "is required and must be a positive id")
 
 
 def request_id(value: str, violations: Violations) -> UUID | None:
-    """Returns the id that `value` spells, None when it is empty; reports anything else."""
+    """Return the id that `value` spells, None when it is empty; report anything else."""
     if not value:
         return None
     try:
@@ -99,7 +99,7 @@ def request_id(value: str, violations: Violations) -> UUID | None:
 
 
 def page_size(value: int, violations: Violations) -> int:
-    """Returns how many entries a page gets; reports a negative number."""
+    """Return how many entries a page gets; report a negative number."""
     if value < 0:
         violations.add("page_size", "must not be negative")
     return min(value, MAX_PAGE_SIZE) if value > 0 else DEFAULT_PAGE_SIZE
@@ -108,7 +108,7 @@ def page_size(value: int, violations: Violations) -> int:
 def update_mask(
     paths: Sequence[str] | None, fields: Sequence[str], populated: Sequence[str], violations: Violations
 ) -> frozenset[str]:
-    """Returns the fields an update changes, out of the updatable `fields`.
+    """Return the fields an update changes, out of the updatable `fields`.
 
     `paths` is the mask: None or empty means the `populated` fields, `*` all of them. Reports
     a path that is not updatable at `update_mask`.

@@ -43,9 +43,9 @@ class Binaries:
 
 
 def choose_binaries(pgdata: Path) -> Binaries:
-    """Returns the programs that can serve `pgdata`, or make it where it does not exist yet.
+    """Return the programs that can serve `pgdata`, or make it where it does not exist yet.
 
-    Raises EmbeddedPostgresError when there are none, or none of the folder's version.
+    Raise EmbeddedPostgresError when there are none, or none of the folder's version.
     """
     wanted = data_version(pgdata)
     seen = []
@@ -66,7 +66,7 @@ def choose_binaries(pgdata: Path) -> Binaries:
 
 
 def data_version(pgdata: Path) -> int | None:
-    """Returns the major version that made the data folder, None where there is no such folder."""
+    """Return the major version that made the data folder, None where there is no such folder."""
     try:
         return int((pgdata / "PG_VERSION").read_text(encoding="ascii"))
     except FileNotFoundError:
@@ -78,7 +78,7 @@ def data_version(pgdata: Path) -> int | None:
 
 
 def _listed(majors: list[str]) -> str:
-    """The versions found, as the subject of a sentence, with its verb."""
+    """Return the versions found, as the subject of a sentence, with its verb."""
     if not majors:
         return "no PostgreSQL was"
     return f"PostgreSQL {', '.join(dict.fromkeys(majors))} {'was' if len(set(majors)) == 1 else 'were'}"
@@ -109,7 +109,7 @@ def _newest_first(folders: Iterator[Path]) -> list[Path]:
 
 
 def _major(postgres: Path) -> int | None:
-    """The version that the program itself tells; None when it does not run here."""
+    """Return the version that the program itself tells; None when it does not run here."""
     try:
         asked = [str(postgres), "--version"]
         told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603 - ours

@@ -36,7 +36,7 @@ class Runner:
     owner: tuple[int, int] | None = None
 
     def popen(self, command: Sequence[str], output: IO[bytes] | int, stdin: int = subprocess.DEVNULL) -> Process:
-        """Starts `command` in a session of its own; it gets SIGINT when this process ends, however it ends."""
+        """Start `command` in a session of its own; get SIGINT when this process ends, however it ends."""
         uid, gid = self.owner or (None, None)
         setpriv = shutil.which("setpriv")
         # The wish to die with the parent is lost whenever credentials change, so it comes last.
@@ -56,13 +56,13 @@ class Runner:
         )
 
     def hand_over(self, *paths: Path) -> None:
-        """Gives files that this process made to the user who runs the programs."""
+        """Give files that this process made to the user who runs the programs."""
         if self.owner is not None:
             for path in paths:
                 os.chown(path, *self.owner, follow_symlinks=False)
 
     def hand_over_tree(self, folder: Path) -> None:
-        """Gives a folder and everything in it to the user who runs the programs."""
+        """Give a folder and everything in it to the user who runs the programs."""
         for parent, folders, files in os.walk(folder):
             self.hand_over(Path(parent), *(Path(parent, name) for name in folders + files))
 
@@ -71,9 +71,9 @@ Process = subprocess.Popen[bytes]
 
 
 def choose_runner(data_dir: Path, binaries: Binaries) -> Runner:
-    """Returns the first way to run the programs that works here.
+    """Return the first way to run the programs that works here.
 
-    Raises EmbeddedPostgresError when there is none.
+    Raise EmbeddedPostgresError when there is none.
     """
     for runner in _runners(data_dir):
         process = runner.popen([binaries.postgres, "--version"], subprocess.DEVNULL)
@@ -118,13 +118,13 @@ def _has_name(uid: int) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """What the programs need of ours: PG* and locale settings would change what they do, secrets are not theirs."""
+    """Return what the programs need of ours: no secrets, nor PG* and locale settings, which change what they do."""
     kept = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH")
     return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C"}
 
 
 def _die_with_parent() -> Callable[[], None] | None:
-    """The same as setpriv's option, for systems without it; macOS has no such thing."""
+    """Return the same as setpriv's option, for systems without it; macOS has no such thing."""
     if not sys.platform.startswith("linux"):
         return None
     prctl = ctypes.CDLL(None).prctl

@@ -69,10 +69,10 @@ class EmbeddedPostgres:
         self._process: Process | None = None
 
     def start(self) -> str:
-        """Starts the server, making folder and database where they are missing, and returns its DSN.
+        """Start the server, making folder and database where they are missing, and return its DSN.
 
         Blocks: 1-3 s the first time, about 0.1 s later, longer after a crash. Call it from
-        the main thread: the server ends with the thread that started it. Raises
+        the main thread: the server ends with the thread that started it. Raise
         EmbeddedPostgresError.
         """
         if threading.current_thread() is not threading.main_thread():
@@ -89,7 +89,7 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Ends the server in order, every commit on disk, and frees the folder. Harmless when it does not run."""
+        """End the server in order, every commit on disk, and free the folder. Harmless when it does not run."""
         if self._process is not None:
             for number, patience in ((signal.SIGINT, _STOP_TIMEOUT), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
                 try:
@@ -104,7 +104,7 @@ class EmbeddedPostgres:
         self._lock = None
 
     async def died(self) -> str:
-        """Waits until the server ends without having been asked, and returns a sentence that says so."""
+        """Wait until the server ends without having been asked, and return a sentence that says so."""
         while self._process is None or self._process.poll() is None:  # noqa: ASYNC110 - the kernel sets no Event
             await asyncio.sleep(0.25)
         return (
@@ -131,7 +131,7 @@ class EmbeddedPostgres:
         return f"postgresql://postgres@/{DATABASE}?host={quote(str(sockets), safe='')}"
 
     def _make(self, runner: Runner, binaries: Binaries) -> None:
-        """Makes the data folder aside and puts it in place when it is complete, its database included."""
+        """Make the data folder aside and put it in place when it is complete, its database included."""
         folder = Path(tempfile.mkdtemp(prefix="initdb-", dir=self.data_dir))
         runner.hand_over(folder)
         # Byte order and Unicode code points: the same on every system, and stable when it is upgraded.
@@ -176,7 +176,7 @@ class EmbeddedPostgres:
             time.sleep(0.01)
 
     def _is_ready(self) -> bool:
-        """What pg_ctl does: the first line of the server's own file is its pid, the eighth its state."""
+        """Return what pg_ctl does: the first line of the server's own file is its pid, the eighth its state."""
         assert self._process is not None
         try:
             lines = (self._pgdata / "postmaster.pid").read_text(encoding="utf-8").splitlines()
@@ -188,7 +188,7 @@ class EmbeddedPostgres:
         return self._log.stat().st_size if self._log.exists() else 0
 
     def _last_words(self, offset: int) -> str:
-        """The last complaint in the log after `offset`, without time and process."""
+        """Return the last complaint in the log after `offset`, without time and process."""
         with self._log.open("rb") as log:
             log.seek(max(offset, self._log_size() - 8192))
             lines = [line for line in log.read().decode(errors="replace").splitlines() if line.strip()]
@@ -197,7 +197,7 @@ class EmbeddedPostgres:
 
 
 def _lock(path: Path) -> IO[str]:
-    """Takes the folder for this process; the kernel gives it back when the process ends."""
+    """Take the folder for this process; the kernel gives it back when the process ends."""
     file = path.open("a+", encoding="ascii")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -216,7 +216,7 @@ def _lock(path: Path) -> IO[str]:
 
 
 def _socket_folder(data_dir: Path, runner: Runner) -> Path:
-    """Returns a folder that only the server's user may enter, with a path short enough for a socket."""
+    """Return a folder that only the server's user may enter, with a path short enough for a socket."""
     folder = data_dir / "run"
     if len(os.fsencode(folder / _SOCKET_NAME)) > _SOCKET_PATH_LIMIT:
         place = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
@@ -232,7 +232,7 @@ def _socket_folder(data_dir: Path, runner: Runner) -> Path:
 
 
 def _sync(folder: Path) -> None:
-    """Makes the names in a folder durable."""
+    """Make the names in a folder durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -241,6 +241,6 @@ def _sync(folder: Path) -> None:
 
 
 def _how(process: Process) -> str:
-    """How a process ended, in words."""
+    """Return how a process ended, in words."""
     code = process.returncode
     return f"exit status {code}" if code >= 0 else f"killed by {signal.Signals(-code).name}"

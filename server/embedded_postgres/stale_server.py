@@ -17,7 +17,7 @@ _PATIENCE = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))  # seconds for a che
 
 
 def end_predecessor(pgdata: Path) -> None:
-    """Returns when no other server runs on `pgdata`. Raises EmbeddedPostgresError if one will not end."""
+    """Return when no other server runs on `pgdata`. Raise EmbeddedPostgresError if one will not end."""
     pid = _pid(pgdata)
     if pid is None or not _is_alive(pid):
         return
@@ -52,7 +52,7 @@ def _is_alive(pid: int) -> bool:
 
 
 def _serves(pid: int, pgdata: Path) -> bool:
-    """Whether the process works in the folder, as every Postgres does; yes, where that cannot be seen."""
+    """Return whether the process works in the folder, as every Postgres does; yes, where that cannot be seen."""
     if not Path("/proc/self").exists():
         return True
     try:
@@ -71,7 +71,7 @@ def _ended(pid: int, pgdata: Path, seconds: float) -> bool:
 
 
 def _disown(pgdata: Path) -> None:
-    """Lets Postgres see that the pid, given to somebody else since (a container's restart), is not its own.
+    """Let Postgres see that the pid, given to somebody else since (a container's restart), is not its own.
 
     Postgres takes its parent's pid for stale and goes on to its second check, whether
     anything still uses the shared memory; without the file it would skip that one.

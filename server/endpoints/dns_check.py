@@ -30,7 +30,7 @@ class DnsCheck:
         self._looking = asyncio.Lock()
 
     async def failures(self) -> dict[str, str]:
-        """Returns a sentence for each endpoint, by its name, whose host does not resolve here."""
+        """Return a sentence for each endpoint, by its name, whose host does not resolve here."""
         async with self._looking:
             if monotonic() >= self._known_until:
                 hosts = sorted(set(self._dns.values()))
@@ -41,7 +41,7 @@ class DnsCheck:
 
 
 async def _failure(host: str) -> str:
-    """Returns what is wrong with a host, '' when it resolves."""
+    """Return what is wrong with a host, '' when it resolves."""
     try:
         async with asyncio.timeout(PATIENCE):
             await asyncio.get_running_loop().getaddrinfo(host, None)

@@ -43,7 +43,7 @@ _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=Fal
 
 
 def _path(value: str, info: ValidationInfo) -> str:
-    """Returns the path of a file that can be read; a relative one begins at the endpoints file's folder."""
+    """Return the path of a file that can be read; a relative one begins at the endpoints file's folder."""
     assert info.context is not None
     try:
         path = Path(info.context["folder"]) / Path(value).expanduser()
@@ -54,7 +54,7 @@ def _path(value: str, info: ValidationInfo) -> str:
 
 
 def _token_of(path: str) -> str:
-    """Returns the token that a file holds; the newline at its end does not belong to it."""
+    """Return the token that a file holds; the newline at its end does not belong to it."""
     with Path(path).open("rb") as file:
         data = file.read(MAX_TOKEN_BYTES + 1)
     token = data.decode("latin-1").rstrip("\r\n")
@@ -73,7 +73,7 @@ def _token_file(value: object, info: ValidationInfo) -> SecretStr:
 
 
 def _key(expects: str, default: Any = ..., **limits: Any) -> Any:
-    """A key: what its value should be, its default if it has one, its limits."""
+    """Return a key: what its value should be, its default if it has one, its limits."""
     return Field(default, description=expects, **limits)
 
 
@@ -102,7 +102,7 @@ class _Success(BaseModel):
         return self
 
     def rule(self) -> SuccessRule:
-        """Returns it as the dispatcher has it; the usual rule is one object, which judging knows by sight."""
+        """Return it as the dispatcher has it; the usual rule is one object, which judging knows by sight."""
         rule = SuccessRule(frozenset(self.statuses), self.body, self.field, frozenset(self.values))
         return DEFAULT_SUCCESS if rule == DEFAULT_SUCCESS else rule
 
@@ -130,7 +130,7 @@ class _Entry(BaseModel):
         return self
 
     def endpoint(self, name: str) -> Endpoint:
-        """Returns it as the dispatcher has it."""
+        """Return it as the dispatcher has it."""
         token = self.token_file or self.token
         return Endpoint(
             name=name,
@@ -146,7 +146,7 @@ class _Entry(BaseModel):
 
 
 def read_endpoints(path: Path) -> list[ConfiguredEndpoint]:
-    """Returns the endpoints of a file, in its order. Raises ConfigError."""
+    """Return the endpoints of a file, in its order. Raise ConfigError."""
     tables = _tables(path)
     found, problems = list[ConfiguredEndpoint](), list[str]()
     for name, table in tables.items():
@@ -163,7 +163,7 @@ def read_endpoints(path: Path) -> list[ConfiguredEndpoint]:
 
 
 def _tables(path: Path) -> Mapping[str, object]:
-    """Returns the tables of the endpoints by their names. Raises ConfigError for a file that has none."""
+    """Return the tables of the endpoints by their names. Raise ConfigError for a file that has none."""
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)
@@ -184,7 +184,7 @@ def _tables(path: Path) -> Mapping[str, object]:
 
 
 def _sentences(error: ValidationError) -> Iterator[str]:
-    """Yields one sentence per bad key."""
+    """Yield one sentence per bad key."""
     told = set[str]()
     for problem in error.errors(include_url=False, include_context=False):
         model, key, path = _place(problem)
@@ -204,7 +204,7 @@ def _sentences(error: ValidationError) -> Iterator[str]:
 
 
 def _place(problem: ErrorDetails) -> tuple[type[BaseModel], str | None, str]:
-    """Returns the table's model, the key in it, and the key's path; None for the table itself."""
+    """Return the table's model, the key in it, and the key's path; None for the table itself."""
     location = [str(part) for part in problem["loc"][:2]]
     if not location or problem["type"] == _OWN_SENTENCE:
         return _Entry, None, problem["msg"]
@@ -220,7 +220,7 @@ def _unknown(path: str, key: str, model: type[BaseModel]) -> str:
 
 
 def _instead(key: str, value: object) -> str:
-    """Tells what was found, unless it is a secret or may hold one."""
+    """Tell what was found, unless it is a secret or may hold one."""
     text = repr(value)
     if key == "token" or isinstance(value, dict | list) or {"@", "?"} & set(text):
         return ""

@@ -50,11 +50,11 @@ class EndpointProbes:
         return [self._configured[name].endpoint for name in sorted(self._configured)]
 
     async def probe(self, endpoint: str) -> ProbeResult:
-        """Sends what reaches nobody; see `send`."""
+        """Send what reaches nobody; see `send`."""
         return await self.send(endpoint, PROBE_PHONE, PROBE_TEXT)
 
     async def send(self, endpoint: str, phone: str, text: str) -> ProbeResult:
-        """Sends a text to a phone over an endpoint, '' being the default one. Raises EndpointUnknown."""
+        """Send a text to a phone over an endpoint, '' being the default one. Raise EndpointUnknown."""
         name = endpoint or DEFAULT_ENDPOINT
         configured = self._configured.get(name)
         if configured is None:
@@ -76,7 +76,7 @@ class EndpointProbes:
 
 
 async def _exchange(configured: ConfiguredEndpoint, identity: int, phone: str, text: str) -> Answer:
-    """Returns what one request on a new connection came to."""
+    """Return what one request on a new connection came to."""
     alone = configured._replace(endpoint=replace(configured.endpoint, max_concurrency=1))
     try:
         sender = make_sender(alone)

@@ -25,7 +25,7 @@ Endpoints = Mapping[str, tuple[Endpoint, Sender]]
 
 
 def configured_endpoints(settings: Settings) -> list[ConfiguredEndpoint]:
-    """Returns all endpoints; none where none is set. Raises ConfigError for those of a bad file."""
+    """Return all endpoints; none where none is set. Raise ConfigError for those of a bad file."""
     found = [_of_environment(settings, settings.endpoint_url)] if settings.endpoint_url else []
     if settings.endpoints_file is not None:
         named = read_endpoints(settings.endpoints_file)
@@ -50,7 +50,7 @@ def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
 
 
 def _borne(configured: ConfiguredEndpoint) -> Endpoint:
-    """Bounds what is in flight by what httpx bears.
+    """Bound what is in flight by what httpx bears.
 
     A request must not wait in a sender after it was found to be in time.
     """
@@ -63,7 +63,7 @@ def _borne(configured: ConfiguredEndpoint) -> Endpoint:
 
 
 def make_sender(configured: ConfiguredEndpoint, tracer: Tracer | None = None) -> Sender:
-    """Returns a sender to the endpoint. Raises ValueError for one that no sender takes."""
+    """Return a sender to the endpoint. Raise ValueError for one that no sender takes."""
     sender = _transport(configured)(configured.endpoint, tracer.headers if tracer else None)
     return TracedSender(sender, configured.endpoint.name, tracer) if tracer else sender
 
@@ -77,9 +77,9 @@ def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeade
 
 
 def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:
-    """Returns the endpoints with a sender for each, by their names; '' is the default one's, too.
+    """Return the endpoints with a sender for each, by their names; '' is the default one's, too.
 
-    Call it in the running loop. Raises ConfigError for those that no sender takes.
+    Call it in the running loop. Raise ConfigError for those that no sender takes.
     """
     made, problems = dict[str, tuple[Endpoint, Sender]](), list[str]()
     for one in configured:

@@ -47,12 +47,12 @@ class AdminHttp:
         self._open: set[asyncio.Task[None]] = set()
 
     async def start(self, host: str, port: int) -> int:
-        """Listens and returns the port, which for 0 is any free one. Raises OSError."""
+        """Listen and return the port, which for 0 is any free one. Raise OSError."""
         self._server = await asyncio.start_server(self._serve, host.strip("[]"), port, limit=LARGEST_HEAD)
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Listens no more and cuts off whoever is connected."""
+        """Listen no more and cuts off whoever is connected."""
         if self._server is not None:
             self._server.close()
             for task in self._open:

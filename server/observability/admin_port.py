@@ -42,7 +42,7 @@ class Monitored:
     ledger: BacklogGauges | None = None
 
     def samples(self) -> Samples:
-        """Returns those that no source but this knows."""
+        """Return those that no source but this knows."""
         samples: Samples = {
             "mailing_database_up": {(): self.watch.up},
             "mailing_database_errors_total": {("health",): self.watch.failures},
@@ -52,9 +52,9 @@ class Monitored:
 
 @asynccontextmanager
 async def open_admin(settings: Settings, monitored: Monitored) -> AsyncIterator[None]:
-    """Watches the database and serves the admin port, where there is one, inside the block.
+    """Watch the database and serve the admin port, where there is one, inside the block.
 
-    Raises CannotOpenAdmin when the port that is set is taken; the one that nobody has set is done without.
+    Raise CannotOpenAdmin when the port that is set is taken; the one that nobody has set is done without.
     """
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(monitored.watch.running())
@@ -100,11 +100,11 @@ class _Pages:
         return Reply(HTTPStatus.OK, encode(self._registry), content_type)
 
     async def healthz(self, _: Mapping[str, str]) -> Reply:
-        """The process is alive and its loop turns."""
+        """Return the process is alive and its loop turns."""
         return Reply(HTTPStatus.OK, b"ok\n")
 
     async def readyz(self, _: Mapping[str, str]) -> Reply:
-        """Calls may be sent here."""
+        """Call may be sent here."""
         if self._monitored.stopped.is_set():
             return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"stopping\n")
         if not self._monitored.watch.up:

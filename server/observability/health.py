@@ -46,7 +46,7 @@ class DatabaseWatch:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Asks inside the block."""
+        """Ask inside the block."""
         async with in_background(self._run(), "database watch"):
             yield
 

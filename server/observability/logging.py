@@ -32,7 +32,7 @@ _CHATTY = ("asyncio", "grpc", "httpx", "httpcore", "hpack")
 
 
 def configure_logs(level: str = "info", form: str = "auto", file: Path | None = None) -> None:
-    """Sends all entries of at least `level` to standard error, in place of what was configured before.
+    """Send all entries of at least `level` to standard error, in place of what was configured before.
 
     `form` is console, json, or auto: console on a terminal, JSON otherwise. `file` gets them,
     too, always as JSON, and is rotated; one that cannot be written any more stops nothing.
@@ -54,14 +54,14 @@ def configure_logs(level: str = "info", form: str = "auto", file: Path | None = 
 
 
 def shift_level(steps: int) -> None:
-    """Logs more by so many levels, or less by as many if negative, and says so whatever the level."""
+    """Log more by so many levels, or less by as many if negative, and say so whatever the level."""
     level = LEVELS[min(max(LEVELS.index(present_level()) - steps, 0), len(LEVELS) - 1)]
     _set_level(level)
     logging.getLogger(__name__).log(max(logging.getLogger().level, logging.INFO), "the log level is %s", level)
 
 
 def present_level() -> str:
-    """Returns the least grave level that is logged now."""
+    """Return the least grave level that is logged now."""
     return logging.getLevelName(logging.getLogger().level).lower()
 
 
@@ -87,7 +87,7 @@ _wrap = structlog.stdlib.ProcessorFormatter.wrap_for_formatter
 
 
 def _common(people: bool) -> list[Processor]:
-    """What every entry gets, whoever wrote it."""
+    """Return what every entry gets, whoever wrote it."""
     return [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -108,6 +108,6 @@ def _renderers(people: bool) -> list[Processor]:
 
 
 def _named(_: WrappedLogger, __: str, entry: EventDict) -> EventDict:
-    """The usual names in the usual order, then the rest."""
+    """Return the usual names in the usual order, then the rest."""
     first = {"timestamp": entry.pop("timestamp"), "level": entry.pop("level"), "logger": entry.pop("logger", None)}
     return {**first, "message": entry.pop("event"), **entry}

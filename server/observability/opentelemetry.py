@@ -32,25 +32,25 @@ class OpenTelemetryTracer:
 
     @contextmanager
     def span(self, name: str, **facts: int | str) -> Iterator[TracedWork]:
-        """Encloses a piece of work."""
+        """Enclose a piece of work."""
         with self._begun(name, _KINDS.get(name, SpanKind.INTERNAL)) as work:
             work.note(**facts)
             yield work
 
     @contextmanager
     def call(self, method: str, metadata: Mapping[str, str]) -> Iterator[TracedWork]:
-        """Encloses a call to the API."""
+        """Enclose a call to the API."""
         with self._begun(method.lstrip("/"), SpanKind.SERVER, self._propagator.extract(metadata)) as work:
             yield work
 
     def headers(self) -> Mapping[str, str]:
-        """Returns `traceparent`, and `tracestate` if there is any."""
+        """Return `traceparent`, and `tracestate` if there is any."""
         headers: dict[str, str] = {}
         self._propagator.inject(headers)
         return headers
 
     def close(self) -> None:
-        """Exports what is left, and ends."""
+        """Export what is left, and end."""
         self._provider.shutdown()
 
     @contextmanager
@@ -73,16 +73,16 @@ class TracedWork:
         self._span = span
 
     def note(self, **facts: int | str) -> None:
-        """Adds facts, under the product's name."""
+        """Add facts, under the product's name."""
         self._span.set_attributes({f"mailing.{name}": fact for name, fact in facts.items()})
 
     def fail(self, why: str) -> None:
-        """Says that the work did not succeed."""
+        """Note that the work did not succeed."""
         self._span.set_status(Status(StatusCode.ERROR, why))
 
 
 def open_tracer() -> OpenTelemetryTracer:
-    """Returns a tracer that exports by OTLP over HTTP, in a thread of its own."""
+    """Return a tracer that exports by OTLP over HTTP, in a thread of its own."""
     name = os.environ.get("OTEL_SERVICE_NAME", "mailing")
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

@@ -20,7 +20,7 @@ class Redaction(logging.Filter):
     """Lets every entry pass; takes the values out of the exceptions that it shows."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Returns True."""
+        """Return True."""
         shown = list(record.args) if isinstance(record.args, tuple) else []
         if record.exc_info:
             shown.append(record.exc_info[1])
@@ -32,7 +32,7 @@ class Redaction(logging.Filter):
 
 
 def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
-    """Yields an exception and all that a traceback shows with it, each once."""
+    """Yield an exception and all that a traceback shows with it, each once."""
     if id(error) in seen:
         return
     seen.add(id(error))

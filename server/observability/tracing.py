@@ -14,7 +14,7 @@ class CallTracer(Protocol):
     """Takes note of calls."""
 
     def call(self, method: str, metadata: Mapping[str, str]) -> AbstractContextManager[Span]:
-        """Encloses a call of `method`; the metadata may name the caller's span. An exception fails it."""
+        """Enclose a call of `method`; the metadata may name the caller's span. An exception fails it."""
         ...
 
 
@@ -24,9 +24,9 @@ class ServiceTracer(Tracer, CallTracer, Protocol):
 
 @contextmanager
 def tracing(settings: Settings) -> Iterator[ServiceTracer | None]:
-    """Lends a tracer, None when none is wanted, and exports what it has at the end.
+    """Lend a tracer, None when none is wanted, and export what it has at the end.
 
-    Raises ConfigError where one is wanted and OpenTelemetry is not installed.
+    Raise ConfigError where one is wanted and OpenTelemetry is not installed.
     """
     if not settings.tracing:
         yield None

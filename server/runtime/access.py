@@ -34,7 +34,7 @@ class Access:
 
     @asynccontextmanager
     async def kept(self) -> AsyncIterator[None]:
-        """Keeps the issuer's keys fresh; begins when they are there, or have taken too long."""
+        """Keep the issuer's keys fresh; begin when they are there, or have taken too long."""
         if self.keys is None:
             yield
             return
@@ -44,7 +44,7 @@ class Access:
 
 
 def read_access(settings: Settings) -> Access:
-    """Returns what the settings say. Raises ConfigError with a sentence for each thing that is wrong."""
+    """Return what the settings say. Raise ConfigError with a sentence for each thing that is wrong."""
     problems = _incomplete(settings)
     if problems:
         raise ConfigError(problems)
@@ -66,7 +66,7 @@ def read_access(settings: Settings) -> Access:
 
 
 def is_loopback(address: str) -> bool:
-    """Says whether only this machine can reach `HOST:PORT`. A name other than localhost may be anything."""
+    """Return whether only this machine can reach `HOST:PORT`. A name other than localhost may be anything."""
     host = split_address(address)[0].strip("[]")
     if host.lower() == "localhost":
         return True
@@ -77,7 +77,7 @@ def is_loopback(address: str) -> bool:
 
 
 def _incomplete(settings: Settings) -> list[str]:
-    """Returns a sentence for each setting whose other half is missing."""
+    """Return a sentence for each setting whose other half is missing."""
     pairs = (
         ("MAILING_TLS_CERT_FILE", settings.tls_cert_file, "MAILING_TLS_KEY_FILE", settings.tls_key_file),
         ("MAILING_TLS_KEY_FILE", settings.tls_key_file, "MAILING_TLS_CERT_FILE", settings.tls_cert_file),
@@ -112,7 +112,7 @@ def _check_exposure(settings: Settings, authenticator: Authenticator, loopback: 
 
 
 def _warn(settings: Settings, authenticator: Authenticator, loopback: bool) -> None:
-    """Says what is dangerous and was asked for."""
+    """Return what is dangerous and was asked for."""
     if not loopback and authenticator.open:
         log.warning(
             "INSECURE: everybody who reaches %s may read and change everything, as --insecure wants it", settings.listen

@@ -15,7 +15,7 @@ INTERVAL = 3600.0
 
 
 async def sweep(deletion: MailingDeletion) -> None:
-    """Looks for leftovers and removes them, until cancelled."""
+    """Look for leftovers and remove them, until cancelled."""
     while True:
         try:
             for mailing_id, messages in (await deletion.sweep()).items():

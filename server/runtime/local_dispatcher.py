@@ -33,28 +33,28 @@ class Dispatch(Protocol):
     """Somebody who delivers."""
 
     def hint(self) -> None:
-        """Says that something changed in the ledger."""
+        """Note that something changed in the ledger."""
         ...
 
     def signal(self, number: int) -> None:
-        """Passes a signal on to processes beside this one."""
+        """Pass a signal on to processes beside this one."""
         ...
 
     async def run(self) -> None:
-        """Delivers until `stop` is called."""
+        """Deliver until `stop` is called."""
         ...
 
     async def stop(self, grace: float) -> None:
-        """Asks `run` to settle what is in flight within `grace` seconds and to end."""
+        """Ask `run` to settle what is in flight within `grace` seconds and to end."""
         ...
 
     def samples(self) -> Samples:
-        """Returns what it did and how it does."""
+        """Return what it did and how it does."""
         ...
 
 
 async def free_batches(pool: Pool) -> None:
-    """Takes all leases back, on a database that was just started for this process alone.
+    """Take all leases back, on a database that was just started for this process alone.
 
     Whoever held them died with its database; without this their batches would wait for the
     leases to run out.
@@ -63,13 +63,13 @@ async def free_batches(pool: Pool) -> None:
 
 
 async def _tell_unresolved(endpoints: Endpoints) -> None:
-    """Says at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
+    """Say at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
     for failure in set((await DnsCheck(endpoint for endpoint, _ in endpoints.values()).failures()).values()):
         log.warning("%s: nothing can be delivered there", failure)
 
 
 def dispatch_settings(settings: Settings) -> DispatchSettings:
-    """Returns what the environment says of dispatching."""
+    """Return what the environment says of dispatching."""
     return DispatchSettings(
         poll_min=settings.poll_min,
         poll_max=settings.poll_max,
@@ -109,18 +109,18 @@ class LocalDispatcher:
         )
 
     def hint(self) -> None:
-        """Makes the dispatcher look for work now."""
+        """Make the dispatcher look for work now."""
         self._dispatcher.hint()
 
     def signal(self, number: int) -> None:
-        """Does nothing: there is no other process."""
+        """Do nothing: there is no other process."""
 
     def samples(self) -> Samples:
-        """Returns what it did and how it does."""
+        """Return what it did and how it does."""
         return samples_of(self._dispatcher, self._counters) | pool_samples(self._pool, "dispatcher")
 
     async def run(self) -> None:
-        """Delivers until `stop` is called. Raises what no dispatcher can go on after."""
+        """Deliver until `stop` is called. Raise what no dispatcher can go on after."""
         beside = [asyncio.create_task(self._listen()), asyncio.create_task(_tell_unresolved(self._endpoints))]
         try:
             await self._dispatcher.run()
@@ -130,7 +130,7 @@ class LocalDispatcher:
             await asyncio.gather(*beside, return_exceptions=True)
 
     async def stop(self, grace: float) -> None:
-        """Asks `run` to settle what is in flight within `grace` seconds and to end."""
+        """Ask `run` to settle what is in flight within `grace` seconds and to end."""
         await self._dispatcher.stop(grace)
 
     async def _listen(self) -> None:

@@ -10,7 +10,7 @@ _M_ARENA_MAX = -8  # malloc.h of glibc
 
 
 def use_one_arena() -> None:
-    """Lets all threads share one heap, where the C library is glibc; call it before any is started.
+    """Let all threads share one heap, where the C library is glibc; call it before any is started.
 
     gRPC's threads would otherwise get heaps of their own, which grow by fragments for hours:
     1.4 MB a minute under load, against half of that and falling with a single one.
@@ -22,7 +22,7 @@ def use_one_arena() -> None:
 
 
 def tune_gc() -> None:
-    """Lets the garbage collector look less often, and never at what was loaded: worth 3% of a dispatcher's CPU."""
+    """Let the garbage collector look less often, and never at what was loaded: worth 3% of a dispatcher's CPU."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 5, 10)

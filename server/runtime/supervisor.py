@@ -53,25 +53,25 @@ class Supervisor:
         self._totals = Totals()
 
     def samples(self) -> Samples:
-        """Returns what all processes did, those that have ended included, and how they do."""
+        """Return what all processes did, those that have ended included, and how they do."""
         return self._totals.samples()
 
     def hint(self) -> None:
-        """Does nothing: the database's notifications reach every process."""
+        """Do nothing: the database's notifications reach every process."""
 
     async def run(self) -> None:
-        """Keeps the processes running until `stop` is called, then returns when all have ended."""
+        """Keep the processes running until `stop` is called, then return when all have ended."""
         async with asyncio.TaskGroup() as group:
             for number in range(1, self._size + 1):
                 group.create_task(self._keep(number))
 
     async def stop(self, grace: float) -> None:
-        """Asks all to end, with `grace` seconds to settle what is in flight."""
+        """Ask all to end, with `grace` seconds to settle what is in flight."""
         self._grace = grace
         self._stopping.set()
 
     def signal(self, number: int) -> None:
-        """Sends all of them a signal."""
+        """Send all of them a signal."""
         for process in self._processes:
             process.send_signal(number)
 
@@ -88,7 +88,7 @@ class Supervisor:
             await _happens(self._stopping, wait)
 
     async def _one(self, number: int) -> int:
-        """Runs one process to its end and returns its status."""
+        """Run one process to its end and return its status."""
         environment = {**self._environment, "MAILING_LOG_LEVEL": present_level()}
         if self._log_file is not None:
             # Each its own: processes that rotate one file lose each other's entries.
@@ -120,7 +120,7 @@ class Supervisor:
 
 @contextmanager
 def _held_back(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """A process begun inside gets these when it asks for them: before it listens they would kill it."""
+    """Hold signals back from a process begun inside until it asks for them: before, they would kill it."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -129,7 +129,7 @@ def _held_back(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for the event, so many seconds at most."""
+    """Wait for the event, so many seconds at most."""
     try:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:

@@ -38,7 +38,7 @@ class BacklogStore:
         self._database = database
 
     async def read(self) -> Backlog:
-        """Returns how things stand. Raises DatabaseUnavailable."""
+        """Return how things stand. Raise DatabaseUnavailable."""
         async with self._database.connection() as connection:
             work = await connection.fetch(_SQL["open_work"])
             backlog = await connection.fetch(_SQL["backlog"])

@@ -60,13 +60,13 @@ class ChangeFeedStore:
         self.buckets = buckets
 
     async def epoch(self) -> UUID:
-        """Returns what identifies this database among those it might be mistaken for."""
+        """Return what identifies this database among those it might be mistaken for."""
         async with self._database.connection() as connection:
             epoch: UUID = await connection.fetchval(_SQL["journal_epoch"])
         return epoch
 
     async def poll(self, since: Positions | None, most: int) -> News:
-        """Returns the entries behind `since`, at most `most` of a bucket; none at all for None."""
+        """Return the entries behind `since`, at most `most` of a bucket; none at all for None."""
         behind = [_NOWHERE] * self.buckets if since is None else list(since)
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["poll_journal"], behind, most)
@@ -82,7 +82,7 @@ class ChangeFeedStore:
         return News(tuple(heads), tuple(floors), entries, more)
 
     async def read(self, bucket: int, after: int, mailing_id: int, most: int) -> JournalPage:
-        """Returns up to `most` entries of one bucket behind `after`, of one mailing or (0) of all."""
+        """Return up to `most` entries of one bucket behind `after`, of one mailing or (0) of all."""
         until = after + READ_SPAN
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["read_journal"], bucket, after, until, mailing_id, most)
@@ -92,12 +92,12 @@ class ChangeFeedStore:
         return JournalPage(list(_entries(rows, bucket)), reached, rows[0]["floor"], head)
 
     async def expired_buckets(self, older_than: timedelta) -> list[int]:
-        """Returns the buckets that have entries older than that."""
+        """Return the buckets that have entries older than that."""
         async with self._database.connection() as connection:
             return [row["bucket"] for row in await connection.fetch(_SQL["expired_buckets"], older_than)]
 
     async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
-        """Removes up to `most` of a bucket's oldest entries; returns how many numbers they took.
+        """Remove up to `most` of a bucket's oldest entries; return how many numbers they took.
 
         Does nothing while another replica is at this bucket.
         """

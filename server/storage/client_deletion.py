@@ -31,9 +31,9 @@ class ClientDeletion:
         self._installation = installation
 
     async def delete(self, client_id: int, etag: str) -> int:
-        """Removes the client; returns how many messages ended CANCELLED with them.
+        """Remove the client; return how many messages ended CANCELLED with them.
 
-        Raises NotFound, StaleEtag.
+        Raise NotFound, StaleEtag.
         """
         bucket = self._installation.bucket_of_client(client_id)
 
@@ -68,7 +68,7 @@ async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id:
 
 
 async def _take_from_batch(connection: asyncpg.Connection, bucket: int, mailing_id: int, client_id: int) -> bool:
-    """Locks the open batch of the client's message; returns whether that is ours to end.
+    """Lock the open batch of the client's message; return whether that is ours to end.
 
     The batch goes with its last pending message; otherwise it keeps the id, which whoever
     claims it passes over.

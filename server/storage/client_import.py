@@ -55,9 +55,9 @@ class ClientImport:
         self._turns = asyncio.Semaphore(max(1, database.size // 2))
 
     async def run(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> ImportCounts:
-        """Stores the checked rows of `pieces`; where a phone comes twice the last row wins.
+        """Store the checked rows of `pieces`; where a phone comes twice the last row wins.
 
-        Nothing is stored when `pieces` raises or the caller is cancelled. Raises
+        Nothing is stored when `pieces` raises or the caller is cancelled. Raise
         DatabaseUnavailable, and Conflict when others kept writing the same clients.
         """
         async with self._turns, aclosing(self._chunks(pieces)) as chunks:
@@ -89,7 +89,7 @@ class ClientImport:
 
 
 async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIterator[bytes]) -> None:
-    """Copies every chunk, one of them under way while the next one is read and made."""
+    """Copy every chunk, one of them under way while the next one is read and made."""
     copying = asyncio.create_task(_copy(connection, first))
     try:
         async for chunk in chunks:
@@ -107,7 +107,7 @@ async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
 
 
 async def _merge(connection: asyncpg.Connection) -> ImportCounts:
-    """Merges what was staged; begins again when somebody wrote the same clients meanwhile."""
+    """Merge what was staged; begin again when somebody wrote the same clients meanwhile."""
     for _ in range(TRIES):
         try:
             async with connection.transaction():  # a savepoint
@@ -131,7 +131,7 @@ async def _merge_once(connection: asyncpg.Connection) -> ImportCounts:
 
 
 async def _claim_phones(connection: asyncpg.Connection, fresh: int) -> bool:
-    """Makes the phones of the `fresh` rows ours; returns whether nobody else had taken one."""
+    """Make the phones of the `fresh` rows ours; return whether nobody else had taken one."""
     try:
         async with connection.transaction():
             await connection.execute(_SQL["insert_fresh_phones"], timeout=MERGE_TIMEOUT)
@@ -142,7 +142,7 @@ async def _claim_phones(connection: asyncpg.Connection, fresh: int) -> bool:
 
 
 async def _claim_what_is_left(connection: asyncpg.Connection, fresh: int) -> None:
-    """Claims the phones one has not lost to others, and turns to their clients for the rest.
+    """Claim the phones one has not lost to others, and turn to their clients for the rest.
 
     A phone that is ours stays so until the end, so every turn has fewer left.
     """
@@ -162,7 +162,7 @@ async def _claim_once(connection: asyncpg.Connection) -> int:
 
 
 def _rows(tag: str) -> int:
-    """Returns how many rows a command's tag, such as `INSERT 0 5`, tells of."""
+    """Return how many rows a command's tag, such as `INSERT 0 5`, tells of."""
     return int(tag.rpartition(" ")[2])
 
 
@@ -175,7 +175,7 @@ async def _record_changes(connection: asyncpg.Connection) -> None:
 
 
 def _copy_text(rows: Sequence[ImportRow], position: int, buckets: int) -> bytes:
-    """Returns the rows in COPY's text format. Runs once per client: every call in it counts."""
+    """Return the rows in COPY's text format. Runs once per client: every call in it counts."""
     lines = []
     for phone, operator_code, tag, timezone, window, attributes, opted_out in rows:
         bucket = crc32(phone.encode()) % buckets

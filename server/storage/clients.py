@@ -42,9 +42,9 @@ class ClientStore:
         self._requests = Requests(installation)
 
     async def create(self, definition: ClientDefinition, call: CreatingCall | None) -> Client:
-        """Adds a client, or returns the one that the same call added before.
+        """Add a client, or return the one that the same call added before.
 
-        Raises PhoneTaken, RequestIdReused, and NotFound if that client is gone.
+        Raise PhoneTaken, RequestIdReused, and NotFound if that client is gone.
         """
 
         async def work(connection: asyncpg.Connection) -> Client:
@@ -67,19 +67,19 @@ class ClientStore:
         return await self._read(connection, "get_client", client_id)
 
     async def get(self, client_id: int) -> Client:
-        """Returns the client. Raises NotFound."""
+        """Return the client. Raise NotFound."""
         async with self._database.connection() as connection:
             return await self._read(connection, "get_client", client_id)
 
     async def find(self, phone: str) -> ClientDefinition | None:
-        """Returns what is known of the client with this phone; None when there is no such client."""
+        """Return what is known of the client with this phone; None when there is no such client."""
         async with self._database.connection() as connection:
             found = await connection.fetchrow(_SQL["find_phone"], phone)
             row = found and await connection.fetchrow(_SQL["get_client"], found["bucket"], found["client_id"])
         return client_of(row).definition if row else None
 
     async def update(self, client_id: int, etag: str, patch: ClientDefinition, fields: Collection[str]) -> Client:
-        """Takes `fields` from `patch`. Raises NotFound, StaleEtag, PhoneTaken."""
+        """Take `fields` from `patch`. Raise NotFound, StaleEtag, PhoneTaken."""
 
         async def work(connection: asyncpg.Connection) -> Client:
             before = await self._read(connection, "lock_client", client_id)
@@ -98,7 +98,7 @@ class ClientStore:
         return await self._database.transact(work)
 
     async def list_page(self, chosen: ClientFilter, receiving_now: bool, page: PageRequest) -> Page[Client]:
-        """Returns a page in the order of ids. Raises InvalidPageToken."""
+        """Return a page in the order of ids. Raise InvalidPageToken."""
         digest = query_digest("clients", chosen.as_json(), receiving_now)
         (after,) = decode_token(page.token, digest, (0,))
         name, ids = ("list_chosen_clients", [list(chosen.client_ids)]) if chosen.client_ids else ("list_clients", [])
@@ -110,7 +110,7 @@ class ClientStore:
         return Page(clients, encode_token(digest, clients[-1].id) if more else "")
 
     async def export(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
-        """Yields every client in the order of ids, some thousand at a time.
+        """Yield every client in the order of ids, some thousand at a time.
 
         Holds no connection while the caller is busy with a piece; a client written
         meanwhile is seen as it is when its piece is read.
@@ -146,7 +146,7 @@ class ClientStore:
 
 
 def client_of(row: asyncpg.Record) -> Client:
-    """Returns the client that a row of clients holds."""
+    """Return the client that a row of clients holds."""
     start = row["window_start"]
     definition = ClientDefinition(
         phone=row["phone"],

@@ -75,7 +75,7 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lends a connection outside of any transaction. Raises DatabaseUnavailable."""
+        """Lend a connection outside of any transaction. Raise DatabaseUnavailable."""
         try:
             with _in_domain_words():
                 connection = await self._acquire()
@@ -88,7 +88,7 @@ class Database:
             raise
 
     async def answers(self, within: float) -> bool | None:
-        """Whether a statement is answered within so many seconds; None when every connection is at work."""
+        """Return whether a statement is answered within so many seconds; None when every connection is at work."""
         if self._pool.get_idle_size() == 0 and self._pool.get_size() == self.size:
             return None
         try:
@@ -106,20 +106,20 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lends a connection inside a transaction. Raises DatabaseUnavailable."""
+        """Lend a connection inside a transaction. Raise DatabaseUnavailable."""
         async with self.connection() as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lends a connection on which all reads see the same moment. Raises DatabaseUnavailable."""
+        """Lend a connection on which all reads see the same moment. Raise DatabaseUnavailable."""
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
 
     async def transact(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
-        """Returns what `work` returns, run in a transaction and repeated after a lost race.
+        """Return what `work` returns, run in a transaction and repeated after a lost race.
 
-        Raises DatabaseUnavailable, and Conflict when every try lost.
+        Raise DatabaseUnavailable, and Conflict when every try lost.
         """
         for _ in range(TRIES):
             try:

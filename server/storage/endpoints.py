@@ -19,7 +19,7 @@ class EndpointStore:
         self._database = database
 
     async def health(self, names: Sequence[str]) -> dict[str, EndpointHealth]:
-        """Returns the state of these endpoints; those that nobody told anything of are healthy."""
+        """Return the state of these endpoints; those that nobody told anything of are healthy."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["get_endpoints"], list(names))
         known = {row["name"]: EndpointHealth(BreakerState(row["breaker"]), row["last_error"]) for row in rows}

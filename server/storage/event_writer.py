@@ -34,7 +34,7 @@ Counts = dict[int, dict[Status, int]]
 
 
 async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[Event], principal: str = "") -> None:
-    """Writes entries of one bucket: the client's, or 0 for what is about no client.
+    """Write entries of one bucket: the client's, or 0 for what is about no client.
 
     `principal` is whose doing it was, '' the service's own. The last thing that a
     transaction does: from here on others wait for its end.
@@ -45,7 +45,7 @@ async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[
 
 
 def say(entries: Sequence[Event], loudest: int = logging.ERROR, principal: str = "") -> None:
-    """Has this process log the same, at the levels of the entries but no louder than that."""
+    """Have this process log the same, at the levels of the entries but no louder than that."""
     for entry in entries:
         level = min(_LOUDNESS[entry.level], loudest)
         if not _log.isEnabledFor(level):
@@ -56,7 +56,7 @@ def say(entries: Sequence[Event], loudest: int = logging.ERROR, principal: str =
 
 
 def columns(entries: Sequence[Event]) -> tuple[list[Any], ...]:
-    """Returns entries as parallel arrays: level, event, text, mailing, client, details."""
+    """Return entries as parallel arrays: level, event, text, mailing, client, details."""
     return (
         [int(entry.level) for entry in entries],
         [entry.event for entry in entries],
@@ -68,12 +68,12 @@ def columns(entries: Sequence[Event]) -> tuple[list[Any], ...]:
 
 
 async def record_started(connection: asyncpg.Connection, ids: Sequence[int]) -> None:
-    """Tells that mailings were started."""
+    """Tell that mailings were started."""
     await record(connection, 0, [logbook.started(mailing_id) for mailing_id in ids])
 
 
 async def record_expanded(connection: asyncpg.Connection) -> None:
-    """Notes which mailings have their whole audience by now, and tells of them."""
+    """Note which mailings have their whole audience by now, and tells of them."""
     ids = [row["id"] for row in await connection.fetch(_SQL["note_expanded"])]
     if ids:
         counts = await _totals(connection, ids)
@@ -81,7 +81,7 @@ async def record_expanded(connection: asyncpg.Connection) -> None:
 
 
 async def record_completed(connection: asyncpg.Connection, ids: Sequence[int]) -> None:
-    """Tells that mailings are completed, and how their messages ended."""
+    """Tell that mailings are completed, and how their messages ended."""
     if ids:
         counts = await _totals(connection, ids)
         await record(connection, 0, [logbook.completed(one, counts[one]) for one in sorted(ids)])

@@ -31,7 +31,7 @@ READ_SPAN = 4096
 
 
 async def record(connection: asyncpg.Connection, *entries: Event, bucket: int = 0) -> None:
-    """Writes entries, as the last thing that their transaction does, and as the present caller's doing.
+    """Write entries, as the last thing that their transaction does, and as the present caller's doing.
 
     `bucket` is that of their client, if any.
     """
@@ -46,13 +46,13 @@ class EventStore:
         self.buckets = buckets
 
     async def ends(self) -> tuple[Positions, Positions]:
-        """Returns the last numbers given and the last ones forgotten."""
+        """Return the last numbers given and the last ones forgotten."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["log_ends"])
         return tuple(row["head"] for row in rows), tuple(row["floor"] for row in rows)
 
     async def read(self, query: EventQuery, after: Positions) -> list[BucketPage]:
-        """Returns a page of each bucket behind `after`."""
+        """Return a page of each bucket behind `after`."""
         arguments = [list(after), PAGE_ENTRIES, READ_SPAN, int(query.level), query.message_id, query.client_id]
         mailing_id = query.mailing_id or query.message_id >> 32
         name = "read_log_of_mailing" if mailing_id else "read_log"
@@ -62,12 +62,12 @@ class EventStore:
         return [_page(group, position) for group, position in zip(groups, after, strict=True)]
 
     async def expired_buckets(self, older_than: timedelta) -> list[int]:
-        """Returns the buckets that have entries older than that."""
+        """Return the buckets that have entries older than that."""
         async with self._database.connection() as connection:
             return [row["bucket"] for row in await connection.fetch(_SQL["expired_log_buckets"], older_than)]
 
     async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
-        """Removes up to `most` of a bucket's oldest entries; returns how many numbers they took.
+        """Remove up to `most` of a bucket's oldest entries; return how many numbers they took.
 
         Does nothing while another replica is at this bucket.
         """

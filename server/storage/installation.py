@@ -21,20 +21,20 @@ class Installation:
     zones: frozenset[str]
 
     def bucket_of_phone(self, phone: str) -> int:
-        """Returns the bucket of a new client with this phone."""
+        """Return the bucket of a new client with this phone."""
         return crc32(phone.encode()) % self.buckets
 
     def bucket_of_client(self, client_id: int) -> int:
-        """Returns the bucket that a client's id names."""
+        """Return the bucket that a client's id names."""
         return client_id % self.buckets
 
     def bucket_of_request(self, request_id: UUID) -> int:
-        """Returns the bucket in which a creating call is remembered."""
+        """Return the bucket in which a creating call is remembered."""
         return crc32(request_id.bytes) % self.buckets
 
 
 async def read_installation(database: Database) -> Installation:
-    """Reads it; takes some 100 ms. Raises DatabaseUnavailable."""
+    """Read it; take some 100 ms. Raise DatabaseUnavailable."""
     async with database.connection() as connection:
         buckets = await connection.fetchval(_SQL["count_buckets"])
         names = [row["name"] for row in await connection.fetch(_SQL["list_zones"])]

@@ -26,7 +26,7 @@ class InstrumentedQueue(PostgresLedger):
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
-        """Claims, and counts the batches."""
+        """Claim, and count the batches."""
         batches = await super().claim(mailing, bucket, most, lease, render)
         self._counters.claimed += len(batches)
         return batches
@@ -34,7 +34,7 @@ class InstrumentedQueue(PostgresLedger):
     async def settle(
         self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
     ) -> bool:
-        """Settles, and counts the outcomes unless the batch was lost."""
+        """Settle, and count the outcomes unless the batch was lost."""
         began = time.perf_counter()
         held = await super().settle(batch, endpoint, outcomes, done, kept)
         if held:

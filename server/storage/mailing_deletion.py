@@ -35,9 +35,9 @@ class MailingDeletion:
         self._database = database
 
     async def delete(self, mailing_id: int, etag: str, allow_missing: bool) -> int:
-        """Removes the mailing and its ledger; returns how many messages this call removed.
+        """Remove the mailing and its ledger; return how many messages this call removed.
 
-        Raises StaleEtag, WrongState while it is running or paused, and NotFound when nothing is
+        Raise StaleEtag, WrongState while it is running or paused, and NotFound when nothing is
         left of it, unless `allow_missing`.
         """
 
@@ -51,7 +51,7 @@ class MailingDeletion:
         return await self._delete_rest(mailing_id, buckets)
 
     async def sweep(self) -> dict[int, int]:
-        """Removes what deletions that broke off have left; returns how many messages of which mailings."""
+        """Remove what deletions that broke off have left; return how many messages of which mailings."""
         async with self._database.connection() as connection:
             leftovers = [row["mailing_id"] for row in await connection.fetch(_SQL["list_leftovers"])]
         return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
@@ -64,7 +64,7 @@ class MailingDeletion:
         return sum([await self._delete_ledger(mailing_id, bucket) for bucket in buckets])
 
     async def _delete_ledger(self, mailing_id: int, bucket: int) -> int:
-        """Removes what is left in one bucket; returns how many messages."""
+        """Remove what is left in one bucket; return how many messages."""
         deleted, last = 0, 0
         while last is not None:
             async with self._database.connection() as connection:
@@ -77,7 +77,7 @@ class MailingDeletion:
 
 
 async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag: str) -> bool:
-    """Removes the mailing itself and its open work; returns whether there was one."""
+    """Remove the mailing itself and its open work; return whether there was one."""
     row = await connection.fetchrow(_MAILINGS["lock_mailing"], mailing_id)
     if row is None:
         return False

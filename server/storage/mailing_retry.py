@@ -38,10 +38,10 @@ class MailingRetry:
         self._hint = hint
 
     async def retry(self, mailing_id: int, statuses: Collection[Status]) -> int:
-        """Puts the messages back that have one of the statuses now; returns how many.
+        """Put the messages back that have one of the statuses now; return how many.
 
         A COMPLETED mailing with such messages runs again. One that is settled anew while the
-        call is under way is left alone. Raises NotFound, WrongState and MailingEnded, perhaps
+        call is under way is left alone. Raise NotFound, WrongState and MailingEnded, perhaps
         after some messages were put back, when the mailing was moved in between.
         """
         began_at, buckets = await self._begin(mailing_id, statuses)
@@ -55,7 +55,7 @@ class MailingRetry:
         return requeued
 
     async def _begin(self, mailing_id: int, statuses: Collection[Status]) -> tuple[datetime, list[int]]:
-        """Returns the time by the database's clock, and the buckets that have such messages."""
+        """Return the time by the database's clock, and the buckets that have such messages."""
 
         async def work(connection: asyncpg.Connection) -> tuple[datetime, list[int]]:
             mailing = await _lock(connection, mailing_id)
@@ -69,7 +69,7 @@ class MailingRetry:
     async def _step(
         self, mailing_id: int, statuses: Collection[Status], began_at: datetime, bucket: int, position: int
     ) -> tuple[int, int | None]:
-        """Puts back the next messages of a bucket; returns how many, and the last one unless there are no more."""
+        """Put back the next messages of a bucket; return how many, and the last one unless there are no more."""
 
         async def work(connection: asyncpg.Connection) -> tuple[int, int | None]:
             mailing = await _lock(connection, mailing_id)
@@ -87,7 +87,7 @@ class MailingRetry:
 
 
 async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
-    """Locks the mailing and returns it. Raises NotFound, WrongState, MailingEnded."""
+    """Lock the mailing and return it. Raise NotFound, WrongState, MailingEnded."""
     row = await connection.fetchrow(_SQL["lock_retried"], mailing_id)
     if row is None:
         raise NotFound(Kind.MAILING, mailing_id)
@@ -100,7 +100,7 @@ async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Reco
 
 
 async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:
-    """Lets a completed mailing run again; an open one takes in who began to match meanwhile."""
+    """Let a completed mailing run again; an open one takes in who began to match meanwhile."""
     if mailing["state"] != MailingState.COMPLETED:
         return
     await connection.execute(_SQL["reopen_mailing"], mailing_id)

@@ -13,7 +13,7 @@ _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", 
 
 
 def definition_arguments(definition: MailingDefinition) -> tuple[object, ...]:
-    """Returns the definition as the arguments behind the id in insert_mailing and update_mailing."""
+    """Return the definition as the arguments behind the id in insert_mailing and update_mailing."""
     return (
         definition.title,
         definition.text,
@@ -34,7 +34,7 @@ def definition_arguments(definition: MailingDefinition) -> tuple[object, ...]:
 
 
 def mailing_of(row: asyncpg.Record) -> Mailing:
-    """Returns the mailing of a row, with its progress if the row has it."""
+    """Return the mailing of a row, with its progress if the row has it."""
     return Mailing(
         id=row["id"],
         definition=_definition_of(row),
@@ -65,7 +65,7 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
 
 
 def filter_of(text: str) -> ClientFilter:
-    """Returns the filter that `ClientFilter.as_json` was stored from."""
+    """Return the filter that `ClientFilter.as_json` was stored from."""
     fields = orjson.loads(text)
     return ClientFilter(
         tags=tuple(fields.get("tags", ())),

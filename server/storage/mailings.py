@@ -48,9 +48,9 @@ class MailingStore:
         self._hint = hint
 
     async def create(self, definition: MailingDefinition, call: CreatingCall | None) -> Mailing:
-        """Adds a mailing, or returns the one that the same call added before.
+        """Add a mailing, or return the one that the same call added before.
 
-        It runs at once if its start has come. Raises InvalidFields for an end that has
+        It runs at once if its start has come. Raise InvalidFields for an end that has
         passed, RequestIdReused, and NotFound if the mailing of a replay is gone.
         """
 
@@ -78,7 +78,7 @@ class MailingStore:
         return mailing_id
 
     async def get(self, mailing_id: int) -> Mailing:
-        """Returns the mailing. Raises NotFound."""
+        """Return the mailing. Raise NotFound."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["get_mailings"], [mailing_id])
         if not rows:
@@ -86,7 +86,7 @@ class MailingStore:
         return mailing_of(rows[0])
 
     async def list_page(self, query: MailingQuery, page: PageRequest) -> Page[Mailing]:
-        """Returns a page, newest first. Raises InvalidPageToken."""
+        """Return a page, newest first. Raise InvalidPageToken."""
         digest = query_digest("mailings", list(query.states), dict(query.labels))
         (before,) = decode_token(page.token, digest, (_LARGEST_ID,))
         labels = orjson.dumps(dict(query.labels)).decode() if query.labels else None
@@ -98,7 +98,7 @@ class MailingStore:
         return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
 
     async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
-        """Takes `fields` from `patch`. Raises NotFound, StaleEtag, WrongState, InvalidFields.
+        """Take `fields` from `patch`. Raise NotFound, StaleEtag, WrongState, InvalidFields.
 
         A running mailing whose start is moved into the future is SCHEDULED again. Whoever matches
         another filter of an open mailing is taken in by a new pass over all clients.
@@ -127,15 +127,15 @@ class MailingStore:
         return row
 
     async def pause(self, mailing_id: int) -> Mailing:
-        """Stops the mailing; one that is paused stays so. Raises NotFound, WrongState."""
+        """Stop the mailing; one that is paused stays so. Raise NotFound, WrongState."""
         return await self._move(mailing_id, "paused", MailingState.PAUSED, PAUSABLE)
 
     async def resume(self, mailing_id: int) -> Mailing:
-        """Lets a paused mailing go on; one that runs stays so. Raises NotFound, WrongState."""
+        """Let a paused mailing go on; one that runs stays so. Raise NotFound, WrongState."""
         return await self._move(mailing_id, "resumed", MailingState.RUNNING, RESUMABLE)
 
     async def cancel(self, mailing_id: int) -> Mailing:
-        """Ends the mailing; one that is cancelled stays so. Raises NotFound, WrongState.
+        """End the mailing; one that is cancelled stays so. Raise NotFound, WrongState.
 
         Its unsent messages are ended by the dispatcher.
         """
@@ -162,7 +162,7 @@ class MailingStore:
         to: MailingState,
         sources: Collection[MailingState],
     ) -> None:
-        """Tells why the mailing did not move: it is gone, already there, or elsewhere."""
+        """Tell why the mailing did not move: it is gone, already there, or elsewhere."""
         found = await connection.fetchval(_SQL["find_state"], mailing_id)
         if found is None:
             raise NotFound(Kind.MAILING, mailing_id)

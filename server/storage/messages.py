@@ -27,21 +27,21 @@ class MessageStore:
         self._installation = installation
 
     async def get(self, identity: int) -> Message:
-        """Returns the message with this id. Raises NotFound."""
+        """Return the message with this id. Raise NotFound."""
         async with self._database.connection() as connection:
             return await self._read(connection, identity)
 
     async def list_attempts(self, identity: int) -> Sequence[Attempt]:
-        """Returns the failed attempts of a message, in order. Raises NotFound."""
+        """Return the failed attempts of a message, in order. Raise NotFound."""
         async with self._database.connection() as connection:
             await self._read(connection, identity)
             rows = await connection.fetch(_SQL["list_attempts"], *self._key(identity))
         return [_attempt_of(row) for row in rows]
 
     async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
-        """Returns a page, by mailing and within it by client.
+        """Return a page, by mailing and within it by client.
 
-        Raises InvalidPageToken, and NotFound for a mailing that is not there.
+        Raise InvalidPageToken, and NotFound for a mailing that is not there.
         """
         digest = query_digest("messages", query.mailing_id, query.client_id, list(query.statuses))
         mailing, client = decode_token(page.token, digest, (0, 0))
@@ -79,7 +79,7 @@ async def _check_mailing(connection: asyncpg.Connection, mailing_id: int) -> Non
 
 
 def message_of(row: asyncpg.Record) -> Message:
-    """Returns the message of a row. The code of a delivered one is 0 and not stored."""
+    """Return the message of a row. The code of a delivered one is 0 and not stored."""
     status = Status(row["status"])
     code = row["endpoint_code"]
     return Message(

@@ -48,11 +48,11 @@ class Migration:
 
 
 async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> list[str]:
-    """Applies what is missing and returns the versions it applied, oldest first.
+    """Apply what is missing and return the versions it applied, oldest first.
 
     `database` is a DSN, to be connected to within `timeout` seconds, or an open connection
     that is in no transaction. Safe at any number
-    of callers at once, also through a pooler in transaction mode. Raises MigrationError for
+    of callers at once, also through a pooler in transaction mode. Raise MigrationError for
     a server that is too old, a schema newer than this release, or a statement that fails;
     errors of connecting pass through.
     """
@@ -66,7 +66,7 @@ async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> 
 
 
 def load_migrations(package: str = "server.storage") -> list[Migration]:
-    """Returns the migrations in the `migrations` folder of `package`, in order. Raises ValueError for a bad file."""
+    """Return the migrations in the `migrations` folder of `package`, in order. Raise ValueError for a bad file."""
     folder = files(package).joinpath("migrations")
     found = [
         Migration(match[1], entry.name, tuple(split_statements(up_section(entry.read_text(encoding="utf-8")))))
@@ -79,7 +79,7 @@ def load_migrations(package: str = "server.storage") -> list[Migration]:
 
 
 def up_section(text: str) -> str:
-    """Returns what stands between `-- migrate:up` and `-- migrate:down`. Raises ValueError where that is unclear."""
+    """Return what stands between `-- migrate:up` and `-- migrate:down`. Raise ValueError where that is unclear."""
     sections = list(_SECTION.finditer(text))
     if not sections or sections[0][1] != "up" or [section[1] for section in sections[1:]] not in ([], ["down"]):
         raise ValueError("a migration has one '-- migrate:up' and after it at most one '-- migrate:down'")
@@ -89,10 +89,10 @@ def up_section(text: str) -> str:
 
 
 def split_statements(script: str) -> Iterator[str]:
-    """Yields the statements of an SQL script, without the semicolons that end them.
+    """Yield the statements of an SQL script, without the semicolons that end them.
 
     Knows comments, nested ones too, quoted text, identifiers and dollar-quoted bodies.
-    Raises ValueError for BEGIN ATOMIC, whose body has semicolons of its own.
+    Raise ValueError for BEGIN ATOMIC, whose body has semicolons of its own.
     """
     start = position = depth = 0
     empty = True
@@ -140,7 +140,7 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
 
 
 async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
-    """Applies the oldest missing migration in one transaction. Returns None when nothing is missing."""
+    """Apply the oldest missing migration in one transaction. Return None when nothing is missing."""
     migration, statement = None, ""
     try:
         async with connection.transaction():
@@ -177,5 +177,5 @@ def _next(migrations: list[Migration], applied: set[str]) -> Migration | None:
 
 
 def _first_line(statement: str) -> str:
-    """The first line of a statement that is no comment."""
+    """Return the first line of a statement that is no comment."""
     return next((line.strip() for line in statement.splitlines() if not line.lstrip().startswith("--")), statement)

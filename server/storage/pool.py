@@ -23,7 +23,7 @@ class DatabaseError(Exception):
 
 
 async def prepare_database(dsn: str, settings: Settings) -> list[str]:
-    """Brings the database to this release's schema and returns the versions applied. Raises DatabaseError."""
+    """Bring the database to this release's schema and return the versions applied. Raise DatabaseError."""
     try:
         return await migrate(dsn, timeout=settings.database_timeout)
     except MigrationError as error:
@@ -34,9 +34,9 @@ async def prepare_database(dsn: str, settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> AsyncIterator[asyncpg.Pool]:
-    """Lends a pool of the limits that are set, of `size` or the size that is set.
+    """Lend a pool of the limits that are set, of `size` or the size that is set.
 
-    Raises DatabaseError when no connection can be made.
+    Raise DatabaseError when no connection can be made.
     """
     pool = asyncpg.create_pool(
         dsn,
@@ -62,7 +62,7 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
 
 
 async def _keep(connection: asyncpg.Connection) -> None:
-    """Resets nothing when a connection is given back: nobody leaves state in a session, and it costs a round trip."""
+    """Reset nothing when a connection is given back: nobody leaves state in a session, and it costs a round trip."""
 
 
 def _session(settings: Settings) -> dict[str, str] | None:

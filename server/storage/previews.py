@@ -70,9 +70,9 @@ class PreviewStore:
         self._turn = asyncio.Lock()
 
     async def preview(self, mailing: MailingDefinition | int, samples: int) -> Preview:
-        """Tells what a mailing, or the stored one with this id, would do if it went on now.
+        """Tell what a mailing, or the stored one with this id, would do if it went on now.
 
-        Raises NotFound, WrongState and MailingEnded for a stored mailing that sends nothing any
+        Raise NotFound, WrongState and MailingEnded for a stored mailing that sends nothing any
         more, InvalidFields for an end that has passed, and DatabaseUnavailable.
         """
         async with (
@@ -93,7 +93,7 @@ class PreviewStore:
         return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)
 
     def _arguments(self, subject: _Subject) -> tuple[object, ...]:
-        """The parameters that all questions about the candidates share."""
+        """Return the parameters that all questions about the candidates share."""
         chosen = subject.definition.filter
         return (
             list(chosen.tags) or None,
@@ -143,7 +143,7 @@ async def _first_clients(
 async def _sendable(
     connection: asyncpg.Connection, audience: Audience, start: datetime, end: datetime | None, rate: float
 ) -> tuple[int, datetime | None]:
-    """Returns how many can be sent before the end, and when the last one is if these are all."""
+    """Return how many can be sent before the end, and when the last one is if these are all."""
     if not audience.groups:
         return 0, None
     if not rate:

@@ -24,13 +24,13 @@ class ProgressStore:
         self._database = database
 
     async def read(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        """Returns those of the mailings that there are."""
+        """Return those of the mailings that there are."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_MAILINGS["get_mailings"], ids)
         return {row["id"]: mailing_of(row) for row in rows}
 
     async def versions(self, ids: Sequence[int]) -> dict[int, Version]:
-        """Returns the versions of those of the mailings that there are: much cheaper than `read`."""
+        """Return the versions of those of the mailings that there are: much cheaper than `read`."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_SQL["mailing_versions"], ids)
         return {row["id"]: (row["version"], row["updated_at"]) for row in rows}

@@ -15,9 +15,9 @@ _INCLUSION = re.compile(r"\{(\w+)\}")
 
 
 def load_queries(file: str, package: str = "server.storage") -> dict[str, str]:
-    """Returns the statements of `file` in the `sql` folder of `package`, by name.
+    """Return the statements of `file` in the `sql` folder of `package`, by name.
 
-    Raises ValueError when a name occurs twice or an included fragment is missing.
+    Raise ValueError when a name occurs twice or an included fragment is missing.
     """
     text = files(package).joinpath("sql", file).read_text(encoding="utf-8")
     parts = _OPENING.split(text)[1:]

@@ -31,7 +31,7 @@ class Failures:
 
 @contextmanager
 def translate_database_errors() -> Iterator[None]:
-    """Raises StorageUnavailable for whatever says that the block should be tried again later."""
+    """Raise StorageUnavailable for whatever says that the block should be tried again later."""
     try:
         yield
     except _AWAY as error:

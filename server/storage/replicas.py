@@ -34,7 +34,7 @@ class ReplicaStore:
         self.started_with = started_with
 
     async def read(self) -> DispatchState:
-        """Returns the replicas that are alive, and the settings."""
+        """Return the replicas that are alive, and the settings."""
         async with self._database.connection() as connection:
             runtime_settings = await connection.fetchrow(_SQL["get_steering"])
             rows = await connection.fetch(_SQL["list_replicas"])
@@ -51,7 +51,7 @@ class ReplicaStore:
         return DispatchState(replicas, _runtime_settings(runtime_settings))
 
     async def update(self, patch: SettingOverrides, fields: Collection[str]) -> RuntimeSettings:
-        """Takes `fields` from `patch`; None gives one back to the environment. Raises InvalidFields."""
+        """Take `fields` from `patch`; None gives one back to the environment. Raise InvalidFields."""
 
         async def work(connection: asyncpg.Connection) -> None:
             before = _runtime_settings(await connection.fetchrow(_SQL["lock_steering"])).overrides
@@ -68,11 +68,11 @@ class ReplicaStore:
         return await self._change(work)
 
     async def pause(self) -> RuntimeSettings:
-        """Stops all sending; it stays so until it is resumed."""
+        """Stop all sending; stay so until it is resumed."""
         return await self._set_paused(True)
 
     async def resume(self) -> RuntimeSettings:
-        """Lets sending go on."""
+        """Let sending go on."""
         return await self._set_paused(False)
 
     async def _set_paused(self, paused: bool) -> RuntimeSettings:

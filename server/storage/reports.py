@@ -35,7 +35,7 @@ class ReportStore:
         self._database = database
 
     async def read(self, mailing_id: int) -> Report:
-        """Returns the report of a mailing. Raises NotFound."""
+        """Return the report of a mailing. Raise NotFound."""
         async with self._database.snapshot() as connection:
             found = await connection.fetch(_MAILINGS["get_mailings"], [mailing_id])
             if not found:

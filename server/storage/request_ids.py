@@ -30,9 +30,9 @@ class Requests:
         self._installation = installation
 
     async def find(self, connection: asyncpg.Connection, call: CreatingCall) -> int | None:
-        """Returns the id of what `call` made before, None if it is new.
+        """Return the id of what `call` made before, None if it is new.
 
-        Raises RequestIdReused when another call has its id.
+        Raise RequestIdReused when another call has its id.
         """
         bucket = self._installation.bucket_of_request(call.id)
         row = await connection.fetchrow(_SQL["find_request"], bucket, call.id)
@@ -43,7 +43,7 @@ class Requests:
         return int(row["resource_id"])
 
     async def record(self, connection: asyncpg.Connection, call: CreatingCall, resource_id: int) -> bool:
-        """Remembers that `call` makes `resource_id`; returns False if its id is in use.
+        """Remember that `call` makes `resource_id`; return False if its id is in use.
 
         Waits while a call with the same id is under way.
         """

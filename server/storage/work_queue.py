@@ -174,7 +174,7 @@ class PostgresLedger(PostgresEndpointLimits):
             await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
 
     async def release_all(self) -> None:
-        """Frees every held batch: for when it is known that no holder is alive."""
+        """Free every held batch: for when it is known that no holder is alive."""
         with translate_database_errors():
             await self._pool.execute(_SQL["release_all"])
 
@@ -209,7 +209,7 @@ class PostgresLedger(PostgresEndpointLimits):
         recipients: list[Recipient],
         cap: FrequencyCap,
     ) -> list[Recipient]:
-        """Bars the clients who got as many messages as the cap allows, and counts this one for the others."""
+        """Bar the clients who got as many messages as the cap allows, and count this one for the others."""
         sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
         period = timedelta(seconds=cap.period)
         rows = await connection.fetch(
@@ -233,7 +233,7 @@ class PostgresLedger(PostgresEndpointLimits):
         return bool(row["held"])
 
     async def listen(self, hint: Callable[[], None], pause: float = 1.0) -> None:
-        """Calls `hint` whenever something changed, until cancelled.
+        """Call `hint` whenever something changed, until cancelled.
 
         Reconnects after `pause` seconds when its connection is lost. Where notifications do
         not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
@@ -246,7 +246,7 @@ class PostgresLedger(PostgresEndpointLimits):
 
 
 async def _listen(connection: asyncpg.pool.PoolConnectionProxy, hint: Callable[[], None]) -> None:
-    """Calls `hint` at every notification until the connection is lost."""
+    """Call `hint` at every notification until the connection is lost."""
     gone = asyncio.Event()
 
     def lost(_: object) -> None:
@@ -269,7 +269,7 @@ async def _listen(connection: asyncpg.pool.PoolConnectionProxy, hint: Callable[[
 async def _planned_for(
     connection: asyncpg.pool.PoolConnectionProxy, statement: str, *arguments: object
 ) -> asyncpg.Record | None:
-    """Runs a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
+    """Run a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
     async with connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         return await connection.fetchrow(statement, *arguments)
@@ -278,7 +278,7 @@ async def _planned_for(
 def _settle_arguments(
     batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
 ) -> tuple[Any, ...]:
-    """The statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
+    """Return the statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
     requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
     failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
     return (
@@ -315,13 +315,13 @@ def _settle_arguments(
 
 
 def _log_arguments(told: Sequence[Event]) -> tuple[list[Any], ...]:
-    """The statement's last parameters; all of its entries are of one mailing."""
+    """Return the statement's last parameters; all of its entries are of one mailing."""
     levels, events, texts, _, clients, details = columns(told)
     return levels, events, texts, clients, details
 
 
 def _alike(values: list[T]) -> list[T]:
-    """The values, or a single one when all are alike: encoding an array costs per entry."""
+    """Return the values, or a single one when all are alike: encoding an array costs per entry."""
     return values[:1] if values and values.count(values[0]) == len(values) else values
 
 
@@ -339,7 +339,7 @@ def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -
 
 
 def _filter_arguments(audience: AudienceFilter) -> tuple[Any, ...]:
-    """The filter as five parameters of a statement; NULL asks nothing."""
+    """Return the filter as five parameters of a statement; NULL asks nothing."""
     attributes = None if audience.attributes is None else orjson.dumps(audience.attributes).decode()
     return audience.tags, audience.operator_codes, audience.timezones, attributes, audience.client_ids
 

@@ -35,11 +35,11 @@ class AdminStreams:
         self._watchers = Counter({"dispatch": 0, "log": 0})
 
     def start(self) -> None:
-        """Begins to forget what is too old."""
+        """Begin to forget what is too old."""
         self._forgetting = asyncio.create_task(self._retention.run(), name="log retention")
 
     async def close(self) -> None:
-        """Ends every stream with ShuttingDown, lets no other begin, and forgets no more."""
+        """End every stream with ShuttingDown, let no other begin, and forget no more."""
         self._dispatch_hub.close()
         self._log_hub.close()
         if self._forgetting is not None:
@@ -48,19 +48,19 @@ class AdminStreams:
                 await self._forgetting
 
     def dispatch(self, interval: float) -> AsyncGenerator[DispatchState, None]:
-        """Watches the replicas; see `DispatchHub.watch`."""
+        """Watch the replicas; see `DispatchHub.watch`."""
         return self._counted("dispatch", self._dispatch_hub.watch(interval))
 
     def tokens(self, query: EventQuery) -> Tokens:
-        """Returns the maker of this query's tokens."""
+        """Return the maker of this query's tokens."""
         return Tokens(self._epoch, self._log.buckets, query)
 
     def log(self, query: EventQuery, token: str) -> AsyncGenerator[EventBatch, None]:
-        """Reads the log; see `EventHub.batches`."""
+        """Read the log; see `EventHub.batches`."""
         return self._counted("log", self._log_hub.batches(query, self.tokens(query), token))
 
     def samples(self) -> Samples:
-        """Returns how many streams there are, as metrics show it."""
+        """Return how many streams there are, as metrics show it."""
         return {"mailing_watchers": {(kind,): count for kind, count in self._watchers.items()}}
 
     async def _counted(self, kind: str, stream: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:

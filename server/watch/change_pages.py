@@ -34,9 +34,9 @@ class ChangePages:
         self._reading: dict[Key, asyncio.Task[JournalPage]] = {}
 
     async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
-        """Returns the bucket's next entries behind `after`, of one mailing or (0) of all.
+        """Return the bucket's next entries behind `after`, of one mailing or (0) of all.
 
-        Raises DatabaseUnavailable.
+        Raise DatabaseUnavailable.
         """
         key = (bucket, after, mailing_id)
         if key in self._kept:
@@ -68,6 +68,6 @@ class ChangePages:
             self._changes -= gone
 
     def clear(self) -> None:
-        """Forgets all pages."""
+        """Forget all pages."""
         self._kept.clear()
         self._changes = 0

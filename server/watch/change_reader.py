@@ -47,7 +47,7 @@ class _Parcel:
     count: int = 0
 
     def add(self, entry: Entry) -> bool:
-        """Takes an entry in, if anything of it is asked for; returns False where it no longer fits."""
+        """Take an entry in, if anything of it is asked for; return False where it no longer fits."""
         count = 0
         if self.query.mailing_id in (0, entry.mailing_id):
             count = entry.count(self.query.statuses)
@@ -74,9 +74,9 @@ class MessageReader:
         self._spread = uniform(0.8, 1.0)  # noqa: S311  streams that began together part
 
     async def batches(self, tokens: Tokens, token: str, from_start: bool) -> AsyncGenerator[Batch, None]:
-        """Yields batches behind `token` or, without one, from the start of what is kept or from now.
+        """Yield batches behind `token` or, without one, from the start of what is kept or from now.
 
-        Begins with a checkpoint when there is nothing to catch up. Raises InvalidResumeToken,
+        Begins with a checkpoint when there is nothing to catch up. Raise InvalidResumeToken,
         ResumeTokenExpired, ShuttingDown and DatabaseUnavailable.
         """
         wanted = tokens.decode(token) if token else None
@@ -115,7 +115,7 @@ class MessageReader:
         return Batch(entries, before, self._told)
 
     async def _idle(self, ring: Ring) -> Batch | None:
-        """Waits for something to take; returns a checkpoint when it is time for one."""
+        """Wait for something to take; return a checkpoint when it is time for one."""
         self._positions = list(ring.heads)
         interval = max(self._checkpoint, self._tailer.readers / CHECKPOINTS_PER_SECOND) * self._spread
         left = self._told_at + interval - asyncio.get_running_loop().time()
@@ -126,7 +126,7 @@ class MessageReader:
         return None
 
     def _take(self, ring: Ring) -> Sequence[Entry]:
-        """Moves on over entries of the ring and returns those to hand on together."""
+        """Move on over entries of the ring and return those to hand on together."""
         parcel = _Parcel(self._query)
         while entries := ring.behind(self._cursor, _SLICE):
             for entry in entries:
@@ -140,7 +140,7 @@ class MessageReader:
         return parcel.entries
 
     async def _catch_up(self, ring: Ring) -> AsyncGenerator[Batch, None]:
-        """Reads the table until every bucket has come up to where the ring begins."""
+        """Read the table until every bucket has come up to where the ring begins."""
         parcel = _Parcel(self._query)
         while behind := [b for b, mine in enumerate(self._positions) if mine < ring.tail[b]]:
             for bucket in behind:

@@ -33,7 +33,7 @@ class Ring:
     """The entries behind `tail` and up to `heads`."""
 
     def __init__(self, news: News, changes: int = RING_CHANGES) -> None:
-        """Begins empty, where `news` stand."""
+        """Begin empty, where `news` stand."""
         self.heads = news.heads
         self.floors = news.floors
         self.tail = list(news.heads)
@@ -55,12 +55,12 @@ class Ring:
         return self._held
 
     def behind(self, cursor: int, most: int) -> Sequence[Entry]:
-        """Returns up to `most` entries from `cursor`, which must be between `first` and `end`."""
+        """Return up to `most` entries from `cursor`, which must be between `first` and `end`."""
         begin = cursor - self.first
         return self._entries[begin : begin + most]
 
     def extend(self, news: News) -> None:
-        """Takes in what a poll found, and wakes those who wait for it."""
+        """Take in what a poll found, and wakes those who wait for it."""
         before = Place(self.end, self.heads)
         self.heads, self.floors = news.heads, news.floors
         self._entries += news.entries
@@ -88,9 +88,9 @@ class Ring:
             self.first += gone
 
     async def wait(self, mailing_id: int, seconds: float) -> Place:
-        """Returns where to go on, when there is something of the mailing (0: of any), or after `seconds`.
+        """Return where to go on, when there is something of the mailing (0: of any), or after `seconds`.
 
-        For readers that have taken everything. Raises what `fail` was told to.
+        For readers that have taken everything. Raise what `fail` was told to.
         """
         self.check()
         loop = asyncio.get_running_loop()
@@ -111,7 +111,7 @@ class Ring:
             waiter.set_result(Place(self.end, self.heads))
 
     def fail(self, failure: Callable[[], Exception]) -> None:
-        """Ends the wait of every reader, and every later one, with an error of its own made by `failure`."""
+        """End the wait of every reader, and every later one, with an error of its own made by `failure`."""
         self._failure = failure
         for waiters in self._waiting.values():
             for waiter in waiters:
@@ -119,6 +119,6 @@ class Ring:
                     waiter.set_exception(failure())
 
     def check(self) -> None:
-        """Raises what `fail` was told to."""
+        """Raise what `fail` was told to."""
         if self._failure is not None:
             raise self._failure()

@@ -58,7 +58,7 @@ class Tailer:
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Keeps the tailer running inside the block. Raises ShuttingDown once closed."""
+        """Keep the tailer running inside the block. Raise ShuttingDown once closed."""
         if self._closed:
             raise ShuttingDown
         self.readers += 1
@@ -73,9 +73,9 @@ class Tailer:
                 self._stop()
 
     async def fresh(self) -> Ring:
-        """Returns the ring once a poll that began after this call has ended: it has all there was.
+        """Return the ring once a poll that began after this call has ended: it has all there was.
 
-        Raises DatabaseUnavailable. Any number of callers at once share one poll.
+        Raise DatabaseUnavailable. Any number of callers at once share one poll.
         """
         if self._closed:
             raise ShuttingDown
@@ -85,7 +85,7 @@ class Tailer:
         return await asked
 
     async def close(self) -> None:
-        """Ends every reader with ShuttingDown and lets no other begin."""
+        """End every reader with ShuttingDown and let no other begin."""
         self._closed = True
         self._fail(ShuttingDown)
         task = self._task

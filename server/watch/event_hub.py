@@ -54,13 +54,13 @@ class EventHub:
         self._closed = asyncio.Event()
 
     def close(self) -> None:
-        """Ends every reader with ShuttingDown and lets no other begin."""
+        """End every reader with ShuttingDown and let no other begin."""
         self._closed.set()
 
     async def batches(self, query: EventQuery, tokens: Tokens, token: str) -> AsyncGenerator[EventBatch, None]:
-        """Yields what is behind `token` or, without one, from the oldest entry kept.
+        """Yield what is behind `token` or, without one, from the oldest entry kept.
 
-        A checkpoint comes when all that was written before is handed on. Raises
+        A checkpoint comes when all that was written before is handed on. Raise
         InvalidResumeToken, ResumeTokenExpired, ShuttingDown, and DatabaseUnavailable where
         the first page cannot be read.
         """
@@ -91,7 +91,7 @@ class EventHub:
         raise ShuttingDown
 
     async def _read(self, query: EventQuery, positions: Positions) -> list[BucketPage]:
-        """Reads behind `positions`, together with whoever wants the same at this moment."""
+        """Read behind `positions`, together with whoever wants the same at this moment."""
         key = (query, positions)
         task = self._pages.get(key)
         if task is None:
@@ -107,7 +107,7 @@ class EventHub:
             del self._pages[query, positions]
 
     async def _written(self, positions: Positions) -> None:
-        """Returns when something is written behind `positions`, or the hub is closed."""
+        """Return when something is written behind `positions`, or the hub is closed."""
         while not self._closed.is_set():
             await self._pause(POLL)
             try:
@@ -124,7 +124,7 @@ class EventHub:
 
 
 def _check(pages: Sequence[BucketPage]) -> None:
-    """Raises ResumeTokenExpired where something behind a position is not there any more, or not yet again."""
+    """Raise ResumeTokenExpired where something behind a position is not there any more, or not yet again."""
     if any(page.after < page.floor for page in pages):
         raise ResumeTokenExpired(_FORGOTTEN)
     if any(page.after > page.head for page in pages):

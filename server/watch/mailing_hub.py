@@ -48,9 +48,9 @@ class MailingHub:
         return sum(topic.intervals.total() for topic in self._topics.values())
 
     async def watch(self, mailing_id: int, interval: float) -> AsyncGenerator[View, None]:
-        """Yields the mailing now and after changes, at most once per `interval` seconds, until its final state.
+        """Yield the mailing now and after changes, at most once per `interval` seconds, until its final state.
 
-        Raises NotFound, also when it is deleted meanwhile, ShuttingDown, and
+        Raise NotFound, also when it is deleted meanwhile, ShuttingDown, and
         DatabaseUnavailable where the first state cannot be read.
         """
         topic = self._join(mailing_id, interval)
@@ -70,7 +70,7 @@ class MailingHub:
             self._leave(topic, interval)
 
     def hint(self) -> None:
-        """Says that somebody in this process changed a mailing."""
+        """Note that somebody in this process changed a mailing."""
         if len(self._topics) <= READ_AT_ONCE:
             now = asyncio.get_running_loop().time()
             for topic in self._topics.values():
@@ -78,7 +78,7 @@ class MailingHub:
             self._nudge.set()
 
     async def close(self) -> None:
-        """Ends every watcher with ShuttingDown and lets no other begin."""
+        """End every watcher with ShuttingDown and let no other begin."""
         self._closed.set()
         self._fail(ShuttingDown)
         if self._task is not None:
@@ -110,7 +110,7 @@ class MailingHub:
             self._nudge.set()
 
     async def _now(self, topic: MailingTopic) -> View:
-        """Returns the mailing as a read finds it that begins after this call; watchers share it."""
+        """Return the mailing as a read finds it that begins after this call; watchers share it."""
         asked: asyncio.Future[View] = asyncio.get_running_loop().create_future()
         topic.asking.append(asked)
         topic.due_at = 0.0

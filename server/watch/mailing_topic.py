@@ -63,7 +63,7 @@ class MailingTopic:
         self._over_at: float | None = None
 
     async def newer(self, view: View) -> View:
-        """Returns the first view after `view`. Raises what `fail` was told to."""
+        """Return the first view after `view`. Raise what `fail` was told to."""
         if self._failure is not None:
             raise self._failure()
         if self.latest is not None and self.latest.number > view.number:
@@ -76,7 +76,7 @@ class MailingTopic:
             self._waiting.pop(waiter, None)
 
     def begin(self, now: float) -> list[asyncio.Future[View]]:
-        """Returns those who wait for a read that begins now."""
+        """Return those who wait for a read that begins now."""
         self._at = self.due_at if now - self.due_at < LATE else now
         return self._take_asking()
 
@@ -85,7 +85,7 @@ class MailingTopic:
         return asked
 
     def answer(self, asked: list[asyncio.Future[View]], failure: Callable[[], Exception] | None = None) -> None:
-        """Tells those who waited for a read how it ended."""
+        """Tell those who waited for a read how it ended."""
         failure = self._failure or failure
         for future in asked:
             if future.done():
@@ -96,7 +96,7 @@ class MailingTopic:
                 future.set_result(self.latest)
 
     def publish(self, mailing: Mailing, encode: Callable[[Mailing], bytes]) -> None:
-        """Takes in what was read, and hands it on if it is new."""
+        """Take in what was read, and hand it on if it is new."""
         final = self._final(mailing)
         if self.latest is None or mailing != self.latest.mailing:
             number = self.latest.number + 1 if self.latest else 1
@@ -109,21 +109,21 @@ class MailingTopic:
             self.unchanged()
 
     def unchanged(self) -> None:
-        """Puts the next read off, further and further."""
+        """Put the next read off, further and further."""
         self._pause = max(min(self._pause * _GROWTH, IDLE_PAUSE), self._shortest())
         self.due_at = self._at + self._pause
 
     def expedite(self, now: float) -> None:
-        """Has the mailing read at once, or when its watchers may be told again."""
+        """Have the mailing read at once, or when its watchers may be told again."""
         told_at = self.latest.at if self.latest else 0.0
         self.due_at = min(self.due_at, max(now, told_at + self._shortest()))
 
     def _shortest(self) -> float:
-        """Returns how soon after a state the next one may be handed on, in seconds."""
+        """Return how soon after a state the next one may be handed on, in seconds."""
         return max(min(self.intervals, default=IDLE_PAUSE), self.intervals.total() / STATES_PER_SECOND)
 
     def fail(self, failure: Callable[[], Exception]) -> None:
-        """Ends every watcher with an error of its own made by `failure`."""
+        """End every watcher with an error of its own made by `failure`."""
         self._failure = failure
         for waiter in self._waiting:
             if not waiter.done():
@@ -142,7 +142,7 @@ class MailingTopic:
             self._loop.call_soon(self._tell, left, view)
 
     def _final(self, mailing: Mailing) -> bool:
-        """Says whether the mailing is over and its last messages are settled, or will not be."""
+        """Return whether the mailing is over and its last messages are settled, or will not be."""
         if mailing.state not in _OVER:
             self._over_at = None
             return False

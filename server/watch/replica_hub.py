@@ -30,9 +30,9 @@ class DispatchHub:
         self._closed = asyncio.Event()
 
     async def watch(self, interval: float) -> AsyncGenerator[DispatchState, None]:
-        """Yields the state now and then once per `interval` seconds.
+        """Yield the state now and then once per `interval` seconds.
 
-        Raises ShuttingDown, and DatabaseUnavailable where the first state cannot be read.
+        Raise ShuttingDown, and DatabaseUnavailable where the first state cannot be read.
         """
         began = False
         while not self._closed.is_set():
@@ -50,5 +50,5 @@ class DispatchHub:
         raise ShuttingDown
 
     def close(self) -> None:
-        """Ends every watcher with ShuttingDown and lets no other begin."""
+        """End every watcher with ShuttingDown and let no other begin."""
         self._closed.set()

@@ -28,11 +28,11 @@ class Kept(Protocol):
     """What is kept for a time: entries numbered by bucket."""
 
     async def expired_buckets(self, older_than: timedelta) -> list[int]:
-        """Returns the buckets that have entries older than that."""
+        """Return the buckets that have entries older than that."""
         ...
 
     async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
-        """Removes up to `most` of a bucket's oldest entries; returns how many numbers they took."""
+        """Remove up to `most` of a bucket's oldest entries; return how many numbers they took."""
         ...
 
 
@@ -46,7 +46,7 @@ class Retention:
         self._pause = min(max(keep / _CHECKS_PER_LIFE, _SHORTEST), _LONGEST)
 
     async def run(self) -> None:
-        """Forgets what is too old, until cancelled."""
+        """Forget what is too old, until cancelled."""
         while True:
             try:
                 await self.forget()
@@ -59,7 +59,7 @@ class Retention:
             await asyncio.sleep(self._pause)
 
     async def forget(self) -> None:
-        """Forgets what is too old now. Raises DatabaseUnavailable."""
+        """Forget what is too old now. Raise DatabaseUnavailable."""
         for bucket in await self._kept.expired_buckets(self._keep):
             forgotten = STEP_ENTRIES
             while forgotten >= STEP_ENTRIES:

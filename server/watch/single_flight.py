@@ -18,7 +18,7 @@ class SingleFlight(Generic[T]):
         self._began_at = 0.0
 
     async def get(self, most_age: float) -> T:
-        """Returns what was read at most so many seconds ago. Raises what the read raises."""
+        """Return what was read at most so many seconds ago. Raise what the read raises."""
         now = asyncio.get_running_loop().time()
         if self._task is None or now - self._began_at > most_age or _failed(self._task):
             self._task, self._began_at = asyncio.create_task(self._run()), now
@@ -30,7 +30,7 @@ class SingleFlight(Generic[T]):
 
 
 def heard(task: asyncio.Task[T]) -> None:
-    """Takes note of a failure, though all who wanted to know may have gone."""
+    """Take note of a failure, though all who wanted to know may have gone."""
     if not task.cancelled():
         task.exception()
 

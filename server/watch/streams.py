@@ -55,12 +55,12 @@ class Streams:
         self._retention: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to forget what is too old."""
+        """Begin to forget what is too old."""
         retention = Retention(self._change_feed, self._settings.retention, "journal")
         self._retention = asyncio.create_task(retention.run(), name="journal retention")
 
     async def close(self) -> None:
-        """Ends every stream with ShuttingDown, lets no other begin, and forgets no more."""
+        """End every stream with ShuttingDown, let no other begin, and forget no more."""
         await self._hub.close()
         await self._tailer.close()
         if self._retention is not None:
@@ -69,25 +69,25 @@ class Streams:
                 await self._retention
 
     def mailing(self, mailing_id: int, interval: float) -> AsyncGenerator[View, None]:
-        """Watches one mailing; see `MailingHub.watch`."""
+        """Watch one mailing; see `MailingHub.watch`."""
         return self._hub.watch(mailing_id, interval)
 
     def tokens(self, query: ChangeQuery) -> Tokens:
-        """Returns the maker of this query's tokens."""
+        """Return the maker of this query's tokens."""
         return Tokens(self._epoch, self._change_feed.buckets, query)
 
     def messages(self, query: ChangeQuery, token: str, from_start: bool) -> AsyncGenerator[Batch, None]:
-        """Watches messages; see `MessageReader.batches`."""
+        """Watch messages; see `MessageReader.batches`."""
         reader = MessageReader(self._tailer, self._pages, query, self._settings.checkpoint)
         return reader.batches(self.tokens(query), token, from_start)
 
     def samples(self) -> Samples:
-        """Returns how many streams there are and how far the journal's reader is behind, as metrics show it."""
+        """Return how many streams there are and how far the journal's reader is behind, as metrics show it."""
         return {
             "mailing_watchers": {("mailing",): self._hub.watchers, ("messages",): self._tailer.readers},
             "mailing_journal_lag_seconds": {(): self._tailer.lag},
         }
 
     def hint(self) -> None:
-        """Says that somebody in this process changed a mailing."""
+        """Note that somebody in this process changed a mailing."""
         self._hub.hint()

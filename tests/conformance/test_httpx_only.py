@@ -89,7 +89,7 @@ Act = Callable[[h2.connection.H2Connection, int], None]
 
 
 def speaks_http2(act: Act, certificates: Certificates) -> tuple[ScriptedEndpoint, list[dict[str, str]]]:
-    """Returns an endpoint that speaks HTTP/2 and acts once per request, and the headers it will have seen."""
+    """Return an endpoint that speaks HTTP/2 and act once per request, and the headers it will have seen."""
     seen: list[dict[str, str]] = []
 
     async def script(wire: Wire) -> None:

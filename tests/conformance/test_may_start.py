@@ -39,7 +39,7 @@ class Asked:
 
 
 def hears(heard: list[bytearray]) -> Script:
-    """Returns a script that answers every request and keeps each byte that came, per connection."""
+    """Return a script that answers every request and keep each byte that came, per connection."""
 
     async def script(wire: Wire) -> None:
         heard.append(mine := bytearray())
@@ -52,7 +52,7 @@ def hears(heard: list[bytearray]) -> Script:
 
 
 def lines(heard: list[bytearray]) -> list[bytes]:
-    """What each connection's first bytes are, and of each request behind them: up to the version."""
+    """Return what each connection's first bytes are, and of each request behind them: up to the version."""
     return [part for one in heard for part in bytes(one).split(b" HTTP/1.1\r\n")[:-1]]
 
 

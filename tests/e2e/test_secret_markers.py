@@ -55,7 +55,7 @@ class Endpoint(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  as it is called there
-        """Says nothing."""
+        """Say nothing."""
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def with_password(dsn: str) -> str:
 
 
 def command_lines(log: Path) -> str:
-    """Returns what `ps` shows of every process of this machine that belongs to the service, and of its children."""
+    """Return what `ps` shows of every process of this machine that belongs to the service, and of its children."""
     shown = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -89,7 +89,7 @@ def command_lines(log: Path) -> str:
 
 
 def errors_of(client: MailingClient) -> Iterator[str]:
-    """Makes calls that are refused; returns everything that the refusals say."""
+    """Make calls that are refused; return everything that the refusals say."""
     calls: list[Callable[[], object]] = [
         lambda: client.create_client(Client(phone=PHONES[0], timezone="Europe/Moscow")),
         lambda: client.create_client(Client(phone=f"+{PHONES[0]}", timezone="Europe/Moscow")),
@@ -108,7 +108,7 @@ def errors_of(client: MailingClient) -> Iterator[str]:
 
 
 def undecodable(address: str) -> str:
-    """Sends what is no request; returns the refusal."""
+    """Send what is no request; return the refusal."""
     with grpc.insecure_channel(address) as channel:
         call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary("/mailing.v1.ClientService/GetClient")
         with pytest.raises(grpc.RpcError) as caught:
@@ -117,14 +117,14 @@ def undecodable(address: str) -> str:
 
 
 def unknown(address: str) -> str:
-    """Calls with a token that nobody has; returns the refusal."""
+    """Call with a token that nobody has; return the refusal."""
     with MailingClient.connect(address, token=STRANGER) as client, pytest.raises(MailingError) as caught:
         client.get_mailing(1)
     return f"{caught.value} {caught.value.__cause__!r}"
 
 
 def metrics(file: Path) -> str:
-    """Returns the page that everybody may read who reaches the admin port."""
+    """Return the page that everybody may read who reaches the admin port."""
     address = re.search(r"metrics and health are on (http://[\d.:]+)", file.read_text())
     assert address
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -133,7 +133,7 @@ def metrics(file: Path) -> str:
 
 
 def rejected_at_start(tmp_path: Path) -> str:
-    """Returns what the service says of settings that it cannot use."""
+    """Return what the service says of settings that it cannot use."""
     said = ""
     for settings in (
         {"MAILING_ENDPOINT_TOKEN": f"{TOKEN} with a space"},
@@ -164,7 +164,7 @@ async def execute(dsn: str, *statements: str) -> None:
 
 @contextmanager
 def broken_tables(dsn: str) -> Iterator[None]:
-    """Lets some writes of the API and of the dispatcher fail; Postgres then tells the whole row."""
+    """Let some writes of the API and of the dispatcher fail; Postgres then tells the whole row."""
     asyncio.run(
         execute(
             dsn,
@@ -179,7 +179,7 @@ def broken_tables(dsn: str) -> Iterator[None]:
 
 
 def lives_through_it(address: str, dsn: str) -> str:
-    """Delivers, fails and is refused; returns what callers are told in errors and operators in the log."""
+    """Deliver, fails and is refused; return what callers are told in errors and operators in the log."""
     with closing(MailingClient.connect(address, token=CALLER)) as client:
         for phone in PHONES[:8]:
             client.create_client(Client(phone=phone, timezone="Europe/Moscow", attributes={"name": ATTRIBUTE}))
@@ -197,14 +197,14 @@ def lives_through_it(address: str, dsn: str) -> str:
 
 
 def told_to_operators(client: MailingClient) -> str:
-    """Returns what the log, the dispatchers and the endpoints tell operators."""
+    """Return what the log, the dispatchers and the endpoints tell operators."""
     told = "".join(map(str, client.watch_log(follow=False)))
     assert "message.failed" in told
     return told + str(client.get_dispatch()) + str(client.list_endpoints())
 
 
 def created_at_last(client: MailingClient, mailing: Mailing) -> Mailing:
-    """Creates a mailing as soon as the service has found its database again."""
+    """Create a mailing as soon as the service has found its database again."""
     ends = time.monotonic() + 30
     while True:
         try:

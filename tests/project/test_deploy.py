@@ -33,7 +33,7 @@ HARDENED = {
 
 
 def understood(words: list[str]) -> str:
-    """Returns the command's name. Raises for an option or argument that the command line does not know."""
+    """Return the command's name. Raise for an option or argument that the command line does not know."""
     found: Any = get_command(app)
     rest = list(words)
     while hasattr(found, "commands"):

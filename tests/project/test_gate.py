@@ -37,7 +37,7 @@ def test_drift_names_every_file_that_is_missing_left_over_or_different(tmp_path:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A folder with the Makefile and what its environment is made from, and nothing else."""
+    """Return a folder with the Makefile and what its environment is made from, and nothing else."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements.lock").touch()
     (tmp_path / "pyproject.toml").touch()

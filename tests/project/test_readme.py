@@ -60,7 +60,7 @@ def json_documents(text: str) -> list[Any]:
 
 
 def check_call(line: str) -> str:
-    """Checks one grpcurl line against the descriptors and returns the kind of its method."""
+    """Check one grpcurl line against the descriptors and return the kind of its method."""
     words = shlex.split(line, comments=True)[1:]
     assert words.pop(0) == "-plaintext"
     data = words.pop(1) if words[0] == "-d" else "{}"

@@ -75,7 +75,7 @@ def test_a_chart_is_the_table_of_the_code(chart: int, transitions: dict[IntEnum,
 
 
 def rows_of(heading: str) -> list[list[str]]:
-    """The rows of the table in the page of states whose first row is this."""
+    """Return the rows of the table in the page of states whose first row is this."""
     table = STATES.split(f"\n| {heading} |\n")[1].split("\n\n")[0]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()[1:]]
 

@@ -40,12 +40,12 @@ class Actors:
         ]
 
     def act(self) -> None:
-        """Does one thing."""
+        """Do one thing."""
         chosen = self._world.random.choices([act for _, act in self._acts], [weight for weight, _ in self._acts])
         chosen[0]()
 
     def add_clients(self, count: int, windows: float) -> None:
-        """Adds the clients that are there from the beginning; `windows` is how many of them have one."""
+        """Add the clients that are there from the beginning; `windows` is how many of them have one."""
         for _ in range(count):
             self._add(self._world.chance(windows))
 
@@ -125,7 +125,7 @@ class Actors:
             self._move(mailing, MailingState.CANCELLED)
 
     def retry(self) -> None:
-        """Puts messages back to PENDING, as RetryMailing does."""
+        """Put messages back to PENDING, as RetryMailing does."""
         mailing = self._mailing(MailingState.RUNNING, MailingState.PAUSED, MailingState.COMPLETED)
         if mailing is None or mailing.is_over(self._world.now_at):
             return
@@ -167,7 +167,7 @@ class Actors:
         self._world.tell("client", client.id, what)
 
     def delete_client(self) -> None:
-        """Removes a client, and cancels what waits for them in batches that nobody holds."""
+        """Remove a client, and cancel what waits for them in batches that nobody holds."""
         if not (client := self._client()):
             return
         database, now = self._database, self._world.now_at
@@ -186,7 +186,7 @@ class Actors:
         self._write(client, "goes")
 
     def resume_all(self) -> None:
-        """Lets every paused mailing go on."""
+        """Let every paused mailing go on."""
         for mailing in self._database.mailings.values():
             if mailing.state is MailingState.PAUSED:
                 self._move(mailing, MailingState.RUNNING)

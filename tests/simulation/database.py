@@ -165,7 +165,7 @@ class Database:
         return len(made)
 
     def open_batches(self, mailing_id: int, client_ids: list[int], due_at: datetime, most: int = 500) -> None:
-        """Puts messages of one bucket into new batches."""
+        """Put messages of one bucket into new batches."""
         size = min(most, self._batch_size)
         for first in range(0, len(client_ids), size):
             self._batch_no += 1
@@ -241,7 +241,7 @@ class Database:
             self.changes[bucket] = [change for change in changes if change[0] > read]
 
     def changed(self, client: Client) -> None:
-        """Notes that a client was written."""
+        """Note that a client was written."""
         self.change_seq[client.bucket] += 1
         self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id]))
 
@@ -260,7 +260,7 @@ class Database:
         return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
 
     def is_claimable(self, mailing: Mailing, now: datetime) -> bool:
-        """Whether the mailing is as somebody read it, and sends or is over: what a claim asks of its snapshot."""
+        """Return whether the mailing is as somebody read it, and send or is over: what a claim asks of its snapshot."""
         row = self.mailings.get(mailing.id)
         if row is None or (row.version, row.state) != (mailing.version, mailing.state):
             return False
@@ -363,24 +363,24 @@ class Database:
         return True
 
     def end_batch(self, no: int) -> None:
-        """Removes a batch that is done with."""
+        """Remove a batch that is done with."""
         self._end_lease(self.batches.pop(no), "settled")
 
     def take_out(self, mailing_id: int, client_ids: Set[int]) -> None:
-        """Takes clients out of the batches in which their settled messages still stand."""
+        """Take clients out of the batches in which their settled messages still stand."""
         for batch in [b for b in self.batches.values() if b.mailing_id == mailing_id]:
             batch.client_ids = [i for i in batch.client_ids if i not in client_ids]
             if not batch.client_ids:
                 self.end_batch(batch.no)
 
     def move(self, message: MessageRow, status: Status, reason: Reason) -> None:
-        """Changes a message's status, and the counters with it."""
+        """Change a message's status, and the counters with it."""
         self.counts[message.mailing_id, message.status] -= 1
         self.counts[message.mailing_id, status] += 1
         message.status, message.reason = status, reason
 
     def define(self, mailing: MailingRow, now: datetime) -> None:
-        """Notes a mailing's definition as in force from `now` on."""
+        """Note a mailing's definition as in force from `now` on."""
         mailing.definitions.append(Definition(now, mailing.text, mailing.ends_at))
 
 

@@ -48,7 +48,7 @@ class Network:
     patience: float = 3.0
 
     def is_away(self, now: float, process: str) -> bool:
-        """Whether nothing of a process gets through."""
+        """Return whether nothing of a process gets through."""
         return now < self.away_until and self.only in (None, process)
 
 
@@ -73,7 +73,7 @@ class RemoteLedger:
         self._name = name
 
     def _ask(self, statement: Callable[[datetime], T], snapshot: Callable[[], bool] | None = None) -> asyncio.Future[T]:
-        """Sends a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
+        """Send a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
         world, network = self._world, self._network
         answer: asyncio.Future[T] = self._loop.create_future()
         there = world.delay(network.least, network.most)

@@ -31,7 +31,7 @@ class Client:
         return self.id % BUCKETS
 
     def opens_at(self, moment: datetime) -> datetime:
-        """The first moment at or after `moment` inside the window."""
+        """Return the first moment at or after `moment` inside the window."""
         if self.opens is None or self._since_opening(moment) < self.length:
             return moment
         return moment + timedelta(seconds=self.DAY - self._since_opening(moment))
@@ -81,7 +81,7 @@ class MailingRow:
         return self.ends_at is not None and self.ends_at <= now
 
     def as_read(self) -> Mailing:
-        """What `Ledger.definitions` returns of it."""
+        """Return what `Ledger.definitions` returns of it."""
         return Mailing(
             id=self.id,
             version=self.version,

@@ -56,7 +56,7 @@ class Replica:
         self.start()
 
     def start(self) -> None:
-        """Begins a new life: a process of a new name that knows nothing."""
+        """Begin a new life: a process of a new name that knows nothing."""
         schedule, world = self._schedule, self._schedule.world
         self._lives += 1
         self.name = f"replica {self._number}.{self._lives}"
@@ -77,21 +77,21 @@ class Replica:
         await self.dispatcher.run()
 
     def crash(self) -> None:
-        """Ends this life at once, if it is not over yet."""
+        """End this life at once, if it is not over yet."""
         if self.loop.is_closed():
             return
         self._schedule.world.tell(self.name, "crashes")
         self._schedule.bury(self)
 
     def freeze(self, seconds: float) -> None:
-        """Lets the process miss everything for so long."""
+        """Let the process miss everything for so long."""
         world = self._schedule.world
         world.tell(self.name, f"freezes for {seconds:.3f} s")
         self.loop.frozen_until = max(self.loop.frozen_until, world.now + seconds)
         self._schedule.promises.thaws[self.name] = at(self.loop.frozen_until)
 
     def hint(self) -> None:
-        """Lets a notification arrive."""
+        """Let a notification arrive."""
         if hasattr(self, "dispatcher"):
             self.loop.call_soon(self.dispatcher.hint)
 
@@ -126,13 +126,13 @@ class Schedule:
         self._trouble(random.choice([6.0, 12.0, 25.0]))
 
     def bury(self, replica: Replica) -> None:
-        """Stops a life for ever and begins another one a little later."""
+        """Stop a life for ever and begin another one a little later."""
         self._graves.append(replica)
         replica.loop.kill()
         self.world.after(self.world.delay(0.01, 12.0), replica.start)
 
     def _trouble(self, seconds: float) -> None:
-        """Draws what goes wrong within so many seconds, and when."""
+        """Draw what goes wrong within so many seconds, and when."""
         world, random = self.world, self.world.random
         self.troubled_until = seconds
         world.after(0.0, self.actors.create_mailing)
@@ -192,7 +192,7 @@ class Schedule:
         self.actors.resume_all()
 
     def run(self) -> Report:
-        """Lets it happen, until everything is at rest or something is broken."""
+        """Let it happen, until everything is at rest or something is broken."""
         self.world.run(self.troubled_until, lambda: bool(self.promises.broken))
         if not self.promises.broken:
             self.world.run(self.troubled_until + PATIENCE, lambda: bool(self.promises.broken) or self._is_at_rest())
@@ -235,7 +235,7 @@ class Schedule:
 
 
 def run(seed: int) -> Report:
-    """Runs the schedule of a seed, always in the same way.
+    """Run the schedule of a seed, always in the same way.
 
     The dispatcher keeps its leases in a set, whose order would otherwise be that of addresses.
     """

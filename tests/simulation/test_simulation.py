@@ -49,7 +49,7 @@ SCHEDULES, CHUNK = 3000, 250
 
 @pytest.fixture(autouse=True)
 def dead_processes_are_not_mourned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A crashed process is dropped in the middle of its tasks, about which Python complains in vain."""
+    """Yield a crashed process is dropped in the middle of its tasks, about which Python complains in vain."""
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     logging.disable(logging.CRITICAL)
     yield

@@ -35,10 +35,10 @@ class Owner(Protocol):
     known_answers: KnownAnswers
 
     def connection_ready(self, connection: Connection, now: float) -> None:
-        """The connection may take another request. `now` is monotonic."""
+        """Take back a connection that may serve another request. `now` is monotonic."""
 
     def connection_gone(self, connection: Connection) -> None:
-        """The connection must not be used any more. Called once."""
+        """Forget a connection that must not be used any more. Called once."""
 
 
 class Connection(asyncio.Protocol):
@@ -85,7 +85,7 @@ class Connection(asyncio.Protocol):
         self.used = False
 
     def request(self, data: bytes, started: float, deadline: float) -> asyncio.Future[Answer]:
-        """Sends a request and returns the future of its Answer, which never gets an exception."""
+        """Send a request and return the future of its Answer, which never gets an exception."""
         future = self._future = self._new_future()
         self._started = started
         self.deadline = deadline
@@ -94,12 +94,12 @@ class Connection(asyncio.Protocol):
         return future
 
     def abandon(self, future: asyncio.Future[Answer]) -> None:
-        """Ends the connection if the request of `future`, which nobody awaits any more, is still under way here."""
+        """End the connection if the request of `future`, which nobody awaits any more, is still under way here."""
         if self._future is future:
             self.abort()
 
     def abort(self, error: ErrorClass = ErrorClass.DISCONNECT) -> None:
-        """Ends the connection at once, and with `error` the request it carries."""
+        """End the connection at once, and with `error` the request it carries."""
         if self.open:
             self.open = False
             self.deadline = NEVER
@@ -118,13 +118,13 @@ class Connection(asyncio.Protocol):
     # Called by the loop.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands, TLS included."""
+        """Begin: the connection stands, TLS included."""
         self._transport = cast("asyncio.Transport", transport)
         self.write = self._transport.write
         self.open = True
 
     def data_received(self, data: bytes) -> None:
-        """Takes in a piece of an answer; usually it is all of it."""
+        """Take in a piece of an answer; usually it is all of it."""
         future = self._future
         if future is None:
             self.abort()  # nobody asked
@@ -168,13 +168,13 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def eof_received(self) -> None:
-        """The endpoint sends no more: the end of an answer, or of the connection."""
+        """Note that the endpoint sends no more: the end of an answer, or of the connection."""
         if self._future is not None and self.touched and self._reader.finish():
             self._resolve(ErrorClass.NONE)
         self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The transport is closed."""
+        """Note that the transport is closed."""
         if exc is None:
             self.eof_received()
         else:

@@ -42,7 +42,7 @@ class _Failure(Exception):
 
 
 def _with_headers(request: bytes, headers: Mapping[str, str]) -> bytes:
-    """Returns the request with more headers behind its first line."""
+    """Return the request with more headers behind its first line."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("ascii")
     first, separator, rest = request.partition(b"\r\n")
     return first + separator + lines + rest
@@ -91,7 +91,7 @@ class FastSender:
         at_most_once: bool = False,
         may_start: MayStart | None = None,
     ) -> Answer | None:
-        """POSTs one message and returns what it came to. See `dispatcher.ports.Sender.send`."""
+        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
         started = monotonic()
         deadline = started + self._total_timeout
         try:
@@ -125,7 +125,7 @@ class FastSender:
             raise
 
     async def close(self) -> None:
-        """Closes every connection; requests under way end with DISCONNECT."""
+        """Close every connection; requests under way end with DISCONNECT."""
         self._closed = True
         for _, waiter in self._waiting:
             if not waiter.done():
@@ -146,9 +146,9 @@ class FastSender:
     # The pool: who gets a connection.
 
     async def _connect(self, deadline: float, again: bool) -> Connection:
-        """Returns a connection that is not idle: a new one, or one that has just become free.
+        """Return a connection that is not idle: a new one, or one that has just become free.
 
-        With `again` the request has waited before and goes first. Raises _Failure.
+        With `again` the request has waited before and goes first. Raise _Failure.
         """
         if self._closed:
             raise _Failure(_DISCONNECT)
@@ -168,7 +168,7 @@ class FastSender:
             raise
 
     async def _wait(self, deadline: float, first: bool) -> Connection | None:
-        """Waits for a connection, or, with None, for the right to open one."""
+        """Wait for a connection, or, with None, for the right to open one."""
         waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
         if first:
             self._waiting.appendleft((deadline, waiter))
@@ -196,7 +196,7 @@ class FastSender:
         return None
 
     def _vacate(self) -> None:
-        """Gives a free slot to who waits longest."""
+        """Give a free slot to who waits longest."""
         waiter = self._next_waiter()
         if waiter is None:
             self._slots -= 1
@@ -204,7 +204,7 @@ class FastSender:
             waiter.set_result(None)
 
     def connection_ready(self, connection: Connection, now: float) -> None:
-        """Takes back a connection that may take another request."""
+        """Take back a connection that may take another request."""
         if now > connection.retires_at:
             connection.abort()
             return
@@ -215,14 +215,14 @@ class FastSender:
             self._idle.append(connection)
 
     def _put_back(self, connection: Connection) -> None:
-        """Takes back a connection on which nothing was written: to the endpoint it was idle all the while."""
+        """Take back a connection on which nothing was written: to the endpoint it was idle all the while."""
         idle_until = connection.deadline
         connection.used = True
         self.connection_ready(connection, monotonic())
         connection.deadline = min(connection.deadline, idle_until)
 
     def connection_gone(self, connection: Connection) -> None:
-        """Forgets a connection that must not be used any more."""
+        """Forget a connection that must not be used any more."""
         if not connection.closed.done():
             self._closing.add(connection.closed)
             connection.closed.add_done_callback(self._closing.discard)
@@ -235,7 +235,7 @@ class FastSender:
     # Time: one sweep over everything that has a deadline.
 
     def _sweep_by(self, deadline: float) -> None:
-        """Makes sure of a sweep at `deadline`, or SWEEP_SECONDS from now."""
+        """Make sure of a sweep at `deadline`, or SWEEP_SECONDS from now."""
         now = monotonic()
         at = max(deadline, now + SWEEP_SECONDS)
         if self._sweep is not None:
@@ -246,7 +246,7 @@ class FastSender:
         self._sweep = asyncio.get_running_loop().call_later(at - now, self._sweep_all)
 
     def _sweep_all(self) -> None:
-        """Ends what is overdue, then sleeps until something may be.
+        """End what is overdue, then sleep until something may be.
 
         That is the next deadline known, but at most the total timeout or IDLE_SECONDS: nothing
         that begins from now on, a request or idleness, can be overdue before. Without
@@ -267,7 +267,7 @@ class FastSender:
     # Dialing.
 
     async def _dial(self, deadline: float) -> Connection:
-        """Returns a new connection within the connect timeout and the deadline. Raises _Failure."""
+        """Return a new connection within the connect timeout and the deadline. Raise _Failure."""
         if self._closed:
             raise _Failure(_DISCONNECT)
         now = monotonic()
@@ -293,7 +293,7 @@ class FastSender:
         return connection
 
     async def _reach(self, limit: float) -> socket.socket:
-        """Returns a socket connected to the first address that answers, each having its share of the time."""
+        """Return a socket connected to the first address that answers, each having its share of the time."""
         try:
             candidates = await self._addresses.candidates()
         except (OSError, UnicodeError):  # the latter for names that no resolver can be asked for
@@ -307,7 +307,7 @@ class FastSender:
         raise _Failure(ErrorClass.CONNECT)
 
     async def _open(self, sock: socket.socket) -> Connection:
-        """Returns the connection over a connected socket, TLS included."""
+        """Return the connection over a connected socket, TLS included."""
         connection = Connection(self, self._max_body, monotonic() + LIFETIME)
         try:
             await asyncio.get_running_loop().create_connection(

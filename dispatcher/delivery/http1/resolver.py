@@ -36,9 +36,9 @@ class Addresses:
         self._lookup: asyncio.Task[None] | None = None
 
     async def candidates(self) -> list[Address]:
-        """Returns the addresses in the order in which to try them, never none.
+        """Return the addresses in the order in which to try them, never none.
 
-        Raises OSError when the name does not resolve.
+        Raise OSError when the name does not resolve.
         """
         if monotonic() - self._known_at >= TTL:
             await self._look_up()
@@ -48,11 +48,11 @@ class Addresses:
         return sorted(turned, key=self._dead.__contains__)
 
     def demote(self, address: Address) -> None:
-        """Puts an address that could not be connected to behind the others."""
+        """Put an address that could not be connected to behind the others."""
         self._dead.add(address)
 
     async def close(self) -> None:
-        """Ends a lookup under way."""
+        """End a lookup under way."""
         if self._lookup is not None:
             self._lookup.cancel()
             await asyncio.wait([self._lookup])

@@ -47,7 +47,7 @@ class ResponseReader:
         self.begin()
 
     def begin(self) -> None:
-        """Forgets the last response."""
+        """Forget the last response."""
         self._wire_bytes = 0
         self._too_large = False
         self.complete = False
@@ -69,7 +69,7 @@ class ResponseReader:
         return self._body[0] if len(self._body) == 1 else b"".join(self._body)
 
     def feed(self, data: bytes) -> ErrorClass:
-        """Takes bytes in. Returns NONE, PROTOCOL or TOO_LARGE; after an error no more may come."""
+        """Take bytes in. Return NONE, PROTOCOL or TOO_LARGE; after an error no more may come."""
         self._wire_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -83,14 +83,14 @@ class ResponseReader:
         return ErrorClass.TOO_LARGE if self._too_large or self._wire_bytes > limit else ErrorClass.NONE
 
     def finish(self) -> bool:
-        """Says whether the end of the connection now is the proper end of the response."""
+        """Return whether the end of the connection now is the proper end of the response."""
         delimited_by_end = self._head_complete and not (self._has_length or self._chunked)
         return delimited_by_end and self.status >= 200
 
     # Called by httptools; an exception raised in here would come out as a HttpParserError.
 
     def on_message_begin(self) -> None:
-        """The first byte of a response, or of one too many."""
+        """Note the first byte of a response, or of one too many."""
         if self.complete:
             self.reusable = False
 
@@ -108,13 +108,13 @@ class ResponseReader:
             self.retry_after = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
-        """The end of a head."""
+        """Note the end of a head."""
         if not self.complete:
             self.status = self._parser.get_status_code()
             self._head_complete = True
 
     def on_body(self, data: bytes) -> None:
-        """A piece of the body."""
+        """Take in a piece of the body."""
         if self.complete:
             return
         self._body_bytes += len(data)
@@ -124,7 +124,7 @@ class ResponseReader:
             self._body.append(data)
 
     def on_message_complete(self) -> None:
-        """The end of a response; of an interim one (1xx), the final one follows."""
+        """Note the end of a response; after an interim one (1xx) the final one follows."""
         if self.complete:
             return
         if 100 <= self.status < 200:

@@ -8,9 +8,9 @@ from dispatcher.model.records import Endpoint
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:
-    """Returns a context that trusts the CAs of `endpoint.ca_file`, without one those of the system.
+    """Return a context that trusts the CAs of `endpoint.ca_file`, without one those of the system.
 
-    Raises ValueError for a file that is missing or holds no certificate.
+    Raise ValueError for a file that is missing or holds no certificate.
     """
     try:
         context = ssl.create_default_context(cafile=endpoint.ca_file)

@@ -15,12 +15,12 @@ RESPONSE_CHANGES = 500
 
 
 def encoded_mailing(mailing: Mailing) -> bytes:
-    """Returns a mailing as a response of WatchMailing."""
+    """Return a mailing as a response of WatchMailing."""
     return pb.WatchMailingResponse(mailing=mailing_message(mailing)).SerializeToString()
 
 
 def encoded_changes(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, ...]:
-    """Returns the chosen changes of an entry in pieces of at most RESPONSE_CHANGES.
+    """Return the chosen changes of an entry in pieces of at most RESPONSE_CHANGES.
 
     A piece is the field `changes` of WatchMessagesResponse. The result is kept at the entry.
     """
@@ -49,5 +49,5 @@ def _encode(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, ...]:
 
 
 def encoded_position(token: str, checkpoint: bool = False) -> bytes:
-    """Returns the other fields of WatchMessagesResponse."""
+    """Return the other fields of WatchMessagesResponse."""
     return pb.WatchMessagesResponse(resume_token=token, checkpoint=checkpoint).SerializeToString()

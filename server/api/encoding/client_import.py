@@ -28,9 +28,9 @@ _DAY = 24 * 3600
 
 
 def import_rows(clients: Sequence[client_pb2.Client], first: int, zones: Collection[str]) -> list[ImportRow]:
-    """Returns the rows of `clients`, of which the first one stands at `first` in the stream.
+    """Return the rows of `clients`, of which the first one stands at `first` in the stream.
 
-    Raises InvalidFields naming the bad ones by their position in the stream.
+    Raise InvalidFields naming the bad ones by their position in the stream.
     """
     violations = Violations()
     rows = []
@@ -42,7 +42,7 @@ def import_rows(clients: Sequence[client_pb2.Client], first: int, zones: Collect
 
 
 def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow | None:
-    """Returns the row of a client that is plainly right, None for the long way.
+    """Return the row of a client that is plainly right, None for the long way.
 
     Runs once per client: each access to a field costs, so each is made once.
     """
@@ -103,7 +103,7 @@ def _plain_operator_code(code: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _plain_window(serialized: bytes) -> tuple[int, int] | None:
-    """Returns start and length in seconds; few different windows serve most clients."""
+    """Return start and length in seconds; few different windows serve most clients."""
     window = client_pb2.ReceiveWindow.FromString(serialized)
     start, length = window.start, window.duration
     if not (window.HasField("start") and 0 <= start.hours < 24 and 0 <= start.minutes < 60 and 0 <= start.seconds < 60):

@@ -14,7 +14,7 @@ OUTPUT_ONLY = ("id", "etag", "create_time", "update_time")
 
 
 def definition_of(message: client_pb2.Client, path: str, violations: Violations) -> ClientDefinition:
-    """Returns what the caller says of a client, unchecked; reports what has no meaning."""
+    """Return what the caller says of a client, unchecked; report what has no meaning."""
     window = None
     if message.HasField("receive_window"):
         window = _window_of(message.receive_window, f"{path}.receive_window", violations)
@@ -51,7 +51,7 @@ def _time_of_day(message: time_of_day_pb2.TimeOfDay, path: str, violations: Viol
 
 
 def client_message(client: Client) -> client_pb2.Client:
-    """Returns a stored client as its message."""
+    """Return a stored client as its message."""
     definition = client.definition
     return client_pb2.Client(
         id=client.id,
@@ -79,7 +79,7 @@ def _window_message(window: ReceiveWindow | None) -> client_pb2.ReceiveWindow | 
 
 
 def filter_of(message: client_pb2.ClientFilter) -> ClientFilter:
-    """Returns the filter, unchecked."""
+    """Return the filter, unchecked."""
     return ClientFilter(
         tags=tuple(message.tags),
         operator_codes=tuple(message.operator_codes),
@@ -90,7 +90,7 @@ def filter_of(message: client_pb2.ClientFilter) -> ClientFilter:
 
 
 def filter_message(chosen: ClientFilter) -> client_pb2.ClientFilter | None:
-    """Returns the filter as its message; None for the one that matches everybody."""
+    """Return the filter as its message; None for the one that matches everybody."""
     if not chosen.as_json():
         return None
     return client_pb2.ClientFilter(

@@ -20,7 +20,7 @@ _DEFAULTS = RetryRule()
 
 
 def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> MailingDefinition:
-    """Returns what the caller says of a mailing, unchecked; reports what has no meaning."""
+    """Return what the caller says of a mailing, unchecked; report what has no meaning."""
     start = end = None
     if message.HasField("start_time"):
         start = time_of(message.start_time, "mailing.start_time", violations)
@@ -46,7 +46,7 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
 
 
 def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violations: Violations) -> MailingDefinition:
-    """Returns what the caller says of a mailing that is not stored; reports everything that is wrong with it."""
+    """Return what the caller says of a mailing that is not stored; report everything that is wrong with it."""
     reject_output_only(message, OUTPUT_ONLY, "mailing", violations)
     definition = definition_of(message, violations)
     check_mailing(definition, zones, violations)
@@ -69,7 +69,7 @@ def _span_or(message: mailing_pb2.RetryPolicy, name: str, default: timedelta, vi
 
 
 def mailing_message(mailing: Mailing) -> mailing_pb2.Mailing:
-    """Returns a stored mailing as its message."""
+    """Return a stored mailing as its message."""
     definition = mailing.definition
     return mailing_pb2.Mailing(
         id=mailing.id,

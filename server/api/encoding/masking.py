@@ -18,17 +18,17 @@ _LONG_NUMBER = re.compile(r"\d(?:[ ().-]{0,2}\d){6,}")
 
 
 def shown_phone(phone: str) -> str:
-    """Returns a phone as the present caller may see it."""
+    """Return a phone as the present caller may see it."""
     return phone if Scope.CLIENTS_READ in caller().scopes else _masked(phone)
 
 
 def shown_text(text: str, phone: str) -> str:
-    """Returns a text for the client with this phone as the present caller may see it."""
+    """Return a text for the client with this phone as the present caller may see it."""
     return text if Scope.CLIENTS_READ in caller().scopes else text.replace(phone, _masked(phone))
 
 
 def shown_excerpt(text: str) -> str:
-    """Returns what somebody else worded as the present caller may see it: without any long number."""
+    """Return what somebody else worded as the present caller may see it: without any long number."""
     if Scope.CLIENTS_READ in caller().scopes:
         return text
     return _LONG_NUMBER.sub(lambda found: _masked(found[0]), text)

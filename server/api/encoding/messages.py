@@ -9,7 +9,7 @@ from server.domain.messages import Attempt, Message
 
 
 def ledger_message(message: Message) -> message_pb2.Message:
-    """Returns a row of the ledger as its message."""
+    """Return a row of the ledger as its message."""
     return message_pb2.Message(
         id=message.id,
         mailing_id=message.mailing_id,
@@ -27,7 +27,7 @@ def ledger_message(message: Message) -> message_pb2.Message:
 
 
 def attempt_message(attempt: Attempt) -> message_pb2.Attempt:
-    """Returns a failed attempt as its message."""
+    """Return a failed attempt as its message."""
     return message_pb2.Attempt(
         number=attempt.number,
         time=timestamp(attempt.at),

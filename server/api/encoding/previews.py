@@ -12,7 +12,7 @@ _Sample = PreviewMailingResponse.Sample
 
 
 def preview_message(preview: Preview) -> PreviewMailingResponse:
-    """Returns a preview as its message."""
+    """Return a preview as its message."""
     return PreviewMailingResponse(
         audience_size=preview.audience.size,
         exclusions=[

@@ -12,7 +12,7 @@ from server.domain.reports import LatencyBin, Report, StatusCount, Step, latency
 
 
 def report_response(report: Report) -> Response:
-    """Returns a report as the answer of GetMailingReport."""
+    """Return a report as the answer of GetMailingReport."""
     return Response(
         mailing=mailing_message(report.mailing),
         statuses=map(_status_count, report.statuses),

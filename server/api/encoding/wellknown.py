@@ -27,19 +27,19 @@ _LONGEST_SPAN = 315_576_000_000
 
 
 def populated(message: ProtoMessage) -> list[str]:
-    """Returns the names of the fields that are set."""
+    """Return the names of the fields that are set."""
     return [descriptor.name for descriptor, _ in message.ListFields()]
 
 
 def reject_output_only(message: ProtoMessage, names: Sequence[str], path: str, violations: Violations) -> None:
-    """Reports each of the output-only fields `names` that is set."""
+    """Report each of the output-only fields `names` that is set."""
     for name in populated(message):
         if name in names:
             violations.add(f"{path}.{name}", "is output only: leave it out")
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:
-    """Returns the moment, cut to microseconds; reports one that no calendar has."""
+    """Return the moment, cut to microseconds; report one that no calendar has."""
     if not (_EARLIEST <= value.seconds <= _LATEST and 0 <= value.nanos < 1_000_000_000):
         violations.add(path, "is not a time between the years 2 and 9998")
         return None
@@ -47,7 +47,7 @@ def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | N
 
 
 def span_of(value: Duration, path: str, violations: Violations) -> timedelta | None:
-    """Returns the span; reports one that is out of range or finer than microseconds."""
+    """Return the span; report one that is out of range or finer than microseconds."""
     seconds, nanos = value.seconds, value.nanos
     if abs(seconds) > _LONGEST_SPAN or abs(nanos) >= 1_000_000_000 or seconds * nanos < 0:
         violations.add(path, "is not a valid duration")
@@ -59,7 +59,7 @@ def span_of(value: Duration, path: str, violations: Violations) -> timedelta | N
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
-    """Returns the moment for a message; None leaves the field unset."""
+    """Return the moment for a message; None leaves the field unset."""
     if moment is None:
         return None
     since = moment - _EPOCH
@@ -67,14 +67,14 @@ def timestamp(moment: datetime | None) -> Timestamp | None:
 
 
 def duration(span: timedelta | None) -> Duration | None:
-    """Returns the span, not negative, for a message; None leaves the field unset."""
+    """Return the span, not negative, for a message; None leaves the field unset."""
     if span is None:
         return None
     return Duration(seconds=span.days * 86400 + span.seconds, nanos=span.microseconds * 1000)
 
 
 def number_of(kind: type[Number], value: int, path: str, violations: Violations) -> Number | None:
-    """Returns the enum's value; reports an unknown number, and 0 where it is none."""
+    """Return the enum's value; report an unknown number, and 0 where it is none."""
     try:
         return kind(value)
     except ValueError:
@@ -83,13 +83,13 @@ def number_of(kind: type[Number], value: int, path: str, violations: Violations)
 
 
 def numbers_of(kind: type[Number], values: Sequence[int], path: str, violations: Violations) -> tuple[Number, ...]:
-    """Returns the enum's values in their order, each once; reports unknown ones."""
+    """Return the enum's values in their order, each once; report unknown ones."""
     found = {number_of(kind, value, f"{path}[{index}]", violations) for index, value in enumerate(values)}
     return tuple(sorted(number for number in found if number is not None))
 
 
 def creating_call(method: str, id_text: str, body: ProtoMessage, violations: Violations) -> CreatingCall | None:
-    """Returns the call's identity, None when the caller chose none; reports what is no UUID."""
+    """Return the call's identity, None when the caller chose none; report what is no UUID."""
     chosen = request_id(id_text, violations)
     if chosen is None:
         return None

@@ -23,7 +23,7 @@ class DecodingInterceptor(Interceptor):
     """Raises MalformedRequest in place of a handler whose request cannot be read."""
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps every handler there is."""
+        """Wrap every handler there is."""
         return _reading(handler)
 
 

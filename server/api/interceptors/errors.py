@@ -107,7 +107,7 @@ class ErrorInterceptor(Interceptor):
     """Turns what handlers raise into a status. Cancellations and aborts pass."""
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps every handler there is."""
+        """Wrap every handler there is."""
         method = call.method
 
         @asynccontextmanager
@@ -125,7 +125,7 @@ class ErrorInterceptor(Interceptor):
 
 
 async def refuse(context: Context, status: Status) -> NoReturn:
-    """Ends the call with a status, keeping what was already set to go out with it."""
+    """End the call with a status, keeping what was already set to go out with it."""
     final = to_status(status)
     trailing = (*(context.trailing_metadata() or ()), *final.trailing_metadata)
     await context.abort(final.code, final.details, trailing)
@@ -133,7 +133,7 @@ async def refuse(context: Context, status: Status) -> NoReturn:
 
 
 def status_of(error: Exception, method: str) -> Status:
-    """Returns what the caller of `method` is told about `error`; logs what is not their doing."""
+    """Return what the caller of `method` is told about `error`; log what is not their doing."""
     if not isinstance(error, DomainError) or type(error) not in ANSWERS:
         return _internal(error, method)
     if isinstance(error, DatabaseUnavailable):
@@ -168,7 +168,7 @@ def _retry_info(seconds: float) -> RetryInfo:
 
 
 def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
-    """Returns as many of the violations as fit."""
+    """Return as many of the violations as fit."""
     request = BadRequest()
     for violation in violations:
         request.field_violations.add(field=violation.path, description=violation.sentence)

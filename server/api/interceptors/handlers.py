@@ -38,7 +38,7 @@ def around(
     received: Callable[[], None] = _nothing,
     sent: Callable[[], None] = _nothing,
 ) -> Handler:
-    """Returns a handler that runs `handler` inside `guard` and tells of each stream message."""
+    """Return a handler that runs `handler` inside `guard` and tells of each stream message."""
     behaviour = behaviour_of(handler)
 
     def arriving(request: Any) -> Any:
@@ -83,7 +83,7 @@ async def _counted(requests: AsyncIterator[Any], received: Callable[[], None]) -
 
 
 def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
-    """Returns the function that serves the call."""
+    """Return the function that serves the call."""
     found = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
     if found is None:
         raise TypeError("a handler without a function")
@@ -94,7 +94,7 @@ def behaviour_of(handler: Handler) -> Callable[[Any, Context], Any]:
 def rebuilt(
     handler: Handler, behaviour: Callable[[Any, Context], Any], decode: Callable[[bytes], Any] | None = None
 ) -> Handler:
-    """Returns `handler` with another function, and with another decoder of requests if one is given."""
+    """Return `handler` with another function, and with another decoder of requests if one is given."""
     make: Any = {
         (False, False): grpc.unary_unary_rpc_method_handler,
         (False, True): grpc.unary_stream_rpc_method_handler,
@@ -111,13 +111,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Returns the wrapped handler of the call's method, if there is one."""
+        """Return the wrapped handler of the call's method, if there is one."""
         handler = await continuation(handler_call_details)
         return None if handler is None else self.wrap(handler, handler_call_details)
 
     @abstractmethod
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Returns what serves this call in place of `handler`; may be `handler`."""
+        """Return what serves this call in place of `handler`; may be `handler`."""
 
 
 class WritingInterceptor(Interceptor):
@@ -133,7 +133,7 @@ class WritingInterceptor(Interceptor):
         self._writes = _Writes(patience)
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps handlers that stream their response."""
+        """Wrap handlers that stream their response."""
         if not handler.response_streaming:
             return handler
         behaviour = behaviour_of(handler)
@@ -166,13 +166,13 @@ class _Writes:
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, writer: _Writer, loop: asyncio.AbstractEventLoop) -> None:
-        """Says that a write begins."""
+        """Note that a write begins."""
         self._since[writer] = loop.time()
         if self._timer is None:
             self._look_again(loop)
 
     def end(self, writer: _Writer) -> None:
-        """Says that it has ended, however it did."""
+        """Note that it has ended, however it did."""
         del self._since[writer]
 
     def _look_again(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -201,7 +201,7 @@ class _Writer:
         self._given_up = False
 
     async def write(self, context: Context, response: Any) -> None:
-        """Returns when there was room for the response. Raises TimeoutError if it was given up."""
+        """Return when there was room for the response. Raise TimeoutError if it was given up."""
         self._writes.begin(self, self._loop)
         try:
             await context.write(response)
@@ -214,7 +214,7 @@ class _Writer:
             self._writes.end(self)
 
     def give_up(self) -> None:
-        """Ends the write under way, once."""
+        """End the write under way, once."""
         if not self._given_up:
             self._given_up = True
             self._task.cancel()

@@ -28,7 +28,7 @@ class IdentityInterceptor(Interceptor):
         self._authenticator = authenticator
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps nothing when the metadata says it all, which is the usual call."""
+        """Wrap nothing when the metadata says it all, which is the usual call."""
         needed = PERMISSIONS.get(call.method)
         if needed is Access.OPEN:
             set_caller(ANONYMOUS if self._authenticator.open else NOBODY)
@@ -45,7 +45,7 @@ class IdentityInterceptor(Interceptor):
         return handler
 
     def _by_certificate(self, handler: Handler, needed: Scope) -> Handler:
-        """Judges in the handler: gRPC tells of certificates no earlier."""
+        """Judge in the handler: gRPC tells of certificates no earlier."""
 
         @asynccontextmanager
         async def admitted(context: Context) -> AsyncIterator[None]:
@@ -62,7 +62,7 @@ def _admit(principal: Principal, needed: Scope) -> None:
 
 
 def _names(context: Context) -> list[str]:
-    """Returns the names of the caller's certificate: its alternative names if it has any, else its common name.
+    """Return the names of the caller's certificate: its alternative names if it has any, else its common name.
 
     Those that no line of a log should have are left out.
     """
@@ -73,7 +73,7 @@ def _names(context: Context) -> list[str]:
 
 
 def _refusing(handler: Handler, error: Exception) -> Handler:
-    """Returns a handler that raises; it does not even parse what the caller sent."""
+    """Return a handler that raises; do not even parse what the caller sent."""
 
     async def refuse(request: Any, context: Context) -> Any:
         raise error

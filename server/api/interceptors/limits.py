@@ -52,7 +52,7 @@ class LimitInterceptor(Interceptor):
         self._open: Counter[tuple[str, str]] = Counter()
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps every handler but the check of health."""
+        """Wrap every handler but the check of health."""
         kind = self._stream if handler.request_streaming or handler.response_streaming else self._call
         if call.method.startswith(_HEALTH):
             if kind is self._call:
@@ -104,7 +104,7 @@ class Pace:
         self._forget_above = _FORGET_ABOVE
 
     def take(self, principal: str) -> None:
-        """Takes one token. Raises RateExceeded when there is none."""
+        """Take one token. Raise RateExceeded when there is none."""
         if not self._per_second:
             return
         now = self._now()
@@ -122,7 +122,7 @@ class Pace:
 
 
 def principal_of(peer: str) -> str:
-    """Returns the name of the present caller; of those who need none the host of the peer.
+    """Return the name of the present caller; of those who need none the host of the peer.
 
     gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`.
     """

@@ -29,7 +29,7 @@ class MetricsInterceptor(Interceptor):
         self._handled = server_metrics.get_grpc_server_handled_counter(False, registry)
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps every handler there is; unknown methods are not counted, their names being the caller's."""
+        """Wrap every handler there is; unknown methods are not counted, their names being the caller's."""
         service, method, _ = grpc_utils.split_method_call(call)
         kind = grpc_utils.get_method_type(handler.request_streaming, handler.response_streaming)
         labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
@@ -59,7 +59,7 @@ class MetricsInterceptor(Interceptor):
 
 
 def _code_of(context: Context, failure: BaseException | None) -> grpc.StatusCode:
-    """Returns the status a call ends with, as far as it is known before it is sent."""
+    """Return the status a call ends with, as far as it is known before it is sent."""
     if isinstance(failure, CancelledError | GeneratorExit):
         remaining = context.time_remaining()
         expired = remaining is not None and remaining <= 0

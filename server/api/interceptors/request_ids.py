@@ -34,7 +34,7 @@ class RequestInterceptor(Interceptor):
     """Gives each call its id; notes its end at level debug. Belongs outside of all that logs or refuses."""
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps every handler there is."""
+        """Wrap every handler there is."""
         request_id = request_id_of(call.invocation_metadata)
         method = call.method
 
@@ -58,7 +58,7 @@ class RequestInterceptor(Interceptor):
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
-    """Returns the caller's id if there is exactly one and it is acceptable, else a new one."""
+    """Return the caller's id if there is exactly one and it is acceptable, else a new one."""
     given = [value for key, value in metadata or () if key == REQUEST_ID]
     if len(given) == 1 and isinstance(given[0], str) and _ACCEPTED.fullmatch(given[0]):
         return given[0]
@@ -66,7 +66,7 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
 
 
 def subjects_of(request: Any) -> dict[str, int]:
-    """Returns the ids of what a request is about: its `mailing_id` or `mailing.id`, and so on."""
+    """Return the ids of what a request is about: its `mailing_id` or `mailing.id`, and so on."""
     found = {}
     for subject in _SUBJECTS:
         key = getattr(request, f"{subject}_id", 0) or getattr(getattr(request, subject, None), "id", 0)
@@ -76,7 +76,7 @@ def subjects_of(request: Any) -> dict[str, int]:
 
 
 def _named(handler: Handler) -> Handler:
-    """Returns the handler so that the subjects of its request are known to the log."""
+    """Return the handler so that the subjects of its request are known to the log."""
     behaviour: Callable[[Any, Context], Awaitable[Any] | AsyncIterator[Any]] = behaviour_of(handler)
 
     def serve(request: Any, context: Context) -> Any:

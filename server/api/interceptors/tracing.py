@@ -18,7 +18,7 @@ class TracingInterceptor(Interceptor):
         self._tracer = tracer
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wraps every handler there is."""
+        """Wrap every handler there is."""
         method = call.method
         texts = {key: value for key, value in call.invocation_metadata or () if isinstance(value, str)}
 

@@ -30,14 +30,14 @@ class DispatchCalls:
         self._streams = streams
 
     async def get(self, request: pb.GetDispatchRequest) -> pb.GetDispatchResponse:
-        """Returns every replica and the settings."""
+        """Return every replica and the settings."""
         state = await self._dispatch.read()
         return pb.GetDispatchResponse(
             replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)
         )
 
     async def watch(self, request: pb.WatchDispatchRequest) -> AsyncGenerator[pb.WatchDispatchResponse, None]:
-        """Streams the same."""
+        """Stream the same."""
         violations = Violations()
         interval = _interval_of(request, violations)
         violations.check()
@@ -48,7 +48,7 @@ class DispatchCalls:
                 )
 
     async def update(self, request: pb.UpdateDispatchSettingsRequest) -> pb.UpdateDispatchSettingsResponse:
-        """Changes the settings named in the mask."""
+        """Change the settings named in the mask."""
         violations = Violations()
         if not request.HasField("settings"):
             violations.add("settings", "is required: the new values")
@@ -63,11 +63,11 @@ class DispatchCalls:
         return pb.UpdateDispatchSettingsResponse(settings=self._settings(await self._dispatch.update(patch, fields)))
 
     async def pause(self) -> pb.PauseDispatchResponse:
-        """Stops all sending."""
+        """Stop all sending."""
         return pb.PauseDispatchResponse(settings=self._settings(await self._dispatch.pause()))
 
     async def resume(self) -> pb.ResumeDispatchResponse:
-        """Lets sending go on."""
+        """Let sending go on."""
         return pb.ResumeDispatchResponse(settings=self._settings(await self._dispatch.resume()))
 
     def _settings(self, runtime_settings: RuntimeSettings) -> dispatch_pb2.DispatchSettings:
@@ -75,7 +75,7 @@ class DispatchCalls:
 
 
 def overrides_of(settings: dispatch_pb2.DispatchSettings, violations: Violations) -> SettingOverrides:
-    """Returns what a request chooses; what it leaves out is None. Reports what is no duration."""
+    """Return what a request chooses; what it leaves out is None. Reports what is no duration."""
     spans = {
         name: span_of(getattr(settings, name), f"settings.{name}", violations)
         for name in ("poll_min", "poll_max", "recheck_min", "recheck_max")
@@ -86,7 +86,7 @@ def overrides_of(settings: dispatch_pb2.DispatchSettings, violations: Violations
 
 
 def settings_message(settings: DispatchSettings, paused: bool) -> dispatch_pb2.DispatchSettings:
-    """Returns the settings in force."""
+    """Return the settings in force."""
     return dispatch_pb2.DispatchSettings(
         poll_min=duration(timedelta(seconds=settings.poll_min)),
         poll_max=duration(timedelta(seconds=settings.poll_max)),
@@ -98,7 +98,7 @@ def settings_message(settings: DispatchSettings, paused: bool) -> dispatch_pb2.D
 
 
 def replica_message(replica: Replica) -> dispatch_pb2.Replica:
-    """Returns a replica for a response."""
+    """Return a replica for a response."""
     return dispatch_pb2.Replica(
         id=str(replica.id),
         host=replica.host,

@@ -21,7 +21,7 @@ class EndpointCalls:
         self._dns = DnsCheck(probes.endpoints)
 
     async def list(self, request: pb.ListEndpointsRequest) -> pb.ListEndpointsResponse:
-        """Returns every endpoint, in the order of their names."""
+        """Return every endpoint, in the order of their names."""
         endpoints = self._probes.endpoints
         health = await self._store.health([endpoint.name for endpoint in endpoints])
         unresolved = await self._dns.failures()
@@ -30,13 +30,13 @@ class EndpointCalls:
         )
 
     async def probe(self, request: pb.ProbeEndpointRequest) -> pb.ProbeEndpointResponse:
-        """Makes one request to an endpoint and tells how it ended."""
+        """Make one request to an endpoint and tell how it ended."""
         trial = await self._probes.probe(request.endpoint)
         return pb.ProbeEndpointResponse(attempt=attempt_message(trial.attempt), message_id=trial.message_id)
 
 
 def _message(endpoint: Endpoint, health: EndpointHealth, unresolved: str) -> dispatch_pb2.Endpoint:
-    """Returns an endpoint as its message; what is wrong with its host now says more than an older error."""
+    """Return an endpoint as its message; what is wrong with its host now says more than an older error."""
     return dispatch_pb2.Endpoint(
         name=endpoint.name,
         url=endpoint.shown_url,

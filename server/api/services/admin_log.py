@@ -22,7 +22,7 @@ class LogCalls:
         self._log = streams
 
     async def watch(self, request: pb.WatchLogRequest) -> AsyncGenerator[pb.WatchLogResponse, None]:
-        """Streams the log until the caller has enough."""
+        """Stream the log until the caller has enough."""
         query = _query_of(request)
         tokens, token = self._log.tokens(query), request.resume_token
         try:

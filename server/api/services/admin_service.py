@@ -22,13 +22,13 @@ class AdminService(AdminServiceServicer):
         self._log = log
 
     async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
-        """Returns every replica and the settings."""
+        """Return every replica and the settings."""
         return await self._dispatch.get(request)
 
     async def WatchDispatch(
         self, request: pb.WatchDispatchRequest, context: Context
     ) -> AsyncIterator[pb.WatchDispatchResponse]:
-        """Streams the same."""
+        """Stream the same."""
         async with aclosing(self._dispatch.watch(request)) as responses:
             async for response in responses:
                 yield response
@@ -36,27 +36,27 @@ class AdminService(AdminServiceServicer):
     async def UpdateDispatchSettings(
         self, request: pb.UpdateDispatchSettingsRequest, context: Context
     ) -> pb.UpdateDispatchSettingsResponse:
-        """Changes the settings named in the mask."""
+        """Change the settings named in the mask."""
         return await self._dispatch.update(request)
 
     async def PauseDispatch(self, request: pb.PauseDispatchRequest, context: Context) -> pb.PauseDispatchResponse:
-        """Stops all sending."""
+        """Stop all sending."""
         return await self._dispatch.pause()
 
     async def ResumeDispatch(self, request: pb.ResumeDispatchRequest, context: Context) -> pb.ResumeDispatchResponse:
-        """Lets sending go on."""
+        """Let sending go on."""
         return await self._dispatch.resume()
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: Context) -> pb.ListEndpointsResponse:
-        """Lists the configured endpoints and how they are doing."""
+        """List the configured endpoints and how they are doing."""
         return await self._endpoints.list(request)
 
     async def ProbeEndpoint(self, request: pb.ProbeEndpointRequest, context: Context) -> pb.ProbeEndpointResponse:
-        """Makes one request to an endpoint and tells how it ended."""
+        """Make one request to an endpoint and tell how it ended."""
         return await self._endpoints.probe(request)
 
     async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
-        """Streams the log until the caller has enough."""
+        """Stream the log until the caller has enough."""
         begun = False
         async with aclosing(self._log.watch(request)) as responses:
             async for response in responses:

@@ -33,7 +33,7 @@ class ClientService(ClientServiceServicer):
         self._imports = ClientImport(database, installation)
 
     async def CreateClient(self, request: pb.CreateClientRequest, context: Context) -> pb.CreateClientResponse:
-        """Adds one client."""
+        """Add one client."""
         violations = Violations()
         reject_output_only(request.client, OUTPUT_ONLY, "client", violations)
         definition = definition_of(request.client, "client", violations)
@@ -44,12 +44,12 @@ class ClientService(ClientServiceServicer):
         return pb.CreateClientResponse(client=client_message(client))
 
     async def GetClient(self, request: pb.GetClientRequest, context: Context) -> pb.GetClientResponse:
-        """Returns one client."""
+        """Return one client."""
         _check_id(request.client_id)
         return pb.GetClientResponse(client=client_message(await self._clients.get(request.client_id)))
 
     async def UpdateClient(self, request: pb.UpdateClientRequest, context: Context) -> pb.UpdateClientResponse:
-        """Changes the fields named in the mask."""
+        """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.client.id, "client.id", violations)
         paths = list(request.update_mask.paths)
@@ -64,13 +64,13 @@ class ClientService(ClientServiceServicer):
         return pb.UpdateClientResponse(client=client_message(client))
 
     async def DeleteClient(self, request: pb.DeleteClientRequest, context: Context) -> pb.DeleteClientResponse:
-        """Removes one client and ends their unsent messages."""
+        """Remove one client and end their unsent messages."""
         _check_id(request.client_id)
         cancelled = await self._deletion.delete(request.client_id, request.etag)
         return pb.DeleteClientResponse(cancelled_messages=cancelled)
 
     async def ListClients(self, request: pb.ListClientsRequest, context: Context) -> pb.ListClientsResponse:
-        """Returns a page of clients."""
+        """Return a page of clients."""
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         chosen = self._filter(request, violations)
@@ -81,7 +81,7 @@ class ClientService(ClientServiceServicer):
     async def ImportClients(
         self, request_iterator: AsyncIterator[pb.ImportClientsRequest], context: Context
     ) -> pb.ImportClientsResponse:
-        """Stores the clients of the stream, all or none."""
+        """Store the clients of the stream, all or none."""
 
         async def pieces() -> AsyncIterator[Sequence[ImportRow]]:
             position = 0
@@ -95,14 +95,14 @@ class ClientService(ClientServiceServicer):
     async def ExportClients(
         self, request: pb.ExportClientsRequest, context: Context
     ) -> AsyncIterator[pb.ExportClientsResponse]:
-        """Streams the clients of a filter."""
+        """Stream the clients of a filter."""
         async for piece in self._clients.export(self._filter(request, Violations())):
             for start in range(0, len(piece), EXPORT_CHUNK):
                 clients = [client_message(client) for client in piece[start : start + EXPORT_CHUNK]]
                 yield pb.ExportClientsResponse(clients=clients)
 
     def _filter(self, request: pb.ListClientsRequest | pb.ExportClientsRequest, violations: Violations) -> ClientFilter:
-        """Returns the checked filter; raises InvalidFields for it and for what was found before."""
+        """Return the checked filter; raise InvalidFields for it and for what was found before."""
         chosen = filter_of(request.filter)
         check_filter(chosen, self._zones, "filter", violations)
         violations.check()

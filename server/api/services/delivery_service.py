@@ -38,7 +38,7 @@ class DeliveryService:
         self._progress = progress
 
     def handler(self) -> grpc.GenericRpcHandler:
-        """Returns the service's methods; their answers are bytes already."""
+        """Return the service's methods; their answers are bytes already."""
         handlers: dict[str, Handler] = {
             "WatchMailing": grpc.unary_stream_rpc_method_handler(
                 self.watch_mailing, request_deserializer=pb.WatchMailingRequest.FromString
@@ -51,7 +51,7 @@ class DeliveryService:
         return made
 
     async def watch_mailing(self, request: pb.WatchMailingRequest, context: Context) -> AsyncIterator[bytes]:
-        """Streams one mailing until its final state."""
+        """Stream one mailing until its final state."""
         violations = Violations()
         check_id(request.mailing_id, "mailing_id", violations)
         interval = _interval_of(request, violations)
@@ -61,7 +61,7 @@ class DeliveryService:
                 yield view.body
 
     async def watch_messages(self, request: pb.WatchMessagesRequest, context: Context) -> AsyncIterator[bytes]:
-        """Streams transitions of messages until the caller has enough."""
+        """Stream transitions of messages until the caller has enough."""
         query = await self._query_of(request)
         tokens, token = self._streams.tokens(query), request.resume_token
         batches = self._streams.messages(query, request.resume_token, request.from_start)
@@ -76,7 +76,7 @@ class DeliveryService:
             raise type(end)(token) from None
 
     async def _query_of(self, request: pb.WatchMessagesRequest) -> ChangeQuery:
-        """Returns what is asked for. Raises InvalidFields, and NotFound for a mailing that is not there."""
+        """Return what is asked for. Raise InvalidFields, and NotFound for a mailing that is not there."""
         violations = Violations()
         if request.mailing_id < 0:
             violations.add("mailing_id", "must be a positive id, or 0 for all mailings")
@@ -97,7 +97,7 @@ def _interval_of(request: pb.WatchMailingRequest, violations: Violations) -> tim
 
 
 def _responses(batch: Batch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:
-    """Returns a batch as responses, a single one but for an entry that is too large for it.
+    """Return a batch as responses, a single one but for an entry that is too large for it.
 
     Only the last one's token is behind the entry: whoever resumes before it gets all of it again.
     """

@@ -59,7 +59,7 @@ class MailingService(MailingServiceServicer):
         self._probes = TestMessageCalls(self._mailings, ClientStore(database, installation), probes)
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
-        """Adds one mailing."""
+        """Add one mailing."""
         violations = Violations()
         definition = new_definition(request.mailing, self._zones, violations)
         call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
@@ -68,12 +68,12 @@ class MailingService(MailingServiceServicer):
         return pb.CreateMailingResponse(mailing=mailing_message(await self._mailings.create(definition, call)))
 
     async def GetMailing(self, request: pb.GetMailingRequest, context: Context) -> pb.GetMailingResponse:
-        """Returns one mailing with its progress."""
+        """Return one mailing with its progress."""
         _check_id(request.mailing_id)
         return pb.GetMailingResponse(mailing=mailing_message(await self._mailings.get(request.mailing_id)))
 
     async def UpdateMailing(self, request: pb.UpdateMailingRequest, context: Context) -> pb.UpdateMailingResponse:
-        """Changes the fields named in the mask."""
+        """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.mailing.id, "mailing.id", violations)
         paths = list(request.update_mask.paths)
@@ -92,13 +92,13 @@ class MailingService(MailingServiceServicer):
         return pb.UpdateMailingResponse(mailing=mailing_message(mailing))
 
     async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
-        """Removes one mailing and its ledger."""
+        """Remove one mailing and its ledger."""
         _check_id(request.mailing_id)
         deleted = await self._deletion.delete(request.mailing_id, request.etag, request.allow_missing)
         return pb.DeleteMailingResponse(deleted_messages=deleted)
 
     async def ListMailings(self, request: pb.ListMailingsRequest, context: Context) -> pb.ListMailingsResponse:
-        """Returns a page of mailings."""
+        """Return a page of mailings."""
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         states = numbers_of(MailingState, request.states, "states", violations)
@@ -110,22 +110,22 @@ class MailingService(MailingServiceServicer):
         return pb.ListMailingsResponse(mailings=mailings, next_page_token=found.next_token)
 
     async def PauseMailing(self, request: pb.PauseMailingRequest, context: Context) -> pb.PauseMailingResponse:
-        """Stops a mailing until it is resumed."""
+        """Stop a mailing until it is resumed."""
         _check_id(request.mailing_id)
         return pb.PauseMailingResponse(mailing=mailing_message(await self._mailings.pause(request.mailing_id)))
 
     async def ResumeMailing(self, request: pb.ResumeMailingRequest, context: Context) -> pb.ResumeMailingResponse:
-        """Lets a paused mailing go on."""
+        """Let a paused mailing go on."""
         _check_id(request.mailing_id)
         return pb.ResumeMailingResponse(mailing=mailing_message(await self._mailings.resume(request.mailing_id)))
 
     async def CancelMailing(self, request: pb.CancelMailingRequest, context: Context) -> pb.CancelMailingResponse:
-        """Ends a mailing for good."""
+        """End a mailing for good."""
         _check_id(request.mailing_id)
         return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
 
     async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
-        """Tells what a mailing would do."""
+        """Tell what a mailing would do."""
         violations = Violations()
         samples = sample_count(request.samples, violations)
         mailing: MailingDefinition | int = request.mailing_id
@@ -142,11 +142,11 @@ class MailingService(MailingServiceServicer):
         return preview_message(await self._preview.preview(mailing, samples))
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
-        """Sends one message at once, outside of the ledger."""
+        """Send one message at once, outside of the ledger."""
         return await self._probes.send(request)
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
-        """Puts settled messages of a mailing back."""
+        """Put settled messages of a mailing back."""
         violations = Violations()
         check_id(request.mailing_id, "mailing_id", violations)
         statuses = requeueable(request.statuses, "statuses", violations)
@@ -156,7 +156,7 @@ class MailingService(MailingServiceServicer):
     async def GetMailingReport(
         self, request: pb.GetMailingReportRequest, context: Context
     ) -> pb.GetMailingReportResponse:
-        """Returns the verbose statistics of one mailing."""
+        """Return the verbose statistics of one mailing."""
         _check_id(request.mailing_id)
         return report_response(await self._reports.read(request.mailing_id))
 

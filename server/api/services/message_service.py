@@ -23,12 +23,12 @@ class MessageService(MessageServiceServicer):
         self._messages = MessageStore(database, installation)
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Context) -> pb.GetMessageResponse:
-        """Returns one message."""
+        """Return one message."""
         _check_id(request.message_id)
         return pb.GetMessageResponse(message=ledger_message(await self._messages.get(request.message_id)))
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
-        """Returns a page of messages."""
+        """Return a page of messages."""
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         statuses = numbers_of(Status, request.statuses, "statuses", violations)
@@ -43,7 +43,7 @@ class MessageService(MessageServiceServicer):
         return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_token)
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
-        """Returns the failed attempts of one message."""
+        """Return the failed attempts of one message."""
         _check_id(request.message_id)
         attempts = await self._messages.list_attempts(request.message_id)
         return pb.ListAttemptsResponse(attempts=[attempt_message(attempt) for attempt in attempts])

@@ -27,7 +27,7 @@ class TestMessageCalls:
         self._probes = probes
 
     async def send(self, request: pb.SendTestMessageRequest) -> pb.SendTestMessageResponse:
-        """Sends the message. Raises InvalidFields, NotFound, EndpointUnknown, DatabaseUnavailable."""
+        """Send the message. Raise InvalidFields, NotFound, EndpointUnknown, DatabaseUnavailable."""
         violations = Violations()
         given = None
         match request.WhichOneof("source"):
@@ -48,6 +48,6 @@ class TestMessageCalls:
         )
 
     async def _rendered(self, mailing: MailingDefinition, phone: str) -> str:
-        """Returns the text for the client with this phone, or for somebody of whom nothing but it is known."""
+        """Return the text for the client with this phone, or for somebody of whom nothing but it is known."""
         client = await self._clients.find(phone) or completed(ClientDefinition(phone=phone, timezone=""))
         return parse(mailing.text).render(phone, client.operator_code, client.tag, client.timezone, client.attributes)

@@ -36,7 +36,7 @@ class BacklogGauges:
         self._reading: asyncio.Task[None] | None = None
 
     async def refresh(self) -> None:
-        """Reads anew unless what is known is young; any number of callers share one reading."""
+        """Read anew unless what is known is young; any number of callers share one reading."""
         if asyncio.get_running_loop().time() - self._read_at < KEPT:
             return
         if self._reading is None or self._reading.done():
@@ -44,7 +44,7 @@ class BacklogGauges:
         await asyncio.wait([self._reading], timeout=PATIENCE)
 
     async def close(self) -> None:
-        """Ends a reading that is under way."""
+        """End a reading that is under way."""
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
@@ -61,7 +61,7 @@ class BacklogGauges:
             log.exception("the figures of the ledger cannot be read")
 
     def samples(self) -> Samples:
-        """Returns what was read last."""
+        """Return what was read last."""
         if (backlog := self._backlog) is None:
             return {}
         nothing = OpenWork(0, 0, 0.0)

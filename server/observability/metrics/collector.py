@@ -24,14 +24,14 @@ class ServiceCollector(Collector):
         self._build: Samples = {"mailing_build_info": {(version, platform.python_version()): 1}}
 
     def collect(self) -> Iterator[Metric]:
-        """Yields every family there is."""
+        """Yield every family there is."""
         samples = added([self._build, *(source() for source in self._sources)])
         for name, family in FAMILIES.items():
             if values := samples.get(name):
                 yield _metric(family, values.items())
 
     def describe(self) -> Iterable[Metric]:
-        """Yields every family without values, so that the registry finds names that collide."""
+        """Yield every family without values, so that the registry finds names that collide."""
         return [_metric(family, ()) for family in FAMILIES.values()]
 
 
@@ -51,7 +51,7 @@ def _metric(family: Family, values: Iterable[tuple[tuple[str, ...], Value]]) -> 
 
 
 def _buckets(bounds: Sequence[float], value: list[float]) -> list[tuple[str, float]]:
-    """Returns the counts as Prometheus wants them: each range includes all below it."""
+    """Return the counts as Prometheus wants them: each range includes all below it."""
     below = 0.0
     buckets = []
     for bound, count in zip((*map(str, bounds), "+Inf"), value, strict=False):

@@ -16,7 +16,7 @@ _BREAKER = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.
 
 
 def samples_of(dispatcher: Dispatcher, counters: Counters) -> Samples:
-    """Returns the figures of a dispatcher in this process, whose number is 0."""
+    """Return the figures of a dispatcher in this process, whose number is 0."""
     own, pools = "0", dispatcher.pools
     return {
         "mailing_messages_total": {(name, status.name.lower()): n for (name, status), n in counters.messages.items()},
@@ -46,7 +46,7 @@ class Totals:
         self._restarts = 0
 
     def report(self, number: int, samples: Samples) -> None:
-        """Takes over what a process tells of itself, which does not know its number."""
+        """Take over what a process tells of itself, which does not know its number."""
         self._alive[number] = {
             name: {(str(number), *labels[1:]): value for labels, value in values.items()}
             if FAMILIES[name].per_dispatcher
@@ -55,11 +55,11 @@ class Totals:
         }
 
     def end(self, number: int, expected: bool) -> None:
-        """Keeps the counters of a process that has ended, without its gauges."""
+        """Keep the counters of a process that has ended, without its gauges."""
         add(self._ended, counters(self._alive.pop(number, {})))
         self._restarts += not expected
 
     def samples(self) -> Samples:
-        """Returns all of them together."""
+        """Return all of them together."""
         own: Samples = {"mailing_dispatchers": {(): 0}, "mailing_dispatcher_restarts_total": {(): self._restarts}}
         return added([own, self._ended, *self._alive.values()])

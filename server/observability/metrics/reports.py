@@ -26,7 +26,7 @@ LONGEST_LINE = 4 << 20
 
 @asynccontextmanager
 async def reporting(samples: Callable[[], Samples], pipe: int) -> AsyncIterator[None]:
-    """Reports to the file descriptor `pipe` inside the block, and once more at its end."""
+    """Report to the file descriptor `pipe` inside the block, and once more at its end."""
     writer = _Writer(pipe)
     try:
         async with in_background(_report(samples, writer), "reports"):
@@ -78,14 +78,14 @@ class Reports:
         self._loop.add_reader(pipe.fileno(), self._read)
 
     def close(self) -> None:
-        """Takes in what the process said last, and lets go of the pipe."""
+        """Take in what the process said last, and let go of the pipe."""
         while self._read():
             pass
         self._loop.remove_reader(self._pipe.fileno())
         self._pipe.close()
 
     def _read(self) -> bool:
-        """Takes in what there is; returns whether there may be more."""
+        """Take in what there is; return whether there may be more."""
         try:
             data = os.read(self._pipe.fileno(), 1 << 16)
         except BlockingIOError:

@@ -19,12 +19,12 @@ Samples = dict[str, dict[tuple[str, ...], Value]]
 
 
 def of_histogram(histogram: Histogram) -> Value:
-    """Returns a histogram as a value."""
+    """Return a histogram as a value."""
     return [*histogram.counts, histogram.sum]
 
 
 def add(total: Samples, samples: Samples) -> None:
-    """Adds `samples` to `total`, in place."""
+    """Add `samples` to `total`, in place."""
     for name, values in samples.items():
         mine = total.setdefault(name, {})
         for labels, value in values.items():
@@ -38,7 +38,7 @@ def add(total: Samples, samples: Samples) -> None:
 
 
 def added(all_figures: Iterable[Samples]) -> Samples:
-    """Returns the sum of several figures."""
+    """Return the sum of several figures."""
     total: Samples = {}
     for samples in all_figures:
         add(total, samples)
@@ -46,17 +46,17 @@ def added(all_figures: Iterable[Samples]) -> Samples:
 
 
 def counters(samples: Samples) -> Samples:
-    """Returns those that only grow, without the gauges."""
+    """Return those that only grow, without the gauges."""
     return {name: values for name, values in samples.items() if FAMILIES[name].kind != "gauge"}
 
 
 def encode(samples: Samples) -> bytes:
-    """Returns figures as one line."""
+    """Return figures as one line."""
     return orjson.dumps({name: list(values.items()) for name, values in samples.items()}) + b"\n"
 
 
 def decode(line: bytes) -> Samples:
-    """Returns the figures of a line; families that are not known are left out. Raises ValueError."""
+    """Return the figures of a line; families that are not known are left out. Raise ValueError."""
     read: dict[str, Any] = orjson.loads(line)
     return {
         name: {tuple(labels): value for labels, value in values} for name, values in read.items() if name in FAMILIES

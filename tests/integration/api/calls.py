@@ -61,20 +61,20 @@ async def requests(*pieces: Sequence[client_pb2.Client]) -> AsyncIterator[client
 
 
 async def imported(service: Service, *pieces: Sequence[client_pb2.Client]) -> tuple[int, int, int]:
-    """Imports; returns how many were created, updated and unchanged."""
+    """Import; return how many were created, updated and unchanged."""
     answer = await service.clients.ImportClients(requests(*pieces))
     return answer.created, answer.updated, answer.unchanged
 
 
 async def until(holds: Callable[[], Awaitable[object]]) -> None:
-    """Returns once `holds` gives something true; fails after ten seconds."""
+    """Return once `holds` gives something true; fail after ten seconds."""
     async with asyncio.timeout(10):
         while not await holds():  # noqa: ASYNC110  what is waited for happens in another process
             await asyncio.sleep(0.01)
 
 
 async def waiting(pool: asyncpg.Pool) -> int:
-    """How many sessions wait for locks that others hold."""
+    """Return how many sessions wait for locks that others hold."""
     count: int = await pool.fetchval(
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     )
@@ -82,7 +82,7 @@ async def waiting(pool: asyncpg.Pool) -> int:
 
 
 async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
-    """Returns once so many sessions wait for locks that others hold."""
+    """Return once so many sessions wait for locks that others hold."""
 
     async def enough() -> bool:
         return await waiting(pool) >= sessions
@@ -91,7 +91,7 @@ async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
 
 
 async def until_nobody_waits(pool: asyncpg.Pool) -> None:
-    """Returns once no session waits for a lock any more."""
+    """Return once no session waits for a lock any more."""
 
     async def none() -> bool:
         return await waiting(pool) == 0

@@ -52,7 +52,7 @@ class Service:
 
 @pytest.fixture
 def rpc_settings() -> RpcSettings:
-    """How the API is served; tests that need it otherwise have their own."""
+    """Return how the API is served; test that need it otherwise have their own."""
     return RpcSettings()
 
 

@@ -12,7 +12,7 @@ from dispatcher.model.states import MailingState, Status
 
 
 async def add_mailing(pool: asyncpg.Pool, state: MailingState = MailingState.RUNNING) -> int:
-    """Adds a mailing that began a minute ago; returns its id."""
+    """Add a mailing that began a minute ago; return its id."""
     mailing_id: int = await pool.fetchval(
         "INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts, initial_backoff,"
         " max_backoff) VALUES (nextval('mailing_id'), 'Hello', now() - interval '1 min', $1, 1, 1, 5, '1 s', '5 min')"
@@ -23,7 +23,7 @@ async def add_mailing(pool: asyncpg.Pool, state: MailingState = MailingState.RUN
 
 
 async def add_batch(pool: asyncpg.Pool, mailing_id: int, client_ids: Sequence[int], lease: float = 0) -> None:
-    """Adds pending messages to clients of one bucket, in one batch.
+    """Add pending messages to clients of one bucket, in one batch.
 
     The batch is leased for `lease` seconds; was leased, when that is negative; never was, when it is 0.
     """
@@ -49,7 +49,7 @@ async def add_batch(pool: asyncpg.Pool, mailing_id: int, client_ids: Sequence[in
 
 
 async def add_count(pool: asyncpg.Pool, mailing_id: int, bucket: int, status: Status, n: int) -> None:
-    """Adds `n` to a counter."""
+    """Add `n` to a counter."""
     await pool.execute(
         "INSERT INTO mailing_counts AS k (bucket, mailing_id, status, n) VALUES ($1, $2, $3, $4)"
         " ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n",
@@ -61,7 +61,7 @@ async def add_count(pool: asyncpg.Pool, mailing_id: int, bucket: int, status: St
 
 
 async def count_of(pool: asyncpg.Pool, mailing_id: int) -> dict[Status, int]:
-    """Returns the counters of a mailing, summed over the buckets."""
+    """Return the counters of a mailing, summed over the buckets."""
     rows = await pool.fetch(
         "SELECT status, sum(n)::bigint AS n FROM mailing_counts WHERE mailing_id = $1 GROUP BY status", mailing_id
     )

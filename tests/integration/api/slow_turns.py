@@ -27,20 +27,20 @@ class Turns:
         self.count = 0
 
     def next(self) -> None:
-        """Takes a turn."""
+        """Take a turn."""
         self.count += 1
         time.sleep(TURN_SECONDS)
         asyncio.get_running_loop().call_soon(self.next)
 
 
 def policies() -> list[int]:
-    """How the threads beside this one are scheduled."""
+    """Return how the threads beside this one are scheduled."""
     others = (thread.native_id for thread in threading.enumerate() if thread is not threading.main_thread())
     return [os.sched_getscheduler(number) for number in others if number is not None]
 
 
 async def main() -> None:
-    """Serves streams, opens them, tells all of them something, and counts until all have heard it."""
+    """Serve streams, open them, tell all of them something, and count until all have heard it."""
     start_poller()
     server, told = grpc.aio.server(), asyncio.Event()
 

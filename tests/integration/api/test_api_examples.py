@@ -41,7 +41,7 @@ async def channel(pool: asyncpg.Pool) -> AsyncIterator[grpc.aio.Channel]:
 
 
 async def call(channel: grpc.aio.Channel, name: str, ids: dict[str, str]) -> Any:
-    """Makes the example's call; returns its answer, of a stream the first one."""
+    """Make the example's call; return its answer, of a stream the first one."""
     service, _, method_name = name.partition(".")
     method = SERVICES[f"mailing.v1.{service}"].methods_by_name[method_name]
     text = re.sub(r"\b(27|4294967323)\b", lambda found: ids.get(found[0], found[0]), EXAMPLES[name])
@@ -63,7 +63,7 @@ async def call(channel: grpc.aio.Channel, name: str, ids: dict[str, str]) -> Any
 
 
 async def outcome(channel: grpc.aio.Channel, name: str, ids: dict[str, str]) -> str:
-    """Returns the status of the example's call."""
+    """Return the status of the example's call."""
     try:
         await call(channel, name, ids)
     except grpc.aio.AioRpcError as error:

@@ -30,7 +30,7 @@ from tests.integration.api.conftest import Service
 
 @pytest.fixture
 def rpc_settings(request: pytest.FixtureRequest) -> RpcSettings:
-    """The settings that a test's `limited` mark names."""
+    """Return the settings that a test's `limited` mark names."""
     return replace(RpcSettings(), **request.param)
 
 
@@ -40,7 +40,7 @@ def limited(**limits: Any) -> pytest.MarkDecorator:
 
 @asynccontextmanager
 async def clients_locked(pool: asyncpg.Pool) -> AsyncIterator[None]:
-    """Lets every call wait that reads clients."""
+    """Let every call wait that reads clients."""
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
         yield

@@ -27,7 +27,7 @@ async def delete(service: Service, one: client_pb2.Client) -> int:
 
 
 async def neighbours(service: Service, count: int) -> list[client_pb2.Client]:
-    """Adds clients of one bucket."""
+    """Add clients of one bucket."""
     found: dict[int, list[client_pb2.Client]] = {}
     for phone in range(PHONE, PHONE + 1000):
         one = await add_client(service, phone)

@@ -26,7 +26,7 @@ def test_the_contract_is_complete() -> None:
 
 
 async def call(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any = None) -> Any:
-    """Calls a method with an empty request; returns its first or only answer."""
+    """Call a method with an empty request; return its first or only answer."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     request = GetMessageClass(method.input_type)()
     answer_type = GetMessageClass(method.output_type)

@@ -58,7 +58,7 @@ Serve = Callable[..., Awaitable[Trying]]
 
 @pytest.fixture
 async def serve(pool: asyncpg.Pool) -> AsyncIterator[Serve]:
-    """Starts services that know the given endpoints."""
+    """Start services that know the given endpoints."""
     async with AsyncExitStack() as stack:
 
         async def start(*endpoints: Endpoint) -> Trying:

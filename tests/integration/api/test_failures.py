@@ -28,7 +28,7 @@ from tests.integration.api.conftest import Service
 
 
 async def lock_out(postgres_server: PostgresServer, pool: asyncpg.Pool) -> None:
-    """Takes the database away from the pool: cuts its connections and lets in no new ones."""
+    """Take the database away from the pool: cuts its connections and let in no new ones."""
     name = await pool.fetchval("SELECT current_database()")
     admin = await asyncpg.connect(postgres_server.dsn())
     try:

@@ -37,7 +37,7 @@ async def delete(service: Service, mailing_id: int, **fields: Any) -> int:
 
 
 async def with_ledger(pool: asyncpg.Pool, clients: int, state: MailingState = MailingState.CANCELLED) -> int:
-    """A mailing with pending messages, an attempt and a figure for each, and a rate."""
+    """Return a mailing with pending messages, an attempt and a figure for each, and a rate."""
     mailing_id = await add_mailing(pool)
     await PostgresLedger(pool, uuid4()).start_due()
     for bucket in range(16):
@@ -62,7 +62,7 @@ async def left(pool: asyncpg.Pool) -> dict[str, int]:
 
 
 async def break_off(service: Service, pool: asyncpg.Pool, mailing_id: int) -> None:
-    """Begins to delete a mailing, and gives up in the middle."""
+    """Begin to delete a mailing, and give up in the middle."""
     async with pool.acquire() as other:
         await other.execute("BEGIN")
         await other.execute("SELECT FROM messages WHERE bucket = 9 FOR UPDATE")

@@ -38,7 +38,7 @@ async def retry(service: Service, mailing_id: int, *chosen: int) -> int:
 
 
 async def expanded(pool: asyncpg.Pool, **columns: Any) -> int:
-    """A running mailing with a message to every client, none of them claimed."""
+    """Return a running mailing with a message to every client, none of them claimed."""
     mailing_id = await add_mailing(pool, **columns)
     ledger = PostgresLedger(pool, uuid4())
     await ledger.start_due()
@@ -49,7 +49,7 @@ async def expanded(pool: asyncpg.Pool, **columns: Any) -> int:
 
 
 async def settle_all(pool: asyncpg.Pool, mailing_id: int, *ends: Status) -> None:
-    """Settles every open batch as a dispatcher would, giving the ends out in turn."""
+    """Settle every open batch as a dispatcher would, giving the ends out in turn."""
     ledger = PostgresLedger(pool, uuid4())
     for work in await ledger.scan():
         mailing = (await ledger.definitions([work.mailing_id]))[mailing_id]

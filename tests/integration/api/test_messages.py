@@ -18,7 +18,7 @@ Status = message_pb2.Message.Status
 
 
 async def listed(service: Service, **fields: Any) -> list[tuple[int, int]]:
-    """Returns mailing and client of every message, read in small pages."""
+    """Return mailing and client of every message, read in small pages."""
     found: list[tuple[int, int]] = []
     request = ListMessagesRequest(page_size=3, **fields)
     while True:

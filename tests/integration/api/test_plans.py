@@ -22,7 +22,7 @@ MAILING, MAILINGS, MINUTES = 77, 300, 12_000
 
 @pytest.fixture(params=["auto", "force_custom_plan"])
 async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to counters, 13 a bucket and mailing, and to figures; one mailing has a long course."""
+    """Yield a connection to counters, 13 a bucket and mailing, and to figures; one mailing has a long course."""
     connection = await asyncpg.connect(
         database_dsn, server_settings={"plan_cache_mode": request.param, "jit": "off"}, statement_cache_size=0
     )
@@ -47,7 +47,7 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
 
 
 def check(found: dict[str, Any], table: str, rows: int) -> None:
-    """Asserts that `table` is read by its key, and no more than `rows` rows of it."""
+    """Assert that `table` is read by its key, and no more than `rows` rows of it."""
     scans = [node for node in nodes(found) if node.get("Relation Name") == table]
     assert scans, found
     for node in scans:

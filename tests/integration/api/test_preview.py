@@ -244,7 +244,7 @@ class TestFrequencyCap:
         return RpcSettings(frequency_cap=FrequencyCap(2, timedelta(hours=1)))
 
     async def sends(self, pool: asyncpg.Pool, client_id: int, ages: Sequence[float], status: Status) -> None:
-        """Adds mailings that were sent to the client so many minutes ago, their messages in this status."""
+        """Add mailings that were sent to the client so many minutes ago, their messages in this status."""
         ids = [await add_mailing(pool, MailingState.COMPLETED) for _ in ages]
         await pool.execute(
             "INSERT INTO client_sends SELECT $1 % 16, $1, $2, array_agg(now() - age * interval '1 min')"

@@ -26,7 +26,7 @@ ASKED = (*EVERYBODY, MAILING, False, True, CAP, NOW - timedelta(hours=1), NOW)
 
 @pytest.fixture(params=["auto", "force_custom_plan", "force_generic_plan"])
 async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to clients of two buckets; all have a message, and half of them reach the cap."""
+    """Yield a connection to clients of two buckets; all have a message, and half of them reach the cap."""
     settings = {"plan_cache_mode": request.param, "jit": "off", "max_parallel_workers_per_gather": "0"}
     connection = await asyncpg.connect(database_dsn, server_settings=settings, statement_cache_size=0)
     await connection.execute(
@@ -44,7 +44,7 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
 
 
 async def plan(connection: asyncpg.Connection, name: str, *arguments: Any) -> list[dict[str, Any]]:
-    """The nodes of the plan of the seventh execution, with what it really read."""
+    """Return the nodes of the plan of the seventh execution, with what it really read."""
     await connection.execute(f"PREPARE tried AS {SQL[name]}")
     call = f"EXECUTE tried ({', '.join(map(literal, arguments))})"
     for _ in range(6):
@@ -54,7 +54,7 @@ async def plan(connection: asyncpg.Connection, name: str, *arguments: Any) -> li
 
 
 def touched(found: list[dict[str, Any]], table: str) -> int:
-    """How many rows of a table were looked at, all scans together."""
+    """Return how many rows of a table were looked at, all scans together."""
     scans = [node for node in found if node.get("Relation Name") == table]
     return int(
         sum((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"] for node in scans)

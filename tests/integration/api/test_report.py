@@ -42,7 +42,7 @@ async def report(service: Service, mailing_id: int) -> GetMailingReportResponse:
 
 
 async def add_figures(pool: asyncpg.Pool, mailing_id: int, *figures: tuple[int, int, int, int]) -> None:
-    """Adds figures as settling writes them: (bucket, kind, key, n)."""
+    """Add figures as settling writes them: (bucket, kind, key, n)."""
     await pool.executemany(
         "INSERT INTO mailing_figures (mailing_id, bucket, kind, key, n) VALUES ($1, $2, $3, $4, $5)",
         [(mailing_id, *figure) for figure in figures],
@@ -50,7 +50,7 @@ async def add_figures(pool: asyncpg.Pool, mailing_id: int, *figures: tuple[int, 
 
 
 async def add_counter(pool: asyncpg.Pool, mailing_id: int, *values: Any) -> None:
-    """Adds a counter: bucket, status, reason, n, first_at, last_at."""
+    """Add a counter: bucket, status, reason, n, first_at, last_at."""
     await pool.execute(
         "INSERT INTO mailing_counts (mailing_id, bucket, status, reason, n, first_at, last_at)"
         " VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -60,7 +60,7 @@ async def add_counter(pool: asyncpg.Pool, mailing_id: int, *values: Any) -> None
 
 
 def window(start: time) -> dict[str, Any]:
-    """The columns of clients who receive for a minute a day, in UTC."""
+    """Return the columns of clients who receive for a minute a day, in UTC."""
     return {"window_start": start, "window_length": timedelta(minutes=1), "timezone": "UTC"}
 
 

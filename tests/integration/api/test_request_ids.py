@@ -32,7 +32,7 @@ GIVEN = "trace-1.a:b/c+d=e@f_g"
 
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
-    """What the service logs from here on, at level debug, as JSON lines."""
+    """Yield what the service logs from here on, at level debug, as JSON lines."""
     root, text = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     with redirect_stderr(text):

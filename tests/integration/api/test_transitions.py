@@ -103,7 +103,7 @@ MOVERS = {
 
 
 async def begun(pool: asyncpg.Pool, state: MailingState) -> int:
-    """A mailing with one message, which failed."""
+    """Return a mailing with one message, which failed."""
     mailing_id = await add_mailing(pool, state=MailingState.SCHEDULED, starts_in=-60)
     await PostgresLedger(pool, uuid4()).start_due()
     await pool.execute("UPDATE expansions SET finished = true")
@@ -168,7 +168,7 @@ async def test_a_mailing_is_deleted_unless_it_is_live(
 
 
 async def add_messages(pool: asyncpg.Pool, mailing_id: int, clients: Mapping[int, Status], batch: bool = True) -> None:
-    """Adds messages of bucket 0 with these statuses, all of them in one batch."""
+    """Add messages of bucket 0 with these statuses, all of them in one batch."""
     await pool.executemany(
         "INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, settled_at)"
         " VALUES (0, $1, $2, now(), $3::smallint, CASE WHEN $3 <> 1 THEN now() END)",

@@ -41,7 +41,7 @@ class Tokens:
         path.touch()
 
     def make(self, name: str, *scopes: str) -> list[tuple[str, str]]:
-        """Adds a caller and returns the metadata of their calls."""
+        """Add a caller and return the metadata of their calls."""
         token = new_token()
         with self.path.open("a") as file:
             file.write(f"{token_line(name, token, scopes)}\n")
@@ -58,7 +58,7 @@ def tokens(tmp_path: Path) -> Tokens:
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts servers; keyword arguments are fields of RpcSettings."""
+    """Start servers; keyword arguments are fields of RpcSettings."""
     async with AsyncExitStack() as stack:
 
         async def begin(probes: EndpointProbes | None = None, **settings: Any) -> Guarded:

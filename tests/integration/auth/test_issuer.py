@@ -54,7 +54,7 @@ class Watched:
                 self._ended.notify_all()
 
     async def more(self, count: int = 2) -> None:
-        """Returns when so many more fetches have ended; with two, the last has begun after the call."""
+        """Return when so many more fetches have ended; with two, the last has begun after the call."""
         goal = self.ended + count
         async with asyncio.timeout(20), self._ended:
             await self._ended.wait_for(lambda: self.ended >= goal)

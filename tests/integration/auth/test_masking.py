@@ -82,7 +82,7 @@ async def test_phones_are_hidden_wherever_they_leave(
 
 
 async def _add_attempt(pool: asyncpg.Pool, mailing_id: int, client_id: int) -> None:
-    """Adds a message with one failed attempt, whose answer names the phone."""
+    """Add a message with one failed attempt, whose answer names the phone."""
     bucket = client_id % 16
     await pool.execute(
         "INSERT INTO attempts VALUES ($1, $2, $3, 1, now(), 'default', 9, 503, 7, 250, $4)",

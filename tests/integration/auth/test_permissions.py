@@ -66,7 +66,7 @@ def test_reading_and_writing_are_told_apart_by_the_names_of_methods() -> None:
 
 
 async def missing_scope(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any) -> str:
-    """Calls with an empty request; returns the scope that is missing, '' when none is."""
+    """Call with an empty request; return the scope that is missing, '' when none is."""
     try:
         await call(channel, method, metadata)
     except grpc.aio.AioRpcError as error:

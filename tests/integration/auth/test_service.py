@@ -28,7 +28,7 @@ def tls(tmp_path: Path) -> TlsFolder:
 
 
 def stopped(process: subprocess.Popen[str]) -> str:
-    """Stops the service and returns its log."""
+    """Stop the service and return its log."""
     process.terminate()
     return process.communicate(timeout=PATIENCE)[1]
 
@@ -133,7 +133,7 @@ def test_certificates_are_enough_and_the_command_line_has_them(
 
 
 def _listed(address: str, **settings: str) -> int:
-    """Lists mailings with the command line; returns its exit status."""
+    """List mailings with the command line; return its exit status."""
     words = [sys.executable, "-m", "mailing.cli", "--address", address, "mailings", "list"]
     return subprocess.run(words, env={**os.environ, **settings}, capture_output=True, timeout=PATIENCE).returncode
 

@@ -23,7 +23,7 @@ Start = Callable[..., Dispatcher]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts dispatchers that are stopped when the test ends."""
+    """Start dispatchers that are stopped when the test ends."""
     running: list[tuple[Dispatcher, asyncio.Task[None]]] = []
 
     def begin(sender: Sender, ledger: object = None, endpoint: Endpoint = ENDPOINT, **settings: float) -> Dispatcher:

@@ -27,7 +27,7 @@ from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit, datab
 
 
 async def update(pool: asyncpg.Pool, mailing_id: int, **fields: Any) -> MailingState:
-    """Changes fields as UpdateMailing does; returns the state after it."""
+    """Change fields as UpdateMailing does; return the state after it."""
     store = MailingStore(Database(pool), Installation(BUCKETS, frozenset()), lambda: None)
     patch = MailingDefinition(**{"text": "", **fields})
     return (await store.update(mailing_id, "", patch, set(fields))).state

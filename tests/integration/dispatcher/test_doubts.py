@@ -22,7 +22,7 @@ BUCKET = 0
 
 
 async def prepare(pool: asyncpg.Pool, semantics: Semantics = Semantics.AT_LEAST_ONCE) -> tuple[PostgresLedger, Mailing]:
-    """A running mailing with a batch of three messages in one bucket."""
+    """Return a running mailing with a batch of three messages in one bucket."""
     for client_id in (16, 32, 48):
         await add_clients(pool, 1, client_id)
     mailing_id = await add_mailing(pool, semantics=semantics)

@@ -48,7 +48,7 @@ async def replica(pool: asyncpg.Pool, sender: Sender, **settings: float) -> Asyn
 
 
 async def status_of(pool: asyncpg.Pool, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-    """The status of the only replica, once it holds."""
+    """Return the status of the only replica, once it holds."""
 
     async def read() -> dict[str, Any]:
         text = await pool.fetchval("SELECT status FROM replicas WHERE beats_until > now()")

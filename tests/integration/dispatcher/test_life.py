@@ -23,13 +23,13 @@ async def ends(pool: asyncpg.Pool, mailing: int) -> dict[int, tuple[int, int]]:
 
 
 async def change(pool: asyncpg.Pool, mailing: int, **columns: Any) -> None:
-    """Changes a mailing as the API does: the version rises with it."""
+    """Change a mailing as the API does: the version rises with it."""
     sets = ", ".join(f"{name} = ${n}" for n, name in enumerate(columns, 2))
     await pool.execute(f"UPDATE mailings SET {sets}, version = version + 1 WHERE id = $1", mailing, *columns.values())
 
 
 async def waiting(pool: asyncpg.Pool, start: Start, count: int, **columns: Any) -> tuple[int, ScriptedSender]:
-    """A mailing to `count` clients, one of which hangs at the endpoint while nobody else has been sent to."""
+    """Return a mailing to `count` clients, one of which hangs at the endpoint while nobody else has been sent to."""
     mailing = await add_mailing(pool, **columns)
     sender = ScriptedSender()
     sender.gate.clear()
@@ -40,7 +40,7 @@ async def waiting(pool: asyncpg.Pool, start: Start, count: int, **columns: Any) 
 
 
 async def change_what_is_leased(pool: asyncpg.Pool, mailing: int, **columns: Any) -> None:
-    """Changes a mailing; returns when its leases are given up, but for the one of which a request is under way."""
+    """Change a mailing; return when its leases are given up, but for the one of which a request is under way."""
     leased = "SELECT no, fence FROM batches WHERE lease_until > now()"
     before = {tuple(row) for row in await pool.fetch(leased)}
     await change(pool, mailing, **columns)

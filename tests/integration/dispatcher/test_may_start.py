@@ -33,7 +33,7 @@ class Connecting(ScriptedSender):
         return await super().send(message_id, phone, text, at_most_once, may_start)
 
     async def may_start(self) -> list[bool]:
-        """What those that wait would be told now."""
+        """Return what those that wait would be told now."""
         return [ask() for ask in self.waiting]
 
 

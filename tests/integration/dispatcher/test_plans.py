@@ -28,7 +28,7 @@ LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journa
 
 @pytest.fixture(params=["auto", "force_custom_plan"])
 async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
-    """A connection to 100,000 messages in 200 due batches of one bucket, and 20,000 batches due later."""
+    """Yield a connection to 100,000 messages in 200 due batches of one bucket, and 20,000 batches due later."""
     connection = await asyncpg.connect(
         database_dsn, server_settings={"plan_cache_mode": request.param, "jit": "off"}, statement_cache_size=0
     )
@@ -58,12 +58,12 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
 
 
 async def plan(connection: asyncpg.Connection, name: str, *arguments: Any) -> dict[str, Any]:
-    """The plan of one of the dispatcher's statements."""
+    """Return the plan of one of the dispatcher's statements."""
     return await plan_of(connection, SQL[name], *arguments)
 
 
 def check(found: dict[str, Any], indexes: set[str], rows: int) -> None:
-    """Asserts the indexes by which the large tables are read, and the most rows any scan touched."""
+    """Assert the indexes by which the large tables are read, and the most rows any scan touched."""
     scans = [node for node in nodes(found) if node.get("Relation Name") in LARGE and "Scan" in node["Node Type"]]
     assert not [node for node in scans if node["Node Type"] == "Seq Scan"], found
     small = {"mailings_pkey", "buckets_pkey", "log_seqs_pkey", "expansions_pkey", "expansions_unfinished"} | {

@@ -25,7 +25,7 @@ PROGRESS = load_queries("mailings.sql")["get_mailings"]
 
 
 def busiest_second(*senders: ScriptedSender) -> int:
-    """The most requests that began within any second."""
+    """Return the most requests that began within any second."""
     moments = sorted(moment for sender in senders for *_, moment in sender.requests)
     most = first = 0
     for last, moment in enumerate(moments):

@@ -26,7 +26,7 @@ from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 
 async def expanded(pool: asyncpg.Pool, **columns: object) -> Mailing:
-    """A running mailing whose batches nobody has claimed."""
+    """Return a running mailing whose batches nobody has claimed."""
     mailing_id = await add_mailing(pool, **columns)  # type: ignore[arg-type]
     ledger = PostgresLedger(pool, uuid4())
     await ledger.start_due()

@@ -63,7 +63,7 @@ class Watch:
         return entries
 
     async def next(self, count: int) -> list[LogEntry]:
-        """The next entries, so many at least."""
+        """Return the next entries, so many at least."""
         entries: list[LogEntry] = []
         while len(entries) < count:
             entries += (await self.response()).entries
@@ -78,7 +78,7 @@ Start = Callable[..., Awaitable[Replica]]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts replicas; `options` are those of the channel to it."""
+    """Start replicas; `options` are those of the channel to it."""
     async with AsyncExitStack() as stack:
 
         async def begin(patience: float = 60.0, options: Sequence[tuple[str, int]] = ()) -> Replica:

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.outcome_events import Level
 from dispatcher.outcome_events import Event as Told
+from dispatcher.outcome_events import Level
 from mailing.v1.log_pb2 import LogEntry
 from server.storage.database import Database
 from server.storage.events import EventStore, record

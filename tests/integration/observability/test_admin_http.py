@@ -30,7 +30,7 @@ async def address() -> AsyncIterator[Address]:
 
 
 async def asked(address: Address, request: bytes) -> str:
-    """What a connection gets for these bytes."""
+    """Return what a connection gets for these bytes."""
     async with asyncio.timeout(30):
         reader, writer = await asyncio.open_connection(*address)
         writer.write(request)

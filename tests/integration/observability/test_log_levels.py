@@ -16,7 +16,7 @@ from tests.integration.test_main import PATIENCE, serving
 
 
 def line_with(process: subprocess.Popen[str], **facts: Any) -> dict[str, Any]:
-    """Reads the log until an entry has these facts; ends the process when none comes."""
+    """Read the log until an entry has these facts; end the process when none comes."""
     assert process.stderr is not None
     patience = Timer(PATIENCE, process.kill)
     patience.start()

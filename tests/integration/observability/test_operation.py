@@ -66,7 +66,7 @@ def health_of(address: str, service: str = "") -> Iterator[Iterator[int]]:
 
 
 async def refuse(server: PostgresServer, database: str, refused: bool) -> None:
-    """Lets a database refuse every connection, or not any more."""
+    """Let a database refuse every connection, or not any more."""
     connection = await asyncpg.connect(server.dsn())
     try:
         await connection.execute(f"ALTER DATABASE {database} WITH ALLOW_CONNECTIONS {not refused}")
@@ -252,7 +252,7 @@ def test_a_dispatcher_alone_has_an_admin_port_of_its_own(database_dsn: str) -> N
 
 
 def until(admin: str, name: str, wanted: float, **labels: str) -> None:
-    """Scrapes until a sample has a value."""
+    """Scrape until a sample has a value."""
     give_up_at = time.monotonic() + PATIENCE
     while (found := value(scrape(admin), name, **labels)) != wanted:
         assert time.monotonic() < give_up_at, f"{name} is {found}"

@@ -14,7 +14,7 @@ CANARY = "79265551234"
 
 
 def logged(error: BaseException, *arguments: object) -> str:
-    """Returns what an entry with this exception looks like."""
+    """Return what an entry with this exception looks like."""
     try:
         try:
             raise error

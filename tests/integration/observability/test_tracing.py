@@ -78,7 +78,7 @@ def tracer(exporter: InMemorySpanExporter) -> OpenTelemetryTracer:
 async def delivered(
     pool: asyncpg.Pool, endpoint: Endpoint, tracer: OpenTelemetryTracer | None, transport: str = "fast"
 ) -> None:
-    """Sends a mailing to two clients, over the API and a dispatcher; the call that creates it belongs to a trace."""
+    """Send a mailing to two clients, over the API and a dispatcher; the call that creates it belongs to a trace."""
     settings = Settings(endpoint_url=endpoint.url, endpoint_transport=transport)  # type: ignore[arg-type]
     dispatch = LocalDispatcher(pool, make_endpoints(configured_endpoints(settings), tracer), settings, tracer)
     server = await build_server(pool, dispatch.hint, CollectorRegistry(), RpcSettings(tracer=tracer))

@@ -32,7 +32,7 @@ def shell(command: str, dsn: str, folder: Path) -> None:
 
 
 async def token_of(pool: asyncpg.Pool, token: str = "") -> str:
-    """Watches messages of all mailings; returns the first token that comes."""
+    """Watch messages of all mailings; return the first token that comes."""
     server = await build_server(pool, lambda: None, CollectorRegistry())
     port = server.bind("127.0.0.1:0")
     await server.start()

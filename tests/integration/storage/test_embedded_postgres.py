@@ -42,7 +42,7 @@ sys.stdin.read()
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder that a server has been on."""
+    """Return a data folder that a server has been on."""
     folder = tmp_path_factory.mktemp("made")
     postgres = EmbeddedPostgres(folder)
     postgres.start()
@@ -52,7 +52,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def folder(made: Path, tmp_path: Path) -> Path:
-    """A copy of it, for one test."""
+    """Return a copy of it, for one test."""
     return Path(shutil.copytree(made, tmp_path / "data"))
 
 
@@ -88,7 +88,7 @@ def postmaster(folder: Path) -> int:
 
 
 def wait_for_end(pid: int) -> None:
-    """Returns when the process has ended; fails when it goes on for too long."""
+    """Return when the process has ended; fail when it goes on for too long."""
     try:
         watch = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -297,7 +297,7 @@ def test_the_server_gets_neither_our_secrets_nor_our_ctrl_c(folder: Path, monkey
 
 @pytest.fixture
 def public_folder() -> Iterator[Path]:
-    """A folder that every user may pass through, unlike pytest's own."""
+    """Yield a folder that every user may pass through, unlike pytest's own."""
     folder = Path(tempfile.mkdtemp(prefix="mailing-test-"))
     folder.chmod(0o755)
     yield folder

@@ -32,7 +32,7 @@ class Messages:
         self.token = ""
 
     async def read(self) -> WatchMessagesResponse:
-        """Returns the next response."""
+        """Return the next response."""
         async with asyncio.timeout(PATIENCE):
             response = await self._call.read()
         assert isinstance(response, WatchMessagesResponse), "the stream ended well"
@@ -43,23 +43,23 @@ class Messages:
         return response
 
     async def begun(self) -> Messages:
-        """Returns the stream once it stands where it begins."""
+        """Return the stream once it stands where it begins."""
         assert (await self.read()).checkpoint
         return self
 
     async def until(self, count: int) -> Counter[tuple[int, int]]:
-        """Returns id and status of the changes once there are so many."""
+        """Return id and status of the changes once there are so many."""
         async with asyncio.timeout(PATIENCE):
             while len(self.changes) < count:
                 await self.read()
         return self.seen()
 
     def seen(self) -> Counter[tuple[int, int]]:
-        """Returns id and status of the changes so far."""
+        """Return id and status of the changes so far."""
         return Counter((change.message_id, int(change.status)) for change in self.changes)
 
     def cancel(self) -> None:
-        """Goes away."""
+        """Go away."""
         self._call.cancel()
 
 
@@ -72,7 +72,7 @@ class Progress:
         self._call = replica.delivery.WatchMailing(request)
 
     async def read(self) -> Mailing | None:
-        """Returns the next state, None at the end."""
+        """Return the next state, None at the end."""
         async with asyncio.timeout(PATIENCE):
             response = await self._call.read()
             if isinstance(response, WatchMailingResponse):
@@ -81,7 +81,7 @@ class Progress:
             return None
 
     async def rest(self) -> list[Mailing]:
-        """Returns all states to the end, which must be OK."""
+        """Return all states to the end, which must be OK."""
         states = []
         while (mailing := await self.read()) is not None:
             states.append(mailing)

@@ -46,7 +46,7 @@ Start = Callable[..., Awaitable[Replica]]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts replicas; keyword arguments are fields of StreamSettings, and `rpc` is everything else."""
+    """Start replicas; keyword arguments are fields of StreamSettings, and `rpc` is everything else."""
     async with AsyncExitStack() as stack:
 
         async def begin(rpc: RpcSettings = RPC, **settings: Any) -> Replica:

@@ -25,7 +25,7 @@ class Work:
         self._ledger = PostgresLedger(pool, uuid4())
 
     async def mailing(self, batch_size: int = 10) -> Mailing:
-        """Returns a running mailing to all clients, expanded into batches of this size."""
+        """Return a running mailing to all clients, expanded into batches of this size."""
         mailing_id = await add_mailing(self._pool)
         await self._ledger.start_due()
         (expansion,) = [one for one in await self._ledger.expandable(OPEN_BATCHES) if one.mailing_id == mailing_id]
@@ -35,15 +35,15 @@ class Work:
         return (await self._ledger.definitions([mailing_id]))[mailing_id]
 
     async def claim(self, mailing: Mailing, bucket: int, most: int = 1000) -> Sequence[ClaimedBatch]:
-        """Returns open batches of one bucket, leased."""
+        """Return open batches of one bucket, leased."""
         return await self._ledger.claim(mailing, bucket, most, 60.0, None)
 
     async def claim_all(self, mailing: Mailing) -> list[ClaimedBatch]:
-        """Returns all open batches, leased."""
+        """Return all open batches, leased."""
         return [batch for bucket in range(BUCKETS) for batch in await self.claim(mailing, bucket)]
 
     async def settle(self, batch: ClaimedBatch, *statuses: Status) -> None:
-        """Ends the batch's messages with these statuses in turn, DELIVERED by default."""
+        """End the batch's messages with these statuses in turn, DELIVERED by default."""
         ends = statuses or (Status.DELIVERED,)
         outcomes = [
             (one.client_id, one.attempts, unsent(ends[n % len(ends)], 0))  # type: ignore[arg-type]
@@ -52,11 +52,11 @@ class Work:
         assert await self._ledger.settle(batch, "default", outcomes, True)
 
     async def complete(self, mailing: Mailing) -> None:
-        """Ends the mailing, as the planner does."""
+        """End the mailing, as the planner does."""
         assert await self._ledger.complete([mailing.id]) == [mailing.id]
 
     async def settled(self, mailing_id: int) -> Counter[tuple[int, int]]:
-        """Returns id and status of every settled message, as the ledger has them."""
+        """Return id and status of every settled message, as the ledger has them."""
         rows = await self._pool.fetch(
             "SELECT mailing_id << 32 | client_id AS id, status FROM messages WHERE mailing_id = $1 AND status <> 1",
             mailing_id,

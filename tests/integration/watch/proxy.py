@@ -18,7 +18,7 @@ class FreezingProxy:
         self.address = ""
 
     async def __aenter__(self) -> Self:
-        """Listens on a free port."""
+        """Listen on a free port."""
         self._server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
         self.address = "127.0.0.1:{1}".format(*self._server.sockets[0].getsockname())
         return self
@@ -26,7 +26,7 @@ class FreezingProxy:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends all connections."""
+        """End all connections."""
         self.freeze()
         await asyncio.gather(*self._pumps, return_exceptions=True)
         for writer in self._writers:
@@ -36,7 +36,7 @@ class FreezingProxy:
         await self._server.wait_closed()
 
     def freeze(self) -> None:
-        """Lets nothing through from now on, and closes nothing."""
+        """Let nothing through from now on, and close nothing."""
         for pump in self._pumps:
             pump.cancel()
 

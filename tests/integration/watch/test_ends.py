@@ -95,7 +95,7 @@ def test_a_dead_connection_is_noticed_within_half_a_minute() -> None:
 
 
 async def until_nothing_is_left(replica: Replica, tasks: int) -> None:
-    """Returns when a replica serves no stream, and there are no more tasks than these."""
+    """Return when a replica serves no stream, and there are no more tasks than these."""
 
     async def nothing_is_left() -> bool:
         # gRPC's own tasks come and go.
@@ -139,12 +139,12 @@ async def drained(call: Any) -> None:
 
 
 def streams_of(replica: Replica) -> int:
-    """How many streams of messages a replica has."""
+    """Return how many streams of messages a replica has."""
     return replica.server._streams._tailer.readers
 
 
 def topics_of(replica: Replica) -> int:
-    """How many mailings are watched on a replica."""
+    """Return how many mailings are watched on a replica."""
     return len(replica.server._streams._hub._topics)
 
 

@@ -67,7 +67,7 @@ async def test_streams_that_end_anyhow_make_room(pool: asyncpg.Pool, limited: Re
 
 
 async def begins(replica: Replica, begun: list[Messages]) -> bool:
-    """Begins a stream and adds it to `begun`; returns False where there was no room for it."""
+    """Begin a stream and add it to `begun`; return False where there was no room for it."""
     messages = Messages(replica)
     try:
         begun.append(await messages.begun())

@@ -124,7 +124,7 @@ async def test_changes_of_a_message_come_in_order(pool: asyncpg.Pool, replica: R
 
 
 async def append(pool: asyncpg.Pool, mailing_id: int, client_id: int, status: int, clients: int = 1) -> None:
-    """Appends an entry to the journal, as a retry or a settle does."""
+    """Append an entry to the journal, as a retry or a settle does."""
     ids = [client_id + n * BUCKETS for n in range(clients)]
     await pool.execute(
         "WITH tick AS (UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = $1 RETURNING journal_seq)"

@@ -31,7 +31,7 @@ class Clock:
 
 
 async def loaded(document: Callable[[], bytes], clock: Clock | None = None) -> KeySet:
-    """Returns keys after one fetch of this document, and no more."""
+    """Return keys after one fetch of this document, and no more."""
 
     async def fetch() -> bytes:
         return document()

@@ -43,7 +43,7 @@ class Fetches:
                 self._one_more.notify_all()
 
     async def reach(self, count: int) -> None:
-        """Returns when so many fetches have ended."""
+        """Return when so many fetches have ended."""
         async with asyncio.timeout(10), self._one_more:
             await self._one_more.wait_for(lambda: self.count >= count)
 
@@ -53,7 +53,7 @@ Running = Callable[[KeySet], Awaitable[None]]
 
 @pytest.fixture
 async def run() -> Any:
-    """Runs key sets until the test ends; returns after their first fetch."""
+    """Run key sets until the test ends; return after their first fetch."""
     tasks = list[asyncio.Task[None]]()
 
     async def begin(keys: KeySet) -> None:

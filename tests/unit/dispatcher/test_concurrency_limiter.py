@@ -11,7 +11,7 @@ from dispatcher.model.states import ErrorClass
 
 
 def work(limit: ConcurrencyLimit, seconds: float, latency: float, capacity: float, now: float = 1.0) -> float:
-    """Lets a modelled endpoint answer: `latency` seconds each, `capacity` requests a second at most."""
+    """Let a modelled endpoint answer: `latency` seconds each, `capacity` requests a second at most."""
     until = now + seconds
     while now < until:
         duration = max(latency, limit.value / capacity)

@@ -76,7 +76,7 @@ class Listening:
 
 
 def lease(clock: StandingClock, closes_in: float | None) -> Lease:
-    """A lease of one message under which requests may start for 45 s after it was asked for."""
+    """Return a lease of one message under which requests may start for 45 s after it was asked for."""
     mailing = Mailing(7, 1, MailingState.RUNNING, "x", "", Semantics.AT_LEAST_ONCE, 0, None, RetryPolicy())
     recipients = [Recipient(16, 0, 0, "79", Reason.NONE, None, closes_in, "x")]
     one = Lease(ClaimedBatch(0, 7, 1, 1, NOW, False, recipients), mailing, ASKED, 45.0, clock.monotonic)
@@ -85,7 +85,7 @@ def lease(clock: StandingClock, closes_in: float | None) -> Lease:
 
 
 def delivered_when(meanwhile: Callable[[StandingClock, Lease], None], closes_in: float | None = None) -> bool:
-    """Says whether a message is delivered when that happens while its connection is opened; else it is kept."""
+    """Return whether a message is delivered when that happens while its connection is opened; else it is kept."""
 
     async def case() -> bool:
         clock, keeper = StandingClock(), Listening()

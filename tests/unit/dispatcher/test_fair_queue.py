@@ -23,7 +23,7 @@ def lease(mailing_id: int, size: int = 500, priority: int = 0, max_rate: float =
 
 
 def served(queue: FairQueue, messages: int) -> list[int]:
-    """The mailings of the next messages."""
+    """Return the mailings of the next messages."""
     order = []
     for _ in range(messages):
         one = queue.next(100.1)

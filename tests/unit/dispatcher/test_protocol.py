@@ -96,7 +96,7 @@ def answer(status: int, body: bytes = OK, retry_after: str | None = None) -> Ans
 
 
 def documented() -> dict[str, str]:
-    """Returns the table of the docstring: answer → error class and retryable."""
+    """Return the table of the docstring: answer → error class and retryable."""
     rows = [line.split("|")[1:4] for line in (judge.__doc__ or "").splitlines() if line.strip().startswith("| ")]
     return {kind.strip(): f"{error.strip()} {retryable.strip()}" for kind, error, retryable in rows[1:]}
 

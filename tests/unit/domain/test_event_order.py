@@ -19,7 +19,7 @@ def logged(second: int, name: str = "") -> RecordedEvent:
 
 
 def page(entries: list[RecordedEvent], after: int, most: int, span: int) -> BucketPage:
-    """What the database returns of a bucket that holds `entries`, of which the named ones are asked for."""
+    """Return what the database returns of a bucket that holds `entries`, of which the named ones are asked for."""
     numbered = [(no, one) for no, one in enumerate(entries, 1) if after < no <= after + span]
     chosen = [(no, one) for no, one in numbered if one.event][:most]
     full = len(chosen) == most

@@ -30,7 +30,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def most(waiting: list[Waiting]) -> int:
-    """The size of a maximum matching of clients and slots: what the best of all schedules sends."""
+    """Return the size of a maximum matching of clients and slots: what the best of all schedules sends."""
     clients = [[slot for window in one.windows for slot in window] for one in waiting for _ in range(one.count)]
     taken: dict[int, int] = {}
 

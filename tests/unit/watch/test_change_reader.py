@@ -11,6 +11,7 @@ from uuid import UUID
 
 from server.domain.change_feed import ChangeQuery, Entry, Tokens
 from server.storage.change_feed import JournalPage, News
+from server.watch.change_pages import ChangePages
 from server.watch.change_reader import MessageReader
 from server.watch.change_ring import Ring
 from server.watch.change_tailer import Tailer
@@ -52,7 +53,7 @@ class Table:
 
 
 async def read_all(before: int, meanwhile: int) -> list[int]:
-    """Reads what was written before; after each response so much is written as long as there is less than 40."""
+    """Read what was written before; after each response so much is written as long as there is less than 40."""
     table = Table()
     table.write(before)
     reader = MessageReader(cast("Tailer", table), cast("ChangePages", table), QUERY, checkpoint=60.0)
