@@ -7,11 +7,10 @@ two are read at a time: catching up never takes the connections that calls need.
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 
+from dispatcher.tasks import SingleFlight
 from server.storage.change_feed import ChangeFeedStore, JournalPage
-from server.watch.single_flight import heard
 
 PAGE_ENTRIES = 16
 KEPT_CHANGES = 100_000
@@ -27,11 +26,10 @@ class ChangePages:
 
     def __init__(self, change_feed: ChangeFeedStore, kept_changes: int = KEPT_CHANGES) -> None:
         self._change_feed = change_feed
-        self._room = asyncio.Semaphore(_READING)
         self._kept: OrderedDict[Key, tuple[JournalPage, int]] = OrderedDict()
         self._changes = 0
         self._most = kept_changes
-        self._reading: dict[Key, asyncio.Task[JournalPage]] = {}
+        self._shared = SingleFlight(self._load, "journal page", at_once=_READING)
 
     async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
         """Return the bucket's next entries behind `after`, of one mailing or (0) of all.
@@ -42,21 +40,12 @@ class ChangePages:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][0]
-        task = self._reading.get(key)
-        if task is None:
-            task = self._reading[key] = asyncio.create_task(self._load(key), name="journal page")
-            task.add_done_callback(heard)
-        return await asyncio.shield(task)  # others may wait for it, too
+        return await self._shared(*key)
 
-    async def _load(self, key: Key) -> JournalPage:
-        try:
-            async with self._room:
-                page = await self._change_feed.read(*key, PAGE_ENTRIES)
-        finally:
-            del self._reading[key]
-        _, after, _ = key
+    async def _load(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
+        page = await self._change_feed.read(bucket, after, mailing_id, PAGE_ENTRIES)
         if page.floor <= after:  # else some of it is gone
-            self._keep(key, page)
+            self._keep((bucket, after, mailing_id), page)
         return page
 
     def _keep(self, key: Key, page: JournalPage) -> None:

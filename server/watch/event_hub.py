@@ -13,11 +13,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from dispatcher.tasks import CachedRead, SingleFlight
 from server.domain.change_feed import Positions, Tokens
 from server.domain.errors import DatabaseUnavailable, ResumeTokenExpired, ShuttingDown
 from server.domain.events import BucketPage, EventQuery, RecordedEvent, in_order
 from server.storage.events import EventStore
-from server.watch.single_flight import SingleFlight, heard
 
 _log = logging.getLogger(__name__)
 
@@ -47,10 +47,8 @@ class EventHub:
     """The log's readers of one replica."""
 
     def __init__(self, log: EventStore) -> None:
-        self._store = log
-        self._ends = SingleFlight(log.ends)
-        self._pages: dict[tuple[EventQuery, Positions], asyncio.Task[list[BucketPage]]] = {}
-        self._room = asyncio.Semaphore(_READING)
+        self._ends = CachedRead(log.ends, "log ends")
+        self._read = SingleFlight(log.read, "log page", at_once=_READING)
         self._closed = asyncio.Event()
 
     def close(self) -> None:
@@ -89,22 +87,6 @@ class EventHub:
                     told, told_at = positions, now
                 await self._written(positions)
         raise ShuttingDown
-
-    async def _read(self, query: EventQuery, positions: Positions) -> list[BucketPage]:
-        """Read behind `positions`, together with whoever wants the same at this moment."""
-        key = (query, positions)
-        task = self._pages.get(key)
-        if task is None:
-            task = self._pages[key] = asyncio.create_task(self._page(query, positions), name="log page")
-            task.add_done_callback(heard)
-        return await asyncio.shield(task)  # others may wait for it, too
-
-    async def _page(self, query: EventQuery, positions: Positions) -> list[BucketPage]:
-        try:
-            async with self._room:
-                return await self._store.read(query, positions)
-        finally:
-            del self._pages[query, positions]
 
     async def _written(self, positions: Positions) -> None:
         """Return when something is written behind `positions`, or the hub is closed."""

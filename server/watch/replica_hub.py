@@ -11,10 +11,10 @@ import logging
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
+from dispatcher.tasks import CachedRead
 from server.domain.errors import DatabaseUnavailable, ShuttingDown
 from server.domain.replicas import DispatchState
 from server.storage.replicas import ReplicaStore
-from server.watch.single_flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class DispatchHub:
     """The watchers of one replica."""
 
     def __init__(self, dispatch: ReplicaStore) -> None:
-        self._state = SingleFlight(dispatch.read)
+        self._state = CachedRead(dispatch.read, "dispatch state")
         self._closed = asyncio.Event()
 
     async def watch(self, interval: float) -> AsyncGenerator[DispatchState, None]:
