@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from time import monotonic
 from urllib.parse import urlsplit
 
 from dispatcher.model.records import Endpoint
+from dispatcher.tasks import CachedRead
 
 BELIEVED = 10.0
 """Seconds before the hosts are looked up again."""
@@ -25,19 +25,18 @@ class DnsCheck:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._dns = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
-        self._failures: dict[str, str] = {}
-        self._known_until = float("-inf")
-        self._looking = asyncio.Lock()
+        self._hosts = CachedRead(self._look_up, "dns check")
 
     async def failures(self) -> dict[str, str]:
         """Return a sentence for each endpoint, by its name, whose host does not resolve here."""
-        async with self._looking:
-            if monotonic() >= self._known_until:
-                hosts = sorted(set(self._dns.values()))
-                answers = await asyncio.gather(*map(_failure, hosts))
-                self._failures = {host: why for host, why in zip(hosts, answers, strict=True) if why}
-                self._known_until = monotonic() + BELIEVED
-        return {name: self._failures[host] for name, host in self._dns.items() if host in self._failures}
+        failures = await self._hosts.get(BELIEVED)
+        return {name: failures[host] for name, host in self._dns.items() if host in failures}
+
+    async def _look_up(self) -> dict[str, str]:
+        """Return a sentence for each host that does not resolve here."""
+        hosts = sorted(set(self._dns.values()))
+        answers = await asyncio.gather(*map(_failure, hosts))
+        return {host: why for host, why in zip(hosts, answers, strict=True) if why}
 
 
 async def _failure(host: str) -> str:
