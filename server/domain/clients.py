@@ -1,11 +1,12 @@
-"""Clients: who receives, when they may, and how some of them are chosen."""
+"""Clients: who receives, when they may, in which time zones, and how some of them are chosen."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from zoneinfo import available_timezones
 
 from server.domain.errors import StaleEtag
 from server.domain.validation import Violations, check_attributes, check_count, check_text, check_texts
@@ -15,6 +16,14 @@ CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", 
 
 MAX_TAG = 100
 LONGEST_WINDOW = timedelta(hours=24)
+
+NOT_IANA = frozenset({"Factory", "localtime", "posixrules"})
+"""Names found in zone databases that are no place's zone."""
+
+ABBREVIATIONS = frozenset({"CET", "EET", "MET", "WET"})
+"""Zones that Postgres takes for abbreviations without summer time: for half of the year a window
+would be an hour off. The places that they stand for have zones of their own, such as
+Europe/Brussels."""
 
 valid_phone = re.compile(r"[1-9][0-9]{6,14}").fullmatch
 """Matches the digits of an E.164 number."""
@@ -165,6 +174,11 @@ def check_timezone(zone: str, zones: Collection[str], path: str, violations: Vio
         violations.add(path, "is required: an IANA name such as Europe/Moscow")
     elif zone not in zones:
         violations.add(path, f"{zone[:80]!r} is not a time zone known here; use an IANA name such as Europe/Moscow")
+
+
+def known_zones(database_zones: Iterable[str]) -> frozenset[str]:
+    """Return the accepted names, given those of the database. Reads the zone database: once."""
+    return frozenset(available_timezones() & set(database_zones)) - NOT_IANA - ABBREVIATIONS
 
 
 def check_window(window: ReceiveWindow | None, path: str, violations: Violations) -> None:

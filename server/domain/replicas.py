@@ -1,4 +1,4 @@
-"""Dispatching as operators see and steer it: replicas, and settings for all of them."""
+"""Dispatching as operators see and control it: replicas, endpoints, and settings for all of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.states import BreakerState
 from server.domain.validation import Violations
 
 OVERRIDE_FIELDS = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
@@ -31,6 +32,14 @@ class RuntimeSettings:
     def in_force(self, started_with: DispatchSettings) -> DispatchSettings:
         """Return the settings of a replica that was started with these."""
         return self.overrides.of(started_with)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointHealth:
+    """Whether messages are let through to an endpoint, and the last error, '' without one."""
+
+    breaker: BreakerState = BreakerState.CLOSED
+    last_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

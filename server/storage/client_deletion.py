@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncpg
 
-from server.domain.call_events import client_deleted
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound
+from server.domain.events import client_deleted
 from server.storage.clients import client_of
 from server.storage.database import Database, RaceLost
 from server.storage.events import record

@@ -18,9 +18,9 @@ from zlib import crc32
 import asyncpg
 import orjson
 
-from server.domain.call_events import clients_imported
 from server.domain.clients import ImportRow
 from server.domain.errors import Conflict
+from server.domain.events import clients_imported
 from server.storage.database import RACES, TRIES, Database, RaceLost
 from server.storage.events import record
 from server.storage.installation import Installation

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Collection, Sequence
 import asyncpg
 import orjson
 
-from server.domain.call_events import client_opted
 from server.domain.clients import (
     Client,
     ClientDefinition,
@@ -20,6 +19,7 @@ from server.domain.clients import (
     check_etag,
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken
+from server.domain.events import client_opted
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
 from server.storage.database import Database, RaceLost
 from server.storage.events import record

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dispatcher.model.states import BreakerState
-from server.domain.endpoints import EndpointHealth
+from server.domain.replicas import EndpointHealth
 from server.storage.database import Database
 from server.storage.queries import load_queries
 

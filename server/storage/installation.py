@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 from zlib import crc32
 
-from server.domain.zones import known_zones
+from server.domain.clients import known_zones
 from server.storage.database import Database
 from server.storage.queries import load_queries
 

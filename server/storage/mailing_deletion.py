@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from server.domain.call_events import mailing_event
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.events import mailing_event
 from server.domain.mailings import DELETABLE
 from server.storage.database import Database
 from server.storage.events import record

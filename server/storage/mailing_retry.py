@@ -15,8 +15,8 @@ import asyncpg
 from dispatcher.model.records import BATCH_SIZE
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 from dispatcher.retry_policy import batch_size
-from server.domain.call_events import mailing_retried
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.events import mailing_retried
 from server.domain.mailings import RETRYABLE
 from server.storage.database import Database, RaceLost
 from server.storage.events import record

@@ -12,9 +12,9 @@ import asyncpg
 import orjson
 
 from dispatcher.model.states import MailingState
-from server.domain.call_events import mailing_created, mailing_event, mailing_updated
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.events import mailing_created, mailing_event, mailing_updated
 from server.domain.mailings import (
     CANCELLABLE,
     PAUSABLE,

@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 
 from dispatcher.model.records import DispatchSettings, SettingOverrides
-from server.domain.call_events import dispatch_paused, dispatch_settings_changed
+from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
 from server.storage.database import Database
 from server.storage.events import record

@@ -6,7 +6,7 @@ from dispatcher.model.records import Endpoint
 from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1 import dispatch_pb2
 from server.api.encoding.messages import attempt_message
-from server.domain.endpoints import EndpointHealth
+from server.domain.replicas import EndpointHealth
 from server.endpoints.dns_check import DnsCheck
 from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore

@@ -30,8 +30,8 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Answer, DispatchSettings, Endpoint
 from dispatcher.model.states import AudienceMode, ErrorClass, Semantics, Status
 from server.config import Settings
+from server.domain.clients import known_zones
 from server.domain.errors import DomainError
-from server.domain.zones import known_zones
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database
 from server.storage.installation import Installation
