@@ -1,4 +1,4 @@
-"""Tasks that serve several callers, or a whole block: one place for who ends them, and when.
+"""Tasks: how they are ended, waited for, and shared by several callers.
 
 `in_background` ends its work with a block. `SingleFlight` makes one run serve all who want the
 same at the same time, and `CachedRead` hands its last result to those who want it again soon.
@@ -23,7 +23,23 @@ async def in_background(work: Coroutine[Any, Any, None], name: str) -> AsyncIter
     try:
         yield
     finally:
-        await _end(task)
+        await cancel(task)
+
+
+async def cancel(*tasks: asyncio.Task[Any]) -> None:
+    """Cancel tasks and return when all have ended, however they did."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def happens(event: asyncio.Event, seconds: float) -> bool:
+    """Return whether the event is set, having waited for it so many seconds at most."""
+    try:
+        await asyncio.wait_for(event.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 class SingleFlight(Generic[*Key, T]):
@@ -55,7 +71,7 @@ class SingleFlight(Generic[*Key, T]):
 
     async def close(self) -> None:
         """Cancel every run, and with it all who wait, and return when the last one has ended."""
-        await _end(*self._runs.values())
+        await cancel(*self._runs.values())
 
     async def _run(self, *key: *Key) -> T:
         async with self._turns:
@@ -91,9 +107,3 @@ class CachedRead(Generic[T]):
         result = await self._read()
         self._kept = asyncio.get_running_loop().time(), result
         return result
-
-
-async def _end(*tasks: asyncio.Task[Any]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
