@@ -68,7 +68,9 @@ class ServiceError(Exception):
 
 
 def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint], access: Access) -> RpcSettings:
-    streams = StreamSettings(retention=settings.journal_retention_hours * 3600)
+    streams = StreamSettings(
+        retention=settings.journal_retention_hours * 3600, log_retention=settings.log_retention_hours * 3600
+    )
     # Mailings may come before the first endpoint is configured: they wait for the default one.
     names = frozenset(one.endpoint.name for one in configured) or {DEFAULT_ENDPOINT}
     return RpcSettings(
@@ -85,7 +87,6 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint], 
         connection_grace=settings.connection_grace,
         endpoint_rates={one.endpoint.name: one.endpoint.max_rate for one in configured},
         streams=streams,
-        log_retention=settings.log_retention_hours * 3600,
         dispatch=dispatch_settings(settings),
         frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
         authenticator=access.authenticator,

@@ -54,7 +54,7 @@ from server.storage.installation import read_installation
 from server.storage.previews import PreviewStore
 from server.storage.progress import ProgressStore
 from server.storage.replicas import ReplicaStore
-from server.watch import AdminStreams, Streams, StreamSettings
+from server.watch import Streams, StreamSettings, StreamStores
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
@@ -103,8 +103,6 @@ class RpcSettings:
     tracer: CallTracer | None = None
     """Takes note of every call."""
     streams: StreamSettings = field(default_factory=StreamSettings)
-    log_retention: float = 168 * 3600.0
-    """How long the log is kept."""
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     """How dispatchers work unless something else is set at run time."""
     endpoints: frozenset[str] = frozenset({"default"})
@@ -154,7 +152,6 @@ class RpcServer:
         server: grpc.aio.Server,
         health: HealthServicer,
         streams: Streams,
-        admin: AdminStreams,
         database: Database,
         credentials: grpc.ServerCredentials | None,
     ) -> None:
@@ -162,7 +159,6 @@ class RpcServer:
         self._credentials = credentials
         self._health = health
         self._streams = streams
-        self._admin = admin
         self._database = database
 
     def bind(self, address: str) -> int:
@@ -182,7 +178,6 @@ class RpcServer:
         """Begin to serve and say so to health checks."""
         await self._server.start()
         self._streams.start()
-        self._admin.start()
 
     async def ready(self, able: bool) -> None:
         """Say to health checks whether calls can be answered; after `stop` it is no any more."""
@@ -192,13 +187,12 @@ class RpcServer:
     def samples(self) -> Samples:
         """Return how the API does, as metrics show it."""
         errors: Samples = {"mailing_database_errors_total": {("api",): self._database.failures}}
-        return added([self._streams.samples(), self._admin.samples(), errors])
+        return added([self._streams.samples(), errors])
 
     async def stop(self, grace: float) -> None:
         """Say NOT_SERVING, end streams, refuse new calls, and cancel those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
-        await self._admin.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -238,8 +232,13 @@ async def build_server(
     settings, probes = settings or RpcSettings(), probes or EndpointProbes()
     database = Database(pool, settings.acquire_timeout)
     installation = await read_installation(database)
-    change_feed, progress = ChangeFeedStore(database, installation.buckets), ProgressStore(database)
-    streams = Streams(change_feed, progress, await change_feed.epoch(), encoded_mailing, settings.streams)
+    stores = StreamStores(
+        ProgressStore(database),
+        ChangeFeedStore(database, installation.buckets),
+        ReplicaStore(database, settings.dispatch, hint),
+        EventStore(database, installation.buckets),
+    )
+    streams = Streams(stores, await stores.change_feed.epoch(), encoded_mailing, settings.streams)
 
     def changed() -> None:
         hint()
@@ -262,19 +261,15 @@ async def build_server(
     mailings = MailingService(database, installation, changed, settings.endpoints, preview, probes)
     add_MailingServiceServicer_to_server(mailings, server)
     add_MessageServiceServicer_to_server(MessageService(database, installation), server)
-    server.add_generic_rpc_handlers((DeliveryService(streams, progress).handler(),))
-    dispatch = ReplicaStore(database, settings.dispatch, hint)
-    admin = AdminStreams(
-        dispatch, EventStore(database, installation.buckets), await change_feed.epoch(), settings.log_retention
-    )
+    server.add_generic_rpc_handlers((DeliveryService(streams, stores.progress).handler(),))
     calls = AdminService(
-        DispatchCalls(dispatch, admin), EndpointCalls(EndpointStore(database), probes), LogCalls(admin)
+        DispatchCalls(stores.replicas, streams), EndpointCalls(EndpointStore(database), probes), LogCalls(streams)
     )
     add_AdminServiceServicer_to_server(calls, server)
     health = await _add_health(server)
     if settings.reflection:
         add_reflection(server, [*NAMES, HEALTH])
-    return RpcServer(server, health, streams, admin, database, settings.credentials)
+    return RpcServer(server, health, streams, database, settings.credentials)
 
 
 async def _add_health(server: grpc.aio.Server) -> HealthServicer:

@@ -14,7 +14,8 @@ from uuid import UUID
 
 import asyncpg
 
-from server.domain.change_feed import Entry, Positions
+from server.domain.change_feed import Entry
+from server.domain.resume_tokens import Positions
 from server.storage.database import Database
 from server.storage.queries import load_queries
 

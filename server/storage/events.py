@@ -14,9 +14,9 @@ import asyncpg
 import orjson
 
 from dispatcher.outcome_events import Event, Level
-from server.domain.change_feed import Positions
 from server.domain.events import BucketPage, EventQuery, RecordedEvent
 from server.domain.principals import caller
+from server.domain.resume_tokens import Positions
 from server.storage import event_writer as postgres_log
 from server.storage.database import Database
 from server.storage.queries import load_queries

@@ -1,8 +1,8 @@
-"""The journal's table, read page by page for readers that are behind.
+"""Pages of the change feed's table, for readers that are behind.
 
-A page says what a bucket has between two numbers, which never changes. Many readers that come
-back at once ask for the same pages, so each is read once and the last ones are kept. At most
-two are read at a time: catching up never takes the connections that calls need.
+A page holds a bucket's entries between two numbers, which never change. Many readers that come
+back at once ask for the same pages, so each is read once and the last ones are kept. At most two
+are read at a time: catching up never takes the connections that calls need.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ PAGE_ENTRIES = 16
 KEPT_CHANGES = 100_000
 """The most changes in the pages that are kept."""
 
-_READING = 2
+READS_AT_ONCE = 2
 
 Key = tuple[int, int, int]
 
@@ -29,7 +29,7 @@ class ChangePages:
         self._kept: OrderedDict[Key, tuple[JournalPage, int]] = OrderedDict()
         self._changes = 0
         self._most = kept_changes
-        self._shared = SingleFlight(self._load, "journal page", at_once=_READING)
+        self._load = SingleFlight(self._read, "change page", at_once=READS_AT_ONCE)
 
     async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
         """Return the bucket's next entries behind `after`, of one mailing or (0) of all.
@@ -40,9 +40,9 @@ class ChangePages:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][0]
-        return await self._shared(*key)
+        return await self._load(*key)
 
-    async def _load(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
+    async def _read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
         page = await self._change_feed.read(bucket, after, mailing_id, PAGE_ENTRIES)
         if page.floor <= after:  # else some of it is gone
             self._keep((bucket, after, mailing_id), page)
@@ -55,8 +55,3 @@ class ChangePages:
         while self._changes > self._most:
             _, (_, gone) = self._kept.popitem(last=False)
             self._changes -= gone
-
-    def clear(self) -> None:
-        """Forget all pages."""
-        self._kept.clear()
-        self._changes = 0

@@ -1,6 +1,6 @@
-"""Forgets the journal, or the log, by age, oldest first, in steps so small that nobody notices.
+"""Removes what is too old of the change feed or the event log, the oldest first, in steps too small to be felt.
 
-Every replica runs one; at each bucket only one of them does something at a time.
+Every replica runs one for each; at any bucket only one of them works at a time.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ STEP_ENTRIES = 100
 """The most entries of one step, some milliseconds of work."""
 
 STEP_PAUSE = 0.05
-"""Seconds between two steps while there is more to forget."""
+"""Seconds between two steps while there is more to remove."""
 
 _CHECKS_PER_LIFE = 100.0
 _SHORTEST, _LONGEST = 1.0, 300.0
@@ -37,7 +37,7 @@ class Kept(Protocol):
 
 
 class Retention:
-    """Keeps entries `keep` seconds long; `what` they are is said when something fails."""
+    """Keeps entries for `keep` seconds; `what` they are is said in the log."""
 
     def __init__(self, kept: Kept, keep: float, what: str) -> None:
         self._kept = kept
@@ -46,7 +46,7 @@ class Retention:
         self._pause = min(max(keep / _CHECKS_PER_LIFE, _SHORTEST), _LONGEST)
 
     async def run(self) -> None:
-        """Forget what is too old, until cancelled."""
+        """Remove what is too old, until cancelled."""
         while True:
             try:
                 await self.forget()
@@ -59,9 +59,9 @@ class Retention:
             await asyncio.sleep(self._pause)
 
     async def forget(self) -> None:
-        """Forget what is too old now. Raise DatabaseUnavailable."""
+        """Remove what is too old now. Raise DatabaseUnavailable."""
         for bucket in await self._kept.expired_buckets(self._keep):
-            forgotten = STEP_ENTRIES
-            while forgotten >= STEP_ENTRIES:
-                forgotten = await self._kept.forget(bucket, self._keep, STEP_ENTRIES)
-                await asyncio.sleep(STEP_PAUSE if forgotten else 0.0)
+            removed = STEP_ENTRIES
+            while removed >= STEP_ENTRIES:
+                removed = await self._kept.forget(bucket, self._keep, STEP_ENTRIES)
+                await asyncio.sleep(STEP_PAUSE if removed else 0.0)

@@ -15,7 +15,7 @@ from server.api.encoding.wellknown import duration, populated, reject_output_onl
 from server.domain.replicas import OVERRIDE_FIELDS, EndpointStatus, Replica, RuntimeSettings, check_overrides
 from server.domain.validation import Violations, update_mask
 from server.storage.replicas import ReplicaStore
-from server.watch.admin_streams import AdminStreams
+from server.watch import Streams
 
 DEFAULT_INTERVAL = timedelta(seconds=1)
 SHORTEST_INTERVAL = timedelta(milliseconds=100)
@@ -25,7 +25,7 @@ LONGEST_INTERVAL = timedelta(hours=1)
 class DispatchCalls:
     """The methods about dispatchers."""
 
-    def __init__(self, dispatch: ReplicaStore, streams: AdminStreams) -> None:
+    def __init__(self, dispatch: ReplicaStore, streams: Streams) -> None:
         self._dispatch = dispatch
         self._streams = streams
 
@@ -41,7 +41,7 @@ class DispatchCalls:
         violations = Violations()
         interval = _interval_of(request, violations)
         violations.check()
-        async with aclosing(self._streams.dispatch(interval.total_seconds())) as states:
+        async with aclosing(self._streams.replicas(interval.total_seconds())) as states:
             async for state in states:
                 yield pb.WatchDispatchResponse(
                     replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)

@@ -12,21 +12,21 @@ from server.api.encoding.wellknown import number_of, timestamp
 from server.domain.errors import ReaderTooSlow, ShuttingDown
 from server.domain.events import EventQuery, RecordedEvent
 from server.domain.validation import Violations
-from server.watch.admin_streams import AdminStreams
+from server.watch import Streams
 
 
 class LogCalls:
     """The method about the log."""
 
-    def __init__(self, streams: AdminStreams) -> None:
-        self._log = streams
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
 
     async def watch(self, request: pb.WatchLogRequest) -> AsyncGenerator[pb.WatchLogResponse, None]:
         """Stream the log until the caller has enough."""
         query = _query_of(request)
-        tokens, token = self._log.tokens(query), request.resume_token
+        tokens, token = self._streams.tokens(query), request.resume_token
         try:
-            async with aclosing(self._log.log(query, token)) as batches:
+            async with aclosing(self._streams.events(query, token)) as batches:
                 async for batch in batches:
                     after = tokens.encode(batch.positions)
                     yield pb.WatchLogResponse(

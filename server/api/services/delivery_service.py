@@ -17,11 +17,12 @@ from mailing.v1 import delivery_service_pb2 as pb
 from server.api.encoding.changes import encoded_changes, encoded_position
 from server.api.encoding.wellknown import numbers_of, span_of
 from server.api.interceptors.handlers import Context, Handler
-from server.domain.change_feed import ChangeQuery, Tokens
+from server.domain.change_feed import ChangeQuery
 from server.domain.errors import Kind, NotFound, ReaderTooSlow, ShuttingDown
+from server.domain.resume_tokens import Tokens
 from server.domain.validation import Violations, check_id
 from server.storage.progress import ProgressStore
-from server.watch import Batch, Streams
+from server.watch import ChangeBatch, Streams
 
 DELIVERY = pb.DESCRIPTOR.services_by_name["DeliveryService"]
 
@@ -96,7 +97,7 @@ def _interval_of(request: pb.WatchMailingRequest, violations: Violations) -> tim
     return interval or DEFAULT_INTERVAL
 
 
-def _responses(batch: Batch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:
+def _responses(batch: ChangeBatch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:
     """Return a batch as responses, a single one but for an entry that is too large for it.
 
     Only the last one's token is behind the entry: whoever resumes before it gets all of it again.

@@ -78,11 +78,11 @@ async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, st
         beyond = Replica(replica.server, proxy.address, channel)
         messages, progress = await Messages(beyond).begun(), Progress(beyond, mailing.id)
         await progress.read()
-        assert streams_of(replica) == topics_of(replica) == 1
+        assert watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 1
         proxy.freeze()
 
         async def nobody_is_left() -> bool:
-            return streams_of(replica) == topics_of(replica) == 0
+            return watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
 
         await until(nobody_is_left)
         messages.cancel()  # only now: its end would have told the server
@@ -99,7 +99,10 @@ async def until_nothing_is_left(replica: Replica, tasks: int) -> None:
 
     async def nothing_is_left() -> bool:
         # gRPC's own tasks come and go.
-        return len(asyncio.all_tasks()) <= tasks and streams_of(replica) == topics_of(replica) == 0
+        return (
+            len(asyncio.all_tasks()) <= tasks
+            and watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
+        )
 
     await until(nothing_is_left)
 
@@ -119,7 +122,7 @@ async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
         await others.until(50_000)
 
         async def one_is_left() -> bool:
-            return streams_of(replica) == 1
+            return watchers_of(replica, "messages") == 1
 
         await until(one_is_left)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -138,14 +141,9 @@ async def drained(call: Any) -> None:
         pass
 
 
-def streams_of(replica: Replica) -> int:
-    """Return how many streams of messages a replica has."""
-    return replica.server._streams._tailer.readers
-
-
-def topics_of(replica: Replica) -> int:
-    """Return how many mailings are watched on a replica."""
-    return len(replica.server._streams._hub._topics)
+def watchers_of(replica: Replica, kind: str) -> object:
+    """Return how many streams of a kind a replica has."""
+    return replica.server.samples()["mailing_watchers"][(kind,)]
 
 
 async def test_streams_outlive_an_absence_of_the_database(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:

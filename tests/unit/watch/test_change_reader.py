@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from typing import cast
 from uuid import UUID
 
-from server.domain.change_feed import ChangeQuery, Entry, Tokens
+from server.domain.change_feed import ChangeQuery, Entry
+from server.domain.resume_tokens import Tokens
 from server.storage.change_feed import JournalPage, News
 from server.watch.change_pages import ChangePages
-from server.watch.change_reader import MessageReader
-from server.watch.change_ring import Ring
-from server.watch.change_tailer import Tailer
+from server.watch.change_reader import ChangeReader
+from server.watch.change_ring import ChangeRing
+from server.watch.change_tailer import ChangeTailer
 
 QUERY = ChangeQuery()
 
@@ -26,7 +27,7 @@ class Table:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self.ring = Ring(News((0,), (0,), (), False), changes=3)
+        self.ring = ChangeRing(News((0,), (0,), (), False), changes=3)
 
     def write(self, count: int) -> None:
         begin = len(self._entries)
@@ -43,7 +44,7 @@ class Table:
     def reading(self) -> Iterator[None]:
         yield
 
-    async def fresh(self) -> Ring:
+    async def fresh(self) -> ChangeRing:
         return self.ring
 
     async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
@@ -56,7 +57,7 @@ async def read_all(before: int, meanwhile: int) -> list[int]:
     """Read what was written before; after each response so much is written as long as there is less than 40."""
     table = Table()
     table.write(before)
-    reader = MessageReader(cast("Tailer", table), cast("ChangePages", table), QUERY, checkpoint=60.0)
+    reader = ChangeReader(cast("ChangeTailer", table), cast("ChangePages", table), QUERY, checkpoint=60.0)
     got: list[int] = []
     async for batch in reader.batches(Tokens(UUID(int=1), 1, QUERY), "", from_start=True):
         got += [seq for entry in batch.entries for seq in entry.client_ids]
