@@ -14,7 +14,7 @@ from typing import Literal
 
 
 class Scope(StrEnum):
-    """A permission. What each one opens stands in `server.api.interceptors.permissions`."""
+    """A permission. What each one opens stands in `server.api.permissions`."""
 
     CLIENTS_READ = "clients.read"
     CLIENTS_WRITE = "clients.write"

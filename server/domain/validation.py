@@ -1,6 +1,6 @@
-"""Collects the violations of one request, and the checks that several records share.
+"""Violations of one request, and the checks that several kinds of record share.
 
-A check reports to a `Violations` and goes on, so that the caller learns everything at once.
+A check reports to a `Violations` and continues, so that the caller sees every problem at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Violations:
 
 
 def invalid(path: str, sentence: str) -> InvalidFields:
-    """Return the refusal of a single field."""
+    """Return the error for a single field."""
     return InvalidFields([FieldViolation(path, sentence)])
 
 
@@ -85,6 +85,13 @@ def check_id(value: int, path: str, violations: Violations) -> None:
     """Report an id that no resource can have."""
     if value <= 0:
         violations.add(path, "is required and must be a positive id")
+
+
+def require_id(value: int, path: str) -> None:
+    """Raise InvalidFields for an id that no resource can have."""
+    violations = Violations()
+    check_id(value, path, violations)
+    violations.check()
 
 
 def request_id(value: str, violations: Violations) -> UUID | None:

@@ -49,6 +49,19 @@ class EndpointProbes:
         """All endpoints, in the order of their names."""
         return [self._configured[name].endpoint for name in sorted(self._configured)]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that mailings may use.
+
+        Mailings may come before the first endpoint is configured: they wait for the default one.
+        """
+        return frozenset(self._configured) or frozenset({DEFAULT_ENDPOINT})
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The maximum rates of endpoints in messages a second, by their names; 0: no limit."""
+        return {name: one.endpoint.max_rate for name, one in self._configured.items()}
+
     async def probe(self, endpoint: str) -> ProbeResult:
         """Send what reaches nobody; see `send`."""
         return await self.send(endpoint, PROBE_PHONE, PROBE_TEXT)

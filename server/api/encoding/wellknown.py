@@ -1,4 +1,7 @@
-"""Protobuf's own types ↔ Python's. What cannot be converted is reported, not raised."""
+"""What all requests share: protobuf's own types, enums, intervals and request ids ↔ Python's.
+
+What cannot be converted is reported as a violation, not raised.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
@@ -56,6 +59,27 @@ def span_of(value: Duration, path: str, violations: Violations) -> timedelta | N
         violations.add(path, "must not be finer than microseconds")
         return None
     return timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+class IntervalRange(NamedTuple):
+    """The range of a stream's `min_interval`, in seconds, and in words for the caller."""
+
+    default: float
+    shortest: float
+    longest: float
+    words: str
+
+    def of(self, request: Any, violations: Violations) -> float:
+        """Return the interval of a request, the default if it has none; report one out of range."""
+        if not request.HasField("min_interval"):
+            return self.default
+        span = span_of(request.min_interval, "min_interval", violations)
+        if span is None:
+            return self.default
+        interval = span.total_seconds()
+        if not self.shortest <= interval <= self.longest:
+            violations.add("min_interval", f"must be from {self.words}")
+        return interval
 
 
 def timestamp(moment: datetime | None) -> Timestamp | None:
