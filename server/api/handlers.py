@@ -1,4 +1,4 @@
-"""Handlers of calls, and how to wrap them: the four kinds of gRPC method are told apart here, once.
+"""Handlers of calls, and how to wrap them: the four kinds of gRPC method are distinguished here, once.
 
 A wrapper sees a call from its beginning to its end, whichever that is: an answer, an error or a
 cancellation. `Interceptor` is the base of everything in `server.api.interceptors`.

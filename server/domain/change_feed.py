@@ -1,8 +1,8 @@
-"""The journal as its readers see it: entries, what a reader chooses of them, and resume tokens.
+"""The change feed: its entries, what a reader selects of them, and resume tokens.
 
-A token is opaque to callers. It names the database, the query and, per bucket, the last
-entry that was handed on, so that any replica goes on from there. Its checksum tells what
-was never a token from what was one of another stream.
+A token is opaque to callers. It names the database, the query and, per bucket, the last entry that
+was delivered, so that any replica can resume there. Its checksum distinguishes an invalid token
+from one of another stream.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from server.domain.errors import InvalidResumeToken, ResumeTokenExpired
 from server.domain.pagination import query_digest
 
 Positions = tuple[int, ...]
-"""Per bucket, the number of an entry; everything up to it is meant."""
+"""Per bucket, the number of an entry: the position behind it."""
 
 _VERSION = b"\x01"
 _EPOCH_SIZE = 8
@@ -31,7 +31,7 @@ _LARGEST = 2**63 - 1
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """One entry of the journal: what a single transaction did to messages of one mailing.
+    """One entry of the change feed: what a single transaction did to messages of one mailing.
 
     `statuses` runs parallel to `client_ids`, or has a single value for all of them.
     """
@@ -43,10 +43,10 @@ class Entry:
     client_ids: Sequence[int]
     statuses: Sequence[int]
     forms: dict[frozenset[Status], tuple[bytes, ...]] = field(default_factory=dict)
-    """What was made of it to be sent, by the statuses chosen: made once for all readers."""
+    """Its encodings by the statuses selected: made once for all readers."""
 
     def changes(self, chosen: frozenset[Status]) -> Sequence[tuple[int, int]]:
-        """Return client and status of each change to one of the `chosen` statuses, to any when empty."""
+        """Return client and status of each change to one of the `chosen` statuses, of any change when empty."""
         if len(self.statuses) == 1:
             status = self.statuses[0]
             return [(client, status) for client in self.client_ids] if self._fits(status, chosen) else ()
@@ -66,26 +66,26 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ChangeQuery:
-    """Which changes are meant: of one mailing or (0) of all, to some statuses or (empty) to any."""
+    """Which changes to read: of one mailing or (0) of all, to some statuses or (empty) to any."""
 
     mailing_id: int = 0
     statuses: frozenset[Status] = frozenset()
 
     def digest(self) -> bytes:
-        """Return what tells this query's tokens from others."""
+        """Return a digest that identifies this query in tokens."""
         return query_digest("WatchMessages", self.mailing_id, sorted(self.statuses))
 
 
 class Query(Protocol):
-    """What a stream is asked for."""
+    """What a stream reads."""
 
     def digest(self) -> bytes:
-        """Return what tells this query's tokens from others."""
+        """Return a digest that identifies this query in tokens."""
         ...
 
 
 class Tokens:
-    """Makes and reads the tokens of one query in one database."""
+    """Encodes and decodes the tokens of one query in one database."""
 
     def __init__(self, epoch: UUID, buckets: int, query: Query) -> None:
         self._digest = query.digest()
@@ -94,14 +94,14 @@ class Tokens:
         self._buckets = buckets
 
     def encode(self, positions: Positions) -> str:
-        """Return the token that goes on behind `positions`."""
+        """Return the token that resumes behind `positions`."""
         raw = self._head + _packed(positions)
         return urlsafe_b64encode(raw + _check(raw)).decode().rstrip("=")
 
     def decode(self, token: str) -> Positions:
         """Return the positions in `token`.
 
-        Raise InvalidResumeToken for what is no token or one of another query, and
+        Raise InvalidResumeToken for an invalid token or one of another query, and
         ResumeTokenExpired for one of another database.
         """
         raw = _checked(token)
@@ -133,7 +133,7 @@ def _check(raw: bytes) -> bytes:
 
 
 def _packed(numbers: Iterable[int]) -> bytes:
-    """Seven bits to a byte, the lowest first; a set high bit says that more follow."""
+    """Return the numbers with seven bits to a byte, the lowest first; a set high bit means that more follow."""
     packed = bytearray()
     for number in numbers:
         while number > 0x7F:

@@ -12,7 +12,7 @@ from uuid import UUID
 from server.domain.errors import FieldViolation, InvalidFields
 
 MAX_VIOLATIONS = 50
-"""More are not reported: an error has to fit into the trailing metadata of a call."""
+"""Maximum violations in an error, which has to fit into the trailing metadata of a call."""
 
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE = 1000
@@ -49,7 +49,7 @@ def invalid(path: str, sentence: str) -> InvalidFields:
 
 
 def check_text(value: str, limit: int, path: str, violations: Violations) -> None:
-    """Report a text longer than `limit` characters or with a NUL, which no database holds."""
+    """Report a text longer than `limit` characters or with a NUL, which Postgres cannot store."""
     if len(value) > limit:
         violations.add(path, f"must have at most {limit:,} characters, not {len(value):,}")
     if "\0" in value:
@@ -95,7 +95,7 @@ def require_id(value: int, path: str) -> None:
 
 
 def request_id(value: str, violations: Violations) -> UUID | None:
-    """Return the id that `value` spells, None when it is empty; report anything else."""
+    """Return the UUID in `value`, None when it is empty; report anything else."""
     if not value:
         return None
     try:
@@ -106,7 +106,7 @@ def request_id(value: str, violations: Violations) -> UUID | None:
 
 
 def page_size(value: int, violations: Violations) -> int:
-    """Return how many entries a page gets; report a negative number."""
+    """Return the size of a page within its limits; report a negative number."""
     if value < 0:
         violations.add("page_size", "must not be negative")
     return min(value, MAX_PAGE_SIZE) if value > 0 else DEFAULT_PAGE_SIZE

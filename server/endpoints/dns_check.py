@@ -1,7 +1,7 @@
-"""Whether the hosts of endpoints resolve on this machine: looked up when asked, believed for a while.
+"""Checks whether the hosts of endpoints resolve on this machine, and caches the answers for a while.
 
-It is told at the start and by ListEndpoints, so that a mistyped name is seen before a message
-has failed for it. It decides nothing: senders look names up by themselves.
+The result is logged at the start and shown by ListEndpoints, so that a mistyped name is noticed
+before a message fails. It decides nothing: senders resolve names themselves.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ from urllib.parse import urlsplit
 
 from dispatcher.model.records import Endpoint
 
-BELIEVED = 10.0
-"""Seconds before the hosts are looked up again."""
+CACHE_TIME = 10.0
+"""Seconds before the hosts are resolved again."""
 
 PATIENCE = 2.0
-"""Seconds that a lookup may take."""
+"""Maximum duration of a lookup, in seconds."""
 
 
 class DnsCheck:
-    """The hosts of some endpoints."""
+    """Resolves the hosts of some endpoints."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._dns = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
+        self._hosts = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
         self._failures: dict[str, str] = {}
-        self._known_until = float("-inf")
-        self._looking = asyncio.Lock()
+        self._cached_until = float("-inf")
+        self._lookup = asyncio.Lock()
 
     async def failures(self) -> dict[str, str]:
         """Return a sentence for each endpoint, by its name, whose host does not resolve here."""
-        async with self._looking:
-            if monotonic() >= self._known_until:
-                hosts = sorted(set(self._dns.values()))
+        async with self._lookup:
+            if monotonic() >= self._cached_until:
+                hosts = sorted(set(self._hosts.values()))
                 answers = await asyncio.gather(*map(_failure, hosts))
                 self._failures = {host: why for host, why in zip(hosts, answers, strict=True) if why}
-                self._known_until = monotonic() + BELIEVED
-        return {name: self._failures[host] for name, host in self._dns.items() if host in self._failures}
+                self._cached_until = monotonic() + CACHE_TIME
+        return {name: self._failures[host] for name, host in self._hosts.items() if host in self._failures}
 
 
 async def _failure(host: str) -> str:

@@ -22,8 +22,8 @@ Number = TypeVar("Number", bound=IntEnum)
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = -62_104_060_800, 253_370_764_799
-"""Seconds from the epoch to the beginning of year 2 and to the end of year 9998: the outermost
-years of Python's calendar stand for infinity on the way to the database."""
+"""Seconds from the epoch to the beginning of year 2 and to the end of year 9998: the first and the
+last year of Python's calendar mean infinity to the database driver."""
 
 _LONGEST_SPAN = 315_576_000_000
 """Seconds: the range of google.protobuf.Duration."""
@@ -42,7 +42,7 @@ def reject_output_only(message: ProtoMessage, names: Sequence[str], path: str, v
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:
-    """Return the moment, cut to microseconds; report one that no calendar has."""
+    """Return the moment, cut to microseconds; report one out of range."""
     if not (_EARLIEST <= value.seconds <= _LATEST and 0 <= value.nanos < 1_000_000_000):
         violations.add(path, "is not a time between the years 2 and 9998")
         return None
@@ -98,7 +98,7 @@ def duration(span: timedelta | None) -> Duration | None:
 
 
 def number_of(kind: type[Number], value: int, path: str, violations: Violations) -> Number | None:
-    """Return the enum's value; report an unknown number, and 0 where it is none."""
+    """Return the enum's member; report an unknown number."""
     try:
         return kind(value)
     except ValueError:
@@ -107,13 +107,13 @@ def number_of(kind: type[Number], value: int, path: str, violations: Violations)
 
 
 def numbers_of(kind: type[Number], values: Sequence[int], path: str, violations: Violations) -> tuple[Number, ...]:
-    """Return the enum's values in their order, each once; report unknown ones."""
+    """Return the enum's members in order, each once; report unknown numbers."""
     found = {number_of(kind, value, f"{path}[{index}]", violations) for index, value in enumerate(values)}
     return tuple(sorted(number for number in found if number is not None))
 
 
 def creating_call(method: str, id_text: str, body: ProtoMessage, violations: Violations) -> CreatingCall | None:
-    """Return the call's identity, None when the caller chose none; report what is no UUID."""
+    """Return the identity of a creating call, None without a request id; report an id that is no UUID."""
     chosen = request_id(id_text, violations)
     if chosen is None:
         return None

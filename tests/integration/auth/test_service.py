@@ -162,7 +162,7 @@ def test_it_starts_while_the_issuer_is_away(database_dsn: str) -> None:
     settings = {"MAILING_OIDC_ISSUER": NAME, "MAILING_OIDC_AUDIENCE": AUDIENCE}
     away = {"MAILING_OIDC_JWKS_URL": "http://127.0.0.1:1/keys"}
     with serving(MAILING_DSN=database_dsn, **settings, **away) as (process, _):
-        assert "the issuer's keys cannot be had, no key is known" in stopped(process)
+        assert "the issuer's keys cannot be fetched, no key is known" in stopped(process)
 
 
 @pytest.mark.parametrize(
