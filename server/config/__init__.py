@@ -1,7 +1,7 @@
 """The settings of the service: from options, the environment and a file, here and nowhere else.
 
-`load_settings` checks all of them together before anything is opened; `ConfigError` has one
-sentence per bad one. Secrets are never shown, neither in errors nor in a repr.
+`load_settings` checks all of them together before any port is bound; `ConfigError` has one
+sentence per invalid one. Secrets are never shown, neither in errors nor in a repr.
 """
 
 from server.config.display import masked, rows_in_force, settings_table

@@ -24,10 +24,10 @@ class Entry:
     client_ids: Sequence[int]
     statuses: Sequence[int]
     forms: dict[frozenset[Status], tuple[bytes, ...]] = field(default_factory=dict)
-    """The entry as it is sent, by the statuses selected: encoded once for all readers."""
+    """Its encodings by the statuses selected: made once for all readers."""
 
     def changes(self, selected: frozenset[Status]) -> Sequence[tuple[int, int]]:
-        """Return client and status of each change to one of the `selected` statuses, to any when empty."""
+        """Return client and status of each change to one of the `selected` statuses, of any change when empty."""
         if len(self.statuses) == 1:
             status = self.statuses[0]
             return [(client, status) for client in self.client_ids] if self._fits(status, selected) else ()
@@ -47,11 +47,11 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ChangeQuery:
-    """Which changes are meant: of one mailing or (0) of all, to some statuses or (empty) to any."""
+    """Which changes to read: of one mailing or (0) of all, to some statuses or (empty) to any."""
 
     mailing_id: int = 0
     statuses: frozenset[Status] = frozenset()
 
     def digest(self) -> bytes:
-        """Return what distinguishes this query's tokens from others."""
+        """Return a digest that identifies this query in tokens."""
         return query_digest("WatchMessages", self.mailing_id, sorted(self.statuses))

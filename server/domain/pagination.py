@@ -1,7 +1,7 @@
 """Lists by keyset: a page's token names the last key and the query it belongs to.
 
-A token is opaque to callers. It carries a digest of the query, so that one query's token is
-refused by another instead of giving a list with holes.
+A token is opaque to callers. It carries a digest of the query, so that the token of another query
+is rejected instead of returning a list with gaps.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ class Page(Generic[Record]):
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """Which page is asked for: `size` entries behind `token`, from the beginning when empty."""
+    """The page to read: `size` records behind `token`, from the beginning when empty."""
 
     size: int
     token: str = ""
 
 
 def query_digest(method: str, *parts: object) -> bytes:
-    """Return what tells a list's query from others; `parts` are what JSON can hold."""
+    """Return a digest that identifies a query; `parts` are what JSON can hold."""
     text = orjson.dumps([method, *parts], option=orjson.OPT_SORT_KEYS | orjson.OPT_NON_STR_KEYS)
     return blake2b(text, digest_size=_DIGEST_SIZE).digest()
 
@@ -51,8 +51,7 @@ def encode_token(digest: bytes, *key: int) -> str:
 def decode_token(token: str, digest: bytes, first: tuple[int, ...]) -> tuple[int, ...]:
     """Return the key that `token` names, `first` when it is empty.
 
-    Raise InvalidPageToken for anything that `encode_token` did not make for `digest` and a
-    key as long as `first`.
+    Raise InvalidPageToken unless `encode_token` made it for `digest` and a key as long as `first`.
     """
     if not token:
         return first

@@ -1,8 +1,8 @@
 """Resume tokens: where a stream stands in entries that are numbered by bucket.
 
-A token is opaque to callers. It names the database, the query and, per bucket, the last entry
-that was sent, so that any replica goes on from there. Its checksum tells what was never a token
-from a token of another stream. Numbered entries are the change feed and the event log.
+A token is opaque to callers. It names the database, the query and, per bucket, the last entry that
+was delivered, so that any replica can resume there. Its checksum distinguishes an invalid token
+from one of another stream. Both the change feed and the event log are numbered so.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from server.domain.errors import InvalidResumeToken, ResumeTokenExpired
 from server.domain.pagination import bytes_of_token, token_of_bytes
 
 Positions = tuple[int, ...]
-"""Per bucket, the number of an entry; all entries up to it are meant."""
+"""Per bucket, the number of an entry: the position behind it."""
 
 _VERSION = b"\x01"
 _EPOCH_SIZE = 8
@@ -26,15 +26,15 @@ _LARGEST = 2**63 - 1
 
 
 class Query(Protocol):
-    """What a stream is asked for."""
+    """What a stream reads."""
 
     def digest(self) -> bytes:
-        """Return what distinguishes this query's tokens from others."""
+        """Return a digest that identifies this query in tokens."""
         ...
 
 
 class Tokens:
-    """Makes and reads the tokens of one query in one database."""
+    """Encodes and decodes the tokens of one query in one database."""
 
     def __init__(self, epoch: UUID, buckets: int, query: Query) -> None:
         self._digest = query.digest()
@@ -50,7 +50,7 @@ class Tokens:
     def decode(self, token: str) -> Positions:
         """Return the positions in `token`.
 
-        Raise InvalidResumeToken for what is no token or one of another query, and
+        Raise InvalidResumeToken for an invalid token or one of another query, and
         ResumeTokenExpired for one of another database.
         """
         raw = _checked(token)
@@ -108,7 +108,7 @@ def _check(raw: bytes) -> bytes:
 
 
 def _packed(numbers: Iterable[int]) -> bytes:
-    """Return seven bits to a byte, the lowest first; a set high bit says that more follow."""
+    """Return the numbers with seven bits to a byte, the lowest first; a set high bit means that more follow."""
     packed = bytearray()
     for number in numbers:
         while number > 0x7F:

@@ -1,7 +1,7 @@
-"""Whether the hosts of endpoints resolve on this machine: looked up when asked, believed for a while.
+"""Checks whether the hosts of endpoints resolve on this machine, and caches the answers for a while.
 
-It is told at the start and by ListEndpoints, so that a mistyped name is seen before a message
-has failed for it. It decides nothing: senders look names up by themselves.
+The result is logged at the start and shown by ListEndpoints, so that a mistyped name is noticed
+before a message fails. It decides nothing: senders resolve names themselves.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from urllib.parse import urlsplit
 from dispatcher.model.records import Endpoint
 from dispatcher.tasks import CachedRead
 
-BELIEVED = 10.0
-"""Seconds before the hosts are looked up again."""
+CACHE_TIME = 10.0
+"""Seconds before the hosts are resolved again."""
 
 PATIENCE = 2.0
-"""Seconds that a lookup may take."""
+"""Maximum duration of a lookup, in seconds."""
 
 
 class DnsCheck:
-    """The hosts of some endpoints."""
+    """Resolves the hosts of some endpoints."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._dns = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
-        self._hosts = CachedRead(self._look_up, "dns check")
+        self._hosts = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
+        self._failures = CachedRead(self._resolve, "dns check")
 
     async def failures(self) -> dict[str, str]:
         """Return a sentence for each endpoint, by its name, whose host does not resolve here."""
-        failures = await self._hosts.get(BELIEVED)
-        return {name: failures[host] for name, host in self._dns.items() if host in failures}
+        failures = await self._failures.get(CACHE_TIME)
+        return {name: failures[host] for name, host in self._hosts.items() if host in failures}
 
-    async def _look_up(self) -> dict[str, str]:
+    async def _resolve(self) -> dict[str, str]:
         """Return a sentence for each host that does not resolve here."""
-        hosts = sorted(set(self._dns.values()))
+        hosts = sorted(set(self._hosts.values()))
         answers = await asyncio.gather(*map(_failure, hosts))
         return {host: why for host, why in zip(hosts, answers, strict=True) if why}
 

@@ -43,9 +43,9 @@ T = TypeVar("T")
 class StreamSettings:
     """How streams are served. Times are seconds."""
 
-    retention: float = 72 * 3600.0
+    change_retention: float = 72 * 3600.0
     """How long the change feed is kept."""
-    log_retention: float = 168 * 3600.0
+    event_retention: float = 168 * 3600.0
     """How long the event log is kept."""
     checkpoint: float = 5.0
     """How often an idle stream of messages gets its position."""
@@ -78,8 +78,8 @@ class Streams:
         self._replica_hub = ReplicaHub(stores.replicas)
         self._event_hub = EventHub(stores.events)
         self._retentions = (
-            Retention(stores.change_feed, settings.retention, "change feed"),
-            Retention(stores.events, settings.log_retention, "event log"),
+            Retention(stores.change_feed, settings.change_retention, "change feed"),
+            Retention(stores.events, settings.event_retention, "event log"),
         )
         self._forgetting: list[asyncio.Task[None]] = []
         self._watchers = Counter({"dispatch": 0, "log": 0})

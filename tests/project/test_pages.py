@@ -12,7 +12,7 @@ from typer.main import get_command
 
 from mailing.cli.app import app
 from mailing.v1.error_pb2 import ErrorReason
-from server.api.interceptors.errors import ANSWERS
+from server.api.error_table import ANSWERS
 from server.config.settings import Settings, is_secret, variables_of
 from server.config.sources import FILE_VARIABLE
 from tests.project.test_readme import check_call, shell_lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -14,10 +13,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status.rpc_status import from_call
 
 from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
-from server.api import RpcSettings
+from server.api import CallLimits, TransportSettings
+from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import refused, until
 from tests.integration.watch.calls import Messages, Progress
-from tests.integration.watch.conftest import RPC, Replica, Start
+from tests.integration.watch.conftest import Replica, Start
 from tests.integration.watch.ledger import Work
 from tests.integration.watch.proxy import FreezingProxy
 from tests.integration.watch.test_messages import append
@@ -73,7 +73,7 @@ async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, st
     """Fails when the server sends no keepalive pings: nothing else tells of such a caller."""
     await add_clients(pool, 16)
     mailing = await work.mailing()
-    replica = await start(replace(RPC, keepalive_time=0.3, keepalive_timeout=0.3))
+    replica = await start(ApiSettings(transport=TransportSettings(keepalive_time=0.3, keepalive_timeout=0.3)))
     async with FreezingProxy(replica.address) as proxy, grpc.aio.insecure_channel(proxy.address) as channel:
         beyond = Replica(replica.server, proxy.address, channel)
         messages, progress = await Messages(beyond).begun(), Progress(beyond, mailing.id)
@@ -90,7 +90,7 @@ async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, st
 
 
 def test_a_dead_connection_is_noticed_within_half_a_minute() -> None:
-    settings = RpcSettings()
+    settings = TransportSettings()
     assert settings.keepalive_time + settings.keepalive_timeout <= 30
 
 
@@ -111,7 +111,7 @@ async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
     pool: asyncpg.Pool, start: Start, work: Work
 ) -> None:
     mailing = await work.mailing()
-    replica = await start(replace(RPC, reader_patience=0.3))
+    replica = await start(ApiSettings(limits=CallLimits(unread=0.3)))
     options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
     async with grpc.aio.insecure_channel(replica.address, options) as channel:
         stuck: Any = Replica(replica.server, replica.address, channel).delivery.WatchMessages(WatchMessagesRequest())
