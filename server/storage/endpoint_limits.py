@@ -1,4 +1,4 @@
-"""The part of the ledger that all replicas share about endpoints and rates, on Postgres."""
+"""What all replicas share about endpoints and rates, on Postgres."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from server.storage.reach import translate_database_errors
 _SQL = load_queries("endpoint_limits.sql")
 
 
-class PostgresEndpointLimits:
-    """Breakers and rates behind an asyncpg pool; `replica_id` says whose a probe is."""
+class PostgresEndpointHealth:
+    """Breakers behind an asyncpg pool; `replica_id` says whose a probe is. Implements `ports.EndpointHealth`."""
 
     def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
         self._pool = pool
@@ -54,6 +54,13 @@ class PostgresEndpointLimits:
         with translate_database_errors():
             row = await self._pool.fetchrow(_SQL["fail_probe"], endpoint, self._replica_id, *spans, error)
         return float(row["probe_in"]) if row is not None else shortest
+
+
+class PostgresRateSlots:
+    """Rates behind an asyncpg pool; implements `ports.RateSlotStore`."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
         rates = {request.key: request.rate for request in requests}

@@ -1,4 +1,4 @@
-"""The table of replicas on Postgres; implements `ports.Replicas`."""
+"""The table of replicas on Postgres; implements `ports.Heartbeats`."""
 
 from __future__ import annotations
 

@@ -1,15 +1,13 @@
-"""The ledger on Postgres: the only module of the dispatcher that knows asyncpg.
+"""The work queue on Postgres: batches are scanned, leased with their messages, and settled.
 
-Every method is one statement (or one short transaction), so nothing is half done when the
+Every method is one statement (a claim: one more per batch), so nothing is half done when the
 process dies between two of them. Connection errors and timeouts become StorageUnavailable.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -20,127 +18,37 @@ import orjson
 from dispatcher.model.records import (
     AudienceFilter,
     ClaimedBatch,
-    Expansion,
     FrequencyCap,
     Mailing,
     OpenWork,
-    PollResult,
     Recipient,
     RetryPolicy,
-    Step,
 )
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_outcomes
-from dispatcher.ports import Render, Settled, StorageUnavailable
-from server.storage.endpoint_limits import PostgresEndpointLimits
-from server.storage.event_writer import columns, record_completed, record_expanded, record_started, say
+from dispatcher.ports import Render, Settled
+from server.storage.audience import filter_arguments, read_filter
+from server.storage.event_writer import columns, say
 from server.storage.queries import load_queries
 from server.storage.reach import translate_database_errors
 
-CHANNEL = "mailing"
-"""Notified when something changed that dispatchers should look at now; a hint, no more."""
-
-Pool = asyncpg.Pool
-"""The connections of a ledger; a name for those who only hand them on."""
-
 T = TypeVar("T")
 
-_SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
+_SQL = load_queries("work_queue.sql")
 _EVERYBODY = AudienceFilter()
 
 
-class PostgresLedger(PostgresEndpointLimits):
-    """The ledger behind an asyncpg pool; implements `ports.Ledger`.
+class PostgresWorkQueue:
+    """The queue behind an asyncpg pool; implements `ports.WorkQueue`.
 
     `replica_id` is written into the batches it holds. With a `cap`, no client is sent more than it
     allows.
     """
 
     def __init__(self, pool: asyncpg.Pool, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
-        super().__init__(pool, replica_id)
+        self._pool = pool
+        self._replica_id = replica_id
         self._cap = cap
-
-    async def poll(self) -> PollResult:
-        with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["poll"])
-        return PollResult(**row)
-
-    async def start_due(self) -> list[int]:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
-                if ids:
-                    # Those that ran before and are open look at all clients again; then come the new ones.
-                    await connection.execute(_SQL["expand_anew"], ids)
-                    await connection.execute(_SQL["open_expansions"], ids)
-                    await record_started(connection, ids)
-        return ids
-
-    async def expandable(self, most: int) -> list[Expansion]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["expandable"], most)
-        return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
-
-    async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        return await self._take_in("expand", expansion, bucket, batch_size, limit)
-
-    async def expanded(self, recheck_min: float) -> None:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
-                await record_expanded(connection)
-
-    async def rechecks_due(self) -> list[Expansion]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["rechecks_due"])
-        return [_expansion(row) for row in rows]
-
-    async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
-
-    async def _take_in(self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        arguments = (
-            bucket,
-            expansion.mailing_id,
-            batch_size,
-            expansion.version,
-            limit,
-            expansion.positions[bucket],
-            *_filter_arguments(expansion.filter),
-        )
-        with translate_database_errors():
-            async with self._pool.acquire() as connection:
-                if expansion.filter.client_ids is None:
-                    row = await connection.fetchrow(_SQL[statement], *arguments)
-                else:
-                    row = await _planned_for(connection, _SQL[statement], *arguments)
-        if row is None:
-            return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
-        return Step(moved=True, **row)
-
-    async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
-        with translate_database_errors():
-            await self._pool.execute(
-                _SQL["rechecked"], ids, found, timedelta(seconds=shortest), timedelta(seconds=longest)
-            )
-
-    async def expedite(self) -> None:
-        with translate_database_errors():
-            await self._pool.execute(_SQL["expedite"])
-
-    async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                locked = [row["id"] for row in await connection.fetch(_SQL["lock_done"], ids)]
-                if not locked:
-                    return []
-                ended = [row["id"] for row in await connection.fetch(_SQL["complete"], locked)]
-                await record_completed(connection, ended)
-        return ended
-
-    async def forget_changes(self) -> None:
-        with translate_database_errors():
-            await self._pool.execute(_SQL["forget_changes"])
 
     async def scan(self) -> list[OpenWork]:
         with translate_database_errors():
@@ -188,7 +96,7 @@ class PostgresLedger(PostgresEndpointLimits):
     ) -> ClaimedBatch:
         ids = row["client_ids"]
         statement = _SQL["fetch"] if render is None else _SQL["fetch_values"]
-        audience = _filter_arguments(mailing.audience or _EVERYBODY)
+        audience = filter_arguments(mailing.audience or _EVERYBODY)
         records = await connection.fetch(statement, bucket, mailing.id, ids, min(ids), max(ids), *audience)
         if render is None:
             text = (mailing.text,)
@@ -231,48 +139,6 @@ class PostgresLedger(PostgresEndpointLimits):
         if row["held"]:
             say(told, logging.DEBUG)
         return bool(row["held"])
-
-    async def listen(self, hint: Callable[[], None], pause: float = 1.0) -> None:
-        """Call `hint` whenever something changed, until cancelled.
-
-        Reconnects after `pause` seconds when its connection is lost. Where notifications do
-        not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
-        """
-        while True:
-            with contextlib.suppress(StorageUnavailable), translate_database_errors():
-                async with self._pool.acquire() as connection:
-                    await _listen(connection, hint)
-            await asyncio.sleep(pause)
-
-
-async def _listen(connection: asyncpg.pool.PoolConnectionProxy, hint: Callable[[], None]) -> None:
-    """Call `hint` at every notification until the connection is lost."""
-    gone = asyncio.Event()
-
-    def lost(_: object) -> None:
-        gone.set()
-
-    def heard(*_: object) -> None:
-        hint()
-
-    connection.add_termination_listener(lost)
-    await connection.add_listener(CHANNEL, heard)
-    hint()
-    try:
-        await gone.wait()
-    finally:
-        connection.remove_termination_listener(lost)
-        if not connection.is_closed():
-            await connection.remove_listener(CHANNEL, heard)
-
-
-async def _planned_for(
-    connection: asyncpg.pool.PoolConnectionProxy, statement: str, *arguments: object
-) -> asyncpg.Record | None:
-    """Run a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
-    async with connection.transaction():
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        return await connection.fetchrow(statement, *arguments)
 
 
 def _settle_arguments(
@@ -325,30 +191,6 @@ def _alike(values: list[T]) -> list[T]:
     return values[:1] if values and values.count(values[0]) == len(values) else values
 
 
-def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -> Expansion:
-    return Expansion(
-        mailing_id=row["id"],
-        version=row["version"],
-        filter=_filter(row["filter"]),
-        semantics=Semantics(row["semantics"]),
-        max_rate=row["max_rate"],
-        positions=dict(zip(row["buckets"], row["positions"], strict=True)),
-        open_batches=open_batches,
-        over=over,
-    )
-
-
-def _filter_arguments(audience: AudienceFilter) -> tuple[Any, ...]:
-    """Return the filter as five parameters of a statement; NULL asks nothing."""
-    attributes = None if audience.attributes is None else orjson.dumps(audience.attributes).decode()
-    return audience.tags, audience.operator_codes, audience.timezones, attributes, audience.client_ids
-
-
-def _filter(text: str) -> AudienceFilter:
-    stored = {field: value for field, value in orjson.loads(text).items() if value}
-    return AudienceFilter(**stored)
-
-
 def _mailing(row: asyncpg.Record) -> Mailing:
     return Mailing(
         id=row["id"],
@@ -360,7 +202,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         priority=row["priority"],
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
-        audience=None if row["filter"] is None else _filter(row["filter"]),
+        audience=None if row["filter"] is None else read_filter(row["filter"]),
         max_rate=row["max_rate"],
         important=row["important"],
     )

@@ -142,7 +142,7 @@ async def test_expand(connection: asyncpg.Connection) -> None:
 async def test_expand_for_chosen_clients(connection: asyncpg.Connection) -> None:
     found = await plan(connection, "expand", BUCKET, 3, BATCH, 1, 5000, 0, None, None, None, None, IDS)
     if (await connection.fetchval("SHOW plan_cache_mode")) == "auto":
-        pytest.skip("a generic plan takes no index for them: PostgresLedger asks for one of its own")
+        pytest.skip("a generic plan takes no index for them: the plan asks for one of its own")
     check(found, {"clients_pkey", "messages_pkey"}, BATCH)
 
 
