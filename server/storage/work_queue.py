@@ -52,39 +52,39 @@ class PostgresWorkQueue:
 
     async def scan(self) -> list[OpenWork]:
         with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["scan"])
+            rows = await self._pool.fetch(*_SQL["scan"].bind())
         return [OpenWork(**row) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["definitions"], ids)
+            rows = await self._pool.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
+        statement = _SQL["claim"].bind(
+            bucket=bucket,
+            mailing_id=mailing.id,
+            version=mailing.version,
+            state=mailing.state,
+            most=most,
+            lease=timedelta(seconds=lease),
+            replica_id=self._replica_id,
+        )
         with translate_database_errors():
             async with self._pool.acquire() as connection:
-                rows = await connection.fetch(
-                    _SQL["claim"],
-                    bucket,
-                    mailing.id,
-                    most,
-                    timedelta(seconds=lease),
-                    self._replica_id,
-                    mailing.version,
-                    mailing.state,
-                )
+                rows = await connection.fetch(*statement)
                 return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
 
     async def release_orphans(self, known: Sequence[int]) -> None:
         with translate_database_errors():
-            await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
+            await self._pool.execute(*_SQL["release_orphans"].bind(replica_id=self._replica_id, known=known))
 
     async def release_all(self) -> None:
         """Free every held batch: for when it is known that no holder is alive."""
         with translate_database_errors():
-            await self._pool.execute(_SQL["release_all"])
+            await self._pool.execute(*_SQL["release_all"].bind())
 
     async def _batch(
         self,
@@ -95,9 +95,16 @@ class PostgresWorkQueue:
         render: Render | None,
     ) -> ClaimedBatch:
         ids = row["client_ids"]
-        statement = _SQL["fetch"] if render is None else _SQL["fetch_values"]
-        audience = filter_arguments(mailing.audience or _EVERYBODY)
-        records = await connection.fetch(statement, bucket, mailing.id, ids, min(ids), max(ids), *audience)
+        query = _SQL["fetch"] if render is None else _SQL["fetch_values"]
+        statement = query.bind(
+            bucket=bucket,
+            mailing_id=mailing.id,
+            client_ids=ids,
+            first_id=min(ids),
+            last_id=max(ids),
+            **filter_arguments(mailing.audience or _EVERYBODY),
+        )
+        records = await connection.fetch(*statement)
         if render is None:
             text = (mailing.text,)
             recipients = [Recipient._make((*record, *text)) for record in records]
@@ -119,11 +126,15 @@ class PostgresWorkQueue:
     ) -> list[Recipient]:
         """Bar the clients who got as many messages as the cap allows, and count this one for the others."""
         sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
-        period = timedelta(seconds=cap.period)
-        rows = await connection.fetch(
-            _SQL["admit"], bucket, mailing.id, sendable, period, cap.messages, mailing.important
+        statement = _SQL["admit"].bind(
+            bucket=bucket,
+            mailing_id=mailing.id,
+            client_ids=sendable,
+            important=mailing.important,
+            cap=cap.messages,
+            period=timedelta(seconds=cap.period),
         )
-        capped = {row["id"] for row in rows}
+        capped = {row["id"] for row in await connection.fetch(*statement)}
         if not capped:
             return recipients
         reason = Reason.FREQUENCY_CAP
@@ -132,58 +143,73 @@ class PostgresWorkQueue:
     async def settle(
         self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
     ) -> bool:
-        told = of_outcomes(batch.mailing_id, endpoint, outcomes)
-        arguments = _settle_arguments(batch, endpoint, outcomes, done, kept)
+        events = of_outcomes(batch.mailing_id, endpoint, outcomes)
+        statement = _SQL["settle"].bind(
+            bucket=batch.bucket,
+            mailing_id=batch.mailing_id,
+            batch_no=batch.no,
+            fence=batch.fence,
+            done=done,
+            kept=kept,
+            endpoint=endpoint,
+            **_outcome_arguments(outcomes),
+            **_requeue_arguments(outcomes),
+            **_failure_arguments(outcomes),
+            **_event_arguments(events),
+        )
         with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["settle"], *arguments, *_log_arguments(told))
+            row = await self._pool.fetchrow(*statement)
         if row["held"]:
-            say(told, logging.DEBUG)
+            say(events, logging.DEBUG)
         return bool(row["held"])
 
 
-def _settle_arguments(
-    batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-) -> tuple[Any, ...]:
-    """Return the statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
+def _outcome_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
+    """Return what settle records of each message: arrays parallel to the client ids, which ascend."""
+    ids = [client for client, _, _ in outcomes]
+    return {
+        "client_ids": ids,
+        "first_id": ids[0] if ids else 0,
+        "last_id": ids[-1] if ids else 0,
+        "attempts_before": _alike([before for _, before, _ in outcomes]),
+        "statuses": _alike([o.status for _, _, o in outcomes]),
+        "reasons": _alike([o.reason for _, _, o in outcomes]),
+        "attempted": _alike([o.attempted for _, _, o in outcomes]),
+        "uncounted": _alike([o.uncounted for _, _, o in outcomes]),
+        "endpoint_statuses": _alike([o.endpoint_status for _, _, o in outcomes]),
+        "endpoint_codes": _alike([o.endpoint_code for _, _, o in outcomes]),
+        "durations": _alike([o.duration_ms for _, _, o in outcomes]),
+    }
+
+
+def _requeue_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
+    """Return the messages that stay pending, and when each is due; `due_times` is parallel to all outcomes."""
     requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
+    return {
+        "due_times": [o.due_at for _, _, o in outcomes] if requeued else [],
+        "requeued_ids": [client for client, _ in requeued],
+        "requeued_times": [due_at for _, due_at in requeued],
+    }
+
+
+def _failure_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
+    """Return the failed attempts as parallel arrays."""
     failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
-    return (
-        batch.bucket,
-        batch.mailing_id,
-        batch.no,
-        batch.fence,
-        done,
-        [client for client, _, _ in outcomes],
-        _alike([o.status for _, _, o in outcomes]),
-        _alike([o.reason for _, _, o in outcomes]),
-        _alike([o.attempted for _, _, o in outcomes]),
-        _alike([o.endpoint_status for _, _, o in outcomes]),
-        _alike([o.endpoint_code for _, _, o in outcomes]),
-        _alike([o.duration_ms for _, _, o in outcomes]),
-        [o.due_at for _, _, o in outcomes] if requeued else [],
-        outcomes[0][0] if outcomes else 0,
-        outcomes[-1][0] if outcomes else 0,
-        [client for client, _ in requeued],
-        [due_at for _, due_at in requeued],
-        endpoint,
-        [client for client, _, _, _ in failed],
-        [before + 1 for _, before, _, _ in failed],
-        [failure.at for _, _, _, failure in failed],
-        [failure.error_class for _, _, _, failure in failed],
-        [o.endpoint_status for _, _, o, _ in failed],
-        [o.endpoint_code for _, _, o, _ in failed],
-        [o.duration_ms for _, _, o, _ in failed],
-        [failure.excerpt for _, _, _, failure in failed],
-        kept,
-        _alike([o.uncounted for _, _, o in outcomes]),
-        _alike([before for _, before, _ in outcomes]),
-    )
+    return {
+        "failure_ids": [client for client, _, _, _ in failed],
+        "failure_numbers": [before + 1 for _, before, _, _ in failed],
+        "failure_times": [failure.at for _, _, _, failure in failed],
+        "failure_classes": [failure.error_class for _, _, _, failure in failed],
+        "failure_statuses": [o.endpoint_status for _, _, o, _ in failed],
+        "failure_codes": [o.endpoint_code for _, _, o, _ in failed],
+        "failure_durations": [o.duration_ms for _, _, o, _ in failed],
+        "failure_excerpts": [failure.excerpt for _, _, _, failure in failed],
+    }
 
 
-def _log_arguments(told: Sequence[Event]) -> tuple[list[Any], ...]:
-    """Return the statement's last parameters; all of its entries are of one mailing."""
-    levels, events, texts, _, clients, details = columns(told)
-    return levels, events, texts, clients, details
+def _event_arguments(events: Sequence[Event]) -> dict[str, list[Any]]:
+    """Return the events as parallel arrays; all of them are of one mailing."""
+    return {f"event_{name}": values for name, values in columns(events).items() if name != "mailing_ids"}
 
 
 def _alike(values: list[T]) -> list[T]:
