@@ -21,7 +21,7 @@ from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
 from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff
-from dispatcher.ports import Clock, Ledger, Replicas, Sender, Settled, StorageUnavailable
+from dispatcher.ports import Clock, Sender, Settled, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
 from dispatcher.replica_status import ReplicaStatus
 from dispatcher.settler import Settler
@@ -36,39 +36,37 @@ SETTLE_MARGIN = 5.0
 
 
 class Dispatcher:
-    """Delivers what the ledger says, until stopped.
+    """Delivers what the database says, until stopped.
 
     `endpoints` maps a mailing's endpoint name ('' is the default one) to where and how it is
-    reached. A mailing whose endpoint is not among them waits. Without `replicas` nobody sees
-    this one, and it keeps the settings it was started with.
+    reached. A mailing whose endpoint is not among them waits.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        storage: Storage,
         endpoints: Mapping[str, tuple[Endpoint, Sender]],
         settings: DispatchSettings,
         clock: Clock | None = None,
         random: Random | None = None,
-        replicas: Replicas | None = None,
     ) -> None:
         self._clock = clock or LoopClock()
         self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
         self._registry = LeaseRegistry()
-        self._ledger = ledger
+        self._queue = storage.queue
         self.poll_backoff = PollBackoff(self._clock, settings.poll_min, settings.poll_max)
         longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
-        self._settler = Settler(ledger, self._clock, self._registry, self._closed, self._settled)
-        self._breaker_sync = BreakerSync(ledger, self._clock, self._registry, self._settler.put)
+        self._settler = Settler(storage.queue, self._clock, self._registry, self._closed, self._settled)
+        self._breaker_sync = BreakerSync(storage.health, self._clock, self._registry, self._settler.put)
         pools = {
             endpoint.name: self._pool(endpoint, sender, settings.max_concurrency)
             for endpoint, sender in endpoints.values()
         }
         self._pools = {name: pools[endpoint.name] for name, (endpoint, _) in endpoints.items()}
-        self._rate_slots = RateSlots(ledger, self._clock, list(pools.values()))
+        self._rate_slots = RateSlots(storage.rates, self._clock, list(pools.values()))
         self._claimer = Claimer(
-            ledger=ledger,
+            queue=storage.queue,
             pools=self._pools,
             breaker_sync=self._breaker_sync,
             registry=self._registry,
@@ -78,12 +76,16 @@ class Dispatcher:
             random=self._random,
             finished=self._settler.put,
         )
-        self._planner = Planner(ledger, self.poll_backoff, settings, self._clock, self._random, self._claimer.wake)
+        self._planner = Planner(
+            storage.plan, self.poll_backoff, settings, self._clock, self._random, self._claimer.wake
+        )
         self._settings = settings
         self._bounds = [(pools[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
         self._replica_status = ReplicaStatus(self._clock, self.poll_backoff, self._registry, self._pools)
         self._heartbeat = (
-            Heartbeat(replicas, self._clock, self._replica_status, self._apply_overrides) if replicas else None
+            Heartbeat(storage.heartbeats, self._clock, self._replica_status, self._apply_overrides)
+            if storage.heartbeats
+            else None
         )
         self._grace = 15.0
         self._stopping = asyncio.Event()
@@ -196,7 +198,7 @@ class Dispatcher:
                 while self._registry.leases:
                     await self._registry.changed()
         with contextlib.suppress(StorageUnavailable):
-            await self._ledger.release_orphans([lease.batch.no for lease in self._registry.leases])
+            await self._queue.release_orphans([lease.batch.no for lease in self._registry.leases])
         if self._registry.leases:
             log.warning("%d batches were not settled in time: their leases run out", len(self._registry.leases))
 

@@ -1,4 +1,4 @@
-"""Writes outcomes into the ledger: one statement per finished batch, or every 200 ms.
+"""Writes outcomes into the database: one statement per finished batch, or every 200 ms.
 
 Promises: an outcome is never dropped while its lease holds; while the database is away
 outcomes are held and tried again, and since no batch is claimed then, they are bounded.
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dispatcher import retry_policy as policy
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import DEFAULT_ENDPOINT
-from dispatcher.ports import Clock, Ledger, Settled, StorageUnavailable
+from dispatcher.ports import Clock, Settled, StorageUnavailable, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -32,26 +32,26 @@ class Settler:
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: WorkQueue,
         clock: Clock,
         registry: LeaseRegistry,
         closed: Callable[[Lease, bool], None],
         noted: Callable[[str, list[Settled]], None],
         workers: int = 3,
     ) -> None:
-        self._ledger = ledger
+        self._queue = queue
         self._clock = clock
         self._registry = registry
         self._closed = closed
         self._noted = noted
         self._workers = workers
-        self._queue: asyncio.Queue[Lease] = asyncio.Queue()
+        self._pending: asyncio.Queue[Lease] = asyncio.Queue()
 
     def put(self, lease: Lease) -> None:
         """Ask for the lease's unsaved outcomes to be written soon."""
         if not lease.waiting:
             lease.waiting = True
-            self._queue.put_nowait(lease)
+            self._pending.put_nowait(lease)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -62,7 +62,7 @@ class Settler:
 
     async def _serve(self) -> None:
         while True:
-            lease = await self._queue.get()
+            lease = await self._pending.get()
             # Whoever is writing this lease looks at `waiting` again before letting go of it.
             if not lease.writing:
                 lease.writing = True
@@ -104,7 +104,7 @@ class Settler:
         bare = False
         while True:
             try:
-                return await self._ledger.settle(lease.batch, endpoint, outcomes, done, kept)
+                return await self._queue.settle(lease.batch, endpoint, outcomes, done, kept)
             except StorageUnavailable as error:
                 log.warning("outcomes wait for the database: %s", error)
                 await self._clock.sleep(pause)

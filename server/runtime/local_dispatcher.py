@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Protocol
 from uuid import uuid4
 
 from dispatcher.counters import Counters
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import DispatchSettings, FrequencyCap
-from dispatcher.tracing import Tracer
+from dispatcher.tracing import Tracer, traced
 from server.config import Settings
 from server.endpoints.dns_check import DnsCheck
 from server.endpoints.senders import Endpoints
 from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
 from server.storage.database import Pool
-from server.storage.heartbeats import PostgresHeartbeats
+from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.instrumented_queue import InstrumentedQueue
-from server.storage.traced_queue import TracedQueue
-from server.storage.work_queue import PostgresLedger
+from server.storage.notifications import listen
+from server.storage.work_queue import PostgresWorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +60,7 @@ async def free_batches(pool: Pool) -> None:
     Whoever held them died with its database; without this their batches would wait for the
     leases to run out.
     """
-    await PostgresLedger(pool, uuid4()).release_all()
+    await PostgresWorkQueue(pool, uuid4()).release_all()
 
 
 async def _tell_unresolved(endpoints: Endpoints) -> None:
@@ -93,19 +94,13 @@ class LocalDispatcher:
         replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
         self._counters = counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
-        self._ledger = (
-            TracedQueue(tracer, pool, replica_id, cap, counters)
-            if tracer
-            else InstrumentedQueue(pool, replica_id, cap, counters)
-        )
+        storage = dispatcher_storage(pool, replica_id, cap)
+        storage = replace(storage, queue=InstrumentedQueue(storage.queue, counters))
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
         self._dispatcher = Dispatcher(
-            self._ledger,
-            endpoints,
-            dispatch_settings(settings),
-            replicas=PostgresHeartbeats(pool, replica_id),
+            traced(storage, tracer) if tracer else storage, endpoints, dispatch_settings(settings)
         )
 
     def hint(self) -> None:
@@ -137,6 +132,6 @@ class LocalDispatcher:
         if not self._listens:
             return
         try:
-            await self._ledger.listen(self._dispatcher.hint)
+            await listen(self._pool, self._dispatcher.hint)
         except Exception:  # hints only save time: without them there is still the polling
             log.exception("no notifications any more, changes are found by polling")

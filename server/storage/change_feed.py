@@ -63,14 +63,14 @@ class ChangeFeedStore:
     async def epoch(self) -> UUID:
         """Return what identifies this database among those it might be mistaken for."""
         async with self._database.connection() as connection:
-            epoch: UUID = await connection.fetchval(_SQL["journal_epoch"])
+            epoch: UUID = await connection.fetchval(*_SQL["journal_epoch"].bind())
         return epoch
 
     async def poll(self, since: Positions | None, most: int) -> News:
         """Return the entries behind `since`, at most `most` of a bucket; none at all for None."""
         behind = [_NOWHERE] * self.buckets if since is None else list(since)
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL["poll_journal"], behind, most)
+            rows = await connection.fetch(*_SQL["poll_journal"].bind(positions=behind, most=most))
         heads, floors, more = [], [], False
         entries: list[Entry] = []
         for _, group in groupby(rows, itemgetter("bucket")):
@@ -85,8 +85,9 @@ class ChangeFeedStore:
     async def read(self, bucket: int, after: int, mailing_id: int, most: int) -> JournalPage:
         """Return up to `most` entries of one bucket behind `after`, of one mailing or (0) of all."""
         until = after + READ_SPAN
+        statement = _SQL["read_journal"].bind(bucket=bucket, after=after, until=until, mailing_id=mailing_id, most=most)
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL["read_journal"], bucket, after, until, mailing_id, most)
+            rows = await connection.fetch(*statement)
         head = rows[0]["journal_seq"]
         full = len(rows) == most and rows[-1]["seq"] is not None
         reached = rows[-1]["seq"] if full else min(until, head)
@@ -95,20 +96,23 @@ class ChangeFeedStore:
     async def expired_buckets(self, older_than: timedelta) -> list[int]:
         """Return the buckets that have entries older than that."""
         async with self._database.connection() as connection:
-            return [row["bucket"] for row in await connection.fetch(_SQL["expired_buckets"], older_than)]
+            rows = await connection.fetch(*_SQL["expired_buckets"].bind(older_than=older_than))
+        return [row["bucket"] for row in rows]
 
     async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
         """Remove up to `most` of a bucket's oldest entries; return how many numbers they took.
 
         Does nothing while another replica is at this bucket.
         """
+        expired = _SQL["expired_journal"].bind(bucket=bucket, older_than=older_than, most=most)
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_SQL["expired_journal"], bucket, older_than, most)
+            row = await connection.fetchrow(*expired)
             if row is None or row["last"] is None:
                 return 0
-            await connection.execute(_SQL["forget_journal"], bucket, row["floor"], row["last"])
-            await connection.execute(_SQL["raise_floor"], bucket, row["last"])
-            return int(row["last"] - row["floor"])
+            floor, last = row["floor"], row["last"]
+            await connection.execute(*_SQL["forget_journal"].bind(bucket=bucket, after=floor, until=last))
+            await connection.execute(*_SQL["raise_floor"].bind(bucket=bucket, floor=last))
+            return int(last - floor)
 
 
 def _entries(rows: Sequence[asyncpg.Record], bucket: int) -> Iterator[Entry]:

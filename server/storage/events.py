@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import asyncpg
 import orjson
@@ -48,36 +49,51 @@ class EventStore:
     async def ends(self) -> tuple[Positions, Positions]:
         """Return the last numbers given and the last ones forgotten."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL["log_ends"])
+            rows = await connection.fetch(*_SQL["log_ends"].bind())
         return tuple(row["head"] for row in rows), tuple(row["floor"] for row in rows)
 
     async def read(self, query: EventQuery, after: Positions) -> list[BucketPage]:
         """Return a page of each bucket behind `after`."""
-        arguments = [list(after), PAGE_ENTRIES, READ_SPAN, int(query.level), query.message_id, query.client_id]
-        mailing_id = query.mailing_id or query.message_id >> 32
-        name = "read_log_of_mailing" if mailing_id else "read_log"
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL[name], *arguments, *([mailing_id] if mailing_id else []))
+            rows = await connection.fetch(*_reading(query, after))
         groups = [list(group) for _, group in groupby(rows, itemgetter("bucket"))]
         return [_page(group, position) for group, position in zip(groups, after, strict=True)]
 
     async def expired_buckets(self, older_than: timedelta) -> list[int]:
         """Return the buckets that have entries older than that."""
         async with self._database.connection() as connection:
-            return [row["bucket"] for row in await connection.fetch(_SQL["expired_log_buckets"], older_than)]
+            rows = await connection.fetch(*_SQL["expired_log_buckets"].bind(older_than=older_than))
+        return [row["bucket"] for row in rows]
 
     async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
         """Remove up to `most` of a bucket's oldest entries; return how many numbers they took.
 
         Does nothing while another replica is at this bucket.
         """
+        expired = _SQL["expired_log"].bind(bucket=bucket, older_than=older_than, most=most)
         async with self._database.transaction() as connection:
-            row = await connection.fetchrow(_SQL["expired_log"], bucket, older_than, most)
+            row = await connection.fetchrow(*expired)
             if row is None or row["last"] is None:
                 return 0
-            await connection.execute(_SQL["forget_log"], bucket, row["floor"], row["last"])
-            await connection.execute(_SQL["raise_log_floor"], bucket, row["last"])
-            return int(row["last"] - row["floor"])
+            floor, last = row["floor"], row["last"]
+            await connection.execute(*_SQL["forget_log"].bind(bucket=bucket, after=floor, until=last))
+            await connection.execute(*_SQL["raise_log_floor"].bind(bucket=bucket, floor=last))
+            return int(last - floor)
+
+
+def _reading(query: EventQuery, after: Positions) -> tuple[Any, ...]:
+    """Return the statement of a read; one mailing's events have an index."""
+    arguments = {
+        "positions": list(after),
+        "most": PAGE_ENTRIES,
+        "span": READ_SPAN,
+        "level": int(query.level),
+        "message_id": query.message_id,
+        "client_id": query.client_id,
+    }
+    if mailing_id := query.mailing_id or query.message_id >> 32:
+        return _SQL["read_log_of_mailing"].bind(**arguments, mailing_id=mailing_id)
+    return _SQL["read_log"].bind(**arguments)
 
 
 def _page(rows: Sequence[asyncpg.Record], after: int) -> BucketPage:

@@ -36,6 +36,6 @@ class Installation:
 async def read_installation(database: Database) -> Installation:
     """Read it; take some 100 ms. Raise DatabaseUnavailable."""
     async with database.connection() as connection:
-        buckets = await connection.fetchval(_SQL["count_buckets"])
-        names = [row["name"] for row in await connection.fetch(_SQL["list_zones"])]
+        buckets = await connection.fetchval(*_SQL["count_buckets"].bind())
+        names = [row["name"] for row in await connection.fetch(*_SQL["list_zones"].bind())]
     return Installation(buckets, known_zones(names))

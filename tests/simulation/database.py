@@ -1,4 +1,4 @@
-"""The model database: what the statements of the ledger do, each at one moment.
+"""The model database: what the statements of the dispatcher do, each at one moment.
 
 It keeps to the SQL of the dispatcher statement by statement and is as short as a database
 without concurrency can be: here a statement happens all at once, when it commits. `now` is

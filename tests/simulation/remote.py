@@ -24,7 +24,7 @@ from dispatcher.model.records import (
     Slots,
     Step,
 )
-from dispatcher.ports import Render, Settled, StorageUnavailable
+from dispatcher.ports import Render, Settled, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
 from tests.simulation.world import World
@@ -52,8 +52,8 @@ class Network:
         return now < self.away_until and self.only in (None, process)
 
 
-class RemoteLedger:
-    """Implements `ports.Ledger` for the process called `name`, which lives on `loop`."""
+class RemoteDatabase:
+    """Implements the ports of storage for the process called `name`, which lives on `loop`."""
 
     def __init__(
         self,
@@ -71,6 +71,7 @@ class RemoteLedger:
         self._promises = promises
         self._loop = loop
         self._name = name
+        self.ports = Storage(plan=self, queue=self, health=self, rates=self)
 
     def _ask(self, statement: Callable[[datetime], T], snapshot: Callable[[], bool] | None = None) -> asyncio.Future[T]:
         """Send a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
