@@ -150,7 +150,7 @@ async def build_api(
         replicas=ReplicaStore(database, settings.dispatch, hint),
         events=EventStore(database, installation.buckets),
     )
-    streams = Streams(stores, await stores.change_feed.epoch(), encoded_mailing, settings.streams)
+    streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
     previews = PreviewStore(database, settings.frequency_cap, probes.rates)
 
     def changed() -> None:

@@ -15,10 +15,11 @@ _SQL = load_queries("installation.sql")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The number of buckets, and the time zones that clients may have."""
+    """The number of buckets, the time zones that clients may have, and the database's identity, its `epoch`."""
 
     buckets: int
     zones: frozenset[str]
+    epoch: UUID
 
     def bucket_of_phone(self, phone: str) -> int:
         """Return the bucket of a new client with this phone."""
@@ -38,4 +39,5 @@ async def read_installation(database: Database) -> Installation:
     async with database.connection() as connection:
         buckets = await connection.fetchval(*_SQL["count_buckets"].bind())
         names = [row["name"] for row in await connection.fetch(*_SQL["list_zones"].bind())]
-    return Installation(buckets, known_zones(names))
+        epoch = await connection.fetchval(*_SQL["database_epoch"].bind())
+    return Installation(buckets, known_zones(names), epoch)

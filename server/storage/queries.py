@@ -1,7 +1,8 @@
 """Loads named SQL: every statement of the project stands in an `sql/*.sql` file.
 
 A file is a row of statements, each opened by `-- name: NAME` and a comment where the name is not
-enough. `-- fragment: NAME` opens a piece that other statements of the file include as `{NAME}`.
+enough. `-- fragment: NAME` opens a piece that other statements of the file include as `{NAME}`. A file that
+says `-- include: NAME` before its first statement also has those of `sql/shared/NAME.sql`.
 Parameters have names (`$bucket`), and so have the numbers of enums (`{Status.PENDING}`). Postgres
 gets `$1` and plain numbers. Whatever a file names is checked when it is loaded, which happens on
 import; a call that leaves out a parameter, or has one too many, raises TypeError.
@@ -17,6 +18,7 @@ from typing import Any
 
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
 
+_INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _OPENING = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
 _REFERENCE = re.compile(r"\{(\w+)(?:\.(\w+))?\}")
 _PARAMETER = re.compile(r"\$([a-z]\w*)")
@@ -54,7 +56,10 @@ def load_queries(file: str, package: str = "server.storage") -> dict[str, Query]
     Raise ValueError when a name occurs twice, a fragment or a member of an enum does not exist,
     or a parameter has a number instead of a name.
     """
-    text = files(package).joinpath("sql", file).read_text(encoding="utf-8")
+    folder = files(package).joinpath("sql")
+    text = folder.joinpath(file).read_text(encoding="utf-8")
+    for included in _INCLUDE.findall(text):
+        text += folder.joinpath("shared", f"{included}.sql").read_text(encoding="utf-8")
     parts = _OPENING.split(text)[1:]
     kinds, names = parts[::3], parts[1::3]
     bodies = [body.strip().rstrip(";") for body in parts[2::3]]

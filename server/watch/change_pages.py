@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from dispatcher.tasks import SingleFlight
-from server.storage.change_feed import ChangeFeedStore, JournalPage
+from server.storage.change_feed import ChangeFeedStore, ChangePage
 
 PAGE_ENTRIES = 16
 KEPT_CHANGES = 100_000
@@ -26,12 +26,12 @@ class ChangePages:
 
     def __init__(self, change_feed: ChangeFeedStore, kept_changes: int = KEPT_CHANGES) -> None:
         self._change_feed = change_feed
-        self._kept: OrderedDict[Key, tuple[JournalPage, int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[ChangePage, int]] = OrderedDict()
         self._changes = 0
         self._most = kept_changes
         self._load = SingleFlight(self._read, "change page", at_once=READS_AT_ONCE)
 
-    async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
+    async def read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
         """Return the bucket's next entries behind `after`, of one mailing or (0) of all.
 
         Raise DatabaseUnavailable.
@@ -42,13 +42,13 @@ class ChangePages:
             return self._kept[key][0]
         return await self._load(*key)
 
-    async def _read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
+    async def _read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
         page = await self._change_feed.read(bucket, after, mailing_id, PAGE_ENTRIES)
         if page.floor <= after:  # else some of it is gone
             self._keep((bucket, after, mailing_id), page)
         return page
 
-    def _keep(self, key: Key, page: JournalPage) -> None:
+    def _keep(self, key: Key, page: ChangePage) -> None:
         size = 1 + sum(len(entry.client_ids) for entry in page.entries)
         self._kept[key] = page, size
         self._changes += size

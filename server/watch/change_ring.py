@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from server.domain.change_feed import Entry
 from server.domain.resume_tokens import Positions
-from server.storage.change_feed import News
+from server.storage.change_feed import Poll
 from server.watch.waiters import Waiters
 
 RING_CHANGES = 250_000
@@ -33,11 +33,11 @@ class Place(NamedTuple):
 class ChangeRing:
     """The entries behind `tail` and up to `heads`; `floors` are the last numbers removed from the table."""
 
-    def __init__(self, news: News, changes: int = RING_CHANGES) -> None:
-        """Begin empty, at the positions of `news`."""
-        self.heads = news.heads
-        self.floors = news.floors
-        self.tail = list(news.heads)
+    def __init__(self, poll: Poll, changes: int = RING_CHANGES) -> None:
+        """Begin empty, at the positions of `poll`."""
+        self.heads = poll.heads
+        self.floors = poll.floors
+        self.tail = list(poll.heads)
         self.first = 0
         self._entries: list[Entry] = []
         self._held = 0
@@ -60,14 +60,14 @@ class ChangeRing:
         begin = cursor - self.first
         return self._entries[begin : begin + most]
 
-    def extend(self, news: News) -> None:
+    def extend(self, poll: Poll) -> None:
         """Take in what a poll found, and wake the readers that wait for it."""
         before = Place(self.end, self.heads)
-        self.heads, self.floors = news.heads, news.floors
-        self._entries += news.entries
-        self._held += sum(len(entry.client_ids) for entry in news.entries)
+        self.heads, self.floors = poll.heads, poll.floors
+        self._entries += poll.entries
+        self._held += sum(len(entry.client_ids) for entry in poll.entries)
         self._drop_oldest()
-        mailings = {entry.mailing_id for entry in news.entries}
+        mailings = {entry.mailing_id for entry in poll.entries}
         for mailing_id in (0, *mailings) if mailings else ():
             # A reader that waits has taken everything, or needs nothing of it: its place is here.
             if mailing_id in self._waiting:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from dispatcher.tasks import cancel, happens
 from server.domain.errors import DatabaseUnavailable, ShuttingDown
 from server.domain.resume_tokens import CHANGE_FEED
-from server.storage.change_feed import ChangeFeedStore, News
+from server.storage.change_feed import ChangeFeedStore, Poll
 from server.watch.change_ring import RING_CHANGES, ChangeRing
 from server.watch.waiters import Waiters
 
@@ -120,7 +120,7 @@ class ChangeTailer:
             asking, self._asking = self._asking, Waiters()
             self._asked.clear()
             try:
-                news = await self._change_feed.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
+                poll = await self._change_feed.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
             except DatabaseUnavailable as error:
                 _log.warning("the change feed cannot be read, trying again: %r", error.__cause__)
                 asking.fail(DatabaseUnavailable)
@@ -129,26 +129,26 @@ class ChangeTailer:
                 asking.fail(TailerFailed if isinstance(error, Exception) else ShuttingDown)
                 raise
             else:
-                asking.answer(self._take_in(news))
-                pause = self._next_pause(pause, news)
+                asking.answer(self._take_in(poll))
+                pause = self._next_pause(pause, poll)
             await happens(self._asked, pause)
 
-    def _next_pause(self, pause: float, news: News) -> float:
-        if news.more:
+    def _next_pause(self, pause: float, poll: Poll) -> float:
+        if poll.more:
             return 0.0
-        if news.entries:
+        if poll.entries:
             return self._polling.shortest
         return min(max(pause, self._polling.shortest) * _SLOWER, self._polling.longest)
 
-    def _take_in(self, news: News) -> ChangeRing:
-        if self._ring is not None and any(now < then for now, then in zip(news.heads, self._ring.heads, strict=True)):
+    def _take_in(self, poll: Poll) -> ChangeRing:
+        if self._ring is not None and any(now < then for now, then in zip(poll.heads, self._ring.heads, strict=True)):
             # The database went back in time: a standby took over that did not have everything.
             self._ring.fail(CHANGE_FEED.lost)
             self._ring = None
         if self._ring is None:
-            self._ring = ChangeRing(news, self._ring_changes)
+            self._ring = ChangeRing(poll, self._ring_changes)
         else:
-            self._ring.extend(news)
-        if not news.more:
+            self._ring.extend(poll)
+        if not poll.more:
             self._complete_at = time.monotonic()
         return self._ring

@@ -1,10 +1,17 @@
--- The journal, read and forgotten. Its entries never change, and an entry is visible at the
+-- The change feed, read and removed. Its entries never change, and an entry is visible at the
 -- latest with its number in `buckets`, so a statement that reads both misses nothing between.
+-- include: retention
 
--- name: journal_epoch
-SELECT epoch FROM journal_epochs ORDER BY created_at DESC, epoch LIMIT 1;
+-- fragment: entries
+journal
 
--- name: poll_journal
+-- fragment: number
+seq
+
+-- fragment: floors
+journal_floors
+
+-- name: poll_changes
 -- Where each bucket stands, and its entries behind the numbers in $positions (by bucket, from 0),
 -- at most $most of each. One snapshot: a bucket with fewer entries has no more up to journal_seq.
 SELECT b.bucket, b.journal_seq, f.floor, j.seq, j.mailing_id, j.at, j.client_ids, j.statuses
@@ -19,7 +26,7 @@ LEFT JOIN LATERAL (
 ) j ON true
 ORDER BY b.bucket, j.seq;
 
--- name: read_journal
+-- name: read_changes
 -- At most $most entries of one bucket behind $after and up to $until, of the mailing $mailing_id or (0) of all.
 SELECT f.floor, b.journal_seq, j.seq, j.mailing_id, j.at, j.client_ids, j.statuses
 FROM buckets b
@@ -33,30 +40,3 @@ LEFT JOIN LATERAL (
 ) j ON true
 WHERE b.bucket = $bucket
 ORDER BY j.seq;
-
--- name: expired_buckets
--- The buckets whose oldest entry is older than $older_than: what an idle replica asks once in a while.
-SELECT f.bucket
-FROM journal_floors f
-CROSS JOIN LATERAL (SELECT at FROM journal WHERE bucket = f.bucket AND seq > f.floor ORDER BY seq LIMIT 1) o
-WHERE o.at < now() - $older_than::interval
-ORDER BY f.bucket;
-
--- name: expired_journal
--- Up to which number the journal of a bucket is older than $older_than, looking at its $most oldest
--- entries only; null when it is not, no row while another replica is at this bucket.
-WITH held AS (
-  SELECT bucket, floor FROM journal_floors WHERE bucket = $bucket FOR UPDATE SKIP LOCKED
-)
-SELECT h.floor, (
-  SELECT coalesce(min(o.seq) FILTER (WHERE o.at >= now() - $older_than::interval) - 1, max(o.seq))
-  FROM (SELECT seq, at FROM journal WHERE bucket = $bucket AND seq > h.floor ORDER BY seq LIMIT $most) o
-  HAVING min(o.at) < now() - $older_than::interval
-) AS last
-FROM held h;
-
--- name: forget_journal
-DELETE FROM journal WHERE bucket = $bucket AND seq > $after AND seq <= $until;
-
--- name: raise_floor
-UPDATE journal_floors SET floor = $floor WHERE bucket = $bucket AND floor < $floor;

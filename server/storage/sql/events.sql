@@ -1,5 +1,15 @@
--- The log, read and forgotten. Its entries never change, and an entry is visible at the
+-- The event log, read and removed. Its entries never change, and an entry is visible at the
 -- latest with its number in `log_seqs`, so a statement that reads both misses nothing between.
+-- include: retention
+
+-- fragment: entries
+log
+
+-- fragment: number
+no
+
+-- fragment: floors
+log_floors
 
 -- name: log_ends
 -- Where each bucket stands, and what is gone.
@@ -42,30 +52,3 @@ LEFT JOIN LATERAL (
   ORDER BY no LIMIT $most
 ) l ON true
 ORDER BY s.bucket, l.no;
-
--- name: expired_log_buckets
--- The buckets whose oldest entry is older than $older_than: what an idle replica asks once in a while.
-SELECT f.bucket
-FROM log_floors f
-CROSS JOIN LATERAL (SELECT at FROM log WHERE bucket = f.bucket AND no > f.floor ORDER BY no LIMIT 1) o
-WHERE o.at < now() - $older_than::interval
-ORDER BY f.bucket;
-
--- name: expired_log
--- Up to which number the log of a bucket is older than $older_than, looking at its $most oldest entries
--- only; null when it is not, no row while another replica is at this bucket.
-WITH held AS (
-  SELECT bucket, floor FROM log_floors WHERE bucket = $bucket FOR UPDATE SKIP LOCKED
-)
-SELECT h.floor, (
-  SELECT coalesce(min(o.no) FILTER (WHERE o.at >= now() - $older_than::interval) - 1, max(o.no))
-  FROM (SELECT no, at FROM log WHERE bucket = $bucket AND no > h.floor ORDER BY no LIMIT $most) o
-  HAVING min(o.at) < now() - $older_than::interval
-) AS last
-FROM held h;
-
--- name: forget_log
-DELETE FROM log WHERE bucket = $bucket AND no > $after AND no <= $until;
-
--- name: raise_log_floor
-UPDATE log_floors SET floor = $floor WHERE bucket = $bucket AND floor < $floor;

@@ -126,7 +126,7 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
     for n in range(250):
         await tell(pool, str(n))
     await pool.execute("UPDATE log SET at = now() - interval '2 h' WHERE no <= 120")
-    await Retention(EventStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "log").forget()
+    await Retention(EventStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "log").remove_expired()
     assert await pool.fetchval("SELECT count(*) FROM log") == 131
     with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
         await Watch(replica, resume_token=early).response()

@@ -213,7 +213,7 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
         await append(pool, 1, 16 + n % 2, 2)
     await pool.execute("UPDATE journal SET at = now() - interval '2 h' WHERE bucket = 0 AND seq <= 120")
     retention = Retention(ChangeFeedStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "journal")
-    await retention.forget()
+    await retention.remove_expired()
     assert await pool.fetchrow("SELECT min(seq), count(*) FROM journal WHERE bucket = 0") == (121, 5)
     assert await pool.fetchval("SELECT count(*) FROM journal WHERE bucket = 1") == 125
     with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
@@ -229,7 +229,7 @@ async def test_forgetting_does_not_wait_for_a_settle_nor_a_settle_for_it(pool: a
     store = ChangeFeedStore(Database(pool), BUCKETS)
     async with pool.acquire() as connection, connection.transaction(), asyncio.timeout(10):
         await connection.execute("UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = 0")
-        assert await store.forget(0, timedelta(hours=1), 10) == 1
+        assert await store.remove_expired(0, timedelta(hours=1), 10) == 1
 
 
 async def test_an_unknown_mailing_is_not_found(replica: Replica) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,7 +41,9 @@ def test_every_statement_is_used_and_every_used_one_exists() -> None:
 
 
 def test_statements_differ_in_their_names() -> None:
-    assert len(QUERIES) == sum(len(load_queries(file)) for file in FILES)
+    texts = [path.read_text() for path in (FOLDER / "sql").rglob("*.sql")]
+    names = [name for text in texts for name in re.findall(r"^-- name: (\w+)$", text, re.MULTILINE)]
+    assert sorted(names) == sorted(QUERIES)
 
 
 def test_calls_name_the_parameters_of_their_statement() -> None:
@@ -71,6 +74,14 @@ def test_fragments_are_included_and_are_no_statements(package: Path) -> None:
     fragments = "-- fragment: sum\n1 + {two}\n\n-- fragment: two\n2\n\n"
     found = load(package, f"-- name: one\nSELECT {{sum}};\n\n{fragments}-- name: no\nSELECT '{{}}';\n")
     assert {name: query.text for name, query in found.items()} == {"one": "SELECT 1 + 2", "no": "SELECT '{}'"}
+
+
+def test_a_file_includes_a_shared_one_with_its_own_fragments(package: Path) -> None:
+    (package.parent / "shared").mkdir()
+    (package.parent / "shared" / "age.sql").write_text("-- name: old\nSELECT {number} FROM {table};\n")
+    tables = "-- fragment: table\nt\n-- fragment: number\nn\n"
+    found = load(package, f"-- A file.\n-- include: age\n\n{tables}-- name: one\nSELECT 1;\n")
+    assert {name: query.text for name, query in found.items()} == {"one": "SELECT 1", "old": "SELECT n FROM t"}
 
 
 def test_parameters_are_numbered_by_their_first_place(package: Path) -> None:

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from server.domain.change_feed import ChangeQuery, Entry
 from server.domain.resume_tokens import Tokens
-from server.storage.change_feed import JournalPage, News
+from server.storage.change_feed import ChangePage, Poll
 from server.watch.change_pages import ChangePages
 from server.watch.change_reader import ChangeReader
 from server.watch.change_ring import ChangeRing
@@ -21,13 +21,13 @@ QUERY = ChangeQuery()
 
 
 class Table:
-    """The journal of one bucket, and a ring of the last three entries, one change each."""
+    """The change feed of one bucket, and a ring of the last three entries, one change each."""
 
     readers = 1
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self.ring = ChangeRing(News((0,), (0,), (), False), changes=3)
+        self.ring = ChangeRing(Poll((0,), (0,), (), False), changes=3)
 
     def write(self, count: int) -> None:
         begin = len(self._entries)
@@ -36,7 +36,7 @@ class Table:
             for seq in range(begin + 1, begin + count + 1)
         ]
         self._entries += new
-        self.ring.extend(News((len(self._entries),), (0,), new, False))
+        self.ring.extend(Poll((len(self._entries),), (0,), new, False))
 
     # What a reader wants of a tailer and of pages.
 
@@ -47,10 +47,10 @@ class Table:
     async def fresh(self) -> ChangeRing:
         return self.ring
 
-    async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
+    async def read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
         await asyncio.sleep(0)
         entries = self._entries[after : after + 2]
-        return JournalPage(entries, after + len(entries), 0, len(self._entries))
+        return ChangePage(entries, after + len(entries), 0, len(self._entries))
 
 
 async def read_all(before: int, meanwhile: int) -> list[int]:
