@@ -1,4 +1,4 @@
-"""How streams end: the server stops, the caller vanishes, the caller does not read, the database is away."""
+"""How streams end: the server stops, the caller vanishes or does not read, the database is away."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.integration.watch.test_messages import append
 from tests.support.ledger import add_clients
 
 
-async def test_a_replica_that_stops_says_so_and_where_to_go_on(pool: asyncpg.Pool, start: Start, work: Work) -> None:
+async def test_a_replica_that_stops_sends_where_to_resume(pool: asyncpg.Pool, start: Start, work: Work) -> None:
     await add_clients(pool, 16)
     mailing = await work.mailing()
     first, second = await start(), await start()
@@ -70,7 +70,7 @@ async def test_a_thousand_callers_that_vanish_leave_nothing(pool: asyncpg.Pool, 
 
 
 async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, start: Start, work: Work) -> None:
-    """Fails when the server sends no keepalive pings: nothing else tells of such a caller."""
+    """Fails when the server sends no keepalive pings: nothing else shows that such a caller is gone."""
     await add_clients(pool, 16)
     mailing = await work.mailing()
     replica = await start(ApiSettings(transport=TransportSettings(keepalive_time=0.3, keepalive_timeout=0.3)))
@@ -85,7 +85,7 @@ async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, st
             return watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
 
         await until(nobody_is_left)
-        messages.cancel()  # only now: its end would have told the server
+        messages.cancel()  # only now: its end would have reached the server
         del progress
 
 

@@ -1,4 +1,4 @@
-"""A reader of messages that is held up: whatever the ring drops meanwhile, it gets from the table."""
+"""A reader of messages that is held up: what the ring drops meanwhile, it gets from the table."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Table:
         self._entries += new
         self.ring.extend(Poll((len(self._entries),), (0,), new, False))
 
-    # What a reader wants of a tailer and of pages.
+    # What a reader needs of a tailer and of pages.
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -54,7 +54,7 @@ class Table:
 
 
 async def read_all(before: int, meanwhile: int) -> list[int]:
-    """Read what was written before; after each response so much is written as long as there is less than 40."""
+    """Read `before` entries; after each response write `meanwhile` more, until there are 40."""
     table = Table()
     table.write(before)
     reader = ChangeReader(cast("ChangeTailer", table), cast("ChangePages", table), QUERY, checkpoint=60.0)
@@ -68,8 +68,8 @@ async def read_all(before: int, meanwhile: int) -> list[int]:
     raise AssertionError("the stream ended")
 
 
-async def test_nothing_is_lost_however_far_the_ring_moves_while_a_response_waits_for_room() -> None:
-    """Fails when a reader that has come up to the ring takes its place in it after handing on what it read."""
+async def test_nothing_is_lost_however_far_the_ring_moves_meanwhile() -> None:
+    """Fails when a reader that has come up to the ring takes its place in it after sending what it read."""
     for before in range(12):
         for meanwhile in range(1, 9):
             async with asyncio.timeout(10):
