@@ -18,6 +18,7 @@ from zlib import crc32
 import asyncpg
 import orjson
 
+from dispatcher.tasks import cancel
 from server.domain.clients import ImportRow
 from server.domain.errors import Conflict
 from server.domain.events import clients_imported
@@ -98,8 +99,7 @@ async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIter
         await copying
     finally:
         # The connection is not free before the copy has ended, one way or the other.
-        copying.cancel()
-        await asyncio.gather(copying, return_exceptions=True)
+        await cancel(copying)
 
 
 async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
