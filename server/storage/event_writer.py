@@ -40,7 +40,7 @@ async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[
     transaction does: from here on others wait for its end.
     """
     if entries:
-        await connection.execute(_SQL["record_log"], bucket, *columns(entries), principal)
+        await connection.execute(_SQL["record_log"], bucket, *event_columns(entries), principal)
         say(entries, principal=principal)
 
 
@@ -55,7 +55,7 @@ def say(entries: Sequence[Event], loudest: int = logging.ERROR, principal: str =
         _log.log(level, "%s", entry.text, extra={"what": entry.event, **known, "details": dict(entry.details)})
 
 
-def columns(entries: Sequence[Event]) -> tuple[list[Any], ...]:
+def event_columns(entries: Sequence[Event]) -> tuple[list[Any], ...]:
     """Return entries as parallel arrays: level, event, text, mailing, client, details."""
     return (
         [int(entry.level) for entry in entries],

@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     AudienceFilter,
     ClaimedBatch,
@@ -25,10 +26,10 @@ from dispatcher.model.records import (
     RetryPolicy,
 )
 from dispatcher.model.states import MailingState, Reason, Semantics
-from dispatcher.outcome_events import Event, of_outcomes
-from dispatcher.ports import Render, Settled
+from dispatcher.outcome_events import Event, of_settlement
+from dispatcher.ports import Render
 from server.storage.audience import filter_arguments, read_filter
-from server.storage.event_writer import columns, say
+from server.storage.event_writer import event_columns, say
 from server.storage.queries import load_queries
 from server.storage.reach import translate_database_errors
 
@@ -129,43 +130,40 @@ class PostgresWorkQueue:
         reason = Reason.FREQUENCY_CAP
         return [one._replace(skip_reason=reason) if one.client_id in capped else one for one in recipients]
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
-        told = of_outcomes(batch.mailing_id, endpoint, outcomes)
-        arguments = _settle_arguments(batch, endpoint, outcomes, done, kept)
+    async def settle(self, settlement: Settlement) -> bool:
+        events = of_settlement(settlement)
+        arguments = (*_settle_arguments(settlement), *_event_arguments(events))
         with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["settle"], *arguments, *_log_arguments(told))
+            row = await self._pool.fetchrow(_SQL["settle"], *arguments)
         if row["held"]:
-            say(told, logging.DEBUG)
+            say(events, logging.DEBUG)
         return bool(row["held"])
 
 
-def _settle_arguments(
-    batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-) -> tuple[Any, ...]:
+def _settle_arguments(settlement: Settlement) -> tuple[Any, ...]:
     """Return the statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
-    requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
-    failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
+    batch, clients, columns = settlement.batch, settlement.client_ids, settlement.columns
+    requeued = [(client, due_at) for client, due_at in zip(clients, columns.due_ats, strict=True) if due_at]
+    failed = [(client, before, o, o.failure) for client, before, o in settlement.failed if o.failure is not None]
     return (
         batch.bucket,
         batch.mailing_id,
         batch.no,
         batch.fence,
-        done,
-        [client for client, _, _ in outcomes],
-        _alike([o.status for _, _, o in outcomes]),
-        _alike([o.reason for _, _, o in outcomes]),
-        _alike([o.attempted for _, _, o in outcomes]),
-        _alike([o.endpoint_status for _, _, o in outcomes]),
-        _alike([o.endpoint_code for _, _, o in outcomes]),
-        _alike([o.duration_ms for _, _, o in outcomes]),
-        [o.due_at for _, _, o in outcomes] if requeued else [],
-        outcomes[0][0] if outcomes else 0,
-        outcomes[-1][0] if outcomes else 0,
+        settlement.done,
+        clients,
+        _alike(columns.statuses),
+        _alike(columns.reasons),
+        _alike(columns.attempted),
+        _alike(columns.endpoint_statuses),
+        _alike(columns.endpoint_codes),
+        _alike(columns.durations_ms),
+        columns.due_ats if requeued else [],
+        clients[0] if clients else 0,
+        clients[-1] if clients else 0,
         [client for client, _ in requeued],
         [due_at for _, due_at in requeued],
-        endpoint,
+        settlement.endpoint,
         [client for client, _, _, _ in failed],
         [before + 1 for _, before, _, _ in failed],
         [failure.at for _, _, _, failure in failed],
@@ -174,19 +172,19 @@ def _settle_arguments(
         [o.endpoint_code for _, _, o, _ in failed],
         [o.duration_ms for _, _, o, _ in failed],
         [failure.excerpt for _, _, _, failure in failed],
-        kept,
-        _alike([o.uncounted for _, _, o in outcomes]),
-        _alike([before for _, before, _ in outcomes]),
+        settlement.kept,
+        _alike(columns.uncounted),
+        _alike(settlement.attempts_before),
     )
 
 
-def _log_arguments(told: Sequence[Event]) -> tuple[list[Any], ...]:
-    """Return the statement's last parameters; all of its entries are of one mailing."""
-    levels, events, texts, _, clients, details = columns(told)
-    return levels, events, texts, clients, details
+def _event_arguments(events: Sequence[Event]) -> tuple[list[Any], ...]:
+    """Return the statement's last parameters; all of its events are of one mailing."""
+    levels, names, texts, _, clients, details = event_columns(events)
+    return levels, names, texts, clients, details
 
 
-def _alike(values: list[T]) -> list[T]:
+def _alike(values: Sequence[T]) -> Sequence[T]:
     """Return the values, or a single one when all are alike: encoding an array costs per entry."""
     return values[:1] if values and values.count(values[0]) == len(values) else values
 
