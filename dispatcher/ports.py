@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     Answer,
     ClaimedBatch,
@@ -19,7 +20,6 @@ from dispatcher.model.records import (
     Expansion,
     Mailing,
     OpenWork,
-    Outcome,
     PollResult,
     SettingOverrides,
     SlotRequest,
@@ -158,13 +158,10 @@ class WorkQueue(Protocol):
         """Free what this replica holds by the database but does not know of; `known` are batch numbers."""
         ...
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
-        """Record outcomes, in the order of their client ids, under the batch's fence.
+    async def settle(self, settlement: Settlement) -> bool:
+        """Record outcomes under their batch's fence.
 
-        With `done` the batch is removed or, with the clients in `kept`, given back as open work.
-        Return False, having changed nothing, when it belongs to somebody else by now.
+        Return False, having changed nothing, when the batch belongs to somebody else by now.
         """
         ...
 
@@ -240,9 +237,6 @@ class Storage:
 MayStart = Callable[[], bool]
 """Says whether a request may start now. Answers at once, from memory, and never raises."""
 
-Settled = tuple[int, int, Outcome]
-"""A client id, the attempts made before, and the outcome to record."""
-
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
@@ -255,7 +249,6 @@ __all__ = [
     "RateSlotStore",
     "Render",
     "Sender",
-    "Settled",
     "Storage",
     "StorageUnavailable",
     "WorkQueue",

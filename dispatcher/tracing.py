@@ -10,9 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Expansion, Mailing, OpenWork, Step
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MailingPlan, MayStart, Render, Sender, Settled, Storage, WorkQueue
+from dispatcher.ports import MailingPlan, MayStart, Render, Sender, Storage, WorkQueue
 
 
 class Span(Protocol):
@@ -99,12 +100,11 @@ class TracedQueue:
     async def release_orphans(self, known: Sequence[int]) -> None:
         await self._queue.release_orphans(known)
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
-        with self._tracer.span("settle", mailing_id=batch.mailing_id, bucket=batch.bucket, endpoint=endpoint) as span:
-            span.note(messages=len(outcomes))
-            settled = await self._queue.settle(batch, endpoint, outcomes, done, kept)
+    async def settle(self, settlement: Settlement) -> bool:
+        batch = settlement.batch
+        with self._tracer.span("settle", mailing_id=batch.mailing_id, bucket=batch.bucket) as span:
+            span.note(endpoint=settlement.endpoint, messages=len(settlement))
+            settled = await self._queue.settle(settlement)
             if not settled:
                 span.fail("taken over")
             return settled

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import Protocol
 from uuid import uuid4
 
-from dispatcher.counters import Counters
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import DispatchSettings, FrequencyCap
 from dispatcher.tasks import cancel
@@ -24,7 +22,6 @@ from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
 from server.storage.database import Pool
 from server.storage.dispatcher_storage import dispatcher_storage
-from server.storage.instrumented_queue import InstrumentedQueue
 from server.storage.notifications import listen
 from server.storage.work_queue import PostgresWorkQueue
 
@@ -94,9 +91,7 @@ class LocalDispatcher:
     def __init__(self, pool: Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None) -> None:
         replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
-        self._counters = counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
         storage = dispatcher_storage(pool, replica_id, cap)
-        storage = replace(storage, queue=InstrumentedQueue(storage.queue, counters))
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
@@ -113,7 +108,7 @@ class LocalDispatcher:
 
     def samples(self) -> Samples:
         """Return what it did and how it does."""
-        return samples_of(self._dispatcher, self._counters) | pool_samples(self._pool, "dispatcher")
+        return samples_of(self._dispatcher) | pool_samples(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Deliver until `stop` is called. Raise what no dispatcher can go on after."""

@@ -40,7 +40,7 @@ async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[
     transaction does: from here on others wait for its end.
     """
     if entries:
-        await connection.execute(*_SQL["record_log"].bind(bucket=bucket, principal=principal, **columns(entries)))
+        await connection.execute(*_SQL["record_log"].bind(bucket=bucket, principal=principal, **event_columns(entries)))
         say(entries, principal=principal)
 
 
@@ -55,7 +55,7 @@ def say(entries: Sequence[Event], loudest: int = logging.ERROR, principal: str =
         _log.log(level, "%s", entry.text, extra={"what": entry.event, **known, "details": dict(entry.details)})
 
 
-def columns(entries: Sequence[Event]) -> dict[str, list[Any]]:
+def event_columns(entries: Sequence[Event]) -> dict[str, list[Any]]:
     """Return entries as parallel arrays, the parameters of record_log."""
     return {
         "levels": [int(entry.level) for entry in entries],

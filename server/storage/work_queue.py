@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     AudienceFilter,
     ClaimedBatch,
@@ -25,10 +26,10 @@ from dispatcher.model.records import (
     RetryPolicy,
 )
 from dispatcher.model.states import MailingState, Reason, Semantics
-from dispatcher.outcome_events import Event, of_outcomes
-from dispatcher.ports import Render, Settled
+from dispatcher.outcome_events import Event, of_settlement
+from dispatcher.ports import Render
 from server.storage.audience import filter_arguments, read_filter
-from server.storage.event_writer import columns, say
+from server.storage.event_writer import event_columns, say
 from server.storage.queries import load_queries
 from server.storage.reach import translate_database_errors
 
@@ -140,21 +141,19 @@ class PostgresWorkQueue:
         reason = Reason.FREQUENCY_CAP
         return [one._replace(skip_reason=reason) if one.client_id in capped else one for one in recipients]
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
-        events = of_outcomes(batch.mailing_id, endpoint, outcomes)
+    async def settle(self, settlement: Settlement) -> bool:
+        batch, events = settlement.batch, of_settlement(settlement)
         statement = _SQL["settle"].bind(
             bucket=batch.bucket,
             mailing_id=batch.mailing_id,
             batch_no=batch.no,
             fence=batch.fence,
-            done=done,
-            kept=kept,
-            endpoint=endpoint,
-            **_outcome_arguments(outcomes),
-            **_requeue_arguments(outcomes),
-            **_failure_arguments(outcomes),
+            done=settlement.done,
+            kept=settlement.kept,
+            endpoint=settlement.endpoint,
+            **_outcome_arguments(settlement),
+            **_requeue_arguments(settlement),
+            **_failure_arguments(settlement),
             **_event_arguments(events),
         )
         with translate_database_errors():
@@ -164,37 +163,38 @@ class PostgresWorkQueue:
         return bool(row["held"])
 
 
-def _outcome_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
-    """Return what settle records of each message: arrays parallel to the client ids, which ascend."""
-    ids = [client for client, _, _ in outcomes]
+def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
+    """Return what is recorded of each message: arrays parallel to the client ids, which ascend."""
+    clients, columns = settlement.client_ids, settlement.columns
     return {
-        "client_ids": ids,
-        "first_id": ids[0] if ids else 0,
-        "last_id": ids[-1] if ids else 0,
-        "attempts_before": _alike([before for _, before, _ in outcomes]),
-        "statuses": _alike([o.status for _, _, o in outcomes]),
-        "reasons": _alike([o.reason for _, _, o in outcomes]),
-        "attempted": _alike([o.attempted for _, _, o in outcomes]),
-        "uncounted": _alike([o.uncounted for _, _, o in outcomes]),
-        "endpoint_statuses": _alike([o.endpoint_status for _, _, o in outcomes]),
-        "endpoint_codes": _alike([o.endpoint_code for _, _, o in outcomes]),
-        "durations": _alike([o.duration_ms for _, _, o in outcomes]),
+        "client_ids": clients,
+        "first_id": clients[0] if clients else 0,
+        "last_id": clients[-1] if clients else 0,
+        "attempts_before": _alike(settlement.attempts_before),
+        "statuses": _alike(columns.statuses),
+        "reasons": _alike(columns.reasons),
+        "attempted": _alike(columns.attempted),
+        "uncounted": _alike(columns.uncounted),
+        "endpoint_statuses": _alike(columns.endpoint_statuses),
+        "endpoint_codes": _alike(columns.endpoint_codes),
+        "durations": _alike(columns.durations_ms),
     }
 
 
-def _requeue_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
+def _requeue_arguments(settlement: Settlement) -> dict[str, Any]:
     """Return the messages that stay pending, and when each is due; `due_times` is parallel to all outcomes."""
-    requeued = [(client, o.due_at) for client, _, o in outcomes if o.due_at is not None]
+    due_ats = settlement.columns.due_ats
+    requeued = [(client, due_at) for client, due_at in zip(settlement.client_ids, due_ats, strict=True) if due_at]
     return {
-        "due_times": [o.due_at for _, _, o in outcomes] if requeued else [],
+        "due_times": due_ats if requeued else [],
         "requeued_ids": [client for client, _ in requeued],
         "requeued_times": [due_at for _, due_at in requeued],
     }
 
 
-def _failure_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
+def _failure_arguments(settlement: Settlement) -> dict[str, Any]:
     """Return the failed attempts as parallel arrays."""
-    failed = [(client, before, o, o.failure) for client, before, o in outcomes if o.failure is not None]
+    failed = [(client, before, o, o.failure) for client, before, o in settlement.failed if o.failure is not None]
     return {
         "failure_ids": [client for client, _, _, _ in failed],
         "failure_numbers": [before + 1 for _, before, _, _ in failed],
@@ -209,10 +209,10 @@ def _failure_arguments(outcomes: Sequence[Settled]) -> dict[str, Any]:
 
 def _event_arguments(events: Sequence[Event]) -> dict[str, list[Any]]:
     """Return the events as parallel arrays; all of them are of one mailing."""
-    return {f"event_{name}": values for name, values in columns(events).items() if name != "mailing_ids"}
+    return {f"event_{name}": values for name, values in event_columns(events).items() if name != "mailing_ids"}
 
 
-def _alike(values: list[T]) -> list[T]:
+def _alike(values: Sequence[T]) -> Sequence[T]:
     """Return the values, or a single one when all are alike: encoding an array costs per entry."""
     return values[:1] if values and values.count(values[0]) == len(values) else values
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     ClaimedBatch,
     EndpointState,
@@ -24,7 +25,7 @@ from dispatcher.model.records import (
     Slots,
     Step,
 )
-from dispatcher.ports import Render, Settled, Storage, StorageUnavailable
+from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
 from tests.simulation.world import World
@@ -168,13 +169,11 @@ class RemoteDatabase:
     async def release_orphans(self, known: Sequence[int]) -> None:
         await self._ask(lambda now: self._database.release_orphans(self._name, known, now))
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
+    async def settle(self, settlement: Settlement) -> bool:
         def settle(now: datetime) -> bool:
-            self._promises.settling(self._name, batch, outcomes, done, kept)
-            held = self._database.settle(batch, outcomes, done, kept)
-            self._promises.settled(batch, done and held)
+            self._promises.settling(self._name, settlement)
+            held = self._database.settle(settlement)
+            self._promises.settled(settlement.batch, settlement.done and held)
             return held
 
         return await self._ask(settle)

@@ -9,6 +9,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import MailingState, Reason, Status
 from dispatcher.retry_policy import unsent
 from mailing.v1 import client_pb2
@@ -113,7 +114,7 @@ async def test_a_delivery_recorded_after_the_lease_ran_out_is_not_lost_to_a_dele
     (batch,) = await storage.queue.claim(mailing, made.id % 16, 1, 0.0, None)
     assert await delete(service, made) == 0
     sent = unsent(Status.DELIVERED, Reason.NONE)
-    assert await storage.queue.settle(batch, "default", [(made.id, 0, sent)], True)
+    assert await storage.queue.settle(Settlement(batch, "default", [(made.id, 0, sent)], True))
     assert await status_of(pool, mailing_id, made.id) == (Status.DELIVERED, Reason.NONE, True)
     assert await count_of(pool, mailing_id) == {Status.PENDING: 0, Status.DELIVERED: 1}
 

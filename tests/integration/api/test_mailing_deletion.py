@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import MailingState, Reason, Status
 from dispatcher.retry_policy import put_off, unsent
 from dispatcher.tasks import in_background
@@ -160,7 +161,7 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     async with pool.acquire() as other:
         await other.execute("BEGIN")
         await other.execute("SELECT FROM buckets WHERE bucket = 0 FOR UPDATE")
-        settling = asyncio.create_task(storage.queue.settle(batch, "default", [(16, 0, later)], True))
+        settling = asyncio.create_task(storage.queue.settle(Settlement(batch, "default", [(16, 0, later)], True)))
         await until_somebody_waits(pool)
         call = asyncio.create_task(delete(service, mailing_id))
         await until_somebody_waits(pool, 2)
@@ -168,4 +169,6 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     assert await settling
     await call
     assert await left(pool) == {}
-    assert not await storage.queue.settle(batch, "default", [(16, 0, unsent(Status.CANCELLED, Reason.NONE))], True)
+    assert not await storage.queue.settle(
+        Settlement(batch, "default", [(16, 0, unsent(Status.CANCELLED, Reason.NONE))], True)
+    )

@@ -10,8 +10,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
-from dispatcher.ports import Settled
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import CancelMailingRequest, RetryMailingRequest
@@ -59,7 +59,7 @@ async def settle_all(pool: asyncpg.Pool, mailing_id: int, *ends: Status) -> None
                 status, reason, attempted = ENDS[ends[n % len(ends)]]
                 outcome = unsent(status, reason)._replace(attempted=attempted)
                 settled.append((recipient.client_id, recipient.attempts, outcome))
-            assert await storage.queue.settle(batch, "default", settled, True)
+            assert await storage.queue.settle(Settlement(batch, "default", settled, True))
 
 
 @pytest.mark.parametrize("chosen", [{Status.FAILED}, {Status.UNKNOWN, Status.EXPIRED}, set(Status) & {3, 4, 7}])

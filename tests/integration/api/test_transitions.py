@@ -19,6 +19,7 @@ import asyncpg
 import grpc
 import pytest
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, MailingState, Reason, Status
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
 from mailing.v1 import mailing_pb2
@@ -223,7 +224,7 @@ async def test_settling_moves_pending_messages_to_any_status_and_leaves_settled_
     (batch,) = await storage.queue.claim(mailing, 0, 1, 60.0, None)
     assert [before[recipient.client_id] for recipient in batch.recipients] == [Status.PENDING] * 7
     outcomes = [(client, 0, unsent(new, Reason.NONE)) for client, (_, new) in pairs.items()]
-    assert await storage.queue.settle(batch, "default", outcomes, False)
+    assert await storage.queue.settle(Settlement(batch, "default", outcomes, False))
     after = await found(pool, mailing_id)
     assert moved(before, after) == allowed_from(Status.PENDING)
     changed = {client: status for client, status in after.items() if before[client] is not status}

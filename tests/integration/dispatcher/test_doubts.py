@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 
 from dispatcher import retry_policy as policy
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
 from dispatcher.model.states import MailingState, Reason, Semantics, Status
 from dispatcher.ports import Storage
@@ -45,8 +46,8 @@ async def test_an_outcome_whose_answer_was_lost_is_not_recorded_twice(pool: asyn
     again = Outcome(
         Status.PENDING, Reason.RETRYING, 1, 500, None, 1, await database_now(pool) + timedelta(seconds=1), None
     )
-    assert await storage.queue.settle(batch, "default", [(16, 0, again)], True, [32, 48])
-    await storage.queue.settle(batch, "default", [(16, 0, again)], True, [32, 48])
+    assert await storage.queue.settle(Settlement(batch, "default", [(16, 0, again)], True, [32, 48]))
+    await storage.queue.settle(Settlement(batch, "default", [(16, 0, again)], True, [32, 48]))
     assert await audit(pool) == []
     assert await pool.fetchval("SELECT attempts FROM messages WHERE client_id = 16") == 1
 
@@ -81,12 +82,12 @@ async def test_a_retried_message_stands_in_one_batch_although_its_first_is_still
     storage, mailing = await prepare(pool)
     (batch,) = await claim(storage, mailing)
     refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
-    assert await storage.queue.settle(batch, "default", [(16, 0, refused)], False)
+    assert await storage.queue.settle(Settlement(batch, "default", [(16, 0, refused)], False))
     retry = MailingRetry(Database(pool), lambda: None)
     assert await retry.retry(mailing.id, [Status.FAILED]) == 1
     assert await audit(pool) == []
-    assert await storage.queue.settle(batch, "default", [(32, 0, refused), (48, 0, refused)], False)
+    assert await storage.queue.settle(Settlement(batch, "default", [(32, 0, refused), (48, 0, refused)], False))
     assert await retry.retry(mailing.id, [Status.FAILED]) == 2
     assert await audit(pool) == []
-    assert not await storage.queue.settle(batch, "default", [], True)
+    assert not await storage.queue.settle(Settlement(batch, "default", [], True))
     assert await audit(pool) == []

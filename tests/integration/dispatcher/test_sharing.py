@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -14,9 +12,10 @@ import pytest
 
 from dispatcher import planner
 from dispatcher.claimer import SCAN_AGE
+from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
-from dispatcher.ports import MayStart, Settled, Storage, StorageUnavailable
+from dispatcher.ports import MayStart, Storage, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.work_queue import PostgresWorkQueue
@@ -76,11 +75,11 @@ async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
     (stale,) = await claim(pool, mailing, lease=0.0)
     (valid,) = await claim(pool, mailing)
     storage = dispatcher_storage(pool, uuid4())
-    assert not await storage.queue.settle(stale, "default", outcomes(stale, Status.FAILED), True)
+    assert not await storage.queue.settle(Settlement(stale, "default", outcomes(stale, Status.FAILED), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 16}
     assert await pool.fetchval("SELECT sum(journal_seq) FROM buckets") == 0
-    assert await storage.queue.settle(valid, "default", outcomes(valid), True)
-    assert not await storage.queue.settle(valid, "default", outcomes(valid), True)
+    assert await storage.queue.settle(Settlement(valid, "default", outcomes(valid), True))
+    assert not await storage.queue.settle(Settlement(valid, "default", outcomes(valid), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 15, Status.DELIVERED: 1}
     assert await audit(pool) == []
 
@@ -92,7 +91,7 @@ async def test_a_batch_given_back_is_open_work_and_was_not_sent(pool: asyncpg.Po
     first, *rest = [recipient.client_id for recipient in batch.recipients]
     storage = dispatcher_storage(pool, uuid4())
     assert await storage.queue.settle(
-        batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest
+        Settlement(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
     )
     (again,) = await claim(pool, mailing)
     assert [recipient.client_id for recipient in again.recipients] == rest
@@ -108,8 +107,8 @@ async def test_a_settlement_whose_answer_was_lost_may_be_repeated(pool: asyncpg.
     first, *rest = [recipient.client_id for recipient in batch.recipients]
     storage = dispatcher_storage(pool, uuid4())
     tried = [(first, 0, put_off(batch.claimed_at + timedelta(hours=1)))]
-    assert await storage.queue.settle(batch, "default", tried, True, rest)
-    assert not await storage.queue.settle(batch, "default", tried, True, rest)
+    assert await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
+    assert not await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
     assert await audit(pool) == []
 
 
@@ -139,11 +138,11 @@ async def test_an_outcome_waits_for_the_database_to_come_back(pool: asyncpg.Pool
     class Flaky(PostgresWorkQueue):
         failures = 3
 
-        async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], *rest: Any) -> bool:
+        async def settle(self, settlement: Settlement) -> bool:
             if self.failures:
                 self.failures -= 1
                 raise StorageUnavailable("away")
-            return await super().settle(batch, endpoint, outcomes, *rest)
+            return await super().settle(settlement)
 
     await add_clients(pool, 100)
     mailing = await add_mailing(pool)
@@ -313,10 +312,10 @@ async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: 
 
 async def test_outcomes_whose_details_cannot_be_written_are_written_without(pool: asyncpg.Pool, start: Start) -> None:
     class Picky(PostgresWorkQueue):
-        async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], *rest: Any) -> bool:
-            if any(outcome.failure for _, _, outcome in outcomes):
+        async def settle(self, settlement: Settlement) -> bool:
+            if settlement.failed:
                 raise ValueError("no such character")
-            return await super().settle(batch, endpoint, outcomes, *rest)
+            return await super().settle(settlement)
 
     await add_clients(pool, 20)
     mailing = await add_mailing(pool)

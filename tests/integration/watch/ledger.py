@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import asyncpg
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing
 from dispatcher.model.states import Status
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
@@ -51,7 +52,7 @@ class Work:
             (one.client_id, one.attempts, unsent(ends[n % len(ends)], 0))  # type: ignore[arg-type]
             for n, one in enumerate(batch.recipients)
         ]
-        assert await self._storage.queue.settle(batch, "default", outcomes, True)
+        assert await self._storage.queue.settle(Settlement(batch, "default", outcomes, True))
 
     async def complete(self, mailing: Mailing) -> None:
         """End the mailing, as the planner does."""
