@@ -122,7 +122,7 @@ class ApiServer:
         return added(source.samples() for source in self._streams)
 
     async def stop(self, grace: float) -> None:
-        """Set NOT_SERVING, end streams, refuse new calls, and cancel those not done within `grace` seconds."""
+        """Set NOT_SERVING, end streams, reject new calls, and cancel those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         for source in self._streams:
             await source.close()

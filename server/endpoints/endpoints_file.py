@@ -49,7 +49,7 @@ def _path(value: str, info: ValidationInfo) -> str:
         path = Path(info.context["folder"]) / Path(value).expanduser()
         with path.open("rb"):
             return str(path)
-    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
+    except (OSError, RuntimeError) as error:  # the latter for an unknown home folder
         raise ValueError from error
 
 
