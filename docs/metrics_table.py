@@ -1,16 +1,16 @@
-"""Writes the table of metrics, as the code has it, into docs/metrics.md: `python docs/metrics_table.py`."""
+"""Write the table of metrics, as the code has it, into docs/observability.md: `python docs/metrics_table.py`."""
 
 import re
 from pathlib import Path
 
 from server.metrics import FAMILIES
 
-PAGE = Path(__file__).resolve().parent / "metrics.md"
+PAGE = Path(__file__).resolve().parent / "observability.md"
 _TABLE = re.compile(r"(?<=<!-- metrics -->\n).*?(?=<!-- /metrics -->)", re.DOTALL)
 
 
 def table() -> str:
-    """Returns all metrics of the service's own as a Markdown table."""
+    """Return all metrics of the service's own as a Markdown table."""
     rows = ["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
     for family in FAMILIES.values():
         labels = ", ".join(f"`{label}`" for label in family.labels)
@@ -19,10 +19,10 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """Returns the page's text with the present table. Raises ValueError when it has no place for one."""
+    """Return the page's text with the present table. Raise ValueError when it has no place for one."""
     written, places = _TABLE.subn(lambda _: table(), text)
     if places != 1:
-        raise ValueError("docs/metrics.md needs one <!-- metrics --> … <!-- /metrics -->")
+        raise ValueError("docs/observability.md needs one <!-- metrics --> … <!-- /metrics -->")
     return written
 
 

@@ -1,7 +1,7 @@
 """The endpoints file: several named endpoints in TOML, a table `[endpoints.NAME]` for each.
 
 Read once, at the start, and checked as a whole: `ConfigError` has one sentence per problem,
-which names the file, the endpoint and the key. Tokens are shown nowhere. docs/endpoints.md
+which names the file, the endpoint and the key. Tokens are shown nowhere. docs/endpoints-and-delivery.md
 describes the keys; what a key leaves out has the default of its environment variable.
 """
 

@@ -206,7 +206,7 @@ class Settings(BaseModel):
     endpoint_max_concurrency: int = _number(1024, "Most requests in flight at once, to each endpoint.", 1, 100_000)
     endpoints_file: ReadableFile | None = _setting(
         None,
-        "TOML file of several named endpoints, see [docs/endpoints.md](docs/endpoints.md).",
+        "TOML file of several named endpoints, see [docs/endpoints-and-delivery.md](docs/endpoints-and-delivery.md).",
         "the path of a TOML file that can be read",
     )
     poll_min: float = _number(0.01, "Shortest wait between two looks for work, in seconds.", 0.001, 3600, "seconds")

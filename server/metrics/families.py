@@ -1,4 +1,4 @@
-"""The table of the service's own metrics; docs/metrics.md explains each of them.
+"""The table of the service's own metrics; docs/observability.md explains each of them.
 
 Every figure belongs to a family of this table. `grpc_server_*` stands in `server.rpc.metrics`.
 """
