@@ -1,4 +1,4 @@
-"""The commands of docs/backup.md, carried out: what comes back, and what watchers and dispatchers are told."""
+"""The commands of docs/operating.md, carried out: what comes back, and what watchers and dispatchers are told."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from server.embedded.binaries import choose_binaries
 from server.pool import open_pool
 from server.rpc import build_server
 from tests.integration.rpc.calls import refused
+from tests.support.documents import page, section
 from tests.support.ledger import add_clients, audit
 
-PAGE = (Path(__file__).resolve().parents[2] / "docs" / "backup.md").read_text(encoding="utf-8")
+PAGE = section(page("operating"), "## Back up and restore")
 
 
 def shell(command: str, dsn: str, folder: Path) -> None:

@@ -13,8 +13,9 @@ from dispatcher.model import DEFAULT_SUCCESS, Endpoint, SuccessRule
 from server.config import ConfigError, load_settings
 from server.endpoints import configured_endpoints, make_endpoints
 from server.endpoints_file import MAX_TOKEN_BYTES, read_endpoints
+from tests.support.documents import page, section
 
-PAGE = (Path(__file__).parents[2] / "docs" / "endpoints.md").read_text(encoding="utf-8")
+PAGE = section(page("endpoints-and-delivery"), "## Configure endpoints")
 
 Write = Callable[[str], Path]
 

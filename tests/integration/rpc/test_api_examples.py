@@ -19,7 +19,7 @@ from server.rpc import RpcSettings, build_server
 from server.trials import Trials
 from server.values import ConfiguredEndpoint
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
-from tests.unit.test_project_readme import SERVICES, json_documents
+from tests.support.documents import SERVICES, json_documents
 
 LAST = ("MailingService.CancelMailing", "MailingService.DeleteMailing", "ClientService.DeleteClient")
 INSERT_MESSAGE = """
