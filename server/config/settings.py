@@ -118,43 +118,50 @@ class Settings(BaseModel):
     )
     insecure: bool = _setting(
         False,
-        "Listen on other addresses than loopback although anybody may then do anything.",
+        "Listen on addresses other than loopback without authentication: anybody who reaches it may do anything.",
         "true or false",
         shown="`false`",
     )
     tls_cert_file: FilePath | None = _setting(
-        None, "PEM file with the certificate of the API and its chain; plain text without.", "the path of a PEM file"
+        None,
+        "PEM file with the certificate chain of the API; without it the API is plain text.",
+        "the path of a PEM file",
     )
-    tls_key_file: FilePath | None = _setting(None, "PEM file with its key.", "the path of a PEM file")
+    tls_key_file: FilePath | None = _setting(
+        None, "PEM file with the key of that certificate.", "the path of a PEM file"
+    )
     tls_client_ca_file: FilePath | None = _setting(
         None,
-        "PEM file with the authority that callers must have a certificate from (mTLS).",
+        "PEM file with the authority that must have issued the callers' certificates (mTLS).",
         "the path of a PEM file",
     )
     oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = _setting(
         None,
-        "Issuer of the tokens to accept, exactly as they name it; of Auth0 the domain is enough.",
+        "Issuer of accepted tokens, exactly as in `iss`; for Auth0 the domain is enough.",
         "an http:// or https:// address, or a domain",
         "MAILING_OIDC_ISSUER",
         "OAUTHDOMAIN",
     )
     oidc_audience: str | None = _setting(
-        None, "Audience that tokens must be for.", "a text", "MAILING_OIDC_AUDIENCE", "OAUTHAUDIENCE"
+        None, "Audience that tokens must have.", "a text", "MAILING_OIDC_AUDIENCE", "OAUTHAUDIENCE"
     )
     oidc_jwks_url: EndpointUrl | None = _setting(
-        None, "Where the issuer's keys are.", "an http:// or https:// address", shown="what the issuer's discovery says"
+        None,
+        "Address of the issuer's keys (JWKS).",
+        "an http:// or https:// address",
+        shown="what the issuer's discovery says",
     )
     tokens_file: FilePath | None = _setting(
         None,
-        "File of static tokens, by their hashes, and of certificates; see [docs/security.md](docs/security.md).",
+        "File of hashed static tokens and of certificates; see [docs/security.md](docs/security.md).",
         "the path of a file",
     )
     reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = _setting(
-        "auto", "Server reflection; `auto`: on loopback only.", "auto, on or off"
+        "auto", "gRPC server reflection; `auto`: on loopback only.", "auto, on or off"
     )
     dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
         None,
-        "The Postgres to use, version 15 or later. Without it, and without `POSTGRES_HOST`, the service runs its own.",
+        "Postgres to use, version 15 or later. Without it and without `POSTGRES_HOST` the service runs its own.",
         "an address like postgresql://user:password@host:5432/database",
     )
     postgres_host: str | None = _setting(
@@ -168,13 +175,13 @@ class Settings(BaseModel):
     postgres_db: str | None = _setting(None, "Its database.", "a name", "POSTGRES_DB", shown="the user's name")
     data_dir: Annotated[Path, AfterValidator(_folder)] = _setting(
         _default_folder,
-        "Folder of the service's own Postgres.",
+        "Data folder of the service's own Postgres.",
         "the path of a folder",
         shown="`mailing` in the user's data folder",
     )
     endpoint_url: EndpointUrl | None = _setting(
         None,
-        "Where messages are POSTed to; the message's id is appended. Without it and without `MAILING_ENDPOINTS_FILE` "
+        "URL to which messages are POSTed; the message's id is appended. Without it and without `MAILING_ENDPOINTS_FILE` "
         "nothing is delivered.",
         "an http:// or https:// address with a host and without user or password",
         "MAILING_ENDPOINT_URL",
@@ -193,112 +200,122 @@ class Settings(BaseModel):
         "fast or httpx",
     )
     endpoint_timeout: float = _number(
-        10.0, "Longest time of one request, connecting included, in seconds.", 0.05, 300, "seconds"
+        10.0, "Maximum time of one request, connecting included, in seconds.", 0.05, 300, "seconds"
     )
     endpoint_connect_timeout: float = _number(
-        3.0, "Longest time to connect, in seconds; the whole request's limit holds, too.", 0.05, 300, "seconds"
+        3.0, "Maximum time to connect, in seconds; the limit of the whole request applies, too.", 0.05, 300, "seconds"
     )
     endpoint_ca_file: ReadableFile | None = _setting(
         None,
-        "PEM file with the authorities to trust instead of the system's.",
+        "PEM file with the certificate authorities to trust instead of the system's.",
         "the path of a PEM file that can be read",
     )
-    endpoint_max_concurrency: int = _number(1024, "Most requests in flight at once, to each endpoint.", 1, 100_000)
+    endpoint_max_concurrency: int = _number(1024, "Maximum requests in flight per endpoint.", 1, 100_000)
     endpoints_file: ReadableFile | None = _setting(
         None,
         "TOML file of several named endpoints, see [docs/endpoints-and-delivery.md](docs/endpoints-and-delivery.md).",
         "the path of a TOML file that can be read",
     )
-    poll_min: float = _number(0.01, "Shortest wait between two looks for work, in seconds.", 0.001, 3600, "seconds")
-    poll_max: float = _number(5.0, "Longest wait between two looks for work, in seconds.", 0.001, 3600, "seconds")
+    poll_min: float = _number(0.01, "Minimum polling interval, in seconds.", 0.001, 3600, "seconds")
+    poll_max: float = _number(5.0, "Maximum polling interval, in seconds.", 0.001, 3600, "seconds")
     recheck_min: float = _number(
-        1.0, "Shortest wait between two looks for new clients of a running mailing, in seconds.", 0.01, 86400, "seconds"
+        1.0,
+        "Minimum interval between two checks for new clients of a running mailing, in seconds.",
+        0.01,
+        86400,
+        "seconds",
     )
     recheck_max: float = _number(
-        60.0, "Longest wait between two looks for new clients of a running mailing, in seconds.", 0.01, 86400, "seconds"
+        60.0,
+        "Maximum interval between two checks for new clients of a running mailing, in seconds.",
+        0.01,
+        86400,
+        "seconds",
     )
     lease: float = _number(
         60.0,
-        "How long a batch belongs to its dispatcher, in seconds: after a crash the others take over that late. "
-        "At least 3 times the endpoint's timeout and 5 s are taken.",
+        "How long a batch is reserved for its dispatcher, in seconds: after a crash the others take over that late. "
+        "The minimum is 3 times the longest timeout of an endpoint plus 5 s.",
         1,
         3600,
         "seconds",
     )
     dispatchers: int = _number(
-        0, "0: messages are dispatched inside the server process; N: by N processes beside it.", 0, 64
+        0, "0: messages are sent from inside the server process; N: from N processes beside it.", 0, 64
     )
-    pool_size: int = _number(10, "Most database connections of the API; a dispatcher has 13 of its own.", 4, 1000)
+    pool_size: int = _number(10, "Maximum database connections of the API; each dispatcher has 13 more.", 4, 1000)
     statement_cache_size: int = _number(
         100, "Prepared statements kept per connection. 0 for PgBouncer in transaction mode.", 0, 10_000
     )
     database_timeout: float = _number(
-        10.0, "Longest time of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
+        10.0, "Maximum time of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
     )
     journal_retention_hours: float = _number(
         72.0,
-        "How long the journal of changes is kept, in hours: so long can a stream of messages be resumed.",
+        "How long the change feed is kept, in hours: the time within which a stream of messages can resume.",
         0.01,
         87_600,
         "hours",
     )
-    log_retention_hours: float = _number(
-        168.0, "How long the log that operators watch is kept, in hours.", 0.01, 87_600, "hours"
-    )
-    max_message_mib: float = _number(4.0, "Largest request, in MiB.", 0.01, 1024, "MiB")
+    log_retention_hours: float = _number(168.0, "How long the event log is kept, in hours.", 0.01, 87_600, "hours")
+    max_message_mib: float = _number(4.0, "Maximum size of a request, in MiB.", 0.01, 1024, "MiB")
     max_streams_per_principal: int = _number(
-        20_000, "Most streams that one caller may have open at once; without authentication, one host.", 1, 1_000_000
+        20_000, "Maximum concurrent streams of one caller; without authentication, of one host.", 1, 1_000_000
     )
     max_streams_per_connection: int = _number(
-        500, "Most calls and streams at once over one connection; callers keep more of them waiting.", 10, 1_000_000
+        500, "Maximum concurrent calls and streams on one connection; further ones wait in the caller.", 10, 1_000_000
     )
-    max_calls_per_principal: int = _number(1000, "Most other calls that one caller may have open at once.", 1, 100_000)
+    max_calls_per_principal: int = _number(1000, "Maximum other concurrent calls of one caller.", 1, 100_000)
     max_calls_per_second: float = _number(
         2000.0,
-        "Most calls and streams that one caller may begin a second, after a burst of as many; 0: any number.",
+        "Maximum calls and streams that one caller may start per second, after a burst of as many; 0: no limit.",
         0,
         1_000_000,
         "calls a second",
     )
     max_call_seconds: float = _number(
         120.0,
-        "Longest time of a call that is no stream, in seconds, whatever deadline its caller sets.",
+        "Maximum time of a call that is not a stream, in seconds, whatever deadline its caller sets.",
         1,
         86_400,
         "seconds",
     )
     connection_age: float = _number(
         3600.0,
-        "After about so long callers are told to connect anew, so that they spread over all replicas, in seconds.",
+        "Maximum connection age, in seconds (about): callers then reconnect, and spread over all replicas.",
         1,
         31_536_000,
         "seconds",
     )
     connection_grace: float = _number(
-        600.0, "How long calls go on over a connection that is to be made anew, in seconds.", 1, 86_400, "seconds"
+        600.0,
+        "How long calls may continue on a connection that has reached its maximum age, in seconds.",
+        1,
+        86_400,
+        "seconds",
     )
     frequency_cap: int = _number(
         0,
-        "Most messages a client gets within the period below, of all mailings that are not important; 0: no cap.",
+        "Maximum messages per client within the period below, over all mailings that are not important; 0: no cap.",
         0,
         100_000,
     )
-    frequency_period_hours: float = _number(24.0, "The period of the frequency cap, in hours.", 0.01, 8760, "hours")
+    frequency_period_hours: float = _number(24.0, "Period of the frequency cap, in hours.", 0.01, 8760, "hours")
     tracing: bool = _setting(
         False,
-        "Whether calls and deliveries are traced by OpenTelemetry; its own variables, such as "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`, say where to. Needs `mailing[otel]`.",
+        "Trace calls and deliveries with OpenTelemetry, whose own variables, such as "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, set the destination. Needs `mailing-server[otel]`.",
         "true or false",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
-        "info", "The least grave entries that are logged.", "debug, info, warning or error"
+        "info", "Minimum log level.", "debug, info, warning or error"
     )
     log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = _setting(
-        "auto", "`auto`: lines for people on a terminal, JSON otherwise.", "auto, console or json"
+        "auto", "`auto`: text on a terminal, JSON otherwise.", "auto, console or json"
     )
     log_file: Annotated[Path, AfterValidator(_writable_file)] | None = _setting(
         None,
-        "File that gets the same entries, always as JSON: up to 20 MB, and the 5 before it as `.1` to `.5`.",
+        "File that gets the same entries, always as JSON: up to 20 MB, and the 5 previous ones as `.1` to `.5`.",
         "the path of a file that can be written",
         "MAILING_LOG_FILE",
         "LOGGING_FILE",
