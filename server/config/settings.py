@@ -181,8 +181,8 @@ class Settings(BaseModel):
     )
     endpoint_url: EndpointUrl | None = _setting(
         None,
-        "URL to which messages are POSTed; the message's id is appended. Without it and without `MAILING_ENDPOINTS_FILE` "
-        "nothing is delivered.",
+        "URL to which messages are POSTed; the message's id is appended. Without it and without "
+        "`MAILING_ENDPOINTS_FILE` nothing is delivered.",
         "an http:// or https:// address with a host and without user or password",
         "MAILING_ENDPOINT_URL",
         "MAILING_SERVER_URL",
