@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from server.metrics import FAMILIES
+from server.observability.metrics import FAMILIES
 
 PAGE = Path(__file__).resolve().parent / "observability.md"
 _TABLE = re.compile(r"(?<=<!-- metrics -->\n).*?(?=<!-- /metrics -->)", re.DOTALL)

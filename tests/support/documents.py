@@ -26,8 +26,8 @@ from mailing.v1 import (
     mailing_service_pb2,
     message_service_pb2,
 )
+from tests.support.project import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),

@@ -17,16 +17,17 @@ from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from server.api import CallLimits
+from server.api.interceptors import identity
+from server.api.interceptors.identity import IdentityInterceptor
+from server.api.interceptors.permissions import PERMISSIONS, Access
+from server.api.server import SERVED
 from server.auth import Authenticator
-from server.domain.caller import Scope, caller
-from server.rpc import CallLimits, identity
-from server.rpc.identity import IdentityInterceptor
-from server.rpc.permissions import PERMISSIONS, Access
-from server.rpc.server import SERVED
-from server.streams import StreamSettings
+from server.domain.principals import Scope, caller
+from server.watch import StreamSettings
+from tests.integration.api.calls import mailing, refused
+from tests.integration.api.test_contract import call
 from tests.integration.auth.conftest import Guarded, Start, Tokens
-from tests.integration.rpc.calls import mailing, refused
-from tests.integration.rpc.test_contract import call
 from tests.support.documents import page, section
 
 METHODS = [method for service in SERVED for method in service.methods]
@@ -65,7 +66,7 @@ def test_reading_and_writing_are_told_apart_by_the_names_of_methods() -> None:
 
 
 async def missing_scope(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any) -> str:
-    """Calls with an empty request; returns the scope that is missing, '' when none is."""
+    """Call with an empty request; return the scope that is missing, '' when none is."""
     try:
         await call(channel, method, metadata)
     except grpc.aio.AioRpcError as error:
