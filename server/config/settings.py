@@ -62,71 +62,76 @@ class Settings(BaseModel):
     )
     channelz_listen: OptionalAddress = setting(
         "off",
-        "Address of `grpc.channelz.v1`, which shows connections for debugging; `off` for none.",
+        "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
         "HOST:PORT, such as 127.0.0.1:50052, or off",
     )
     insecure: bool = setting(
         False,
-        "Allow addresses other than loopback without authentication: everybody may do everything.",
+        "Listen on addresses other than loopback without authentication: anybody who reaches it may do anything.",
         "true or false",
         shown="`false`",
     )
     tls_cert_file: FilePath | None = setting(
         None,
-        "PEM file with the certificate chain of the API. Without it connections are plain text.",
+        "PEM file with the certificate chain of the API; without it the API is plain text.",
         "the path of a PEM file",
     )
-    tls_key_file: FilePath | None = setting(None, "PEM file with the certificate's key.", "the path of a PEM file")
+    tls_key_file: FilePath | None = setting(
+        None, "PEM file with the key of that certificate.", "the path of a PEM file"
+    )
     tls_client_ca_file: FilePath | None = setting(
         None,
-        "PEM file with the authority of client certificates, which are then required (mTLS).",
+        "PEM file with the authority that must have issued the callers' certificates (mTLS).",
         "the path of a PEM file",
     )
     oidc_issuer: IssuerUrl | None = setting(
         None,
-        "OIDC issuer of accepted tokens, exactly as in their `iss`; for Auth0 the domain is enough.",
+        "Issuer of accepted tokens, exactly as in `iss`; for Auth0 the domain is enough.",
         "an http:// or https:// address, or a domain",
         "MAILING_OIDC_ISSUER",
         "OAUTHDOMAIN",
     )
     oidc_audience: str | None = setting(
-        None, "Required audience of tokens.", "a text", "MAILING_OIDC_AUDIENCE", "OAUTHAUDIENCE"
+        None, "Audience that tokens must have.", "a text", "MAILING_OIDC_AUDIENCE", "OAUTHAUDIENCE"
     )
     oidc_jwks_url: EndpointUrl | None = setting(
-        None, "Address of the issuer's keys.", "an http:// or https:// address", shown="from the issuer's discovery"
+        None,
+        "Address of the issuer's keys (JWKS).",
+        "an http:// or https:// address",
+        shown="what the issuer's discovery says",
     )
     tokens_file: FilePath | None = setting(
         None,
-        "File with static tokens (their hashes) and certificate names; see [docs/security.md](docs/security.md).",
+        "File of hashed static tokens and of certificates; see [docs/security.md](docs/security.md).",
         "the path of a file",
     )
     reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = setting(
-        "auto", "Server reflection; `auto`: on loopback only.", "auto, on or off"
+        "auto", "gRPC server reflection; `auto`: on loopback only.", "auto, on or off"
     )
     dsn: PostgresUrl | None = setting(
         None,
-        "Postgres database, version 15 or later. Without it and `POSTGRES_HOST` the service runs an embedded one.",
+        "Postgres to use, version 15 or later. Without it and without `POSTGRES_HOST` the service runs its own.",
         "an address like postgresql://user:password@host:5432/database",
     )
     postgres_host: str | None = setting(
-        None, "Host of the Postgres when `MAILING_DSN` is not set.", "a host name", "POSTGRES_HOST"
+        None, "Host of the Postgres to use when `MAILING_DSN` is not set.", "a host name", "POSTGRES_HOST"
     )
     postgres_port: int = setting(
-        5432, "Port of the Postgres.", "a port, a whole number from 1 to 65535", "POSTGRES_PORT", ge=1, le=65535
+        5432, "Its port.", "a port, a whole number from 1 to 65535", "POSTGRES_PORT", ge=1, le=65535
     )
-    postgres_user: str = setting("postgres", "Database user.", "a user name", "POSTGRES_USER")
-    postgres_password: SecretStr | None = setting(None, "Database password.", "a password", "POSTGRES_PASSWORD")
-    postgres_db: str | None = setting(None, "Database name.", "a name", "POSTGRES_DB", shown="the user's name")
+    postgres_user: str = setting("postgres", "Its user.", "a user name", "POSTGRES_USER")
+    postgres_password: SecretStr | None = setting(None, "The user's password.", "a password", "POSTGRES_PASSWORD")
+    postgres_db: str | None = setting(None, "Its database.", "a name", "POSTGRES_DB", shown="the user's name")
     data_dir: FilePath = setting(
         default_folder,
-        "Folder of the embedded Postgres.",
+        "Data folder of the service's own Postgres.",
         "the path of a folder",
         shown="`mailing` in the user's data folder",
     )
     endpoint_url: EndpointUrl | None = setting(
         None,
-        "URL that messages are POSTed to; the message id is appended. Without it and `MAILING_ENDPOINTS_FILE` "
-        "nothing is delivered.",
+        "URL to which messages are POSTed; the message's id is appended. Without it and without "
+        "`MAILING_ENDPOINTS_FILE` nothing is delivered.",
         "an http:// or https:// address with a host and without user or password",
         "MAILING_ENDPOINT_URL",
         "MAILING_SERVER_URL",
@@ -140,103 +145,115 @@ class Settings(BaseModel):
     )
     endpoint_transport: Transport = setting(
         "fast",
-        "`fast`: the built-in HTTP/1.1 client; `httpx`: for proxies and HTTP/2, much slower.",
+        "`fast`: HTTP/1.1 by the service's own client; `httpx`: for proxies and HTTP/2, much slower.",
         "fast or httpx",
     )
     endpoint_timeout: float = number(
-        10.0, "Maximum duration of one request, connecting included, in seconds.", 0.05, 300, "seconds"
+        10.0, "Maximum time of one request, connecting included, in seconds.", 0.05, 300, "seconds"
     )
     endpoint_connect_timeout: float = number(
-        3.0, "Maximum time to connect, in seconds, within the duration of the request.", 0.05, 300, "seconds"
+        3.0, "Maximum time to connect, in seconds; the limit of the whole request applies, too.", 0.05, 300, "seconds"
     )
     endpoint_ca_file: ReadableFile | None = setting(
         None,
-        "PEM file with the trusted authorities, in place of the system's.",
+        "PEM file with the certificate authorities to trust instead of the system's.",
         "the path of a PEM file that can be read",
     )
-    endpoint_max_concurrency: int = number(1024, "Maximum requests in flight to each endpoint.", 1, 100_000)
+    endpoint_max_concurrency: int = number(1024, "Maximum requests in flight per endpoint.", 1, 100_000)
     endpoints_file: ReadableFile | None = setting(
         None,
-        "TOML file with named endpoints, see [docs/endpoints.md](docs/endpoints.md).",
+        "TOML file of several named endpoints, see [docs/endpoints-and-delivery.md](docs/endpoints-and-delivery.md).",
         "the path of a TOML file that can be read",
     )
     poll_min: float = number(0.01, "Minimum polling interval, in seconds.", 0.001, 3600, "seconds")
     poll_max: float = number(5.0, "Maximum polling interval, in seconds.", 0.001, 3600, "seconds")
     recheck_min: float = number(
-        1.0, "Minimum interval of scans for new clients of a running mailing, in seconds.", 0.01, 86400, "seconds"
+        1.0,
+        "Minimum interval between two checks for new clients of a running mailing, in seconds.",
+        0.01,
+        86400,
+        "seconds",
     )
     recheck_max: float = number(
-        60.0, "Maximum interval of scans for new clients of a running mailing, in seconds.", 0.01, 86400, "seconds"
+        60.0,
+        "Maximum interval between two checks for new clients of a running mailing, in seconds.",
+        0.01,
+        86400,
+        "seconds",
     )
     lease: float = number(
         60.0,
-        "Lease of a batch, in seconds: after a crash others take over when it ends. "
-        "The minimum is 3 times the endpoint's timeout and 5 s.",
+        "How long a batch is reserved for its dispatcher, in seconds: after a crash the others take over that late. "
+        "The minimum is 3 times the longest timeout of an endpoint plus 5 s.",
         1,
         3600,
         "seconds",
     )
     dispatchers: int = number(
-        0, "Dispatcher processes beside the server; 0: dispatch inside the server process.", 0, 64
+        0, "0: messages are sent from inside the server process; N: from N processes beside it.", 0, 64
     )
-    pool_size: int = number(10, "Maximum database connections of the API; a dispatcher has 13 of its own.", 4, 1000)
+    pool_size: int = number(10, "Maximum database connections of the API; each dispatcher has 13 more.", 4, 1000)
     statement_cache_size: int = number(
-        100, "Cached prepared statements per connection. 0 for PgBouncer in transaction mode.", 0, 10_000
+        100, "Prepared statements kept per connection. 0 for PgBouncer in transaction mode.", 0, 10_000
     )
     database_timeout: float = number(
-        10.0, "Maximum duration of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
+        10.0, "Maximum time of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
     )
     journal_retention_hours: float = number(
         72.0,
-        "Retention of the change feed, in hours: how long a stream of messages can be resumed.",
+        "How long the change feed is kept, in hours: the time within which a stream of messages can resume.",
         0.01,
         87_600,
         "hours",
     )
-    log_retention_hours: float = number(168.0, "Retention of the event log, in hours.", 0.01, 87_600, "hours")
+    log_retention_hours: float = number(168.0, "How long the event log is kept, in hours.", 0.01, 87_600, "hours")
     max_message_mib: float = number(4.0, "Maximum size of a request, in MiB.", 0.01, 1024, "MiB")
     max_streams_per_principal: int = number(
-        20_000, "Maximum streams that one caller has open; without authentication, one host.", 1, 1_000_000
+        20_000, "Maximum concurrent streams of one caller; without authentication, of one host.", 1, 1_000_000
     )
     max_streams_per_connection: int = number(
-        500, "Maximum calls and streams at once over one connection; callers queue the rest.", 10, 1_000_000
+        500, "Maximum concurrent calls and streams on one connection; further ones wait in the caller.", 10, 1_000_000
     )
-    max_calls_per_principal: int = number(1000, "Maximum other calls that one caller has open.", 1, 100_000)
+    max_calls_per_principal: int = number(1000, "Maximum other concurrent calls of one caller.", 1, 100_000)
     max_calls_per_second: float = number(
         2000.0,
-        "Maximum calls and streams that one caller begins a second, after a burst of as many; 0: no limit.",
+        "Maximum calls and streams that one caller may start per second, after a burst of as many; 0: no limit.",
         0,
         1_000_000,
         "calls a second",
     )
     max_call_seconds: float = number(
         120.0,
-        "Maximum duration of a call that is no stream, in seconds, whatever deadline its caller sets.",
+        "Maximum time of a call that is not a stream, in seconds, whatever deadline its caller sets.",
         1,
         86_400,
         "seconds",
     )
     connection_age: float = number(
         3600.0,
-        "Maximum connection age, in seconds: callers reconnect, which spreads them over all replicas.",
+        "Maximum connection age, in seconds (about): callers then reconnect, and spread over all replicas.",
         1,
         31_536_000,
         "seconds",
     )
     connection_grace: float = number(
-        600.0, "How long calls continue on a connection beyond its maximum age, in seconds.", 1, 86_400, "seconds"
+        600.0,
+        "How long calls may continue on a connection that has reached its maximum age, in seconds.",
+        1,
+        86_400,
+        "seconds",
     )
     frequency_cap: int = number(
         0,
-        "Maximum messages to a client within the period below, from mailings that are not important; 0: no cap.",
+        "Maximum messages per client within the period below, over all mailings that are not important; 0: no cap.",
         0,
         100_000,
     )
     frequency_period_hours: float = number(24.0, "Period of the frequency cap, in hours.", 0.01, 8760, "hours")
     tracing: bool = setting(
         False,
-        "Trace calls and deliveries by OpenTelemetry, which its own variables configure, such as "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`. Needs `mailing[otel]`.",
+        "Trace calls and deliveries with OpenTelemetry, whose own variables, such as "
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, set the destination. Needs `mailing-server[otel]`.",
         "true or false",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = setting(
@@ -247,7 +264,7 @@ class Settings(BaseModel):
     )
     log_file: WritableFile | None = setting(
         None,
-        "File that gets the same entries, always as JSON: up to 20 MB, and the last 5 as `.1` to `.5`.",
+        "File that gets the same entries, always as JSON: up to 20 MB, and the 5 previous ones as `.1` to `.5`.",
         "the path of a file that can be written",
         "MAILING_LOG_FILE",
         "LOGGING_FILE",
