@@ -199,7 +199,7 @@ async def _migrate(settings: Settings) -> None:
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:
-    """Return how long what is in flight may take to end and to be settled, in seconds."""
+    """Return the maximum time to end and settle the requests in flight, in seconds."""
     return max((one.endpoint.total_timeout for one in configured), default=0.0) + SETTLE_GRACE
 
 

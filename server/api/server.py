@@ -105,7 +105,7 @@ class ApiServer:
         return self._streams.samples()
 
     async def stop(self, grace: float) -> None:
-        """Set NOT_SERVING, end streams, refuse new calls, and cancel those not done within `grace` seconds."""
+        """Set NOT_SERVING, end streams, reject new calls, and cancel those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         await self._streams.close()
         await self._server.stop(grace)

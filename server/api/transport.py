@@ -29,7 +29,7 @@ class TransportSettings:
     """Maximum duration of the TLS and HTTP/2 handshakes of a new connection."""
     streams_per_connection: int = 500
     """Maximum calls and streams at once over one connection; callers queue the rest. Without a limit
-    gRPC lets the calls that a hostile caller begins and cancels pile up in front of everybody's."""
+    gRPC lets the calls that a hostile caller begins and cancels pile up before all others."""
     connection_age: float = 3600.0
     """Maximum age of a connection, approximately: callers reconnect, which spreads load over new replicas."""
     connection_grace: float = 600.0

@@ -111,14 +111,14 @@ def mailing_event(mailing_id: int, what: str, **details: str) -> Event:
 def mailing_updated(mailing_id: int, changed: Collection[str]) -> list[Event]:
     """Return the event of a mailing of which these fields changed; none when none did."""
     names = ", ".join(sorted(changed))
-    text = f"The mailing was given another {names}."
+    text = f"The mailing was updated: {names}."
     return [Event(Level.INFO, "mailing.updated", text, mailing_id, details={"fields": names})] if names else []
 
 
 def mailing_retried(mailing_id: int, statuses: Collection[int]) -> Event:
     """Return the event of a mailing whose messages with these statuses are retried."""
     names = ", ".join(Status(status).name.lower() for status in sorted(statuses))
-    text = f"The mailing is retried: what is {names} is put back."
+    text = f"The mailing is retried: its {names} messages return to PENDING."
     return Event(Level.INFO, "mailing.retried", text, mailing_id, details={"statuses": names})
 
 
@@ -137,7 +137,7 @@ def client_opted(client_id: int, out: bool) -> Event:
 def clients_imported(created: int, updated: int, unchanged: int) -> Event:
     """Return the event of an import."""
     details = {"created": str(created), "updated": str(updated), "unchanged": str(unchanged)}
-    text = f"Clients were imported: {created} new, {updated} changed, {unchanged} as before."
+    text = f"Clients were imported: {created} new, {updated} changed, {unchanged} unchanged."
     return Event(Level.INFO, "clients.imported", text, details=details)
 
 
@@ -155,4 +155,4 @@ def dispatch_paused(paused: bool) -> Event:
     """Return the event of the emergency stop."""
     if paused:
         return Event(Level.WARNING, "dispatch.paused", "All sending was stopped.")
-    return Event(Level.INFO, "dispatch.resumed", "Sending goes on.")
+    return Event(Level.INFO, "dispatch.resumed", "Sending was resumed.")

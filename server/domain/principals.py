@@ -34,25 +34,25 @@ class Principal:
 
     subject: str
     scopes: frozenset[Scope]
-    how: Literal["open", "token", "jwt", "certificate"]
+    credentials: Literal["open", "token", "jwt", "certificate"]
 
     def __str__(self) -> str:
         """Return the name for logs and limits: equal subjects of different kinds are different callers."""
-        return self.subject if self.how == "open" else f"{self.how}:{self.subject}"
+        return self.subject if self.credentials == "open" else f"{self.credentials}:{self.subject}"
 
 
 ANONYMOUS = Principal("anonymous", ALL_SCOPES, "open")
 """Everybody, where no authentication is configured."""
 
-NOBODY = Principal("", frozenset(), "open")
+SERVICE = Principal("", frozenset(), "open")
 """The principal outside of any call, where the service itself acts."""
 
 
-_caller: ContextVar[Principal] = ContextVar("caller", default=NOBODY)
+_caller: ContextVar[Principal] = ContextVar("caller", default=SERVICE)
 
 
 def caller() -> Principal:
-    """Return the principal of the current call; outside of any it is NOBODY, who has no scope."""
+    """Return the principal of the current call; outside of any it is SERVICE, which has no scope."""
     return _caller.get()
 
 

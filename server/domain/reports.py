@@ -81,7 +81,7 @@ class Course:
 class Report:
     """A mailing and its statistics, all of one moment.
 
-    `attempts` says how many settled messages took how many requests. Only what occurs is there.
+    `attempts` has the number of settled messages by their number of requests. Zeros are left out.
     """
 
     mailing: Mailing

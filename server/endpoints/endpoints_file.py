@@ -1,8 +1,8 @@
 """The endpoints file: several named endpoints in TOML, a table `[endpoints.NAME]` for each.
 
 Read once, at the start, and checked as a whole: `ConfigError` has one sentence per problem,
-which names the file, the endpoint and the key. Tokens are never shown. docs/endpoints.md describes
-the keys; a missing key has the default of its environment variable.
+which names the file, the endpoint and the key. Tokens are never shown. docs/endpoints-and-delivery.md
+describes the keys; a missing key has the default of its environment variable.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _path(value: str, info: ValidationInfo) -> str:
         path = Path(info.context["folder"]) / Path(value).expanduser()
         with path.open("rb"):
             return str(path)
-    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
+    except (OSError, RuntimeError) as error:  # the latter for an unknown home folder
         raise ValueError from error
 
 

@@ -28,7 +28,7 @@ class ServiceError(Exception):
 
 @contextmanager
 def database_of(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
-    """Lend the DSN to use, and the server behind it if it is our own."""
+    """Lend the DSN of the database, and its server if that is the embedded one."""
     if settings.database_url is not None:
         yield settings.database_url, None
         return
@@ -56,8 +56,8 @@ async def run_until_stopped(
 ) -> None:
     """Dispatch and answer calls until `stopped` is set, then end in order.
 
-    The order: health says NOT_SERVING and new calls are refused; nothing more is claimed;
-    what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raise
+    The order: health checks get NOT_SERVING and new calls are rejected; no more batches are claimed;
+    requests in flight end, or are released, and are settled, within `settle_grace` seconds. Raise
     ServiceError when the dispatcher or the embedded Postgres ended by itself.
     """
     install_level_signals(dispatcher.signal)

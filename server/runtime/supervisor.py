@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds before a new start
 _MARGIN = 5.0
-"""Seconds for closing connections, on top of the grace for what is in flight."""
+"""Seconds for closing connections, on top of the grace for requests in flight."""
 
 _POLL = 0.1
 """Seconds between two checks whether a process has ended."""
@@ -67,7 +67,7 @@ class Supervisor:
                 group.create_task(self._restart(number))
 
     async def stop(self, grace: float) -> None:
-        """Ask all to end, with `grace` seconds to settle what is in flight."""
+        """Ask all to end, with `grace` seconds to settle requests in flight."""
         self._grace = grace
         self._stopping.set()
 

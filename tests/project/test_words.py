@@ -32,9 +32,10 @@ from server.domain.mailings import (
     RETRYABLE,
 )
 from server.storage.queries import load_queries
+from tests.support.documents import page, section
 from tests.support.project import ROOT
 
-STATES = (ROOT / "docs" / "states.md").read_text(encoding="utf-8")
+STATES = page("concepts")
 
 ENUMS: list[tuple[type[IntEnum], Any, str]] = [
     (Status, Message.Status, "STATUS_"),
@@ -127,7 +128,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
         ("## With the extra `otel`", project["project"]["optional-dependencies"]["otel"]),
         ("## To develop", project["dependency-groups"]["dev"]),
     ]:
-        text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
+        text = section(page("dependencies"), heading)
         explained = re.findall(r"^\| ([\w\[\]-]+) \| \S", text.split("|---|---|")[1], re.MULTILINE)
         assert sorted(explained) == sorted(re.split(r"[><=; ]", name)[0] for name in wanted)
 

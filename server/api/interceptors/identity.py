@@ -12,7 +12,7 @@ from server.api.handlers import Context, Handler, Interceptor, around, rebuilt
 from server.api.permissions import PERMISSIONS, Public
 from server.auth import Authenticator
 from server.domain.errors import MethodClosed, ScopeMissing
-from server.domain.principals import ANONYMOUS, NOBODY, Principal, Scope, set_caller
+from server.domain.principals import ANONYMOUS, SERVICE, Principal, Scope, set_caller
 
 MAX_NAME = 255
 """Maximum length of a name in a certificate."""
@@ -28,7 +28,7 @@ class IdentityInterceptor(Interceptor):
         """Wrap only what the metadata cannot decide: the usual call costs nothing more."""
         needed = PERMISSIONS.get(call.method)
         if needed is Public.PUBLIC:
-            set_caller(ANONYMOUS if self._authenticator.open else NOBODY)
+            set_caller(ANONYMOUS if self._authenticator.open else SERVICE)
             return handler
         try:
             if needed is None:

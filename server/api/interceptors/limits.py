@@ -129,6 +129,6 @@ def principal_of(peer: str) -> str:
 
     gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`.
     """
-    if caller().how != "open":
+    if caller().credentials != "open":
         return str(caller())
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

@@ -16,8 +16,8 @@ from docs.api_examples import EXAMPLES
 from mailing.v1.message_pb2 import Message
 from server.config.types import ConfiguredEndpoint
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
-from tests.project.test_readme import SERVICES, json_documents
 from tests.support.api import serving
+from tests.support.documents import SERVICES, json_documents
 
 LAST = ("MailingService.CancelMailing", "MailingService.DeleteMailing", "ClientService.DeleteClient")
 INSERT_MESSAGE = """

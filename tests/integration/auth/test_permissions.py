@@ -29,7 +29,7 @@ from server.watch import StreamSettings
 from tests.integration.api.calls import mailing, refused
 from tests.integration.api.test_contract import call
 from tests.integration.auth.conftest import Guarded, Start, Tokens
-from tests.support.project import ROOT
+from tests.support.documents import page, section
 
 METHODS = [method for service in SERVED for method in service.methods]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -51,10 +51,10 @@ def test_every_method_that_is_served_is_in_the_table_and_nothing_else() -> None:
 
 
 def test_the_page_on_security_has_the_same_table() -> None:
-    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = section(page("security"), "## Scopes")
     for scope in Scope:
         methods = {path.rpartition("/")[2] for path, needed in PERMISSIONS.items() if needed is scope}
-        row = next(line for line in page.splitlines() if line.startswith(f"| `{scope}` |"))
+        row = next(line for line in rows.splitlines() if line.startswith(f"| `{scope}` |"))
         opened = row.split("|")[2].partition(";")[0].strip()
         assert set(opened.split(", ")) == ({"all of AdminService"} if scope is Scope.ADMIN else methods)
 

@@ -1,4 +1,4 @@
-"""The commands of docs/backup.md, carried out: what comes back, and what watchers and dispatchers are told."""
+"""The commands of docs/operating.md, carried out: what comes back, and what watchers and dispatchers are told."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from server.embedded_postgres.binaries import choose_binaries
 from server.storage.pool import open_pool
 from tests.integration.api.calls import refused
 from tests.support.api import serving
+from tests.support.documents import page, section
 from tests.support.ledger import add_clients, audit
-from tests.support.project import ROOT
 
-PAGE = (ROOT / "docs" / "backup.md").read_text(encoding="utf-8")
+PAGE = section(page("operating"), "## Back up and restore")
 
 
 def shell(command: str, dsn: str, folder: Path) -> None:
