@@ -11,11 +11,11 @@ from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from server.api.encoding.events import event_message, event_query
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.replicas import endpoint_message, overrides_of, replica_message, settings_message
-from server.api.encoding.wellknown import IntervalRange, populated, reject_output_only
+from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
 from server.domain.errors import ReaderTooSlow, ShuttingDown
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
-from server.domain.validation import Violations, update_mask
+from server.domain.validation import Violations
 from server.endpoints.dns_check import DnsCheck
 from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore
@@ -65,11 +65,9 @@ class AdminService(AdminServiceServicer):
         violations = Violations()
         if not request.HasField("settings"):
             violations.add("settings", "is required: the new values")
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(request.settings, ("paused",), "settings", violations)
-        set_fields = [name for name in populated(request.settings) if name in OVERRIDE_FIELDS]
-        fields = update_mask(paths, OVERRIDE_FIELDS, set_fields, violations)
+        fields = changed_fields(
+            request.settings, request.update_mask, "settings", OVERRIDE_FIELDS, ("paused",), violations
+        )
         patch = overrides_of(request.settings, violations)
         check_overrides(patch, violations, fields)
         violations.check()
