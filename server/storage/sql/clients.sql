@@ -55,17 +55,21 @@ INSERT INTO client_changes (bucket, seq, client_ids) SELECT $bucket, seq, $clien
     AND ($timezones::text[] IS NULL OR timezone = ANY ($timezones))
     AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
 
+-- fragment: listed
+-- Of one bucket, those of a list behind its key.
+SELECT *
+  FROM clients
+  WHERE bucket = b.bucket AND id > $after
+    AND {matches}
+    AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
+
 -- name: list_clients
 -- A page over all buckets in the order of ids: from each bucket the first ones behind the
 -- key, of these again the first.
 SELECT c.*
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT *
-  FROM clients
-  WHERE bucket = b.bucket AND id > $after
-    AND {matches}
-    AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
+  {listed}
   ORDER BY id
   LIMIT $limit
 ) c
@@ -77,11 +81,8 @@ LIMIT $limit;
 SELECT c.*
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT *
-  FROM clients
-  WHERE bucket = b.bucket AND id > $after AND id = ANY ($chosen_ids::bigint[])
-    AND {matches}
-    AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
+  {listed}
+    AND id = ANY ($chosen_ids::bigint[])
 ) c
 ORDER BY c.id
 LIMIT $limit;
