@@ -55,7 +55,7 @@ from server.storage.pool import DatabaseError, open_pool, prepare_database
 from server.storage.previews import PreviewStore
 from server.storage.progress import ProgressStore
 from server.storage.replicas import ReplicaStore
-from server.watch import AdminStreams, Streams
+from server.watch import Streams, StreamStores
 
 log = logging.getLogger("server.main")  # also when run as __main__
 
@@ -144,11 +144,13 @@ async def build_api(
     Reading the installation takes some 100 ms. Raise DatabaseUnavailable.
     """
     installation = await read_installation(database)
-    changes, progress = ChangeFeedStore(database, installation.buckets), ProgressStore(database)
-    epoch = await changes.epoch()
-    streams = Streams(changes, progress, epoch, encoded_mailing, settings.streams)
-    replicas, events = ReplicaStore(database, settings.dispatch, hint), EventStore(database, installation.buckets)
-    admin_streams = AdminStreams(replicas, events, epoch, settings.event_retention)
+    stores = StreamStores(
+        progress=ProgressStore(database),
+        change_feed=ChangeFeedStore(database, installation.buckets),
+        replicas=ReplicaStore(database, settings.dispatch, hint),
+        events=EventStore(database, installation.buckets),
+    )
+    streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
     previews = PreviewStore(database, settings.frequency_cap, probes.rates)
 
     def changed() -> None:
@@ -159,11 +161,11 @@ async def build_api(
         ClientService(database, installation),
         MailingService(database, installation, changed, previews, probes),
         MessageService(database, installation),
-        DeliveryService(streams, progress),
-        AdminService(replicas, EndpointStore(database), admin_streams, probes),
+        DeliveryService(streams, stores.progress),
+        AdminService(stores.replicas, EndpointStore(database), streams, probes),
     )
     return await build_server(
-        services, (streams, admin_streams), interceptors, settings.transport, access.credentials, access.reflection
+        services, streams, interceptors, settings.transport, access.credentials, access.reflection
     )
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -29,7 +28,8 @@ from server.api.reflection import add_reflection
 from server.api.services import AdminService, ClientService, DeliveryService, MailingService, MessageService
 from server.api.services.delivery_service import DELIVERY
 from server.api.transport import CannotListen, TransportSettings, check_free
-from server.observability.metrics.samples import Samples, added
+from server.observability.metrics.samples import Samples
+from server.watch import Streams
 
 SERVED = (
     client_service_pb2.DESCRIPTOR.services_by_name["ClientService"],
@@ -62,22 +62,6 @@ class Services:
         add_AdminServiceServicer_to_server(self.admin, server)
 
 
-class StreamSource(Protocol):
-    """Streams that start and end with the server."""
-
-    def start(self) -> None:
-        """Begin the work behind the streams."""
-        ...
-
-    async def close(self) -> None:
-        """End every stream and let no other begin."""
-        ...
-
-    def samples(self) -> Samples:
-        """Return their metrics."""
-        ...
-
-
 class ApiServer:
     """The API of one replica: `bind`, `start`, and at the end `stop`."""
 
@@ -85,7 +69,7 @@ class ApiServer:
         self,
         server: grpc.aio.Server,
         health: HealthServicer,
-        streams: Sequence[StreamSource],
+        streams: Streams,
         credentials: grpc.ServerCredentials | None,
     ) -> None:
         self._server = server
@@ -109,8 +93,7 @@ class ApiServer:
     async def start(self) -> None:
         """Begin to serve; health checks get SERVING."""
         await self._server.start()
-        for source in self._streams:
-            source.start()
+        self._streams.start()
 
     async def ready(self, able: bool) -> None:
         """Set what health checks get; after `stop` it stays NOT_SERVING."""
@@ -119,13 +102,12 @@ class ApiServer:
 
     def samples(self) -> Samples:
         """Return the metrics of the streams."""
-        return added(source.samples() for source in self._streams)
+        return self._streams.samples()
 
     async def stop(self, grace: float) -> None:
         """Set NOT_SERVING, end streams, reject new calls, and cancel those not done within `grace` seconds."""
         await self._health.enter_graceful_shutdown()
-        for source in self._streams:
-            await source.close()
+        await self._streams.close()
         await self._server.stop(grace)
 
     async def wait(self) -> None:
@@ -135,7 +117,7 @@ class ApiServer:
 
 async def build_server(
     services: Services,
-    streams: Sequence[StreamSource],
+    streams: Streams,
     interceptors: Sequence[Interceptor],
     transport: TransportSettings,
     credentials: grpc.ServerCredentials | None = None,

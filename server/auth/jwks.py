@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
+from dispatcher.tasks import happens
+
 PublicKey = RSAPublicKey | EllipticCurvePublicKey
 
 MIN_RSA_BITS = 2048
@@ -132,9 +134,7 @@ class KeySet:
 
     async def first(self) -> None:
         """Wait for the first fetch, successful or not, for a bounded time."""
-        try:
-            await asyncio.wait_for(self._tried.wait(), self._timing.at_start)
-        except TimeoutError:
+        if not await happens(self._tried, self._timing.at_start):
             _log.warning("the issuer's keys are not there yet: tokens are rejected until they are")
 
     async def run(self) -> None:
@@ -153,10 +153,7 @@ class KeySet:
         """Wait `wait` seconds, or the cool-down only if an unknown key is asked for."""
         cool_down = min(self._timing.cool_down, wait)
         await asyncio.sleep(cool_down)
-        try:
-            await asyncio.wait_for(self._wanted.wait(), wait - cool_down)
-        except TimeoutError:
-            return
+        await happens(self._wanted, wait - cool_down)
 
     async def _refresh(self) -> bool:
         try:

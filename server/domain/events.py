@@ -14,8 +14,8 @@ from itertools import accumulate
 
 from dispatcher.model.states import Status
 from dispatcher.outcome_events import Event, Level
-from server.domain.change_feed import Positions
 from server.domain.pagination import query_digest
+from server.domain.resume_tokens import Positions
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from binascii import Error as Base64Error
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -46,7 +45,7 @@ def query_digest(method: str, *parts: object) -> bytes:
 
 def encode_token(digest: bytes, *key: int) -> str:
     """Return the token of the page behind `key` in the query of `digest`."""
-    return urlsafe_b64encode(digest + struct.pack(f">{len(key)}q", *key)).decode().rstrip("=")
+    return token_of_bytes(digest + struct.pack(f">{len(key)}q", *key))
 
 
 def decode_token(token: str, digest: bytes, first: tuple[int, ...]) -> tuple[int, ...]:
@@ -57,10 +56,20 @@ def decode_token(token: str, digest: bytes, first: tuple[int, ...]) -> tuple[int
     if not token:
         return first
     try:
-        raw = urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))
-    except (Base64Error, ValueError):
+        raw = bytes_of_token(token)
+    except ValueError:
         raise InvalidPageToken from None
     if len(raw) != _DIGEST_SIZE + 8 * len(first) or raw[:_DIGEST_SIZE] != digest:
         raise InvalidPageToken
     key: tuple[int, ...] = struct.unpack(f">{len(first)}q", raw[_DIGEST_SIZE:])
     return key
+
+
+def token_of_bytes(raw: bytes) -> str:
+    """Return the token that carries `raw`, in letters that are safe anywhere."""
+    return urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+def bytes_of_token(token: str) -> bytes:
+    """Return the bytes that a token carries. Raise ValueError for what is no token."""
+    return urlsafe_b64decode(token.encode("ascii") + b"=" * (-len(token) % 4))

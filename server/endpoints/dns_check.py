@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from time import monotonic
 from urllib.parse import urlsplit
 
 from dispatcher.model.records import Endpoint
+from dispatcher.tasks import CachedRead
 
 CACHE_TIME = 10.0
 """Seconds before the hosts are resolved again."""
@@ -25,19 +25,18 @@ class DnsCheck:
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
         self._hosts = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
-        self._failures: dict[str, str] = {}
-        self._cached_until = float("-inf")
-        self._lookup = asyncio.Lock()
+        self._failures = CachedRead(self._resolve, "dns check")
 
     async def failures(self) -> dict[str, str]:
         """Return a sentence for each endpoint, by its name, whose host does not resolve here."""
-        async with self._lookup:
-            if monotonic() >= self._cached_until:
-                hosts = sorted(set(self._hosts.values()))
-                answers = await asyncio.gather(*map(_failure, hosts))
-                self._failures = {host: why for host, why in zip(hosts, answers, strict=True) if why}
-                self._cached_until = monotonic() + CACHE_TIME
-        return {name: self._failures[host] for name, host in self._hosts.items() if host in self._failures}
+        failures = await self._failures.get(CACHE_TIME)
+        return {name: failures[host] for name, host in self._hosts.items() if host in failures}
+
+    async def _resolve(self) -> dict[str, str]:
+        """Return a sentence for each host that does not resolve here."""
+        hosts = sorted(set(self._hosts.values()))
+        answers = await asyncio.gather(*map(_failure, hosts))
+        return {host: why for host, why in zip(hosts, answers, strict=True) if why}
 
 
 async def _failure(host: str) -> str:

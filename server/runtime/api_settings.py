@@ -17,13 +17,11 @@ _HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
-    """Values for the parts of the API; each part gets its own.."""
+    """Values for the parts of the API; each part gets its own."""
 
     transport: TransportSettings = field(default_factory=TransportSettings)
     limits: CallLimits = field(default_factory=CallLimits)
     streams: StreamSettings = field(default_factory=StreamSettings)
-    event_retention: float = 168 * _HOUR
-    """How long the event log is kept, in seconds."""
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     """The settings of dispatchers, unless they are changed at run time."""
     frequency_cap: FrequencyCap = field(default_factory=FrequencyCap)
@@ -34,8 +32,10 @@ class ApiSettings:
         return cls(
             transport=_transport(settings),
             limits=_limits(settings),
-            streams=StreamSettings(retention=settings.journal_retention_hours * _HOUR),
-            event_retention=settings.log_retention_hours * _HOUR,
+            streams=StreamSettings(
+                change_retention=settings.journal_retention_hours * _HOUR,
+                event_retention=settings.log_retention_hours * _HOUR,
+            ),
             dispatch=dispatch_settings(settings),
             frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
         )

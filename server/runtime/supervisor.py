@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from dispatcher.tasks import happens
 from server.observability.logging import LEVEL_SIGNALS, current_level
 from server.observability.metrics import Samples, Totals
 from server.observability.metrics.reports import Reports
@@ -85,7 +86,7 @@ class Supervisor:
             worked = asyncio.get_running_loop().time() - started
             wait = _FIRST_WAIT if worked > _STEADY else min(2 * wait, _LONGEST_WAIT)
             log.error("dispatcher %d ended with status %d: the next one starts in %.1f s", number, code, wait)
-            await _wait_for(self._stopping, wait)
+            await happens(self._stopping, wait)
 
     async def _one(self, number: int) -> int:
         """Run one process to its end and return its status."""
@@ -103,7 +104,7 @@ class Supervisor:
         self._processes.add(process)
         reports = Reports(process.stdout, partial(self._totals.report, number))
         try:
-            while process.poll() is None and not await _wait_for(self._stopping, _POLL):
+            while process.poll() is None and not await happens(self._stopping, _POLL):
                 pass
             process.stdin.close()
             give_up_at = time.monotonic() + self._grace + _MARGIN
@@ -126,12 +127,3 @@ def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-async def _wait_for(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, `seconds` at most, and return whether it was set."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

@@ -12,10 +12,11 @@ from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.domain.validation import Violations, request_id
+from server.domain.validation import Violations, request_id, update_mask
 from server.storage.request_ids import CreatingCall
 
 Number = TypeVar("Number", bound=IntEnum)
@@ -39,6 +40,24 @@ def reject_output_only(message: ProtoMessage, names: Sequence[str], path: str, v
     for name in populated(message):
         if name in names:
             violations.add(f"{path}.{name}", "is output only: leave it out")
+
+
+def changed_fields(
+    message: ProtoMessage,
+    mask: FieldMask,
+    path: str,
+    fields: Sequence[str],
+    output_only: Sequence[str],
+    violations: Violations,
+) -> frozenset[str]:
+    """Return the fields that an update changes: those of its mask or, without one, those that are set.
+
+    Report a path of the mask that is none of the updatable `fields` and, without a mask, each field
+    of `output_only` that is set.
+    """
+    if not mask.paths:
+        reject_output_only(message, output_only, path, violations)
+    return update_mask(mask.paths, fields, [name for name in populated(message) if name in fields], violations)
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:

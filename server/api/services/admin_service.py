@@ -11,16 +11,16 @@ from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from server.api.encoding.events import event_message, event_query
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.replicas import endpoint_message, overrides_of, replica_message, settings_message
-from server.api.encoding.wellknown import IntervalRange, populated, reject_output_only
+from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
 from server.domain.errors import ReaderTooSlow, ShuttingDown
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
-from server.domain.validation import Violations, update_mask
+from server.domain.validation import Violations
 from server.endpoints.dns_check import DnsCheck
 from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore
 from server.storage.replicas import ReplicaStore
-from server.watch import AdminStreams
+from server.watch import Streams
 
 INTERVALS = IntervalRange(default=1.0, shortest=0.1, longest=3600.0, words="100 ms to 1 hour")
 """Intervals of WatchDispatch."""
@@ -30,7 +30,7 @@ class AdminService(AdminServiceServicer):
     """Replicas and their settings, endpoints, and the event log."""
 
     def __init__(
-        self, replicas: ReplicaStore, endpoints: EndpointStore, streams: AdminStreams, probes: EndpointProbes
+        self, replicas: ReplicaStore, endpoints: EndpointStore, streams: Streams, probes: EndpointProbes
     ) -> None:
         self._replicas = replicas
         self._endpoints = endpoints
@@ -52,7 +52,7 @@ class AdminService(AdminServiceServicer):
         violations = Violations()
         interval = INTERVALS.of(request, violations)
         violations.check()
-        async with aclosing(self._streams.dispatch(interval)) as states:
+        async with aclosing(self._streams.replicas(interval)) as states:
             async for state in states:
                 yield pb.WatchDispatchResponse(
                     replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)
@@ -65,11 +65,9 @@ class AdminService(AdminServiceServicer):
         violations = Violations()
         if not request.HasField("settings"):
             violations.add("settings", "is required: the new values")
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(request.settings, ("paused",), "settings", violations)
-        set_fields = [name for name in populated(request.settings) if name in OVERRIDE_FIELDS]
-        fields = update_mask(paths, OVERRIDE_FIELDS, set_fields, violations)
+        fields = changed_fields(
+            request.settings, request.update_mask, "settings", OVERRIDE_FIELDS, ("paused",), violations
+        )
         patch = overrides_of(request.settings, violations)
         check_overrides(patch, violations, fields)
         violations.check()
@@ -105,7 +103,7 @@ class AdminService(AdminServiceServicer):
         query = event_query(request)
         tokens, token, begun = self._streams.tokens(query), request.resume_token, False
         try:
-            async with aclosing(self._streams.log(query, token)) as batches:
+            async with aclosing(self._streams.events(query, token)) as batches:
                 async for batch in batches:
                     if not begun:
                         # Apart from the first page, which may not fit: without this gRPC could not even say so.

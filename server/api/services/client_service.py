@@ -8,11 +8,11 @@ from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import import_rows
 from server.api.encoding.clients import OUTPUT_ONLY, client_message, definition_of, filter_of
-from server.api.encoding.wellknown import creating_call, populated, reject_output_only
+from server.api.encoding.wellknown import changed_fields, creating_call, reject_output_only
 from server.api.handlers import Context
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
 from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, check_id, page_size, require_id, update_mask
+from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
@@ -52,11 +52,9 @@ class ClientService(ClientServiceServicer):
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.client.id, "client.id", violations)
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(request.client, ("create_time", "update_time"), "client", violations)
-        set_fields = [name for name in populated(request.client) if name in CLIENT_FIELDS]
-        fields = update_mask(paths, CLIENT_FIELDS, set_fields, violations)
+        fields = changed_fields(
+            request.client, request.update_mask, "client", CLIENT_FIELDS, ("create_time", "update_time"), violations
+        )
         patch = definition_of(request.client, "client", violations)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()

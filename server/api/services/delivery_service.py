@@ -16,11 +16,12 @@ from mailing.v1 import delivery_service_pb2 as pb
 from server.api.encoding.changes import encoded_changes, encoded_position
 from server.api.encoding.wellknown import IntervalRange, numbers_of
 from server.api.handlers import Context, Handler
-from server.domain.change_feed import ChangeQuery, Tokens
+from server.domain.change_feed import ChangeQuery
 from server.domain.errors import Kind, NotFound, ReaderTooSlow, ShuttingDown
+from server.domain.resume_tokens import Tokens
 from server.domain.validation import Violations, check_id
 from server.storage.progress import ProgressStore
-from server.watch import Batch, Streams
+from server.watch import ChangeBatch, Streams
 
 DELIVERY = pb.DESCRIPTOR.services_by_name["DeliveryService"]
 
@@ -85,7 +86,7 @@ class DeliveryService:
         return ChangeQuery(request.mailing_id, frozenset(statuses))
 
 
-def _responses(batch: Batch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:
+def _responses(batch: ChangeBatch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:
     """Return a batch as responses: a single one, unless it is one entry that is too large for that.
 
     Only the token of the last response is behind the entry; resuming earlier repeats all of it.

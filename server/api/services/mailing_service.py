@@ -14,7 +14,7 @@ from server.api.encoding.masking import shown_text
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.previews import preview_message
 from server.api.encoding.reports import report_response
-from server.api.encoding.wellknown import creating_call, numbers_of, populated, reject_output_only
+from server.api.encoding.wellknown import changed_fields, creating_call, numbers_of
 from server.api.handlers import Context
 from server.domain.clients import ClientDefinition, check_phone, completed
 from server.domain.errors import EndpointUnknown
@@ -28,7 +28,7 @@ from server.domain.mailings import (
 )
 from server.domain.pagination import PageRequest
 from server.domain.previews import sample_count
-from server.domain.validation import Violations, check_id, page_size, require_id, update_mask
+from server.domain.validation import Violations, check_id, page_size, require_id
 from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
 from server.storage.database import Database
@@ -41,6 +41,9 @@ from server.storage.reports import ReportStore
 
 _TESTED_FIELDS = ("text", "endpoint")
 """What a test message uses of a mailing that is not stored."""
+
+_NOT_IN_UPDATES = ("state", "progress", "create_time", "update_time")
+"""Output-only fields that an update without a mask must leave out."""
 
 
 class MailingService(MailingServiceServicer):
@@ -81,13 +84,9 @@ class MailingService(MailingServiceServicer):
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.mailing.id, "mailing.id", violations)
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(
-                request.mailing, ("state", "progress", "create_time", "update_time"), "mailing", violations
-            )
-        set_fields = [name for name in populated(request.mailing) if name in MAILING_FIELDS]
-        fields = update_mask(paths, MAILING_FIELDS, set_fields, violations)
+        fields = changed_fields(
+            request.mailing, request.update_mask, "mailing", MAILING_FIELDS, _NOT_IN_UPDATES, violations
+        )
         patch = definition_of(request.mailing, violations)
         check_mailing(patch, self._zones, violations, fields)
         violations.check()

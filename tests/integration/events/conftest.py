@@ -1,4 +1,4 @@
-"""The log of a real server, as operators read it."""
+"""The event log of a real server, as operators read it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Replica:
 
 
 class Watch:
-    """One stream of the log; `token` is the last one that came."""
+    """One stream of the event log; `token` is the latest one received."""
 
     def __init__(self, replica: Replica, **request: Any) -> None:
         self.token = ""
@@ -56,7 +56,7 @@ class Watch:
         return WatchLogResponse.FromString(response.SerializeToString())
 
     async def past(self) -> list[LogEntry]:
-        """All that was written so far."""
+        """Return all entries written so far."""
         entries: list[LogEntry] = []
         while not (response := await self.response()).checkpoint:
             assert response.entries
@@ -79,7 +79,7 @@ Start = Callable[..., Awaitable[Replica]]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Start replicas; `options` are those of the channel to it."""
+    """Start replicas; `options` are those of the channel to each."""
     async with AsyncExitStack() as stack:
 
         async def begin(patience: float = 60.0, options: Sequence[tuple[str, int]] = ()) -> Replica:

@@ -1,4 +1,4 @@
-"""The limit of streams per principal: who is over it is told so, and whoever goes away makes room."""
+"""The limit of streams per principal: a caller over it gets an error, and one that leaves makes room."""
 
 from __future__ import annotations
 
