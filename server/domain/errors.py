@@ -23,7 +23,8 @@ DomainError
 ├── Unauthenticated     no valid credentials came with the call
 ├── ScopeMissing        the caller may not do this
 ├── MethodClosed        nobody may do this
-└── NotServedYet        the method has no implementation in this version
+├── NotServedYet        the method has no implementation in this version
+└── FieldsNotServed     a field that is set has none
 """
 
 from __future__ import annotations
@@ -304,3 +305,13 @@ class NotServedYet(DomainError):
 
     def __init__(self, method: str) -> None:
         super().__init__(f"{method} belongs to the contract; this version of the service does not serve it yet.")
+
+
+class FieldsNotServed(DomainError):
+    """Fields that are set belong to the contract but not to this version of the service."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        sentence = "belongs to the contract; this version of the service does not serve it yet: leave it out"
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        super().__init__(f"{paths[0]}: {sentence}{more}")
+        self.violations = tuple(FieldViolation(path, sentence) for path in paths)

@@ -9,8 +9,8 @@ from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
 from server.domain.fields import Violations, check_id, page_size, update_mask
 from server.domain.paging import PageRequest
-from server.rpc.convert import creating_call, populated, reject_output_only
-from server.rpc.convert_clients import OUTPUT_ONLY, client_message, definition_of, filter_of
+from server.rpc.convert import creating_call, populated
+from server.rpc.convert_clients import NOT_WRITTEN, client_message, definition_of, filter_of
 from server.rpc.convert_import import import_rows
 from server.rpc.handlers import Context
 from server.store.client_deletion import ClientDeletion
@@ -35,7 +35,6 @@ class ClientService(ClientServiceServicer):
     async def CreateClient(self, request: pb.CreateClientRequest, context: Context) -> pb.CreateClientResponse:
         """Adds one client."""
         violations = Violations()
-        reject_output_only(request.client, OUTPUT_ONLY, "client", violations)
         definition = definition_of(request.client, "client", violations)
         check_client(definition, self._zones, "client", violations)
         call = creating_call("CreateClient", request.request_id, request.client, violations)
@@ -52,11 +51,8 @@ class ClientService(ClientServiceServicer):
         """Changes the fields named in the mask."""
         violations = Violations()
         check_id(request.client.id, "client.id", violations)
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(request.client, ("create_time", "update_time"), "client", violations)
-        set_fields = [name for name in populated(request.client) if name in CLIENT_FIELDS]
-        fields = update_mask(paths, CLIENT_FIELDS, set_fields, violations)
+        paths = request.update_mask.paths
+        fields = update_mask(paths, CLIENT_FIELDS, populated(request.client), NOT_WRITTEN, violations)
         patch = definition_of(request.client, "client", violations)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()

@@ -8,6 +8,8 @@ from enum import IntEnum
 from hashlib import blake2b
 from typing import TypeVar
 
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -16,6 +18,8 @@ from server.domain.fields import Violations, request_id
 from server.store.requests import CreatingCall
 
 Number = TypeVar("Number", bound=IntEnum)
+
+_BEHAVIOUR = field_behavior_pb2.field_behavior
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = -62_104_060_800, 253_370_764_799
@@ -31,11 +35,14 @@ def populated(message: ProtoMessage) -> list[str]:
     return [descriptor.name for descriptor, _ in message.ListFields()]
 
 
-def reject_output_only(message: ProtoMessage, names: Sequence[str], path: str, violations: Violations) -> None:
-    """Reports each of the output-only fields `names` that is set."""
-    for name in populated(message):
-        if name in names:
-            violations.add(f"{path}.{name}", "is output only: leave it out")
+def not_written(descriptor: Descriptor) -> frozenset[str]:
+    """Return the fields of a resource that writes ignore, so that what was read can be written back.
+
+    Those are the fields that the contract calls identifiers or output only, and the etag.
+    """
+    read_only = {field_behavior_pb2.IDENTIFIER, field_behavior_pb2.OUTPUT_ONLY}
+    behaviours = {field.name: field.GetOptions().Extensions[_BEHAVIOUR] for field in descriptor.fields}
+    return frozenset({"etag"}.union(name for name, found in behaviours.items() if read_only.intersection(found)))
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:

@@ -7,10 +7,10 @@ from datetime import time
 from mailing.v1 import client_pb2, time_of_day_pb2
 from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow
 from server.domain.fields import Violations
-from server.rpc.convert import duration, span_of, timestamp
+from server.rpc.convert import duration, not_written, span_of, timestamp
 from server.rpc.masking import shown_phone
 
-OUTPUT_ONLY = ("id", "etag", "create_time", "update_time")
+NOT_WRITTEN = not_written(client_pb2.Client.DESCRIPTOR)
 
 
 def definition_of(message: client_pb2.Client, path: str, violations: Violations) -> ClientDefinition:
@@ -51,7 +51,7 @@ def _time_of_day(message: time_of_day_pb2.TimeOfDay, path: str, violations: Viol
 
 
 def client_message(client: Client) -> client_pb2.Client:
-    """Returns a stored client as its message."""
+    """Return a stored client as its message: a false `opted_out` is left out, so that it is not written back."""
     definition = client.definition
     return client_pb2.Client(
         id=client.id,
@@ -61,7 +61,7 @@ def client_message(client: Client) -> client_pb2.Client:
         timezone=definition.timezone,
         receive_window=_window_message(definition.receive_window),
         attributes=definition.attributes,
-        opted_out=definition.opted_out,
+        opted_out=definition.opted_out or None,
         etag=client.etag,
         create_time=timestamp(client.created_at),
         update_time=timestamp(client.updated_at),

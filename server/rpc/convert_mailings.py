@@ -11,10 +11,10 @@ from dispatcher.states import AudienceMode, Semantics
 from mailing.v1 import mailing_pb2
 from server.domain.fields import Violations
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing
-from server.rpc.convert import duration, number_of, reject_output_only, span_of, time_of, timestamp
+from server.rpc.convert import duration, not_written, number_of, span_of, time_of, timestamp
 from server.rpc.convert_clients import filter_message, filter_of
 
-OUTPUT_ONLY = ("id", "state", "progress", "etag", "create_time", "update_time")
+NOT_WRITTEN = not_written(mailing_pb2.Mailing.DESCRIPTOR)
 
 _DEFAULTS = RetryRule()
 
@@ -47,7 +47,6 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
 
 def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violations: Violations) -> MailingDefinition:
     """Returns what the caller says of a mailing that is not stored; reports everything that is wrong with it."""
-    reject_output_only(message, OUTPUT_ONLY, "mailing", violations)
     definition = definition_of(message, violations)
     check_mailing(definition, zones, violations)
     return definition

@@ -13,13 +13,15 @@ from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1 import dispatch_pb2
 from server.domain.dispatch import TUNING_FIELDS, EndpointStatus, Replica, Steering, check_tuning
 from server.domain.fields import Violations, update_mask
-from server.rpc.convert import duration, populated, reject_output_only, span_of, timestamp
+from server.rpc.convert import duration, not_written, populated, span_of, timestamp
 from server.store.dispatch import DispatchStore
 from server.streams.admin import AdminStreams
 
 DEFAULT_INTERVAL = timedelta(seconds=1)
 SHORTEST_INTERVAL = timedelta(milliseconds=100)
 LONGEST_INTERVAL = timedelta(hours=1)
+
+_NOT_WRITTEN = not_written(dispatch_pb2.DispatchSettings.DESCRIPTOR)
 
 
 class DispatchCalls:
@@ -52,11 +54,8 @@ class DispatchCalls:
         violations = Violations()
         if not request.HasField("settings"):
             violations.add("settings", "is required: the new values")
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(request.settings, ("paused",), "settings", violations)
-        set_fields = [name for name in populated(request.settings) if name in TUNING_FIELDS]
-        fields = update_mask(paths, TUNING_FIELDS, set_fields, violations)
+        paths = request.update_mask.paths
+        fields = update_mask(paths, TUNING_FIELDS, populated(request.settings), _NOT_WRITTEN, violations)
         patch = tuning_of(request.settings, violations)
         check_tuning(patch, violations, fields)
         violations.check()

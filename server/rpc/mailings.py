@@ -20,8 +20,8 @@ from server.domain.mailings import (
 )
 from server.domain.paging import PageRequest
 from server.domain.preview import sample_count
-from server.rpc.convert import creating_call, numbers_of, populated, reject_output_only
-from server.rpc.convert_mailings import definition_of, mailing_message, new_definition
+from server.rpc.convert import creating_call, numbers_of, populated
+from server.rpc.convert_mailings import NOT_WRITTEN, definition_of, mailing_message, new_definition
 from server.rpc.convert_preview import preview_message
 from server.rpc.convert_report import report_response
 from server.rpc.handlers import Context
@@ -76,13 +76,8 @@ class MailingService(MailingServiceServicer):
         """Changes the fields named in the mask."""
         violations = Violations()
         check_id(request.mailing.id, "mailing.id", violations)
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(
-                request.mailing, ("state", "progress", "create_time", "update_time"), "mailing", violations
-            )
-        set_fields = [name for name in populated(request.mailing) if name in MAILING_FIELDS]
-        fields = update_mask(paths, MAILING_FIELDS, set_fields, violations)
+        paths = request.update_mask.paths
+        fields = update_mask(paths, MAILING_FIELDS, populated(request.mailing), NOT_WRITTEN, violations)
         patch = definition_of(request.mailing, violations)
         check_mailing(patch, self._zones, violations, fields)
         violations.check()

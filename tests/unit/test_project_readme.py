@@ -25,6 +25,8 @@ from mailing.v1 import (
     delivery_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
+    schedule_service_pb2,
+    segment_service_pb2,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +38,8 @@ SERVED = (
     delivery_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
+    schedule_service_pb2,
+    segment_service_pb2,
     health_pb2,
     reflection_pb2,
 )
