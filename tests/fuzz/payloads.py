@@ -18,7 +18,7 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from server.rpc.unserved import FIELDS
+from server.api.interceptors.unserved import FIELDS
 
 Known = Mapping[str, Sequence[Any]]
 """Values that mean something, by the name of the field they are for, such as ids that exist."""
@@ -70,7 +70,7 @@ class Messages:
         self._made: dict[str, SearchStrategy[Message]] = {}
 
     def of(self, descriptor: Descriptor) -> SearchStrategy[Message]:
-        """Returns messages of this type, any of whose fields may be missing."""
+        """Return messages of this type, any of whose fields may be missing."""
         name = descriptor.full_name
         if name not in self._made:
             self._made[name] = st.deferred(lambda: self._build(descriptor))
@@ -101,14 +101,14 @@ class Messages:
 
 
 def payloads(messages: SearchStrategy[Message]) -> SearchStrategy[bytes]:
-    """Returns requests as bytes: `messages` whole and damaged, and what is none at all."""
+    """Return requests as bytes: `messages` whole and damaged, and what is none at all."""
     whole = messages.map(lambda message: message.SerializeToString())
     return st.one_of(whole, whole, damaged(whole), st.binary(max_size=100))
 
 
 @st.composite
 def damaged(draw: DrawFn, whole: SearchStrategy[bytes]) -> bytes:
-    """Returns bytes of which some were changed, inserted, removed or repeated."""
+    """Return bytes of which some were changed, inserted, removed or repeated."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
