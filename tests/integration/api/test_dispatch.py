@@ -144,8 +144,6 @@ async def test_settings_change_by_mask_and_go_back(service: Service, admin: Admi
         ((), {"max_concurrency": 10_001}, ["settings.max_concurrency"]),
         ((), {"poll_min": 6.0}, ["settings.poll_min"]),
         (("recheck_max",), {"recheck_max": 0.5}, ["settings.recheck_max"]),
-        ((), {"paused": True}, ["settings.paused"]),
-        (("paused",), {"poll_min": 0.02}, ["update_mask"]),
         (("poll_minimum",), {"poll_min": 0.02}, ["update_mask"]),
     ],
 )
@@ -155,6 +153,12 @@ async def test_bad_settings_are_named_and_change_nothing(
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", *paths):
         await update(admin, *mask, **values)
     assert await pool.fetchval("SELECT version FROM dispatch_settings") == 1
+
+
+async def test_paused_is_only_read_and_changes_nothing(admin: AdminServiceAsyncStub) -> None:
+    before = await update(admin, poll_min=0.02)
+    assert await update(admin, paused=True) == before
+    assert await update(admin, "paused", poll_min=0.03, paused=True) == before
 
 
 async def test_a_request_without_settings_is_refused(admin: AdminServiceAsyncStub) -> None:

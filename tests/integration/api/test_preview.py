@@ -345,7 +345,6 @@ class TestRefusals:
         [
             ({"text": ""}, "mailing.text"),
             ({"text": "Hi {nobody}"}, "mailing.text"),
-            ({"id": 7}, "mailing.id"),
             ({"filter": client_pb2.ClientFilter(timezones=["Nowhere"])}, "mailing.filter.timezones[0]"),
             ({"max_rate": -1}, "mailing.max_rate"),
             ({"retry": mailing_pb2.RetryPolicy(initial_backoff=Duration(nanos=1))}, "mailing.retry.initial_backoff"),

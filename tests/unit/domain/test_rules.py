@@ -277,12 +277,19 @@ def test_garbage_is_no_token(token: str) -> None:
 def test_a_mask_names_updatable_fields_only() -> None:
     violations = Violations()
     fields = ("phone", "tag")
-    assert update_mask(None, fields, ["tag"], violations) == {"tag"}
-    assert update_mask(["*"], fields, ["tag"], violations) == {"phone", "tag"}
-    assert update_mask(["phone"], fields, ["tag"], violations) == {"phone"}
+    assert update_mask([], fields, ["tag", "etag"], ["etag"], violations) == {"tag"}
+    assert update_mask(["*"], fields, ["tag"], [], violations) == {"phone", "tag"}
+    assert update_mask(["phone"], fields, ["tag"], [], violations) == {"phone"}
     assert not violations
-    update_mask(["id", "receive_window.start"], fields, [], violations)
+    update_mask(["id", "receive_window.start"], fields, [], [], violations)
     assert set(found(violations)) == {"update_mask"}
+
+
+def test_a_mask_of_fields_that_are_only_read_changes_nothing() -> None:
+    """Fails when such a mask is taken for none, which means every populated field."""
+    violations = Violations()
+    assert update_mask(["etag", "opt_out.word"], ("phone", "tag"), ["tag"], ["etag", "opt_out"], violations) == set()
+    assert not violations
 
 
 def test_a_request_id_is_a_uuid() -> None:
