@@ -122,7 +122,7 @@ async def test_an_empty_import_does_nothing(service: Service) -> None:
     assert await imported(service, []) == (0, 0, 0)
 
 
-async def test_a_bad_row_is_named_by_its_place_in_the_stream_and_nothing_is_stored(service: Service) -> None:
+async def test_an_invalid_row_is_named_by_its_position_and_nothing_is_stored(service: Service) -> None:
     good = [client(PHONE + n) for n in range(6000)]
     bad = [client(PHONE + 7000), client("+7926", "Mars/Olympus"), client(PHONE + 7001, tag="\0")]
     paths = ("clients[6001].phone", "clients[6001].timezone", "clients[6002].tag")
@@ -287,12 +287,12 @@ async def test_an_export_holds_no_connection_for_a_slow_reader(service: Service,
         call.cancel()
 
 
-async def test_a_bad_filter_of_an_export_is_refused(service: Service) -> None:
+async def test_a_bad_filter_of_an_export_is_rejected(service: Service) -> None:
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "filter.timezones[0]"):
         await exported(service, client_pb2.ClientFilter(timezones=["Nowhere"]))
 
 
-async def test_a_message_above_the_limit_is_refused(service: Service) -> None:
+async def test_a_message_above_the_limit_is_rejected(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.clients.ImportClients(requests([client(PHONE + n, tag="x" * 100) for n in range(40_000)]))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

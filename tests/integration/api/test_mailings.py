@@ -74,9 +74,7 @@ async def test_what_was_left_out_gets_the_defaults(service: Service) -> None:
     assert long.retry.max_backoff == Duration(seconds=3600)
 
 
-async def test_a_mailing_whose_start_has_come_gets_its_expansions_and_a_scheduled_one_does_not(
-    service: Service, pool: asyncpg.Pool
-) -> None:
+async def test_only_a_mailing_whose_start_has_come_gets_expansions(service: Service, pool: asyncpg.Pool) -> None:
     await add_client(service)
     running = await create(service, start_time=at(-3600))
     scheduled = await create(service, start_time=at(3600))
@@ -127,7 +125,7 @@ async def test_simultaneous_identical_creates_make_one_mailing(service: Service,
         ({"labels": {"": "x"}}, "mailing.labels"),
     ],
 )
-async def test_a_bad_mailing_is_refused_by_field(
+async def test_a_bad_mailing_is_rejected_by_field(
     service: Service, pool: asyncpg.Pool, fields: dict[str, Any], path: str
 ) -> None:
     more = ["mailing.end_time"] if path == "mailing.start_time" and "end_time" in fields else []
@@ -213,7 +211,7 @@ async def test_a_mailing_that_is_over_may_be_renamed_and_relabelled_only(
     assert info.metadata == {"found": state.name, "needed": "SCHEDULED,RUNNING,PAUSED"}
 
 
-async def test_an_update_is_refused_by_field(service: Service) -> None:
+async def test_an_update_is_rejected_by_field(service: Service) -> None:
     made = await create(service, start_time=at(3600))
     for path in ("filter.tags", "nothing"):
         with refused("INVALID_ARGUMENT", "INVALID_FIELD", "update_mask"):
@@ -297,7 +295,7 @@ async def test_mailings_are_listed_newest_first_page_by_page(service: Service) -
     assert await listed(states=[State.STATE_CANCELLED]) == []
 
 
-async def test_bad_lists_of_mailings_are_refused(service: Service) -> None:
+async def test_bad_lists_of_mailings_are_rejected(service: Service) -> None:
     for _ in range(2):
         await create(service)
     token = (await service.mailings.ListMailings(ListMailingsRequest(page_size=1))).next_page_token

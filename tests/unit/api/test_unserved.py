@@ -98,7 +98,7 @@ def test_an_empty_request_sets_nothing(descriptor: Descriptor) -> None:
     assert unserved_fields(GetMessageClass(descriptor)()) == []
 
 
-def test_the_refusal_names_every_field() -> None:
+def test_the_error_names_every_field() -> None:
     status = status_of(FieldsNotServed(["filter.any_of", "filter_text"]), "/mailing.v1.ClientService/ListClients")
     bad: Any = BadRequest()
     assert status.details[1].Unpack(bad)

@@ -69,7 +69,7 @@ def test_anything_else_is_no_phone(phone: str) -> None:
     assert set(client_violations(replace(ANNA, phone=phone))) == {"client.phone"}
 
 
-def test_a_plus_is_refused_with_the_advice_to_leave_it_out() -> None:
+def test_a_plus_is_rejected_with_the_advice_to_leave_it_out() -> None:
     assert "leave it out" in client_violations(replace(ANNA, phone="+79261234567"))["client.phone"]
 
 
@@ -84,7 +84,7 @@ def test_a_given_operator_code_stays() -> None:
     assert completed(replace(ANNA, operator_code="999")).operator_code == "999"
 
 
-def test_a_derived_operator_code_follows_a_new_phone_and_a_given_one_does_not() -> None:
+def test_a_derived_operator_code_follows_a_new_phone_a_given_one_not() -> None:
     patch = replace(ANNA, phone="79161234567")
     assert amended_client(completed(ANNA), patch, {"phone"}).operator_code == "916"
     assert amended_client(replace(ANNA, operator_code="999"), patch, {"phone"}).operator_code == "999"
@@ -224,7 +224,7 @@ def test_each_field_changes_in_the_states_that_the_table_names(field: str, state
     assert set(caught.value.needed) == {other for other in MailingState if field in CHANGEABLE[other]}
 
 
-def test_a_snapshot_keeps_its_filter_once_it_has_begun_even_when_it_is_scheduled_again() -> None:
+def test_a_snapshot_that_has_begun_keeps_its_filter_in_any_state() -> None:
     for state in (MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
         mailing = stored(state, audience_mode=AudienceMode.SNAPSHOT)
         patch = replace(mailing.definition, filter=ClientFilter(tags=("gold",)))
