@@ -26,6 +26,7 @@ from server.domain.errors import (
     DatabaseUnavailable,
     DomainError,
     EndpointUnknown,
+    FieldsNotServed,
     FieldViolation,
     InvalidFields,
     InvalidPageToken,
@@ -88,6 +89,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
+    FieldsNotServed: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
 """Every error of the domain."""
 
@@ -108,7 +110,7 @@ def status_of(error: Exception, method: str) -> Status:
     answer = ANSWERS[type(error)]
     reason = MISSING[error.kind] if isinstance(error, NotFound) else answer.reason
     details: list[ProtoMessage] = [_info(reason, error.facts)]
-    if isinstance(error, InvalidFields):
+    if isinstance(error, InvalidFields | FieldsNotServed):
         details.append(_bad_request(error.violations))
     if error.retry_after is not None:
         details.append(_retry_info(error.retry_after))

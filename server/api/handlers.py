@@ -89,6 +89,20 @@ class _CountingContext:
         return getattr(self._context, name)
 
 
+def checking(handler: Handler, check: Callable[[Any], Any], decode: Callable[[bytes], Any] | None = None) -> Handler:
+    """Return `handler` so that it gets what `check` returns for each request, or fails with what it raises."""
+    behaviour = behaviour_of(handler)
+
+    async def each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield check(request)
+
+    def serve(request: Any, context: Context) -> Any:
+        return behaviour(each(request) if handler.request_streaming else check(request), context)
+
+    return rebuilt(handler, serve, decode)
+
+
 async def _counted(requests: AsyncIterator[Any], received: Callable[[], None]) -> AsyncIterator[Any]:
     async for request in requests:
         received()

@@ -24,11 +24,20 @@ _METHODS: Mapping[str, Mapping[Scope | Public, str]] = {
         Scope.MAILINGS_WRITE: "CreateMailing UpdateMailing DeleteMailing PauseMailing ResumeMailing CancelMailing "
         "RetryMailing SendTestMessage",
     },
-    "mailing.v1.MessageService": {Scope.MESSAGES_READ: "GetMessage ListMessages ListAttempts"},
+    "mailing.v1.MessageService": {Scope.MESSAGES_READ: "GetMessage ListMessages ListAttempts ExportMessages"},
     "mailing.v1.DeliveryService": {Scope.MAILINGS_READ: "WatchMailing", Scope.MESSAGES_READ: "WatchMessages"},
+    "mailing.v1.ScheduleService": {
+        Scope.MAILINGS_READ: "GetSchedule ListSchedules",
+        Scope.MAILINGS_WRITE: "CreateSchedule UpdateSchedule DeleteSchedule PauseSchedule ResumeSchedule "
+        "TriggerSchedule",
+    },
+    "mailing.v1.SegmentService": {
+        Scope.CLIENTS_READ: "GetSegment ListSegments PreviewSegment",
+        Scope.CLIENTS_WRITE: "CreateSegment UpdateSegment DeleteSegment",
+    },
     "mailing.v1.AdminService": {
         Scope.ADMIN: "GetDispatch WatchDispatch UpdateDispatchSettings PauseDispatch ResumeDispatch "
-        "ListEndpoints ProbeEndpoint WatchLog",
+        "ListEndpoints ProbeEndpoint WatchLog GetServerInfo ListWebhooks TestWebhook VerifyLedger",
     },
     # For load balancers; it says nothing but SERVING and NOT_SERVING.
     "grpc.health.v1.Health": {Public.PUBLIC: "Check Watch List"},

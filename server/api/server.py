@@ -17,11 +17,15 @@ from mailing.v1 import (
     client_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
+    schedule_service_pb2,
+    segment_service_pb2,
 )
 from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_server
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
+from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceServicer, add_ScheduleServiceServicer_to_server
+from mailing.v1.segment_service_pb2_grpc import SegmentServiceServicer, add_SegmentServiceServicer_to_server
 from server.api.grpc_poller import start_poller
 from server.api.handlers import Interceptor
 from server.api.reflection import add_reflection
@@ -36,6 +40,8 @@ SERVED = (
     mailing_service_pb2.DESCRIPTOR.services_by_name["MailingService"],
     message_service_pb2.DESCRIPTOR.services_by_name["MessageService"],
     DELIVERY,
+    schedule_service_pb2.DESCRIPTOR.services_by_name["ScheduleService"],
+    segment_service_pb2.DESCRIPTOR.services_by_name["SegmentService"],
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
 NAMES = tuple(service.full_name for service in SERVED)
@@ -45,7 +51,7 @@ _HEALTH = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.Healt
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """A servicer for each service of the contract."""
+    """A servicer for each implemented service of the contract."""
 
     clients: ClientService
     mailings: MailingService
@@ -60,6 +66,9 @@ class Services:
         add_MessageServiceServicer_to_server(self.messages, server)
         server.add_generic_rpc_handlers((self.delivery.handler(),))
         add_AdminServiceServicer_to_server(self.admin, server)
+        # Not implemented yet: the generated methods raise NotImplementedError, which the error table knows.
+        add_ScheduleServiceServicer_to_server(ScheduleServiceServicer(), server)  # type: ignore[abstract]
+        add_SegmentServiceServicer_to_server(SegmentServiceServicer(), server)  # type: ignore[abstract]
 
 
 class ApiServer:

@@ -23,7 +23,8 @@ DomainError
 ├── Unauthenticated     the call has no valid credentials
 ├── ScopeMissing        the caller lacks the method's scope
 ├── MethodClosed        no scope allows the method
-└── NotServedYet        the method has no implementation in this version
+├── NotServedYet        the method has no implementation in this version
+└── FieldsNotServed     a field of the request has no implementation in this version
 """
 
 from __future__ import annotations
@@ -304,3 +305,13 @@ class NotServedYet(DomainError):
 
     def __init__(self, method: str) -> None:
         super().__init__(f"{method} belongs to the contract; this version of the service does not serve it yet.")
+
+
+class FieldsNotServed(DomainError):
+    """Fields of the request are part of the contract but not implemented in this version of the service."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        sentence = "belongs to the contract; this version of the service does not serve it yet: leave it out"
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        super().__init__(f"{paths[0]}: {sentence}{more}")
+        self.violations = tuple(FieldViolation(path, sentence) for path in paths)

@@ -6,7 +6,7 @@ A check reports to a `Violations` and continues, so that the caller sees every p
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from server.domain.errors import FieldViolation, InvalidFields
@@ -113,18 +113,23 @@ def page_size(value: int, violations: Violations) -> int:
 
 
 def update_mask(
-    paths: Sequence[str] | None, fields: Sequence[str], populated: Sequence[str], violations: Violations
+    paths: Sequence[str],
+    fields: Sequence[str],
+    populated: Sequence[str],
+    ignored: Collection[str],
+    violations: Violations,
 ) -> frozenset[str]:
     """Return the fields an update changes, out of the updatable `fields`.
 
-    `paths` is the mask: None or empty means the `populated` fields, `*` all of them. Reports
-    a path that is not updatable at `update_mask`.
+    `paths` is the mask: empty means the `populated` fields, `*` all of them. A path to or into
+    one of the `ignored` fields changes nothing. Reports any other path that is not updatable
+    at `update_mask`.
     """
     if not paths:
-        return frozenset(populated)
+        return frozenset(populated).intersection(fields)
     if list(paths) == ["*"]:
         return frozenset(fields)
     for path in paths:
-        if path not in fields:
+        if path not in fields and path.partition(".")[0] not in ignored:
             violations.add("update_mask", f"{path[:80]!r} cannot be updated; the fields are {', '.join(fields)} (or *)")
     return frozenset(path for path in paths if path in fields)

@@ -47,10 +47,18 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
 ]
 
 
+NOT_USED_YET = {
+    *("REASON_NO_ADDRESS", "REASON_EMPTY_TEXT", "REASON_TOO_LONG", "REASON_TOO_LATE", "REASON_MAYBE_SENT"),
+    *("REASON_HOURS_NOT_BEFORE_END", "REASON_DAILY_LIMIT"),
+    *("ERROR_CLASS_CREDENTIALS", "ERROR_CLASS_OPTED_OUT", "ERROR_CLASS_TRANSIENT", "ERROR_CLASS_LOCAL"),
+}
+"""Values of the contract that the service gives to nothing yet."""
+
+
 @pytest.mark.parametrize(("python", "proto", "prefix"), ENUMS, ids=lambda value: getattr(value, "__name__", ""))
 def test_numbers_are_those_of_the_protos(python: type[IntEnum], proto: Any, prefix: str) -> None:
     ours = {f"{prefix}{member.name}": member.value for member in python if member.value}
-    assert ours == {name: number for name, number in proto.items() if number}
+    assert ours == {name: number for name, number in proto.items() if number and name not in NOT_USED_YET}
 
 
 def test_the_database_accepts_exactly_these_numbers() -> None:

@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from mailing.v1 import client_pb2
-from server.api.encoding.clients import OUTPUT_ONLY, definition_of
-from server.api.encoding.wellknown import reject_output_only
+from server.api.encoding.clients import definition_of
 from server.domain.clients import (
     MAX_TAG,
     ImportRow,
@@ -56,8 +55,6 @@ def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow |
         operator_code = derived_operator_code(phone)
     elif not _plain_operator_code(operator_code):
         return None
-    if client.id or client.etag or client.HasField("create_time") or client.HasField("update_time"):
-        return None
     attributes = dict(client.attributes) or None
     if attributes and not _plain_attributes(attributes):
         return None
@@ -71,7 +68,6 @@ def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow |
 
 def _checked_row(client: client_pb2.Client, position: int, zones: Collection[str], violations: Violations) -> ImportRow:
     path = f"clients[{position}]"
-    reject_output_only(client, OUTPUT_ONLY, path, violations)
     definition = definition_of(client, path, violations)
     check_client(definition, zones, path, violations)
     return import_row(completed(definition))

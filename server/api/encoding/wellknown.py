@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import cache
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message as ProtoMessage
@@ -20,6 +23,8 @@ from server.domain.validation import Violations, request_id, update_mask
 from server.storage.request_ids import CreatingCall
 
 Number = TypeVar("Number", bound=IntEnum)
+
+_BEHAVIOUR = field_behavior_pb2.field_behavior
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = -62_104_060_800, 253_370_764_799
@@ -35,29 +40,25 @@ def populated(message: ProtoMessage) -> list[str]:
     return [descriptor.name for descriptor, _ in message.ListFields()]
 
 
-def reject_output_only(message: ProtoMessage, names: Sequence[str], path: str, violations: Violations) -> None:
-    """Report each of the output-only fields `names` that is set."""
-    for name in populated(message):
-        if name in names:
-            violations.add(f"{path}.{name}", "is output only: leave it out")
+@cache
+def not_written(descriptor: Descriptor) -> frozenset[str]:
+    """Return the fields of a resource that writes ignore, so that what was read can be written back.
+
+    Those are the fields that the contract calls identifiers or output only, and the etag.
+    """
+    read_only = {field_behavior_pb2.IDENTIFIER, field_behavior_pb2.OUTPUT_ONLY}
+    behaviours = {field.name: field.GetOptions().Extensions[_BEHAVIOUR] for field in descriptor.fields}
+    return frozenset({"etag"}.union(name for name, found in behaviours.items() if read_only.intersection(found)))
 
 
 def changed_fields(
-    message: ProtoMessage,
-    mask: FieldMask,
-    path: str,
-    fields: Sequence[str],
-    output_only: Sequence[str],
-    violations: Violations,
+    message: ProtoMessage, mask: FieldMask, fields: Sequence[str], violations: Violations
 ) -> frozenset[str]:
     """Return the fields that an update changes: those of its mask or, without one, those that are set.
 
-    Report a path of the mask that is none of the updatable `fields` and, without a mask, each field
-    of `output_only` that is set.
+    Report a path of the mask that is none of the updatable `fields` and none of `not_written`.
     """
-    if not mask.paths:
-        reject_output_only(message, output_only, path, violations)
-    return update_mask(mask.paths, fields, [name for name in populated(message) if name in fields], violations)
+    return update_mask(mask.paths, fields, populated(message), not_written(message.DESCRIPTOR), violations)
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:

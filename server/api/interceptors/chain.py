@@ -18,6 +18,7 @@ from server.api.interceptors.limits import CallLimits, LimitInterceptor
 from server.api.interceptors.metrics import MetricsInterceptor
 from server.api.interceptors.request_ids import RequestInterceptor
 from server.api.interceptors.tracing import TracingInterceptor
+from server.api.interceptors.unserved import UnservedFieldsInterceptor
 from server.api.interceptors.writing import WritingInterceptor
 from server.auth import Authenticator
 from server.observability.tracing import CallTracer
@@ -42,6 +43,8 @@ def interceptor_chain(
         LimitInterceptor(limits),
         # 7. A malformed request counts against its caller's limits like any other.
         DecodingInterceptor(),
-        # 8. The innermost: nothing lies between a stream's generator and its connection.
+        # 8. Inside of the decoding, since it reads the request.
+        UnservedFieldsInterceptor(),
+        # 9. The innermost: nothing lies between a stream's generator and its connection.
         WritingInterceptor(limits.unread),
     )

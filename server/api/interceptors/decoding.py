@@ -7,13 +7,12 @@ raised in place of the handler. The interceptors around this one see contexts on
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from server.api.handlers import Context, Handler, Interceptor, behaviour_of, rebuilt
+from server.api.handlers import Handler, Interceptor, checking
 from server.domain.errors import MalformedRequest
 
 _UNREADABLE: Final = object()
@@ -24,31 +23,19 @@ class DecodingInterceptor(Interceptor):
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
         """Wrap every handler."""
-        return _decoding(handler)
+        decode = handler.request_deserializer
+        assert decode is not None, "every method of this server takes a message"
 
+        def decode_or_mark(data: bytes) -> Any:
+            try:
+                return decode(data)
+            except DecodeError:
+                return _UNREADABLE
 
-def _decoding(handler: Handler) -> Handler:
-    behaviour, decode = behaviour_of(handler), handler.request_deserializer
-    assert decode is not None, "every method of this server takes a message"
-
-    def serve(request: Any, context: Context) -> Any:
-        return behaviour(_all_readable(request) if handler.request_streaming else _readable(request), context)
-
-    def decode_or_mark(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except DecodeError:
-            return _UNREADABLE
-
-    return rebuilt(handler, serve, decode_or_mark)
+        return checking(handler, _readable, decode_or_mark)
 
 
 def _readable(request: Any) -> Any:
     if request is _UNREADABLE:
         raise MalformedRequest
     return request
-
-
-async def _all_readable(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _readable(request)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -18,7 +18,7 @@ from uuid import uuid4
 import grpc
 from structlog.contextvars import bind_contextvars
 
-from server.api.handlers import Context, Handler, Interceptor, around, behaviour_of, rebuilt
+from server.api.handlers import Context, Handler, Interceptor, around, checking
 
 REQUEST_ID = "x-request-id"
 
@@ -54,7 +54,7 @@ class RequestInterceptor(Interceptor):
                     facts = {"method": method, "seconds": round(perf_counter() - began, 6)}
                     _log.debug("call ended", extra=facts | ({"failure": failure} if failure else {}))
 
-        return around(handler if handler.request_streaming else _with_subjects(handler), identified)
+        return around(handler if handler.request_streaming else checking(handler, _bind_subjects), identified)
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
@@ -75,12 +75,6 @@ def subjects_of(request: Any) -> dict[str, int]:
     return found
 
 
-def _with_subjects(handler: Handler) -> Handler:
-    """Return a handler that adds the subjects of its request to the log lines."""
-    behaviour: Callable[[Any, Context], Awaitable[Any] | AsyncIterator[Any]] = behaviour_of(handler)
-
-    def serve(request: Any, context: Context) -> Any:
-        bind_contextvars(**subjects_of(request))
-        return behaviour(request, context)
-
-    return rebuilt(handler, serve)
+def _bind_subjects(request: Any) -> Any:
+    bind_contextvars(**subjects_of(request))
+    return request

@@ -65,9 +65,7 @@ class AdminService(AdminServiceServicer):
         violations = Violations()
         if not request.HasField("settings"):
             violations.add("settings", "is required: the new values")
-        fields = changed_fields(
-            request.settings, request.update_mask, "settings", OVERRIDE_FIELDS, ("paused",), violations
-        )
+        fields = changed_fields(request.settings, request.update_mask, OVERRIDE_FIELDS, violations)
         patch = overrides_of(request.settings, violations)
         check_overrides(patch, violations, fields)
         violations.check()

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import import_rows
-from server.api.encoding.clients import OUTPUT_ONLY, client_message, definition_of, filter_of
-from server.api.encoding.wellknown import changed_fields, creating_call, reject_output_only
+from server.api.encoding.clients import client_message, definition_of, filter_of
+from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
 from server.domain.pagination import PageRequest
@@ -35,7 +35,6 @@ class ClientService(ClientServiceServicer):
     async def CreateClient(self, request: pb.CreateClientRequest, context: Context) -> pb.CreateClientResponse:
         """Add one client."""
         violations = Violations()
-        reject_output_only(request.client, OUTPUT_ONLY, "client", violations)
         definition = definition_of(request.client, "client", violations)
         check_client(definition, self._zones, "client", violations)
         call = creating_call("CreateClient", request.request_id, request.client, violations)
@@ -52,9 +51,7 @@ class ClientService(ClientServiceServicer):
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.client.id, "client.id", violations)
-        fields = changed_fields(
-            request.client, request.update_mask, "client", CLIENT_FIELDS, ("create_time", "update_time"), violations
-        )
+        fields = changed_fields(request.client, request.update_mask, CLIENT_FIELDS, violations)
         patch = definition_of(request.client, "client", violations)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()

@@ -42,9 +42,6 @@ from server.storage.reports import ReportStore
 _TESTED_FIELDS = ("text", "endpoint")
 """What a test message uses of a mailing that is not stored."""
 
-_NOT_IN_UPDATES = ("state", "progress", "create_time", "update_time")
-"""Output-only fields that an update without a mask must leave out."""
-
 
 class MailingService(MailingServiceServicer):
     """Mailings; `probes` knows the endpoints that they may use."""
@@ -84,9 +81,7 @@ class MailingService(MailingServiceServicer):
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.mailing.id, "mailing.id", violations)
-        fields = changed_fields(
-            request.mailing, request.update_mask, "mailing", MAILING_FIELDS, _NOT_IN_UPDATES, violations
-        )
+        fields = changed_fields(request.mailing, request.update_mask, MAILING_FIELDS, violations)
         patch = definition_of(request.mailing, violations)
         check_mailing(patch, self._zones, violations, fields)
         violations.check()

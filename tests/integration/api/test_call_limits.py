@@ -63,7 +63,7 @@ async def to_its_end(stream: Any) -> None:
 
 
 @limited(calls=2)
-async def test_one_call_too_many_at_once_is_refused(service: Service, pool: asyncpg.Pool) -> None:
+async def test_one_call_too_many_at_once_is_rejected(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when calls are not counted, or not when they end."""
     async with clients_locked(pool):
         waiting = [asyncio.ensure_future(service.clients.ListClients(ListClientsRequest())) for _ in range(2)]
@@ -78,7 +78,7 @@ async def test_one_call_too_many_at_once_is_refused(service: Service, pool: asyn
 
 
 @limited(per_second=4)
-async def test_more_calls_a_second_are_refused_with_the_time_to_wait(service: Service) -> None:
+async def test_more_calls_a_second_are_rejected_with_the_time_to_wait(service: Service) -> None:
     """Fails when nothing is taken from the bucket, and when it is never filled again."""
     for _ in range(3):
         await service.clients.ListClients(ListClientsRequest())

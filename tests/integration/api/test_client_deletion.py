@@ -102,9 +102,7 @@ async def test_a_leased_batch_is_left_to_its_holder(service: Service, pool: asyn
     assert await journal(pool) == []
 
 
-async def test_a_delivery_recorded_after_the_lease_ran_out_is_not_lost_to_a_deletion(
-    service: Service, pool: asyncpg.Pool
-) -> None:
+async def test_a_delivery_recorded_after_its_lease_survives_a_deletion(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when a batch is taken whose lease ran out: the client's message then stands as CANCELLED."""
     made = await add_client(service)
     mailing_id = await add_mailing(pool, MailingState.RUNNING)

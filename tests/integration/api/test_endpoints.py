@@ -121,7 +121,7 @@ async def test_the_breaker_is_the_one_that_replicas_share(serve: Serve, pool: as
     ]
 
 
-async def test_a_host_that_does_not_resolve_is_told(serve: Serve, pool: asyncpg.Pool) -> None:
+async def test_a_host_that_does_not_resolve_is_reported(serve: Serve, pool: asyncpg.Pool) -> None:
     await pool.execute("INSERT INTO endpoints (name, last_error) VALUES ('lost', 'older')")
     service = await serve(Endpoint("lost", "http://nobody.invalid/", ""), Endpoint("near", "http://127.0.0.1:1/", ""))
     (_, breaker, error), near = await listed(service)

@@ -69,7 +69,7 @@ async def test_calls_are_unavailable_while_the_database_is_and_work_again_after(
     assert (await service.clients.GetClient(GetClientRequest(client_id=made.id))).client == made
 
 
-async def test_an_import_that_loses_its_database_is_unavailable_and_stores_nothing(
+async def test_an_import_that_loses_its_database_stores_nothing(
     service: Service, pool: asyncpg.Pool, postgres_server: PostgresServer
 ) -> None:
     name = await pool.fetchval("SELECT current_database()")
@@ -108,7 +108,7 @@ async def test_a_call_whose_statement_is_cancelled_is_unavailable(service: Servi
         await transaction.rollback()
 
 
-async def test_a_defect_shows_an_id_and_never_its_cause(
+async def test_an_internal_error_shows_an_id_and_never_its_cause(
     service: Service, pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pool.execute("ALTER TABLE clients RENAME TO secret")

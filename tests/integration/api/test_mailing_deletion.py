@@ -102,9 +102,7 @@ async def test_allowing_it_to_be_missing_allows_nothing_else(service: Service, p
         await delete(service, mailing_id, allow_missing=True, etag="0-0")
 
 
-async def test_a_deletion_that_broke_off_shows_nothing_and_is_finished_by_another(
-    service: Service, pool: asyncpg.Pool
-) -> None:
+async def test_an_interrupted_deletion_is_hidden_and_completed_by_another(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when reading a message does not look for its mailing, and when the expansion goes first."""
     mailing_id = await with_ledger(pool, 320)
     await break_off(service, pool, mailing_id)

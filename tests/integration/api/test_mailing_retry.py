@@ -173,7 +173,7 @@ async def test_a_mailing_that_is_not_to_send_cannot_be_retried(
     assert info.metadata == {"found": state.name, "needed": "RUNNING,PAUSED,COMPLETED"}
 
 
-async def test_a_bad_retry_is_refused_by_field(service: Service, pool: asyncpg.Pool) -> None:
+async def test_a_bad_retry_is_rejected_by_field(service: Service, pool: asyncpg.Pool) -> None:
     mailing_id = await add_mailing(pool, state=MailingState.RUNNING)
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing_id", "statuses"):
         await retry(service, 0)

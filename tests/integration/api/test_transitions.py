@@ -213,7 +213,7 @@ def allowed_from(*sources: Status) -> set[tuple[Status, Status]]:
     return {(old, new) for old in sources for new in STATUS_TRANSITIONS[old]}
 
 
-async def test_settling_moves_pending_messages_to_any_status_and_leaves_settled_ones(pool: asyncpg.Pool) -> None:
+async def test_settling_moves_pending_messages_only_and_to_any_status(pool: asyncpg.Pool) -> None:
     """All 49 pairs in one batch: as when somebody else has settled some of it before."""
     mailing_id = await add_mailing(pool, state=S.RUNNING)
     pairs = {16 * n: (old, new) for n, (old, new) in enumerate(((o, t) for o in Status for t in Status), 1)}

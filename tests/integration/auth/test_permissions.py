@@ -59,7 +59,7 @@ def test_the_page_on_security_has_the_same_table() -> None:
         assert set(opened.split(", ")) == ({"all of AdminService"} if scope is Scope.ADMIN else methods)
 
 
-def test_reading_and_writing_are_told_apart_by_the_names_of_methods() -> None:
+def test_reading_and_writing_are_distinguished_by_the_names_of_methods() -> None:
     reading = {path for path in PERMISSIONS if path.rpartition("/")[2].startswith(("Get", "List", "Export", "Preview"))}
     for path, scope in PERMISSIONS.items():
         if isinstance(scope, Scope) and scope is not Scope.ADMIN and "/Watch" not in path:
@@ -104,7 +104,7 @@ async def guarded(start: Start, tokens: Tokens) -> Guarded:
     return await start(authenticator=tokens.authenticator())
 
 
-async def test_a_method_that_is_not_in_the_table_is_open_to_nobody(
+async def test_a_method_that_is_not_in_the_table_is_closed(
     start: Start, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails when what the table does not have is let through."""
@@ -141,7 +141,7 @@ async def test_reflection_is_served_only_where_it_is_on(start: Start, tokens: To
             assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_what_a_refused_caller_sent_is_not_even_parsed(guarded: Guarded) -> None:
+async def test_what_a_rejected_caller_sent_is_not_even_parsed(guarded: Guarded) -> None:
     send: Any = guarded.channel.unary_unary("/mailing.v1.MailingService/CreateMailing")
     with refused("UNAUTHENTICATED", "UNAUTHENTICATED"):
         await send(b"\xff" * 1000)

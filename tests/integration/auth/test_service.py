@@ -53,7 +53,7 @@ def test_loopback_is_what_only_this_machine_reaches(address: str, loopback: bool
     assert is_loopback(address) == loopback
 
 
-def test_without_authentication_any_other_address_is_refused_before_anything_is_opened(tmp_path: Path) -> None:
+def test_on_any_other_address_authentication_is_required(tmp_path: Path) -> None:
     result = ended("serve", MAILING_LISTEN=ANYWHERE, MAILING_DATA_DIR=str(tmp_path / "data"))
     assert result.returncode == 2
     assert result.stderr.startswith("Without authentication the service listens on loopback only, and MAILING_LISTEN ")

@@ -63,7 +63,7 @@ async def test_nothing_older_than_tls_1_2_is_spoken(start: Start, tls: TlsFolder
             await asyncio.to_thread(tls.handshake, guarded.port, ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 
 
-async def test_new_connections_get_the_new_certificate_and_bad_files_change_nothing(
+async def test_new_connections_get_the_new_certificate_invalid_files_not(
     start: Start, tls: TlsFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fails when the files are read once only."""

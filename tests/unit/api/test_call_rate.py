@@ -41,7 +41,7 @@ def test_it_is_a_token_bucket_of_a_second(per_second: float, pauses: list[float]
         tokens -= tokens > 1
 
 
-def test_who_is_refused_is_welcome_after_the_wait_that_it_was_told() -> None:
+def test_a_rejected_caller_succeeds_after_the_wait_it_was_given() -> None:
     clock = Clock()
     rate = CallRate(3.0, clock)
     assert [takes(rate) for _ in range(4)] == [True, True, True, False]

@@ -57,7 +57,7 @@ def by_token(authenticator: Authenticator, value: str) -> Principal | None:
 
 
 @pytest.mark.parametrize("wrong", BAD_TOKENS)
-async def test_a_bad_token_is_refused_and_none_is_told_why(authenticator: Authenticator, wrong: str) -> None:
+async def test_a_bad_token_is_rejected_without_a_reason(authenticator: Authenticator, wrong: str) -> None:
     """Each fails when its check is taken out; seen for alg, kid, typ, exp, duplicates, spelling and size."""
     for _ in range(2):  # a refusal is not remembered as anything else
         with pytest.raises(Unauthenticated) as raised:
@@ -67,7 +67,7 @@ async def test_a_bad_token_is_refused_and_none_is_told_why(authenticator: Authen
 
 
 @pytest.mark.parametrize("wrong", BAD_METADATA)
-async def test_bad_metadata_is_refused(authenticator: Authenticator, wrong: str) -> None:
+async def test_bad_metadata_is_rejected(authenticator: Authenticator, wrong: str) -> None:
     with pytest.raises(Unauthenticated):
         authenticator.by_metadata(BAD_METADATA[wrong]())
 
@@ -97,7 +97,7 @@ async def test_only_where_there_is_no_token_a_certificate_is_asked_for(wrong: st
         (rsa_key, "rsa", {}, {"nbf_in": 30}),
     ],
 )
-async def test_good_tokens_are_taken(
+async def test_valid_tokens_are_accepted(
     authenticator: Authenticator, key: Callable[[], Any], kid: str, header: dict[str, Any], other: dict[str, Any]
 ) -> None:
     principal = by_token(authenticator, token(key(), kid, header, **other))
@@ -162,7 +162,7 @@ async def test_a_good_token_is_verified_once_and_no_longer_than_it_is_valid() ->
     assert keys.looks == 2
 
 
-async def test_a_token_is_refused_as_soon_as_its_key_is_taken_back() -> None:
+async def test_a_token_is_rejected_as_soon_as_its_key_is_taken_back() -> None:
     """Fails when remembered tokens do not look at the generation of the keys."""
     documents = [key_set(jwk("rsa", rsa_key()), jwk("ec", ec_key())), key_set(jwk("ec", ec_key()))]
     keys = await loaded(lambda: documents.pop(0))
@@ -174,7 +174,7 @@ async def test_a_token_is_refused_as_soon_as_its_key_is_taken_back() -> None:
         verified(verifier, good)
 
 
-async def test_a_token_is_refused_when_the_keys_are_too_old() -> None:
+async def test_a_token_is_rejected_when_the_keys_are_too_old() -> None:
     """Fails when remembered tokens do not look at the age of the keys."""
     clock = Clock(0)
     keys = await loaded(published, clock)
@@ -187,7 +187,7 @@ async def test_a_token_is_refused_when_the_keys_are_too_old() -> None:
         verified(verifier, good)
 
 
-async def test_not_more_tokens_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_cache_of_tokens_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_CACHED", 2)
     keys = await counted(published, Clock(0))
     verifier = JwtVerifier(NAME, AUDIENCE, keys)

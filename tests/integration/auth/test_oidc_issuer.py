@@ -89,7 +89,7 @@ async def test_every_bad_credential_is_unauthenticated(start: Start, issuer: Iss
         await call(guarded, bearer(token()))
 
 
-async def test_the_right_token_without_the_scope_is_told_which(start: Start, issuer: IssuerServer) -> None:
+async def test_the_right_token_without_the_scope_gets_the_missing_scope(start: Start, issuer: IssuerServer) -> None:
     issuer.publish(jwk("rsa", rsa_key()))
     async with trusting(start, issuer) as (guarded, _):
         with refused("PERMISSION_DENIED", "SCOPE_MISSING") as info:
@@ -230,7 +230,7 @@ async def test_without_a_configuration_keys_are_where_they_usually_are(issuer: I
         b'{"jwks_uri": "URLkeys"}',
     ],
 )
-async def test_a_configuration_of_somebody_else_is_refused(issuer: IssuerServer, configuration: bytes) -> None:
+async def test_a_configuration_of_somebody_else_is_rejected(issuer: IssuerServer, configuration: bytes) -> None:
     issuer.publish(jwk("rsa", rsa_key()))
     issuer.replies[CONFIGURATION] = answer(configuration.replace(b"URL", issuer.url.encode()))
     with pytest.raises(BadAnswer):

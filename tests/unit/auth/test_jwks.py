@@ -82,7 +82,7 @@ async def run() -> Any:
         json.dumps({"keys": [{"kty": "oct"}] * 101}).encode(),
     ],
 )
-def test_what_is_no_key_set_is_refused(document: bytes) -> None:
+def test_what_is_no_key_set_is_rejected(document: bytes) -> None:
     with pytest.raises(BadKeys):
         read_keys(document)
 
@@ -147,7 +147,7 @@ async def test_keys_end_at_their_maximum_age_and_come_back_with_the_issuer(run: 
     assert keys.get("rsa") is not None
 
 
-async def test_a_key_that_is_not_known_causes_one_fetch_at_a_time_and_only_after_a_pause(run: Running) -> None:
+async def test_an_unknown_key_causes_one_fetch_after_the_cool_down(run: Running) -> None:
     """Fails when asking does not wake the task, and when the pause is taken out."""
     fetches = Fetches(key_set(jwk("rsa", rsa_key())))
     keys = KeySet(fetches, SELDOM)
