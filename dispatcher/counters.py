@@ -61,7 +61,7 @@ class Counters:
         self.latency = {name: Histogram(ATTEMPT_BOUNDS) for name in names}
         self.settle = Histogram(SETTLE_BOUNDS)
 
-    def settled(self, settlement: Settlement, seconds: float) -> None:
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
         """Take in what one statement recorded, which took so long."""
         self.settle.observe(seconds)
         endpoint, durations = settlement.endpoint, settlement.attempt_durations_ms

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import SettingOverrides
 from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
 from dispatcher.replica_status import ReplicaStatus
+from dispatcher.signals import Signal
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +32,13 @@ HINTED_INTERVAL = 0.1
 
 
 class Heartbeat:
-    """Beats for one replica. `apply_overrides` takes over other settings."""
+    """Beats for one replica. Emits `overridden` when other settings than before are in force."""
 
-    def __init__(
-        self,
-        heartbeats: Heartbeats,
-        clock: Clock,
-        replica_status: ReplicaStatus,
-        apply_overrides: Callable[[SettingOverrides], None],
-    ) -> None:
+    def __init__(self, heartbeats: Heartbeats, clock: Clock, status: ReplicaStatus) -> None:
+        self.overridden: Signal[SettingOverrides] = Signal()
         self._heartbeats = heartbeats
         self._clock = clock
-        self._replica_status = replica_status
-        self._apply_overrides = apply_overrides
+        self._status = status
         self._woken = asyncio.Event()
         self._resting = False
         self._overrides: SettingOverrides | None = None
@@ -52,8 +47,8 @@ class Heartbeat:
         """Note that settings may have been changed."""
         self._woken.set()
 
-    def work(self) -> None:
-        """Note that there is work."""
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
+        """Note that there is work: beats come more often again."""
         if self._resting:
             self._woken.set()
 
@@ -62,11 +57,11 @@ class Heartbeat:
         born = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
-            busy = self._replica_status.busy
+            busy = self._status.busy
             interval, margin = (BUSY_INTERVAL, BUSY_MARGIN) if busy else (IDLE_INTERVAL, IDLE_MARGIN)
             self._woken.clear()
             try:
-                overrides = await self._heartbeats.beat(began - born, interval + margin, self._replica_status.status())
+                overrides = await self._heartbeats.beat(began - born, interval + margin, self._status.status())
             except StorageUnavailable as error:
                 log.warning("this replica cannot be seen, the database is away: %s", error)
                 interval = BUSY_INTERVAL
@@ -79,7 +74,7 @@ class Heartbeat:
     def _take_over(self, overrides: SettingOverrides) -> None:
         if overrides != self._overrides:
             self._overrides = overrides
-            self._apply_overrides(overrides)
+            self.overridden.emit(overrides)
             self._woken.set()  # so that it is soon seen that they hold
 
     async def leave(self) -> None:

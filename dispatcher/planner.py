@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from random import Random
 
 from dispatcher import retry_policy as policy
+from dispatcher.claimer import Claimer
 from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, PollResult
 from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, MailingPlan, StorageUnavailable
@@ -36,7 +36,7 @@ _CHANGES_PER_STEP = 10
 
 
 class Planner:
-    """Plans for all mailings; `work` is called whenever there may be something to claim.
+    """Plans for all mailings, and wakes the claimer whenever there may be something to claim.
 
     `settings` may be replaced at any time.
     """
@@ -48,14 +48,14 @@ class Planner:
         settings: DispatchSettings,
         clock: Clock,
         random: Random,
-        work: Callable[[], None],
+        claimer: Claimer,
     ) -> None:
         self._plan = plan
         self._poll_backoff = poll_backoff
         self.settings = settings
         self._clock = clock
         self._random = random
-        self._work = work
+        self._claimer = claimer
         self._limits: dict[int, int] = {}
         self._perhaps_done: set[int] = set()
         self._swept = clock.monotonic()
@@ -82,7 +82,7 @@ class Planner:
         """One look and whatever it calls for; returns when to look next, in seconds."""
         poll = await self._plan.poll()
         if poll.claims:
-            self._work()
+            self._claimer.wake()
         if poll.starts:
             await self._plan.start_due()
         throttled = False
@@ -97,14 +97,14 @@ class Planner:
         return _THROTTLED_WAIT if throttled or poll.ends else poll.next_in
 
     async def _finish(self, poll: PollResult, hinted: bool) -> None:
-        """End the mailings that are done, and hurries what waits in those that are over."""
+        """End the mailings that are done, and expedite what waits in those that are over."""
         pause = ENDING_INTERVAL if poll.ends else SWEEP_INTERVAL if poll.running else IDLE_SWEEP_INTERVAL
         sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
             await self._plan.expedite()
         if sweep:
             self._swept = self._clock.monotonic()
-            self._work()
+            self._claimer.wake()
             await self._plan.expanded(self.settings.recheck_min)
             await self._plan.complete()
             await self._plan.forget_changes()
@@ -155,7 +155,7 @@ class Planner:
             if step.moved:
                 self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
             if step.inserted:
-                self._work()
+                self._claimer.wake()
             if step.inserted or step.finished or not step.moved:
                 return step.inserted, step.finished
             expansion.positions[bucket] = step.position
@@ -167,7 +167,7 @@ class Planner:
             looked.append(expansion.mailing_id)
             if sum([await self._recheck(expansion, bucket) for bucket in expansion.positions]):
                 found.append(expansion.mailing_id)
-                self._work()
+                self._claimer.wake()
         if looked:
             await self._plan.rechecked(looked, found, self.settings.recheck_min, self.settings.recheck_max)
         return bool(found)

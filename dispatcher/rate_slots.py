@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.model.records import SlotRequest
@@ -27,7 +27,7 @@ _AWAY_PAUSE = 0.5
 class RateSlots:
     """Serves the gates of `pools`."""
 
-    def __init__(self, store: RateSlotStore, clock: Clock, pools: Collection[EndpointWorkers]) -> None:
+    def __init__(self, store: RateSlotStore, clock: Clock, pools: Mapping[str, EndpointWorkers]) -> None:
         self._store = store
         self._clock = clock
         self._pools = pools
@@ -49,14 +49,14 @@ class RateSlots:
                 except StorageUnavailable as error:
                     log.warning("rates wait for the database: %s", error)
                     await self._clock.sleep(_AWAY_PAUSE)
-                for pool in self._pools:
+                for pool in self._pools.values():
                     pool.start_workers()
                 await self._clock.wait(self._woken, self._pause())
                 self._woken.clear()
 
     def _limiters(self) -> Iterator[tuple[RateLimiter, int]]:
         """Every gate with how many messages wait for it."""
-        for pool in self._pools:
+        for pool in self._pools.values():
             if pool.limiter is not None:
                 yield pool.limiter, pool.waiting
             for queue in pool.queue.queues.values():

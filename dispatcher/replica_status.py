@@ -21,7 +21,7 @@ MOST_MAILINGS = 100
 
 
 class ReplicaStatus:
-    """What one replica can tell of itself. `pools` are those by the names that mailings have for their endpoints."""
+    """What one replica can tell of itself. `pools` are by endpoint."""
 
     def __init__(
         self, clock: Clock, poll_backoff: PollBackoff, registry: LeaseRegistry, pools: Mapping[str, EndpointWorkers]
@@ -29,16 +29,16 @@ class ReplicaStatus:
         self._clock = clock
         self._poll_backoff = poll_backoff
         self._registry = registry
-        self._pools = {pool.name: pool for pool in pools.values()}
-        self._stats = {name: EndpointStats() for name in self._pools}
+        self._pools = pools
+        self._stats = {name: EndpointStats() for name in pools}
 
     @property
     def busy(self) -> bool:
         """Whether there are leases to work on."""
         return bool(self._registry.leases)
 
-    def note(self, settlement: Settlement) -> None:
-        """Take in what was recorded just now."""
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
+        """Take in what was written just now."""
         if (stats := self._stats.get(settlement.endpoint)) is not None:
             stats.note(self._clock.monotonic(), settlement)
 

@@ -19,6 +19,11 @@ DEFAULT_ENDPOINT = "default"
 """The name of the endpoint that a mailing without one uses."""
 
 
+def endpoint_name(chosen: str) -> str:
+    """Return the name of the endpoint that a mailing with this choice uses; '' chooses none."""
+    return chosen or DEFAULT_ENDPOINT
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How failed attempts are repeated.

@@ -18,7 +18,7 @@ from secrets import randbelow
 from typing import NamedTuple
 
 from dispatcher.delivery.protocol import judge
-from dispatcher.model.records import DEFAULT_ENDPOINT, Answer, Endpoint
+from dispatcher.model.records import Answer, Endpoint, endpoint_name
 from dispatcher.model.states import ErrorClass
 from server.config.types import ConfiguredEndpoint
 from server.domain.errors import EndpointUnknown
@@ -55,7 +55,7 @@ class EndpointProbes:
 
     async def send(self, endpoint: str, phone: str, text: str) -> ProbeResult:
         """Send a text to a phone over an endpoint, '' being the default one. Raise EndpointUnknown."""
-        name = endpoint or DEFAULT_ENDPOINT
+        name = endpoint_name(endpoint)
         configured = self._configured.get(name)
         if configured is None:
             raise EndpointUnknown(name, self._configured)

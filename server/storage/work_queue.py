@@ -24,6 +24,7 @@ from dispatcher.model.records import (
     OpenWork,
     Recipient,
     RetryPolicy,
+    endpoint_name,
 )
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
@@ -54,7 +55,7 @@ class PostgresWorkQueue:
     async def scan(self) -> list[OpenWork]:
         with translate_database_errors():
             rows = await self._pool.fetch(_SQL["scan"])
-        return [OpenWork(**row) for row in rows]
+        return [OpenWork(**{**row, "endpoint": endpoint_name(row["endpoint"])}) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         with translate_database_errors():
@@ -195,7 +196,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         version=row["version"],
         state=MailingState(row["state"]),
         text=row["text"],
-        endpoint=row["endpoint"],
+        endpoint=endpoint_name(row["endpoint"]),
         semantics=Semantics(row["semantics"]),
         priority=row["priority"],
         ends_at=row["ends_at"],

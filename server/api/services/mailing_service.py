@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.model.records import endpoint_name
 from dispatcher.model.states import MailingState
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
@@ -161,8 +161,8 @@ class MailingService(MailingServiceServicer):
         return report_response(await self._reports.read(request.mailing_id))
 
     def _check_endpoint(self, name: str) -> None:
-        if (name or DEFAULT_ENDPOINT) not in self._endpoints:
-            raise EndpointUnknown(name or DEFAULT_ENDPOINT, self._endpoints)
+        if (endpoint := endpoint_name(name)) not in self._endpoints:
+            raise EndpointUnknown(endpoint, self._endpoints)
 
 
 def _check_id(mailing_id: int) -> None:

@@ -68,7 +68,7 @@ def window(start: time) -> dict[str, Any]:
 async def dispatching(pool: asyncpg.Pool, *senders: ScriptedSender) -> AsyncIterator[None]:
     """A dispatcher per sender."""
     settings = DispatchSettings(poll_max=0.1)
-    running = [Dispatcher(dispatcher_storage(pool, uuid4()), {"": (ENDPOINT, one)}, settings) for one in senders]
+    running = [Dispatcher(dispatcher_storage(pool, uuid4()), [(ENDPOINT, one)], settings) for one in senders]
     tasks = [asyncio.create_task(one.run()) for one in running]
     try:
         yield

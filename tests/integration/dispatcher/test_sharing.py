@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from dispatcher import planner
-from dispatcher.claimer import SCAN_AGE
 from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
+from dispatcher.open_work import SCAN_AGE
 from dispatcher.ports import MayStart, Storage, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
 from server.storage.dispatcher_storage import dispatcher_storage
