@@ -99,7 +99,7 @@ class BreakerSync:
         return False
 
     def _let_go(self, pool: EndpointWorkers) -> None:
-        """Give back what nobody has begun to send."""
+        """Give back what has not been begun."""
         for lease in self._leases_of(pool):
             if lease.release(lease.mailing):
                 self._registry.settle_soon(lease)

@@ -102,7 +102,7 @@ class Claimer:
         for pool in self._work.pools.values():
             if self._work.waits_for(pool):
                 await self._breaker_sync.probe(pool)
-        self._work.date()
+        self._work.restart_age()
 
     async def _claim(self, work: OpenWork, job: Job) -> bool:
         """Lease one batch and hand it on; return False when there was none to be had."""

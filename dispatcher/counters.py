@@ -1,7 +1,7 @@
 """What a dispatcher process did since it began: plain counters that only grow.
 
 Fed once per settle, from what was recorded, so that sending a message costs nothing here.
-Knows nobody who reads them: names and forms of metrics are theirs.
+Names and formats of metrics are the readers' business.
 """
 
 from __future__ import annotations

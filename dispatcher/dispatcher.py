@@ -17,7 +17,7 @@ from dispatcher.claimer import Claimer
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.counters import Counters
 from dispatcher.endpoint_workers import EndpointWorkers
-from dispatcher.heartbeat import Heartbeat
+from dispatcher.heartbeat import Heartbeat, ReplicaStatus
 from dispatcher.lease_watch import LeaseWatch
 from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
 from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
@@ -26,13 +26,12 @@ from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff
 from dispatcher.ports import Clock, Sender, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
-from dispatcher.replica_status import ReplicaStatus
 from dispatcher.settler import Settler
 
 log = logging.getLogger(__name__)
 
 RESTART_PAUSE = 1.0
-"""Seconds before a part that failed begins anew."""
+"""Seconds before a part that failed is restarted."""
 
 SETTLE_MARGIN = 5.0
 """Seconds between the end of the last request of a lease and the end of the lease."""
@@ -86,7 +85,7 @@ class Dispatcher:
         return LeaseTerms(length, length - longest - SETTLE_MARGIN)
 
     def _connect(self) -> None:
-        """Let the parts hear of what happens in those that do not know them."""
+        """Connect the signals of the parts to those above them."""
         for pool in self.pools.values():
             pool.has_room_again.connect(self._claimer.wake)
             pool.rate_blocked.connect(self._rate_slots.wake)
@@ -100,7 +99,7 @@ class Dispatcher:
             self._heartbeat.overridden.connect(self._override)
 
     def hint(self) -> None:
-        """Note that something changed: it is looked at now instead of at the next poll."""
+        """Note that something changed: poll now instead of when it is time."""
         self.poll_backoff.hint()
         if self._heartbeat:
             self._heartbeat.hint()
@@ -146,12 +145,12 @@ class Dispatcher:
                 await pool.close()
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Begin a loop anew when a defect ended it: one mailing must not stop the others."""
+        """Restart a loop that a bug ended: one mailing must not stop the others."""
         while True:
             try:
                 await work()
             except Exception:
-                log.exception("a part of the dispatcher failed and begins anew")
+                log.exception("a part of the dispatcher failed and is restarted")
                 await self._clock.sleep(RESTART_PAUSE)
 
     async def _drain(self) -> None:

@@ -15,7 +15,6 @@ from random import Random
 from dispatcher import retry_policy as policy
 from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
-from dispatcher.delivery.protocol import Verdict, judge
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import BATCH_SIZE, Answer, Endpoint, Outcome
@@ -23,6 +22,7 @@ from dispatcher.model.states import ErrorClass, Semantics
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
 from dispatcher.signals import Signal
+from dispatcher.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
 

@@ -1,19 +1,27 @@
-"""The heart of a replica: says that it lives and how it does, and hears what is set for all.
+"""The heartbeat of a replica: reports that it is alive and how it does, and reads what is set for all.
 
 One statement does both. It is made every second while there is work, rarely while there is
 none, and at once after a hint. Each beat promises the next one, so a replica that died is
 missed within seconds; one that stops in order takes its leave. Nothing else waits for it.
+
+The status is plain values, read from public attributes of the other parts once per beat. Its
+readers may be of another version. Times are seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
+from typing import Any
 
+from dispatcher.endpoint_stats import EndpointStats, summarize
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.leases import LeaseRegistry
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import SettingOverrides
+from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
-from dispatcher.replica_status import ReplicaStatus
 from dispatcher.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -27,8 +35,62 @@ IDLE_INTERVAL = 3.6
 BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.5
 """Seconds that a beat may be late. A busy event loop and a busy database need more of them."""
 
+MOST_MAILINGS = 100
+"""The most mailings that are named."""
+
 HINTED_INTERVAL = 0.1
 """Seconds between two beats at the least, however many hints there are."""
+
+
+class ReplicaStatus:
+    """What one replica reports of itself. `pools` are by endpoint."""
+
+    def __init__(
+        self, clock: Clock, poll_backoff: PollBackoff, registry: LeaseRegistry, pools: Mapping[str, EndpointWorkers]
+    ) -> None:
+        self._clock = clock
+        self._poll_backoff = poll_backoff
+        self._registry = registry
+        self._pools = pools
+        self._stats = {name: EndpointStats() for name in pools}
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are leases to work on."""
+        return bool(self._registry.leases)
+
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
+        """Take in what was written just now."""
+        if (stats := self._stats.get(settlement.endpoint)) is not None:
+            stats.note(self._clock.monotonic(), settlement)
+
+    def status(self) -> dict[str, Any]:
+        """Return how the replica does."""
+        pools = self._pools.values()
+        overall = summarize(self._clock.monotonic(), list(self._stats.values()))
+        return {
+            "in_flight": sum(pool.active for pool in pools),
+            "concurrency_limit": sum(pool.limit.value for pool in pools),
+            "poll_interval": self._poll_backoff.interval,
+            "poll_reason": self._poll_backoff.reason,
+            "backlog": sum(pool.waiting for pool in pools),
+            "rate": overall.rate,
+            "latency_p50": overall.latency_p50,
+            "latency_p99": overall.latency_p99,
+            "mailing_ids": sorted(self._registry.by_mailing)[:MOST_MAILINGS],
+            "endpoints": [self._endpoint(name) for name in sorted(self._pools)],
+        }
+
+    def _endpoint(self, name: str) -> dict[str, Any]:
+        pool = self._pools[name]
+        own = summarize(self._clock.monotonic(), [self._stats[name]])
+        return {
+            "name": name,
+            "in_flight": pool.active,
+            "concurrency_limit": pool.limit.value,
+            "failure_ratio": own.failure_ratio,
+            "last_error": own.last_error,
+        }
 
 
 class Heartbeat:

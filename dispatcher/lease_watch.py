@@ -1,7 +1,7 @@
-"""Looks after the leases at work: confirms those whose mailing is as it was, gives up the others.
+"""Watches the leases at work: confirms those whose mailing is unchanged, releases the others.
 
-What nobody has begun to send goes back into open work, even while the endpoint hangs. Without
-the confirmation nothing of a lease would start any more.
+A released lease puts what has not been begun back into open work, even while the endpoint hangs.
+Without a confirmation nothing of a lease would start any more.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dispatcher.model.states import MailingState
 from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
 
 REFRESH_INTERVAL = 0.25
-"""Seconds between two looks at the definitions of the mailings at work."""
+"""Seconds between two checks of the mailings at work."""
 
 
 class LeaseWatch:
@@ -37,7 +37,7 @@ class LeaseWatch:
         self._clock = clock
 
     async def run(self) -> None:
-        """Give up leases that ran out or whose mailing was changed, paused or ended, until cancelled."""
+        """Release leases that ran out or whose mailing was changed, paused or ended, until cancelled."""
         while True:
             await self._clock.sleep(REFRESH_INTERVAL)
             if not self._registry.leases:

@@ -1,9 +1,9 @@
-"""A claimed batch while this replica works on it, and the book of all of them.
+"""A claimed batch while this replica works on it, and the registry of all of them.
 
 A lease counts down on the monotonic clock from before the database was asked, so what it
 believes of the database's time is never early: no request starts after the lease, the
-client's window or the mailing's end, nor once nobody has confirmed for a while that the
-mailing is as it was.
+client's window or the mailing's end, nor when the mailing was last confirmed to be unchanged
+too long ago.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from dispatcher.ports import MayStart
 FRESH_FOR = 0.9
 """Seconds for which a mailing counts as being as it was last seen in the database.
 
-Whoever pauses or cancels it may so be sure that a second later nothing of it starts, even where
-a replica has lost its database.
+So nothing of a mailing starts a second after it was paused or cancelled, even where a replica has
+lost its database.
 """
 
 _KEPT = policy.unsent(Status.PENDING, Reason.NONE)
-"""Stands for what becomes of a message that stays in its batch, for whoever claims it next."""
+"""Stands for the outcome of a message that stays in its batch, for the next holder."""
 
 
 class LeaseTerms(NamedTuple):
@@ -163,7 +163,7 @@ class Lease:
         """Give up at once what nobody has begun to send; return whether nothing else is under way.
 
         `mailing` is its present definition: one that is over ends its messages, otherwise they
-        stay in the batch for whoever claims it next.
+        stay in the batch for its next holder.
         """
         self.revoked = True
         before = self.left
@@ -268,7 +268,7 @@ class LeaseRegistry:
         return [*(lease.batch.no for lease in self.leases), *self._given_up]
 
     def add(self, lease: Lease) -> None:
-        """Enter a lease."""
+        """Add a lease that was just claimed."""
         self.leases.add(lease)
         self.claimed += 1
         self.by_mailing[lease.mailing.id] += 1
@@ -284,7 +284,7 @@ class LeaseRegistry:
         return await self._to_settle.get()
 
     def remove(self, lease: Lease) -> None:
-        """Strike a lease that is settled or lost."""
+        """Remove a lease that is settled or lost."""
         lease.revoked = True
         self.leases.discard(lease)
         self.by_mailing[lease.mailing.id] -= 1
@@ -293,14 +293,14 @@ class LeaseRegistry:
         self._changed.set()
 
     def give_up(self, lease: Lease) -> None:
-        """Strike a lease whose outcomes cannot be recorded.
+        """Remove a lease whose outcomes cannot be recorded.
 
-        Its batch stays known: what was sent of it must not pass for a claim that nobody heard of.
+        Its batch stays known: what was sent of it must not pass for a claim whose answer got lost.
         """
         self._given_up.add(lease.batch.no)
         self.remove(lease)
 
     async def changed(self) -> None:
-        """Return when a lease has been struck since the last call."""
+        """Return when a lease has been removed since the last call."""
         await self._changed.wait()
         self._changed.clear()

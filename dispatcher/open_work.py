@@ -1,6 +1,6 @@
 """What is open by the last scan, and the order in which it is claimed.
 
-The highest priority comes first, but for every tenth claim, so that nobody starves; among
+The highest priority comes first, but for every tenth claim, so that none starves; among
 mailings of one priority the one of which the fewest batches are held here, so a huge mailing
 never holds up a small one. Work is chosen only while its endpoint's pool has room.
 """
@@ -67,8 +67,8 @@ class OpenWorkList:
         for mailing_id in self._jobs.keys() - {w.mailing_id for w in work}:
             del self._jobs[mailing_id]
 
-    def date(self) -> None:
-        """Let the age of the scan count from now: however slow the database is, what it said is used once."""
+    def restart_age(self) -> None:
+        """Let the age of the scan count from now: however slow the database is, its answer is used once."""
         self._scanned = self._clock.monotonic()
 
     async def _learn_definitions(self, work: list[OpenWork]) -> None:
@@ -129,7 +129,7 @@ class OpenWorkList:
 
 
 def _job(mailing: Mailing) -> Job | None:
-    """Return the job; None for a text that cannot be rendered: the API takes none, somebody wrote it by hand."""
+    """Return the job; None for a text that cannot be rendered, which no caller of the API can have written."""
     try:
         template = parse(mailing.text)
     except TemplateError as error:

@@ -55,7 +55,7 @@ class Settler:
         pause = _RETRY_FIRST
         while True:
             lease = await self._registry.next_to_settle()
-            if lease.writing:  # by another worker, which looks at `waiting` again before it lets go
+            if lease.writing:  # by another worker, which checks `waiting` again before it lets go
                 continue
             try:
                 await self._write(lease)

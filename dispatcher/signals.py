@@ -1,4 +1,4 @@
-"""Signals: how a part tells the parts above it, which it does not know, that something happened."""
+"""Signals: how a part notifies the parts above it, which it does not know."""
 
 from __future__ import annotations
 
@@ -19,6 +19,6 @@ class Signal(Generic[*Values]):
         self._listeners.append(listener)
 
     def emit(self, *values: *Values) -> None:
-        """Tell all listeners."""
+        """Call all listeners with `values`."""
         for listener in self._listeners:
             listener(*values)

@@ -160,7 +160,7 @@ class Recipient(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What a failed attempt leaves in the ledger."""
+    """What is recorded of a failed attempt."""
 
     at: datetime
     error_class: ErrorClass
@@ -202,7 +202,7 @@ class EndpointState(NamedTuple):
 
 
 class SlotRequest(NamedTuple):
-    """A wish for up to `wanted` moments at which requests may start, `rate` a second, under `key`."""
+    """A request for up to `wanted` moments at which messages may leave, `rate` a second, under `key`."""
 
     key: str
     rate: float
@@ -271,7 +271,7 @@ class SettingOverrides:
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What a look at the database found: kinds of work, and when the next thing falls due.
+    """What a poll of the database found: kinds of work, and when the next thing falls due.
 
     `running` says that there are mailings under way, though perhaps with nothing to do now.
     `next_in` is in seconds, None when nothing is scheduled at all.

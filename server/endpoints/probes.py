@@ -17,9 +17,9 @@ from datetime import UTC, datetime, timedelta
 from secrets import randbelow
 from typing import NamedTuple
 
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.records import Answer, Endpoint, endpoint_name
 from dispatcher.model.states import ErrorClass
+from dispatcher.verdict import judge
 from server.config.types import ConfiguredEndpoint
 from server.domain.errors import EndpointUnknown
 from server.domain.messages import Attempt, message_id

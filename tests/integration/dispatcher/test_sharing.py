@@ -376,7 +376,7 @@ async def test_an_open_mailing_expanded_by_several_is_looked_at_again(
     pool: asyncpg.Pool, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody saw the last bucket finish: as when two replicas share the expansion, or one dies at its end.
-    monkeypatch.setattr(planner, "SWEEP_INTERVAL", 0.1)
+    monkeypatch.setattr(planner, "CHECK_INTERVAL", 0.1)
     await add_clients(pool, 50)
     mailing = await expanded(pool, audience=AudienceMode.OPEN)
     start(sender := ScriptedSender())
