@@ -255,7 +255,7 @@ class Database:
 
     def _work(self, mailing: MailingRow, bucket: int, batches: int, now: datetime) -> OpenWork:
         over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
-        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "", over)
+        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "default", over)
 
     def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
