@@ -158,6 +158,10 @@ fuzz: venv ## Send every method requests of any kind, other ones each time; EXAM
 generate: venv docs ## Generate the Python code of the protos and the documents that follow from the code.
 	@buf generate
 
+.PHONY: picture
+picture: venv ## Draw docs/top.svg, the screen of `mailing top`, from a real run.
+	@python -m docs.top_picture
+
 .PHONY: docs
 docs: venv ## Generate the API reference and the table of settings.
 	@python docs/api.py

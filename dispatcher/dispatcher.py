@@ -27,6 +27,7 @@ from dispatcher.poll_backoff import LoopClock, PollBackoff
 from dispatcher.ports import Clock, Sender, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
 from dispatcher.settler import Settler
+from dispatcher.tasks import cancel
 
 log = logging.getLogger(__name__)
 
@@ -136,9 +137,9 @@ class Dispatcher:
             for task in done - {stopping}:
                 task.result()
         finally:
-            await _end(stopping, *taking)
+            await cancel(stopping, *taking)
             await self._drain()
-            await _end(settling, *([beating] if beating else []))
+            await cancel(settling, *([beating] if beating else []))
             if self._heartbeat:
                 await self._heartbeat.leave()
             for pool in self.pools.values():
@@ -171,9 +172,3 @@ class Dispatcher:
         """Ask `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""
         self._grace = grace
         self._stopping.set()
-
-
-async def _end(*tasks: asyncio.Task[object]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

@@ -32,7 +32,7 @@ class Level(IntEnum):
 
 
 class Event(NamedTuple):
-    """One entry to be written. `event` is of the list in docs/log.md; 0 in an id: about none."""
+    """One entry to be written. `event` is of the list in docs/observability.md; 0 in an id: about none."""
 
     level: Level
     event: str

@@ -52,12 +52,7 @@ class Sender(Protocol):
     """Makes requests to one endpoint. Both implementations pass tests/conformance."""
 
     async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: MayStart | None = None,
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
     ) -> Answer | None:
         """POST one message and return what it came to, None if it was not started.
 

@@ -53,12 +53,7 @@ class TracedSender:
         self._tracer = tracer
 
     async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: MayStart | None = None,
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
     ) -> Answer | None:
         """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
         with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:

@@ -1,6 +1,6 @@
-"""Writes docs/api.md, the reference of the API, from the protos: `python docs/api.py`.
+"""Write docs/api.md, the reference of the API, from the protos: `python docs/api.py`.
 
-With --check it only says whether the page is what the protos say now, and ends with 1 if not.
+With --check only compare the page with the protos, and exit with 1 if they differ.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _HEAD = """# API reference
 
 <!-- Generated from the protos by `make docs`: change those. -->
 
-Every method of package `mailing.v1`, with one call of each as grpcurl makes it. The lines are for a service
-on this machine without authentication; elsewhere leave `-plaintext` out and add
-`-H "authorization: Bearer $TOKEN"` ([security](security.md)). Every call takes `x-request-id` in its metadata,
-up to 128 letters, digits and `._:/+=@-`; it comes back in the trailing metadata and stands in the service's log. Why
-a call may fail, and what to do: [troubleshooting](troubleshooting.md).
+Every method of package `mailing.v1`, with one call of each by grpcurl. The lines are for a service on this machine
+without authentication; elsewhere leave `-plaintext` out and add `-H "authorization: Bearer $TOKEN"`
+([security](security.md)). Every call takes `x-request-id` in its metadata, up to 128 letters, digits and
+`._:/+=@-`; it comes back in the trailing metadata and is in the service's log. Why a call may fail, and what to do:
+[troubleshooting](troubleshooting.md#error-reasons).
 """
 _KINDS = {
     (False, False): "unary",

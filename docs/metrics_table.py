@@ -1,11 +1,11 @@
-"""Writes the table of metrics, as the code has it, into docs/metrics.md: `python docs/metrics_table.py`."""
+"""Write the table of metrics, as the code has it, into docs/observability.md: `python docs/metrics_table.py`."""
 
 import re
 from pathlib import Path
 
 from server.observability.metrics import FAMILIES
 
-PAGE = Path(__file__).resolve().parent / "metrics.md"
+PAGE = Path(__file__).resolve().parent / "observability.md"
 _TABLE = re.compile(r"(?<=<!-- metrics -->\n).*?(?=<!-- /metrics -->)", re.DOTALL)
 
 
@@ -22,7 +22,7 @@ def with_table(text: str) -> str:
     """Return the page's text with the present table. Raise ValueError when it has no place for one."""
     written, places = _TABLE.subn(lambda _: table(), text)
     if places != 1:
-        raise ValueError("docs/metrics.md needs one <!-- metrics --> … <!-- /metrics -->")
+        raise ValueError("docs/observability.md needs one <!-- metrics --> … <!-- /metrics -->")
     return written
 
 

@@ -1,4 +1,4 @@
-"""Writes the table of settings, as the code has it, into docs/configuration.md: `python docs/settings.py`."""
+"""Write the table of settings, as the code has it, into docs/configuration.md: `python docs/settings.py`."""
 
 import re
 from pathlib import Path

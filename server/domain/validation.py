@@ -1,6 +1,6 @@
-"""Collects the violations of one request, and the checks that several records share.
+"""Violations of one request, and the checks that several kinds of record share.
 
-A check reports to a `Violations` and goes on, so that the caller learns everything at once.
+A check reports to a `Violations` and continues, so that the caller sees every problem at once.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import UUID
 from server.domain.errors import FieldViolation, InvalidFields
 
 MAX_VIOLATIONS = 50
-"""More are not reported: an error has to fit into the trailing metadata of a call."""
+"""Maximum violations in an error, which has to fit into the trailing metadata of a call."""
 
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE = 1000
@@ -44,12 +44,12 @@ class Violations:
 
 
 def invalid(path: str, sentence: str) -> InvalidFields:
-    """Return the refusal of a single field."""
+    """Return the error for a single field."""
     return InvalidFields([FieldViolation(path, sentence)])
 
 
 def check_text(value: str, limit: int, path: str, violations: Violations) -> None:
-    """Report a text longer than `limit` characters or with a NUL, which no database holds."""
+    """Report a text longer than `limit` characters or with a NUL, which Postgres cannot store."""
     if len(value) > limit:
         violations.add(path, f"must have at most {limit:,} characters, not {len(value):,}")
     if "\0" in value:
@@ -87,8 +87,15 @@ def check_id(value: int, path: str, violations: Violations) -> None:
         violations.add(path, "is required and must be a positive id")
 
 
+def require_id(value: int, path: str) -> None:
+    """Raise InvalidFields for an id that no resource can have."""
+    violations = Violations()
+    check_id(value, path, violations)
+    violations.check()
+
+
 def request_id(value: str, violations: Violations) -> UUID | None:
-    """Return the id that `value` spells, None when it is empty; report anything else."""
+    """Return the UUID in `value`, None when it is empty; report anything else."""
     if not value:
         return None
     try:
@@ -99,7 +106,7 @@ def request_id(value: str, violations: Violations) -> UUID | None:
 
 
 def page_size(value: int, violations: Violations) -> int:
-    """Return how many entries a page gets; report a negative number."""
+    """Return the size of a page within its limits; report a negative number."""
     if value < 0:
         violations.add("page_size", "must not be negative")
     return min(value, MAX_PAGE_SIZE) if value > 0 else DEFAULT_PAGE_SIZE

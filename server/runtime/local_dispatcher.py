@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import DispatchSettings, FrequencyCap
+from dispatcher.tasks import cancel
 from dispatcher.tracing import Tracer, traced
 from server.config import Settings
 from server.endpoints.dns_check import DnsCheck
@@ -115,9 +116,7 @@ class LocalDispatcher:
         try:
             await self._dispatcher.run()
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await cancel(*beside)
 
     async def stop(self, grace: float) -> None:
         """Ask `run` to settle what is in flight within `grace` seconds and to end."""

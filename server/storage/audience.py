@@ -9,10 +9,15 @@ import orjson
 from dispatcher.model.records import AudienceFilter
 
 
-def filter_arguments(audience: AudienceFilter) -> tuple[Any, ...]:
+def filter_arguments(audience: AudienceFilter) -> dict[str, Any]:
     """Return the filter as five parameters of a statement; NULL asks nothing."""
-    attributes = None if audience.attributes is None else orjson.dumps(audience.attributes).decode()
-    return audience.tags, audience.operator_codes, audience.timezones, attributes, audience.client_ids
+    return {
+        "tags": audience.tags,
+        "operator_codes": audience.operator_codes,
+        "timezones": audience.timezones,
+        "attributes": None if audience.attributes is None else orjson.dumps(audience.attributes).decode(),
+        "chosen_ids": audience.client_ids,
+    }
 
 
 def read_filter(text: str) -> AudienceFilter:

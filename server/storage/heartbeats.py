@@ -25,16 +25,21 @@ class PostgresHeartbeats:
     def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
         self._pool = pool
         self._replica_id = replica_id
-        self._process = (socket.gethostname(), os.getpid())
+        self._host, self._pid = socket.gethostname(), os.getpid()
 
     async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
-        times = (timedelta(seconds=age), timedelta(seconds=alive_for))
+        statement = _SQL["beat"].bind(
+            replica_id=self._replica_id,
+            host=self._host,
+            pid=self._pid,
+            age=timedelta(seconds=age),
+            alive_for=timedelta(seconds=alive_for),
+            status=orjson.dumps(status).decode(),
+        )
         with translate_database_errors():
-            row = await self._pool.fetchrow(
-                _SQL["beat"], self._replica_id, *self._process, *times, orjson.dumps(status).decode()
-            )
+            row = await self._pool.fetchrow(*statement)
         return SettingOverrides(**row)
 
     async def leave(self) -> None:
         with translate_database_errors():
-            await self._pool.execute(_SQL["leave"], self._replica_id)
+            await self._pool.execute(*_SQL["leave"].bind(replica_id=self._replica_id))

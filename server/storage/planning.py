@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 
@@ -29,23 +30,23 @@ class PostgresMailingPlan:
 
     async def poll(self) -> PollResult:
         with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["poll"])
+            row = await self._pool.fetchrow(*_SQL["poll"].bind())
         return PollResult(**row)
 
     async def start_due(self) -> list[int]:
         with translate_database_errors():
             async with self._pool.acquire() as connection, connection.transaction():
-                ids = [row["id"] for row in await connection.fetch(_SQL["start_due"])]
+                ids = [row["id"] for row in await connection.fetch(*_SQL["start_due"].bind())]
                 if ids:
                     # Those that ran before and are open look at all clients again; then come the new ones.
-                    await connection.execute(_SQL["expand_anew"], ids)
-                    await connection.execute(_SQL["open_expansions"], ids)
+                    await connection.execute(*_SQL["expand_anew"].bind(ids=ids))
+                    await connection.execute(*_SQL["open_expansions"].bind(ids=ids))
                     await record_started(connection, ids)
         return ids
 
     async def expandable(self, most: int) -> list[Expansion]:
         with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["expandable"], most)
+            rows = await self._pool.fetch(*_SQL["expandable"].bind(most=most))
         return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
 
     async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
@@ -54,69 +55,70 @@ class PostgresMailingPlan:
     async def expanded(self, recheck_min: float) -> None:
         with translate_database_errors():
             async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(_SQL["expanded"], timedelta(seconds=recheck_min))
+                await connection.execute(*_SQL["expanded"].bind(recheck_min=timedelta(seconds=recheck_min)))
                 await record_expanded(connection)
 
     async def rechecks_due(self) -> list[Expansion]:
         with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["rechecks_due"])
+            rows = await self._pool.fetch(*_SQL["rechecks_due"].bind())
         return [_expansion(row) for row in rows]
 
     async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
         return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
 
-    async def _take_in(self, statement: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        arguments = (
-            bucket,
-            expansion.mailing_id,
-            batch_size,
-            expansion.version,
-            limit,
-            expansion.positions[bucket],
-            *filter_arguments(expansion.filter),
+    async def _take_in(self, name: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        statement = _SQL[name].bind(
+            bucket=bucket,
+            mailing_id=expansion.mailing_id,
+            batch_size=batch_size,
+            version=expansion.version,
+            limit=limit,
+            position=expansion.positions[bucket],
+            **filter_arguments(expansion.filter),
         )
         with translate_database_errors():
             async with self._pool.acquire() as connection:
                 if expansion.filter.client_ids is None:
-                    row = await connection.fetchrow(_SQL[statement], *arguments)
+                    row = await connection.fetchrow(*statement)
                 else:
-                    row = await _planned_for(connection, _SQL[statement], *arguments)
+                    row = await _planned_for(connection, statement)
         if row is None:
             return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
         return Step(moved=True, **row)
 
     async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
+        statement = _SQL["rechecked"].bind(
+            ids=ids, found=found, shortest=timedelta(seconds=shortest), longest=timedelta(seconds=longest)
+        )
         with translate_database_errors():
-            await self._pool.execute(
-                _SQL["rechecked"], ids, found, timedelta(seconds=shortest), timedelta(seconds=longest)
-            )
+            await self._pool.execute(*statement)
 
     async def expedite(self) -> None:
         with translate_database_errors():
-            await self._pool.execute(_SQL["expedite"])
+            await self._pool.execute(*_SQL["expedite"].bind())
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         with translate_database_errors():
             async with self._pool.acquire() as connection, connection.transaction():
-                locked = [row["id"] for row in await connection.fetch(_SQL["lock_done"], ids)]
+                locked = [row["id"] for row in await connection.fetch(*_SQL["lock_done"].bind(ids=ids))]
                 if not locked:
                     return []
-                ended = [row["id"] for row in await connection.fetch(_SQL["complete"], locked)]
+                ended = [row["id"] for row in await connection.fetch(*_SQL["complete"].bind(ids=locked))]
                 await record_completed(connection, ended)
         return ended
 
     async def forget_changes(self) -> None:
         with translate_database_errors():
-            await self._pool.execute(_SQL["forget_changes"])
+            await self._pool.execute(*_SQL["forget_changes"].bind())
 
 
 async def _planned_for(
-    connection: asyncpg.pool.PoolConnectionProxy, statement: str, *arguments: object
+    connection: asyncpg.pool.PoolConnectionProxy, statement: tuple[Any, ...]
 ) -> asyncpg.Record | None:
     """Run a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
     async with connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
-        return await connection.fetchrow(statement, *arguments)
+        return await connection.fetchrow(*statement)
 
 
 def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -> Expansion:

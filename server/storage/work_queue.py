@@ -54,39 +54,39 @@ class PostgresWorkQueue:
 
     async def scan(self) -> list[OpenWork]:
         with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["scan"])
+            rows = await self._pool.fetch(*_SQL["scan"].bind())
         return [OpenWork(**{**row, "endpoint": endpoint_name(row["endpoint"])}) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["definitions"], ids)
+            rows = await self._pool.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
+        statement = _SQL["claim"].bind(
+            bucket=bucket,
+            mailing_id=mailing.id,
+            version=mailing.version,
+            state=mailing.state,
+            most=most,
+            lease=timedelta(seconds=lease),
+            replica_id=self._replica_id,
+        )
         with translate_database_errors():
             async with self._pool.acquire() as connection:
-                rows = await connection.fetch(
-                    _SQL["claim"],
-                    bucket,
-                    mailing.id,
-                    most,
-                    timedelta(seconds=lease),
-                    self._replica_id,
-                    mailing.version,
-                    mailing.state,
-                )
+                rows = await connection.fetch(*statement)
                 return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
 
     async def release_orphans(self, known: Sequence[int]) -> None:
         with translate_database_errors():
-            await self._pool.execute(_SQL["release_orphans"], self._replica_id, known)
+            await self._pool.execute(*_SQL["release_orphans"].bind(replica_id=self._replica_id, known=known))
 
     async def release_all(self) -> None:
         """Free every held batch: for when it is known that no holder is alive."""
         with translate_database_errors():
-            await self._pool.execute(_SQL["release_all"])
+            await self._pool.execute(*_SQL["release_all"].bind())
 
     async def _batch(
         self,
@@ -97,9 +97,16 @@ class PostgresWorkQueue:
         render: Render | None,
     ) -> ClaimedBatch:
         ids = row["client_ids"]
-        statement = _SQL["fetch"] if render is None else _SQL["fetch_values"]
-        audience = filter_arguments(mailing.audience or _EVERYBODY)
-        records = await connection.fetch(statement, bucket, mailing.id, ids, min(ids), max(ids), *audience)
+        query = _SQL["fetch"] if render is None else _SQL["fetch_values"]
+        statement = query.bind(
+            bucket=bucket,
+            mailing_id=mailing.id,
+            client_ids=ids,
+            first_id=min(ids),
+            last_id=max(ids),
+            **filter_arguments(mailing.audience or _EVERYBODY),
+        )
+        records = await connection.fetch(*statement)
         if render is None:
             text = (mailing.text,)
             recipients = [Recipient._make((*record, *text)) for record in records]
@@ -121,68 +128,89 @@ class PostgresWorkQueue:
     ) -> list[Recipient]:
         """Bar the clients who got as many messages as the cap allows, and count this one for the others."""
         sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
-        period = timedelta(seconds=cap.period)
-        rows = await connection.fetch(
-            _SQL["admit"], bucket, mailing.id, sendable, period, cap.messages, mailing.important
+        statement = _SQL["admit"].bind(
+            bucket=bucket,
+            mailing_id=mailing.id,
+            client_ids=sendable,
+            important=mailing.important,
+            cap=cap.messages,
+            period=timedelta(seconds=cap.period),
         )
-        capped = {row["id"] for row in rows}
+        capped = {row["id"] for row in await connection.fetch(*statement)}
         if not capped:
             return recipients
         reason = Reason.FREQUENCY_CAP
         return [one._replace(skip_reason=reason) if one.client_id in capped else one for one in recipients]
 
     async def settle(self, settlement: Settlement) -> bool:
-        events = of_settlement(settlement)
-        arguments = (*_settle_arguments(settlement), *_event_arguments(events))
+        batch, events = settlement.batch, of_settlement(settlement)
+        statement = _SQL["settle"].bind(
+            bucket=batch.bucket,
+            mailing_id=batch.mailing_id,
+            batch_no=batch.no,
+            fence=batch.fence,
+            done=settlement.done,
+            kept=settlement.kept,
+            endpoint=settlement.endpoint,
+            **_outcome_arguments(settlement),
+            **_requeue_arguments(settlement),
+            **_failure_arguments(settlement),
+            **_event_arguments(events),
+        )
         with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["settle"], *arguments)
+            row = await self._pool.fetchrow(*statement)
         if row["held"]:
             say(events, logging.DEBUG)
         return bool(row["held"])
 
 
-def _settle_arguments(settlement: Settlement) -> tuple[Any, ...]:
-    """Return the statement's parameters: parallel arrays of outcomes, requeued messages, failures."""
-    batch, clients, columns = settlement.batch, settlement.client_ids, settlement.columns
-    requeued = [(client, due_at) for client, due_at in zip(clients, columns.due_ats, strict=True) if due_at]
+def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
+    """Return what is recorded of each message: arrays parallel to the client ids, which ascend."""
+    clients, columns = settlement.client_ids, settlement.columns
+    return {
+        "client_ids": clients,
+        "first_id": clients[0] if clients else 0,
+        "last_id": clients[-1] if clients else 0,
+        "attempts_before": _alike(settlement.attempts_before),
+        "statuses": _alike(columns.statuses),
+        "reasons": _alike(columns.reasons),
+        "attempted": _alike(columns.attempted),
+        "uncounted": _alike(columns.uncounted),
+        "endpoint_statuses": _alike(columns.endpoint_statuses),
+        "endpoint_codes": _alike(columns.endpoint_codes),
+        "durations": _alike(columns.durations_ms),
+    }
+
+
+def _requeue_arguments(settlement: Settlement) -> dict[str, Any]:
+    """Return the messages that stay pending, and when each is due; `due_times` is parallel to all outcomes."""
+    due_ats = settlement.columns.due_ats
+    requeued = [(client, due_at) for client, due_at in zip(settlement.client_ids, due_ats, strict=True) if due_at]
+    return {
+        "due_times": due_ats if requeued else [],
+        "requeued_ids": [client for client, _ in requeued],
+        "requeued_times": [due_at for _, due_at in requeued],
+    }
+
+
+def _failure_arguments(settlement: Settlement) -> dict[str, Any]:
+    """Return the failed attempts as parallel arrays."""
     failed = [(client, before, o, o.failure) for client, before, o in settlement.failed if o.failure is not None]
-    return (
-        batch.bucket,
-        batch.mailing_id,
-        batch.no,
-        batch.fence,
-        settlement.done,
-        clients,
-        _alike(columns.statuses),
-        _alike(columns.reasons),
-        _alike(columns.attempted),
-        _alike(columns.endpoint_statuses),
-        _alike(columns.endpoint_codes),
-        _alike(columns.durations_ms),
-        columns.due_ats if requeued else [],
-        clients[0] if clients else 0,
-        clients[-1] if clients else 0,
-        [client for client, _ in requeued],
-        [due_at for _, due_at in requeued],
-        settlement.endpoint,
-        [client for client, _, _, _ in failed],
-        [before + 1 for _, before, _, _ in failed],
-        [failure.at for _, _, _, failure in failed],
-        [failure.error_class for _, _, _, failure in failed],
-        [o.endpoint_status for _, _, o, _ in failed],
-        [o.endpoint_code for _, _, o, _ in failed],
-        [o.duration_ms for _, _, o, _ in failed],
-        [failure.excerpt for _, _, _, failure in failed],
-        settlement.kept,
-        _alike(columns.uncounted),
-        _alike(settlement.attempts_before),
-    )
+    return {
+        "failure_ids": [client for client, _, _, _ in failed],
+        "failure_numbers": [before + 1 for _, before, _, _ in failed],
+        "failure_times": [failure.at for _, _, _, failure in failed],
+        "failure_classes": [failure.error_class for _, _, _, failure in failed],
+        "failure_statuses": [o.endpoint_status for _, _, o, _ in failed],
+        "failure_codes": [o.endpoint_code for _, _, o, _ in failed],
+        "failure_durations": [o.duration_ms for _, _, o, _ in failed],
+        "failure_excerpts": [failure.excerpt for _, _, _, failure in failed],
+    }
 
 
-def _event_arguments(events: Sequence[Event]) -> tuple[list[Any], ...]:
-    """Return the statement's last parameters; all of its events are of one mailing."""
-    levels, names, texts, _, clients, details = event_columns(events)
-    return levels, names, texts, clients, details
+def _event_arguments(events: Sequence[Event]) -> dict[str, list[Any]]:
+    """Return the events as parallel arrays; all of them are of one mailing."""
+    return {f"event_{name}": values for name, values in event_columns(events).items() if name != "mailing_ids"}
 
 
 def _alike(values: Sequence[T]) -> Sequence[T]:

@@ -9,8 +9,8 @@ import pytest
 
 from docs.api import PAGE, SERVICES, File, grpcurl, read_protos, reference
 from docs.api_examples import EXAMPLES
-from tests.project.test_readme import SERVICES as DESCRIPTORS
-from tests.project.test_readme import check_call, shell_lines
+from tests.support.documents import SERVICES as DESCRIPTORS
+from tests.support.documents import check_call, shell_lines
 
 TEXT = PAGE.read_text(encoding="utf-8")
 

@@ -13,10 +13,10 @@ import pytest
 from deploy.dashboards import DASHBOARDS, FOLDER, text_of
 from docs.metrics_table import PAGE, with_table
 from server.observability.metrics import FAMILIES
+from tests.support.documents import page, section
 from tests.support.monitoring import PROMETHEUS, RULES, metrics_of_dashboards, metrics_of_rules
-from tests.support.project import ROOT
 
-RUNBOOKS = (ROOT / "docs" / "runbooks.md").read_text(encoding="utf-8")
+RUNBOOKS = section(page("troubleshooting"), "## Runbooks")
 OTHERS = {
     *(f"grpc_server_{name}_total" for name in ("started", "handled", "msg_received", "msg_sent")),
     "grpc_server_handling_seconds_bucket",
@@ -74,14 +74,14 @@ ALERTS = {rule.split("\n")[0]: rule for rule in RULES.read_text(encoding="utf-8"
 @pytest.mark.parametrize(("name", "rule"), ALERTS.items(), ids=ALERTS)
 def test_every_alert_has_a_severity_a_runbook_and_a_case_in_which_it_fires(name: str, rule: str) -> None:
     assert re.search(r"severity: (critical|warning)", rule)
-    assert f"runbook: docs/runbooks.md#{name.lower()}" in rule
-    assert re.search(rf"^## {name}$", RUNBOOKS, re.MULTILINE)
+    assert f"runbook: docs/troubleshooting.md#{name.lower()}" in rule
+    assert re.search(rf"^### {name}$", RUNBOOKS, re.MULTILINE)
     cases = (PROMETHEUS / "rules_test.yml").read_text(encoding="utf-8")
     assert re.search(rf"alertname: {name}\n +eval_time: \w+\n +exp_alerts:", cases)
 
 
 def test_runbooks_are_of_alerts() -> None:
-    assert re.findall(r"^## (\w+)$", RUNBOOKS, re.MULTILINE) == list(ALERTS)
+    assert re.findall(r"^### (\w+)$", RUNBOOKS, re.MULTILINE) == list(ALERTS)
 
 
 @pytest.mark.parametrize(

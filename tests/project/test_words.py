@@ -32,9 +32,10 @@ from server.domain.mailings import (
     RETRYABLE,
 )
 from server.storage.queries import load_queries
+from tests.support.documents import page, section
 from tests.support.project import ROOT
 
-STATES = (ROOT / "docs" / "states.md").read_text(encoding="utf-8")
+STATES = page("concepts")
 
 ENUMS: list[tuple[type[IntEnum], Any, str]] = [
     (Status, Message.Status, "STATUS_"),
@@ -103,11 +104,11 @@ def test_the_table_of_statuses_names_each_reason_once() -> None:
 
 @pytest.mark.parametrize(("table", "column"), [("messages", "status"), ("mailings", "state")])
 def test_every_statement_that_moves_something_looks_where_it_comes_from(table: str, column: str) -> None:
-    """Fails when `AND state = 4` is taken out of reopen_mailing, or `m.status = 1` out of settle."""
+    """Fails when `AND state = ...` is taken out of reopen_mailing, or `m.status = ...` out of settle."""
     moving = {}
     for path in sorted((ROOT / "server/storage/sql").glob("*.sql")):
-        for name, text in load_queries(path.name).items():
-            for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", text, re.DOTALL):
+        for name, query in load_queries(path.name).items():
+            for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", query.text, re.DOTALL):
                 if re.search(rf"\b{column} =", update):
                     moving[name] = re.search(rf"(WHERE|AND|WHEN|\n)\s*(\w\.)?{column} (=|IN) (ANY|\(?\d)", update)
     assert len(moving) >= 3
@@ -127,7 +128,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
         ("## With the extra `otel`", project["project"]["optional-dependencies"]["otel"]),
         ("## To develop", project["dependency-groups"]["dev"]),
     ]:
-        text = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8").split(heading)[1].split("\n## ")[0]
+        text = section(page("dependencies"), heading)
         explained = re.findall(r"^\| ([\w\[\]-]+) \| \S", text.split("|---|---|")[1], re.MULTILINE)
         assert sorted(explained) == sorted(re.split(r"[><=; ]", name)[0] for name in wanted)
 

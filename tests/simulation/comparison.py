@@ -79,7 +79,7 @@ class Comparison:
         self._pool = pool
         self._storages = {name: dispatcher_storage(pool, replica_id) for name, replica_id in REPLICAS.items()}
         connections = Connections(pool)
-        self._deletion = ClientDeletion(connections, Installation(BUCKETS, frozenset({"UTC"})))
+        self._deletion = ClientDeletion(connections, Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
         self._retry = MailingRetry(connections, lambda: None)
 
     @property

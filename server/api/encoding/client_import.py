@@ -1,7 +1,7 @@
-"""The clients of an import as rows, fast.
+"""The clients of an import → rows, fast.
 
-A client whose every field is plainly right becomes a tuple at once. Any other one goes the
-long way of CreateClient, so there is a single set of rules, and the long way decides.
+A client whose fields are all plainly valid becomes a tuple at once. Any other is checked by the
+rules of CreateClient, which decide: there is a single set of rules.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ def import_rows(clients: Sequence[client_pb2.Client], first: int, zones: Collect
 
 
 def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow | None:
-    """Return the row of a client that is plainly right, None for the long way.
+    """Return the row of a plainly valid client, None where the full check must decide.
 
-    Runs once per client: each access to a field costs, so each is made once.
+    Runs once per client: access to a field is slow, so each is read once.
     """
     phone = client.phone
     timezone = client.timezone

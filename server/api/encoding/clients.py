@@ -14,7 +14,7 @@ OUTPUT_ONLY = ("id", "etag", "create_time", "update_time")
 
 
 def definition_of(message: client_pb2.Client, path: str, violations: Violations) -> ClientDefinition:
-    """Return what the caller says of a client, unchecked; report what has no meaning."""
+    """Return the caller's definition of a client, unchecked; report what cannot be converted."""
     window = None
     if message.HasField("receive_window"):
         window = _window_of(message.receive_window, f"{path}.receive_window", violations)

@@ -20,7 +20,7 @@ _DEFAULTS = RetryRule()
 
 
 def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> MailingDefinition:
-    """Return what the caller says of a mailing, unchecked; report what has no meaning."""
+    """Return the caller's definition of a mailing, unchecked; report what cannot be converted."""
     start = end = None
     if message.HasField("start_time"):
         start = time_of(message.start_time, "mailing.start_time", violations)
@@ -46,7 +46,7 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
 
 
 def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violations: Violations) -> MailingDefinition:
-    """Return what the caller says of a mailing that is not stored; report everything that is wrong with it."""
+    """Return the checked definition of a mailing that is not stored; report every violation."""
     reject_output_only(message, OUTPUT_ONLY, "mailing", violations)
     definition = definition_of(message, violations)
     check_mailing(definition, zones, violations)

@@ -28,7 +28,7 @@ from mailing.v1.dispatch_pb2 import DispatchSettings as Message
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from server.storage.database import Database
 from server.storage.replicas import ReplicaStore
-from server.watch.replica_hub import DispatchHub
+from server.watch.replica_hub import ReplicaHub
 from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.support.ledger import add_mailing
@@ -225,7 +225,7 @@ async def test_all_watchers_share_one_read_and_none_reads_without_them(pool: asy
         return await read()
 
     store.read = counted  # type: ignore[method-assign]
-    hub = DispatchHub(store)
+    hub = ReplicaHub(store)
     watchers = [hub.watch(0.2) for _ in range(50)]
     for _ in range(5):
         assert {len(state.replicas) for state in await asyncio.gather(*map(anext, watchers))} == {0}

@@ -141,7 +141,7 @@ async def test_what_a_deletion_left_is_swept_away(
     with caplog.at_level(logging.INFO):
         async with in_background(sweep(MailingDeletion(Database(pool))), "sweep"):
             await eventually(all_left, lambda now: now == before)
-    assert f"mailing {gone} was deleted before; {remains} messages" in caplog.text
+    assert f"the deletion of mailing {gone} was completed; {remains} messages" in caplog.text
     assert (await get(service, kept)).progress.total == 32
 
 

@@ -12,12 +12,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from dispatcher.model.records import Endpoint
 from dispatcher.model.states import MailingState, Status
 from mailing.v1 import client_pb2, mailing_pb2
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, PreviewMailingResponse
 from mailing.v1.message_pb2 import Message
-from server.api import RpcSettings
+from server.config.types import ConfiguredEndpoint
 from server.domain.previews import FrequencyCap
+from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import add_client, mailing, refused, until_somebody_waits, window
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import at, create, get, move_to
@@ -240,8 +242,8 @@ async def settle(pool: asyncpg.Pool, client_id: int, status: Status) -> None:
 
 class TestFrequencyCap:
     @pytest.fixture
-    def rpc_settings(self) -> RpcSettings:
-        return RpcSettings(frequency_cap=FrequencyCap(2, timedelta(hours=1)))
+    def api_settings(self) -> ApiSettings:
+        return ApiSettings(frequency_cap=FrequencyCap(2, timedelta(hours=1)))
 
     async def sends(self, pool: asyncpg.Pool, client_id: int, ages: Sequence[float], status: Status) -> None:
         """Add mailings that were sent to the client so many minutes ago, their messages in this status."""
@@ -311,8 +313,12 @@ class TestFrequencyCap:
 
 class TestEndpointRates:
     @pytest.fixture
-    def rpc_settings(self) -> RpcSettings:
-        return RpcSettings(endpoints=frozenset({"default", "slow"}), endpoint_rates={"slow": 1.0, "default": 2.0})
+    def endpoints(self) -> Sequence[ConfiguredEndpoint]:
+        rates = {"slow": 1.0, "default": 2.0}
+        return [
+            ConfiguredEndpoint(Endpoint(name, "http://127.0.0.1:9/", "", max_rate=rate), "fast", "a test")
+            for name, rate in rates.items()
+        ]
 
     @pytest.mark.parametrize(
         ("endpoint", "rate", "seconds"), [("slow", 0, 4), ("slow", 10, 4), ("slow", 0.5, 8), ("", 0, 2)]

@@ -20,15 +20,16 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from server.api import CallLimits
 from server.api.interceptors import identity
 from server.api.interceptors.identity import IdentityInterceptor
-from server.api.interceptors.permissions import PERMISSIONS, Access
+from server.api.permissions import PERMISSIONS, Public
 from server.api.server import SERVED
 from server.auth import Authenticator
 from server.domain.principals import Scope, caller
+from server.runtime.api_settings import ApiSettings
 from server.watch import StreamSettings
 from tests.integration.api.calls import mailing, refused
 from tests.integration.api.test_contract import call
 from tests.integration.auth.conftest import Guarded, Start, Tokens
-from tests.support.project import ROOT
+from tests.support.documents import page, section
 
 METHODS = [method for service in SERVED for method in service.methods]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -45,15 +46,15 @@ def test_every_method_that_is_served_is_in_the_table_and_nothing_else() -> None:
     v1 = [path.replace("v1alpha", "v1") for path in v1alpha]
     ours = [path_of(method) for method in METHODS]
     assert set(PERMISSIONS) == {*ours, *(path_of(method) for method in HEALTH.methods), *v1alpha, *v1}
-    assert not [path for path in ours if PERMISSIONS[path] is Access.OPEN]
+    assert not [path for path in ours if PERMISSIONS[path] is Public.PUBLIC]
     assert {PERMISSIONS[path] for path in ours} == set(Scope)
 
 
 def test_the_page_on_security_has_the_same_table() -> None:
-    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = section(page("security"), "## Scopes")
     for scope in Scope:
         methods = {path.rpartition("/")[2] for path, needed in PERMISSIONS.items() if needed is scope}
-        row = next(line for line in page.splitlines() if line.startswith(f"| `{scope}` |"))
+        row = next(line for line in rows.splitlines() if line.startswith(f"| `{scope}` |"))
         opened = row.split("|")[2].partition(";")[0].strip()
         assert set(opened.split(", ")) == ({"all of AdminService"} if scope is Scope.ADMIN else methods)
 
@@ -83,7 +84,9 @@ async def missing_scope(channel: grpc.aio.Channel, method: MethodDescriptor, met
 async def test_a_scope_opens_its_methods_and_no_others(start: Start, tokens: Tokens, scope: Scope) -> None:
     """Fails when a method of the table is given another scope."""
     metadata = tokens.make("somebody", scope)
-    guarded = await start(authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01))
+    guarded = await start(
+        authenticator=tokens.authenticator(), settings=ApiSettings(streams=StreamSettings(checkpoint=0.01))
+    )
     for method in METHODS:
         needed = PERMISSIONS[path_of(method)]
         expected = "" if needed is scope else needed
@@ -191,7 +194,8 @@ async def test_streams_are_counted_by_caller(start: Start, tokens: Tokens) -> No
     """Fails when the host is counted instead: both callers come from the same one."""
     first, second = tokens.make("first", "messages.read"), tokens.make("second", "messages.read")
     guarded = await start(
-        authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01), limits=CallLimits(streams=1)
+        authenticator=tokens.authenticator(),
+        settings=ApiSettings(streams=StreamSettings(checkpoint=0.01), limits=CallLimits(streams=1)),
     )
     watching: Any = DeliveryServiceStub(guarded.channel)
     streams = [watching.WatchMessages(WatchMessagesRequest(), metadata=one) for one in (first, second)]

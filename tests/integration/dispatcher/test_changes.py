@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -28,7 +28,7 @@ from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit, datab
 
 async def update(pool: asyncpg.Pool, mailing_id: int, **fields: Any) -> MailingState:
     """Change fields as UpdateMailing does; return the state after it."""
-    store = MailingStore(Database(pool), Installation(BUCKETS, frozenset()), lambda: None)
+    store = MailingStore(Database(pool), Installation(BUCKETS, frozenset(), UUID(int=0)), lambda: None)
     patch = MailingDefinition(**{"text": "", **fields})
     return (await store.update(mailing_id, "", patch, set(fields))).state
 

@@ -172,4 +172,4 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
 
 @pytest.mark.parametrize("name", ["claim", "scan", "definitions"])
 def test_every_way_to_a_request_asks_for_the_emergency_stop(name: str) -> None:
-    assert "dispatch_settings WHERE paused" in load_queries("work_queue.sql")[name]
+    assert "dispatch_settings WHERE paused" in load_queries("work_queue.sql")[name].text

@@ -30,8 +30,8 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Answer, DispatchSettings, Endpoint
 from dispatcher.model.states import AudienceMode, ErrorClass, Semantics, Status
 from server.config import Settings
+from server.domain.clients import known_zones
 from server.domain.errors import DomainError
-from server.domain.zones import known_zones
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database
 from server.storage.dispatcher_storage import dispatcher_storage
@@ -96,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         self.database = await self.server.create(TEMPLATE)
         self._pool_context = open_pool(self.server.dsn(self.database), Settings(), 8)
         self.pool = await self._pool_context.__aenter__()
-        database, installation = Database(self.pool), Installation(BUCKETS, known_zones(["Europe/Moscow"]))
+        database, installation = Database(self.pool), Installation(BUCKETS, known_zones(["Europe/Moscow"]), UUID(int=0))
         self.store = MailingStore(database, installation, self._hint)
         self.retries = MailingRetry(database, self._hint)
         self.deletion = ClientDeletion(database, installation)

@@ -60,7 +60,7 @@ async def test_three_replicas_together_keep_a_rate(pool: asyncpg.Pool, start: St
     # A machine that is busy with other things misses moments, and what is missed is lost.
     assert 4 * rate / (moments[-1] - moments[0]) > 0.6 * rate
     assert (await statuses(pool, mailing)).total() == 2000
-    (row,) = await pool.fetch(PROGRESS, [mailing])
+    (row,) = await pool.fetch(*PROGRESS.bind(ids=[mailing]))
     assert 0.5 * rate < row["rate"] < 1.3 * rate
 
 

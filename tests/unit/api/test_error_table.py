@@ -9,7 +9,7 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from server.api.interceptors.errors import ANSWERS, MISSING, status_of
+from server.api.error_table import ANSWERS, MISSING, status_of
 from server.domain import errors
 from server.domain.errors import DomainError, FieldViolation, InvalidFields, Kind, NotFound
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from server.api.interceptors.handlers import WritingInterceptor
+from server.api.interceptors.writing import WritingInterceptor
 
 
 class GoneContext:

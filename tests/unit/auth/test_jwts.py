@@ -188,7 +188,7 @@ async def test_a_token_is_refused_when_the_keys_are_too_old() -> None:
 
 
 async def test_not_more_tokens_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
+    monkeypatch.setattr(module, "MAX_CACHED", 2)
     keys = await counted(published, Clock(0))
     verifier = JwtVerifier(NAME, AUDIENCE, keys)
     tokens = [token(sub=name) for name in "abc"]
@@ -208,6 +208,6 @@ async def test_what_a_token_says_is_never_logged(
         for bad in made:
             with pytest.raises(Unauthenticated):
                 by_token(authenticator, bad)
-    assert "refused: ExpiredSignatureError" in caplog.text
+    assert "rejected: ExpiredSignatureError" in caplog.text
     assert not [bad for bad in made if bad[:24] in caplog.text]
     assert claims()["sub"] not in caplog.text

@@ -13,9 +13,9 @@ from dispatcher.model.records import DEFAULT_SUCCESS, Endpoint, SuccessRule
 from server.config import ConfigError, load_settings
 from server.endpoints.endpoints_file import MAX_TOKEN_BYTES, read_endpoints
 from server.endpoints.senders import configured_endpoints, make_endpoints
-from tests.support.project import ROOT
+from tests.support.documents import page, section
 
-PAGE = (ROOT / "docs" / "endpoints.md").read_text(encoding="utf-8")
+PAGE = section(page("endpoints-and-delivery"), "## Configure endpoints")
 
 Write = Callable[[str], Path]
 

@@ -16,6 +16,7 @@ from server.domain.clients import (
     check_client,
     check_filter,
     completed,
+    known_zones,
 )
 from server.domain.errors import InvalidFields, InvalidPageToken, WrongState
 from server.domain.mailings import (
@@ -36,7 +37,6 @@ from server.domain.mailings import (
 from server.domain.messages import message_id, split_message_id
 from server.domain.pagination import decode_token, encode_token, query_digest
 from server.domain.validation import Violations, request_id, update_mask
-from server.domain.zones import known_zones
 
 ZONES = frozenset({"Europe/Moscow"})
 ANNA = ClientDefinition(phone="79261234567", timezone="Europe/Moscow")

@@ -1,4 +1,4 @@
-"""Which scope opens which method: the one table. A method that is not in it is open to nobody."""
+"""Which scope each method needs: the one table. Nobody may call a method that is not in it."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from enum import Enum
 from server.domain.principals import Scope
 
 
-class Access(Enum):
-    """What needs no scope and no credentials."""
+class Public(Enum):
+    """In place of a scope: everybody may call the method, without credentials."""
 
-    OPEN = "open"
+    PUBLIC = "public"
 
 
-_METHODS: Mapping[str, Mapping[Scope | Access, str]] = {
+_METHODS: Mapping[str, Mapping[Scope | Public, str]] = {
     "mailing.v1.ClientService": {
         Scope.CLIENTS_READ: "GetClient ListClients ExportClients",
         Scope.CLIENTS_WRITE: "CreateClient UpdateClient DeleteClient ImportClients",
@@ -30,17 +30,17 @@ _METHODS: Mapping[str, Mapping[Scope | Access, str]] = {
         Scope.ADMIN: "GetDispatch WatchDispatch UpdateDispatchSettings PauseDispatch ResumeDispatch "
         "ListEndpoints ProbeEndpoint WatchLog",
     },
-    # What load balancers ask; it tells nothing but SERVING and NOT_SERVING.
-    "grpc.health.v1.Health": {Access.OPEN: "Check Watch List"},
-    # Where it is served at all. It tells what the published contract tells.
-    "grpc.reflection.v1.ServerReflection": {Access.OPEN: "ServerReflectionInfo"},
-    "grpc.reflection.v1alpha.ServerReflection": {Access.OPEN: "ServerReflectionInfo"},
+    # For load balancers; it says nothing but SERVING and NOT_SERVING.
+    "grpc.health.v1.Health": {Public.PUBLIC: "Check Watch List"},
+    # Where it is served at all. It shows the published contract and nothing else.
+    "grpc.reflection.v1.ServerReflection": {Public.PUBLIC: "ServerReflectionInfo"},
+    "grpc.reflection.v1alpha.ServerReflection": {Public.PUBLIC: "ServerReflectionInfo"},
 }
 
-PERMISSIONS: Mapping[str, Scope | Access] = {
+PERMISSIONS: Mapping[str, Scope | Public] = {
     f"/{service}/{method}": needed
     for service, methods in _METHODS.items()
     for needed, names in methods.items()
     for method in names.split()
 }
-"""What each method needs, by its path."""
+"""The scope of each method, by its path."""
