@@ -9,10 +9,7 @@ stand in `mailing.v1`. Nothing here knows the server.
         job = mailing.create_mailing(new_mailing("Hello {phone}", filter=new_filter(tags=["news"])))
 """
 
-from mailing.channel import tls_credentials
-from mailing.client import MailingClient
-from mailing.errors import FieldViolation, MailingError, mailing_errors
-from mailing.values import (
+from mailing.builders import (
     new_client,
     new_dispatch_settings,
     new_duration,
@@ -22,6 +19,9 @@ from mailing.values import (
     new_timestamp,
     new_window,
 )
+from mailing.channel import tls_credentials
+from mailing.client import MailingClient
+from mailing.errors import FieldViolation, MailingError, mailing_errors
 from mailing.watch import LogWatch, MessageWatch
 
 __all__ = [

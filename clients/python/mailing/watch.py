@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 
+from mailing.builders import new_duration
 from mailing.errors import MailingError
 from mailing.v1.admin_service_pb2 import WatchDispatchRequest, WatchDispatchResponse, WatchLogRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -28,7 +29,6 @@ from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
-from mailing.values import new_duration
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from mailing import new_client
-from mailing.cli import watch as watching
-from mailing.cli.clients import import_csv
+from mailing.cli.commands import watch as watching
+from mailing.cli.commands.clients import import_csv
 from mailing.cli.session import Session
-from mailing.csvfile import open_csv
+from mailing.client_csv import open_csv
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
 from tests.unit.cli.conftest import Run, Service

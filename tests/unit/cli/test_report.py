@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
-from mailing.cli.report import BAR_WIDTH, CHART_ROWS, report, slices
+from mailing.cli.commands.report import BAR_WIDTH, CHART_ROWS, report, slices
 from mailing.cli.session import Session
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportResponse as Report

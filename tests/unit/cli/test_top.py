@@ -16,9 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from mailing.cli import main
-from mailing.cli.figures import RateHistory, rate, span, sparkline
-from mailing.cli.top_feed import Board
-from mailing.cli.top_view import TopView
+from mailing.cli.commands.top_monitor import Board
+from mailing.cli.terminal.rates import RateHistory, rate, span, sparkline
+from mailing.cli.terminal.top_view import TopView
 from mailing.v1 import admin_service_pb2 as ads
 from mailing.v1 import mailing_service_pb2 as ms
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
@@ -170,7 +170,7 @@ def test_a_service_without_dispatchers_to_show_shows_its_mailings(older_service:
 def test_without_a_terminal_there_is_a_line_per_update(
     service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailing.cli.top.INTERVAL", 0.2)
+    monkeypatch.setattr("mailing.cli.commands.top.INTERVAL", 0.2)
     assert main(["top", "--updates", "2", "--address", service.address]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
@@ -180,7 +180,7 @@ def test_without_a_terminal_there_is_a_line_per_update(
 def test_json_is_a_document_per_update(
     service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailing.cli.top.INTERVAL", 0.2)
+    monkeypatch.setattr("mailing.cli.commands.top.INTERVAL", 0.2)
     assert main(["top", "--updates", "2", "--json", "--address", service.address]) == 0
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["id"] for one in documents[1]["mailings"]] == [8, 7]

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import typer
 
 from mailing.channel import product_version
-from mailing.cli import (
+from mailing.cli.commands import (
     clients,
     demo,
-    dispatch,
+    dispatchers,
     endpoints,
     health,
     log,
@@ -24,7 +24,7 @@ from mailing.cli import (
     messages,
     preview,
     report,
-    service,
+    server,
     tail,
     tokens,
     top,
@@ -32,8 +32,8 @@ from mailing.cli import (
     watch,
 )
 from mailing.cli.failures import STATUS_HELP, CommandError, ExitStatus, ReaderGoneError
-from mailing.cli.output import print_json
 from mailing.cli.session import AddressOption, JsonOption, Session, command
+from mailing.cli.terminal.output import print_json
 
 _BROKEN_PIPE = 141
 """What a shell reports of a program whose reader went away."""
@@ -62,7 +62,7 @@ def root(ctx: typer.Context, address: AddressOption = None, json: JsonOption = F
     ctx.obj = session
 
 
-service.register(app)
+server.register(app)
 health.register(app)
 app.add_typer(clients.app, name="clients")
 app.add_typer(mailings.app, name="mailings")
@@ -74,7 +74,7 @@ preview.register(app)
 watch.register(app)
 tail.register(app)
 log.register(app)
-app.add_typer(dispatch.app, name="dispatch")
+app.add_typer(dispatchers.app, name="dispatch")
 top.register(app)
 app.add_typer(tokens.app, name="tokens")
 demo.register(app)

@@ -12,12 +12,12 @@ import typer
 from rich.live import Live
 
 from mailing import MailingClient, MailingError
-from mailing.cli.figures import rate
-from mailing.cli.keys import DOWN, UP, ReadKey, key_reader, no_keys
-from mailing.cli.output import document_of, print_line
+from mailing.cli.commands.top_monitor import INTERVAL, Board, Feed, now
 from mailing.cli.session import Session, command
-from mailing.cli.top_feed import INTERVAL, Board, Feed, now
-from mailing.cli.top_view import TopView
+from mailing.cli.terminal.keys import DOWN, UP, ReadKey, key_reader, no_keys
+from mailing.cli.terminal.output import document_of, print_line
+from mailing.cli.terminal.rates import rate
+from mailing.cli.terminal.top_view import TopView
 from mailing.errors import mailing_errors
 from mailing.v1.admin_service_pb2 import PauseDispatchRequest, ResumeDispatchRequest
 from mailing.v1.mailing_pb2 import Mailing

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mailing import new_duration, new_mailing, new_timestamp
-from mailing.cli.options import (
+from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
     OperatorCodes,

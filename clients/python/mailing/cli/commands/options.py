@@ -10,9 +10,9 @@ from typing import Annotated, TypeVar
 
 import typer
 
+from mailing.builders import new_filter, new_window
 from mailing.client import PAGE_SIZE
 from mailing.v1.client_pb2 import ClientFilter, ReceiveWindow
-from mailing.values import new_filter, new_window
 
 _T = TypeVar("_T")
 _N = TypeVar("_N", bound=int)

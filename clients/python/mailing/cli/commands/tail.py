@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from mailing.cli.options import read_values
-from mailing.cli.output import document_of, enum_name, moment, print_line
+from mailing.cli.commands.options import read_values
+from mailing.cli.commands.watch import PATIENCE_SECONDS
 from mailing.cli.session import Session, command
-from mailing.cli.watch import PATIENCE_SECONDS
+from mailing.cli.terminal.output import document_of, enum_name, moment, print_line
 from mailing.v1.delivery_service_pb2 import MessageChange
 from mailing.v1.message_pb2 import Message
 

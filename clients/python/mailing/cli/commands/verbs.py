@@ -10,10 +10,10 @@ from typing import Annotated
 
 import typer
 
-from mailing.cli.mailings import MailingId, change
-from mailing.cli.options import read_values
-from mailing.cli.output import enum_name, moment, print_json, print_list
+from mailing.cli.commands.mailings import MailingId, change
+from mailing.cli.commands.options import read_values
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import enum_name, moment, print_json, print_list
 from mailing.v1.message_pb2 import Attempt, Message
 
 _ATTEMPTS = (">number", "time", "endpoint", "class", ">HTTP", ">code", ">ms", "answer")

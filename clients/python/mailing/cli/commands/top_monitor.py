@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 
 from mailing import MailingClient, MailingError
-from mailing.cli.figures import RateHistory
+from mailing.cli.terminal.rates import RateHistory
 from mailing.errors import mailing_errors
 from mailing.v1.admin_service_pb2 import WatchDispatchRequest, WatchDispatchResponse
 from mailing.v1.mailing_pb2 import Mailing

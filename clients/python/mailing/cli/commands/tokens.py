@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from mailing.cli.output import print_json
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import print_json
 
 app = typer.Typer(no_args_is_help=True, help="Static tokens for callers of the service.")
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailing import FieldViolation, new_client
-from mailing.csvfile import ClientReader, CsvError, open_csv, text_of, write_clients
+from mailing.client_csv import ClientReader, CsvError, open_csv, text_of, write_clients
 from mailing.v1.client_pb2 import Client
 
 
@@ -139,7 +139,7 @@ def test_a_complaint_about_anything_else_is_not_about_the_file() -> None:
 
 
 def test_windows_are_shared_but_not_kept_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailing.csvfile._CACHED_WINDOWS", 3)
+    monkeypatch.setattr("mailing.client_csv._CACHED_WINDOWS", 3)
     rows = "".join(f"10000{minute:02},UTC,08:{minute:02},09:00\n" for minute in range(60))
     reader = ClientReader(io.StringIO("phone,timezone,window_start,window_end\n" + rows), "clients.csv")
     assert [one.receive_window.start.minutes for one in reader] == list(range(60))

@@ -11,8 +11,8 @@ import grpc
 import typer
 
 from mailing.cli.failures import CommandError, ExitStatus
-from mailing.cli.output import print_json
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import print_json
 from mailing.errors import MailingError
 
 

@@ -16,10 +16,10 @@ from typing import Annotated, Any
 
 import typer
 
+from mailing.cli.commands.options import read_pairs
 from mailing.cli.failures import CommandError, ExitStatus
-from mailing.cli.options import read_pairs
-from mailing.cli.output import cell, new_table, print_json
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import cell, new_table, print_json
 
 _PANEL = "Settings"
 

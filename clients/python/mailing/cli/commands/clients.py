@@ -16,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from mailing import MailingClient, MailingError, new_client
-from mailing.cli.failures import CommandError, ExitStatus, first_few
-from mailing.cli.options import (
+from mailing.builders import window_times
+from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
     Limit,
@@ -30,12 +30,20 @@ from mailing.cli.options import (
     read_pairs,
     read_window,
 )
-from mailing.cli.output import document_of, facts_table, new_table, pairs, print_json, print_list, print_message
+from mailing.cli.failures import CommandError, ExitStatus, first_few
 from mailing.cli.session import Session, command
-from mailing.csvfile import ClientReader, CsvError, open_csv, text_of, write_clients
+from mailing.cli.terminal.output import (
+    document_of,
+    facts_table,
+    new_table,
+    pairs,
+    print_json,
+    print_list,
+    print_message,
+)
+from mailing.client_csv import ClientReader, CsvError, open_csv, text_of, write_clients
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import ImportClientsResponse
-from mailing.values import window_times
 
 app = typer.Typer(no_args_is_help=True, help="Manage the clients: the people a mailing can reach.")
 

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from mailing.cli.mailing_options import TEXT_HELP, NewMailing
-from mailing.cli.output import cell, document_of, enum_name, facts_table, moment, new_table, print_json
+from mailing.cli.commands.mailing_options import TEXT_HELP, NewMailing
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import cell, document_of, enum_name, facts_table, moment, new_table, print_json
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 

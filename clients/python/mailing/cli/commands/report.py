@@ -17,8 +17,8 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mailing.cli.output import cell, document_of, enum_name, new_table, print_json
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import cell, document_of, enum_name, new_table, print_json
 from mailing.v1.mailing_service_pb2 import GetMailingReportResponse as Report
 
 CHART_ROWS = 20

@@ -9,9 +9,18 @@ from google.protobuf.duration_pb2 import Duration
 from rich.table import Table
 
 from mailing import new_dispatch_settings, new_duration
-from mailing.cli.options import read_optional
-from mailing.cli.output import cell, document_of, enum_name, facts_table, moment, new_table, print_json, print_message
+from mailing.cli.commands.options import read_optional
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import (
+    cell,
+    document_of,
+    enum_name,
+    facts_table,
+    moment,
+    new_table,
+    print_json,
+    print_message,
+)
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 
 app = typer.Typer(no_args_is_help=True, help="See and steer the dispatchers, on all replicas.")

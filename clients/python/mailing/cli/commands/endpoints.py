@@ -14,8 +14,8 @@ from google.protobuf.message import Message as ProtoMessage
 
 from mailing import new_mailing
 from mailing.cli.failures import CommandError, ExitStatus
-from mailing.cli.output import enum_name, facts_table, moment, print_list, print_message
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import enum_name, facts_table, moment, print_list, print_message
 from mailing.v1.dispatch_pb2 import Endpoint
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt

@@ -19,10 +19,10 @@ from rich.table import Table
 
 from mailing import MailingClient, MailingError
 from mailing.cli.failures import CommandError, ExitStatus
-from mailing.cli.figures import span
-from mailing.cli.output import document_of, enum_name, moment, new_table, print_line
 from mailing.cli.session import Session, command
-from mailing.cli.watch_view import MailingView, Reasons
+from mailing.cli.terminal.mailing_view import MailingView, Reasons
+from mailing.cli.terminal.output import document_of, enum_name, moment, new_table, print_line
+from mailing.cli.terminal.rates import span
 from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 
 POLL_SECONDS = 0.25

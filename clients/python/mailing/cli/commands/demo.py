@@ -27,13 +27,13 @@ from typing import Annotated, NamedTuple
 import typer
 
 from mailing import MailingClient, new_filter, new_mailing
-from mailing.cli.clients import import_csv
+from mailing.cli.commands.clients import import_csv
+from mailing.cli.commands.watch import follow, statistics
 from mailing.cli.failures import CommandError, ExitStatus
-from mailing.cli.output import document_of, print_json
 from mailing.cli.processes import ProcessError, running, tail
 from mailing.cli.session import Session, command
-from mailing.cli.watch import follow, statistics
-from mailing.csvfile import open_csv
+from mailing.cli.terminal.output import document_of, print_json
+from mailing.client_csv import open_csv
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 
@@ -42,7 +42,7 @@ TEXT = "Hello {attributes.name|friend}, here is what is new for {tag} readers in
 
 _LONGEST = "+5m"
 _SERVICE_LOG = "service.log"
-_EXAMPLES = Path(__file__).resolve().parents[4] / "examples"
+_EXAMPLES = Path(__file__).resolve().parents[5] / "examples"
 _SERVING = re.compile(r"serving on (\S+)")
 _LISTENING = re.compile(r"listening on (http://\S+)")
 _FOREIGN_SETTINGS = ("MAILING_", "POSTGRES_", "AUTHTOKEN", "OAUTH")

@@ -18,9 +18,9 @@ from collections.abc import Iterable, Iterator
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, NamedTuple, TextIO
 
+from mailing.builders import new_window, window_times
 from mailing.errors import FieldViolation
 from mailing.v1.client_pb2 import Client, ReceiveWindow
-from mailing.values import new_window, window_times
 
 COLUMNS = ("phone", "operator_code", "tag", "timezone", "window_start", "window_end", "opted_out")
 REQUIRED = ("phone", "timezone")

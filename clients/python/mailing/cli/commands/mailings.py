@@ -9,10 +9,10 @@ import typer
 from rich.table import Table
 
 from mailing import MailingClient
-from mailing.cli.mailing_options import TEXT_HELP, MailingFields, NewMailing
-from mailing.cli.options import Limit, page_size, read_pairs, read_values
-from mailing.cli.output import enum_name, facts_table, moment, pairs, print_json, print_list, print_message
+from mailing.cli.commands.mailing_options import TEXT_HELP, MailingFields, NewMailing
+from mailing.cli.commands.options import Limit, page_size, read_pairs, read_values
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import enum_name, facts_table, moment, pairs, print_json, print_list, print_message
 from mailing.v1.client_pb2 import ClientFilter
 from mailing.v1.mailing_pb2 import Mailing
 

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from mailing.cli.options import read_values
-from mailing.cli.output import cell, document_of, enum_name, moment
+from mailing.cli.commands.options import read_values
+from mailing.cli.commands.watch import PATIENCE_SECONDS
 from mailing.cli.session import Session, command
-from mailing.cli.watch import PATIENCE_SECONDS
+from mailing.cli.terminal.output import cell, document_of, enum_name, moment
 from mailing.v1.log_pb2 import LogEntry
 
 

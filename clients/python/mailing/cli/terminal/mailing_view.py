@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from mailing import MailingClient, MailingError
-from mailing.cli.figures import RateHistory, rate, span, sparkline
-from mailing.cli.output import cell, enum_name, moment
+from mailing.cli.terminal.output import cell, enum_name, moment
+from mailing.cli.terminal.rates import RateHistory, rate, span, sparkline
 from mailing.errors import mailing_errors
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, GetMailingReportResponse

@@ -10,9 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mailing.cli.figures import rate, span, sparkline
-from mailing.cli.output import cell, enum_name
-from mailing.cli.top_feed import Board, now
+from mailing.cli.commands.top_monitor import Board, now
+from mailing.cli.terminal.output import cell, enum_name
+from mailing.cli.terminal.rates import rate, span, sparkline
 from mailing.v1.admin_service_pb2 import WatchDispatchResponse
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from mailing.v1.mailing_pb2 import Mailing

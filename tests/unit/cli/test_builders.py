@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailing import new_client, new_duration, new_mailing, new_time_of_day, new_timestamp, new_window
+from mailing.builders import parse_moment, parse_span, window_times
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.time_of_day_pb2 import TimeOfDay
-from mailing.values import parse_moment, parse_span, window_times
 
 NOW = datetime(2030, 1, 31, 12, tzinfo=UTC)
 

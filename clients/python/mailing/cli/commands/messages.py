@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from mailing.cli.options import Limit, page_size, read_values
-from mailing.cli.output import enum_name, facts_table, moment, print_list, print_message
+from mailing.cli.commands.options import Limit, page_size, read_values
 from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import enum_name, facts_table, moment, print_list, print_message
 from mailing.v1.message_pb2 import Message
 
 app = typer.Typer(no_args_is_help=True, help="Read the ledger: what became of every message.")
