@@ -1,8 +1,8 @@
 """The Python client of the mailing service.
 
-`MailingClient` is the way in; the `new_…` functions build requests from plain values, and
-every failed call raises `MailingError`. The messages and generated stubs of the contract
-stand in `mailing.v1`. Nothing here knows the server.
+Start with `MailingClient`; the `new_…` functions build requests from plain values, and every
+failed call raises `MailingError`. The generated messages and stubs are in `mailing.v1`.
+Nothing here imports the server.
 
     with MailingClient.connect("127.0.0.1:50051") as mailing:
         mailing.import_clients([new_client("70100000001", "Europe/Moscow", tag="news")])

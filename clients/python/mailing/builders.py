@@ -1,8 +1,8 @@
-"""Messages of the contract from plain Python values.
+"""Builders of protobuf messages from plain Python values.
 
-Everything a caller writes by hand has a short form here: times of day as "09:00", windows
-as a start and an end, moments as datetime or RFC 3339, spans as timedelta or "1h30m". What
-cannot be read raises ValueError with a sentence; what only the service can judge is left to it.
+A caller writes times of day as "09:00", windows as a start and an end, moments as datetime or
+RFC 3339, spans as timedelta or "1h30m". A value that cannot be read raises ValueError with a
+sentence; everything else is left for the service to check.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\
 
 
 def new_time_of_day(value: str | time) -> TimeOfDay:
-    """Returns a local time of day from a `datetime.time` or from "9:00", "09:00" or "09:00:30"."""
+    """Return a local time of day from a `datetime.time` or from "9:00", "09:00" or "09:00:30"."""
     if isinstance(value, time):
         return TimeOfDay(hours=value.hour, minutes=value.minute, seconds=value.second)
     match = _TIME_OF_DAY.fullmatch(value)
@@ -40,9 +40,9 @@ def new_time_of_day(value: str | time) -> TimeOfDay:
 
 
 def new_window(start: str | time, end: str | time) -> ReceiveWindow:
-    """Returns the daily window from `start` to `end`, local times of day.
+    """Return the daily window from `start` to `end`, local times of day.
 
-    An end at or before the start lies on the next day: 22:00 to 06:00 crosses midnight,
+    An end at or before the start is on the next day: 22:00 to 06:00 crosses midnight,
     and equal times mean the whole day.
     """
     opens, closes = new_time_of_day(start), new_time_of_day(end)
@@ -51,13 +51,13 @@ def new_window(start: str | time, end: str | time) -> ReceiveWindow:
 
 
 def window_times(window: ReceiveWindow) -> tuple[str, str]:
-    """Returns start and end of a window as "HH:MM", with ":SS" where it is needed: `new_window` undone."""
+    """Return start and end of a window as "HH:MM", with ":SS" where needed: the inverse of `new_window`."""
     start = _seconds(window.start)
     return _clock(start), _clock((start + window.duration.seconds) % SECONDS_PER_DAY)
 
 
 def new_duration(value: Span) -> Duration:
-    """Returns a span from a timedelta, from seconds, or from text such as "90s", "1h30m" or "2d"."""
+    """Return a span from a timedelta, from seconds, or from text such as "90s", "1h30m" or "2d"."""
     if isinstance(value, str):
         value = parse_span(value)
     duration = Duration()
@@ -73,7 +73,7 @@ def new_dispatch_settings(
     recheck_max: Span | None = None,
     max_concurrency: int | None = None,
 ) -> DispatchSettings:
-    """Returns the settings that are given; the others are not set."""
+    """Return settings with the given fields set and no others."""
     spans = {"poll_min": poll_min, "poll_max": poll_max, "recheck_min": recheck_min, "recheck_max": recheck_max}
     settings = DispatchSettings(max_concurrency=max_concurrency or 0)
     for name, span in spans.items():
@@ -83,7 +83,7 @@ def new_dispatch_settings(
 
 
 def parse_span(text: str) -> timedelta:
-    """Reads days, hours, minutes, seconds and milliseconds in this order: "1h30m", "90s", "500ms", "2d"."""
+    """Return a span of days, hours, minutes, seconds and milliseconds, in this order: "2d", "1h30m", "500ms"."""
     match = _SPAN.fullmatch(text)
     if not text or match is None:
         raise ValueError(f"{text!r} is not a span such as 90s, 10m, 1h30m or 2d")
@@ -95,9 +95,9 @@ def parse_span(text: str) -> timedelta:
 
 
 def new_timestamp(value: datetime | str) -> Timestamp:
-    """Returns a moment from a datetime or from text: see `parse_moment`.
+    """Return a moment from a datetime or from text: see `parse_moment`.
 
-    A datetime without a zone is taken in the zone of this machine.
+    A datetime without a zone is local to this machine.
     """
     timestamp = Timestamp()
     try:
@@ -108,9 +108,9 @@ def new_timestamp(value: datetime | str) -> Timestamp:
 
 
 def parse_moment(text: str, now: datetime | None = None) -> datetime:
-    """Reads "now", a span from now such as "+10m" or "+1h30m", or RFC 3339 such as 2030-01-31T09:00:00Z.
+    """Return the moment of "now", a span from now such as "+10m" or "+1h30m", or RFC 3339 such as 2030-01-31T09:00:00Z.
 
-    Without a zone, as in "2030-01-31 09:00", the zone of this machine is meant.
+    Without a zone, as in "2030-01-31 09:00", it is local to this machine.
     """
     now = now or datetime.now(UTC)
     try:
@@ -133,7 +133,7 @@ def new_client(
     attributes: Mapping[str, str] | None = None,
     opted_out: bool = False,
 ) -> Client:
-    """Returns a client; `window` may be given as a start and an end, as in ("09:00", "21:00")."""
+    """Return a client; `window` may be given as a start and an end, as in ("09:00", "21:00")."""
     return Client(
         phone=phone,
         timezone=timezone,
@@ -153,7 +153,7 @@ def new_filter(
     attributes: Mapping[str, str] | None = None,
     client_ids: Iterable[int] = (),
 ) -> ClientFilter:
-    """Returns a filter: any value within a field, every field that is given; without any, all clients."""
+    """Return a filter: any value of a field matches, every given field must; without any, all clients match."""
     return ClientFilter(
         tags=tags, operator_codes=operator_codes, timezones=timezones, attributes=attributes, client_ids=client_ids
     )
@@ -175,7 +175,7 @@ def new_mailing(
     labels: Mapping[str, str] | None = None,
     important: bool = False,
 ) -> Mailing:
-    """Returns a mailing; without a start it runs at once, without a filter it goes to everyone."""
+    """Return a mailing; without a start it starts now, without a filter it is sent to all clients."""
     return Mailing(
         text=text,
         title=title,

@@ -1,9 +1,9 @@
-"""Clients as CSV: the one format that import reads and export writes.
+"""Clients as CSV: the format that import reads and export writes.
 
 Columns: phone and timezone (required), operator_code, tag, window_start, window_end,
 opted_out, and one `attributes.NAME` per attribute, in any order; the header is required. An
 empty cell means "not given". Reading is streaming and fails with `CsvError`, which names
-row and column; nothing is judged here that the service judges too.
+row and column; nothing is checked here that the service checks too.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _LENGTH = struct.Struct("<I")
 
 
 class CsvError(Exception):
-    """A file that cannot be imported: a sentence that names row and column."""
+    """A file cannot be imported; the message names row and column."""
 
 
 class Position(NamedTuple):
-    """Where a client came from: its row (the first one below the header is 1) and that row's first line."""
+    """Where a client is in the file: its row (1 is the first below the header) and that row's first line."""
 
     row: int
     line: int
@@ -50,16 +50,16 @@ class Position(NamedTuple):
 class ClientReader:
     """Iterates over the clients of a CSV file, once.
 
-    `lines` is an open text file (newline="") or any iterable of lines, `name` is what
-    errors call it. Memory does not grow with the file.
+    `lines` is an open text file (newline="") or any iterable of lines, `name` its name in
+    errors. Memory does not grow with the file.
     """
 
     def __init__(self, lines: Iterable[str], name: str) -> None:
         self._name = name
         self._reader = csv.reader(lines, strict=True)
         self._windows: dict[tuple[str, str], ReceiveWindow] = {}
-        # Rows are lines but for empty lines and line breaks in quotes: only where the
-        # distance changes, row and line are noted.
+        # Rows are lines, except for empty lines and line breaks in quotes: row and line are
+        # noted only where their difference changes.
         self._marked_rows = array("q", [0])
         self._marked_lines = array("q", [1])
         self.rows = 0
@@ -75,13 +75,13 @@ class ClientReader:
             raise CsvError(f"{self._name}, after line {self._reader.line_num}: not UTF-8") from None
 
     def position(self, index: int) -> Position:
-        """Returns where the client with this index, counted from 0, stands in the file."""
+        """Return the position of the client with this index, counted from 0."""
         row = index + 1
         mark = bisect_right(self._marked_rows, row) - 1
         return Position(row, self._marked_lines[mark] + row - self._marked_rows[mark])
 
     def explain(self, violations: Iterable[FieldViolation]) -> list[str]:
-        """Returns the service's complaints about clients, such as `clients[17].timezone`, by row and column."""
+        """Return the service's field violations, such as `clients[17].timezone`, by row and column."""
         matches = [(_CLIENTS_FIELD.fullmatch(field), description) for field, description in violations]
         return [
             f"{self._place(int(match[1]), _column_of(match[2], match[3]))}: {description}"
@@ -165,9 +165,9 @@ _NO_WINDOW = ("", "")
 
 
 def write_clients(clients: Iterable[Client], out: TextIO) -> int:
-    """Writes clients as CSV and returns how many.
+    """Write clients as CSV and return how many.
 
-    The columns depend on all clients, so they wait in a temporary file (in memory while
+    The columns depend on all clients, so these are kept in a temporary file (in memory while
     they are few) until the last one is known.
     """
     with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
@@ -191,12 +191,12 @@ def write_clients(clients: Iterable[Client], out: TextIO) -> int:
 
 
 def open_csv(path: str) -> TextIO:
-    """Opens a CSV file for `ClientReader`: UTF-8, with or without a byte order mark. Raises OSError."""
+    """Open a CSV file for `ClientReader`: UTF-8, with or without a byte order mark. Raise OSError."""
     return open(path, encoding="utf-8-sig", newline="")
 
 
 def text_of(stream: BinaryIO) -> TextIO:
-    """Returns a binary stream, such as standard input, as text for `ClientReader`."""
+    """Return a binary stream, such as standard input, as text for `ClientReader`."""
     return io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
 
 

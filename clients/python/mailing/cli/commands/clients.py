@@ -32,20 +32,13 @@ from mailing.cli.commands.options import (
 )
 from mailing.cli.failures import CommandError, ExitStatus, first_few
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import (
-    document_of,
-    facts_table,
-    new_table,
-    pairs,
-    print_json,
-    print_list,
-    print_message,
-)
+from mailing.cli.terminal.output import document_of, print_json, print_list, print_message
+from mailing.cli.terminal.tables import facts_table, new_table, pairs
 from mailing.client_csv import ClientReader, CsvError, open_csv, text_of, write_clients
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import ImportClientsResponse
 
-app = typer.Typer(no_args_is_help=True, help="Manage the clients: the people a mailing can reach.")
+app = typer.Typer(no_args_is_help=True, help="Manage clients, the recipients of mailings.")
 
 _STANDARD_STREAM = "-"
 _STEP = 500
@@ -56,7 +49,7 @@ def import_file(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE.csv", help="The file; - reads standard input.")],
 ) -> None:
-    """Create or update clients from a CSV file: all of it or nothing.
+    """Create or update clients from a CSV file; all rows are saved or none.
 
     Columns: phone and timezone (required), operator_code, tag, window_start and window_end (HH:MM[:SS]; an
     end at or before the start crosses midnight), opted_out, attributes.NAME. Clients are matched by phone.
@@ -83,7 +76,7 @@ def export(
     attribute: Attributes = [],  # noqa: B006
     client_id: ClientIds = [],  # noqa: B006
     output: Annotated[
-        str, typer.Option("--output", "-o", metavar="FILE.csv", help="Where to; - is standard output.")
+        str, typer.Option("--output", "-o", metavar="FILE.csv", help="Output file; - is standard output.")
     ] = _STANDARD_STREAM,
 ) -> None:
     """Write the matching clients as CSV, in the format that import reads. With --json: one document."""
@@ -107,7 +100,7 @@ def list_clients(
     attribute: Attributes = [],  # noqa: B006
     client_id: ClientIds = [],  # noqa: B006
     receiving_now: Annotated[
-        bool, typer.Option("--receiving-now", help="Only those inside their receive window at this moment.")
+        bool, typer.Option("--receiving-now", help="Only clients inside their receive window now.")
     ] = False,
     limit: Limit = 50,
 ) -> None:
@@ -123,15 +116,17 @@ def list_clients(
 def add(
     session: Session,
     phone: Annotated[str, typer.Argument(help="7 to 15 digits with the country code, without '+'.")],
-    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="The IANA name, as Europe/Moscow.")],
+    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="IANA name, as Europe/Moscow.")],
     operator_code: Annotated[str, typer.Option("--operator-code", metavar="CODE", help="Three digits.")] = "",
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="A label to choose clients by.")] = "",
     window: Annotated[
         str | None,
-        typer.Option("--window", metavar="HH:MM-HH:MM", help="When they may receive, in their zone; else always."),
+        typer.Option(
+            "--window", metavar="HH:MM-HH:MM", help="When messages may be sent, in the client's time zone; else always."
+        ),
     ] = None,
     attribute: Annotated[list[str], typer.Option("--attribute", metavar="NAME=VALUE", help="Repeat for several.")] = [],  # noqa: B006
-    opted_out: Annotated[bool, typer.Option("--opted-out", help="They do not want anything.")] = False,
+    opted_out: Annotated[bool, typer.Option("--opted-out", help="Client has opted out: never send.")] = False,
 ) -> None:
     """Add one client."""
     client = new_client(
@@ -149,14 +144,14 @@ def add(
 
 
 def import_csv(session: Session, mailing: MailingClient, lines: TextIO, name: str) -> tuple[ImportClientsResponse, int]:
-    """Imports an open CSV file, with a progress bar on a terminal; returns the outcome and the number of rows.
+    """Import an open CSV file, with a progress bar on a terminal; return the outcome and the number of rows.
 
-    Raises CommandError, naming row and column, when the file or the service finds something wrong.
+    Raise CommandError, naming row and column, for what the file or the service finds wrong.
     """
     reader = ClientReader(lines, name)
     try:
         with _progress(session, lines) as show:
-            return mailing.import_clients(_shown(reader, show)), reader.rows
+            return mailing.import_clients(_counted(reader, show)), reader.rows
     except CsvError as error:
         raise CommandError(str(error), ExitStatus.BAD_INPUT) from None
     except MailingError as error:
@@ -166,7 +161,7 @@ def import_csv(session: Session, mailing: MailingClient, lines: TextIO, name: st
         raise CommandError(f"{name}, {first_few(complaints)}", ExitStatus.BAD_INPUT) from None
 
 
-def _shown(clients: Iterable[Client], show: Callable[[int], None]) -> Iterator[Client]:
+def _counted(clients: Iterable[Client], show: Callable[[int], None]) -> Iterator[Client]:
     for count, client in enumerate(clients, 1):
         if not count % _STEP:
             show(count)
@@ -175,7 +170,7 @@ def _shown(clients: Iterable[Client], show: Callable[[int], None]) -> Iterator[C
 
 @contextmanager
 def _progress(session: Session, lines: TextIO) -> Iterator[Callable[[int], None]]:
-    """Shows how much of the file was read; a pipe has no size, so there only the rows count."""
+    """Show how much of the file was read; for a pipe, which has no size, the number of rows alone."""
     if not session.err.is_terminal:
         yield lambda rows: None
         return
@@ -202,7 +197,7 @@ def _opened(file: str) -> Iterator[TextIO]:
 
 
 def _write_file(path: Path, clients: Iterable[Client]) -> None:
-    """Writes beside the file and renames, so that a failed export leaves no half of one."""
+    """Write beside the file and rename, so that a failed export leaves the file as it was."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="") as out:

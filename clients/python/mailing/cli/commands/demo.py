@@ -1,8 +1,8 @@
-"""`mailing demo`: the whole product at work on this machine, checked to the last message.
+"""`mailing demo`: an end-to-end demo with 10,000 sample clients, checked to the last message.
 
-The service on a Postgres of its own and an HTTP endpoint run in processes of their own; the
-clients come from a CSV file, and everything goes through the public API. The demo succeeds
-only if the ledger and the endpoint agree exactly. Nothing of it remains afterwards.
+Runs the service with its own Postgres and an HTTP endpoint as child processes, imports clients
+from a CSV file, and uses the public gRPC API. The demo succeeds only if our records match what
+the endpoint received. Nothing of it remains afterwards.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ import typer
 
 from mailing import MailingClient, new_filter, new_mailing
 from mailing.cli.commands.clients import import_csv
+from mailing.cli.commands.server import find
 from mailing.cli.commands.watch import follow, statistics
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.processes import ProcessError, running, tail
@@ -58,7 +59,7 @@ class Received(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """How file, ledger and endpoint differ; but for `delivered` all is 0 when they agree."""
+    """How file, records and endpoint differ; everything but `delivered` is 0 when they agree."""
 
     delivered: int
     not_delivered: int
@@ -70,59 +71,60 @@ class Comparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether exactly the expected messages arrived, each once and word for word."""
+        """Whether exactly the expected messages arrived, each once and with its text."""
         return not any(getattr(self, name) for name in self.__slots__ if name != "delivered")
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
+    """Add the command to `app`."""
     command(app, "demo")(demo)
 
 
 def demo(
     session: Session,
     examples: Annotated[
-        Path, typer.Option("--examples", metavar="FOLDER", help="Where clients.csv and endpoint.py are.")
+        Path, typer.Option("--examples", metavar="FOLDER", help="Folder of clients.csv and endpoint.py.")
     ] = _EXAMPLES,
 ) -> None:
-    """Deliver a mailing to thousands of clients, and compare the ledger with what arrived.
+    """Run an end-to-end demo: deliver to 10,000 sample clients and check every message.
 
-    Everything runs on this machine and is gone afterwards. The exit status is 0 only if the ledger and
-    the endpoint agree exactly.
+    Everything runs on this machine and is removed afterwards. The exit status is 0 only if our records
+    match what the endpoint received.
     """
     for name in ("clients.csv", "endpoint.py"):
         if not (examples / name).is_file():
-            raise CommandError(f"{examples / name} is not there; --examples names the folder", ExitStatus.BAD_INPUT)
+            raise CommandError(f"{examples / name} does not exist; --examples names the folder", ExitStatus.BAD_INPUT)
+    find("serve")
     with _terminable(), ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mailing-demo-")))
-        # Where Postgres runs as somebody else, because we are root, they pass through here.
+        # Started as root, Postgres runs as another user, who must pass through this folder.
         folder.chmod(0o711)
         mailing, comparison = _run(session, examples, folder, stack)
     _report(session, mailing, comparison)
 
 
-def compare(wanted: dict[str, str], ledger: dict[int, str], received: list[Received]) -> Comparison:
-    """Compares who is to get what with what the ledger calls delivered and what the endpoint received.
+def compare(expected: dict[str, str], delivered: dict[int, str], received: list[Received]) -> Comparison:
+    """Compare what should be delivered with the records and with what the endpoint received.
 
-    `wanted` has the text by phone, `ledger` the phone by the id of the message.
+    `expected` has the text by phone, `delivered` the phone by the id of the message.
     """
     arrived = {one.message_id: one for one in received}
-    same = ledger.keys() & arrived.keys()
+    same = delivered.keys() & arrived.keys()
     return Comparison(
-        delivered=len(ledger),
-        not_delivered=len(wanted.keys() - set(ledger.values())),
-        delivered_again=len(ledger) - len(set(ledger.values())),
-        not_received=len(ledger.keys() - same),
+        delivered=len(delivered),
+        not_delivered=len(expected.keys() - set(delivered.values())),
+        delivered_again=len(delivered) - len(set(delivered.values())),
+        not_received=len(delivered.keys() - same),
         received_unknown=len(arrived.keys() - same),
         received_again=len(received) - len(arrived),
         received_different=sum(
-            arrived[key].phone != ledger[key] or arrived[key].text != wanted.get(ledger[key]) for key in same
+            arrived[key].phone != delivered[key] or arrived[key].text != expected.get(delivered[key]) for key in same
         ),
     )
 
 
 def rendered(row: dict[str, str]) -> str:
-    """Returns the demo's text for one row of the CSV file, worked out without the service."""
+    """Return the demo's text for one row of the CSV file, computed without the service."""
     name, city = row["attributes.name"] or "friend", row["attributes.city"] or "your town"
     return f"Hello {name}, here is what is new for {row['tag']} readers in {city}."
 
@@ -133,11 +135,11 @@ def _run(session: Session, examples: Path, folder: Path, stack: ExitStack) -> tu
         url = _start_endpoint(stack, examples, folder, token)
         _say(session, f"Endpoint at {url}")
         session.address = _start_service(stack, url, folder, token)
-        session.environment = {}  # tokens and authorities are for other services
-        _say(session, f"Service at {session.address}, on a Postgres of its own")
+        session.environment = {}  # tokens and certificates are for other services
+        _say(session, f"Service at {session.address}, with its own Postgres")
     except ProcessError as error:
         print(error, file=sys.stderr)
-        raise CommandError("a process of the demo did not start; its output stands above") from None
+        raise CommandError("a process of the demo did not start; its output is above") from None
     with _log_on_failure(folder), session.connected() as client:
         return _deliver(session, client, examples / "clients.csv", url)
 
@@ -147,25 +149,25 @@ def _deliver(session: Session, client: MailingClient, clients: Path, url: str) -
     with open_csv(str(clients)) as lines:
         outcome, rows = import_csv(session, client, lines, clients.name)
     _say(session, f"{rows:,} clients imported in {time.monotonic() - started:.1f} s, {outcome.created:,} of them new")
-    wanted = _audience(clients)
+    expected = _audience(clients)
     mailing = client.create_mailing(
         new_mailing(TEXT, title="Demo", filter=new_filter(tags=TAGS), end=_LONGEST, snapshot=True)
     )
-    _say(session, f"Mailing {mailing.id} to the {len(wanted):,} clients tagged {' or '.join(TAGS)}")
+    _say(session, f"Mailing {mailing.id} to the {len(expected):,} clients tagged {' or '.join(TAGS)}")
     mailing = follow(session, client, mailing.id)
-    comparison = compare(wanted, _ledger(client, mailing.id), _received(url))
+    comparison = compare(expected, _delivered(client, mailing.id), _received(url))
     return mailing, comparison
 
 
-def _ledger(client: MailingClient, mailing_id: int) -> dict[int, str]:
-    """Returns the phones of all messages that the ledger calls delivered, by the ids of the messages."""
+def _delivered(client: MailingClient, mailing_id: int) -> dict[int, str]:
+    """Return the phones of all messages recorded as delivered, by the ids of the messages."""
     phones = {one.id: one.phone for one in client.export_clients()}
     messages = client.list_messages(mailing_id, statuses=[Message.STATUS_DELIVERED])
     return {one.id: phones[one.client_id] for one in messages}
 
 
 def _audience(clients: Path) -> dict[str, str]:
-    """Returns the phones that the mailing is for and their texts, straight from the file."""
+    """Return the text for each phone that the mailing is for, straight from the file."""
     with open_csv(str(clients)) as lines:
         return {row["phone"]: rendered(row) for row in csv.DictReader(lines) if row["tag"] in TAGS}
 
@@ -185,14 +187,14 @@ def _report(session: Session, mailing: Mailing, comparison: Comparison) -> None:
         session.out.print(statistics(mailing))
     if not comparison.agrees:
         raise CommandError(
-            f"ledger and endpoint differ: {comparison.delivered:,} messages delivered, "
+            f"records and endpoint differ: {comparison.delivered:,} messages delivered, "
             f"{comparison.not_delivered:,} clients without one and "
             f"{comparison.delivered_again:,} with several, {comparison.not_received:,} did not arrive, "
-            f"{comparison.received_unknown:,} arrived unknown to the ledger, {comparison.received_again:,} again, "
+            f"{comparison.received_unknown:,} arrived that are not recorded, {comparison.received_again:,} again, "
             f"{comparison.received_different:,} with another phone or text"
         )
     agreement = f"{comparison.delivered:,} messages, the same ids, phones and texts, each exactly once"
-    _say(session, f"Ledger and endpoint agree: {agreement}.")
+    _say(session, f"Records and endpoint agree: {agreement}.")
 
 
 def _start_endpoint(stack: ExitStack, examples: Path, folder: Path, token: str) -> str:
@@ -201,7 +203,7 @@ def _start_endpoint(stack: ExitStack, examples: Path, folder: Path, token: str) 
 
 
 def _start_service(stack: ExitStack, url: str, folder: Path, token: str) -> str:
-    # What is set for a real service, such as its database, must not reach this one.
+    # Settings of a real service, such as its database, must not reach this one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_SETTINGS)}
     environment |= {
         "MAILING_DATA_DIR": str(folder / "data"),
@@ -214,7 +216,7 @@ def _start_service(stack: ExitStack, url: str, folder: Path, token: str) -> str:
 
 @contextmanager
 def _log_on_failure(folder: Path) -> Iterator[None]:
-    """Shows the end of the service's log before it goes, when the block fails."""
+    """Show the end of the service's log when the block fails, before the log is removed."""
     try:
         yield
     except CommandError:
@@ -224,7 +226,7 @@ def _log_on_failure(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP unwind the block, so that the children are ended then too."""
+    """Make SIGTERM and SIGHUP unwind the block, so that the children are stopped as well."""
 
     def unwind(number: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + number)

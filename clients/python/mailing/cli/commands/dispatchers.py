@@ -1,4 +1,4 @@
-"""`mailing dispatch`: the dispatchers that are alive, their settings, and the emergency stop."""
+"""`mailing dispatchers`: the dispatchers that are alive, their runtime settings, and the emergency stop."""
 
 from __future__ import annotations
 
@@ -11,67 +11,56 @@ from rich.table import Table
 from mailing import new_dispatch_settings, new_duration
 from mailing.cli.commands.options import read_optional
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import (
-    cell,
-    document_of,
-    enum_name,
-    facts_table,
-    moment,
-    new_table,
-    print_json,
-    print_message,
-)
+from mailing.cli.terminal.output import document_of, print_json, print_message
+from mailing.cli.terminal.tables import cell, enum_name, facts_table, moment, new_table
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 
-app = typer.Typer(no_args_is_help=True, help="See and steer the dispatchers, on all replicas.")
+app = typer.Typer(
+    no_args_is_help=True, help="Show the dispatchers of all replicas, change their settings, stop all sending."
+)
 
+_COLUMNS = (
+    "replica", "started", ">in flight", ">limit", ">backlog", ">rate/s", ">p50", ">p99", "endpoints", ">mailings",
+)  # fmt: skip
 NAMES = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
 
 _SPAN = "as 50ms or 10s"
-PollMin = Annotated[
-    str | None, typer.Option("--poll-min", metavar="SPAN", help=f"The shortest wait between looks for work, {_SPAN}.")
-]
-PollMax = Annotated[str | None, typer.Option("--poll-max", metavar="SPAN", help="The longest wait.")]
+PollMin = Annotated[str | None, typer.Option("--poll-min", metavar="SPAN", help=f"Minimum polling interval, {_SPAN}.")]
+PollMax = Annotated[str | None, typer.Option("--poll-max", metavar="SPAN", help="Maximum polling interval.")]
 RecheckMin = Annotated[
     str | None,
-    typer.Option("--recheck-min", metavar="SPAN", help="The shortest wait between looks for new clients of a mailing."),
+    typer.Option("--recheck-min", metavar="SPAN", help="Minimum interval between scans for new clients of a mailing."),
 ]
-RecheckMax = Annotated[str | None, typer.Option("--recheck-max", metavar="SPAN", help="The longest wait.")]
+RecheckMax = Annotated[
+    str | None, typer.Option("--recheck-max", metavar="SPAN", help="Maximum interval between such scans.")
+]
 MaxConcurrency = Annotated[
-    int | None, typer.Option("--max-concurrency", help="Requests in flight at the most, per replica and endpoint.")
+    int | None,
+    typer.Option("--max-concurrency", help="Maximum number of requests in flight, per replica and endpoint."),
 ]
 Reset = Annotated[
     list[str],
-    typer.Option("--reset", metavar="NAME", help="Back to what each replica was started with; repeat for several."),
+    typer.Option(
+        "--reset", metavar="NAME", help="Return to the value each replica was started with; repeat for several."
+    ),
 ]
 
 
-@command(app, "replicas")
-def replicas(session: Session) -> None:
-    """List the dispatchers that are alive and what they are doing."""
+@command(app, "replicas", hidden=True)
+@command(app, "list")
+def list_dispatchers(session: Session) -> None:
+    """List the dispatchers that are alive and what each is doing."""
     with session.connected() as client:
         state = client.get_dispatch()
     if session.json:
         print_json(session, document_of(state))
         return
-    columns = (
-        "replica",
-        "started",
-        ">in flight",
-        ">limit",
-        ">backlog",
-        ">rate/s",
-        ">p50",
-        ">p99",
-        "endpoints",
-        ">mailings",
-    )
-    table = new_table(*columns)
+    table = new_table(*_COLUMNS)
     for replica in state.replicas:
         table.add_row(*map(cell, _row(replica)))
     session.out.print(table)
     if state.settings.paused:
-        session.err.print("All sending is stopped: `mailing dispatch resume` lets it go on.")
+        session.err.print("All sending is stopped; `mailing dispatchers resume` starts it again.")
 
 
 @command(app, "settings")
@@ -84,7 +73,7 @@ def settings(
     max_concurrency: MaxConcurrency = None,
     reset: Reset = [],  # noqa: B006 - typer copies the default
 ) -> None:
-    """Show the settings in force on all replicas or, with options, change them at once."""
+    """Show the settings in force on all replicas or, with options, change them now."""
     spans = {"poll_min": poll_min, "poll_max": poll_max, "recheck_min": recheck_min, "recheck_max": recheck_max}
     read = {name: read_optional(f"--{name.replace('_', '-')}", new_duration, text) for name, text in spans.items()}
     wanted = new_dispatch_settings(
@@ -93,33 +82,39 @@ def settings(
     )
     chosen = [name for name, span in read.items() if span is not None]
     chosen += ["max_concurrency"] if max_concurrency is not None else []
-    given_back = [_named(name) for name in reset]
-    if both := set(chosen) & set(given_back):
-        raise typer.BadParameter(f"{sorted(both)[0]} is given, too", param_hint="--reset")
+    resets = [_field(name) for name in reset]
+    if both := set(chosen) & set(resets):
+        raise typer.BadParameter(f"{sorted(both)[0]} is also given", param_hint="--reset")
     with session.connected() as client:
-        fields = [*chosen, *given_back]
+        fields = [*chosen, *resets]
         found = client.update_dispatch_settings(wanted, fields) if fields else client.get_dispatch().settings
     _show(session, found)
 
 
 @command(app, "pause")
 def pause(session: Session) -> None:
-    """Stop all sending on all replicas within a second, whatever the mailings say: the emergency stop."""
+    """Stop all sending on all replicas within a second: the emergency stop."""
     with session.connected() as client:
         _show(session, client.pause_dispatch())
 
 
 @command(app, "resume")
 def resume(session: Session) -> None:
-    """Let sending go on after `pause`."""
+    """Resume sending after `pause`."""
     with session.connected() as client:
         _show(session, client.resume_dispatch())
 
 
-def _named(name: str) -> str:
+def register(root: typer.Typer) -> None:
+    """Add the group to `root`, and hidden under its former name."""
+    root.add_typer(app, name="dispatchers")
+    root.add_typer(app, name="dispatch", hidden=True)
+
+
+def _field(name: str) -> str:
     field = name.replace("-", "_")
     if field not in NAMES:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(NAMES)}", param_hint="--reset")
+        raise typer.BadParameter(f"{name!r} is not one of {', '.join(NAMES)}", param_hint="--reset")
     return field
 
 

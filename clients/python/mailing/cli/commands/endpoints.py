@@ -1,6 +1,6 @@
 """`mailing endpoints` and `mailing test`: where messages go, and whether they would arrive.
 
-A request that the endpoint did not take ends with UNDELIVERED and a sentence that says how
+A request that the endpoint did not accept ends with UNDELIVERED and a sentence that says how
 far it got.
 """
 
@@ -15,26 +15,27 @@ from google.protobuf.message import Message as ProtoMessage
 from mailing import new_mailing
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import enum_name, facts_table, moment, print_list, print_message
+from mailing.cli.terminal.output import print_list, print_message
+from mailing.cli.terminal.tables import enum_name, facts_table, moment
 from mailing.v1.dispatch_pb2 import Endpoint
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt
 
 _LARGEST_ID = 2**63 - 1
-_TOKEN_REFUSED = (401, 403)
-_BEFORE_AN_ANSWER = {
+_UNAUTHORIZED = (401, 403)
+_NO_RESPONSE = {
     Attempt.ERROR_CLASS_CONNECT: "no connection could be opened",
     Attempt.ERROR_CLASS_RESOLVE: "its host does not resolve",
     Attempt.ERROR_CLASS_TLS: "TLS failed",
     Attempt.ERROR_CLASS_TIMEOUT: "it did not answer in time",
     Attempt.ERROR_CLASS_DISCONNECT: "the connection ended before the answer did",
-    Attempt.ERROR_CLASS_PROTOCOL: "what it answered is not HTTP",
+    Attempt.ERROR_CLASS_PROTOCOL: "its answer is not HTTP",
     Attempt.ERROR_CLASS_TOO_LARGE: "its answer is larger than the limit",
 }
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the commands to `app`."""
+    """Add the commands to `app`."""
     command(app, "endpoints")(endpoints)
     command(app, "test")(send_test_message)
 
@@ -43,12 +44,12 @@ def endpoints(
     session: Session,
     probe: Annotated[
         str | None,
-        typer.Option("--probe", metavar="NAME", help="Make one request to this endpoint; it reaches nobody."),
+        typer.Option("--probe", metavar="NAME", help="Make one request to this endpoint; no client is sent anything."),
     ] = None,
 ) -> None:
-    """List the endpoints and how they are doing, or probe one.
+    """List the endpoints with their status, or probe one.
 
-    The exit status of a probe is 0 when the endpoint took it and 4 when it did not; a good
+    The exit status of a probe is 0 when the endpoint accepted it and 4 when it did not; a healthy
     endpoint may refuse it, since its phone is 0.
     """
     with session.connected() as client:
@@ -64,19 +65,17 @@ def send_test_message(
     session: Session,
     target: Annotated[
         list[str],
-        typer.Argument(metavar="[MAILING_ID] PHONE", help="The mailing's id, unless --text is given; and the phone."),
+        typer.Argument(metavar="[MAILING_ID] PHONE", help="The mailing's id, unless --text is given, and the phone."),
     ],
-    text: Annotated[
-        str | None, typer.Option("--text", help="The text of a mailing that is not stored, instead of an id.")
-    ] = None,
+    text: Annotated[str | None, typer.Option("--text", help="Text to send instead of a stored mailing's.")] = None,
     endpoint: Annotated[
-        str, typer.Option("--endpoint", help="With --text: the endpoint's name; '': the default one.")
+        str, typer.Option("--endpoint", help="With --text: name of the endpoint; '': the default one.")
     ] = "",
 ) -> None:
-    """Send one message of a mailing to one phone, at once and outside of the ledger.
+    """Send one message of a mailing to one phone now; it is not recorded.
 
-    Receive windows, opt-outs and rates are not looked at. The exit status is 0 when the
-    endpoint took the message and 4 when it did not.
+    Receive windows, opt-outs and rates do not apply. The exit status is 0 when the
+    endpoint accepted the message and 4 when it did not.
     """
     source, phone = _source(target, text, endpoint)
     with session.connected() as client:
@@ -85,10 +84,10 @@ def send_test_message(
 
 
 def _source(target: list[str], text: str | None, endpoint: str) -> tuple[int | Mailing, str]:
-    """Returns what is to be sent, and the phone."""
+    """Return what is to be sent, and the phone."""
     if text is not None:
         if len(target) != 1:
-            raise typer.BadParameter("with --text it is the phone alone", param_hint="[MAILING_ID] PHONE")
+            raise typer.BadParameter("with --text only the phone is needed", param_hint="[MAILING_ID] PHONE")
         mailing = new_mailing(text)
         mailing.endpoint = endpoint
         return mailing, target[0]
@@ -100,7 +99,7 @@ def _source(target: list[str], text: str | None, endpoint: str) -> tuple[int | M
 
 
 def _report(session: Session, answer: ProtoMessage, attempt: Attempt, facts: list[tuple[str, str]]) -> None:
-    """Prints what a request came to. Raises CommandError unless the endpoint took it."""
+    """Print the outcome of a request; raise CommandError unless the endpoint accepted it."""
     print_message(session, answer, lambda: facts_table([*facts, *_facts(attempt)]))
     if attempt.error_class:
         raise CommandError(f"endpoint {attempt.endpoint}: {_why(attempt)}", ExitStatus.UNDELIVERED)
@@ -119,9 +118,9 @@ def _facts(attempt: Attempt) -> list[tuple[str, str]]:
 
 
 def _why(attempt: Attempt) -> str:
-    if why := _BEFORE_AN_ANSWER.get(attempt.error_class):
+    if why := _NO_RESPONSE.get(attempt.error_class):
         return why
-    if attempt.endpoint_status in _TOKEN_REFUSED:
+    if attempt.endpoint_status in _UNAUTHORIZED:
         return f"it was reached and refused the token with HTTP {attempt.endpoint_status}"
     return f"it was reached and answered {enum_name(attempt, 'error_class')}, HTTP {attempt.endpoint_status}"
 

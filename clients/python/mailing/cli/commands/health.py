@@ -1,6 +1,6 @@
-"""`mailing health`: whether a service can answer calls, for probes and scripts.
+"""`mailing health`: the health check for probes and scripts, by grpc.health.v1.
 
-Asks by grpc.health.v1, as load balancers do. The exit status says it all: OK, or UNREACHABLE.
+The exit status is the answer: OK, or UNREACHABLE.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mailing.errors import MailingError
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
+    """Add the command to `app`."""
     command(app, "health")(health)
 
 
@@ -28,9 +28,9 @@ def health(
     ] = "",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, max=3600, help="Seconds to wait.")] = 5.0,
 ) -> None:
-    """Ask whether the service can answer calls: exit status 0 if so, 3 if not.
+    """Health check: exit status 0 when the service can answer calls, 3 when not.
 
-    It cannot while its database is away and once it is being stopped.
+    It cannot while its database is unreachable, or during shutdown.
     """
     with session.connected() as client:
         try:

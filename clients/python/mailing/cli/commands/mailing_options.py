@@ -1,4 +1,4 @@
-"""The options that say what a mailing is: the same for every command that takes a mailing.
+"""The options that describe a mailing, the same for every command that takes one.
 
 A command has a parameter of one of these classes; `session.command` makes an option of each field.
 """
@@ -24,32 +24,39 @@ from mailing.cli.commands.options import (
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 
 _WHEN = "RFC 3339 (local time without a zone), +10m from now, or now."
-Title = Annotated[str | None, typer.Option("--title", help="A name for people.")]
+Title = Annotated[str | None, typer.Option("--title", help="Internal name; recipients do not see it.")]
 Start = Annotated[str | None, typer.Option("--start", metavar="WHEN", help=f"When sending begins: {_WHEN}")]
 End = Annotated[str | None, typer.Option("--end", metavar="WHEN", help=f"When sending ends: {_WHEN}")]
-Priority = Annotated[int | None, typer.Option("--priority", help="Higher ones are sent first: -1000 to 1000.")]
-MaxRate = Annotated[float | None, typer.Option("--max-rate", help="Messages a second at the most; 0: no limit.")]
-Endpoint = Annotated[str | None, typer.Option("--endpoint", help="The endpoint's name; '': the default one.")]
+Priority = Annotated[int | None, typer.Option("--priority", help="Higher priorities are sent first: -1000 to 1000.")]
+MaxRate = Annotated[float | None, typer.Option("--max-rate", help="Maximum messages per second; 0: no limit.")]
+Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Name of the endpoint; '': the default one.")]
 Labels = Annotated[
     list[str], typer.Option("--label", metavar="NAME=VALUE", help="A label to find it by; repeat for several.")
 ]
-MaxAttempts = Annotated[int | None, typer.Option("--max-attempts", help="How often a message is tried in all.")]
+MaxAttempts = Annotated[int | None, typer.Option("--max-attempts", help="Maximum number of attempts per message.")]
 InitialBackoff = Annotated[
     str | None,
-    typer.Option("--initial-backoff", metavar="SPAN", help="The wait after the first failure, as 500ms or 1s."),
+    typer.Option("--initial-backoff", metavar="SPAN", help="Delay after the first failure, as 500ms or 1s."),
 ]
-MaxBackoff = Annotated[str | None, typer.Option("--max-backoff", metavar="SPAN", help="The longest wait, as 5m.")]
+MaxBackoff = Annotated[
+    str | None, typer.Option("--max-backoff", metavar="SPAN", help="Maximum delay between attempts, as 5m.")
+]
 Snapshot = Annotated[
-    bool, typer.Option("--snapshot", help="Only clients that match at the start; else later ones too.")
+    bool,
+    typer.Option(
+        "--snapshot", help="Send only to clients that match at the start. Without this, clients added later get it too."
+    ),
 ]
-AtMostOnce = Annotated[bool, typer.Option("--at-most-once", help="Never repeat a request whose outcome is not known.")]
-Important = Annotated[bool, typer.Option("--important", help="No frequency cap holds it back.")]
-TEXT_HELP = "What to send: {tag}, {phone}, {attributes.NAME|default} are filled in."
+AtMostOnce = Annotated[
+    bool, typer.Option("--at-most-once", help="Do not retry when it is unclear whether the gateway accepted it.")
+]
+Important = Annotated[bool, typer.Option("--important", help="Ignore the per-client message limit.")]
+TEXT_HELP = "The message; {tag}, {phone} and {attributes.NAME|default} are replaced."
 
 
 @dataclass(slots=True)
 class MailingFields:
-    """What can be said of a mailing that is made or changed, as it was written."""
+    """The options of a mailing that is created or changed, as they were typed."""
 
     title: Title = None
     tag: Tags = field(default_factory=list)
@@ -68,7 +75,7 @@ class MailingFields:
     label: Labels = field(default_factory=list)
 
     def given(self) -> dict[str, Any]:
-        """Returns the fields that were given, by their names in the contract. Usage errors name the option."""
+        """Return the given fields by their names in the contract; raise a usage error that names the option."""
         fields = {
             "title": self.title,
             "filter": read_filter(self.tag, self.operator_code, self.timezone, self.attribute, self.client_id),
@@ -94,18 +101,18 @@ class MailingFields:
 
 @dataclass(slots=True)
 class NewMailing(MailingFields):
-    """What can be said of a mailing that is new, but for its text."""
+    """The options of a new mailing, except for its text."""
 
     snapshot: Snapshot = False
     at_most_once: AtMostOnce = False
     important: Important = False
 
     def mailing(self, text: str) -> Mailing:
-        """Returns the mailing. Usage errors name the option."""
+        """Return the mailing; raise a usage error that names the option."""
         mailing = new_mailing(text, snapshot=self.snapshot, at_most_once=self.at_most_once, important=self.important)
         mailing.MergeFrom(Mailing(**self.given()))
         return mailing
 
     def is_given(self) -> bool:
-        """Says whether any of the options was given."""
+        """Return whether any of the options was given."""
         return self != NewMailing()

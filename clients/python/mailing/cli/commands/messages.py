@@ -1,4 +1,4 @@
-"""`mailing messages`: what became of every message."""
+"""`mailing messages` and `mailing attempts`: the outcome of every message."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import typer
 
 from mailing.cli.commands.options import Limit, page_size, read_values
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import enum_name, facts_table, moment, print_list, print_message
-from mailing.v1.message_pb2 import Message
+from mailing.cli.terminal.output import print_list, print_message
+from mailing.cli.terminal.tables import enum_name, facts_table, moment
+from mailing.v1.message_pb2 import Attempt, Message
 
-app = typer.Typer(no_args_is_help=True, help="Read the ledger: what became of every message.")
+app = typer.Typer(no_args_is_help=True, help="Read the record of every message.")
 
 _COLUMNS = (">id", ">mailing", ">client", "status", "reason", ">attempts", "due", "settled", ">HTTP", ">code")
+_ATTEMPT_COLUMNS = (">number", "time", "endpoint", "class", ">HTTP", ">code", ">ms", "answer")
 
 
 @command(app, "list")
@@ -46,6 +48,20 @@ def get(session: Session, message_id: Annotated[int, typer.Argument(metavar="ID"
     print_message(session, message, lambda: facts_table(zip(names, _row(message), strict=True)))
 
 
+def attempts(
+    session: Session, message_id: Annotated[int, typer.Argument(metavar="ID", help="The message's id.")]
+) -> None:
+    """List the failed attempts of a message."""
+    with session.connected() as client:
+        print_list(session, "attempts", client.list_attempts(message_id), 0, _ATTEMPT_COLUMNS, _attempt_row)
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group and `mailing attempts` to `root`."""
+    root.add_typer(app, name="messages")
+    command(root, "attempts")(attempts)
+
+
 def _row(message: Message) -> Sequence[str]:
     return (
         str(message.id),
@@ -58,4 +74,17 @@ def _row(message: Message) -> Sequence[str]:
         moment(message.settle_time),
         str(message.endpoint_status or ""),
         str(message.endpoint_code) if message.HasField("endpoint_code") else "",
+    )
+
+
+def _attempt_row(attempt: Attempt) -> Sequence[str]:
+    return (
+        str(attempt.number),
+        moment(attempt.time),
+        attempt.endpoint,
+        enum_name(attempt, "error_class"),
+        str(attempt.endpoint_status or ""),
+        str(attempt.endpoint_code) if attempt.HasField("endpoint_code") else "",
+        str(attempt.duration.ToMilliseconds()),
+        attempt.response_excerpt,
     )

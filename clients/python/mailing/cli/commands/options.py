@@ -1,6 +1,6 @@
 """The options that several commands share, and how their values are read.
 
-What cannot be read ends as a usage error that names the option.
+A value that cannot be read ends as a usage error that names the option.
 """
 
 from __future__ import annotations
@@ -29,22 +29,25 @@ Timezones = Annotated[
 Attributes = Annotated[
     list[str],
     typer.Option(
-        "--attribute", metavar="NAME=VALUE", help="With this attribute; all of them.", rich_help_panel=_CHOICE
+        "--attribute",
+        metavar="NAME=VALUE",
+        help="With this attribute; several must all match.",
+        rich_help_panel=_CHOICE,
     ),
 ]
 ClientIds = Annotated[
     list[int], typer.Option("--client-id", metavar="ID", help="With this id.", rich_help_panel=_CHOICE)
 ]
-Limit = Annotated[int, typer.Option("--limit", min=0, help="How many at the most; 0: all.")]
+Limit = Annotated[int, typer.Option("--limit", min=0, help="Maximum number of rows; 0: all.")]
 
 
 def page_size(limit: int) -> int:
-    """Returns the page to ask for, so that a short list costs one call, its "more" included."""
+    """Return the page size with which a short list, and whether there are more, costs one call."""
     return min(limit + 1, PAGE_SIZE) if limit else PAGE_SIZE
 
 
 def read(option: str, reader: Callable[[str], _T], text: str) -> _T:
-    """Returns what `reader` makes of the text; its ValueError becomes a usage error of the option."""
+    """Return what `reader` makes of the text; its ValueError becomes a usage error of the option."""
     try:
         return reader(text)
     except ValueError as error:
@@ -52,12 +55,12 @@ def read(option: str, reader: Callable[[str], _T], text: str) -> _T:
 
 
 def read_optional(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:
-    """Does the same as `read`, but for an option that may be missing."""
+    """Do the same as `read`, for an option that may be missing."""
     return None if text is None else read(option, reader, text)
 
 
 def read_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
-    """Returns repeated NAME=VALUE options as a map; a name given twice is a usage error."""
+    """Return repeated NAME=VALUE options as a map; a name given twice is a usage error."""
     found: dict[str, str] = {}
     for text in texts:
         name, sign, value = text.partition("=")
@@ -72,7 +75,7 @@ def read_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
 def read_filter(
     tags: list[str], operator_codes: list[str], timezones: list[str], attributes: list[str], client_ids: list[int]
 ) -> ClientFilter | None:
-    """Returns the filter of these options; None when none was given."""
+    """Return the filter of these options; None when none of them was given."""
     chosen = new_filter(
         tags=tags,
         operator_codes=operator_codes,
@@ -84,7 +87,7 @@ def read_filter(
 
 
 def read_window(text: str) -> ReceiveWindow:
-    """Reads "09:00-21:00"; raises ValueError."""
+    """Read "09:00-21:00"; raise ValueError."""
     start, sign, end = text.partition("-")
     if not sign:
         raise ValueError(f"{text!r} is not a window such as 09:00-21:00")
@@ -92,12 +95,12 @@ def read_window(text: str) -> ReceiveWindow:
 
 
 def read_values(option: str, texts: Iterable[str], values: Iterable[tuple[str, _N]], prefix: str) -> list[_N]:
-    """Returns the enum values of these names, which come without their prefix and in any case: "running".
+    """Return the enum values of these names, written without their prefix and in any case: "running".
 
     `values` are all names and numbers of the enum; the unspecified 0 cannot be chosen.
     """
     known = {name.removeprefix(prefix).lower(): number for name, number in values if number}
     for text in texts:
         if text.lower() not in known:
-            raise typer.BadParameter(f"{text!r} is none of {', '.join(known)}", param_hint=option)
+            raise typer.BadParameter(f"{text!r} is not one of {', '.join(known)}", param_hint=option)
     return [known[text.lower()] for text in texts]

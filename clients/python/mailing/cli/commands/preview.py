@@ -1,4 +1,4 @@
-"""`mailing preview`: what a mailing would do, before anybody gets it."""
+"""`mailing preview`: what a mailing would do, before anything is sent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import typer
 
 from mailing.cli.commands.mailing_options import TEXT_HELP, NewMailing
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import cell, document_of, enum_name, facts_table, moment, new_table, print_json
+from mailing.cli.terminal.output import document_of, print_json
+from mailing.cli.terminal.tables import cell, enum_name, facts_table, moment, new_table
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 
@@ -16,21 +17,21 @@ _COLUMNS = (">client", ">phone", "due", ">characters", ">SMS", "encoding", "text
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command."""
+    """Add the command to `app`."""
     command(app, "preview")(preview)
 
 
 def preview(
     session: Session,
     mailing_id: Annotated[
-        int | None, typer.Argument(metavar="ID", help="A stored mailing; else one that --text and the options say.")
+        int | None, typer.Argument(metavar="ID", help="A stored mailing; else one described by --text and the options.")
     ] = None,
     *,
     text: Annotated[str | None, typer.Option("--text", help=TEXT_HELP)] = None,
     fields: NewMailing,
-    samples: Annotated[int, typer.Option("--samples", help="How many texts to show; 0: three.")] = 0,
+    samples: Annotated[int, typer.Option("--samples", help="Number of texts to show; 0: three.")] = 0,
 ) -> None:
-    """Show who would get a mailing, what they would read, and until when; nothing is sent or stored."""
+    """Show the audience, sample texts and expected end of a mailing; nothing is sent or stored."""
     mailing = _source(mailing_id, text, fields)
     with session.connected() as client:
         answer = client.preview_mailing(mailing, samples)
@@ -48,14 +49,18 @@ def _source(mailing_id: int | None, text: str | None, fields: NewMailing) -> Mai
             raise typer.BadParameter("one of them is needed", param_hint=["ID", "--text"])
         return fields.mailing(text)
     if text is not None or fields.is_given():
-        raise typer.BadParameter("a stored mailing is previewed as it is; leave the options out", param_hint="ID")
+        raise typer.BadParameter("a stored mailing is previewed as it is; omit the options", param_hint="ID")
     return mailing_id
 
 
 def _facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
     finish = moment(answer.estimated_finish_time)
     if not finish and answer.audience_size:
-        finish = "not before the end" if answer.sendable_before_end < answer.audience_size else "not within a year"
+        finish = (
+            "will not finish before the end time"
+            if answer.sendable_before_end < answer.audience_size
+            else "will not finish within a year"
+        )
     return [
         ("audience", f"{answer.audience_size:,}"),
         *(
@@ -63,7 +68,7 @@ def _facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
             for one in answer.exclusions
         ),
         ("sendable before the end", f"{answer.sendable_before_end:,}"),
-        ("finished", finish),
+        ("expected end", finish),
     ]
 
 

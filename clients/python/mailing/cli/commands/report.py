@@ -1,7 +1,7 @@
-"""`mailing report`: the verbose statistics of one mailing, for a screen of 80 columns.
+"""`mailing report`: detailed statistics of one mailing, for a screen of 80 columns.
 
-The course is drawn as bars: of blocks on a terminal, of plain characters elsewhere. With --json
-everything comes as the service sent it.
+The timeline is drawn as bars: of blocks on a terminal, of plain characters elsewhere. With --json
+everything is printed as the service sent it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from rich.table import Table
 from rich.text import Text
 
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import cell, document_of, enum_name, new_table, print_json
+from mailing.cli.terminal.output import document_of, print_json
+from mailing.cli.terminal.tables import cell, enum_name, new_table
 from mailing.v1.mailing_service_pb2 import GetMailingReportResponse as Report
 
 CHART_ROWS = 20
-"""A longer course is drawn in coarser slices."""
+"""A longer timeline is drawn in coarser slices."""
 
 BAR_WIDTH = 30
 
@@ -36,14 +37,14 @@ class Slice(NamedTuple):
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
+    """Add the command to `app`."""
     command(app, "report")(report)
 
 
 def report(
     session: Session, mailing_id: Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")]
 ) -> None:
-    """Show the verbose statistics of a mailing: statuses, reasons, attempts, latency, course."""
+    """Show detailed statistics of a mailing: statuses, reasons, attempts, latency, timeline."""
     with session.connected() as client:
         found = client.get_mailing_report(mailing_id)
     if session.json:
@@ -70,7 +71,7 @@ def _parts(found: Report, block: str) -> Iterator[RenderableType]:
     if found.HasField("latency_p50"):
         yield _latency(found)
     if found.minutes:
-        yield _course(found, block)
+        yield _timeline(found, block)
 
 
 def _headlines(found: Report) -> Iterator[Text]:
@@ -94,7 +95,7 @@ def _statuses(found: Report) -> Table:
 
 
 def _until(first: datetime, last: datetime) -> str:
-    """Returns the later moment, without the date when that is the same."""
+    """Return the later moment, without the date when that is the same."""
     return f"{last:%H:%M:%S}" if first.date() == last.date() else f"{last:%Y-%m-%d %H:%M:%S}"
 
 
@@ -113,13 +114,13 @@ def _latency(found: Report) -> Table:
     return table
 
 
-def _course(found: Report, block: str) -> Table:
+def _timeline(found: Report, block: str) -> Table:
     seconds = found.step.seconds or 60
     moments = [(one.time.seconds, one.delivered, one.failed) for one in found.minutes]
     length, rows = slices(moments, seconds)
     most = max(row.delivered for row in rows)
     failures = any(row.failed for row in rows)
-    table = new_table(f"each {_span(length)} from", ">delivered", *([">failed"] if failures else []), "")
+    table = new_table(f"{_span(length)} starting", ">delivered", *([">failed"] if failures else []), "")
     for row in rows:
         failed = [f"{row.failed:,}"] if failures else []
         table.add_row(
@@ -129,9 +130,9 @@ def _course(found: Report, block: str) -> Table:
 
 
 def slices(moments: Iterable[tuple[int, int, int]], step: int) -> tuple[int, list[Slice]]:
-    """Returns the seconds per row of the chart and its rows, those included in which nothing was settled.
+    """Return the seconds per row of the chart and its rows, including those in which nothing was settled.
 
-    `moments` are (seconds since the epoch, delivered, failed), ascending and `step` seconds long each.
+    `moments` are (seconds since the epoch, delivered, failed), ascending, each `step` seconds long.
     """
     known = list(moments)
     first, last = known[0][0], known[-1][0]
@@ -145,7 +146,7 @@ def slices(moments: Iterable[tuple[int, int, int]], step: int) -> tuple[int, lis
 
 
 def _bar(count: int, most: int, block: str) -> str:
-    """Returns a bar as long as `count` is of `most`; whatever there is gets a piece of it."""
+    """Return a bar whose length is the share of `count` in `most`; at least one block unless it is 0."""
     return block * -(-count * BAR_WIDTH // most) if most else ""
 
 
@@ -163,6 +164,8 @@ def _milliseconds(span: Duration) -> str:
 
 
 def _span(seconds: int) -> str:
+    if seconds == 60:
+        return "minute"
     for length, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
         if seconds % length == 0:
             return f"{seconds // length} {unit}"
@@ -170,7 +173,7 @@ def _span(seconds: int) -> str:
 
 
 def _local(seconds: int) -> datetime:
-    """Returns a moment in the zone of this machine."""
+    """Return a moment in the time zone of this machine."""
     return datetime.fromtimestamp(seconds, UTC).astimezone()
 
 

@@ -1,6 +1,6 @@
-"""`mailing top`: dispatchers, endpoints and mailings live, with keys to stop and go on.
+"""`mailing top`: dispatchers, endpoints and mailings live, with keys to pause and resume.
 
-A whole screen on a terminal, a line per update elsewhere, a document per update on demand.
+A full screen on a terminal, a line per update elsewhere, with --json a document per update.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import typer
 from rich.live import Live
 
 from mailing import MailingClient, MailingError
-from mailing.cli.commands.top_monitor import INTERVAL, Board, Feed, now
+from mailing.cli.commands.top_monitor import INTERVAL, Monitor
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.keys import DOWN, UP, ReadKey, key_reader, no_keys
 from mailing.cli.terminal.output import document_of, print_line
 from mailing.cli.terminal.rates import rate
-from mailing.cli.terminal.top_view import TopView
+from mailing.cli.terminal.top_view import Snapshot, TopView, now
 from mailing.errors import mailing_errors
 from mailing.v1.admin_service_pb2 import PauseDispatchRequest, ResumeDispatchRequest
 from mailing.v1.mailing_pb2 import Mailing
@@ -27,7 +27,7 @@ _STOP_ALL = "stop all sending on all dispatchers? y: yes, any other key: no"
 
 
 def register(app: typer.Typer) -> None:
-    """Adds the command to `app`."""
+    """Add the command to `app`."""
     command(app, "top")(top)
 
 
@@ -35,78 +35,78 @@ def top(
     session: Session,
     updates: Annotated[int, typer.Option("--updates", min=0, help="End after so many updates; 0: never.")] = 0,
 ) -> None:
-    """Show dispatchers, endpoints and mailings, live, and steer them by keys."""
+    """Show dispatchers, endpoints and mailings live; keys pause and resume them."""
     with session.connected() as client:
-        feed = Feed(client)
-        feed.start()
+        monitor = Monitor(client)
+        monitor.start()
         try:
             if session.json or not session.out.is_terminal:
-                _write(session, feed, updates)
+                _write(session, monitor, updates)
             else:
-                _show(session, client, feed, updates)
+                _show(session, client, monitor, updates)
         finally:
-            feed.stop()
+            monitor.stop()
 
 
-def _write(session: Session, feed: Feed, updates: int) -> None:
-    """Writes a line or a document about every INTERVAL seconds."""
+def _write(session: Session, monitor: Monitor, updates: int) -> None:
+    """Write a line or a document about every INTERVAL seconds."""
     number = 0
     while not updates or number < updates:
         no_keys(INTERVAL)
         number += 1
         if session.json:
-            print_line(session, _document(feed.board))
+            print_line(session, _document(monitor.snapshot))
         else:
-            session.out.file.write(_line(feed.board) + "\n")
+            session.out.file.write(_line(monitor.snapshot) + "\n")
             session.out.file.flush()
 
 
-def _document(board: Board) -> dict[str, object]:
-    dispatch = None if board.dispatch is None else document_of(board.dispatch)
-    return {"dispatch": dispatch, "mailings": [document_of(one) for one in board.mailings]}
+def _document(snapshot: Snapshot) -> dict[str, object]:
+    dispatch = None if snapshot.dispatch is None else document_of(snapshot.dispatch)
+    return {"dispatch": dispatch, "mailings": [document_of(one) for one in snapshot.mailings]}
 
 
-def _line(board: Board) -> str:
-    parts = [f"{now()}  {rate(board.rate)}/s"]
-    if board.dispatch is not None:
-        replicas = board.dispatch.replicas
+def _line(snapshot: Snapshot) -> str:
+    parts = [f"{now()}  {rate(snapshot.rate)}/s"]
+    if snapshot.dispatch is not None:
+        replicas = snapshot.dispatch.replicas
         parts.append(f"{len(replicas)} dispatchers, {sum(one.in_flight for one in replicas):,} in flight")
-        if board.dispatch.settings.paused:
+        if snapshot.dispatch.settings.paused:
             parts.append("all sending is stopped")
-    running = [one for one in board.mailings if one.state == Mailing.STATE_RUNNING]
+    running = [one for one in snapshot.mailings if one.state == Mailing.STATE_RUNNING]
     parts.append(f"{len(running)} mailings running, {sum(one.progress.pending for one in running):,} pending")
-    if board.away:
+    if snapshot.outage:
         parts.append("no answer")
     return ", ".join(parts)
 
 
-def _show(session: Session, client: MailingClient, feed: Feed, updates: int) -> None:
+def _show(session: Session, client: MailingClient, monitor: Monitor, updates: int) -> None:
     with key_reader() as keys, Live(console=session.out, screen=True, auto_refresh=False) as live:
         view = TopView(session.out, session.address, keys is not None)
-        controls = _Controls(client, feed, keys or no_keys)
+        controls = _Controls(client, monitor, keys or no_keys)
         number = 0
         while not controls.ended and (not updates or number < updates):
-            live.update(view.draw(feed.board, controls.chosen, controls.notice), refresh=True)
-            controls.obey()
+            live.update(view.draw(monitor.snapshot, controls.chosen, controls.notice), refresh=True)
+            controls.handle_key()
             number += 1
 
 
 class _Controls:
-    """What keys do: which mailing is chosen, and what is stopped or goes on."""
+    """Carries out keys: chooses a mailing, pauses and resumes it or all sending."""
 
-    def __init__(self, client: MailingClient, feed: Feed, read_key: ReadKey) -> None:
+    def __init__(self, client: MailingClient, monitor: Monitor, read_key: ReadKey) -> None:
         self._client = client
-        self._feed = feed
+        self._monitor = monitor
         self._read_key = read_key
         self._asking = False
         self._place = 0
-        self.chosen = self._feed.board.mailings[0].id if self._feed.board.mailings else 0
+        self.chosen = self._monitor.snapshot.mailings[0].id if self._monitor.snapshot.mailings else 0
         self.notice = ""
         self.ended = False
 
-    def obey(self) -> None:
-        """Waits a moment for a key and does what it says."""
-        self._keep_to_the_list()
+    def handle_key(self) -> None:
+        """Wait a moment for a key and carry it out."""
+        self._follow_list()
         key = self._read_key(INTERVAL / 4)
         if not key:
             return
@@ -122,13 +122,13 @@ class _Controls:
         elif key in (DOWN, "j"):
             self._move(1)
         elif key == "p":
-            self._act(self._turn_mailing)
+            self._act(self._toggle_mailing)
         elif key == "P":
-            self._turn_all()
+            self._toggle_all()
 
-    def _keep_to_the_list(self) -> None:
-        """A mailing that is over leaves the list: the one in its place is chosen then."""
-        ids = [one.id for one in self._feed.board.mailings]
+    def _follow_list(self) -> None:
+        """Choose the next mailing when the chosen one has ended and left the list."""
+        ids = [one.id for one in self._monitor.snapshot.mailings]
         if self.chosen in ids:
             self._place = ids.index(self.chosen)
         else:
@@ -136,7 +136,7 @@ class _Controls:
             self.chosen = ids[self._place] if ids else 0
 
     def _move(self, by: int) -> None:
-        mailings = self._feed.board.mailings
+        mailings = self._monitor.snapshot.mailings
         if mailings:
             self._place = max(0, min(self._place + by, len(mailings) - 1))
             self.chosen = mailings[self._place].id
@@ -145,25 +145,25 @@ class _Controls:
         try:
             with mailing_errors():
                 action()
-            self._feed.hurry()
+            self._monitor.poll()
         except MailingError as error:
             self.notice = " ".join((error.message or error.code.name).split())
 
-    def _turn_mailing(self) -> None:
-        mailing = next((one for one in self._feed.board.mailings if one.id == self.chosen), None)
+    def _toggle_mailing(self) -> None:
+        mailing = next((one for one in self._monitor.snapshot.mailings if one.id == self.chosen), None)
         if mailing is None:
             return
         if mailing.state == Mailing.STATE_PAUSED:
             self._client.resume_mailing(mailing.id)
-            self.notice = f"mailing {mailing.id} goes on"
+            self.notice = f"mailing {mailing.id} is resumed"
         else:
             self._client.pause_mailing(mailing.id)
             self.notice = f"mailing {mailing.id} is paused"
 
-    def _turn_all(self) -> None:
-        dispatch = self._feed.board.dispatch
+    def _toggle_all(self) -> None:
+        dispatch = self._monitor.snapshot.dispatch
         if dispatch is None:
-            self.notice = self._feed.board.problem or "the dispatchers are not known yet"
+            self.notice = self._monitor.snapshot.problem or "the dispatchers are not known yet"
         elif dispatch.settings.paused:
             self._act(self._resume_all)
         else:
@@ -175,4 +175,4 @@ class _Controls:
 
     def _resume_all(self) -> None:
         self._client.admin.ResumeDispatch(ResumeDispatchRequest(), timeout=_CALL_SECONDS)
-        self.notice = "sending goes on"
+        self.notice = "sending is resumed"

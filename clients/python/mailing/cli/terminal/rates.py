@@ -1,4 +1,4 @@
-"""How live figures look in a terminal monitor: rates over time as a line of blocks, spans, short numbers."""
+"""Rates and durations on a live screen: sparklines, short numbers, and a history of rates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PLAIN_BLOCKS = "_.-:=+*#"
 
 
 def sparkline(values: Iterable[float], *, plain: bool = False) -> str:
-    """Returns one character per value, the largest value drawn full; `plain` ones are ASCII."""
+    """Return one character per value, the largest one a full block; in ASCII when `plain`."""
     numbers = list(values)
     largest = max(numbers, default=0.0)
     blocks = _PLAIN_BLOCKS if plain else _BLOCKS
@@ -21,19 +21,19 @@ def sparkline(values: Iterable[float], *, plain: bool = False) -> str:
 
 
 def span(seconds: float) -> str:
-    """Returns a time span as m:ss or h:mm:ss."""
+    """Return a duration as m:ss or h:mm:ss."""
     whole = max(0, round(seconds))
     hours, minutes = divmod(whole // 60, 60)
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
 def rate(per_second: float) -> str:
-    """Returns a rate with as many digits as it deserves."""
+    """Return a rate with one decimal below 10, else with none."""
     return f"{per_second:,.0f}" if per_second >= 10 or not per_second else f"{per_second:.1f}"
 
 
 class RateHistory:
-    """A rate over the last `length` steps of `step` seconds; a step has the newest rate that came in it."""
+    """A rate over the last `length` steps of `step` seconds; each step keeps its newest value."""
 
     def __init__(self, length: int = 40, step: float = 1.0, clock: Callable[[], float] = time.monotonic) -> None:
         self._step = step
@@ -42,7 +42,7 @@ class RateHistory:
         self._newest = 0
 
     def add(self, per_second: float) -> None:
-        """Takes the present rate in. Steps in which none came keep the one before."""
+        """Add the current rate; steps without one keep the value before."""
         now = int(self._clock() / self._step)
         if self._values:
             missed = min(now - self._newest, self._values.maxlen or 0)
@@ -53,5 +53,5 @@ class RateHistory:
         self._newest = now
 
     def values(self) -> list[float]:
-        """Returns the rates, the newest one last."""
+        """Return the rates, newest last."""
         return list(self._values)

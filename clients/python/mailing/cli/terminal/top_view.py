@@ -1,18 +1,18 @@
-"""What `mailing top` shows: dispatchers, endpoints and mailings, within 80 columns and the height there is."""
+"""The screen of `mailing top`: dispatchers, endpoints and mailings, within 80 columns and the given height."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 from google.protobuf.duration_pb2 import Duration
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from mailing.cli.commands.top_monitor import Board, now
-from mailing.cli.terminal.output import cell, enum_name
-from mailing.cli.terminal.rates import rate, span, sparkline
+from mailing.cli.terminal.rates import RateHistory, rate, span, sparkline
+from mailing.cli.terminal.tables import cell, enum_name
 from mailing.v1.admin_service_pb2 import WatchDispatchResponse
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from mailing.v1.mailing_pb2 import Mailing
@@ -24,42 +24,62 @@ _BREAKER_STYLES = {EndpointStatus.BREAKER_OPEN: "bold red", EndpointStatus.BREAK
 _STATE_STYLES = {Mailing.STATE_RUNNING: "green", Mailing.STATE_PAUSED: "yellow"}
 
 
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What is known at one moment: `problem` says why there is no `dispatch`, `outage` why nothing new comes."""
+
+    dispatch: WatchDispatchResponse | None = None
+    mailings: Sequence[Mailing] = ()
+    problem: str = ""
+    outage: str = ""
+    rates: RateHistory = field(default_factory=RateHistory)
+
+    @property
+    def rate(self) -> float:
+        """Deliveries per second, of all replicas or else of all mailings."""
+        if self.dispatch is not None:
+            return sum(one.rate_per_second for one in self.dispatch.replicas)
+        return sum(one.progress.rate_per_second for one in self.mailings if one.progress.pending)
+
+
 class TopView:
-    """Draws one moment after the other."""
+    """Draws one snapshot after the other."""
 
     def __init__(self, console: Console, address: str, keys: bool) -> None:
         self._console = console
         self._address = address
         self._keys = keys
 
-    def draw(self, board: Board, chosen: int, notice: str) -> RenderableType:
-        """Returns the picture; `chosen` is the id of a mailing, `notice` a sentence for the last line."""
-        above: list[RenderableType] = [self._head(board)]
+    def draw(self, snapshot: Snapshot, chosen: int, notice: str) -> RenderableType:
+        """Return the screen; `chosen` is the id of a mailing, `notice` a sentence for the last line."""
+        above: list[RenderableType] = [self._head(snapshot)]
         used = 1
-        if board.dispatch is not None:
-            tables = [_replicas(board.dispatch), _endpoints(board.dispatch)]
+        if snapshot.dispatch is not None:
+            tables = [_replicas(snapshot.dispatch), _endpoints(snapshot.dispatch)]
             above += tables
             used += sum(table.row_count + 1 for table in tables)
-        elif board.problem:
-            above.append(Text(board.problem, style="dim"))
+        elif snapshot.problem:
+            above.append(Text(snapshot.problem, style="dim"))
             used += 1
-        if board.dispatch is not None and board.dispatch.settings.paused:
+        if snapshot.dispatch is not None and snapshot.dispatch.settings.paused:
             above.append(Text("ALL SENDING IS STOPPED", style="bold white on red"))
             used += 1
         room = max(self._console.height - used - 3, 1)
-        return Group(*above, _mailings(board.mailings, chosen, room), self._foot(board, notice))
+        return Group(*above, _mailings(snapshot.mailings, chosen, room), self._foot(snapshot, notice))
 
-    def _head(self, board: Board) -> Text:
+    def _head(self, snapshot: Snapshot) -> Text:
         text = Text(no_wrap=True, overflow="ellipsis")
         text.append("mailing top", style="bold").append(f"  {self._address}  {now()}  ")
-        text.append(f"{rate(board.rate)}/s ", style="bold")
-        text.append(sparkline(board.rates.values()[-24:], plain=self._console.options.ascii_only), style="cyan")
+        text.append(f"{rate(snapshot.rate)}/s ", style="bold")
+        text.append(sparkline(snapshot.rates.values()[-24:], plain=self._console.options.ascii_only), style="cyan")
         return text
 
-    def _foot(self, board: Board, notice: str) -> Text:
-        if board.away:
-            return Text(f"no answer, trying again: {_line(board.away)}", style="red", no_wrap=True, overflow="ellipsis")
-        keys = KEYS if self._keys else "Ctrl-C ends it"
+    def _foot(self, snapshot: Snapshot, notice: str) -> Text:
+        if snapshot.outage:
+            return Text(
+                f"no answer, retrying: {_line(snapshot.outage)}", style="red", no_wrap=True, overflow="ellipsis"
+            )
+        keys = KEYS if self._keys else "Ctrl-C to quit"
         return Text(notice or keys, style="yellow" if notice else "dim", no_wrap=True, overflow="ellipsis")
 
 
@@ -68,7 +88,7 @@ def _line(text: str) -> str:
 
 
 def _table(*columns: tuple[str, int]) -> Table:
-    """Returns a table; a column is a heading, which a leading '>' moves to the right, and its width, 0 for the rest."""
+    """Return a table; a column is a heading, right-aligned after a leading '>', and its width, 0 for what is left."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold", expand=True)
     for name, width in columns:
         justify = "right" if name.startswith(">") else "left"
@@ -117,7 +137,7 @@ def _endpoints(dispatch: WatchDispatchResponse) -> Table:
     table = _table(
         ("ENDPOINT", 16), ("BREAKER", 9), (">IN FLIGHT", 9), (">LIMIT", 6), (">FAILED", 6), ("LAST ERROR", 0)
     )
-    found = _together(status for one in dispatch.replicas for status in one.endpoints)
+    found = _merged(status for one in dispatch.replicas for status in one.endpoints)
     for status in found[:_MOST_ENDPOINTS]:
         table.add_row(
             cell(status.name),
@@ -131,8 +151,8 @@ def _endpoints(dispatch: WatchDispatchResponse) -> Table:
     return table
 
 
-def _together(statuses: Iterable[EndpointStatus]) -> list[EndpointStatus]:
-    """Returns one status per endpoint for all replicas: sums of requests, the worst of everything else."""
+def _merged(statuses: Iterable[EndpointStatus]) -> list[EndpointStatus]:
+    """Return one status per endpoint for all replicas: the sum of requests, the worst of everything else."""
     found: dict[str, EndpointStatus] = {}
     for status in statuses:
         if (one := found.get(status.name)) is None:
@@ -149,7 +169,7 @@ def _together(statuses: Iterable[EndpointStatus]) -> list[EndpointStatus]:
 
 
 def _mailings(mailings: Iterable[Mailing], chosen: int, room: int) -> Table:
-    """Returns as many mailings as there is room for, the chosen one among them."""
+    """Return as many mailings as fit, the chosen one among them."""
     table = _table(
         ("", 1),
         (">MAILING", 7),
@@ -180,3 +200,8 @@ def _mailings(mailings: Iterable[Mailing], chosen: int, room: int) -> Table:
     if not rows:
         table.add_row("", "none", "", "", "", "", "", Text("create one with `mailing mailings create`", style="dim"))
     return table
+
+
+def now() -> str:
+    """Return the local time of day."""
+    return time.strftime("%H:%M:%S")
