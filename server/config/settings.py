@@ -287,7 +287,7 @@ class Settings(BaseModel):
     tracing: bool = _setting(
         False,
         "Whether calls and deliveries are traced by OpenTelemetry; its own variables, such as "
-        "`OTEL_EXPORTER_OTLP_ENDPOINT`, say where to. Needs `mailing[otel]`.",
+        "`OTEL_EXPORTER_OTLP_ENDPOINT`, say where to. Needs `mailing-server[otel]`.",
         "true or false",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
-from typing import Any
 
 import pytest
-from typer.main import get_command
 
-from mailing.cli.app import app
 from mailing.v1.error_pb2 import ErrorReason
 from server.config.settings import Settings, is_secret, variables_of
 from server.config.sources import FILE_VARIABLE
 from server.rpc.errors import ANSWERS
+from tests.support.command_lines import PROGRAMS, understood
 from tests.unit.test_project_readme import check_call, shell_lines
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -40,16 +37,17 @@ def test_the_status_of_a_reason_is_the_one_that_is_sent() -> None:
             )
 
 
-COMMANDS = [(page.stem, line) for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8"), "mailing")]
+COMMANDS = [
+    (page.stem, line)
+    for page in PAGES
+    for program in PROGRAMS
+    for line in shell_lines(page.read_text(encoding="utf-8"), program)
+]
 
 
 @pytest.mark.parametrize(("page", "line"), COMMANDS)
 def test_a_command_line_is_understood(page: str, line: str) -> None:
-    command: Any = get_command(app)
-    words = shlex.split(line, comments=True)[1:]
-    while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    command.make_context(command.name, words)
+    understood(line)
 
 
 CALLS = [line for page in PAGES for line in shell_lines(page.read_text(encoding="utf-8"), "grpcurl")]

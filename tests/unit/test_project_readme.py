@@ -14,11 +14,9 @@ from google.protobuf import descriptor_pool, json_format, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from typer.main import get_command
 
 from docs.settings import PAGE, with_settings
 from mailing import MailingClient
-from mailing.cli.app import app
 from mailing.v1 import (
     admin_service_pb2,
     client_service_pb2,
@@ -26,9 +24,11 @@ from mailing.v1 import (
     mailing_service_pb2,
     message_service_pb2,
 )
+from tests.support.command_lines import PROGRAMS, understood
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+SDK_README = (ROOT / "clients" / "python" / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 SERVED = (
     admin_service_pb2,
@@ -122,14 +122,11 @@ def test_every_benchmark_in_the_documents_exists() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(MODULES)
 
 
-@pytest.mark.parametrize("line", shell_lines(README, "mailing"))
+@pytest.mark.parametrize(
+    "line", [line for text in (README, SDK_README) for program in PROGRAMS for line in shell_lines(text, program)]
+)
 def test_a_command_line_is_understood(line: str) -> None:
-    command: Any = get_command(app)
-    words = shlex.split(line, comments=True)[1:]
-    while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    # Raises for an option that is not there and for an argument that is missing.
-    command.make_context(command.name, words)
+    understood(line)
 
 
 def test_the_settings_table_is_the_code_s() -> None:
@@ -137,8 +134,9 @@ def test_the_settings_table_is_the_code_s() -> None:
     assert with_settings(page) == page, "run `make generate`"
 
 
-def test_the_python_example_uses_what_is_there() -> None:
-    example = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+@pytest.mark.parametrize("text", [README, SDK_README], ids=["README.md", "clients/python/README.md"])
+def test_the_python_example_uses_what_is_there(text: str) -> None:
+    example = re.search(r"```python\n(.*?)```", text, re.DOTALL)
     assert example is not None
     tree = ast.parse(example[1])
     imports = next(node for node in tree.body if isinstance(node, ast.ImportFrom))

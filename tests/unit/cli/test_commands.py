@@ -166,7 +166,7 @@ class TestFailures:
     def test_help_tells_the_exit_statuses(self, run: Run) -> None:
         status, out, _ = run("--help")
         assert status == 0
-        for meaning in ("0  done", "3  the service is not there", "130  interrupted"):
+        for meaning in ("0  done", "3  the service cannot be reached", "130  interrupted"):
             assert meaning in out
 
 

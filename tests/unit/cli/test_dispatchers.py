@@ -1,4 +1,4 @@
-"""`mailing dispatch` and `mailing log` on a service that answers as it is told."""
+"""`mailing dispatchers` and `mailing log` on a service that answers as it is told."""
 
 from __future__ import annotations
 
@@ -112,24 +112,26 @@ def client(admin: Admin) -> Iterator[MailingClient]:
 
 
 def test_replicas_are_listed(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dispatch", "replicas"]) == 0
+    assert main(["dispatchers", "list"]) == 0
     out = capsys.readouterr().out
     for shown in ("here:77", "3", "64", "1,997", "1,234", "2 ms", "default open", "2"):
         assert shown in out
     admin.settings.paused = True
-    assert main(["dispatch", "replicas"]) == 0
+    assert main(["dispatchers", "list"]) == 0
     assert "All sending is stopped" in capsys.readouterr().err
-    assert main(["dispatch", "replicas", "--json"]) == 0
+    assert main(["dispatchers", "list", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["replicas"][0]["mailing_ids"] == [4, 7]
     assert document["settings"]["paused"] is True
 
 
 def test_settings_are_shown_and_changed(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dispatch", "settings"]) == 0
+    assert main(["dispatchers", "settings"]) == 0
     assert not admin.updates
     assert "10 ms" in capsys.readouterr().out
-    assert main(["dispatch", "settings", "--poll-max", "2s", "--max-concurrency", "9", "--reset", "recheck-min"]) == 0
+    assert (
+        main(["dispatchers", "settings", "--poll-max", "2s", "--max-concurrency", "9", "--reset", "recheck-min"]) == 0
+    )
     (update,) = admin.updates
     assert update.settings == DispatchSettings(poll_max=Duration(seconds=2), max_concurrency=9)
     assert sorted(update.update_mask.paths) == ["max_concurrency", "poll_max", "recheck_min"]
@@ -140,22 +142,29 @@ def test_settings_are_shown_and_changed(admin: Admin, capsys: pytest.CaptureFixt
     [
         (["--poll-min", "soon"], "soon"),
         (["--reset", "speed"], "speed"),
-        (["--reset", "poll_min", "--poll-min", "1s"], "poll_min is given, too"),
+        (["--reset", "poll_min", "--poll-min", "1s"], "poll_min is also given"),
     ],
 )
 def test_bad_settings_are_refused_before_any_call(
     admin: Admin, capsys: pytest.CaptureFixture[str], arguments: list[str], told: str
 ) -> None:
-    assert main(["dispatch", "settings", *arguments]) == 2
+    assert main(["dispatchers", "settings", *arguments]) == 2
     assert told in capsys.readouterr().err
     assert not admin.updates
 
 
+def test_the_former_names_are_understood(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["dispatch", "replicas"]) == 0
+    assert "here:77" in capsys.readouterr().out
+    assert main(["dispatchers", "--help"]) == 0
+    assert "replicas" not in capsys.readouterr().out.replace("all replicas", "")
+
+
 def test_the_emergency_stop_and_back(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dispatch", "pause"]) == 0
+    assert main(["dispatchers", "pause"]) == 0
     assert "stopped: nothing is sent" in capsys.readouterr().out
     assert admin.settings.paused
-    assert main(["dispatch", "resume"]) == 0
+    assert main(["dispatchers", "resume"]) == 0
     assert "sending" in capsys.readouterr().out
     assert not admin.settings.paused
 
