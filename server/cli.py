@@ -21,7 +21,7 @@ from mailing.cli.runner import new_app, run
 from mailing.cli.session import JsonOption, Session
 from mailing.cli.terminal.output import print_json
 from mailing.cli.terminal.tables import cell, new_table
-from server.auth.tokens import new_token, token_line
+from server.auth.tokens_file import new_token, token_line
 from server.config import ConfigError, Loaded, load, rows_in_force
 
 PROGRAM = "mailing-server"

@@ -12,7 +12,7 @@ import pytest
 
 import mailing.cli.commands.server as finder
 from mailing.cli.app import main as mailing
-from server.auth.tokens import TokensFile
+from server.auth.tokens_file import TokensFile
 from server.cli import main
 
 Capture = pytest.CaptureFixture[str]
