@@ -102,8 +102,8 @@ def _check_exposure(settings: Settings, authenticator: Authenticator, loopback: 
         raise ConfigError(
             [
                 "Without authentication the service listens on loopback only, and MAILING_LISTEN is "
-                f"{settings.listen}: set MAILING_TOKENS_FILE (see `mailing tokens create`), MAILING_OIDC_ISSUER or "
-                "MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let in whoever reaches it."
+                f"{settings.listen}: set MAILING_TOKENS_FILE (see `mailing-server tokens create`), MAILING_OIDC_ISSUER "
+                "or MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let in whoever reaches it."
             ]
         )
     if settings.channelz_listen != "off" and not is_loopback(settings.channelz_listen):
