@@ -115,6 +115,19 @@ def test_the_readme_s_example_has_at_most_ten_lines() -> None:
     assert len(example.splitlines()) <= 10
 
 
+def test_the_readme_quotes_what_the_demo_prints() -> None:
+    source = (ROOT / "clients/python/mailing/cli/commands/demo.py").read_text(encoding="utf-8")
+    (shown,) = [block for block in re.findall(r"^```\n(.*?)^```", README, re.M | re.S) if block.startswith("Endpoint")]
+    for sentence in (
+        "Endpoint at ",
+        ", with its own Postgres",
+        " clients imported in ",
+        "Records and endpoint agree: ",
+    ):
+        assert sentence in shown
+        assert sentence in source
+
+
 def test_the_readme_s_figures_are_those_of_the_results() -> None:
     """Fails for a number of the table of features that no page has measured."""
     elsewhere = "\n".join(text for name, text in TEXTS.items() if name != "README.md")
