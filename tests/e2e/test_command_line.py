@@ -52,7 +52,7 @@ def test_watch_says_by_its_status_that_somebody_was_not_reached(cli: Cli, tmp_pa
     assert cli.json("messages", "get", str(message["id"]))["id"] == message["id"]
 
 
-def test_an_open_mailing_is_watched_until_it_is_settled_and_takes_in_who_comes_later(
+def test_an_open_mailing_takes_in_clients_added_while_it_is_watched(
     cli: Cli, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     cli.json("clients", "import", clients_file(tmp_path, "70200000001,UTC,few,,"))

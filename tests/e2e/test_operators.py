@@ -53,12 +53,12 @@ def test_top_shows_and_steers(cli: Cli) -> None:
         top.shows(f"mailing {mailing} is paused")
         assert cli.json("mailings", "get", str(mailing))["state"] == "STATE_PAUSED"
         top.type("p")
-        top.shows(f"mailing {mailing} goes on")
+        top.shows(f"mailing {mailing} is resumed")
         top.type("Py")
         top.shows("ALL SENDING IS STOPPED")
         assert cli.json("dispatchers", "settings")["paused"] is True
         top.type("P")
-        top.shows("sending goes on")
+        top.shows("sending is resumed")
         top.type("q")
         assert top.ended() == 0
     assert cli.json("dispatchers", "settings")["paused"] is False

@@ -54,16 +54,8 @@ def watch_mailing(
     """
     interval = None if min_interval is None else new_duration(min_interval)
     request = WatchMailingRequest(mailing_id=mailing_id, min_interval=interval)
-    outage = _Outage(patience)
-    while True:
-        try:
-            with _cancelling(delivery.WatchMailing(request)) as responses:
-                for response in responses:
-                    outage.end()
-                    yield response.mailing
-                return
-        except grpc.RpcError as error:
-            outage.wait_or_raise(error)
+    for response in _reconnecting(lambda: delivery.WatchMailing(request), patience):
+        yield response.mailing
 
 
 def watch_dispatch(
@@ -76,16 +68,7 @@ def watch_dispatch(
     """
     interval = None if min_interval is None else new_duration(min_interval)
     request = WatchDispatchRequest(min_interval=interval)
-    outage = _Outage(patience)
-    while True:
-        try:
-            with _cancelling(admin.WatchDispatch(request)) as responses:
-                for response in responses:
-                    outage.end()
-                    yield response
-            return
-        except grpc.RpcError as error:
-            outage.wait_or_raise(error)
+    return _reconnecting(lambda: admin.WatchDispatch(request), patience)
 
 
 class MessageWatch(Iterator[MessageChange]):
@@ -114,9 +97,7 @@ class MessageWatch(Iterator[MessageChange]):
         self._request = WatchMessagesRequest(
             mailing_id=mailing_id, statuses=statuses, resume_token=resume_token, from_start=from_start
         )
-        self._open: Callable[..., Any] = delivery.WatchMessages
-        self._outage = _Outage(patience)
-        self._changes = self._all()
+        self._changes = self._all(delivery, patience)
 
     def __next__(self) -> MessageChange:
         """Wait for the next change and return it; raise MailingError."""
@@ -126,20 +107,17 @@ class MessageWatch(Iterator[MessageChange]):
         """End the stream."""
         self._changes.close()
 
-    def _all(self) -> Generator[MessageChange, None, None]:
+    def _all(self, delivery: DeliveryServiceStub, patience: float | None) -> Generator[MessageChange, None, None]:
         deduplicator = _Deduplicator()
-        while True:
+
+        def open_stream() -> Any:
+            deduplicator.resume()
             self._request.resume_token = self.resume_token
-            try:
-                with _cancelling(self._open(self._request)) as responses:
-                    for response in responses:
-                        self._outage.end()
-                        yield from deduplicator.new_changes(response)
-                        self.resume_token = response.resume_token
-                return
-            except grpc.RpcError as error:
-                self._outage.wait_or_raise(error)
-                deduplicator.resume()
+            return delivery.WatchMessages(self._request)
+
+        for response in _reconnecting(open_stream, patience):
+            yield from deduplicator.new_changes(response)
+            self.resume_token = response.resume_token
 
 
 class LogWatch(Iterator[LogEntry]):
@@ -170,10 +148,8 @@ class LogWatch(Iterator[LogEntry]):
         self._request = WatchLogRequest(
             mailing_id=mailing_id, message_id=message_id, client_id=client_id, level=level, resume_token=resume_token
         )
-        self._open: Callable[..., Any] = admin.WatchLog
         self._follow = follow
-        self._outage = _Outage(patience)
-        self._entries = self._all()
+        self._entries = self._all(admin, patience)
 
     def __next__(self) -> LogEntry:
         """Wait for the next entry and return it; raise MailingError."""
@@ -183,20 +159,16 @@ class LogWatch(Iterator[LogEntry]):
         """End the stream."""
         self._entries.close()
 
-    def _all(self) -> Generator[LogEntry, None, None]:
-        while True:
+    def _all(self, admin: AdminServiceStub, patience: float | None) -> Generator[LogEntry, None, None]:
+        def open_stream() -> Any:
             self._request.resume_token = self.resume_token
-            try:
-                with _cancelling(self._open(self._request)) as responses:
-                    for response in responses:
-                        self._outage.end()
-                        yield from response.entries
-                        self.resume_token = response.resume_token
-                        if response.checkpoint and not self._follow:
-                            return
+            return admin.WatchLog(self._request)
+
+        for response in _reconnecting(open_stream, patience):
+            yield from response.entries
+            self.resume_token = response.resume_token
+            if response.checkpoint and not self._follow:
                 return
-            except grpc.RpcError as error:
-                self._outage.wait_or_raise(error)
 
 
 class _Deduplicator:
@@ -225,12 +197,26 @@ class _Deduplicator:
         yield from fresh
 
     def resume(self) -> None:
-        """Expect repeated changes, since the stream is resumed."""
+        """Expect repeated changes, since the stream is opened again."""
         self._seen |= {_key(change) for response in self._same for change in response.changes}
 
 
 def _key(change: MessageChange) -> _Key:
     return change.message_id, int(change.status), change.time.seconds, change.time.nanos
+
+
+def _reconnecting(open_stream: Callable[[], Any], patience: float | None) -> Iterator[Any]:
+    """Yield the responses of a stream, which is opened again after each outage."""
+    outage = _Outage(patience)
+    while True:
+        try:
+            with _cancelling(open_stream()) as responses:
+                for response in responses:
+                    outage.end()
+                    yield response
+            return
+        except grpc.RpcError as error:
+            outage.wait_or_raise(error)
 
 
 class _Outage:
