@@ -84,12 +84,12 @@ def in_order(pages: Sequence[BucketPage]) -> tuple[list[RecordedEvent], Position
         positions.append(page.reached if whole else ready[-1][1][0] if ready else page.after)
         streams.append(ready)
     ordered = merge(*streams, key=lambda pair: pair[0])
-    return [logged for _, (_, logged) in ordered], tuple(positions)
+    return [recorded for _, (_, recorded) in ordered], tuple(positions)
 
 
 def _times(page: BucketPage) -> list[datetime]:
     """Return the entries' times as a rising sequence: they were taken before the numbers were."""
-    return list(accumulate((logged.at for _, logged in page.entries), max))
+    return list(accumulate((recorded.at for _, recorded in page.entries), max))
 
 
 def _known(moment: datetime | None) -> list[datetime]:

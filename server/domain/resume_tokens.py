@@ -1,4 +1,4 @@
-"""Resume tokens: where a stream stands in entries that are numbered by bucket.
+"""Resume tokens: the position of a stream in entries that are numbered by bucket.
 
 A token is opaque to callers. It names the database, the query and, per bucket, the last entry that
 was delivered, so that any replica can resume there. Its checksum distinguishes an invalid token

@@ -19,7 +19,7 @@ _SQL = load_queries("change_feed.sql")
 _NOWHERE = 2**63 - 1
 
 READ_SPAN = 4096
-"""The most numbers that one read of a bucket looks through."""
+"""The most numbers that one read of a bucket scans."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class ChangePage:
-    """Entries of one bucket. There are no others that were asked for up to `reached`.
+    """Entries of one bucket. There are no other matching ones up to `reached`.
 
     `floor` is the last number removed, `head` the last one given.
     """

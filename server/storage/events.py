@@ -25,7 +25,7 @@ PAGE_ENTRIES = 31
 """The most entries of one bucket that a read returns: some 500 of all of them."""
 
 READ_SPAN = 4096
-"""The most numbers of one bucket that a read looks through."""
+"""The most numbers of one bucket that a read scans."""
 
 
 async def record(connection: asyncpg.Connection, *entries: Event, bucket: int = 0) -> None:
@@ -73,14 +73,14 @@ def _reading(query: EventQuery, after: Positions) -> tuple[Any, ...]:
 
 def _page(rows: Sequence[asyncpg.Record], after: int) -> BucketPage:
     first = rows[0]
-    entries = [(row["no"], _logged(row)) for row in rows if row["no"] is not None]
+    entries = [(row["no"], _recorded(row)) for row in rows if row["no"] is not None]
     reached = entries[-1][0] if len(entries) == PAGE_ENTRIES else min(after + READ_SPAN, first["head"])
-    # A full page says nothing of what lies behind its last entry.
+    # A full page does not show what is behind its last entry.
     reached_at = None if len(entries) == PAGE_ENTRIES else first["reached_at"]
     return BucketPage(after, entries, max(reached, after), reached_at, first["head"], first["floor"])
 
 
-def _logged(row: asyncpg.Record) -> RecordedEvent:
+def _recorded(row: asyncpg.Record) -> RecordedEvent:
     return RecordedEvent(
         at=row["at"],
         level=Level(row["level"]),

@@ -1,4 +1,4 @@
-"""One stream of messages: where it stands, and what it sends next.
+"""One stream of messages: its position, and what it sends next.
 
 It takes entries from the ring while it keeps up. A stream that resumes far behind, or whose
 connection has no room for long, finds its next entry gone from the ring and reads the table, at
@@ -45,7 +45,7 @@ class _BatchBuilder:
     count: int = 0
 
     def add(self, entry: Entry) -> bool:
-        """Add an entry if any of it is asked for; return False when it does not fit any more."""
+        """Add an entry if any of it matches; return False when it does not fit any more."""
         count = 0
         if self.query.mailing_id in (0, entry.mailing_id):
             count = entry.count(self.query.statuses)

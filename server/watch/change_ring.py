@@ -24,7 +24,7 @@ RING_ENTRIES = 20_000
 
 
 class Place(NamedTuple):
-    """Where a reader stands: the number of its next entry, and the positions of what it has taken."""
+    """The place of a reader: the number of its next entry, and the positions of what it has taken."""
 
     cursor: int
     positions: Positions

@@ -27,7 +27,7 @@ AWAY_PAUSE = 1.0
 """Seconds between two tries while the database is away."""
 
 CHECKPOINT = 5.0
-"""Seconds after which a reader gets its position if that moved on, though no entry it asked for was written."""
+"""Seconds after which a reader gets its new position, though no matching entry was written."""
 
 READS_AT_ONCE = 2
 

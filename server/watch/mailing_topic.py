@@ -36,7 +36,7 @@ _GROWTH = 1.5
 class View:
     """A mailing as read when it was due, `at` a time of the loop's clock; `body` is what is sent of it.
 
-    `number` tells its views apart. After a `terminal` one nothing changes any more.
+    `number` grows with each view of it. After a `terminal` one nothing changes any more.
     """
 
     mailing: Mailing

@@ -1,8 +1,8 @@
 """The streams of one replica, as the API sees them: here they begin, and here they end together.
 
 The database is read once for all streams of a kind, whatever their number, and not at all without
-streams. Nothing is queued per stream: each holds a position, and takes what lies behind it when
-its connection has room.
+streams. Nothing is queued per stream: each holds a position, and takes what is behind it when its
+connection has room.
 """
 
 from __future__ import annotations

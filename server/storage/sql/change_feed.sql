@@ -12,7 +12,7 @@ seq
 journal_floors
 
 -- name: poll_changes
--- Where each bucket stands, and its entries behind the numbers in $positions (by bucket, from 0),
+-- The last number of each bucket, and its entries behind the numbers in $positions (by bucket, from 0),
 -- at most $most of each. One snapshot: a bucket with fewer entries has no more up to journal_seq.
 SELECT b.bucket, b.journal_seq, f.floor, j.seq, j.mailing_id, j.at, j.client_ids, j.statuses
 FROM buckets b

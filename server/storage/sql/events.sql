@@ -12,7 +12,7 @@ no
 log_floors
 
 -- name: log_ends
--- Where each bucket stands, and what is gone.
+-- The last number of each bucket, and the last one removed.
 SELECT s.seq AS head, f.floor FROM log_seqs s JOIN log_floors f ON f.bucket = s.bucket ORDER BY s.bucket;
 
 -- fragment: bounds
@@ -25,8 +25,8 @@ LEFT JOIN LATERAL (
   SELECT at FROM log WHERE bucket = s.bucket AND no > p.after AND no <= p.after + $span ORDER BY no DESC LIMIT 1
 ) r ON true
 
--- fragment: chosen
--- Of these $span entries at most $most that are asked for.
+-- fragment: selected
+-- At most $most matching ones of these $span entries.
 SELECT no, at, level, event, text, mailing_id, message_id, client_id, principal, details
 FROM log
 WHERE bucket = s.bucket AND no > p.after AND no <= p.after + $span
@@ -37,7 +37,7 @@ WHERE bucket = s.bucket AND no > p.after AND no <= p.after + $span
 SELECT s.bucket, s.seq AS head, f.floor, r.at AS reached_at, l.*
 {bounds}
 LEFT JOIN LATERAL (
-  {chosen}
+  {selected}
   ORDER BY no LIMIT $most
 ) l ON true
 ORDER BY s.bucket, l.no;
@@ -47,7 +47,7 @@ ORDER BY s.bucket, l.no;
 SELECT s.bucket, s.seq AS head, f.floor, r.at AS reached_at, l.*
 {bounds}
 LEFT JOIN LATERAL (
-  {chosen}
+  {selected}
   AND mailing_id = $mailing_id
   ORDER BY no LIMIT $most
 ) l ON true
