@@ -20,7 +20,7 @@ from server.endpoints.dns_check import DnsCheck
 from server.endpoints.senders import Endpoints
 from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
-from server.storage.database import Pool
+from server.storage.database import DispatcherDatabase, Pool
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.notifications import listen
 from server.storage.work_queue import PostgresWorkQueue
@@ -58,7 +58,7 @@ async def free_batches(pool: Pool) -> None:
     Whoever held them died with its database; without this their batches would wait for the
     leases to run out.
     """
-    await PostgresWorkQueue(pool, uuid4()).release_all()
+    await PostgresWorkQueue(DispatcherDatabase(pool), uuid4()).release_all()
 
 
 async def _tell_unresolved(endpoints: Endpoints) -> None:
@@ -91,7 +91,8 @@ class LocalDispatcher:
     def __init__(self, pool: Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None) -> None:
         replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
-        storage = dispatcher_storage(pool, replica_id, cap)
+        self._database = DispatcherDatabase(pool)
+        storage = dispatcher_storage(self._database, replica_id, cap)
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
@@ -108,7 +109,8 @@ class LocalDispatcher:
 
     def samples(self) -> Samples:
         """Return what it did and how it does."""
-        return samples_of(self._dispatcher) | pool_samples(self._pool, "dispatcher")
+        errors: Samples = {"mailing_database_errors_total": {("dispatcher",): self._database.failures}}
+        return samples_of(self._dispatcher) | errors | pool_samples(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Deliver until `stop` is called. Raise what no dispatcher can go on after."""
@@ -126,6 +128,6 @@ class LocalDispatcher:
         if not self._listens:
             return
         try:
-            await listen(self._pool, self._dispatcher.hint)
+            await listen(self._database, self._dispatcher.hint)
         except Exception:  # hints only save time: without them there is still the polling
             log.exception("no notifications any more, changes are found by polling")

@@ -9,26 +9,26 @@ from collections.abc import Callable
 import asyncpg
 
 from dispatcher.ports import StorageUnavailable
-from server.storage.reach import translate_database_errors
+from server.storage.database import DispatcherDatabase
 
 CHANNEL = "mailing"
 """Notified when something changed that dispatchers should look at now."""
 
 
-async def listen(pool: asyncpg.Pool, hint: Callable[[], None], pause: float = 1.0) -> None:
+async def listen(database: DispatcherDatabase, hint: Callable[[], None], pause: float = 1.0) -> None:
     """Call `hint` whenever something changed, until cancelled.
 
     Reconnects after `pause` seconds when its connection is lost. Where notifications do
     not work (a pooler in transaction mode) nothing is ever heard, and polling does it all.
     """
     while True:
-        with contextlib.suppress(StorageUnavailable), translate_database_errors():
-            async with pool.acquire() as connection:
+        with contextlib.suppress(StorageUnavailable):
+            async with database.connection() as connection:
                 await _listen(connection, hint)
         await asyncio.sleep(pause)
 
 
-async def _listen(connection: asyncpg.pool.PoolConnectionProxy, hint: Callable[[], None]) -> None:
+async def _listen(connection: asyncpg.Connection, hint: Callable[[], None]) -> None:
     """Call `hint` at every notification until the connection is lost."""
     gone = asyncio.Event()
 

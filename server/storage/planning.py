@@ -15,9 +15,9 @@ import asyncpg
 from dispatcher.model.records import Expansion, PollResult, Step
 from dispatcher.model.states import Semantics
 from server.storage.audience import filter_arguments, read_filter
+from server.storage.database import DispatcherDatabase
 from server.storage.event_writer import record_completed, record_expanded, record_started
 from server.storage.queries import load_queries
-from server.storage.reach import translate_database_errors
 
 _SQL = load_queries("planning.sql")
 
@@ -25,42 +25,37 @@ _SQL = load_queries("planning.sql")
 class PostgresMailingPlan:
     """The plan behind an asyncpg pool; implements `ports.MailingPlan`."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
-        self._pool = pool
+    def __init__(self, database: DispatcherDatabase) -> None:
+        self._database = database
 
     async def poll(self) -> PollResult:
-        with translate_database_errors():
-            row = await self._pool.fetchrow(*_SQL["poll"].bind())
+        row = await self._database.fetchrow(*_SQL["poll"].bind())
         return PollResult(**row)
 
     async def start_due(self) -> list[int]:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                ids = [row["id"] for row in await connection.fetch(*_SQL["start_due"].bind())]
-                if ids:
-                    # Those that ran before and are open look at all clients again; then come the new ones.
-                    await connection.execute(*_SQL["expand_anew"].bind(ids=ids))
-                    await connection.execute(*_SQL["open_expansions"].bind(ids=ids))
-                    await record_started(connection, ids)
+        async with self._database.transaction() as connection:
+            ids = [row["id"] for row in await connection.fetch(*_SQL["start_due"].bind())]
+            if ids:
+                # Those that ran before and are open look at all clients again; then come the new ones.
+                await connection.execute(*_SQL["expand_anew"].bind(ids=ids))
+                await connection.execute(*_SQL["open_expansions"].bind(ids=ids))
+                await record_started(connection, ids)
         return ids
 
     async def expandable(self, most: int) -> list[Expansion]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(*_SQL["expandable"].bind(most=most))
+        rows = await self._database.fetch(*_SQL["expandable"].bind(most=most))
         return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
 
     async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
         return await self._take_in("expand", expansion, bucket, batch_size, limit)
 
     async def expanded(self, recheck_min: float) -> None:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                await connection.execute(*_SQL["expanded"].bind(recheck_min=timedelta(seconds=recheck_min)))
-                await record_expanded(connection)
+        async with self._database.transaction() as connection:
+            await connection.execute(*_SQL["expanded"].bind(recheck_min=timedelta(seconds=recheck_min)))
+            await record_expanded(connection)
 
     async def rechecks_due(self) -> list[Expansion]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(*_SQL["rechecks_due"].bind())
+        rows = await self._database.fetch(*_SQL["rechecks_due"].bind())
         return [_expansion(row) for row in rows]
 
     async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
@@ -76,12 +71,11 @@ class PostgresMailingPlan:
             position=expansion.positions[bucket],
             **filter_arguments(expansion.filter),
         )
-        with translate_database_errors():
-            async with self._pool.acquire() as connection:
-                if expansion.filter.client_ids is None:
-                    row = await connection.fetchrow(*statement)
-                else:
-                    row = await _planned_for(connection, statement)
+        async with self._database.connection() as connection:
+            if expansion.filter.client_ids is None:
+                row = await connection.fetchrow(*statement)
+            else:
+                row = await _planned_for(connection, statement)
         if row is None:
             return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
         return Step(moved=True, **row)
@@ -90,31 +84,25 @@ class PostgresMailingPlan:
         statement = _SQL["rechecked"].bind(
             ids=ids, found=found, shortest=timedelta(seconds=shortest), longest=timedelta(seconds=longest)
         )
-        with translate_database_errors():
-            await self._pool.execute(*statement)
+        await self._database.execute(*statement)
 
     async def expedite(self) -> None:
-        with translate_database_errors():
-            await self._pool.execute(*_SQL["expedite"].bind())
+        await self._database.execute(*_SQL["expedite"].bind())
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                locked = [row["id"] for row in await connection.fetch(*_SQL["lock_done"].bind(ids=ids))]
-                if not locked:
-                    return []
-                ended = [row["id"] for row in await connection.fetch(*_SQL["complete"].bind(ids=locked))]
-                await record_completed(connection, ended)
+        async with self._database.transaction() as connection:
+            locked = [row["id"] for row in await connection.fetch(*_SQL["lock_done"].bind(ids=ids))]
+            if not locked:
+                return []
+            ended = [row["id"] for row in await connection.fetch(*_SQL["complete"].bind(ids=locked))]
+            await record_completed(connection, ended)
         return ended
 
     async def forget_changes(self) -> None:
-        with translate_database_errors():
-            await self._pool.execute(*_SQL["forget_changes"].bind())
+        await self._database.execute(*_SQL["forget_changes"].bind())
 
 
-async def _planned_for(
-    connection: asyncpg.pool.PoolConnectionProxy, statement: tuple[Any, ...]
-) -> asyncpg.Record | None:
+async def _planned_for(connection: asyncpg.Connection, statement: tuple[Any, ...]) -> asyncpg.Record | None:
     """Run a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
     async with connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")

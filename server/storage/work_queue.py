@@ -29,9 +29,9 @@ from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render
 from server.storage.audience import filter_arguments, read_filter
+from server.storage.database import DispatcherDatabase
 from server.storage.event_writer import event_columns, say
 from server.storage.queries import load_queries
-from server.storage.reach import translate_database_errors
 
 T = TypeVar("T")
 
@@ -46,19 +46,17 @@ class PostgresWorkQueue:
     allows.
     """
 
-    def __init__(self, pool: asyncpg.Pool, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
-        self._pool = pool
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
+        self._database = database
         self._replica_id = replica_id
         self._cap = cap
 
     async def scan(self) -> list[OpenWork]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(*_SQL["scan"].bind())
+        rows = await self._database.fetch(*_SQL["scan"].bind())
         return [OpenWork(**row) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(*_SQL["definitions"].bind(ids=ids))
+        rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
     async def claim(
@@ -73,23 +71,20 @@ class PostgresWorkQueue:
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
         )
-        with translate_database_errors():
-            async with self._pool.acquire() as connection:
-                rows = await connection.fetch(*statement)
-                return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(*statement)
+            return [await self._batch(connection, mailing, bucket, row, render) for row in rows]
 
     async def release_orphans(self, known: Sequence[int]) -> None:
-        with translate_database_errors():
-            await self._pool.execute(*_SQL["release_orphans"].bind(replica_id=self._replica_id, known=known))
+        await self._database.execute(*_SQL["release_orphans"].bind(replica_id=self._replica_id, known=known))
 
     async def release_all(self) -> None:
         """Free every held batch: for when it is known that no holder is alive."""
-        with translate_database_errors():
-            await self._pool.execute(*_SQL["release_all"].bind())
+        await self._database.execute(*_SQL["release_all"].bind())
 
     async def _batch(
         self,
-        connection: asyncpg.pool.PoolConnectionProxy,
+        connection: asyncpg.Connection,
         mailing: Mailing,
         bucket: int,
         row: asyncpg.Record,
@@ -119,7 +114,7 @@ class PostgresWorkQueue:
 
     async def _capped(
         self,
-        connection: asyncpg.pool.PoolConnectionProxy,
+        connection: asyncpg.Connection,
         mailing: Mailing,
         bucket: int,
         recipients: list[Recipient],
@@ -156,8 +151,7 @@ class PostgresWorkQueue:
             **_failure_arguments(settlement),
             **_event_arguments(events),
         )
-        with translate_database_errors():
-            row = await self._pool.fetchrow(*statement)
+        row = await self._database.fetchrow(*statement)
         if row["held"]:
             say(events, logging.DEBUG)
         return bool(row["held"])

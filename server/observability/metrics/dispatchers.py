@@ -9,7 +9,6 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.states import BreakerState
 from server.observability.metrics.families import FAMILIES
 from server.observability.metrics.samples import Samples, add, added, counters, of_histogram
-from server.storage.reach import Failures
 
 _BREAKER = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
 
@@ -24,7 +23,6 @@ def samples_of(dispatcher: Dispatcher) -> Samples:
         "mailing_batches_claimed_total": {(): registry.claimed},
         "mailing_batches_lost_total": {(): registry.lost},
         "mailing_settle_seconds": {(): of_histogram(counters.settle)},
-        "mailing_database_errors_total": {("dispatcher",): Failures.count},
         "mailing_dispatchers": {(): 1},
         "mailing_dispatcher_restarts_total": {(): 0},
         "mailing_dispatcher_in_flight": {(own, pool.name): pool.active for pool in pools},

@@ -14,6 +14,7 @@ from dispatcher.model.states import MailingState, Reason, Status
 from dispatcher.retry_policy import unsent
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest, GetClientRequest
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import add_client, refused, until_somebody_waits
 from tests.integration.api.conftest import Service
@@ -107,7 +108,7 @@ async def test_a_delivery_recorded_after_its_lease_survives_a_deletion(service: 
     made = await add_client(service)
     mailing_id = await add_mailing(pool, MailingState.RUNNING)
     await add_batch(pool, mailing_id, [made.id])
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
     (batch,) = await storage.queue.claim(mailing, made.id % 16, 1, 0.0, None)
     assert await delete(service, made) == 0

@@ -19,7 +19,7 @@ from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingReq
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.runtime.deletion_sweeper import sweep
 from server.storage import mailing_deletion
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_deletion import MailingDeletion
 from tests.integration.api.calls import refused, until_nobody_waits, until_somebody_waits
@@ -40,7 +40,7 @@ async def delete(service: Service, mailing_id: int, **fields: Any) -> int:
 async def with_ledger(pool: asyncpg.Pool, clients: int, state: MailingState = MailingState.CANCELLED) -> int:
     """Return a mailing with pending messages, an attempt and a figure for each, and a rate."""
     mailing_id = await add_mailing(pool)
-    await dispatcher_storage(pool, uuid4()).plan.start_due()
+    await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due()
     for bucket in range(16):
         await add_batch(pool, mailing_id, range(16 + bucket, 16 + bucket + clients, 16))
     await pool.execute(
@@ -119,7 +119,7 @@ async def test_an_interrupted_deletion_is_hidden_and_completed_by_another(servic
         with refused("NOT_FOUND", f"{reason}_NOT_FOUND"):
             await reading
     assert not (await service.messages.ListMessages(ListMessagesRequest(client_id=31))).messages
-    assert await dispatcher_storage(pool, uuid4()).queue.scan() == []
+    assert await dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue.scan() == []
     assert await delete(service, mailing_id) == remains["messages"]
     assert await left(pool) == {}
 
@@ -150,7 +150,7 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     """
     await add_clients(pool, 32)
     mailing_id = await with_ledger(pool, 1, MailingState.RUNNING)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
     (batch,) = await storage.queue.claim(mailing, 0, 1, 60.0, None)
     await pool.execute("DELETE FROM batches WHERE bucket > 0")

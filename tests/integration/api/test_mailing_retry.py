@@ -16,6 +16,7 @@ from dispatcher.retry_policy import OPEN_BATCHES, unsent
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import CancelMailingRequest, RetryMailingRequest
 from server.storage import mailing_retry
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import refused, until, until_somebody_waits
 from tests.integration.api.conftest import Service
@@ -40,7 +41,7 @@ async def retry(service: Service, mailing_id: int, *chosen: int) -> int:
 async def expanded(pool: asyncpg.Pool, **columns: Any) -> int:
     """Return a running mailing with a message to every client, none of them claimed."""
     mailing_id = await add_mailing(pool, **columns)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
@@ -50,7 +51,7 @@ async def expanded(pool: asyncpg.Pool, **columns: Any) -> int:
 
 async def settle_all(pool: asyncpg.Pool, mailing_id: int, *ends: Status) -> None:
     """Settle every open batch as a dispatcher would, giving the ends out in turn."""
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     for work in await storage.queue.scan():
         mailing = (await storage.queue.definitions([work.mailing_id]))[mailing_id]
         for batch in await storage.queue.claim(mailing, work.bucket, 1000, 60.0, None):
@@ -125,7 +126,7 @@ async def test_a_completed_mailing_runs_again_only_when_something_was_put_back(
     await add_clients(pool, 32)
     mailing_id = await expanded(pool)
     await settle_all(pool, mailing_id, Status.FAILED)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     assert await storage.plan.complete() == [mailing_id]
     completed = await get(service, mailing_id)
     assert await retry(service, mailing_id, Status.UNKNOWN) == 0
@@ -148,13 +149,13 @@ async def test_a_mailing_whose_end_has_passed_is_retried_once_the_end_is_moved(
     mailing_id = await expanded(pool, audience=AudienceMode.OPEN, ends_in=3600)
     await settle_all(pool, mailing_id, Status.EXPIRED)
     await pool.execute("UPDATE mailings SET starts_at = now() - interval '1 h', ends_at = now() - interval '1 s'")
-    assert await dispatcher_storage(pool, uuid4()).plan.complete() == [mailing_id]
+    assert await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete() == [mailing_id]
     with refused("FAILED_PRECONDITION", "MAILING_ENDED"):
         await retry(service, mailing_id, Status.EXPIRED)
     assert (await update(service, mailing_pb2.Mailing(id=mailing_id, end_time=at(3600)))).state == State.STATE_COMPLETED
     (late,) = await add_clients(pool, 1, first=4096)
     assert await retry(service, mailing_id, Status.EXPIRED) == 16
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
         await storage.plan.expand(expansion, bucket, 500, 1000)
@@ -241,7 +242,7 @@ async def test_a_completion_under_way_does_not_bury_what_is_put_back(service: Se
         await until(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
         await pool.execute("DELETE FROM batches")  # as if those were settled: complete() sees none
         await until_somebody_waits(pool)
-        completing = asyncio.create_task(dispatcher_storage(pool, uuid4()).plan.complete())
+        completing = asyncio.create_task(dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete())
         await until_somebody_waits(pool, 2)
         await other.execute("COMMIT")
     assert await call == 16

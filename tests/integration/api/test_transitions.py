@@ -31,6 +31,7 @@ from mailing.v1.mailing_service_pb2 import (
     ResumeMailingRequest,
     RetryMailingRequest,
 )
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import add_client, refused
 from tests.integration.api.conftest import Service
@@ -62,7 +63,7 @@ async def _retry(service: Service, pool: asyncpg.Pool, id_: int) -> None:
 
 
 async def _end(_: Service, pool: asyncpg.Pool, id_: int) -> None:
-    await dispatcher_storage(pool, uuid4()).plan.complete()
+    await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete()
 
 
 MOVERS = {
@@ -97,7 +98,9 @@ MOVERS = {
         needed=frozenset({S.SCHEDULED, S.RUNNING}),
     ),
     "the start": Mover(
-        lambda _, pool, id_: dispatcher_storage(pool, uuid4()).plan.start_due(), {S.SCHEDULED: S.RUNNING}, call=False
+        lambda _, pool, id_: dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due(),
+        {S.SCHEDULED: S.RUNNING},
+        call=False,
     ),
     "the end": Mover(_end, dict.fromkeys((S.RUNNING, S.PAUSED), S.COMPLETED), call=False),
 }
@@ -106,7 +109,7 @@ MOVERS = {
 async def begun(pool: asyncpg.Pool, state: MailingState) -> int:
     """Return a mailing with one message, which failed."""
     mailing_id = await add_mailing(pool, state=MailingState.SCHEDULED, starts_in=-60)
-    await dispatcher_storage(pool, uuid4()).plan.start_due()
+    await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due()
     await pool.execute("UPDATE expansions SET finished = true")
     await pool.execute(
         "INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, reason, settled_at)"
@@ -219,7 +222,7 @@ async def test_settling_moves_pending_messages_only_and_to_any_status(pool: asyn
     pairs = {16 * n: (old, new) for n, (old, new) in enumerate(((o, t) for o in Status for t in Status), 1)}
     before = {client: old for client, (old, _) in pairs.items()}
     await add_messages(pool, mailing_id, before)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
     (batch,) = await storage.queue.claim(mailing, 0, 1, 60.0, None)
     assert [before[recipient.client_id] for recipient in batch.recipients] == [Status.PENDING] * 7
@@ -275,7 +278,7 @@ async def test_expanding_leaves_messages_alone_that_are_there(pool: asyncpg.Pool
     before = {16 * status: status for status in Status}
     await add_clients(pool, 8 * 16)
     await add_messages(pool, mailing_id, before)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     assert (await storage.plan.expand(expansion, 0, 500, 1000)).inserted == 1

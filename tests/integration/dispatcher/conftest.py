@@ -13,6 +13,7 @@ import pytest
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import DispatchSettings, Endpoint, FrequencyCap
 from dispatcher.ports import Sender, WorkQueue
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 
 SETTINGS = DispatchSettings(poll_max=0.2, recheck_min=0.1, recheck_max=0.5)
@@ -33,7 +34,7 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
         endpoint: Endpoint = ENDPOINT,
         **settings: float,
     ) -> Dispatcher:
-        storage = dispatcher_storage(pool, uuid4(), cap)
+        storage = dispatcher_storage(DispatcherDatabase(pool), uuid4(), cap)
         dispatcher = Dispatcher(
             replace(storage, queue=queue or storage.queue),
             {"": (endpoint, sender)},

@@ -15,7 +15,7 @@ from dispatcher.model.states import AudienceMode, MailingState, Status
 from dispatcher.retry_policy import OPEN_BATCHES
 from server.domain.clients import ClientFilter
 from server.domain.mailings import MailingDefinition
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
@@ -73,7 +73,7 @@ async def test_a_step_of_the_old_filter_moves_nothing_of_the_new_pass(pool: asyn
     """
     await add_clients(pool, 160)
     mailing = await add_mailing(pool, audience=AudienceMode.OPEN, where='{"tags": ["nobody"]}')
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     (stale,) = await storage.plan.expandable(OPEN_BATCHES)
     if far:
@@ -96,7 +96,7 @@ async def test_a_start_moved_into_the_future_stops_the_mailing_until_then(pool: 
     await eventually(lambda: leased(pool), lambda count: count == 0)
     sent = len(sender.requests)
     assert (await statuses(pool, mailing))[Status.DELIVERED] == sent < 800
-    assert await dispatcher_storage(pool, uuid4()).queue.scan() == []
+    assert await dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue.scan() == []
     assert await audit(pool) == []
     soon = await database_now(pool) + timedelta(seconds=0.5)
     assert await update(pool, mailing, start_time=soon) is MailingState.SCHEDULED
@@ -117,7 +117,7 @@ async def test_an_open_mailing_that_starts_again_has_missed_nobody(pool: asyncpg
     """Fails when `start_due` begins no new pass: nobody keeps client changes for a scheduled mailing."""
     await add_clients(pool, 16)
     mailing = await add_mailing(pool, audience=AudienceMode.OPEN)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
 
     async def expand() -> int:
         await storage.plan.start_due()
@@ -139,7 +139,7 @@ async def test_an_open_mailing_that_starts_again_has_missed_nobody(pool: asyncpg
 async def test_a_snapshot_that_starts_again_keeps_its_audience(pool: asyncpg.Pool, start: Start) -> None:
     await add_clients(pool, 16)
     mailing = await add_mailing(pool)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     await update(pool, mailing, start_time=await ahead(pool))
     await add_clients(pool, 5, 1000)
@@ -156,7 +156,7 @@ async def test_a_mailing_that_was_learned_as_stopped_is_not_claimed(pool: asyncp
     """
     await add_clients(pool, 16)
     mailing_id = await add_mailing(pool)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     await storage.plan.expand(expansion, 0, 500, 1000)

@@ -15,7 +15,7 @@ from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
 from dispatcher.model.states import MailingState, Reason, Semantics, Status
 from dispatcher.ports import Storage
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from tests.support.ledger import add_clients, add_mailing, audit, database_now
@@ -28,7 +28,7 @@ async def prepare(pool: asyncpg.Pool, semantics: Semantics = Semantics.AT_LEAST_
     for client_id in (16, 32, 48):
         await add_clients(pool, 1, client_id)
     mailing_id = await add_mailing(pool, semantics=semantics)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     (expansion,) = await storage.plan.expandable(10)
     await storage.plan.expand(expansion, BUCKET, 500, 1000)
@@ -66,11 +66,11 @@ async def test_a_claim_whose_answer_was_lost_does_not_make_a_doubtful_message_ce
     first, mailing = await prepare(pool, Semantics.AT_MOST_ONCE)
     await claim(first, mailing)
     await pool.execute("UPDATE batches SET lease_until = now() - interval '1 s'")
-    second = dispatcher_storage(pool, uuid4())
+    second = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     (batch,) = await claim(second, mailing)
     assert batch.reclaimed
     await second.queue.release_orphans([])
-    (batch,) = await claim(dispatcher_storage(pool, uuid4()), mailing)
+    (batch,) = await claim(dispatcher_storage(DispatcherDatabase(pool), uuid4()), mailing)
     assert batch.reclaimed
     outcome = policy.without_sending(mailing, batch.recipients[0], batch.reclaimed, batch.claimed_at)
     assert outcome is not None

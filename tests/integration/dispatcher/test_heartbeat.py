@@ -18,6 +18,7 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Endpoint, Mailing
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Sender, StorageUnavailable
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
 from server.storage.work_queue import PostgresWorkQueue
@@ -34,7 +35,7 @@ async def replica(pool: asyncpg.Pool, sender: Sender, **settings: float) -> Asyn
     replica_id = uuid4()
     endpoints = dict.fromkeys(("", "default"), (ENDPOINT, sender))
     dispatcher = Dispatcher(
-        dispatcher_storage(pool, replica_id),
+        dispatcher_storage(DispatcherDatabase(pool), replica_id),
         endpoints,
         replace(SETTINGS, **settings),  # type: ignore[arg-type]
     )
@@ -160,7 +161,7 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
 
     await add_clients(pool, 3000)
     sender = ScriptedSender(delay=0.02)
-    start(sender, queue=Lost(pool, uuid4()), max_concurrency=10)
+    start(sender, queue=Lost(DispatcherDatabase(pool), uuid4()), max_concurrency=10)
     await add_mailing(pool)
     await sender.until(100)
     lost.set()

@@ -33,7 +33,7 @@ from server.config import Settings
 from server.domain.clients import known_zones
 from server.domain.errors import DomainError
 from server.storage.client_deletion import ClientDeletion
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
@@ -147,7 +147,7 @@ class Machine(RuleBasedStateMachine):
 
     def _start(self) -> None:
         holder = uuid4()
-        storage = FaultyStorage(dispatcher_storage(self.pool, holder), self._fault)
+        storage = FaultyStorage(dispatcher_storage(DispatcherDatabase(self.pool), holder), self._fault)
         endpoint = Endpoint("default", "http://127.0.0.1:1/", "", total_timeout=0.5)
         pace = DispatchSettings(poll_max=0.05, recheck_min=0.02, recheck_max=0.1, max_concurrency=2)
         dispatcher = Dispatcher(storage.ports, {"": (endpoint, self.sender)}, pace)

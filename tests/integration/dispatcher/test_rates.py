@@ -13,6 +13,7 @@ import pytest
 from dispatcher.model.records import Answer, Endpoint, FrequencyCap, SlotRequest
 from dispatcher.model.states import Reason, Status
 from dispatcher.rate_limiter import HORIZON
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
 from tests.integration.dispatcher.conftest import ENDPOINT, Start
@@ -66,7 +67,7 @@ async def test_three_replicas_together_keep_a_rate(pool: asyncpg.Pool, start: St
 
 async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:
     """Twenty askers at once: no two get the same moment, and none lies beyond the horizon."""
-    storages = [dispatcher_storage(pool, uuid4()) for _ in range(4)]
+    storages = [dispatcher_storage(DispatcherDatabase(pool), uuid4()) for _ in range(4)]
     requests = [SlotRequest("mailing/1", 200.0, 15), SlotRequest("endpoint/x", 50.0, 3)]
     answers = await asyncio.gather(*(storages[n % 4].rates.reserve(requests) for n in range(20)))
     for key, rate in (("mailing/1", 200.0), ("endpoint/x", 50.0)):
@@ -81,7 +82,7 @@ async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:
 
 
 async def test_what_nobody_asked_for_in_time_is_lost(pool: asyncpg.Pool) -> None:
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await pool.execute("INSERT INTO rate_slots (key, next_at) VALUES ('mailing/1', now() - interval '1 h')")
     read_at, given = await storage.rates.reserve([SlotRequest("mailing/1", 10.0, 1000)])
     slots = given["mailing/1"]

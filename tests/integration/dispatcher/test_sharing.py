@@ -17,6 +17,7 @@ from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
 from dispatcher.ports import MayStart, Storage, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import Start
@@ -28,7 +29,7 @@ from tests.support.ledger import add_clients, add_mailing, audit, statuses
 async def expanded(pool: asyncpg.Pool, **columns: object) -> Mailing:
     """Return a running mailing whose batches nobody has claimed."""
     mailing_id = await add_mailing(pool, **columns)  # type: ignore[arg-type]
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
@@ -37,7 +38,7 @@ async def expanded(pool: asyncpg.Pool, **columns: object) -> Mailing:
 
 
 async def claim(pool: asyncpg.Pool, mailing: Mailing, bucket: int = 0, lease: float = 60.0) -> list[ClaimedBatch]:
-    return await dispatcher_storage(pool, uuid4()).queue.claim(mailing, bucket, 1, lease, None)
+    return await dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue.claim(mailing, bucket, 1, lease, None)
 
 
 def outcomes(batch: ClaimedBatch, status: Status = Status.DELIVERED) -> list[Settled]:
@@ -74,7 +75,7 @@ async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
     mailing = await expanded(pool)
     (stale,) = await claim(pool, mailing, lease=0.0)
     (valid,) = await claim(pool, mailing)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     assert not await storage.queue.settle(Settlement(stale, "default", outcomes(stale, Status.FAILED), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 16}
     assert await pool.fetchval("SELECT sum(journal_seq) FROM buckets") == 0
@@ -89,7 +90,7 @@ async def test_a_batch_given_back_is_open_work_and_was_not_sent(pool: asyncpg.Po
     mailing = await expanded(pool)
     (batch,) = await claim(pool, mailing)
     first, *rest = [recipient.client_id for recipient in batch.recipients]
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     assert await storage.queue.settle(
         Settlement(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
     )
@@ -105,7 +106,7 @@ async def test_a_settlement_whose_answer_was_lost_may_be_repeated(pool: asyncpg.
     mailing = await expanded(pool)
     (batch,) = await claim(pool, mailing)
     first, *rest = [recipient.client_id for recipient in batch.recipients]
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     tried = [(first, 0, put_off(batch.claimed_at + timedelta(hours=1)))]
     assert await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
     assert not await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
@@ -146,7 +147,7 @@ async def test_an_outcome_waits_for_the_database_to_come_back(pool: asyncpg.Pool
 
     await add_clients(pool, 100)
     mailing = await add_mailing(pool)
-    start(sender := ScriptedSender(), queue=Flaky(pool, uuid4()))
+    start(sender := ScriptedSender(), queue=Flaky(DispatcherDatabase(pool), uuid4()))
     await completed(pool, mailing)
     assert set(sender.counts.values()) == {1}
     assert await statuses(pool, mailing) == {Status.DELIVERED: 100}
@@ -249,7 +250,7 @@ async def test_a_worse_endpoint_leaves_the_other_mailings_alone(pool: asyncpg.Po
 async def test_concurrent_expansion_gives_everybody_one_message(pool: asyncpg.Pool) -> None:
     await add_clients(pool, 2000)
     mailing = await add_mailing(pool)
-    storages = [dispatcher_storage(pool, uuid4()) for _ in range(4)]
+    storages = [dispatcher_storage(DispatcherDatabase(pool), uuid4()) for _ in range(4)]
     await asyncio.gather(*(storage.plan.start_due() for storage in storages))
 
     async def expand(storage: Storage) -> None:
@@ -274,7 +275,7 @@ async def test_a_defect_in_one_round_does_not_end_the_dispatcher(pool: asyncpg.P
 
     await add_clients(pool, 50)
     mailing = await add_mailing(pool)
-    start(ScriptedSender(), queue=Defective(pool, uuid4()))
+    start(ScriptedSender(), queue=Defective(DispatcherDatabase(pool), uuid4()))
     await completed(pool, mailing)
 
 
@@ -314,7 +315,10 @@ async def test_outcomes_whose_details_cannot_be_written_are_written_without(pool
 
     await add_clients(pool, 20)
     mailing = await add_mailing(pool)
-    start(sender := ScriptedSender(lambda client, _: answer(404 if client % 2 else 200)), queue=Picky(pool, uuid4()))
+    start(
+        sender := ScriptedSender(lambda client, _: answer(404 if client % 2 else 200)),
+        queue=Picky(DispatcherDatabase(pool), uuid4()),
+    )
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 10, Status.FAILED: 10}
     assert set(sender.counts.values()) == {1}
@@ -363,7 +367,7 @@ async def test_a_database_that_answers_slowly_is_still_worked_for(pool: asyncpg.
 
     await add_clients(pool, 50)
     mailing = await add_mailing(pool)
-    start(ScriptedSender(), queue=Slow(pool, uuid4()))
+    start(ScriptedSender(), queue=Slow(DispatcherDatabase(pool), uuid4()))
     await completed(pool, mailing)
 
 
@@ -383,7 +387,7 @@ async def test_an_open_mailing_expanded_by_several_is_looked_at_again(
 
 async def test_a_paused_mailing_does_not_hide_the_work_of_others(pool: asyncpg.Pool) -> None:
     paused, running = await add_mailing(pool, state=MailingState.PAUSED), await add_mailing(pool)
-    storage = dispatcher_storage(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
     fill = (
         "INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)"

@@ -12,6 +12,7 @@ from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing
 from dispatcher.model.states import Status
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.support.ledger import add_mailing
 
@@ -23,7 +24,7 @@ class Work:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._storage = dispatcher_storage(pool, uuid4())
+        self._storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
 
     async def mailing(self, batch_size: int = 10) -> Mailing:
         """Return a running mailing to all clients, expanded into batches of this size."""
