@@ -15,7 +15,7 @@ from dispatcher.breaker import PROBE_FIRST, PROBE_MOST, WINDOW
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import DEFAULT_ENDPOINT
-from dispatcher.ports import Clock, Ledger, StorageUnavailable
+from dispatcher.ports import Clock, EndpointHealth, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -30,9 +30,9 @@ class BreakerSync:
     """Serves all pools of a replica. `finished` is called with leases that need no more sending."""
 
     def __init__(
-        self, ledger: Ledger, clock: Clock, registry: LeaseRegistry, finished: Callable[[Lease], None]
+        self, health: EndpointHealth, clock: Clock, registry: LeaseRegistry, finished: Callable[[Lease], None]
     ) -> None:
-        self._ledger = ledger
+        self._health = health
         self._clock = clock
         self._registry = registry
         self._finished = finished
@@ -58,25 +58,25 @@ class BreakerSync:
         for lease in self._leases_of(pool):
             lease.uncount(since)
         self._let_go(pool)
-        self._news.put_nowait(partial(self._ledger.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
+        self._news.put_nowait(partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
 
     def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
         """Take note of how a probe ended."""
         if recovered:
             log.info("the endpoint %s answers again", pool.name, extra={"endpoint": pool.name})
-            self._news.put_nowait(partial(self._ledger.close_breaker, pool.name))
+            self._news.put_nowait(partial(self._health.close_breaker, pool.name))
         else:
             self._let_go(pool)
             self._news.put_nowait(partial(self._probe_failed, pool))
 
     async def _probe_failed(self, pool: EndpointWorkers) -> None:
-        probe_in = await self._ledger.fail_probe(pool.name, PROBE_FIRST, PROBE_MOST, pool.last_error)
+        probe_in = await self._health.fail_probe(pool.name, PROBE_FIRST, PROBE_MOST, pool.last_error)
         if not pool.breaker.closed:
             pool.breaker.open(self._clock.monotonic(), probe_in)
 
     async def learn(self, pools: Collection[EndpointWorkers]) -> None:
         """Take over what others found out. Raise StorageUnavailable."""
-        shared = await self._ledger.breakers([pool.name for pool in pools])
+        shared = await self._health.breakers([pool.name for pool in pools])
         now = self._clock.monotonic()
         for pool in pools:
             closed = pool.breaker.closed
@@ -92,7 +92,7 @@ class BreakerSync:
         if pool.breaker.closed or pool.breaker.probing(now) or now < pool.breaker.probe_at:
             return False
         longest = pool.longest + _MARGIN
-        if await self._ledger.begin_probe(pool.name, longest):
+        if await self._health.begin_probe(pool.name, longest):
             pool.breaker.probe(now, now + longest)
             return True
         pool.breaker.open(now, PROBE_FIRST)

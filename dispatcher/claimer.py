@@ -21,7 +21,7 @@ from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import Mailing, OpenWork
 from dispatcher.model.states import MailingState
 from dispatcher.model.templates import TemplateError, parse
-from dispatcher.ports import Clock, Ledger, Render, StorageUnavailable
+from dispatcher.ports import Clock, Render, StorageUnavailable, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Claimer:
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: WorkQueue,
         pools: Mapping[str, EndpointWorkers],
         breaker_sync: BreakerSync,
         registry: LeaseRegistry,
@@ -57,7 +57,7 @@ class Claimer:
         finished: Callable[[Lease], None],
     ) -> None:
         """`lease` is in seconds; `sending` is how many of them its requests may still start."""
-        self._ledger = ledger
+        self._queue = queue
         self._pools = pools
         self._all_pools = set(pools.values())
         self._breaker_sync = breaker_sync
@@ -118,7 +118,7 @@ class Claimer:
             asked = self._clock.monotonic()
             leases = list(self._registry.leases)
             try:
-                now = await self._ledger.definitions(list(self._registry.by_mailing))
+                now = await self._queue.definitions(list(self._registry.by_mailing))
                 self._confirm(leases, now, asked)
                 await self._breaker_sync.learn(self._all_pools)
             except StorageUnavailable:
@@ -162,16 +162,16 @@ class Claimer:
     async def _scan(self) -> None:
         """Learn what is open, and the mailings that were changed since last time."""
         if self._orphans:
-            await self._ledger.release_orphans([lease.batch.no for lease in self._registry.leases])
+            await self._queue.release_orphans([lease.batch.no for lease in self._registry.leases])
             self._orphans = False
-        work = await self._ledger.scan()
+        work = await self._queue.scan()
         self._open = {(w.mailing_id, w.bucket): w.batches for w in work}
         known = self._jobs
         stale = {w.mailing_id for w in work if w.mailing_id not in known or known[w.mailing_id].version != w.version}
         stale |= self._stale
         self._stale.clear()
         if stale:
-            definitions = await self._ledger.definitions(list(stale))
+            definitions = await self._queue.definitions(list(stale))
             known.update({mailing_id: job for mailing_id, mailing in definitions.items() if (job := _job(mailing))})
         self._work = [w for w in work if w.mailing_id in known]
         for mailing_id in known.keys() - {w.mailing_id for w in work}:
@@ -224,7 +224,7 @@ class Claimer:
         job = self._jobs[work.mailing_id]
         asked = self._clock.monotonic()
         try:
-            batches = await self._ledger.claim(job.mailing, work.bucket, 1, self._lease, job.render)
+            batches = await self._queue.claim(job.mailing, work.bucket, 1, self._lease, job.render)
         finally:
             if pool is not None:
                 pool.promised[work.mailing_id] -= 1

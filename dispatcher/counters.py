@@ -10,8 +10,8 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import ErrorClass, Status
-from dispatcher.ports import Settled
 
 ATTEMPT_BOUNDS = (0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of how long requests took, in seconds. They are known to the millisecond."""
@@ -49,7 +49,6 @@ class Counters:
 
     `messages` counts those that reached a terminal status, `attempts` requests by how they
     ended, `latency` has their durations, `settle` those of the statements that recorded them.
-    `lost` counts batches that somebody else took over.
     """
 
     def __init__(self, endpoints: Iterable[str] = ()) -> None:
@@ -61,30 +60,17 @@ class Counters:
         self.attempts = Counter({(name, kind): 0 for name in names for kind in ErrorClass})
         self.latency = {name: Histogram(ATTEMPT_BOUNDS) for name in names}
         self.settle = Histogram(SETTLE_BOUNDS)
-        self.claimed = 0
-        self.lost = 0
 
-    def settled(self, endpoint: str, settled: Sequence[Settled], seconds: float) -> None:
+    def settled(self, settlement: Settlement, seconds: float) -> None:
         """Take in what one statement recorded, which took so long."""
         self.settle.observe(seconds)
-        if not settled:
-            return
-        # As plain numbers: members of an enum are slow to hash, and a count of equals is quick.
-        if [outcome.status for _, _, outcome in settled].count(Status.DELIVERED) == len(settled):  # nearly always
-            statuses, kinds = Counter({int(Status.DELIVERED): len(settled)}), Counter({0: len(settled)})
-            durations = Counter([outcome.duration_ms for _, _, outcome in settled])
-        else:
-            tried = [outcome for _, _, outcome in settled if outcome.attempted]
-            statuses = Counter([int(outcome.status) for _, _, outcome in settled])
-            kinds = Counter([int(outcome.failure.error_class) if outcome.failure else 0 for outcome in tried])
-            durations = Counter([outcome.duration_ms for outcome in tried])
-        self._add(endpoint, statuses, kinds, durations)
-
-    def _add(self, endpoint: str, statuses: Counter[int], kinds: Counter[int], durations: Counter[int | None]) -> None:
-        for status, times in statuses.items():
-            if status != Status.PENDING:
-                self.messages[endpoint, Status(status)] += times
-        for kind, times in kinds.items():
-            self.attempts[endpoint, ErrorClass(kind)] += times
+        endpoint, durations = settlement.endpoint, settlement.attempt_durations_ms
+        self.messages[endpoint, Status.DELIVERED] += settlement.delivered
+        for status, times in Counter([outcome.status for _, _, outcome in settlement.ended]).items():
+            self.messages[endpoint, status] += times
+        self.attempts[endpoint, ErrorClass.NONE] += len(durations) - len(settlement.failed)
+        for _, _, outcome in settlement.failed:
+            if outcome.failure is not None:
+                self.attempts[endpoint, outcome.failure.error_class] += 1
         latency = self.latency.get(endpoint) or self.latency.setdefault(endpoint, Histogram(ATTEMPT_BOUNDS))
-        latency.observe_milliseconds(durations)
+        latency.observe_milliseconds(Counter(durations))

@@ -15,16 +15,19 @@ from random import Random
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.claimer import Claimer
 from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.counters import Counters
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.heartbeat import Heartbeat
 from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
 from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff
-from dispatcher.ports import Clock, Ledger, Replicas, Sender, Settled, StorageUnavailable
+from dispatcher.ports import Clock, Sender, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
 from dispatcher.replica_status import ReplicaStatus
 from dispatcher.settler import Settler
+from dispatcher.tasks import cancel
 
 log = logging.getLogger(__name__)
 
@@ -36,54 +39,57 @@ SETTLE_MARGIN = 5.0
 
 
 class Dispatcher:
-    """Delivers what the ledger says, until stopped.
+    """Delivers what the database says, until stopped.
 
     `endpoints` maps a mailing's endpoint name ('' is the default one) to where and how it is
-    reached. A mailing whose endpoint is not among them waits. Without `replicas` nobody sees
-    this one, and it keeps the settings it was started with.
+    reached. A mailing whose endpoint is not among them waits.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        storage: Storage,
         endpoints: Mapping[str, tuple[Endpoint, Sender]],
         settings: DispatchSettings,
         clock: Clock | None = None,
         random: Random | None = None,
-        replicas: Replicas | None = None,
     ) -> None:
         self._clock = clock or LoopClock()
         self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
-        self._registry = LeaseRegistry()
-        self._ledger = ledger
+        self.counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
+        self.registry = LeaseRegistry()
+        self._queue = storage.queue
         self.poll_backoff = PollBackoff(self._clock, settings.poll_min, settings.poll_max)
         longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
         lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
-        self._settler = Settler(ledger, self._clock, self._registry, self._closed, self._settled)
-        self._breaker_sync = BreakerSync(ledger, self._clock, self._registry, self._settler.put)
+        self._settler = Settler(storage.queue, self._clock, self.registry, self._closed, self._recorded)
+        self._breaker_sync = BreakerSync(storage.health, self._clock, self.registry, self._settler.put)
         pools = {
             endpoint.name: self._pool(endpoint, sender, settings.max_concurrency)
             for endpoint, sender in endpoints.values()
         }
         self._pools = {name: pools[endpoint.name] for name, (endpoint, _) in endpoints.items()}
-        self._rate_slots = RateSlots(ledger, self._clock, list(pools.values()))
+        self._rate_slots = RateSlots(storage.rates, self._clock, list(pools.values()))
         self._claimer = Claimer(
-            ledger=ledger,
+            queue=storage.queue,
             pools=self._pools,
             breaker_sync=self._breaker_sync,
-            registry=self._registry,
+            registry=self.registry,
             lease=lease,
             sending=lease - longest - SETTLE_MARGIN,
             clock=self._clock,
             random=self._random,
             finished=self._settler.put,
         )
-        self._planner = Planner(ledger, self.poll_backoff, settings, self._clock, self._random, self._claimer.wake)
+        self._planner = Planner(
+            storage.plan, self.poll_backoff, settings, self._clock, self._random, self._claimer.wake
+        )
         self._settings = settings
         self._bounds = [(pools[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
-        self._replica_status = ReplicaStatus(self._clock, self.poll_backoff, self._registry, self._pools)
+        self._replica_status = ReplicaStatus(self._clock, self.poll_backoff, self.registry, self._pools)
         self._heartbeat = (
-            Heartbeat(replicas, self._clock, self._replica_status, self._apply_overrides) if replicas else None
+            Heartbeat(storage.heartbeats, self._clock, self._replica_status, self._apply_overrides)
+            if storage.heartbeats
+            else None
         )
         self._grace = 15.0
         self._stopping = asyncio.Event()
@@ -96,11 +102,6 @@ class Dispatcher:
     def pools(self) -> list[EndpointWorkers]:
         """The ways to the endpoints, one each."""
         return list(dict.fromkeys(self._pools.values()))
-
-    @property
-    def leases(self) -> int:
-        """How many batches it holds."""
-        return len(self._registry.leases)
 
     # What the pools report: see `sender.Keeper`.
 
@@ -139,14 +140,15 @@ class Dispatcher:
         for limit, most in self._bounds:
             limit.bound(min(settings.max_concurrency, most))
 
-    def _settled(self, endpoint: str, settled: list[Settled]) -> None:
-        self._replica_status.note(endpoint, settled)
+    def _recorded(self, settlement: Settlement, seconds: float) -> None:
+        self.counters.settled(settlement, seconds)
+        self._replica_status.note(settlement)
         if self._heartbeat:
             self._heartbeat.work()
 
     def _closed(self, lease: Lease, held: bool) -> None:
         self._claimer.wake()
-        if lease.mailing.id not in self._registry.by_mailing:
+        if lease.mailing.id not in self.registry.by_mailing:
             self._planner.drained(lease.mailing.id)
 
     async def run(self) -> None:
@@ -169,9 +171,9 @@ class Dispatcher:
             for task in done - {stopping}:
                 task.result()
         finally:
-            await _end(stopping, *taking)
+            await cancel(stopping, *taking)
             await self._drain()
-            await _end(settling, *([beating] if beating else []))
+            await cancel(settling, *([beating] if beating else []))
             if self._heartbeat:
                 await self._heartbeat.leave()
             for pool in set(self._pools.values()):
@@ -188,25 +190,19 @@ class Dispatcher:
 
     async def _drain(self) -> None:
         """Release what nobody has begun to send, and wait for the rest to be settled."""
-        for lease in self._registry.leases:
+        for lease in self.registry.leases:
             if lease.release(lease.mailing):
                 self._settler.put(lease)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
-                while self._registry.leases:
-                    await self._registry.changed()
+                while self.registry.leases:
+                    await self.registry.changed()
         with contextlib.suppress(StorageUnavailable):
-            await self._ledger.release_orphans([lease.batch.no for lease in self._registry.leases])
-        if self._registry.leases:
-            log.warning("%d batches were not settled in time: their leases run out", len(self._registry.leases))
+            await self._queue.release_orphans([lease.batch.no for lease in self.registry.leases])
+        if self.registry.leases:
+            log.warning("%d batches were not settled in time: their leases run out", len(self.registry.leases))
 
     async def stop(self, grace: float = 15.0) -> None:
         """Ask `run` to stop claiming, settle what is in flight within `grace` seconds, and end."""
         self._grace = grace
         self._stopping.set()
-
-
-async def _end(*tasks: asyncio.Task[object]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)

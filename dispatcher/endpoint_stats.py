@@ -10,9 +10,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import Outcome
-from dispatcher.model.states import ErrorClass, Status
-from dispatcher.ports import Settled
 
 WINDOW = 5.0
 """Seconds over which rate and failures are taken."""
@@ -43,21 +42,19 @@ class EndpointStats:
         self.last_error = ""
         self._slots: deque[list[float]] = deque()
 
-    def note(self, now: float, settled: Sequence[Settled]) -> None:
+    def note(self, now: float, settlement: Settlement) -> None:
         """Take in what was recorded just now."""
-        outcomes = [outcome for _, _, outcome in settled if outcome.attempted]
-        if not outcomes:
+        durations = settlement.attempt_durations_ms
+        if not durations:
             return
-        delivered = [outcome.status for outcome in outcomes].count(Status.DELIVERED)
         if not self._slots or now - self._slots[-1][0] >= _SLOT:
             self._slots.append([now, 0, 0])
-        self._slots[-1][1] += delivered
-        self._slots[-1][2] += len(outcomes)
-        step = -(-len(outcomes) // _PER_SETTLE)
-        self.latencies.extend(o.duration_ms for o in outcomes[::step] if o.duration_ms is not None)
-        if delivered < len(outcomes):
-            failed = next((o for o in reversed(outcomes) if o.failure is not None), None)
-            self.last_error = _error_of(failed) if failed else self.last_error
+        self._slots[-1][1] += settlement.delivered
+        self._slots[-1][2] += len(durations)
+        step = -(-len(durations) // _PER_SETTLE)
+        self.latencies.extend(ms for ms in durations[::step] if ms is not None)
+        if settlement.failed:
+            self.last_error = error_of(settlement.failed[-1][2])
 
     def counts(self, now: float) -> tuple[float, float]:
         """Return deliveries and attempts of the last WINDOW seconds."""
@@ -86,13 +83,9 @@ def _quantile(ordered: Sequence[int], share: float) -> float | None:
     return ordered[max(0, -int(-len(ordered) * share // 1) - 1)] / 1000 if ordered else None
 
 
-def error_words(error_class: ErrorClass, endpoint_status: int | None, endpoint_code: int | None) -> str:
-    """Return how a request failed in a few words, such as "server (HTTP 503)"."""
-    told = [f"HTTP {endpoint_status}"] if endpoint_status else []
-    told += [f"code {endpoint_code}"] if endpoint_code else []
-    return error_class.name.lower() + (f" ({', '.join(told)})" if told else "")
-
-
-def _error_of(outcome: Outcome) -> str:
+def error_of(outcome: Outcome) -> str:
+    """Return how the request of a failed attempt ended in a few words, such as "server (HTTP 503)"."""
     assert outcome.failure is not None
-    return error_words(outcome.failure.error_class, outcome.endpoint_status, outcome.endpoint_code)
+    facts = [f"HTTP {outcome.endpoint_status}"] if outcome.endpoint_status else []
+    facts += [f"code {outcome.endpoint_code}"] if outcome.endpoint_code else []
+    return outcome.failure.error_class.name.lower() + (f" ({', '.join(facts)})" if facts else "")

@@ -23,6 +23,7 @@ from dispatcher.model.records import BATCH_SIZE, Answer, Endpoint, Outcome
 from dispatcher.model.states import ErrorClass, Semantics
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
+from dispatcher.tasks import cancel
 
 log = logging.getLogger(__name__)
 
@@ -239,7 +240,5 @@ class EndpointWorkers:
 
     async def close(self) -> None:
         """End the workers; their requests under way are cut off."""
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
+        await cancel(*self._workers)
         await self._sender.close()

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 
 from dispatcher.model.records import SettingOverrides
-from dispatcher.ports import Clock, Replicas, StorageUnavailable
+from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
 from dispatcher.replica_status import ReplicaStatus
 
 log = logging.getLogger(__name__)
@@ -35,12 +35,12 @@ class Heartbeat:
 
     def __init__(
         self,
-        replicas: Replicas,
+        heartbeats: Heartbeats,
         clock: Clock,
         replica_status: ReplicaStatus,
         apply_overrides: Callable[[SettingOverrides], None],
     ) -> None:
-        self._replicas = replicas
+        self._heartbeats = heartbeats
         self._clock = clock
         self._replica_status = replica_status
         self._apply_overrides = apply_overrides
@@ -66,7 +66,7 @@ class Heartbeat:
             interval, margin = (BUSY_INTERVAL, BUSY_MARGIN) if busy else (IDLE_INTERVAL, IDLE_MARGIN)
             self._woken.clear()
             try:
-                overrides = await self._replicas.beat(began - born, interval + margin, self._replica_status.status())
+                overrides = await self._heartbeats.beat(began - born, interval + margin, self._replica_status.status())
             except StorageUnavailable as error:
                 log.warning("this replica cannot be seen, the database is away: %s", error)
                 interval = BUSY_INTERVAL
@@ -85,6 +85,6 @@ class Heartbeat:
     async def leave(self) -> None:
         """Note that this replica ends."""
         try:
-            await self._replicas.leave()
+            await self._heartbeats.leave()
         except StorageUnavailable as error:
             log.warning("this replica is missed only when its next beat is overdue: %s", error)

@@ -14,9 +14,10 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from dispatcher import retry_policy as policy
+from dispatcher.model.outcomes import Settled
 from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
 from dispatcher.model.states import Reason, Status
-from dispatcher.ports import MayStart, Settled
+from dispatcher.ports import MayStart
 
 FRESH_FOR = 0.9
 """Seconds for which a mailing counts as being as it was last seen in the database.
@@ -201,9 +202,11 @@ class Lease:
 
 
 class LeaseRegistry:
-    """All leases this replica holds."""
+    """All leases this replica holds. `claimed` and `lost` count those it ever took, and lost to others."""
 
     def __init__(self) -> None:
+        self.claimed = 0
+        self.lost = 0
         self.leases: set[Lease] = set()
         self.by_mailing: Counter[int] = Counter()
         self._changed = asyncio.Event()
@@ -216,6 +219,7 @@ class LeaseRegistry:
     def add(self, lease: Lease) -> None:
         """Enter a lease."""
         self.leases.add(lease)
+        self.claimed += 1
         self.by_mailing[lease.mailing.id] += 1
 
     def remove(self, lease: Lease) -> None:

@@ -11,16 +11,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
-from dispatcher.endpoint_stats import error_words
+from dispatcher.endpoint_stats import error_of
+from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.records import Outcome
 from dispatcher.model.states import Reason, Status
-from dispatcher.ports import Settled
 
 MOST_SINGLE = 20
 """So many failures of one settle are told one by one."""
 
 _MOST_KINDS = 5
-_CALM = (Status.PENDING, Status.DELIVERED)
 
 
 class Level(IntEnum):
@@ -53,19 +52,16 @@ _LEVELS = {
 """Of messages that ended without being delivered."""
 
 
-def of_outcomes(mailing_id: int, endpoint: str, settled: Sequence[Settled]) -> list[Event]:
-    """Return what is to be told of outcomes: failed attempts, and messages that ended undelivered."""
-    # The usual batch is looked through once, quickly.
-    if [outcome.status for _, _, outcome in settled].count(Status.DELIVERED) == len(settled):
-        return []
-    failed = [one for one in settled if one[2].failure is not None]
-    ended = [one for one in settled if one[2].status not in _CALM]
-    return [*_attempts(mailing_id, endpoint, failed), *_endings(mailing_id, ended)]
+def of_settlement(settlement: Settlement) -> list[Event]:
+    """Return the events of what is recorded: failed attempts, and messages that ended undelivered."""
+    mailing_id = settlement.batch.mailing_id
+    attempts = _attempts(mailing_id, settlement.endpoint, settlement.failed)
+    return [*attempts, *_endings(mailing_id, settlement.ended)]
 
 
 def _attempts(mailing_id: int, endpoint: str, failed: Sequence[Settled]) -> Iterable[Event]:
     if len(failed) > MOST_SINGLE:
-        kinds = Counter(_words(outcome) for _, _, outcome in failed)
+        kinds = Counter(error_of(outcome) for _, _, outcome in failed)
         text = f"{len(failed)} attempts failed: {_most_common(kinds)}."
         details = {"count": str(len(failed)), "endpoint": endpoint}
         return [Event(Level.WARNING, "attempts.failed", text, mailing_id, 0, details)]
@@ -81,7 +77,7 @@ def _attempt(mailing_id: int, endpoint: str, client_id: int, before: int, outcom
         "endpoint_status": str(outcome.endpoint_status or ""),
         "endpoint_code": "" if outcome.endpoint_code is None else str(outcome.endpoint_code),
     }
-    text = f"Attempt {before + 1} failed: {_words(outcome)}."
+    text = f"Attempt {before + 1} failed: {error_of(outcome)}."
     given = {name: value for name, value in details.items() if value}
     return Event(Level.WARNING, "attempt.failed", text, mailing_id, client_id, given)
 
@@ -105,11 +101,6 @@ def _endings_of(mailing_id: int, status: Status, ended: Sequence[Settled]) -> Ev
     count = kinds.total()
     text = f"{count} messages are {status.name.lower()}: {_most_common(kinds)}."
     return Event(_LEVELS[status], f"messages.{status.name.lower()}", text, mailing_id, 0, {"count": str(count)})
-
-
-def _words(outcome: Outcome) -> str:
-    assert outcome.failure is not None
-    return error_words(outcome.failure.error_class, outcome.endpoint_status, outcome.endpoint_code)
 
 
 def _reason(outcome: Outcome) -> str:

@@ -15,7 +15,7 @@ from random import Random
 from dispatcher import retry_policy as policy
 from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, PollResult
 from dispatcher.poll_backoff import PollBackoff
-from dispatcher.ports import Clock, Ledger, StorageUnavailable
+from dispatcher.ports import Clock, MailingPlan, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -43,14 +43,14 @@ class Planner:
 
     def __init__(
         self,
-        ledger: Ledger,
+        plan: MailingPlan,
         poll_backoff: PollBackoff,
         settings: DispatchSettings,
         clock: Clock,
         random: Random,
         work: Callable[[], None],
     ) -> None:
-        self._ledger = ledger
+        self._plan = plan
         self._poll_backoff = poll_backoff
         self.settings = settings
         self._clock = clock
@@ -80,11 +80,11 @@ class Planner:
 
     async def _round(self, hinted: bool) -> float | None:
         """One look and whatever it calls for; returns when to look next, in seconds."""
-        poll = await self._ledger.poll()
+        poll = await self._plan.poll()
         if poll.claims:
             self._work()
         if poll.starts:
-            await self._ledger.start_due()
+            await self._plan.start_due()
         throttled = False
         if poll.starts or poll.expands or poll.ends:
             throttled = await self._expand_all()
@@ -101,22 +101,22 @@ class Planner:
         pause = ENDING_INTERVAL if poll.ends else SWEEP_INTERVAL if poll.running else IDLE_SWEEP_INTERVAL
         sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
-            await self._ledger.expedite()
+            await self._plan.expedite()
         if sweep:
             self._swept = self._clock.monotonic()
             self._work()
-            await self._ledger.expanded(self.settings.recheck_min)
-            await self._ledger.complete()
-            await self._ledger.forget_changes()
+            await self._plan.expanded(self.settings.recheck_min)
+            await self._plan.complete()
+            await self._plan.forget_changes()
         elif self._perhaps_done:
             # Taken before the question is asked: one that is drained meanwhile is asked about next.
             done, self._perhaps_done = self._perhaps_done, set()
-            await self._ledger.complete(list(done))
+            await self._plan.complete(list(done))
 
     async def _expand_all(self) -> bool:
         """Expand each mailing a little; return whether all of them are ahead of sending."""
         throttled = True
-        expansions = await self._ledger.expandable(policy.OPEN_BATCHES)
+        expansions = await self._plan.expandable(policy.OPEN_BATCHES)
         for expansion in expansions:
             if expansion.open_batches < policy.OPEN_BATCHES or expansion.over:
                 throttled = False
@@ -139,7 +139,7 @@ class Planner:
                 break
         if not unfinished:
             self._limits.pop(expansion.mailing_id, None)
-            await self._ledger.expanded(self.settings.recheck_min)
+            await self._plan.expanded(self.settings.recheck_min)
             self._perhaps_done.add(expansion.mailing_id)
 
     async def _step(self, expansion: Expansion, bucket: int) -> tuple[int, bool]:
@@ -151,7 +151,7 @@ class Planner:
         size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         while True:
             limit = self._limits.get(expansion.mailing_id, policy.EXPAND_FIRST)
-            step = await self._ledger.expand(expansion, bucket, size, limit)
+            step = await self._plan.expand(expansion, bucket, size, limit)
             if step.moved:
                 self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
             if step.inserted:
@@ -163,13 +163,13 @@ class Planner:
     async def _recheck_all(self) -> bool:
         """Take clients into open mailings that began to match since the last look; whether there were any."""
         looked, found = [], []
-        for expansion in await self._ledger.rechecks_due():
+        for expansion in await self._plan.rechecks_due():
             looked.append(expansion.mailing_id)
             if sum([await self._recheck(expansion, bucket) for bucket in expansion.positions]):
                 found.append(expansion.mailing_id)
                 self._work()
         if looked:
-            await self._ledger.rechecked(looked, found, self.settings.recheck_min, self.settings.recheck_max)
+            await self._plan.rechecked(looked, found, self.settings.recheck_min, self.settings.recheck_max)
         return bool(found)
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:
@@ -177,7 +177,7 @@ class Planner:
         size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         inserted = 0
         while True:
-            step = await self._ledger.expand_changes(expansion, bucket, size, _CHANGES_PER_STEP)
+            step = await self._plan.expand_changes(expansion, bucket, size, _CHANGES_PER_STEP)
             inserted += step.inserted
             expansion.positions[bucket] = step.position
             if step.finished or not step.moved:

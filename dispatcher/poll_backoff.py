@@ -14,6 +14,7 @@ from functools import partial
 
 from dispatcher import retry_policy as policy
 from dispatcher.ports import Clock
+from dispatcher.tasks import happens
 
 _GOES_ON: int | None = getattr(time, "CLOCK_BOOTTIME", None)
 """A monotonic clock that does not stand still while the machine is suspended, where there is one."""
@@ -37,11 +38,7 @@ class LoopClock:
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
         """Return when the event is set or after so many seconds."""
-        try:
-            async with asyncio.timeout(seconds):
-                await event.wait()
-        except TimeoutError:
-            pass
+        await happens(event, seconds)
 
 
 class PollBackoff:

@@ -1,14 +1,18 @@
-"""What the dispatcher asks of the world: time, somebody who sends, and the ledger.
+"""What the engine asks of the world: time, somebody who sends, and storage.
 
-Each port has a real implementation here in the package and a modelled one in the tests.
+Storage is split by who needs it: one port for the planner, one for claims and settlements, one
+for breakers, one for rates, one for heartbeats. Each has a real implementation in
+`server.storage` and a modelled one in the tests.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     Answer,
     ClaimedBatch,
@@ -16,7 +20,6 @@ from dispatcher.model.records import (
     Expansion,
     Mailing,
     OpenWork,
-    Outcome,
     PollResult,
     SettingOverrides,
     SlotRequest,
@@ -49,12 +52,7 @@ class Sender(Protocol):
     """Makes requests to one endpoint. Both implementations pass tests/conformance."""
 
     async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: MayStart | None = None,
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
     ) -> Answer | None:
         """POST one message and return what it came to, None if it was not started.
 
@@ -73,10 +71,10 @@ class Sender(Protocol):
         ...
 
 
-class Ledger(Protocol):
-    """The tables behind the dispatcher. Every method may raise StorageUnavailable.
+class MailingPlan(Protocol):
+    """What the planner asks of storage: which mailings start, take in clients and end.
 
-    Nothing is judged by any clock but the database's.
+    Every method may raise StorageUnavailable. Nothing is judged by any clock but the database's.
     """
 
     async def poll(self) -> PollResult:
@@ -126,6 +124,13 @@ class Ledger(Protocol):
         """Remove the changes of clients that every live mailing has read."""
         ...
 
+
+class WorkQueue(Protocol):
+    """The open batches: what the claimer leases and the settler records.
+
+    Every method may raise StorageUnavailable. Nothing is judged by any clock but the database's.
+    """
+
     async def scan(self) -> list[OpenWork]:
         """Return the open work that nobody holds."""
         ...
@@ -145,18 +150,19 @@ class Ledger(Protocol):
         ...
 
     async def release_orphans(self, known: Sequence[int]) -> None:
-        """Free what this replica holds by the ledger but does not know of; `known` are batch numbers."""
+        """Free what this replica holds by the database but does not know of; `known` are batch numbers."""
         ...
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
-        """Record outcomes, in the order of their client ids, under the batch's fence.
+    async def settle(self, settlement: Settlement) -> bool:
+        """Record outcomes under their batch's fence.
 
-        With `done` the batch is removed or, with the clients in `kept`, given back as open work.
-        Return False, having changed nothing, when it belongs to somebody else by now.
+        Return False, having changed nothing, when the batch belongs to somebody else by now.
         """
         ...
+
+
+class EndpointHealth(Protocol):
+    """The breakers that all replicas share. Every method may raise StorageUnavailable."""
 
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         """Return how those endpoints are doing to which not everything is let through."""
@@ -181,19 +187,24 @@ class Ledger(Protocol):
         """End a probe of this replica that failed; return in how many seconds the next one may come."""
         ...
 
+
+class RateSlotStore(Protocol):
+    """The rates that all replicas share."""
+
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
         """Give this replica moments at which requests may start, none of which anybody else gets.
 
-        Return the database's time in seconds since the epoch, and the moments by key.
+        Return the database's time in seconds since the epoch, and the moments by key. May raise
+        StorageUnavailable.
         """
         ...
 
 
-class Replicas(Protocol):
-    """Where replicas say that they live. Every method may raise StorageUnavailable."""
+class Heartbeats(Protocol):
+    """Where replicas report that they are alive. Every method may raise StorageUnavailable."""
 
     async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
-        """Return how this replica does; return what is set for all.
+        """Record how this replica does; return what is set for all.
 
         It is `age` seconds old and counts as alive for so many seconds from now.
         """
@@ -204,13 +215,36 @@ class Replicas(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The tables behind one dispatcher, one port for each part that needs them.
+
+    Without `heartbeats` nobody sees the replica, and it keeps the settings it was started with.
+    """
+
+    plan: MailingPlan
+    queue: WorkQueue
+    health: EndpointHealth
+    rates: RateSlotStore
+    heartbeats: Heartbeats | None = None
+
+
 MayStart = Callable[[], bool]
 """Says whether a request may start now. Answers at once, from memory, and never raises."""
-
-Settled = tuple[int, int, Outcome]
-"""A client id, the attempts made before, and the outcome to record."""
 
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
-__all__ = ["Clock", "Ledger", "MayStart", "Render", "Replicas", "Sender", "Settled", "StorageUnavailable"]
+__all__ = [
+    "Clock",
+    "EndpointHealth",
+    "Heartbeats",
+    "MailingPlan",
+    "MayStart",
+    "RateSlotStore",
+    "Render",
+    "Sender",
+    "Storage",
+    "StorageUnavailable",
+    "WorkQueue",
+]

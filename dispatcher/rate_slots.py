@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterator
 
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.model.records import SlotRequest
-from dispatcher.ports import Clock, Ledger, StorageUnavailable
+from dispatcher.ports import Clock, RateSlotStore, StorageUnavailable
 from dispatcher.rate_limiter import DatabaseTime, RateLimiter
 
 log = logging.getLogger(__name__)
@@ -27,8 +27,8 @@ _AWAY_PAUSE = 0.5
 class RateSlots:
     """Serves the gates of `pools`."""
 
-    def __init__(self, ledger: Ledger, clock: Clock, pools: Collection[EndpointWorkers]) -> None:
-        self._ledger = ledger
+    def __init__(self, store: RateSlotStore, clock: Clock, pools: Collection[EndpointWorkers]) -> None:
+        self._store = store
         self._clock = clock
         self._pools = pools
         self._time = DatabaseTime()
@@ -71,7 +71,7 @@ class RateSlots:
                 requests[limiter.key] = limiter, request
         if not requests:
             return
-        read_at, given = await self._ledger.reserve([request for _, request in requests.values()])
+        read_at, given = await self._store.reserve([request for _, request in requests.values()])
         self._time.learn(asked, self._clock.monotonic(), read_at)
         for key, slots in given.items():
             requests[key][0].add(self._time.local(slots.since), slots)

@@ -6,14 +6,15 @@ reads the values may be of another version.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dispatcher.endpoint_stats import EndpointStats, summarize
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import LeaseRegistry
+from dispatcher.model.outcomes import Settlement
 from dispatcher.poll_backoff import PollBackoff
-from dispatcher.ports import Clock, Settled
+from dispatcher.ports import Clock
 
 MOST_MAILINGS = 100
 """The most mailings that are named."""
@@ -30,17 +31,16 @@ class ReplicaStatus:
         self._registry = registry
         self._pools = {pool.name: pool for pool in pools.values()}
         self._stats = {name: EndpointStats() for name in self._pools}
-        self._by_endpoint = {alias: self._stats[pool.name] for alias, pool in pools.items()}
 
     @property
     def busy(self) -> bool:
         """Whether there are leases to work on."""
         return bool(self._registry.leases)
 
-    def note(self, endpoint: str, settled: Sequence[Settled]) -> None:
-        """Take in what was recorded just now of messages to an endpoint."""
-        if (stats := self._by_endpoint.get(endpoint)) is not None:
-            stats.note(self._clock.monotonic(), settled)
+    def note(self, settlement: Settlement) -> None:
+        """Take in what was recorded just now."""
+        if (stats := self._stats.get(settlement.endpoint)) is not None:
+            stats.note(self._clock.monotonic(), settlement)
 
     def status(self) -> dict[str, Any]:
         """Return how the replica does."""

@@ -184,11 +184,6 @@ def uncounted(mailing: Mailing, outcome: Outcome) -> Outcome:
     return outcome._replace(status=Status.PENDING, reason=Reason.RETRYING, due_at=due_at, uncounted=1)
 
 
-def bare(outcome: Outcome) -> Outcome:
-    """Return the outcome without anything that the endpoint had a say in."""
-    return outcome._replace(endpoint_status=None, endpoint_code=None, failure=None)
-
-
 def batch_size(semantics: Semantics, max_rate: float, most: int) -> int:
     """Return how many messages a batch of such a mailing may hold, at most `most`.
 

@@ -1,4 +1,4 @@
-"""Writes outcomes into the ledger: one statement per finished batch, or every 200 ms.
+"""Writes outcomes into the database: one statement per finished batch, or every 200 ms.
 
 Promises: an outcome is never dropped while its lease holds; while the database is away
 outcomes are held and tried again, and since no batch is claimed then, they are bounded.
@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from dispatcher import retry_policy as policy
 from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import DEFAULT_ENDPOINT
-from dispatcher.ports import Clock, Ledger, Settled, StorageUnavailable
+from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -27,31 +27,31 @@ class Settler:
     """Settles leases; `run` serves `workers` at once.
 
     `closed` is called with each lease that is done with, and whether it was ours to the end;
-    `noted` with the name of the mailing's endpoint and what was recorded.
+    `recorded` with what was written, and how many seconds that took.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        queue: WorkQueue,
         clock: Clock,
         registry: LeaseRegistry,
         closed: Callable[[Lease, bool], None],
-        noted: Callable[[str, list[Settled]], None],
+        recorded: Callable[[Settlement, float], None],
         workers: int = 3,
     ) -> None:
-        self._ledger = ledger
+        self._queue = queue
         self._clock = clock
         self._registry = registry
         self._closed = closed
-        self._noted = noted
+        self._recorded = recorded
         self._workers = workers
-        self._queue: asyncio.Queue[Lease] = asyncio.Queue()
+        self._pending: asyncio.Queue[Lease] = asyncio.Queue()
 
     def put(self, lease: Lease) -> None:
         """Ask for the lease's unsaved outcomes to be written soon."""
         if not lease.waiting:
             lease.waiting = True
-            self._queue.put_nowait(lease)
+            self._pending.put_nowait(lease)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -62,7 +62,7 @@ class Settler:
 
     async def _serve(self) -> None:
         while True:
-            lease = await self._queue.get()
+            lease = await self._pending.get()
             # Whoever is writing this lease looks at `waiting` again before letting go of it.
             if not lease.writing:
                 lease.writing = True
@@ -84,9 +84,8 @@ class Settler:
         outcomes, indices = lease.unsaved()
         if not outcomes and not done:
             return
-        held = await self._settle(lease, outcomes, done, lease.kept() if done else [])
-        if held:
-            self._noted(lease.mailing.endpoint, outcomes)
+        endpoint = lease.mailing.endpoint or DEFAULT_ENDPOINT
+        held = await self._settle(Settlement(lease.batch, endpoint, outcomes, done, lease.kept() if done else ()))
         for index in indices:
             lease.saved[index] = 1
         if done or not held:
@@ -94,17 +93,21 @@ class Settler:
             self._registry.remove(lease)
             self._closed(lease, held)
         if not held:
+            self._registry.lost += 1
             told = "batch %d of mailing %d was taken over: its lease ran out"
             log.warning(told, lease.batch.no, lease.mailing.id, extra={"mailing_id": lease.mailing.id})
 
-    async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool, kept: list[int]) -> bool:
+    async def _settle(self, settlement: Settlement) -> bool:
         """Try until the database answers: an outcome is not lost because it is away."""
-        endpoint = lease.mailing.endpoint or DEFAULT_ENDPOINT
         pause = _RETRY_FIRST
         bare = False
         while True:
             try:
-                return await self._ledger.settle(lease.batch, endpoint, outcomes, done, kept)
+                began = self._clock.monotonic()
+                held = await self._queue.settle(settlement)
+                if held:
+                    self._recorded(settlement, self._clock.monotonic() - began)
+                return held
             except StorageUnavailable as error:
                 log.warning("outcomes wait for the database: %s", error)
                 await self._clock.sleep(pause)
@@ -112,8 +115,9 @@ class Settler:
             except Exception:
                 # What was sent must be known as sent, whatever the endpoint made us want to note of it.
                 told = "outcomes of mailing %d are written without their details"
-                log.exception(told, lease.mailing.id, extra={"mailing_id": lease.mailing.id})
+                mailing_id = settlement.batch.mailing_id
+                log.exception(told, mailing_id, extra={"mailing_id": mailing_id})
                 if bare:
                     await self._clock.sleep(_RETRY_LAST)
-                outcomes = [(client, before, policy.bare(outcome)) for client, before, outcome in outcomes]
+                settlement = settlement.bare()
                 bare = True

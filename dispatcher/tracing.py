@@ -1,17 +1,19 @@
-"""What the dispatcher tells of its work to those who trace it, and the sender that does.
+"""Traces: the port of a tracer, and the sender, the work queue and the plan that make spans.
 
-A tracer is a port: this package knows none. Without one nothing here is in the way of a message.
+The engine knows no tracer of its own. Without one nothing here is in the way of a message.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Protocol
 
-from dispatcher.model.records import Answer
+from dispatcher.model.outcomes import Settlement
+from dispatcher.model.records import Answer, ClaimedBatch, Expansion, Mailing, OpenWork, Step
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart, Sender
+from dispatcher.ports import MailingPlan, MayStart, Render, Sender, Storage, WorkQueue
 
 
 class Span(Protocol):
@@ -51,12 +53,7 @@ class TracedSender:
         self._tracer = tracer
 
     async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: MayStart | None = None,
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
     ) -> Answer | None:
         """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
         with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:
@@ -72,3 +69,65 @@ class TracedSender:
     async def close(self) -> None:
         """Close every connection; requests under way end with DISCONNECT."""
         await self._sender.close()
+
+
+class TracedQueue:
+    """A work queue each of whose claims and settlements is a span. Implements `dispatcher.ports.WorkQueue`."""
+
+    def __init__(self, queue: WorkQueue, tracer: Tracer) -> None:
+        self._queue = queue
+        self._tracer = tracer
+
+    async def scan(self) -> list[OpenWork]:
+        return await self._queue.scan()
+
+    async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        return await self._queue.definitions(ids)
+
+    async def claim(
+        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+    ) -> list[ClaimedBatch]:
+        with self._tracer.span("claim", mailing_id=mailing.id, bucket=bucket) as span:
+            batches = await self._queue.claim(mailing, bucket, most, lease, render)
+            span.note(batches=len(batches))
+            return batches
+
+    async def release_orphans(self, known: Sequence[int]) -> None:
+        await self._queue.release_orphans(known)
+
+    async def settle(self, settlement: Settlement) -> bool:
+        batch = settlement.batch
+        with self._tracer.span("settle", mailing_id=batch.mailing_id, bucket=batch.bucket) as span:
+            span.note(endpoint=settlement.endpoint, messages=len(settlement))
+            settled = await self._queue.settle(settlement)
+            if not settled:
+                span.fail("taken over")
+            return settled
+
+
+class TracedPlan:
+    """A plan each of whose steps of an expansion is a span. Implements `dispatcher.ports.MailingPlan`."""
+
+    def __init__(self, plan: MailingPlan, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._plan = plan
+        self.poll, self.start_due, self.expandable = plan.poll, plan.start_due, plan.expandable
+        self.expanded, self.rechecks_due, self.rechecked = plan.expanded, plan.rechecks_due, plan.rechecked
+        self.expedite, self.complete, self.forget_changes = plan.expedite, plan.complete, plan.forget_changes
+
+    async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        with self._tracer.span("expand", mailing_id=expansion.mailing_id, bucket=bucket) as span:
+            step = await self._plan.expand(expansion, bucket, batch_size, limit)
+            span.note(messages=step.inserted)
+            return step
+
+    async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        with self._tracer.span("expand", mailing_id=expansion.mailing_id, bucket=bucket) as span:
+            step = await self._plan.expand_changes(expansion, bucket, batch_size, limit)
+            span.note(messages=step.inserted)
+            return step
+
+
+def traced(storage: Storage, tracer: Tracer) -> Storage:
+    """Return a storage whose expansions, claims and settlements are spans."""
+    return replace(storage, plan=TracedPlan(storage.plan, tracer), queue=TracedQueue(storage.queue, tracer))

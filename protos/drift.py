@@ -1,13 +1,16 @@
 """Says whether the committed generated code is what the protos generate now.
 
-Generates into a temporary folder and compares file by file; changes nothing. Run from
-anywhere: `python protos/drift.py`. Ends with 1 when anything differs.
+Generates into a temporary folder and compares file by file; changes nothing. The protos of
+google/api, which stand here so that buf needs no network, are compared with those of the
+installed googleapis-common-protos. Run from anywhere: `python protos/drift.py`. Ends with 1
+when anything differs.
 """
 
 import os
 import subprocess
 import sys
 import tempfile
+from importlib.metadata import distribution
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -47,9 +50,33 @@ def drift(root: Path = ROOT) -> list[str]:
         return differences(root / "clients" / "python", Path(folder, "clients", "python"))
 
 
-if __name__ == "__main__":
-    found = drift()
-    for sentence in found:
+def copied_differences(copies: Path, originals: Path) -> list[str]:
+    """Return one sentence per proto under `copies` that is not byte for byte what `originals` has."""
+    names = sorted(path.relative_to(copies).as_posix() for path in copies.rglob("*.proto"))
+    same = {name for name in names if (originals / name).is_file() and _equal(copies / name, originals / name)}
+    return [f"google/{name} differs from googleapis-common-protos" for name in names if name not in same]
+
+
+def _equal(one: Path, other: Path) -> bool:
+    return one.read_bytes() == other.read_bytes()
+
+
+def copied_drift(root: Path = ROOT) -> list[str]:
+    """Return how the checkout's copies of Google's protos differ from the installed package."""
+    installed = Path(str(distribution("googleapis-common-protos").locate_file("google")))
+    return copied_differences(root / "protos" / "google", installed)
+
+
+def main() -> None:
+    """Print every difference and how to mend it."""
+    generated, copied = drift(), copied_drift()
+    for sentence in generated + copied:
         print(sentence, file=sys.stderr)
-    if found:
+    if copied:
+        sys.exit("Copy these protos from the installed googleapis-common-protos, then run `make generate`.")
+    if generated:
         sys.exit("Run `make generate` and commit the result.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,14 +1,14 @@
-"""gRPC's own thread, which tells the loop of every event: kept from waiting for the loop, and from its core.
+"""gRPC's polling thread: neither blocks on the event loop nor competes with it for a core.
 
-It announces each event by a byte through a pair of sockets. The loop reads one byte a turn, and then
-takes all events there are. With some hundreds of bytes unread the thread would wait for room, and from
-then on hand on one event a turn: in a loop whose turns take milliseconds, answers and stream messages
-would wait for seconds. A byte for which there is no room is not needed, since others will be read after
-it would have been; so the sockets are made not to block.
+The thread announces each event by a byte through a pair of sockets. The loop reads one byte per
+iteration, and then takes all pending events. With some hundreds of bytes unread the thread would block,
+and from then on pass one event per iteration: in a loop whose iterations take milliseconds, responses
+would wait for seconds. A byte that does not fit is not needed, since others will be read later; so
+the sockets are made non-blocking.
 
-It wakes up for each response that the loop writes. As an ordinary thread it would at once push aside what
-runs on its core, most often the loop or the database it waits for; as a batch job it takes its turn, and
-finds several events when it does. With a thousand watchers that is a quarter more messages a second.
+The thread wakes up for each response that the loop writes. As an ordinary thread it would preempt what
+runs on its core, most often the loop or the database it waits for; as a batch job it waits its turn, and
+finds several events then. With a thousand watchers that is a quarter more messages a second.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import grpc.aio
 
 
 def start_poller() -> None:
-    """Begin gRPC's work for the running loop. Does nothing useful once gRPC was used in this process."""
+    """Start gRPC's polling for the running loop; call it before gRPC is used in this process."""
     others, standard = set(threading.enumerate()), socket.getdefaulttimeout()
-    socket.setdefaulttimeout(0.0)  # what the sockets made meanwhile begin with
+    socket.setdefaulttimeout(0.0)  # the default of the sockets made meanwhile
     try:
         grpc.aio.init_grpc_aio()
     finally:

@@ -1,6 +1,6 @@
-"""Server reflection, with which grpcurl and its like need no .proto files.
+"""Server reflection, with which grpcurl and similar tools need no .proto files.
 
-grpcio-reflection knows v1alpha; v1 has the same messages under another name, so the same
+grpcio-reflection has v1alpha only; v1 has the same messages under another name, so the same
 servicer serves both.
 """
 
@@ -17,7 +17,7 @@ V1 = "grpc.reflection.v1.ServerReflection"
 
 
 def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
-    """Serve the descriptors of `services`, under both names."""
+    """Serve the descriptors of `services` under both names."""
     servicer = ReflectionServicer([*services, SERVICE_NAME, V1])
     handler = grpc.stream_stream_rpc_method_handler(
         servicer.ServerReflectionInfo,

@@ -1,7 +1,7 @@
-"""TLS of the API: certificate, key and the authority of callers, from files that may change.
+"""TLS of the API: certificate, key and client authority, from files that may change.
 
-New connections get what the files hold at that moment; those that went bad, or are just being
-written, change nothing, and the log says so. gRPC takes TLS 1.2 and 1.3.
+New connections use the files as they are at that moment. If a file becomes invalid or disappears,
+the last good version stays in force and an error is logged. gRPC speaks TLS 1.2 and 1.3.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TlsFiles:
-    """PEM files: our certificate chain, its key, and the authority callers must have their certificates from."""
+    """PEM files: the certificate chain, its key, and the authority of client certificates."""
 
     certificate: Path
     key: Path
@@ -31,12 +31,12 @@ class TlsFiles:
 
     @property
     def paths(self) -> tuple[Path, ...]:
-        """All there are."""
+        """All of the files."""
         return (self.certificate, self.key, *([self.client_authority] if self.client_authority else ()))
 
 
 class ServerTls:
-    """What is in the files now. Raises BadFile when it cannot be used at first."""
+    """The contents of the files. Raises BadFile when they cannot be used at the start."""
 
     def __init__(self, files: TlsFiles) -> None:
         self._files = files
@@ -53,15 +53,15 @@ class ServerTls:
         return made
 
     def _changed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the files as they are now; gRPC asks at every handshake, in a thread of its own."""
+        """Return the files as they are now; gRPC calls this at every handshake, in a thread of its own."""
         if not self._watch.changed():
             return None
         try:
             fresh = _configuration(self._files)
         except BadFile as error:
-            _log.error("TLS stays as it was: %s", error)
+            _log.error("the TLS certificate stays in force: %s", error)
             return None
-        _log.info("TLS has a new certificate from %s", self._files.certificate)
+        _log.info("new TLS certificate from %s", self._files.certificate)
         return fresh
 
 

@@ -1,8 +1,8 @@
-"""Who calls: credentials in, a Principal out.
+"""Authentication: credentials in, a Principal out.
 
-Owns the static tokens, the tokens of an OIDC issuer with the keys behind them, and what a
-client's certificate stands for. Knows neither gRPC nor which call needs which scope. A refusal
-tells the caller nothing; its cause goes to the log, and never with a credential in it.
+Owns the static tokens, the tokens of an OIDC issuer with the keys behind them, and the principals of
+client certificates. Knows neither gRPC nor which call needs which scope. A rejected caller gets
+no reason; the log has it, and never with a credential in it.
 """
 
 from server.auth.authenticator import Authenticator

@@ -1,7 +1,7 @@
-"""Puts the ways to show who one is together, in one order: a token first, then the certificate.
+"""Combines the kinds of credentials in one order: a token first, then the certificate.
 
-A call with a token is judged by its token alone; a bad one is not made up for by a good
-certificate.
+A call with a token is authenticated by its token alone: a valid certificate does not make up for
+an invalid token.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from server.domain.errors import Unauthenticated
 from server.domain.principals import ALL_SCOPES, ANONYMOUS, Principal
 
 MAX_TOKEN_BYTES = 16_384
-"""A longer one is not looked at."""
+"""Longer tokens are rejected unread."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
-"""What a bearer token is made of: RFC 6750, section 2.1."""
+"""The characters of a bearer token: RFC 6750, section 2.1."""
 
 _log = logging.getLogger(__name__)
 
 
 class Authenticator:
-    """What is configured to tell callers apart; with nothing at all everybody is ANONYMOUS.
+    """The configured kinds of credentials; without any, every caller is ANONYMOUS.
 
-    `certificates` says that callers are known to have certificates of our authority. What
-    they may do stands in the tokens file; where they are the only way to show who one is and
-    no file says what they may do, they may do everything.
+    `certificates` means that callers have certificates of our authority. Their scopes are in the
+    tokens file; where certificates are the only credentials and there is no such file, they have
+    all scopes.
     """
 
     def __init__(
@@ -44,22 +44,22 @@ class Authenticator:
         self.open = tokens is None and jwts is None and not certificates
 
     def by_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> Principal | None:
-        """Return whom the call's metadata names, None if only a certificate can tell. Raise Unauthenticated."""
+        """Return the principal of a call's metadata, None if only a certificate can decide. Raise Unauthenticated."""
         if self.open:
             return ANONYMOUS
         given = [value for name, value in metadata if name == "authorization"]
         if not given and self.certificates:
             return None
         if not given:
-            _refuse("no credentials")
+            _reject("no credentials")
         if len(given) > 1:
-            _refuse("several credentials")
+            _reject("several credentials")
         return self._by_token(given[0])
 
     def by_certificate(self, names: Sequence[str]) -> Principal:
-        """Return who the caller is whose certificate has these names. Raise Unauthenticated."""
+        """Return the principal of a certificate with these names. Raise Unauthenticated."""
         if not names:
-            _refuse("no name in the certificate")
+            _reject("no name in the certificate")
         if self.certificates_may_all:
             return Principal(names[0], ALL_SCOPES, "certificate")
         listed = self._tokens.by_certificate(names) if self._tokens else None
@@ -68,20 +68,20 @@ class Authenticator:
     def _by_token(self, value: str | bytes) -> Principal:
         scheme, _, token = (value if isinstance(value, str) else value.decode("latin-1")).partition(" ")
         if scheme.lower() != "bearer" or len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
-            _refuse("no bearer token")
+            _reject("no bearer token")
         digest = sha256(token.encode()).digest()
         found = self._tokens.by_digest(digest) if self._tokens else None
         if found:
             return found
         if self._jwts is None:
-            _refuse("not a token of the file")
+            _reject("not a token of the file")
         try:
             return self._jwts.verify(token, digest)
         except BadToken as error:
-            _refuse(str(error))
+            _reject(str(error))
 
 
-def _refuse(why: str) -> NoReturn:
-    """Raise Unauthenticated; why is for the log only."""
-    _log.debug("refused: %s", why)
+def _reject(why: str) -> NoReturn:
+    """Raise Unauthenticated; `why` is for the log only."""
+    _log.debug("rejected: %s", why)
     raise Unauthenticated

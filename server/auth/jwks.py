@@ -1,9 +1,9 @@
-"""The public keys of an issuer: fetched in the background, at hand at once.
+"""The public keys of an issuer (JWKS), fetched in the background.
 
-No call ever waits for a fetch. One task fetches: at the start, every few minutes, and when a
-key is asked for that is not known, then only after a pause, whatever callers send. What was
-fetched last stays in force while the issuer is away, slow, or answers nonsense, up to a
-maximum age; keys that a good answer leaves out are gone at once.
+No call ever waits for a fetch. One task fetches: at the start, every few minutes, and after a
+cool-down when an unknown key was asked for, whatever callers send. The last good answer stays in
+force while the issuer is unavailable, slow or broken, up to a maximum age; keys that a good
+answer leaves out are dropped at once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.exceptions import InvalidKeyError
 
+from dispatcher.tasks import happens
+
 PublicKey = RSAPublicKey | EllipticCurvePublicKey
 
 MIN_RSA_BITS = 2048
 MAX_KEYS = 100
-"""More keys than this are no key set of a token issuer."""
+"""Maximum keys of a set."""
 
 _RSA_ALGORITHMS = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _CURVE_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -34,12 +36,12 @@ _log = logging.getLogger(__name__)
 
 
 class BadKeys(ValueError):
-    """An answer that is no key set. `str()` of it says why."""
+    """An answer that is not a key set. `str()` of it says why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key, and the algorithms that signatures by it may have: never those of shared secrets."""
+    """A key, and the algorithms that its signatures may use: never those of shared secrets."""
 
     public: PublicKey
     algorithms: frozenset[str]
@@ -53,17 +55,17 @@ class KeyTiming:
     """Between two fetches, as long as they succeed."""
     retry_first: float = 1.0
     retry_longest: float = 60.0
-    """Between two fetches while they fail: from the one to the other, twice as long each time."""
+    """Between two fetches while they fail: doubled each time, from the first to the longest."""
     cool_down: float = 30.0
-    """After any fetch before a key that is not known may cause one."""
+    """After any fetch, before an unknown key may cause another one."""
     max_age: float = 86_400.0
-    """How long keys are in force after the last fetch that succeeded."""
+    """How long keys are in force after the last successful fetch."""
     at_start: float = 5.0
     """How long the start of the service waits for the first fetch."""
 
 
 def read_keys(document: bytes) -> dict[str, Key]:
-    """Return the keys of a JSON Web Key Set by their ids; others than for signatures are left out. Raise BadKeys."""
+    """Return the signature keys of a JSON Web Key Set by their ids. Raise BadKeys."""
     try:
         entries = json.loads(document)["keys"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -92,7 +94,7 @@ def _key_of(entry: Mapping[str, Any]) -> Key | None:
         fitting = _RSA_ALGORITHMS
     elif isinstance(made, EllipticCurvePublicKey) and made.curve.name in _CURVE_ALGORITHMS:
         fitting = frozenset({_CURVE_ALGORITHMS[made.curve.name]})
-    else:  # too short, another curve, or a private key, which then is no secret any more
+    else:  # too short, another curve, or a private key, which is not secret any more
         return None
     allowed = fitting if named is None else fitting & {str(named)}
     return Key(made, allowed) if allowed else None
@@ -116,7 +118,7 @@ class KeySet:
         self._wanted = asyncio.Event()
         self._tried = asyncio.Event()
         self.generation = 0
-        """Another number whenever the keys are others."""
+        """Grows whenever the keys change."""
 
     @property
     def in_force(self) -> bool:
@@ -124,21 +126,19 @@ class KeySet:
         return self._clock() < self._good_until
 
     def get(self, kid: str) -> Key | None:
-        """Return the key at once; None for one that is not known, which is then looked for in the background."""
+        """Return the key at once; None for an unknown one, which makes the background task fetch."""
         key = self._keys.get(kid) if self.in_force else None
         if key is None:
             self._wanted.set()
         return key
 
     async def first(self) -> None:
-        """Return when the first fetch has ended, however it did, or have taken too long to wait for."""
-        try:
-            await asyncio.wait_for(self._tried.wait(), self._timing.at_start)
-        except TimeoutError:
-            _log.warning("the issuer's keys are slow to come: tokens are refused until they do")
+        """Wait for the first fetch, successful or not, for a bounded time."""
+        if not await happens(self._tried, self._timing.at_start):
+            _log.warning("the issuer's keys are not there yet: tokens are rejected until they are")
 
     async def run(self) -> None:
-        """Keep the keys fresh until it is cancelled."""
+        """Fetch the keys again and again, until cancelled."""
         retry = self._timing.retry_first
         while True:
             self._wanted.clear()
@@ -150,13 +150,10 @@ class KeySet:
             await self._pause(wait)
 
     async def _pause(self, wait: float) -> None:
-        """Wait, but when a key is asked for that is not known no longer than the cool-down."""
+        """Wait `wait` seconds, or the cool-down only if an unknown key is asked for."""
         cool_down = min(self._timing.cool_down, wait)
         await asyncio.sleep(cool_down)
-        try:
-            await asyncio.wait_for(self._wanted.wait(), wait - cool_down)
-        except TimeoutError:
-            return
+        await happens(self._wanted, wait - cool_down)
 
     async def _refresh(self) -> bool:
         try:
@@ -167,8 +164,8 @@ class KeySet:
                 self.generation += 1
                 _log.info("the issuer has %d keys: %s", len(self._keys), ", ".join(sorted(self._keys)))
         except Exception as error:
-            known = f"the {len(self._keys)} known keys stay" if self.in_force else "no key is known"
-            _log.error("the issuer's keys cannot be had, %s: %s", known, error or type(error).__name__)
+            known = f"the {len(self._keys)} known keys stay in force" if self.in_force else "no key is known"
+            _log.error("the issuer's keys cannot be fetched, %s: %s", known, error or type(error).__name__)
             return False
         self._good_until = self._clock() + self._timing.max_age
         return True

@@ -1,8 +1,8 @@
-"""The tokens of an OIDC issuer: whether one is good, and whom it names.
+"""Verifies the tokens of an OIDC issuer.
 
-Good means: a well-formed JWT (RFC 7519, checked as RFC 8725 says) that one of the issuer's
-keys has signed by an algorithm of that key, whose issuer and audience are exactly ours and
-whose time has come and not passed. What has been found good is remembered by its hash.
+A valid token is a well-formed JWT (RFC 7519, checked as RFC 8725 says) that one of the issuer's
+keys has signed by an algorithm of that key, whose issuer and audience are exactly the configured
+ones, and which is in its period of validity. Valid tokens are cached by their hash.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from server.auth.jwks import KeySet
 from server.domain.principals import Principal, Scope, known_scopes
 
 LEEWAY = 60.0
-"""Seconds by which clocks may differ."""
+"""Tolerated difference between clocks, in seconds."""
 
-MAX_REMEMBERED = 10_000
-"""Tokens found good, at the most; the oldest are forgotten first."""
+MAX_CACHED = 10_000
+"""Maximum tokens in the cache; the oldest are dropped first."""
 
 _END_OF_TIME = 2**53
-"""A time behind it, in seconds, is a mistake or an attempt to make arithmetic fail."""
+"""A later time, in seconds, is a mistake or an attempt to make arithmetic fail."""
 
 _TYPES = frozenset({"jwt", "at+jwt", "application/at+jwt"})
 _SEGMENT = re.compile(r"[A-Za-z0-9_-]+")
@@ -35,38 +35,38 @@ _REQUIRED = ["exp", "iss", "aud", "sub"]
 
 
 class BadToken(Exception):
-    """The token is not good. `str()` of it says why, for the log; nothing of the token is in it."""
+    """The token is invalid. `str()` of it says why, for the log; nothing of the token is in it."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Good:
+class _Verified:
     principal: Principal
     until: float
     generation: int
 
 
 class JwtVerifier:
-    """Verifies tokens of `issuer` for `audience`, which is us."""
+    """Verifies tokens of `issuer` for `audience`, which is this service."""
 
     def __init__(self, issuer: str, audience: str, keys: KeySet, clock: Callable[[], float] = time) -> None:
         self._issuer = issuer
         self._audience = audience
         self._keys = keys
         self._clock = clock
-        self._good: dict[bytes, _Good] = {}
+        self._cache: dict[bytes, _Verified] = {}
 
     def verify(self, token: str, digest: bytes) -> Principal:
-        """Return whom the token names; `digest` is its SHA-256. Raise BadToken."""
-        known = self._good.get(digest)
+        """Return the token's principal; `digest` is its SHA-256. Raise BadToken."""
+        known = self._cache.get(digest)
         if known:
             if known.generation == self._keys.generation and self._keys.in_force and self._clock() < known.until:
                 return known.principal
-            del self._good[digest]
+            del self._cache[digest]
         claims = self._claims(token)
         principal = Principal(claims["sub"], _scopes(claims), "jwt")
-        if len(self._good) >= MAX_REMEMBERED:
-            del self._good[next(iter(self._good))]
-        self._good[digest] = _Good(principal, claims["exp"] + LEEWAY, self._keys.generation)
+        if len(self._cache) >= MAX_CACHED:
+            del self._cache[next(iter(self._cache))]
+        self._cache[digest] = _Verified(principal, claims["exp"] + LEEWAY, self._keys.generation)
         return principal
 
     def _claims(self, token: str) -> Mapping[str, Any]:
@@ -83,7 +83,7 @@ class JwtVerifier:
         if algorithm not in key.algorithms:
             raise BadToken("not an algorithm of its key")
         try:
-            # All of it is said again here, where the signature is looked at.
+            # The library checks all of it again, and the signature.
             claims: Mapping[str, Any] = jwt.decode(
                 token,
                 key.public,
@@ -111,7 +111,7 @@ def _check_header(header: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _check_payload(claims: Mapping[str, Any]) -> None:
-    """Look at the types that the library is generous about."""
+    """Check the types that the library accepts too generously. Raise BadToken."""
     for name in ("exp", "nbf", "iat"):
         value = claims.get(name, 0)
         if not isinstance(value, int | float) or not 0 <= value < _END_OF_TIME:
@@ -122,7 +122,7 @@ def _check_payload(claims: Mapping[str, Any]) -> None:
 
 
 def _bytes_of(segment: str) -> bytes:
-    """Decode base64url in its one canonical form, so that a token has one spelling only."""
+    """Decode base64url in its canonical form only, so that a token has one spelling. Raise BadToken."""
     if not _SEGMENT.fullmatch(segment) or len(segment) % 4 == 1:
         raise BadToken("not base64url")
     data = base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
@@ -132,7 +132,7 @@ def _bytes_of(segment: str) -> bytes:
 
 
 def _object(segment: str) -> dict[str, Any]:
-    """Read a JSON object, in which no name comes twice and no number is none."""
+    """Decode a JSON object without duplicate names and without NaN. Raise BadToken."""
     try:
         found = json.loads(_bytes_of(segment), object_pairs_hook=_unique, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -154,7 +154,7 @@ def _no_number(name: str) -> None:
 
 
 def _scopes(claims: Mapping[str, Any]) -> frozenset[Scope]:
-    """Return the scopes, wherever the issuer puts them.
+    """Return the scopes from whichever claim the issuer uses.
 
     That is `scope` (RFC 8693, RFC 9068), `scp` (Okta, Entra) or `permissions` (Auth0).
     """

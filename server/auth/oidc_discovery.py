@@ -1,7 +1,7 @@
-"""Asks an OIDC issuer for its key set over HTTP: the address that is set, or what discovery says.
+"""Fetches the key set of an OIDC issuer over HTTP, from the configured address or by discovery.
 
-An answer is bounded in time and size, and redirects are not followed: keys come from where
-the operator said and from nowhere else.
+An answer is bounded in time and size, and redirects are not followed: keys come from the
+configured place and from nowhere else.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 import httpx
 
 TIMEOUT = 10.0
-"""Seconds for one request, whatever the server does meanwhile."""
+"""Maximum duration of one request, in seconds."""
 
 MAX_BYTES = 1 << 20
-"""No answer may be longer."""
+"""Maximum size of an answer."""
 
 
 class BadAnswer(Exception):
-    """The issuer did not answer as it should. `str()` of it says how."""
+    """The issuer's answer cannot be used. `str()` of it says why."""
 
 
 class Issuer:
-    """The issuer by its exact name, and the address of its keys if that is known; else discovery tells."""
+    """The issuer by its exact name, and the address of its keys; without one discovery is used."""
 
     def __init__(self, name: str, keys_url: str | None = None, timeout: float = TIMEOUT) -> None:
         self.name = name
@@ -32,7 +32,7 @@ class Issuer:
         self._timeout = timeout
 
     async def fetch_keys(self) -> bytes:
-        """Return the key set as it came. Raise BadAnswer, TimeoutError, httpx.HTTPError."""
+        """Return the key set as it was received. Raise BadAnswer, TimeoutError, httpx.HTTPError."""
         async with httpx.AsyncClient(follow_redirects=False, timeout=self._timeout) as client:
             url = self._keys_url or await self._discovered(client)
             status, body = await self._get(client, url)
@@ -41,7 +41,7 @@ class Issuer:
         return body
 
     async def _discovered(self, client: httpx.AsyncClient) -> str:
-        """Return the address that the issuer's configuration has; the usual one if it has none."""
+        """Return the address in the issuer's configuration, or the usual one if there is no configuration."""
         base = self.name.rstrip("/") + "/.well-known/"
         status, body = await self._get(client, f"{base}openid-configuration")
         if status == httpx.codes.NOT_FOUND:

@@ -1,9 +1,9 @@
-"""The tokens file: who may call by a static token or a client's certificate, and what they may do.
+"""The tokens file: the principals and scopes of static tokens and of client certificates.
 
 A line for each: `NAME sha256:HEX SCOPES` or `NAME certificate SCOPES`, the scopes joined by
 commas, or `all`. It holds no secret, only the hashes of tokens that are random enough (256
-bits) to need neither salt nor a slow hash. It is read again when it changes; a file that went
-bad changes nothing, so that a slip of the editor locks nobody out, and is told in the log.
+bits) to need neither salt nor a slow hash. It is read again when it changes. If it becomes invalid
+or disappears, the last good version stays in force and an error is logged.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from server.auth.watched_file import BadFile, FileWatch, read_file
 from server.domain.principals import ALL_SCOPES, Principal, Scope
 
 PREFIX = "mlg_"
-"""What every static token begins with, for those who search for leaked ones."""
+"""The beginning of every static token, by which leaked ones can be found."""
 
-LOOK_EVERY = 1.0
-"""Seconds between two looks at whether the file has changed."""
+CHECK_EVERY = 1.0
+"""Minimum seconds between two checks whether the file has changed."""
 
 ALL = "all"
 _CERTIFICATE = "certificate"
@@ -41,7 +41,7 @@ def new_token() -> str:
 
 
 def token_line(name: str, token: str, scopes: Iterable[str]) -> str:
-    """Return the line of the file for this token. Raise ValueError for a name or a scope that cannot be."""
+    """Return the line of the file for this token. Raise ValueError for an invalid name or scope."""
     line = f"{name} sha256:{sha256(token.encode()).hexdigest()} {','.join(scopes)}"
     if not _NAME.fullmatch(name) or name.startswith("#"):
         raise ValueError(f"{name[:80]!r} is no name: 1 to 255 printable ASCII characters without spaces")
@@ -57,38 +57,38 @@ class _Entries:
 
 
 class TokensFile:
-    """The file at `path`. Raises BadFile when it cannot be used at first."""
+    """The file at `path`. Raises BadFile when it cannot be used at the start."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = monotonic) -> None:
         self._path = path
         self._clock = clock
         self._watch = FileWatch(path)
         self._entries = _read(path)
-        self._next_look = clock() + LOOK_EVERY
+        self._next_check = clock() + CHECK_EVERY
 
     def by_digest(self, digest: bytes) -> Principal | None:
-        """Return whose token has this SHA-256, None if it is nobody's."""
-        self._look()
+        """Return the principal of the token with this SHA-256, None if there is none."""
+        self._reload_if_changed()
         found = self._entries.tokens.get(digest[:16])
         return found[1] if found and compare_digest(found[0], digest) else None
 
     def by_certificate(self, names: Sequence[str]) -> Principal | None:
-        """Return who the first of a certificate's names is that the file has, None if it has none."""
-        self._look()
+        """Return the principal of the first of a certificate's names that the file has, None if it has none."""
+        self._reload_if_changed()
         return next((self._entries.certificates[name] for name in names if name in self._entries.certificates), None)
 
-    def _look(self) -> None:
+    def _reload_if_changed(self) -> None:
         now = self._clock()
-        if now < self._next_look:
+        if now < self._next_check:
             return
-        self._next_look = now + LOOK_EVERY
+        self._next_check = now + CHECK_EVERY
         if not self._watch.changed():
             return
         try:
             self._entries = _read(self._path)
-            _log.info("read %s again: %d tokens", self._path, len(self._entries.tokens))
+            _log.info("%s was read again: %d tokens", self._path, len(self._entries.tokens))
         except BadFile as error:
-            _log.error("the tokens stay as they were: %s", error)
+            _log.error("the last tokens stay in force: %s", error)
 
 
 def _read(path: Path) -> _Entries:
@@ -117,7 +117,7 @@ def _add(entries: _Entries, words: Sequence[str]) -> None:
             raise ValueError(f"there is a line for the certificate of {name} already")
         entries.certificates[name] = Principal(name, _scopes_of(scopes), "certificate")
         return
-    # What stands there instead is not told: it may be the token itself.
+    # An invalid value is not repeated: it may be the token itself.
     hashed = _HASH.fullmatch(credential)
     if not hashed:
         raise ValueError("the second word should be certificate, or sha256: and 64 digits in lower-case hex")

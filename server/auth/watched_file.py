@@ -1,4 +1,4 @@
-"""Files that may change while the service runs: whether they did is asked, not told."""
+"""Files that may change while the service runs, checked by polling."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ class BadFile(ValueError):
 
 
 class FileWatch:
-    """Some files as they were when they were last looked at."""
+    """Remembers the state of some files at the last check."""
 
     def __init__(self, *paths: Path) -> None:
         self._paths = paths
-        self._seen = self._look()
+        self._seen = self._marks()
 
     def changed(self) -> bool:
-        """Return whether any of them changed since the last time, be it that it went away."""
-        before, self._seen = self._seen, self._look()
+        """Return whether any of them changed or disappeared since the last check."""
+        before, self._seen = self._seen, self._marks()
         return before != self._seen
 
-    def _look(self) -> list[tuple[int, int, int] | None]:
+    def _marks(self) -> list[tuple[int, int, int] | None]:
         return [_mark(path) for path in self._paths]
 
 
@@ -34,7 +34,7 @@ def _mark(path: Path) -> tuple[int, int, int] | None:
 
 
 def read_file(path: Path, limit: int = 1 << 20) -> bytes:
-    """Return what a file of at most `limit` bytes holds. Raise BadFile."""
+    """Return the contents of a file of at most `limit` bytes. Raise BadFile."""
     try:
         with path.open("rb") as file:
             data = file.read(limit + 1)

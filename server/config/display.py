@@ -1,4 +1,4 @@
-"""How settings are shown: as a table of all there are, and as those in force, secrets masked."""
+"""Settings for display: the table of all of them, and the values in force with secrets masked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MASK = "***"
 
 
 def settings_table() -> str:
-    """Return all settings as a Markdown table, as the documents have it."""
+    """Return all settings as a Markdown table for the documents."""
     rows = ["| Variable | Default | Meaning |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
         variable, *older = variables_of(name)
@@ -24,7 +24,7 @@ def settings_table() -> str:
 
 
 def rows_in_force(loaded: Loaded) -> list[dict[str, str | int | float | bool | None]]:
-    """Return name, variable, value and place of every setting; of secrets only that they are set."""
+    """Return name, variable, value and source of every setting; secrets are masked."""
     return [
         {
             "name": name,
@@ -37,7 +37,7 @@ def rows_in_force(loaded: Loaded) -> list[dict[str, str | int | float | bool | N
 
 
 def masked(dsn: str) -> str:
-    """Return a DSN as it may be shown: without its passwords."""
+    """Return a DSN without its passwords."""
     without = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", dsn)
     return re.sub(r"(?<=[?&])((?:ssl)?password=)[^&]*", r"\1***", without)
 
@@ -55,5 +55,5 @@ def _shown(name: str, value: object) -> str | int | float | bool | None:
 
 
 def _without_query(text: str) -> str:
-    """Return an address without the values of its query, which may hold a key; other texts as they are."""
+    """Return a URL without the values of its query, which may contain a key; other texts as they are."""
     return re.sub(r"(?<=[?&])([^=&]*=)[^&]+", rf"\1{MASK}", text) if "://" in text else text

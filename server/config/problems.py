@@ -1,6 +1,6 @@
-"""What is told about settings that cannot be used: one sentence each, naming place and remedy.
+"""Sentences about invalid settings: one for each, with its source and the remedy.
 
-A sentence never holds a secret, nor a value that may hold one.
+A sentence never contains a secret, nor a value that may contain one.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from server.config.settings import PREFIX, Settings, expectation_of, is_secret, 
 _OF_CLIENTS = frozenset(
     {"MAILING_ADDRESS", "MAILING_TOKEN", "MAILING_TLS", "MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE"}
 )
-"""What the command line reads when it calls a service; the service itself ignores it."""
+"""Variables of the command line as a caller of the service; the service itself ignores them."""
 
 _ORCHESTRATOR = re.compile(r"MAILING_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
-"""What Kubernetes puts into the environment of every pod for a service called mailing."""
+"""Variables that Kubernetes sets in every pod for a service called mailing."""
 
 
 def unknown_variables(environment: Collection[str], known_beside: Collection[str]) -> list[str]:
-    """Return a sentence for each variable that looks like a setting of this service and is none."""
+    """Return a sentence for each variable with the service's prefix that is not a setting."""
     known = {variable for name in Settings.model_fields for variable in variables_of(name)} | {*known_beside}
     foreign = {variable for variable in environment if _ORCHESTRATOR.fullmatch(variable)} | _OF_CLIENTS
     problems = []
@@ -38,14 +38,14 @@ def unknown_variables(environment: Collection[str], known_beside: Collection[str
 
 
 def unknown_name(subject: str, name: str) -> str:
-    """Return a sentence for a name that is no setting's; `subject` says where it stands."""
+    """Return a sentence for a name that is not a setting; `subject` says where it was found."""
     similar = get_close_matches(name, Settings.model_fields, 1)
     advice = f"did you mean {similar[0]}?" if similar else "`mailing-server config` lists those there are."
     return f"{subject} is not a setting of this service: {advice}"
 
 
 def sentences(error: ValidationError, places: Mapping[str, str]) -> list[str]:
-    """Return one sentence per bad setting, naming the place that its value came from."""
+    """Return one sentence per invalid setting, naming the source of its value."""
     found = {}
     for problem in error.errors(include_url=False, include_context=False):
         if not problem["loc"]:

@@ -1,4 +1,4 @@
-"""What can be set: each setting with its meaning, its default, its limits and its names.
+"""Every setting with its meaning, default, limits and names.
 
 Everything else about a setting follows from here: its variable, its key in the file, its row
 in the documents. Secrets are `SecretStr`, which no repr shows.
@@ -6,180 +6,129 @@ in the documents. Secrets are `SecretStr`, which no repr shows.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from platformdirs import user_data_dir
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.config.types import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
+from server.config.types import (
+    Address,
+    EndpointUrl,
+    FilePath,
+    IssuerUrl,
+    OptionalAddress,
+    PostgresUrl,
+    ReadableFile,
+    Token,
+    Transport,
+    WritableFile,
+    default_folder,
+    lower,
+    number,
+    setting,
+)
 
 PREFIX = "MAILING_"
-"""Begins the variables of all settings that have no older, well-known name."""
+"""The prefix of variables, except those with a well-known name of their own."""
 
 DEFAULT_ADMIN_LISTEN = "127.0.0.1:9464"
-"""Where metrics are unless something else is set."""
+"""The default address of metrics and health."""
 
 
 class ConfigError(Exception):
-    """The settings cannot be used. `problems` has one sentence per bad one."""
+    """The settings are invalid. `problems` has one sentence per invalid one."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
 
 
-def _setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:
-    """Return a field: what it means, what its value should be, its variable names if they differ from the field's."""
-    extra: dict[str, Any] = {"expects": expects, "shown": shown, "names": names}
-    if callable(default):
-        return Field(default_factory=default, description=meaning, json_schema_extra=extra, **limits)
-    return Field(default, description=meaning, json_schema_extra=extra, **limits)
-
-
-def _number(default: float, meaning: str, lowest: float, highest: float, unit: str = "") -> Any:
-    """Return a field for a number within limits, both included."""
-    whole = "a whole number" if isinstance(default, int) and not unit else "a number"
-    expects = f"{whole}{f' of {unit}' if unit else ''} from {lowest:g} to {highest:g}"
-    return _setting(default, meaning, expects, ge=lowest, le=highest)
-
-
-def _address(value: str) -> str:
-    split_address(value)
-    return value
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of `HOST:PORT` or `[IPv6]:PORT`. Raise ValueError."""
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and host[0] != "["):
-        raise ValueError(address)
-    return host, int(port)
-
-
-def _address_or_off(value: str) -> str:
-    return "off" if value.lower() == "off" else _address(value)
-
-
-def _issuer(value: str) -> str:
-    """Return the issuer; a domain stands for the name that Auth0 gives itself, slash included."""
-    return endpoint_url(value if "://" in value else f"https://{value}/")
-
-
-def _server_url(value: SecretStr) -> SecretStr:
-    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
-        raise ValueError
-    return value
-
-
-def _writable_file(value: Path) -> Path:
-    path = _folder(value)
-    try:
-        with path.open("ab"):
-            return path
-    except OSError as error:
-        raise ValueError(str(path)) from error
-
-
-def _folder(value: Path) -> Path:
-    return value.expanduser().absolute()
-
-
-FilePath = Annotated[Path, AfterValidator(_folder)]
-"""A file that only some processes need to read: it is looked at by those."""
-
-
-def _default_folder() -> Path:
-    return Path(user_data_dir("mailing"))
-
-
 class Settings(BaseModel):
-    """Everything about the service that can be set. Make one with `load_settings`."""
+    """All settings of the service. `load_settings` makes one."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
-    listen: Annotated[str, AfterValidator(_address)] = _setting(
+    listen: Address = setting(
         "127.0.0.1:50051",
         "Address of the gRPC API. Port 0 takes any free one.",
         "HOST:PORT, such as 127.0.0.1:50051 or [::1]:50051",
     )
-    admin_listen: Annotated[str, AfterValidator(_address_or_off)] | None = _setting(
+    admin_listen: OptionalAddress | None = setting(
         None,
         "Address of `/metrics`, `/healthz` and `/readyz`. Port 0 takes any free one, `off` none.",
         "HOST:PORT, such as 127.0.0.1:9464, or off",
         shown=f"`{DEFAULT_ADMIN_LISTEN}`, if it is free",
     )
-    channelz_listen: Annotated[str, AfterValidator(_address_or_off)] = _setting(
+    channelz_listen: OptionalAddress = setting(
         "off",
         "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
         "HOST:PORT, such as 127.0.0.1:50052, or off",
     )
-    insecure: bool = _setting(
+    insecure: bool = setting(
         False,
         "Listen on addresses other than loopback without authentication: anybody who reaches it may do anything.",
         "true or false",
         shown="`false`",
     )
-    tls_cert_file: FilePath | None = _setting(
+    tls_cert_file: FilePath | None = setting(
         None,
         "PEM file with the certificate chain of the API; without it the API is plain text.",
         "the path of a PEM file",
     )
-    tls_key_file: FilePath | None = _setting(
+    tls_key_file: FilePath | None = setting(
         None, "PEM file with the key of that certificate.", "the path of a PEM file"
     )
-    tls_client_ca_file: FilePath | None = _setting(
+    tls_client_ca_file: FilePath | None = setting(
         None,
         "PEM file with the authority that must have issued the callers' certificates (mTLS).",
         "the path of a PEM file",
     )
-    oidc_issuer: Annotated[str, AfterValidator(_issuer)] | None = _setting(
+    oidc_issuer: IssuerUrl | None = setting(
         None,
         "Issuer of accepted tokens, exactly as in `iss`; for Auth0 the domain is enough.",
         "an http:// or https:// address, or a domain",
         "MAILING_OIDC_ISSUER",
         "OAUTHDOMAIN",
     )
-    oidc_audience: str | None = _setting(
+    oidc_audience: str | None = setting(
         None, "Audience that tokens must have.", "a text", "MAILING_OIDC_AUDIENCE", "OAUTHAUDIENCE"
     )
-    oidc_jwks_url: EndpointUrl | None = _setting(
+    oidc_jwks_url: EndpointUrl | None = setting(
         None,
         "Address of the issuer's keys (JWKS).",
         "an http:// or https:// address",
         shown="what the issuer's discovery says",
     )
-    tokens_file: FilePath | None = _setting(
+    tokens_file: FilePath | None = setting(
         None,
         "File of hashed static tokens and of certificates; see [docs/security.md](docs/security.md).",
         "the path of a file",
     )
-    reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = _setting(
+    reflection: Annotated[Literal["auto", "on", "off"], BeforeValidator(lower)] = setting(
         "auto", "gRPC server reflection; `auto`: on loopback only.", "auto, on or off"
     )
-    dsn: Annotated[SecretStr, AfterValidator(_server_url)] | None = _setting(
+    dsn: PostgresUrl | None = setting(
         None,
         "Postgres to use, version 15 or later. Without it and without `POSTGRES_HOST` the service runs its own.",
         "an address like postgresql://user:password@host:5432/database",
     )
-    postgres_host: str | None = _setting(
+    postgres_host: str | None = setting(
         None, "Host of the Postgres to use when `MAILING_DSN` is not set.", "a host name", "POSTGRES_HOST"
     )
-    postgres_port: int = _setting(
+    postgres_port: int = setting(
         5432, "Its port.", "a port, a whole number from 1 to 65535", "POSTGRES_PORT", ge=1, le=65535
     )
-    postgres_user: str = _setting("postgres", "Its user.", "a user name", "POSTGRES_USER")
-    postgres_password: SecretStr | None = _setting(None, "The user's password.", "a password", "POSTGRES_PASSWORD")
-    postgres_db: str | None = _setting(None, "Its database.", "a name", "POSTGRES_DB", shown="the user's name")
-    data_dir: Annotated[Path, AfterValidator(_folder)] = _setting(
-        _default_folder,
+    postgres_user: str = setting("postgres", "Its user.", "a user name", "POSTGRES_USER")
+    postgres_password: SecretStr | None = setting(None, "The user's password.", "a password", "POSTGRES_PASSWORD")
+    postgres_db: str | None = setting(None, "Its database.", "a name", "POSTGRES_DB", shown="the user's name")
+    data_dir: FilePath = setting(
+        default_folder,
         "Data folder of the service's own Postgres.",
         "the path of a folder",
         shown="`mailing` in the user's data folder",
     )
-    endpoint_url: EndpointUrl | None = _setting(
+    endpoint_url: EndpointUrl | None = setting(
         None,
         "URL to which messages are POSTed; the message's id is appended. Without it and without "
         "`MAILING_ENDPOINTS_FILE` nothing is delivered.",
@@ -187,52 +136,52 @@ class Settings(BaseModel):
         "MAILING_ENDPOINT_URL",
         "MAILING_SERVER_URL",
     )
-    endpoint_token: Token = _setting(
+    endpoint_token: Token = setting(
         SecretStr(""),
         "Bearer token for the endpoint.",
         "a token of printable ASCII characters without spaces",
         "MAILING_ENDPOINT_TOKEN",
         "AUTHTOKEN",
     )
-    endpoint_transport: Transport = _setting(
+    endpoint_transport: Transport = setting(
         "fast",
         "`fast`: HTTP/1.1 by the service's own client; `httpx`: for proxies and HTTP/2, much slower.",
         "fast or httpx",
     )
-    endpoint_timeout: float = _number(
+    endpoint_timeout: float = number(
         10.0, "Maximum time of one request, connecting included, in seconds.", 0.05, 300, "seconds"
     )
-    endpoint_connect_timeout: float = _number(
+    endpoint_connect_timeout: float = number(
         3.0, "Maximum time to connect, in seconds; the limit of the whole request applies, too.", 0.05, 300, "seconds"
     )
-    endpoint_ca_file: ReadableFile | None = _setting(
+    endpoint_ca_file: ReadableFile | None = setting(
         None,
         "PEM file with the certificate authorities to trust instead of the system's.",
         "the path of a PEM file that can be read",
     )
-    endpoint_max_concurrency: int = _number(1024, "Maximum requests in flight per endpoint.", 1, 100_000)
-    endpoints_file: ReadableFile | None = _setting(
+    endpoint_max_concurrency: int = number(1024, "Maximum requests in flight per endpoint.", 1, 100_000)
+    endpoints_file: ReadableFile | None = setting(
         None,
         "TOML file of several named endpoints, see [docs/endpoints-and-delivery.md](docs/endpoints-and-delivery.md).",
         "the path of a TOML file that can be read",
     )
-    poll_min: float = _number(0.01, "Minimum polling interval, in seconds.", 0.001, 3600, "seconds")
-    poll_max: float = _number(5.0, "Maximum polling interval, in seconds.", 0.001, 3600, "seconds")
-    recheck_min: float = _number(
+    poll_min: float = number(0.01, "Minimum polling interval, in seconds.", 0.001, 3600, "seconds")
+    poll_max: float = number(5.0, "Maximum polling interval, in seconds.", 0.001, 3600, "seconds")
+    recheck_min: float = number(
         1.0,
         "Minimum interval between two checks for new clients of a running mailing, in seconds.",
         0.01,
         86400,
         "seconds",
     )
-    recheck_max: float = _number(
+    recheck_max: float = number(
         60.0,
         "Maximum interval between two checks for new clients of a running mailing, in seconds.",
         0.01,
         86400,
         "seconds",
     )
-    lease: float = _number(
+    lease: float = number(
         60.0,
         "How long a batch is reserved for its dispatcher, in seconds: after a crash the others take over that late. "
         "The minimum is 3 times the longest timeout of an endpoint plus 5 s.",
@@ -240,80 +189,80 @@ class Settings(BaseModel):
         3600,
         "seconds",
     )
-    dispatchers: int = _number(
+    dispatchers: int = number(
         0, "0: messages are sent from inside the server process; N: from N processes beside it.", 0, 64
     )
-    pool_size: int = _number(10, "Maximum database connections of the API; each dispatcher has 13 more.", 4, 1000)
-    statement_cache_size: int = _number(
+    pool_size: int = number(10, "Maximum database connections of the API; each dispatcher has 13 more.", 4, 1000)
+    statement_cache_size: int = number(
         100, "Prepared statements kept per connection. 0 for PgBouncer in transaction mode.", 0, 10_000
     )
-    database_timeout: float = _number(
+    database_timeout: float = number(
         10.0, "Maximum time of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
     )
-    journal_retention_hours: float = _number(
+    journal_retention_hours: float = number(
         72.0,
         "How long the change feed is kept, in hours: the time within which a stream of messages can resume.",
         0.01,
         87_600,
         "hours",
     )
-    log_retention_hours: float = _number(168.0, "How long the event log is kept, in hours.", 0.01, 87_600, "hours")
-    max_message_mib: float = _number(4.0, "Maximum size of a request, in MiB.", 0.01, 1024, "MiB")
-    max_streams_per_principal: int = _number(
+    log_retention_hours: float = number(168.0, "How long the event log is kept, in hours.", 0.01, 87_600, "hours")
+    max_message_mib: float = number(4.0, "Maximum size of a request, in MiB.", 0.01, 1024, "MiB")
+    max_streams_per_principal: int = number(
         20_000, "Maximum concurrent streams of one caller; without authentication, of one host.", 1, 1_000_000
     )
-    max_streams_per_connection: int = _number(
+    max_streams_per_connection: int = number(
         500, "Maximum concurrent calls and streams on one connection; further ones wait in the caller.", 10, 1_000_000
     )
-    max_calls_per_principal: int = _number(1000, "Maximum other concurrent calls of one caller.", 1, 100_000)
-    max_calls_per_second: float = _number(
+    max_calls_per_principal: int = number(1000, "Maximum other concurrent calls of one caller.", 1, 100_000)
+    max_calls_per_second: float = number(
         2000.0,
         "Maximum calls and streams that one caller may start per second, after a burst of as many; 0: no limit.",
         0,
         1_000_000,
         "calls a second",
     )
-    max_call_seconds: float = _number(
+    max_call_seconds: float = number(
         120.0,
         "Maximum time of a call that is not a stream, in seconds, whatever deadline its caller sets.",
         1,
         86_400,
         "seconds",
     )
-    connection_age: float = _number(
+    connection_age: float = number(
         3600.0,
         "Maximum connection age, in seconds (about): callers then reconnect, and spread over all replicas.",
         1,
         31_536_000,
         "seconds",
     )
-    connection_grace: float = _number(
+    connection_grace: float = number(
         600.0,
         "How long calls may continue on a connection that has reached its maximum age, in seconds.",
         1,
         86_400,
         "seconds",
     )
-    frequency_cap: int = _number(
+    frequency_cap: int = number(
         0,
         "Maximum messages per client within the period below, over all mailings that are not important; 0: no cap.",
         0,
         100_000,
     )
-    frequency_period_hours: float = _number(24.0, "Period of the frequency cap, in hours.", 0.01, 8760, "hours")
-    tracing: bool = _setting(
+    frequency_period_hours: float = number(24.0, "Period of the frequency cap, in hours.", 0.01, 8760, "hours")
+    tracing: bool = setting(
         False,
         "Trace calls and deliveries with OpenTelemetry, whose own variables, such as "
         "`OTEL_EXPORTER_OTLP_ENDPOINT`, set the destination. Needs `mailing-server[otel]`.",
         "true or false",
     )
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = _setting(
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(lower)] = setting(
         "info", "Minimum log level.", "debug, info, warning or error"
     )
-    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = _setting(
+    log_format: Annotated[Literal["auto", "console", "json"], BeforeValidator(lower)] = setting(
         "auto", "`auto`: text on a terminal, JSON otherwise.", "auto, console or json"
     )
-    log_file: Annotated[Path, AfterValidator(_writable_file)] | None = _setting(
+    log_file: WritableFile | None = setting(
         None,
         "File that gets the same entries, always as JSON: up to 20 MB, and the 5 previous ones as `.1` to `.5`.",
         "the path of a file that can be written",
@@ -342,7 +291,7 @@ class Settings(BaseModel):
 
     @property
     def database_url(self) -> str | None:
-        """The DSN of the Postgres to use, its password included; None means the service runs its own."""
+        """The DSN of the Postgres, with its password; None means the embedded one."""
         if self.dsn is not None:
             return self.dsn.get_secret_value()
         if self.postgres_host is None:
@@ -354,7 +303,7 @@ class Settings(BaseModel):
 
 
 def variables_of(name: str) -> tuple[str, ...]:
-    """Return the environment variables of a setting, the one to use first, then older ones."""
+    """Return the environment variables of a setting: the current one first, then older ones."""
     return tuple(_extra(name)["names"]) or (PREFIX + name.upper(),)
 
 
@@ -364,7 +313,7 @@ def expectation_of(name: str) -> str:
 
 
 def default_of(name: str) -> str:
-    """Return the setting's default as documents have it, in Markdown; it names no machine."""
+    """Return the setting's default in Markdown, independent of the machine."""
     field, shown = Settings.model_fields[name], _extra(name)["shown"]
     if shown:
         return str(shown)
@@ -376,7 +325,7 @@ def default_of(name: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Return whether the setting's value may be shown to nobody."""
+    """Return whether the setting's value must never be shown."""
     field = Settings.model_fields[name]
     return "SecretStr" in f"{field.annotation}"
 

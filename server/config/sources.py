@@ -1,8 +1,8 @@
-"""Where settings come from: options over the environment, the environment over the file.
+"""The sources of settings: options over the environment, the environment over the file.
 
 The file is TOML, its keys are the settings' names: `pool_size = 20` is `MAILING_POOL_SIZE=20`.
-A secret's variable may end in `_FILE` and then names a file that holds the value, as
-orchestrators hand out secrets. Whatever the source, a value is read by the same rules.
+A secret's variable may end in `_FILE` and then names a file with the value, as orchestrators
+provide secrets. Whatever the source, a value is parsed by the same rules.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ FILE_VARIABLE = "MAILING_CONFIG_FILE"
 """Names the file when no option does."""
 
 MAX_SECRET_BYTES = 16_384
-"""A secret's file may not be longer."""
+"""Maximum size of a secret's file."""
 
 _FROM_FILE = "_FILE"
 _CHILD_FILE = ""
-"""Processes beside the server are told every value: they read no file of their own."""
+"""Dispatcher processes get every value in their environment and read no file."""
 
 
 class Given(NamedTuple):
-    """A value as it was found, and the place: an option, a variable, or a file's key."""
+    """A value, and its source: an option, a variable, or a file's key."""
 
     value: Any
     place: str
 
 
 class Loaded(NamedTuple):
-    """The settings in force, and the place of each that has not its default."""
+    """The settings in force, and the source of each that differs from its default."""
 
     settings: Settings
     places: Mapping[str, str]
 
 
 def load_settings(**options: Any) -> Settings:
-    """Return the settings in force, the file being the one that the environment names; see `load`."""
+    """Return the settings in force, with the file that the environment names; see `load`."""
     return load(options=options).settings
 
 
 def load(config_file: Path | None = None, options: Mapping[str, Any] | None = None) -> Loaded:
-    """Return the settings in force and their places. Raise ConfigError, with every problem there is.
+    """Return the settings in force and their sources. Raise ConfigError with all problems.
 
-    `config_file` wins over MAILING_CONFIG_FILE; `options` (by the settings' names) win over all.
+    `config_file` overrides MAILING_CONFIG_FILE; `options` (by the settings' names) override everything.
     """
     environment = {name: value for name, value in os.environ.items() if value}
     path = config_file or (Path(environment[FILE_VARIABLE]) if FILE_VARIABLE in environment else None)
@@ -74,9 +74,9 @@ def load(config_file: Path | None = None, options: Mapping[str, Any] | None = No
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Return variables that make another process of this machine load the same settings."""
-    told = {variables_of(name)[0]: _text(getattr(settings, name)) for name in settings.model_fields_set}
-    return {FILE_VARIABLE: _CHILD_FILE} | {_file_variable(name): "" for name in _secrets()} | told
+    """Return the variables with which another process of this machine loads the same settings."""
+    values = {variables_of(name)[0]: _text(getattr(settings, name)) for name in settings.model_fields_set}
+    return {FILE_VARIABLE: _CHILD_FILE} | {_file_variable(name): "" for name in _secrets()} | values
 
 
 def _of_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, Given]:
@@ -127,7 +127,7 @@ def _of_file(path: Path, problems: list[str]) -> dict[str, Given]:
 
 
 def _read(name: str, value: object, folder: Path) -> object:
-    """Return a value of the file as the environment would say it; paths begin at the file's folder."""
+    """Return a value of the file as it would be in the environment; paths are relative to the file."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -138,7 +138,7 @@ def _read(name: str, value: object, folder: Path) -> object:
 
 
 def _secret(path: Path) -> str | None:
-    """Return what a file holds without the newline at its end; None if that cannot be a value."""
+    """Return the contents of a file without the newline at its end; None if they cannot be a value."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)

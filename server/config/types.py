@@ -1,18 +1,51 @@
-"""What several settings share: values from the environment or a file, checked by pydantic.
+"""Types of settings: values from the environment or a file, validated by pydantic, and their fields.
 
-What is wrong raises ValueError, never with a secret in it; the sentence for people is made
+An invalid value raises ValueError, never with a secret in it; the sentence for people is made
 where the setting's name is known.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, SecretStr
+from platformdirs import user_data_dir
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dispatcher.model.records import Endpoint
+
+
+def setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:
+    """Return a field: its meaning, what its value should be, its variables if they differ from the field's name."""
+    extra: dict[str, Any] = {"expects": expects, "shown": shown, "names": names}
+    if callable(default):
+        return Field(default_factory=default, description=meaning, json_schema_extra=extra, **limits)
+    return Field(default, description=meaning, json_schema_extra=extra, **limits)
+
+
+def number(default: float, meaning: str, lowest: float, highest: float, unit: str = "") -> Any:
+    """Return a field for a number within limits, both included."""
+    whole = "a whole number" if isinstance(default, int) and not unit else "a number"
+    expects = f"{whole}{f' of {unit}' if unit else ''} from {lowest:g} to {highest:g}"
+    return setting(default, meaning, expects, ge=lowest, le=highest)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of `HOST:PORT` or `[IPv6]:PORT`. Raise ValueError."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and host[0] != "["):
+        raise ValueError(address)
+    return host, int(port)
+
+
+def _address(value: str) -> str:
+    split_address(value)
+    return value
+
+
+def _address_or_off(value: str) -> str:
+    return "off" if value.lower() == "off" else _address(value)
 
 
 def lower(value: object) -> object:
@@ -21,12 +54,23 @@ def lower(value: object) -> object:
 
 
 def endpoint_url(value: str) -> str:
-    """Return the URL if it is one to make requests to. Raise ValueError."""
+    """Return the URL if requests can be made to it. Raise ValueError."""
     parts = urlsplit(value)
     _ = parts.port  # raises ValueError for a port out of range
     plain = value.isascii() and value.isprintable() and " " not in value
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or "#" in value or not plain:
         raise ValueError(value)
+    return value
+
+
+def _issuer(value: str) -> str:
+    """Return the issuer; a domain is short for the issuer of Auth0, slash included."""
+    return endpoint_url(value if "://" in value else f"https://{value}/")
+
+
+def _postgres_url(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value().startswith(("postgresql://", "postgres://")):
+        raise ValueError
     return value
 
 
@@ -37,6 +81,24 @@ def _header_value(value: SecretStr) -> SecretStr:
     return value
 
 
+def default_folder() -> Path:
+    """Return the folder of the embedded Postgres unless another one is set."""
+    return Path(user_data_dir("mailing"))
+
+
+def _absolute(value: Path) -> Path:
+    return value.expanduser().absolute()
+
+
+def _writable_file(value: Path) -> Path:
+    path = _absolute(value)
+    try:
+        with path.open("ab"):
+            return path
+    except OSError as error:
+        raise ValueError(str(path)) from error
+
+
 def _readable_file(value: Path) -> Path:
     try:
         with value.open("rb"):
@@ -45,21 +107,39 @@ def _readable_file(value: Path) -> Path:
         raise ValueError(str(value)) from error
 
 
+Address = Annotated[str, AfterValidator(_address)]
+"""An address to listen on."""
+
+OptionalAddress = Annotated[str, AfterValidator(_address_or_off)]
+"""An address to listen on, or `off`."""
+
+IssuerUrl = Annotated[str, AfterValidator(_issuer)]
+"""The exact name of an OIDC issuer."""
+
+PostgresUrl = Annotated[SecretStr, AfterValidator(_postgres_url)]
+"""The DSN of a database."""
+
+FilePath = Annotated[Path, AfterValidator(_absolute)]
+"""A file or folder that only some processes open: those check it."""
+
+WritableFile = Annotated[Path, AfterValidator(_writable_file)]
+"""A file that can be appended to now."""
+
 EndpointUrl = Annotated[str, AfterValidator(endpoint_url)]
 """An absolute http(s) URL without userinfo and fragment."""
 
 Token = Annotated[SecretStr, AfterValidator(_header_value)]
-"""What may stand in a header: printable ASCII without spaces."""
+"""A header value: printable ASCII without spaces."""
 
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 """A file that can be opened now."""
 
 Transport = Annotated[Literal["fast", "httpx"], BeforeValidator(lower)]
-"""Which sender makes the requests."""
+"""The sender that makes the requests."""
 
 
 class ConfiguredEndpoint(NamedTuple):
-    """An endpoint, the sender that reaches it, and the variable or file that says so."""
+    """An endpoint, its transport, and the variable or file that defines it."""
 
     endpoint: Endpoint
     transport: Literal["fast", "httpx"]

@@ -1,20 +1,28 @@
-"""Clients: who receives, when they may, and how some of them are chosen."""
+"""Clients: who receives, when they may, in which time zones, and how some of them are chosen."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from zoneinfo import available_timezones
 
 from server.domain.errors import StaleEtag
 from server.domain.validation import Violations, check_attributes, check_count, check_text, check_texts
 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
-"""The fields of a client that callers set, in the order of the contract."""
+"""The fields of a client that callers may set, in the order of the contract."""
 
 MAX_TAG = 100
 LONGEST_WINDOW = timedelta(hours=24)
+
+NOT_IANA = frozenset({"Factory", "localtime", "posixrules"})
+"""Names found in zone databases that are no place's zone."""
+
+ABBREVIATIONS = frozenset({"CET", "EET", "MET", "WET"})
+"""Zones that Postgres takes for abbreviations without summer time: for half of the year a window
+would be an hour off. The places that they stand for have zones of their own, such as Europe/Brussels."""
 
 valid_phone = re.compile(r"[1-9][0-9]{6,14}").fullmatch
 """Matches the digits of an E.164 number."""
@@ -32,7 +40,7 @@ class ReceiveWindow:
 
 @dataclass(frozen=True, slots=True)
 class ClientDefinition:
-    """What callers say of a client; see `CLIENT_FIELDS`."""
+    """The fields of a client that callers set; see `CLIENT_FIELDS`."""
 
     phone: str
     timezone: str
@@ -61,7 +69,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class ClientFilter:
-    """Chooses clients: any value within a field, every field that is set; empty matches all."""
+    """Selects clients: any value within a field, every field that is set; empty matches all."""
 
     tags: tuple[str, ...] = ()
     operator_codes: tuple[str, ...] = ()
@@ -82,8 +90,8 @@ class ClientFilter:
 
 
 ImportRow = tuple[str, str, str, str, tuple[int, int] | None, Mapping[str, str] | None, bool]
-"""A checked client of an import, as a bare tuple for the sake of speed: phone, operator
-code, tag, timezone, window (start and length in seconds), attributes, opted out."""
+"""A checked client of an import, as a bare tuple for speed: phone, operator code, tag, timezone,
+window (start and length in seconds), attributes, opted out."""
 
 
 def import_row(definition: ClientDefinition) -> ImportRow:
@@ -116,7 +124,7 @@ def check_etag(sent: str, stored: str) -> None:
 
 
 def derived_operator_code(phone: str) -> str:
-    """Return the operator's code that a number of country code 7 contains, else ''."""
+    """Return the operator code that a number of country code 7 contains, else ''."""
     return phone[1:4] if len(phone) == 11 and phone[0] == "7" else ""
 
 
@@ -167,6 +175,11 @@ def check_timezone(zone: str, zones: Collection[str], path: str, violations: Vio
         violations.add(path, f"{zone[:80]!r} is not a time zone known here; use an IANA name such as Europe/Moscow")
 
 
+def known_zones(database_zones: Iterable[str]) -> frozenset[str]:
+    """Return the accepted names, given those of the database. Reads the zone database: once."""
+    return frozenset(available_timezones() & set(database_zones)) - NOT_IANA - ABBREVIATIONS
+
+
 def check_window(window: ReceiveWindow | None, path: str, violations: Violations) -> None:
     """Report a window whose duration is not whole seconds, more than 0 and at most 24 hours."""
     if window is None:
@@ -193,7 +206,7 @@ def check_filter(chosen: ClientFilter, zones: Collection[str], path: str, violat
 
 
 def completed(client: ClientDefinition) -> ClientDefinition:
-    """Return the client with the operator's code derived if it was left out."""
+    """Return the client with the operator code derived if it was left out."""
     if client.operator_code:
         return client
     return replace(client, operator_code=derived_operator_code(client.phone))
@@ -202,8 +215,8 @@ def completed(client: ClientDefinition) -> ClientDefinition:
 def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Collection[str]) -> ClientDefinition:
     """Return `before` with `fields` taken from `patch`.
 
-    An operator's code that was derived from the phone follows a new phone, unless it is
-    among the fields itself.
+    An operator code that was derived from the phone follows a new phone, unless it is among
+    the fields itself.
     """
     after = replace(before, **{name: getattr(patch, name) for name in fields})
     if "operator_code" not in fields and before.operator_code == derived_operator_code(before.phone):

@@ -1,29 +1,30 @@
-"""Why the service refuses a call. These exceptions know neither gRPC nor SQL.
+"""Domain errors: the reasons why a call fails. They know neither gRPC nor SQL.
 
 DomainError
 ├── InvalidFields       fields that are missing, malformed or out of range
-├── MalformedRequest    a request that is no message of its type
-├── InvalidPageToken    a token that this query did not make
+├── MalformedRequest    a request that is not a message of its type
+├── InvalidPageToken    a page token of another query
 ├── NotFound            no such client, mailing or message
 ├── EndpointUnknown     no such endpoint is configured
 ├── PhoneTaken          another client has the phone
-├── RequestIdReused     the request_id came before with another request
+├── RequestIdReused     the request_id was used before with another request
 ├── WrongState          the mailing is in a state that does not allow it
 ├── MailingEnded        the mailing's end has passed
 ├── StaleEtag           the resource was changed since it was read
-├── Conflict            others changed the same rows, several times
+├── Conflict            several tries lost a race for the same rows
 ├── DatabaseUnavailable the database cannot be reached
-├── InvalidResumeToken  a resume token that this stream did not make
-├── ResumeTokenExpired  a resume token behind which something is missing
-├── ReaderTooSlow       the reader of a stream has taken nothing for too long
-├── LimitReached        the caller has as many calls or streams open as one may have
-├── RateExceeded        the caller makes more calls a second than one may make
-├── CallTooLong         the call took longer than any may
-├── ShuttingDown        this replica ends
-├── Unauthenticated     no valid credentials came with the call
-├── ScopeMissing        the caller may not do this
-├── MethodClosed        nobody may do this
-└── NotServedYet        the method has no implementation in this version
+├── InvalidResumeToken  a resume token that is invalid or of another stream
+├── ResumeTokenExpired  a resume token behind which changes are missing
+├── ReaderTooSlow       the reader of a stream has read nothing for too long
+├── LimitReached        the caller has the maximum of calls or streams open
+├── RateExceeded        the caller exceeds the maximum rate of calls
+├── CallTooLong         the call exceeded the maximum duration
+├── ShuttingDown        this replica shuts down
+├── Unauthenticated     the call has no valid credentials
+├── ScopeMissing        the caller lacks the method's scope
+├── MethodClosed        no scope allows the method
+├── NotServedYet        the method has no implementation in this version
+└── FieldsNotServed     a field of the request has no implementation in this version
 """
 
 from __future__ import annotations
@@ -34,22 +35,22 @@ from enum import Enum
 
 from dispatcher.model.states import MailingState
 
-MAX_TOLD = 20
-"""More names are not listed: an error has to fit into the trailing metadata of a call."""
+MAX_LISTED = 20
+"""Maximum names in a sentence: an error has to fit into the trailing metadata of a call."""
 
 MAX_NAME = 80
-"""Longer names of callers are not repeated in full, for the same reason."""
+"""Longer names from callers are cut, for the same reason."""
 
 
 class DomainError(Exception):
-    """A refusal. `str()` of it is the sentence for the caller."""
+    """A call fails for a reason that its caller should know. `str()` of it is the sentence for the caller."""
 
     retry_after: float | None = None
-    """Seconds after which the same call may fare better, where that is known."""
+    """Seconds after which the same call may succeed, where that is known."""
 
     @property
     def facts(self) -> dict[str, str]:
-        """What a program may want to know, beside the sentence."""
+        """The details for programs, beside the sentence."""
         return {}
 
 
@@ -72,7 +73,7 @@ class InvalidFields(DomainError):
 
 
 class MalformedRequest(DomainError):
-    """The request cannot be read at all."""
+    """The request cannot be decoded."""
 
     def __init__(self) -> None:
         super().__init__("The request cannot be read: it is no message of the type that this method takes.")
@@ -86,7 +87,7 @@ class InvalidPageToken(DomainError):
 
 
 class Kind(Enum):
-    """What may not be found."""
+    """What a NotFound is about."""
 
     CLIENT = "client"
     MAILING = "mailing"
@@ -94,7 +95,7 @@ class Kind(Enum):
 
 
 class NotFound(DomainError):
-    """There is no such thing. `key` is its id."""
+    """No such record exists. `key` is the id that was looked up."""
 
     def __init__(self, kind: Kind, key: int) -> None:
         super().__init__(f"There is no {kind.value} {key}.")
@@ -103,28 +104,28 @@ class NotFound(DomainError):
 
     @property
     def facts(self) -> dict[str, str]:
-        """The key that was looked for."""
+        """The id that was looked up."""
         return {self.kind.value: str(self.key)}
 
 
 class EndpointUnknown(DomainError):
-    """No endpoint of this name is configured; those in `known` are, of which the first are told."""
+    """No endpoint of this name is configured; `known` are the configured ones."""
 
     def __init__(self, name: str, known: Collection[str]) -> None:
         self.name = name[:MAX_NAME]
-        self.known = sorted(known)[:MAX_TOLD]
-        more = f" and {len(known) - MAX_TOLD} more" if len(known) > MAX_TOLD else ""
+        self.known = sorted(known)[:MAX_LISTED]
+        more = f" and {len(known) - MAX_LISTED} more" if len(known) > MAX_LISTED else ""
         there_are = f"there are {', '.join(self.known)}{more}" if known else "none is configured"
         super().__init__(f"There is no endpoint {self.name!r}; {there_are}.")
 
     @property
     def facts(self) -> dict[str, str]:
-        """The name that was looked for, and those there are."""
+        """The name that was looked up, and the configured ones."""
         return {"endpoint": self.name, "known": ",".join(self.known)}
 
 
 class PhoneTaken(DomainError):
-    """Another client has this phone. Which one is not said again: errors end up in logs."""
+    """Another client has this phone. The phone is not repeated: errors end up in logs."""
 
     def __init__(self) -> None:
         super().__init__("Another client has this phone.")
@@ -159,7 +160,7 @@ class WrongState(DomainError):
 
 
 class MailingEnded(DomainError):
-    """The mailing's end has passed, so that nothing of it can be sent any more."""
+    """The mailing's end has passed: no more messages can be sent."""
 
     def __init__(self) -> None:
         super().__init__("The end of the mailing has passed; move its end_time first.")
@@ -173,7 +174,7 @@ class StaleEtag(DomainError):
 
 
 class Conflict(DomainError):
-    """Others changed the same rows at the same moment, again and again."""
+    """The transaction lost several races for the same rows."""
 
     def __init__(self) -> None:
         super().__init__("Others are changing the same rows at this moment; repeat the call.")
@@ -187,14 +188,14 @@ class DatabaseUnavailable(DomainError):
 
 
 class InvalidResumeToken(DomainError):
-    """The resume token was not made by this stream."""
+    """The resume token is invalid or belongs to another stream."""
 
     def __init__(self) -> None:
         super().__init__("The resume token does not belong to this stream; start again without one.")
 
 
 class ResumeTokenExpired(DomainError):
-    """Not everything behind the resume token is there any more. `why` completes "The resume token …"."""
+    """Changes behind the resume token are missing. `why` completes "The resume token …"."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -204,18 +205,18 @@ class ResumeTokenExpired(DomainError):
 
 
 class _Resumable:
-    """The end of a stream that goes on elsewhere. `resume_token` is empty where there is none."""
+    """The end of a stream that can be resumed. `resume_token` is empty where there is none."""
 
     resume_token = ""
 
     @property
     def facts(self) -> dict[str, str]:
-        """Where to go on."""
+        """Where to resume."""
         return {"resume_token": self.resume_token} if self.resume_token else {}
 
 
 class ReaderTooSlow(_Resumable, DomainError):
-    """The reader of a stream has taken nothing for too long."""
+    """The reader of a stream has read nothing for too long."""
 
     def __init__(self, resume_token: str = "") -> None:
         super().__init__("The stream was not read for too long; resume it where you are.")
@@ -223,7 +224,7 @@ class ReaderTooSlow(_Resumable, DomainError):
 
 
 class LimitReached(DomainError):
-    """The caller has as many of something (`what`, a plural) at once as one caller may have."""
+    """The caller has the maximum of something (`what`, a plural) open."""
 
     retry_after = 1.0
 
@@ -238,7 +239,7 @@ class LimitReached(DomainError):
 
 
 class RateExceeded(DomainError):
-    """The caller makes more calls a second than `limit`; the next one is welcome in `wait` seconds."""
+    """The caller exceeds `limit` calls a second; the next call succeeds in `wait` seconds."""
 
     def __init__(self, limit: float, wait: float) -> None:
         super().__init__(f"You make more than {limit:g} calls a second, which is the limit; wait for {wait:.3f} s.")
@@ -252,7 +253,7 @@ class RateExceeded(DomainError):
 
 
 class CallTooLong(DomainError):
-    """The call took longer than `limit` seconds, which no call may; it was given up."""
+    """The call exceeded the maximum duration of `limit` seconds and was given up."""
 
     def __init__(self, limit: float) -> None:
         super().__init__(f"The call was given up after {limit:g} s, the longest that a call may take here.")
@@ -265,7 +266,7 @@ class CallTooLong(DomainError):
 
 
 class ShuttingDown(_Resumable, DomainError):
-    """The replica that serves the stream is coming to its end."""
+    """The replica that serves the stream is shutting down."""
 
     def __init__(self, resume_token: str = "") -> None:
         super().__init__("This replica is shutting down; go on with another.")
@@ -273,14 +274,14 @@ class ShuttingDown(_Resumable, DomainError):
 
 
 class Unauthenticated(DomainError):
-    """No valid credentials came with the call. Why they are not is nobody's business outside."""
+    """The call has no valid credentials. Only the log has the reason."""
 
     def __init__(self) -> None:
         super().__init__("No valid credentials came with the call.")
 
 
 class ScopeMissing(DomainError):
-    """The caller is known and lacks the scope that the method needs."""
+    """The caller is authenticated and lacks the method's scope."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This call needs the scope {scope}, which the caller does not have.")
@@ -293,14 +294,24 @@ class ScopeMissing(DomainError):
 
 
 class MethodClosed(DomainError):
-    """No scope opens this method."""
+    """No scope allows this method."""
 
     def __init__(self) -> None:
         super().__init__("This method is open to nobody.")
 
 
 class NotServedYet(DomainError):
-    """The method belongs to the contract but not to this version of the service."""
+    """The method is part of the contract but not implemented in this version of the service."""
 
     def __init__(self, method: str) -> None:
         super().__init__(f"{method} belongs to the contract; this version of the service does not serve it yet.")
+
+
+class FieldsNotServed(DomainError):
+    """Fields of the request are part of the contract but not implemented in this version of the service."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        sentence = "belongs to the contract; this version of the service does not serve it yet: leave it out"
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        super().__init__(f"{paths[0]}: {sentence}{more}")
+        self.violations = tuple(FieldViolation(path, sentence) for path in paths)

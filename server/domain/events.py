@@ -1,4 +1,4 @@
-"""The log as its readers see it: entries, what a reader chooses of them, and their order.
+"""The event log: the entries that API calls write, what a reader selects, and the order of reading.
 
 Within a bucket entries are in the order of their numbers, which is that of their commits.
 Between buckets they are put into the order of their times as far as that is known.
@@ -6,20 +6,21 @@ Between buckets they are put into the order of their times as far as that is kno
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import merge
 from itertools import accumulate
 
-from dispatcher.outcome_events import Level
-from server.domain.change_feed import Positions
+from dispatcher.model.states import Status
+from dispatcher.outcome_events import Event, Level
 from server.domain.pagination import query_digest
+from server.domain.resume_tokens import Positions
 
 
 @dataclass(frozen=True, slots=True)
 class RecordedEvent:
-    """One entry that was written. 0 in an id: about none."""
+    """One entry of the event log. 0 in an id: about none."""
 
     at: datetime
     level: Level
@@ -34,7 +35,7 @@ class RecordedEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventQuery:
-    """Which entries are meant; 0: about any."""
+    """Which entries to read; 0: about any."""
 
     mailing_id: int = 0
     message_id: int = 0
@@ -42,16 +43,16 @@ class EventQuery:
     level: Level = Level.DEBUG
 
     def digest(self) -> bytes:
-        """Return what tells this query's tokens from others."""
+        """Return a digest that identifies this query in tokens."""
         return query_digest("WatchLog", self.mailing_id, self.message_id, self.client_id, int(self.level))
 
 
 @dataclass(frozen=True, slots=True)
 class BucketPage:
-    """What one bucket has behind `after`: numbered entries, and nothing else that was asked for up to `reached`.
+    """The matching entries of one bucket between `after` and `reached`, with their numbers.
 
-    `head` is the last number given, `floor` the last one forgotten. `reached_at` is the time
-    of the last entry looked at, asked for or not, None when there was none.
+    `head` is the last number written, `floor` the last one deleted. `reached_at` is the time
+    of the last entry scanned, matching or not, None when there was none.
     """
 
     after: int
@@ -63,15 +64,15 @@ class BucketPage:
 
     @property
     def more(self) -> bool:
-        """Whether there may be entries behind it."""
+        """Whether there may be entries behind this page."""
         return self.reached < self.head
 
 
 def in_order(pages: Sequence[BucketPage]) -> tuple[list[RecordedEvent], Positions]:
-    """Return the entries that can be handed on, by time, and the positions that they lead to.
+    """Return the entries that can be delivered, by time, and the positions behind them.
 
-    Nothing is handed on that is later than something a bucket may still have. The bucket
-    that holds the others back hands on all of its page, so this never stands still.
+    No entry is delivered that is later than an entry which another bucket may still have. The
+    bucket that holds the others back delivers its whole page, so reading always advances.
     """
     times = [_times(page) for page in pages]
     horizons = [max(own[-1:] + _known(page.reached_at)) for page, own in zip(pages, times, strict=True) if page.more]
@@ -83,13 +84,75 @@ def in_order(pages: Sequence[BucketPage]) -> tuple[list[RecordedEvent], Position
         positions.append(page.reached if whole else ready[-1][1][0] if ready else page.after)
         streams.append(ready)
     ordered = merge(*streams, key=lambda pair: pair[0])
-    return [logged for _, (_, logged) in ordered], tuple(positions)
+    return [recorded for _, (_, recorded) in ordered], tuple(positions)
 
 
 def _times(page: BucketPage) -> list[datetime]:
-    """Return the entries' times, never falling: they were taken before the numbers were."""
-    return list(accumulate((logged.at for _, logged in page.entries), max))
+    """Return the entries' times as a rising sequence: they were taken before the numbers were."""
+    return list(accumulate((recorded.at for _, recorded in page.entries), max))
 
 
 def _known(moment: datetime | None) -> list[datetime]:
     return [] if moment is None else [moment]
+
+
+def mailing_created(mailing_id: int, title: str, running: bool) -> list[Event]:
+    """Return the events of a new mailing: created and, if its start has come, started."""
+    called = f"{title[:80]!r} " if title else ""
+    created = Event(Level.INFO, "mailing.created", f"The mailing {called}was created.", mailing_id)
+    return [created, mailing_event(mailing_id, "started")] if running else [created]
+
+
+def mailing_event(mailing_id: int, what: str, **details: str) -> Event:
+    """Return the event of a mailing that was paused, resumed, cancelled or deleted; `what` says which."""
+    return Event(Level.INFO, f"mailing.{what}", f"The mailing was {what}.", mailing_id, details=details)
+
+
+def mailing_updated(mailing_id: int, changed: Collection[str]) -> list[Event]:
+    """Return the event of a mailing of which these fields changed; none when none did."""
+    names = ", ".join(sorted(changed))
+    text = f"The mailing was updated: {names}."
+    return [Event(Level.INFO, "mailing.updated", text, mailing_id, details={"fields": names})] if names else []
+
+
+def mailing_retried(mailing_id: int, statuses: Collection[int]) -> Event:
+    """Return the event of a mailing whose messages with these statuses are retried."""
+    names = ", ".join(Status(status).name.lower() for status in sorted(statuses))
+    text = f"The mailing is retried: its {names} messages return to PENDING."
+    return Event(Level.INFO, "mailing.retried", text, mailing_id, details={"statuses": names})
+
+
+def client_deleted(client_id: int, cancelled: int) -> Event:
+    """Return the event of a deleted client and of their cancelled messages."""
+    text = f"The client was deleted; {cancelled} unsent messages were cancelled."
+    return Event(Level.INFO, "client.deleted", text, 0, client_id, {"cancelled_messages": str(cancelled)})
+
+
+def client_opted(client_id: int, out: bool) -> Event:
+    """Return the event of a client who opted out, or in again."""
+    event, text = ("client.opted_out", "The client opted out.") if out else ("client.opted_in", "The client opted in.")
+    return Event(Level.INFO, event, text, 0, client_id)
+
+
+def clients_imported(created: int, updated: int, unchanged: int) -> Event:
+    """Return the event of an import."""
+    details = {"created": str(created), "updated": str(updated), "unchanged": str(unchanged)}
+    text = f"Clients were imported: {created} new, {updated} changed, {unchanged} unchanged."
+    return Event(Level.INFO, "clients.imported", text, details=details)
+
+
+def dispatch_settings_changed(before: Mapping[str, float | None], after: Mapping[str, float | None]) -> Event:
+    """Return the event of changed runtime settings, by name; None is the environment's value."""
+    changed = {name: after[name] for name in after if after[name] != before[name]}
+    details = {name: "as started" if value is None else f"{value:g}" for name, value in changed.items()}
+    listed = ", ".join(f"{name} {value}" for name, value in details.items())
+    return Event(
+        Level.INFO, "dispatch.settings", f"Settings of all dispatchers were changed: {listed}.", details=details
+    )
+
+
+def dispatch_paused(paused: bool) -> Event:
+    """Return the event of the emergency stop."""
+    if paused:
+        return Event(Level.WARNING, "dispatch.paused", "All sending was stopped.")
+    return Event(Level.INFO, "dispatch.resumed", "Sending was resumed.")

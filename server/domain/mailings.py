@@ -1,4 +1,4 @@
-"""Mailings: what is said to whom and when, and what may be changed in which state."""
+"""Mailings: their definition and progress, and which fields may change in which state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAILING_FIELDS = (
     "labels",
     "important",
 )
-"""The fields of a mailing that callers set, in the order of the contract."""
+"""The fields of a mailing that callers may set, in the order of the contract."""
 
 MAX_TITLE = 200
 MAX_TEXT = 4000
@@ -46,9 +46,9 @@ CHANGEABLE: Mapping[MailingState, frozenset[str]] = {
     MailingState.COMPLETED: _ALWAYS | {"end_time"},
     MailingState.CANCELLED: _ALWAYS,
 }
-"""Which fields an update may change in each state, as far as `kept_since_start` lets it."""
+"""Which fields an update may change in each state, unless `fixed_since_start` has them."""
 
-_KEPT = frozenset({"audience_mode", "semantics", "endpoint"})
+_FIXED = frozenset({"audience_mode", "semantics", "endpoint"})
 
 DELETABLE = frozenset({MailingState.SCHEDULED, MailingState.COMPLETED, MailingState.CANCELLED})
 PAUSABLE = frozenset({MailingState.RUNNING})
@@ -56,12 +56,12 @@ RESUMABLE = frozenset({MailingState.PAUSED})
 CANCELLABLE = frozenset(state for state, after in STATE_TRANSITIONS.items() if MailingState.CANCELLED in after)
 RETRYABLE = frozenset({MailingState.RUNNING, MailingState.PAUSED, MailingState.COMPLETED})
 REQUEUEABLE = frozenset(status for status, after in STATUS_TRANSITIONS.items() if Status.PENDING in after)
-"""The statuses from which RetryMailing puts messages back."""
+"""The statuses from which RetryMailing returns messages to PENDING."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetryRule:
-    """How failed attempts are repeated: 1 to 100 attempts in all, with growing back-offs."""
+    """How failed attempts are retried: 1 to 100 attempts in all, with growing back-offs."""
 
     max_attempts: int = 5
     initial_backoff: timedelta = timedelta(seconds=1)
@@ -70,7 +70,7 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class MailingDefinition:
-    """What callers say of a mailing; see `MAILING_FIELDS`. `start_time` None means now."""
+    """The fields of a mailing that callers set; see `MAILING_FIELDS`. `start_time` None means now."""
 
     text: str
     title: str = ""
@@ -89,7 +89,7 @@ class MailingDefinition:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How many messages stand where. `rate` is deliveries a second over the last seconds."""
+    """Messages by status. `rate` is deliveries a second over the last seconds."""
 
     total: int = 0
     pending: int = 0
@@ -127,14 +127,14 @@ class Mailing:
 
 @dataclass(frozen=True, slots=True)
 class MailingQuery:
-    """Which mailings a list shows: any of the states, all of the labels; empty means all."""
+    """Which mailings a list returns: any of the states, all of the labels; empty means all."""
 
     states: tuple[MailingState, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def estimated_finish(pending: int, rate: float, now: datetime) -> datetime | None:
-    """Return when `pending` messages are settled at `rate` a second; None when nothing moves."""
+    """Return when `pending` messages will be settled at `rate` a second; None when nothing is sent."""
     if pending <= 0 or rate <= 0 or pending / rate > LONGEST_ESTIMATE.total_seconds():
         return None
     return now + timedelta(seconds=pending / rate)
@@ -165,7 +165,7 @@ def check_mailing(
 
 
 def check_template(text: str, path: str, violations: Violations) -> None:
-    """Report a text that is empty, too long or no template."""
+    """Report a text that is empty, too long or not a template."""
     if not text.strip():
         violations.add(path, "is required: what to send")
         return
@@ -217,30 +217,30 @@ def changes(before: MailingDefinition, after: MailingDefinition) -> frozenset[st
     return frozenset(name for name in MAILING_FIELDS if getattr(before, name) != getattr(after, name))
 
 
-def kept_since_start(definition: MailingDefinition) -> frozenset[str]:
-    """Return the fields that a mailing keeps once it has begun, whatever its state.
+def fixed_since_start(definition: MailingDefinition) -> frozenset[str]:
+    """Return the fields that are fixed once a mailing has begun, whatever its state.
 
-    What was sent was sent by them: an outcome that is not known yet was promised one semantics,
-    an endpoint tells repeated requests only among its own, and a SNAPSHOT is taken once.
+    Messages were sent by them: an unknown outcome was promised one semantics, an endpoint
+    recognizes only its own repeated requests, and a SNAPSHOT is taken once.
     """
-    return _KEPT | {"filter"} if definition.audience_mode is AudienceMode.SNAPSHOT else _KEPT
+    return _FIXED | {"filter"} if definition.audience_mode is AudienceMode.SNAPSHOT else _FIXED
 
 
 def check_changeable(mailing: Mailing, changed: Collection[str], begun: bool) -> None:
-    """Raise WrongState if the mailing cannot have one of these fields changed.
+    """Raise WrongState if one of the `changed` fields cannot change.
 
-    `begun` says that it ran before, even if it is SCHEDULED again.
+    `begun` means that the mailing ran before, even if it is SCHEDULED again.
     """
     changeable = CHANGEABLE[mailing.state]
-    kept = kept_since_start(mailing.definition) if begun else frozenset()
-    refused = [name for name in MAILING_FIELDS if name in changed and (name not in changeable or name in kept)]
-    if not refused:
+    fixed = fixed_since_start(mailing.definition) if begun else frozenset()
+    rejected = [name for name in MAILING_FIELDS if name in changed and (name not in changeable or name in fixed)]
+    if not rejected:
         return
-    if kept.isdisjoint(refused):
-        needed = [state for state, fields in CHANGEABLE.items() if fields.issuperset(refused)]
-        raise WrongState(f"given another {' and '.join(refused)}", mailing.state, needed)
-    why = " (a SNAPSHOT audience is fixed at the start)" if "filter" in refused else ""
-    what = f"given another {' and '.join(refused)} once it has begun{why}"
+    if fixed.isdisjoint(rejected):
+        needed = [state for state, fields in CHANGEABLE.items() if fields.issuperset(rejected)]
+        raise WrongState(f"given another {' and '.join(rejected)}", mailing.state, needed)
+    why = " (a SNAPSHOT audience is fixed at the start)" if "filter" in rejected else ""
+    what = f"given another {' and '.join(rejected)} once it has begun{why}"
     raise WrongState(what, mailing.state, [MailingState.SCHEDULED], "and never have begun")
 
 
@@ -249,8 +249,8 @@ def amended_mailing(
 ) -> MailingDefinition:
     """Return the mailing's definition with `fields` taken from `patch`.
 
-    `begun` says that it ran before. Raise WrongState if that or its state does not allow what
-    differs, InvalidFields for an end that has passed at `now` or is not after the start.
+    `begun` means that it ran before. Raise WrongState if that or its state does not allow the
+    change, InvalidFields for an end that has passed at `now` or is not after the start.
     """
     before = mailing.definition
     after = replace(before, **{name: getattr(patch, name) for name in fields})
@@ -265,7 +265,7 @@ def amended_mailing(
 
 
 def requeueable(numbers: Sequence[int], path: str, violations: Violations) -> frozenset[Status]:
-    """Return the statuses of these numbers; report those that no message is put back from, and a lack of any."""
+    """Return the statuses of these numbers; report those that cannot be retried, and an empty list."""
     choice = ", ".join(status.name for status in sorted(REQUEUEABLE))
     if not numbers:
         violations.add(path, f"is required: one or more of {choice}")
@@ -276,5 +276,5 @@ def requeueable(numbers: Sequence[int], path: str, violations: Violations) -> fr
 
 
 def ended_already() -> InvalidFields:
-    """Return the refusal of an end that has passed."""
+    """Return the error for an end that has passed."""
     return invalid("mailing.end_time", "has passed already")

@@ -1,4 +1,4 @@
-"""Messages and their failed attempts: what the ledger tells about one mailing to one client."""
+"""Messages (one mailing to one client) and their failed attempts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _CLIENT_BITS = 32
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One row of the ledger. `duration` and `endpoint_code` are those of the last attempt."""
+    """One message. `duration` and `endpoint_code` are those of the last attempt."""
 
     mailing_id: int
     client_id: int
@@ -48,7 +48,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
-    """Which messages a list shows. An id of 0 means any; at least one is set."""
+    """Which messages a list returns. An id of 0 means any; at least one is set."""
 
     mailing_id: int = 0
     client_id: int = 0
@@ -61,5 +61,5 @@ def message_id(mailing_id: int, client_id: int) -> int:
 
 
 def split_message_id(identity: int) -> tuple[int, int]:
-    """Return the mailing's and the client's id that a message's id is made of."""
+    """Return the mailing's and the client's id of a message's id."""
     return identity >> _CLIENT_BITS, identity & (1 << _CLIENT_BITS) - 1

@@ -1,12 +1,12 @@
-"""What a mailing would do: who is left out and why, what the first clients would read, and how
-many can be sent before the end.
+"""Previews: who is excluded and why, what the first clients would read, and how many messages can
+be sent before the end.
 
 The schedule is a model. A mailing that is limited to `rate` messages a second has a slot every
 1/rate seconds from its start on, and a slot serves one client whose receive window is open. Of
-those who are open, whoever has the least time left before the end goes first. Where nobody's
-window opens twice before the end that is the rule of the earliest deadline, and no schedule
-sends more; where windows come again it is a schedule that can be kept, and hardly any sends
-more. Failed attempts are not foreseen. Everything here is pure arithmetic.
+those, the client with the least time left before the end goes first. Where no window opens twice
+before the end that is earliest deadline first, and no schedule sends more; where windows open
+again it is a feasible schedule, and hardly any sends more. Failed attempts are not modelled.
+Everything here is pure arithmetic.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ DEFAULT_SAMPLES = 3
 MAX_SAMPLES = 50
 
 MAX_SAMPLE_CHARACTERS = 500_000
-"""Samples that would make more text than this are left out, but never the first one."""
+"""Maximum characters of all samples; the first one is always included."""
 
 LOOK_AHEAD = timedelta(days=365)
-"""How far a schedule is looked at, from the start on."""
+"""How far a schedule is computed, from the start on."""
 
 MAX_WINDOWS = 500_000
-"""How many windows of one schedule are looked at, at once; a bound on memory."""
+"""Maximum windows of one schedule in memory at once."""
 
 _FIRST_SPAN = timedelta(days=2)
 _MICROSECOND = timedelta(microseconds=1)
@@ -41,7 +41,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class FrequencyCap:
-    """How many messages a client may get within `period`; 0 messages means no cap."""
+    """The maximum of messages a client gets within `period`; 0 messages means no cap."""
 
     messages: int = 0
     period: timedelta = timedelta(hours=24)
@@ -49,10 +49,10 @@ class FrequencyCap:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Clients who are alike: so many of one receive window.
+    """`count` clients with the same receive window.
 
-    `window` is what tells them from others, for the store; `reason` why they are left out, and
-    REASON 0 if they are not. `opens_at` is the first moment at which they may be sent to.
+    `window` identifies the group for the store; `reason` is why they are excluded, NONE if they are
+    not. `opens_at` is the first moment at which they may be sent to.
     """
 
     window: tuple[object, ...]
@@ -63,20 +63,20 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Audience:
-    """The matching clients: those to be sent to, and how many are left out by reason."""
+    """The matching clients: those to send to, and how many are excluded by reason."""
 
     groups: tuple[Group, ...] = ()
     excluded: dict[Reason, int] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
-        """How many clients can receive it."""
+        """How many clients can receive the mailing."""
         return sum(group.count for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """The text as one client would get it, at `due_at` at the earliest."""
+    """The text for one client, who gets it at `due_at` at the earliest."""
 
     client_id: int
     phone: str
@@ -87,7 +87,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a mailing would do. `finish_at` is None unless all of the audience can be sent before the end."""
+    """What a mailing would do. `finish_at` is None unless the whole audience can be reached before the end."""
 
     audience: Audience
     samples: tuple[Sample, ...]
@@ -101,7 +101,7 @@ Slots = range
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """So many clients who can be served in any of `windows`, which are in order and apart."""
+    """`count` clients who can be served in any of `windows`, which are in order and disjoint."""
 
     count: int
     windows: list[Slots]
@@ -109,21 +109,21 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a schedule comes to: how many of each group are left, and the last slot used (-1: none)."""
+    """The result of a schedule: how many of each group are left, and the last slot used (-1: none)."""
 
     left: list[int]
     last: int
 
 
 def sample_count(value: int, violations: Violations) -> int:
-    """Return how many samples are wanted: the default for 0, never too many; report a negative number."""
+    """Return the number of samples: the default for 0, within the limit; report a negative number."""
     if value < 0:
         violations.add("samples", "must not be negative")
     return min(value, MAX_SAMPLES) if value > 0 else DEFAULT_SAMPLES
 
 
 def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
-    """Return the audience: an opt-out comes before a window that opens too late, that before the cap."""
+    """Return the audience: an opt-out goes before a window that opens too late, that before the cap."""
     sent: list[Group] = []
     excluded: dict[Reason, int] = {}
     for group in groups:
@@ -138,7 +138,7 @@ def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
 
 
 def samples_of(template: Template, clients: Iterable[tuple[Client, datetime]]) -> tuple[Sample, ...]:
-    """Return the text as each of the clients would get it at the moment beside them."""
+    """Return a sample for each client, with the moment beside them."""
     samples: list[Sample] = []
     characters = 0
     for client, due_at in clients:
@@ -157,7 +157,7 @@ def strictest(*rates: float) -> float:
 
 
 def spans(start: datetime, end: datetime | None) -> Iterable[tuple[datetime, datetime]]:
-    """Yield the spans of a schedule to look at one after the other, each twice as long as the one before."""
+    """Yield successive spans of a schedule, each twice as long as the one before."""
     last = start + LOOK_AHEAD if end is None else min(end, start + LOOK_AHEAD)
     since, length = start, _FIRST_SPAN
     while since < last:
@@ -193,7 +193,7 @@ class Pace:
 
 
 def schedule(waiting: Sequence[Waiting]) -> Outcome:
-    """Serve as many as the model of this module does.
+    """Return the schedule of the model above.
 
     Takes time in proportion to the number of windows, whatever the number of clients.
     """

@@ -1,7 +1,7 @@
-"""Whoever makes a call, and what they may do.
+"""Principals: who makes a call, and with which scopes.
 
-Inside of a call `caller()` tells who it is, for everything that is done in its name: what it
-may see, what is counted for it, and whose doing the log says a change is.
+Within a call `caller()` returns its principal, for everything that is done in its name: phones are
+masked, limits are counted, and the event log names the author of a change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Literal
 
 
 class Scope(StrEnum):
-    """A permission. What each one opens stands in `server.api.interceptors.permissions`."""
+    """A permission. The methods that need each one are listed in `server.api.permissions`."""
 
     CLIENTS_READ = "clients.read"
     CLIENTS_WRITE = "clients.write"
@@ -30,37 +30,37 @@ _NAMES = frozenset(scope.value for scope in Scope)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """A caller: the name they are known by, their scopes, and how they showed who they are."""
+    """A caller: subject, scopes, and the kind of credentials."""
 
     subject: str
     scopes: frozenset[Scope]
-    how: Literal["open", "token", "jwt", "certificate"]
+    credentials: Literal["open", "token", "jwt", "certificate"]
 
     def __str__(self) -> str:
-        """Return the one name for logs and limits: subjects of different kinds are different callers."""
-        return self.subject if self.how == "open" else f"{self.how}:{self.subject}"
+        """Return the name for logs and limits: equal subjects of different kinds are different callers."""
+        return self.subject if self.credentials == "open" else f"{self.credentials}:{self.subject}"
 
 
 ANONYMOUS = Principal("anonymous", ALL_SCOPES, "open")
 """Everybody, where no authentication is configured."""
 
-NOBODY = Principal("", frozenset(), "open")
-"""The caller outside of any call: what is done there is the service's own doing."""
+SERVICE = Principal("", frozenset(), "open")
+"""The principal outside of any call, where the service itself acts."""
 
 
-_caller: ContextVar[Principal] = ContextVar("caller", default=NOBODY)
+_caller: ContextVar[Principal] = ContextVar("caller", default=SERVICE)
 
 
 def caller() -> Principal:
-    """Return who makes the present call; outside of any it is NOBODY, who has no scope."""
+    """Return the principal of the current call; outside of any it is SERVICE, which has no scope."""
     return _caller.get()
 
 
 def set_caller(principal: Principal) -> None:
-    """Say who makes the present call, once it is known."""
+    """Set the principal of the current call, once it is authenticated."""
     _caller.set(principal)
 
 
 def known_scopes(names: Iterable[object]) -> frozenset[Scope]:
-    """Return those of the names that are scopes of this service; an issuer has others, too."""
+    """Return the names that are scopes of this service; an issuer may have others."""
     return frozenset(Scope(name) for name in names if isinstance(name, str) and name in _NAMES)

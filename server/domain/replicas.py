@@ -1,4 +1,4 @@
-"""Dispatching as operators see and steer it: replicas, and settings for all of them."""
+"""Dispatching as operators see and control it: replicas, endpoints, and settings for all of them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 from uuid import UUID
 
 from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.states import BreakerState
 from server.domain.validation import Violations
 
 OVERRIDE_FIELDS = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
-"""What can be set at run time."""
+"""The settings that can be changed at run time."""
 
 _POLL = (0.01, 60.0, "10 ms to 1 minute")
 _RECHECK = (0.1, 3600.0, "100 ms to 1 hour")
@@ -23,19 +24,27 @@ MOST_CONCURRENCY = 10_000
 
 @dataclass(frozen=True, slots=True)
 class RuntimeSettings:
-    """What is set at run time, and whether all sending is stopped."""
+    """The overrides of settings at run time, and whether all sending is stopped."""
 
     overrides: SettingOverrides
     paused: bool
 
     def in_force(self, started_with: DispatchSettings) -> DispatchSettings:
-        """Return the settings of a replica that was started with these."""
+        """Return the settings in force in a replica that was started with these."""
         return self.overrides.of(started_with)
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointHealth:
+    """The breaker of an endpoint, and its last error, '' without one."""
+
+    breaker: BreakerState = BreakerState.CLOSED
+    last_error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """How a replica sees an endpoint. `breaker` is the same for all: 1 closed, 2 open, 3 half open."""
+    """The status of an endpoint in one replica. `breaker` is the same in all: 1 closed, 2 open, 3 half open."""
 
     name: str
     breaker: int
@@ -47,7 +56,7 @@ class EndpointStatus:
 
 @dataclass(frozen=True, slots=True)
 class Replica:
-    """One dispatcher that is alive, as it said at its last beat. Times are seconds."""
+    """One live dispatcher, as of its last heartbeat. Times are seconds."""
 
     id: UUID
     host: str
@@ -67,7 +76,7 @@ class Replica:
 
 @dataclass(frozen=True, slots=True)
 class DispatchState:
-    """Every replica that is alive, the oldest first, and what is set."""
+    """Every live replica, the oldest first, and the runtime settings."""
 
     replicas: Sequence[Replica]
     runtime_settings: RuntimeSettings
@@ -91,13 +100,13 @@ def amended_overrides(
 ) -> SettingOverrides:
     """Return `before` with `fields` taken from `patch`.
 
-    Raise InvalidFields where a shortest wait would be longer than its longest one, be
-    these chosen or those of the environment.
+    Raise InvalidFields where a minimum would exceed its maximum, whether they are overridden or
+    those of the environment.
     """
     after = replace(before, **{name: getattr(patch, name) for name in fields})
     violations = Violations()
     for low, high in (("poll_min", "poll_max"), ("recheck_min", "recheck_max")):
-        shortest, longest = (_chosen_or(after, name, started_with) for name in (low, high))
+        shortest, longest = (_in_force(after, name, started_with) for name in (low, high))
         if shortest > longest and {low, high} & set(fields):
             path, other = (low, high) if low in fields else (high, low)
             relation = "more" if path == low else "less"
@@ -107,7 +116,7 @@ def amended_overrides(
     return after
 
 
-def _chosen_or(overrides: SettingOverrides, name: str, started_with: DispatchSettings) -> float:
+def _in_force(overrides: SettingOverrides, name: str, started_with: DispatchSettings) -> float:
     chosen: float | None = getattr(overrides, name)
     return float(getattr(started_with, name)) if chosen is None else chosen
 
@@ -119,7 +128,7 @@ def replica_of(
     status: Mapping[str, Any],
     breakers: Mapping[str, int],
 ) -> Replica:
-    """Return a replica as it told of itself; what a replica of another version left out counts as nothing."""
+    """Return a replica from its heartbeat; what a replica of another version left out is 0."""
     return Replica(
         id=replica_id,
         host=process[0],

@@ -1,8 +1,7 @@
-"""The verbose statistics of a mailing, made of its counters: ordering, quantiles, steps.
+"""Reports: the detailed statistics of a mailing, computed from its counters.
 
-Pure computing. Messages are never looked at, so a report costs the same whatever the size of the
-mailing. How durations fall into bins is `latency_bin` of the database, repeated here; a test
-holds the two together.
+Pure functions. Messages are never read, so a report costs the same whatever the size of the
+mailing. The latency bins are those of the database's `latency_bin`; a test compares the two.
 """
 
 from __future__ import annotations
@@ -82,7 +81,7 @@ class Course:
 class Report:
     """A mailing and its statistics, all of one moment.
 
-    `attempts` says how many settled messages took how many requests. Only what occurs is there.
+    `attempts` has the number of settled messages by their number of requests. Zeros are left out.
     """
 
     mailing: Mailing

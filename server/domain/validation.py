@@ -1,18 +1,18 @@
-"""Collects the violations of one request, and the checks that several records share.
+"""Violations of one request, and the checks that several kinds of record share.
 
-A check reports to a `Violations` and goes on, so that the caller learns everything at once.
+A check reports to a `Violations` and continues, so that the caller sees every problem at once.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from uuid import UUID
 
 from server.domain.errors import FieldViolation, InvalidFields
 
 MAX_VIOLATIONS = 50
-"""More are not reported: an error has to fit into the trailing metadata of a call."""
+"""Maximum violations in an error, which has to fit into the trailing metadata of a call."""
 
 MAX_ATTRIBUTES = 64
 MAX_ATTRIBUTE = 1000
@@ -44,12 +44,12 @@ class Violations:
 
 
 def invalid(path: str, sentence: str) -> InvalidFields:
-    """Return the refusal of a single field."""
+    """Return the error for a single field."""
     return InvalidFields([FieldViolation(path, sentence)])
 
 
 def check_text(value: str, limit: int, path: str, violations: Violations) -> None:
-    """Report a text longer than `limit` characters or with a NUL, which no database holds."""
+    """Report a text longer than `limit` characters or with a NUL, which Postgres cannot store."""
     if len(value) > limit:
         violations.add(path, f"must have at most {limit:,} characters, not {len(value):,}")
     if "\0" in value:
@@ -87,8 +87,15 @@ def check_id(value: int, path: str, violations: Violations) -> None:
         violations.add(path, "is required and must be a positive id")
 
 
+def require_id(value: int, path: str) -> None:
+    """Raise InvalidFields for an id that no resource can have."""
+    violations = Violations()
+    check_id(value, path, violations)
+    violations.check()
+
+
 def request_id(value: str, violations: Violations) -> UUID | None:
-    """Return the id that `value` spells, None when it is empty; report anything else."""
+    """Return the UUID in `value`, None when it is empty; report anything else."""
     if not value:
         return None
     try:
@@ -99,25 +106,30 @@ def request_id(value: str, violations: Violations) -> UUID | None:
 
 
 def page_size(value: int, violations: Violations) -> int:
-    """Return how many entries a page gets; report a negative number."""
+    """Return the size of a page within its limits; report a negative number."""
     if value < 0:
         violations.add("page_size", "must not be negative")
     return min(value, MAX_PAGE_SIZE) if value > 0 else DEFAULT_PAGE_SIZE
 
 
 def update_mask(
-    paths: Sequence[str] | None, fields: Sequence[str], populated: Sequence[str], violations: Violations
+    paths: Sequence[str],
+    fields: Sequence[str],
+    populated: Sequence[str],
+    ignored: Collection[str],
+    violations: Violations,
 ) -> frozenset[str]:
     """Return the fields an update changes, out of the updatable `fields`.
 
-    `paths` is the mask: None or empty means the `populated` fields, `*` all of them. Reports
-    a path that is not updatable at `update_mask`.
+    `paths` is the mask: empty means the `populated` fields, `*` all of them. A path to or into
+    one of the `ignored` fields changes nothing. Reports any other path that is not updatable
+    at `update_mask`.
     """
     if not paths:
-        return frozenset(populated)
+        return frozenset(populated).intersection(fields)
     if list(paths) == ["*"]:
         return frozenset(fields)
     for path in paths:
-        if path not in fields:
+        if path not in fields and path.partition(".")[0] not in ignored:
             violations.add("update_mask", f"{path[:80]!r} cannot be updated; the fields are {', '.join(fields)} (or *)")
     return frozenset(path for path in paths if path in fields)

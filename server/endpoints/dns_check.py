@@ -1,43 +1,42 @@
-"""Whether the hosts of endpoints resolve on this machine: looked up when asked, believed for a while.
+"""Checks whether the hosts of endpoints resolve on this machine, and caches the answers for a while.
 
-It is told at the start and by ListEndpoints, so that a mistyped name is seen before a message
-has failed for it. It decides nothing: senders look names up by themselves.
+The result is logged at the start and shown by ListEndpoints, so that a mistyped name is noticed
+before a message fails. It decides nothing: senders resolve names themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from time import monotonic
 from urllib.parse import urlsplit
 
 from dispatcher.model.records import Endpoint
+from dispatcher.tasks import CachedRead
 
-BELIEVED = 10.0
-"""Seconds before the hosts are looked up again."""
+CACHE_TIME = 10.0
+"""Seconds before the hosts are resolved again."""
 
 PATIENCE = 2.0
-"""Seconds that a lookup may take."""
+"""Maximum duration of a lookup, in seconds."""
 
 
 class DnsCheck:
-    """The hosts of some endpoints."""
+    """Resolves the hosts of some endpoints."""
 
     def __init__(self, endpoints: Iterable[Endpoint]) -> None:
-        self._dns = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
-        self._failures: dict[str, str] = {}
-        self._known_until = float("-inf")
-        self._looking = asyncio.Lock()
+        self._hosts = {endpoint.name: urlsplit(endpoint.url).hostname or "" for endpoint in endpoints}
+        self._failures = CachedRead(self._resolve, "dns check")
 
     async def failures(self) -> dict[str, str]:
         """Return a sentence for each endpoint, by its name, whose host does not resolve here."""
-        async with self._looking:
-            if monotonic() >= self._known_until:
-                hosts = sorted(set(self._dns.values()))
-                answers = await asyncio.gather(*map(_failure, hosts))
-                self._failures = {host: why for host, why in zip(hosts, answers, strict=True) if why}
-                self._known_until = monotonic() + BELIEVED
-        return {name: self._failures[host] for name, host in self._dns.items() if host in self._failures}
+        failures = await self._failures.get(CACHE_TIME)
+        return {name: failures[host] for name, host in self._hosts.items() if host in failures}
+
+    async def _resolve(self) -> dict[str, str]:
+        """Return a sentence for each host that does not resolve here."""
+        hosts = sorted(set(self._hosts.values()))
+        answers = await asyncio.gather(*map(_failure, hosts))
+        return {host: why for host, why in zip(hosts, answers, strict=True) if why}
 
 
 async def _failure(host: str) -> str:

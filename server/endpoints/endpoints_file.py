@@ -1,8 +1,8 @@
 """The endpoints file: several named endpoints in TOML, a table `[endpoints.NAME]` for each.
 
 Read once, at the start, and checked as a whole: `ConfigError` has one sentence per problem,
-which names the file, the endpoint and the key. Tokens are shown nowhere. docs/endpoints-and-delivery.md
-describes the keys; what a key leaves out has the default of its environment variable.
+which names the file, the endpoint and the key. Tokens are never shown. docs/endpoints-and-delivery.md
+describes the keys; a missing key has the default of its environment variable.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from server.config import ConfigError
 from server.config.types import ConfiguredEndpoint, EndpointUrl, Token, Transport
 
 MAX_TOKEN_BYTES = 16_384
-"""A token file may not be longer: what comes with every request has to fit into its head."""
+"""Maximum size of a token file: the token has to fit into the header of every request."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAMES = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
@@ -49,12 +49,12 @@ def _path(value: str, info: ValidationInfo) -> str:
         path = Path(info.context["folder"]) / Path(value).expanduser()
         with path.open("rb"):
             return str(path)
-    except (OSError, RuntimeError) as error:  # the latter for the home of nobody
+    except (OSError, RuntimeError) as error:  # the latter for an unknown home folder
         raise ValueError from error
 
 
 def _token_of(path: str) -> str:
-    """Return the token that a file holds; the newline at its end does not belong to it."""
+    """Return the token in a file, without the newline at its end."""
     with Path(path).open("rb") as file:
         data = file.read(MAX_TOKEN_BYTES + 1)
     token = data.decode("latin-1").rstrip("\r\n")
@@ -73,7 +73,7 @@ def _token_file(value: object, info: ValidationInfo) -> SecretStr:
 
 
 def _key(expects: str, default: Any = ..., **limits: Any) -> Any:
-    """Return a key: what its value should be, its default if it has one, its limits."""
+    """Return a field: what its value should be, its default if it has one, its limits."""
     return Field(default, description=expects, **limits)
 
 
@@ -102,7 +102,7 @@ class _Success(BaseModel):
         return self
 
     def rule(self) -> SuccessRule:
-        """Return it as the dispatcher has it; the usual rule is one object, which judging knows by sight."""
+        """Return the dispatcher's rule; the default rule is always the same object, which has a fast path."""
         rule = SuccessRule(frozenset(self.statuses), self.body, self.field, frozenset(self.values))
         return DEFAULT_SUCCESS if rule == DEFAULT_SUCCESS else rule
 
@@ -130,7 +130,7 @@ class _Entry(BaseModel):
         return self
 
     def endpoint(self, name: str) -> Endpoint:
-        """Return it as the dispatcher has it."""
+        """Return the dispatcher's endpoint."""
         token = self.token_file or self.token
         return Endpoint(
             name=name,
@@ -185,12 +185,12 @@ def _tables(path: Path) -> Mapping[str, object]:
 
 def _sentences(error: ValidationError) -> Iterator[str]:
     """Yield one sentence per bad key."""
-    told = set[str]()
+    reported = set[str]()
     for problem in error.errors(include_url=False, include_context=False):
         model, key, path = _place(problem)
-        if path in told:  # of a list, or a union, one problem says it all
+        if path in reported:  # one sentence per list or union
             continue
-        told.add(path)
+        reported.add(path)
         if problem["type"] == _OWN_SENTENCE:
             yield f"{problem['msg']}."
         elif key is None:
@@ -220,7 +220,7 @@ def _unknown(path: str, key: str, model: type[BaseModel]) -> str:
 
 
 def _instead(key: str, value: object) -> str:
-    """Tell what was found, unless it is a secret or may hold one."""
+    """Return the end of a sentence that quotes the value, unless it may contain a secret."""
     text = repr(value)
     if key == "token" or isinstance(value, dict | list) or {"@", "?"} & set(text):
         return ""

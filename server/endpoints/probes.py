@@ -1,12 +1,11 @@
-"""Requests outside of the ledger: probes of an endpoint, and test messages.
+"""Requests without a message: probes of an endpoint, and test messages.
 
-Each goes over a sender of its own, so that it tells how the name resolves, the connection
-opens and TLS agrees now, and so that it waits for no dispatcher's connections. Windows,
-opt-outs, rates and breakers are not looked at, the endpoint's timeouts hold, nothing is sent
-twice, and nothing is recorded.
+Each uses a sender of its own, so that it tests name resolution, connection and TLS as they are now,
+and does not wait for a dispatcher's connections. Windows, opt-outs, rates and breakers do not
+apply, the endpoint's timeouts do, nothing is retried, and nothing is recorded.
 
-Its message id is random and below 2^32, which is mailing 0's range: the ledger never uses it,
-and an endpoint that knows ids again meets a new one every time.
+The message id is random and below 2^32, the range of mailing 0: no stored message has it, and an
+endpoint that detects repeated ids gets a new one every time.
 """
 
 from __future__ import annotations
@@ -26,20 +25,20 @@ from server.domain.messages import Attempt, message_id
 from server.endpoints.senders import make_sender
 
 PROBE_PHONE = "0"
-"""No number of the world begins so: an endpoint has nobody to deliver a probe to."""
+"""No phone number begins with 0: an endpoint cannot deliver a probe to anybody."""
 
 PROBE_TEXT = "A probe of the endpoint, not to be delivered."
 
 
 class ProbeResult(NamedTuple):
-    """A request that was made: the id it had, and what became of it, also when it was delivered."""
+    """The id of a request, and how it ended: also a successful request is an attempt here."""
 
     message_id: int
     attempt: Attempt
 
 
 class EndpointProbes:
-    """Makes requests to the configured endpoints, one at a time."""
+    """The configured endpoints, and single requests to them."""
 
     def __init__(self, configured: Sequence[ConfiguredEndpoint] = ()) -> None:
         self._configured = {one.endpoint.name: one for one in configured}
@@ -49,12 +48,25 @@ class EndpointProbes:
         """All endpoints, in the order of their names."""
         return [self._configured[name].endpoint for name in sorted(self._configured)]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """The names that mailings may use.
+
+        Mailings may come before the first endpoint is configured: they wait for the default one.
+        """
+        return frozenset(self._configured) or frozenset({DEFAULT_ENDPOINT})
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """The maximum rates of endpoints in messages a second, by their names; 0: no limit."""
+        return {name: one.endpoint.max_rate for name, one in self._configured.items()}
+
     async def probe(self, endpoint: str) -> ProbeResult:
-        """Send what reaches nobody; see `send`."""
+        """Send a text that reaches nobody; see `send`."""
         return await self.send(endpoint, PROBE_PHONE, PROBE_TEXT)
 
     async def send(self, endpoint: str, phone: str, text: str) -> ProbeResult:
-        """Send a text to a phone over an endpoint, '' being the default one. Raise EndpointUnknown."""
+        """Send a text to a phone through an endpoint, '' being the default one. Raise EndpointUnknown."""
         name = endpoint or DEFAULT_ENDPOINT
         configured = self._configured.get(name)
         if configured is None:
@@ -76,15 +88,15 @@ class EndpointProbes:
 
 
 async def _exchange(configured: ConfiguredEndpoint, identity: int, phone: str, text: str) -> Answer:
-    """Return what one request on a new connection came to."""
+    """Return the answer to one request on a new connection."""
     alone = configured._replace(endpoint=replace(configured.endpoint, max_concurrency=1))
     try:
         sender = make_sender(alone)
-    except ValueError as error:  # the CA file was good at the start and is not any more
+    except ValueError as error:  # the CA file was valid at the start
         return Answer(0, str(error).encode(), None, ErrorClass.TLS, False, 0.0)
     try:
         answer: Answer | None = await sender.send(identity, phone, text, at_most_once=True)
-        assert answer is not None  # nobody may forbid it to start
+        assert answer is not None  # nothing may forbid it to start
         return answer
     finally:
         await sender.close()

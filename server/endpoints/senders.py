@@ -1,7 +1,7 @@
-"""Which endpoints there are, by the environment and the endpoints file, and who sends to them.
+"""The endpoints of the environment and of the endpoints file, and their senders.
 
-The one of the environment is called `default`, and mailings that name none mean it; a file
-may have one of that name instead.
+The endpoint of the environment is called `default`, and mailings without an endpoint use it; the
+file may define one of that name instead.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from server.endpoints.endpoints_file import read_endpoints
 log = logging.getLogger(__name__)
 
 Endpoints = Mapping[str, tuple[Endpoint, Sender]]
-"""Endpoints and their senders by the names that mailings have for them."""
+"""Endpoints and their senders by the names that mailings use."""
 
 
 def configured_endpoints(settings: Settings) -> list[ConfiguredEndpoint]:
-    """Return all endpoints; none where none is set. Raise ConfigError for those of a bad file."""
+    """Return all configured endpoints. Raise ConfigError for an invalid file."""
     found = [_of_environment(settings, settings.endpoint_url)] if settings.endpoint_url else []
     if settings.endpoints_file is not None:
         named = read_endpoints(settings.endpoints_file)
@@ -33,7 +33,7 @@ def configured_endpoints(settings: Settings) -> list[ConfiguredEndpoint]:
             sentence = f"{DEFAULT_ENDPOINT} is the endpoint of MAILING_ENDPOINT_URL, which is set, too: one should go."
             raise ConfigError([f"{settings.endpoints_file}: endpoint {sentence}"])
         found += named
-    return [one._replace(endpoint=_borne(one)) for one in found]
+    return [one._replace(endpoint=_bounded(one)) for one in found]
 
 
 def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
@@ -49,21 +49,21 @@ def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
     return ConfiguredEndpoint(endpoint, settings.endpoint_transport, "MAILING_ENDPOINT_URL")
 
 
-def _borne(configured: ConfiguredEndpoint) -> Endpoint:
-    """Bound what is in flight by what httpx bears.
+def _bounded(configured: ConfiguredEndpoint) -> Endpoint:
+    """Bound the concurrency by the maximum connections of httpx.
 
-    A request must not wait in a sender after it was found to be in time.
+    A request must not wait inside a sender after it was checked to be in time.
     """
     endpoint = configured.endpoint
     if configured.transport == "fast":
         return endpoint
-    from dispatcher.delivery.httpx_sender import MAX_CONNECTIONS  # loaded only by those who use it
+    from dispatcher.delivery.httpx_sender import MAX_CONNECTIONS  # loaded only where it is used
 
     return replace(endpoint, max_concurrency=min(endpoint.max_concurrency, MAX_CONNECTIONS))
 
 
 def make_sender(configured: ConfiguredEndpoint, tracer: Tracer | None = None) -> Sender:
-    """Return a sender to the endpoint. Raise ValueError for one that no sender takes."""
+    """Return a sender for the endpoint. Raise ValueError if the endpoint cannot be used."""
     sender = _transport(configured)(configured.endpoint, tracer.headers if tracer else None)
     return TracedSender(sender, configured.endpoint.name, tracer) if tracer else sender
 
@@ -71,15 +71,15 @@ def make_sender(configured: ConfiguredEndpoint, tracer: Tracer | None = None) ->
 def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeaders | None], Sender]:
     if configured.transport == "fast":
         return FastSender
-    from dispatcher.delivery.httpx_sender import HttpxSender  # loaded only by those who use it
+    from dispatcher.delivery.httpx_sender import HttpxSender  # loaded only where it is used
 
     return HttpxSender
 
 
 def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:
-    """Return the endpoints with a sender for each, by their names; '' is the default one's, too.
+    """Return the endpoints with a sender for each, by their names; '' means the default one, too.
 
-    Call it in the running loop. Raise ConfigError for those that no sender takes.
+    Call it in the running loop. Raise ConfigError for endpoints that cannot be used.
     """
     made, problems = dict[str, tuple[Endpoint, Sender]](), list[str]()
     for one in configured:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import NamedTuple
 
+from dispatcher.tasks import cancel
+
 log = logging.getLogger(__name__)
 
 LARGEST_HEAD = 8192
@@ -55,9 +57,7 @@ class AdminHttp:
         """Listen no more and cuts off whoever is connected."""
         if self._server is not None:
             self._server.close()
-            for task in self._open:
-                task.cancel()
-            await asyncio.gather(*self._open, return_exceptions=True)
+            await cancel(*self._open)
             await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

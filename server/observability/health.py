@@ -1,7 +1,7 @@
-"""Whether this replica can do its work: its database answers, and it is not being stopped.
+"""Health of this replica: whether its database answers.
 
-One small question every five seconds, whoever asks for health and however often. A database that is
-merely busy counts as there: taking a replica away would only make the others busier.
+One small statement every five seconds, however often health is asked for. A database that is
+merely busy counts as available: taking a replica away would only make the others busier.
 """
 
 from __future__ import annotations
@@ -17,25 +17,30 @@ from server.storage.database import Database
 log = logging.getLogger(__name__)
 
 INTERVAL = 5.0
-"""Seconds between two questions: an idle service is to stay quiet."""
+"""Seconds between two checks: an idle service stays quiet."""
 
-AGAIN = 1.0
-"""Seconds until the next one after a question that failed."""
+RETRY = 1.0
+"""Seconds until the next check after one that failed."""
 
 PATIENCE = 3.0
-"""Seconds after which an answer comes too late."""
+"""Seconds after which a check has failed."""
 
 TRIES = 2
-"""Questions in a row that must fail: a single broken connection is no outage."""
+"""Checks in a row that must fail: a single broken connection is no outage."""
 
 
 class DatabaseWatch:
-    """Knows whether the database answers; `told` hears of every change."""
+    """Knows whether the database answers; `notify` is called with every change."""
 
-    def __init__(self, database: Database, told: Callable[[bool], Awaitable[None]], interval: float = INTERVAL) -> None:
+    def __init__(
+        self,
+        database: Database,
+        notify: Callable[[bool], Awaitable[None]] | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
         self.up = True
         self._database = database
-        self._told = told
+        self._notify = notify
         self._interval = interval
         self._failed = 0
 
@@ -46,19 +51,19 @@ class DatabaseWatch:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Ask inside the block."""
+        """Check inside the block."""
         async with in_background(self._run(), "database watch"):
             yield
 
     async def _run(self) -> None:
         while True:
             try:
-                await self._ask()
+                await self._check()
             except Exception:
-                log.exception("the watch over the database failed and goes on")
-            await asyncio.sleep(min(self._interval, AGAIN) if self._failed else self._interval)
+                log.exception("the database check failed and will be repeated")
+            await asyncio.sleep(min(self._interval, RETRY) if self._failed else self._interval)
 
-    async def _ask(self) -> None:
+    async def _check(self) -> None:
         answered = await self._database.answers(PATIENCE)
         if answered is None:
             return
@@ -69,4 +74,5 @@ class DatabaseWatch:
             log.log(
                 logging.INFO if up else logging.ERROR, "the database answers again" if up else "the database is away"
             )
-            await self._told(up)
+            if self._notify is not None:
+                await self._notify(up)

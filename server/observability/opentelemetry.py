@@ -1,8 +1,8 @@
-"""Traces by OpenTelemetry, the one place that knows it; loaded only where they are wanted.
+"""Tracing by OpenTelemetry: the only module that imports it, loaded only where tracing is on.
 
-Where spans go, and how many of them, is said by OpenTelemetry's own variables, such as
-OTEL_EXPORTER_OTLP_ENDPOINT and OTEL_TRACES_SAMPLER. A span has ids, names, counts and
-the types of exceptions; their messages may have phones and texts in them and stay here.
+OpenTelemetry's own variables configure it, such as OTEL_EXPORTER_OTLP_ENDPOINT and
+OTEL_TRACES_SAMPLER. A span has ids, names, counts and the types of exceptions; their messages may
+contain phones and texts and are not exported.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _KINDS = {"send": SpanKind.CLIENT}
 
 
 class OpenTelemetryTracer:
-    """Implements `dispatcher.tracing.Tracer` and `server.api.interceptors.tracing.CallTracer` on a provider."""
+    """Implements `dispatcher.tracing.Tracer` and `server.observability.tracing.CallTracer` on a provider."""
 
     def __init__(self, provider: TracerProvider) -> None:
         self._provider = provider
@@ -32,14 +32,14 @@ class OpenTelemetryTracer:
 
     @contextmanager
     def span(self, name: str, **facts: int | str) -> Iterator[TracedWork]:
-        """Enclose a piece of work."""
+        """Record a piece of work."""
         with self._begun(name, _KINDS.get(name, SpanKind.INTERNAL)) as work:
             work.note(**facts)
             yield work
 
     @contextmanager
     def call(self, method: str, metadata: Mapping[str, str]) -> Iterator[TracedWork]:
-        """Enclose a call to the API."""
+        """Record a call to the API."""
         with self._begun(method.lstrip("/"), SpanKind.SERVER, self._propagator.extract(metadata)) as work:
             yield work
 
@@ -50,7 +50,7 @@ class OpenTelemetryTracer:
         return headers
 
     def close(self) -> None:
-        """Export what is left, and end."""
+        """Export the remaining spans and end."""
         self._provider.shutdown()
 
     @contextmanager
@@ -73,16 +73,16 @@ class TracedWork:
         self._span = span
 
     def note(self, **facts: int | str) -> None:
-        """Add facts, under the product's name."""
+        """Add attributes, prefixed with the product's name."""
         self._span.set_attributes({f"mailing.{name}": fact for name, fact in facts.items()})
 
     def fail(self, why: str) -> None:
-        """Note that the work did not succeed."""
+        """Mark the span as failed."""
         self._span.set_status(Status(StatusCode.ERROR, why))
 
 
 def open_tracer() -> OpenTelemetryTracer:
-    """Return a tracer that exports by OTLP over HTTP, in a thread of its own."""
+    """Return a tracer that exports by OTLP over HTTP in a background thread."""
     name = os.environ.get("OTEL_SERVICE_NAME", "mailing")
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

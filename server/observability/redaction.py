@@ -1,8 +1,8 @@
-"""Keeps what the database says of rows out of the logs: phones, attributes and texts are in it.
+"""Removes the values of rows from logged exceptions: they contain phones, attributes and texts.
 
-Postgres names values in the details of an error ("Failing row contains …") and, where a value
-cannot be read, in its message; asyncpg names arguments it cannot send. Where in the code and
-in the SQL something failed stays.
+Postgres quotes values in the details of an error ("Failing row contains …") and, where a value
+cannot be parsed, in its message; asyncpg quotes arguments that it cannot encode. The place in the
+code and in the SQL is still logged.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterator
 
 _ARGUMENT = re.compile(r"(invalid input for query argument \$\d+).*", re.DOTALL)
 _DATA_EXCEPTION = "22"
-"""SQLSTATEs of errors whose message has the value in it."""
+"""The class of SQLSTATEs whose messages contain the value."""
 
 
 class Redaction(logging.Filter):
-    """Lets every entry pass; takes the values out of the exceptions that it shows."""
+    """Lets every entry pass, without the values in its exceptions."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return True."""
@@ -32,7 +32,7 @@ class Redaction(logging.Filter):
 
 
 def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
-    """Yield an exception and all that a traceback shows with it, each once."""
+    """Yield an exception and all others in its traceback, each once."""
     if id(error) in seen:
         return
     seen.add(id(error))
@@ -45,7 +45,7 @@ def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
 
 
 def _without_values(error: BaseException) -> None:
-    # By their attributes, since only the stores know asyncpg.
+    # By their attributes, since only the storage imports asyncpg.
     state = getattr(error, "sqlstate", None)
     if state is not None:
         error.detail = None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Whether the service is traced, as its settings say. OpenTelemetry is loaded when it is, and only then."""
+"""Tracing as the settings configure it. OpenTelemetry is imported only where tracing is on."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from server.config import ConfigError, Settings
 
 
 class CallTracer(Protocol):
-    """Takes note of calls."""
+    """Records calls as spans."""
 
     def call(self, method: str, metadata: Mapping[str, str]) -> AbstractContextManager[Span]:
-        """Enclose a call of `method`; the metadata may name the caller's span. An exception fails it."""
+        """Record a call of `method`; the metadata may name the caller's span. An exception fails the span."""
         ...
 
 
 class ServiceTracer(Tracer, CallTracer, Protocol):
-    """Takes note of calls and of the dispatcher's work."""
+    """Records calls and the dispatcher's work as spans."""
 
 
 @contextmanager
 def tracing(settings: Settings) -> Iterator[ServiceTracer | None]:
-    """Lend a tracer, None when none is wanted, and export what it has at the end.
+    """Lend a tracer, None where tracing is off, and export the remaining spans at the end.
 
-    Raise ConfigError where one is wanted and OpenTelemetry is not installed.
+    Raise ConfigError where tracing is on and OpenTelemetry is not installed.
     """
     if not settings.tracing:
         yield None

@@ -1,1 +1,1 @@
-"""The long-running parts that one process is put together from."""
+"""The long-running parts of a process, and how it starts and stops."""

@@ -1,7 +1,7 @@
-"""Who may call the API and over what, by the settings: closed unless somebody says otherwise.
+"""Access to the API as the settings configure it: closed unless they say otherwise.
 
-`read_access` checks all of it before anything is opened and raises ConfigError; `Access.kept`
-runs what has to go on while calls are served.
+`read_access` checks everything before a port is opened and raises ConfigError;
+`Access.refreshing_keys` fetches the issuer's keys while calls are served.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
+
+import grpc
 
 from dispatcher.tasks import in_background
 from server.api.tls import ServerTls, TlsFiles
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How callers are told apart, how connections are made, and whether reflection is served."""
+    """How callers are authenticated, whether connections use TLS, and whether reflection is served."""
 
     authenticator: Authenticator
     tls: ServerTls | None
@@ -33,8 +35,8 @@ class Access:
     keys: KeySet | None
 
     @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
-        """Keep the issuer's keys fresh; begin when they are there, or have taken too long."""
+    async def refreshing_keys(self) -> AsyncIterator[None]:
+        """Refresh the issuer's keys; enter the block when they are there, or have taken too long."""
         if self.keys is None:
             yield
             return
@@ -42,9 +44,14 @@ class Access:
             await self.keys.first()
             yield
 
+    @property
+    def credentials(self) -> grpc.ServerCredentials | None:
+        """The TLS credentials; None for plain text."""
+        return self.tls.credentials() if self.tls else None
+
 
 def read_access(settings: Settings) -> Access:
-    """Return what the settings say. Raise ConfigError with a sentence for each thing that is wrong."""
+    """Return what the settings configure. Raise ConfigError with a sentence for each problem."""
     problems = _incomplete(settings)
     if problems:
         raise ConfigError(problems)
@@ -103,19 +110,19 @@ def _check_exposure(settings: Settings, authenticator: Authenticator, loopback: 
             [
                 "Without authentication the service listens on loopback only, and MAILING_LISTEN is "
                 f"{settings.listen}: set MAILING_TOKENS_FILE (see `mailing-server tokens create`), MAILING_OIDC_ISSUER "
-                "or MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let in whoever reaches it."
+                "or MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let everybody in who can reach it."
             ]
         )
     if settings.channelz_listen != "off" and not is_loopback(settings.channelz_listen):
-        # It knows no callers at all, and names everybody who is connected.
+        # It authenticates nobody, and shows everybody who is connected.
         raise ConfigError([f"MAILING_CHANNELZ_LISTEN should be on loopback, not {settings.channelz_listen}."])
 
 
 def _warn(settings: Settings, authenticator: Authenticator, loopback: bool) -> None:
-    """Return what is dangerous and was asked for."""
+    """Log a warning for each dangerous setting that was chosen."""
     if not loopback and authenticator.open:
         log.warning(
-            "INSECURE: everybody who reaches %s may read and change everything, as --insecure wants it", settings.listen
+            "INSECURE: everybody who can reach %s may read and change everything, as --insecure allows", settings.listen
         )
     elif not loopback and settings.tls_cert_file is None:
         log.warning(
@@ -124,9 +131,9 @@ def _warn(settings: Settings, authenticator: Authenticator, loopback: bool) -> N
         )
     if authenticator.certificates_may_all:
         log.warning(
-            "every certificate of %s may do everything: name those that may, and what, in MAILING_TOKENS_FILE",
+            "every certificate of %s may do everything: list the allowed ones with their scopes in MAILING_TOKENS_FILE",
             settings.tls_client_ca_file,
         )
     keys_from = settings.oidc_jwks_url or settings.oidc_issuer or ""
     if keys_from.startswith("http://"):
-        log.warning("the issuer's keys come in plain text from %s: whoever is in between can replace them", keys_from)
+        log.warning("the issuer's keys come in plain text from %s: anybody in between can replace them", keys_from)

@@ -1,4 +1,4 @@
-"""Finishes deletions of mailings that broke off: the service died in the middle, or the caller went away."""
+"""Completes deletions of mailings that were interrupted: the service died, or the caller disconnected."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from server.storage.mailing_deletion import MailingDeletion
 log = logging.getLogger(__name__)
 
 INTERVAL = 3600.0
-"""Seconds between two looks; the first one comes at the start."""
+"""Seconds between two scans; the first one runs at the start."""
 
 
 async def sweep(deletion: MailingDeletion) -> None:
-    """Look for leftovers and remove them, until cancelled."""
+    """Remove what interrupted deletions left, until cancelled."""
     while True:
         try:
             for mailing_id, messages in (await deletion.sweep()).items():
-                told = "mailing %d was deleted before; %d messages that were left of it are removed"
-                log.info(told, mailing_id, messages, extra={"mailing_id": mailing_id})
+                text = "the deletion of mailing %d was completed; %d messages were left of it"
+                log.info(text, mailing_id, messages, extra={"mailing_id": mailing_id})
         except DatabaseUnavailable as error:
-            log.warning("what deletions left cannot be removed, trying again: %r", error.__cause__)
+            log.warning("interrupted deletions cannot be completed, trying again: %r", error.__cause__)
         except Exception:
-            log.exception("removing what deletions left failed")
+            log.exception("completing interrupted deletions failed")
         await asyncio.sleep(INTERVAL)

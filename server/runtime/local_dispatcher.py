@@ -11,20 +11,19 @@ import logging
 from typing import Protocol
 from uuid import uuid4
 
-from dispatcher.counters import Counters
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import DispatchSettings, FrequencyCap
-from dispatcher.tracing import Tracer
+from dispatcher.tasks import cancel
+from dispatcher.tracing import Tracer, traced
 from server.config import Settings
 from server.endpoints.dns_check import DnsCheck
 from server.endpoints.senders import Endpoints
 from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
-from server.storage.database import Pool
-from server.storage.heartbeats import PostgresHeartbeats
-from server.storage.instrumented_queue import InstrumentedQueue
-from server.storage.traced_queue import TracedQueue
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase, Pool
+from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.notifications import listen
+from server.storage.work_queue import PostgresWorkQueue
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +58,7 @@ async def free_batches(pool: Pool) -> None:
     Whoever held them died with its database; without this their batches would wait for the
     leases to run out.
     """
-    await PostgresLedger(pool, uuid4()).release_all()
+    await PostgresWorkQueue(DispatcherDatabase(pool), uuid4()).release_all()
 
 
 async def _tell_unresolved(endpoints: Endpoints) -> None:
@@ -92,20 +91,13 @@ class LocalDispatcher:
     def __init__(self, pool: Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None) -> None:
         replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
-        self._counters = counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
-        self._ledger = (
-            TracedQueue(tracer, pool, replica_id, cap, counters)
-            if tracer
-            else InstrumentedQueue(pool, replica_id, cap, counters)
-        )
+        self._database = DispatcherDatabase(pool)
+        storage = dispatcher_storage(self._database, replica_id, cap)
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
         self._dispatcher = Dispatcher(
-            self._ledger,
-            endpoints,
-            dispatch_settings(settings),
-            replicas=PostgresHeartbeats(pool, replica_id),
+            traced(storage, tracer) if tracer else storage, endpoints, dispatch_settings(settings)
         )
 
     def hint(self) -> None:
@@ -117,7 +109,8 @@ class LocalDispatcher:
 
     def samples(self) -> Samples:
         """Return what it did and how it does."""
-        return samples_of(self._dispatcher, self._counters) | pool_samples(self._pool, "dispatcher")
+        errors: Samples = {"mailing_database_errors_total": {("dispatcher",): self._database.failures}}
+        return samples_of(self._dispatcher) | errors | pool_samples(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Deliver until `stop` is called. Raise what no dispatcher can go on after."""
@@ -125,9 +118,7 @@ class LocalDispatcher:
         try:
             await self._dispatcher.run()
         finally:
-            for task in beside:
-                task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await cancel(*beside)
 
     async def stop(self, grace: float) -> None:
         """Ask `run` to settle what is in flight within `grace` seconds and to end."""
@@ -137,6 +128,6 @@ class LocalDispatcher:
         if not self._listens:
             return
         try:
-            await self._ledger.listen(self._dispatcher.hint)
+            await listen(self._database, self._dispatcher.hint)
         except Exception:  # hints only save time: without them there is still the polling
             log.exception("no notifications any more, changes are found by polling")

@@ -1,7 +1,7 @@
-"""Dispatchers in processes beside the server, which stays quick while they work.
+"""Runs dispatchers in processes beside the server, so that calls stay fast under full load.
 
-A process that dies is started again, after a growing wait. None outlives the server: each
-ends in order when its standard input is closed, which the kernel sees to in any case.
+A process that dies is started again, after a growing wait. None outlives the server: each shuts
+down when its standard input is closed, which the kernel does in any case.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from server.observability.logging import LEVEL_SIGNALS, present_level
+from dispatcher.tasks import happens
+from server.observability.logging import LEVEL_SIGNALS, current_level
 from server.observability.metrics import Samples, Totals
 from server.observability.metrics.reports import Reports
 
@@ -28,13 +29,13 @@ log = logging.getLogger(__name__)
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.5, 30.0  # seconds before a new start
 _MARGIN = 5.0
-"""Seconds for closing connections, on top of the grace for what is in flight."""
+"""Seconds for closing connections, on top of the grace for requests in flight."""
 
 _POLL = 0.1
-"""Seconds between two looks at whether a process has ended."""
+"""Seconds between two checks whether a process has ended."""
 
 _STEADY = 60.0
-"""Seconds after which a process counts as having worked, and the wait is short again."""
+"""Seconds after which a process counts as stable, and the wait is short again."""
 
 
 class Supervisor:
@@ -53,20 +54,20 @@ class Supervisor:
         self._totals = Totals()
 
     def samples(self) -> Samples:
-        """Return what all processes did, those that have ended included, and how they do."""
+        """Return the metrics of all processes, those that have ended included."""
         return self._totals.samples()
 
     def hint(self) -> None:
         """Do nothing: the database's notifications reach every process."""
 
     async def run(self) -> None:
-        """Keep the processes running until `stop` is called, then return when all have ended."""
+        """Run the processes until `stop` is called, then return when all have ended."""
         async with asyncio.TaskGroup() as group:
             for number in range(1, self._size + 1):
-                group.create_task(self._keep(number))
+                group.create_task(self._restart(number))
 
     async def stop(self, grace: float) -> None:
-        """Ask all to end, with `grace` seconds to settle what is in flight."""
+        """Ask all to end, with `grace` seconds to settle requests in flight."""
         self._grace = grace
         self._stopping.set()
 
@@ -75,7 +76,7 @@ class Supervisor:
         for process in self._processes:
             process.send_signal(number)
 
-    async def _keep(self, number: int) -> None:
+    async def _restart(self, number: int) -> None:
         wait = _FIRST_WAIT
         while not self._stopping.is_set():
             started = asyncio.get_running_loop().time()
@@ -85,16 +86,16 @@ class Supervisor:
             worked = asyncio.get_running_loop().time() - started
             wait = _FIRST_WAIT if worked > _STEADY else min(2 * wait, _LONGEST_WAIT)
             log.error("dispatcher %d ended with status %d: the next one starts in %.1f s", number, code, wait)
-            await _happens(self._stopping, wait)
+            await happens(self._stopping, wait)
 
     async def _one(self, number: int) -> int:
         """Run one process to its end and return its status."""
-        environment = {**self._environment, "MAILING_LOG_LEVEL": present_level()}
+        environment = {**self._environment, "MAILING_LOG_LEVEL": current_level()}
         if self._log_file is not None:
-            # Each its own: processes that rotate one file lose each other's entries.
+            # A file each: processes that rotate the same file lose each other's entries.
             environment["MAILING_LOG_FILE"] = f"{self._log_file}.dispatcher-{number}"
         # Not by asyncio: uvloop forks in a way that gRPC's threads must be halted for.
-        with _held_back(LEVEL_SIGNALS):
+        with _blocked(LEVEL_SIGNALS):
             process = subprocess.Popen(  # noqa: ASYNC220, S603 - takes a millisecond, the command is ours
                 COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
             )
@@ -103,7 +104,7 @@ class Supervisor:
         self._processes.add(process)
         reports = Reports(process.stdout, partial(self._totals.report, number))
         try:
-            while process.poll() is None and not await _happens(self._stopping, _POLL):
+            while process.poll() is None and not await happens(self._stopping, _POLL):
                 pass
             process.stdin.close()
             give_up_at = time.monotonic() + self._grace + _MARGIN
@@ -119,19 +120,10 @@ class Supervisor:
 
 
 @contextmanager
-def _held_back(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Hold signals back from a process begun inside until it asks for them: before, they would kill it."""
+def _blocked(signals: Iterable[signal.Signals]) -> Iterator[None]:
+    """Block signals for a process that is started inside: they would kill it before it handles them."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-async def _happens(event: asyncio.Event, seconds: float) -> bool:
-    """Wait for the event, so many seconds at most."""
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True

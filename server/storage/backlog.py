@@ -40,9 +40,9 @@ class BacklogStore:
     async def read(self) -> Backlog:
         """Return how things stand. Raise DatabaseUnavailable."""
         async with self._database.connection() as connection:
-            work = await connection.fetch(_SQL["open_work"])
-            backlog = await connection.fetch(_SQL["backlog"])
-            mailings = dict(await connection.fetchrow(_SQL["live_mailings"]))
+            work = await connection.fetch(*_SQL["open_work"].bind())
+            backlog = await connection.fetch(*_SQL["backlog"].bind())
+            mailings = dict(await connection.fetchrow(*_SQL["live_mailings"].bind()))
         recheck_lag, stopped = mailings.pop("recheck_lag"), mailings.pop("stopped")
         return Backlog(
             work={row["endpoint"]: OpenWork(row["batches"], row["leased"], row["lag"]) for row in work},

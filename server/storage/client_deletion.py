@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncpg
 
-from server.domain.call_events import client_deleted
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound
+from server.domain.events import client_deleted
 from server.storage.clients import client_of
 from server.storage.database import Database, RaceLost
 from server.storage.events import record
@@ -38,14 +38,14 @@ class ClientDeletion:
         bucket = self._installation.bucket_of_client(client_id)
 
         async def work(connection: asyncpg.Connection) -> int:
-            row = await connection.fetchrow(_CLIENTS["lock_client"], bucket, client_id)
+            row = await connection.fetchrow(*_CLIENTS["lock_client"].bind(bucket=bucket, client_id=client_id))
             if row is None:
                 raise NotFound(Kind.CLIENT, client_id)
             check_etag(etag, client_of(row).etag)
-            await connection.execute(_CLIENTS["delete_client"], bucket, client_id)
-            await connection.execute(_CLIENTS["delete_phone"], row["phone"])
+            await connection.execute(*_CLIENTS["delete_client"].bind(bucket=bucket, client_id=client_id))
+            await connection.execute(*_CLIENTS["delete_phone"].bind(phone=row["phone"]))
             cancelled = await _cancel_unsent(connection, bucket, client_id)
-            await connection.execute(_CLIENTS["record_client_changes"], bucket, [client_id])
+            await connection.execute(*_CLIENTS["record_client_changes"].bind(bucket=bucket, client_ids=[client_id]))
             await record(connection, client_deleted(client_id, cancelled), bucket=bucket)
             return cancelled
 
@@ -53,17 +53,18 @@ class ClientDeletion:
 
 
 async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id: int) -> int:
-    waiting = [row["id"] for row in await connection.fetch(_SQL["list_pending_mailings"], bucket, client_id)]
-    mailings = [id_ for id_ in waiting if await _take_from_batch(connection, bucket, id_, client_id)]
+    waiting = await connection.fetch(*_SQL["list_pending_mailings"].bind(bucket=bucket, client_id=client_id))
+    mailings = [row["id"] for row in waiting if await _take_from_batch(connection, bucket, row["id"], client_id)]
     if not mailings:
         return 0
-    last = await connection.fetchval(_SQL["take_journal_numbers"], bucket, len(mailings))
-    done = await connection.execute(_SQL["cancel_messages_of_client"], bucket, mailings, client_id)
+    last = await connection.fetchval(*_SQL["take_journal_numbers"].bind(bucket=bucket, count=len(mailings)))
+    messages = {"bucket": bucket, "mailing_ids": mailings, "client_id": client_id}
+    done = await connection.execute(*_SQL["cancel_messages_of_client"].bind(**messages))
     if done != f"UPDATE {len(mailings)}":
         raise RaceLost  # a number of the journal without an entry would be a gap for its readers
-    await connection.execute(_SQL["count_cancelled"], bucket, mailings)
-    await connection.execute(_SQL["count_attempts_of_cancelled"], bucket, mailings, client_id)
-    await connection.execute(_SQL["journal_cancelled"], bucket, last, mailings, client_id)
+    await connection.execute(*_SQL["count_cancelled"].bind(bucket=bucket, mailing_ids=mailings))
+    await connection.execute(*_SQL["count_attempts_of_cancelled"].bind(**messages))
+    await connection.execute(*_SQL["journal_cancelled"].bind(last=last, **messages))
     return len(mailings)
 
 
@@ -73,14 +74,14 @@ async def _take_from_batch(connection: asyncpg.Connection, bucket: int, mailing_
     The batch goes with its last pending message; otherwise it keeps the id, which whoever
     claims it passes over.
     """
-    batches = await connection.fetch(_SQL["lock_open_batch"], bucket, mailing_id, client_id)
-    for batch in batches:
+    key = {"bucket": bucket, "mailing_id": mailing_id}
+    for batch in await connection.fetch(*_SQL["lock_open_batch"].bind(**key, client_id=client_id)):
         ids = batch["client_ids"]
-        arguments = (bucket, mailing_id, ids, min(ids), max(ids))
-        pending = {row["client_id"] for row in await connection.fetch(_SQL["list_pending_of_batch"], *arguments)}
+        statement = _SQL["list_pending_of_batch"].bind(**key, client_ids=ids, first_id=min(ids), last_id=max(ids))
+        pending = {row["client_id"] for row in await connection.fetch(*statement)}
         if client_id not in pending:
             continue
         if pending == {client_id}:
-            await connection.execute(_SQL["delete_batch"], bucket, mailing_id, batch["no"])
+            await connection.execute(*_SQL["delete_batch"].bind(**key, batch_no=batch["no"]))
         return True
     return False

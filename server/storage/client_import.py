@@ -18,9 +18,10 @@ from zlib import crc32
 import asyncpg
 import orjson
 
-from server.domain.call_events import clients_imported
+from dispatcher.tasks import cancel
 from server.domain.clients import ImportRow
 from server.domain.errors import Conflict
+from server.domain.events import clients_imported
 from server.storage.database import RACES, TRIES, Database, RaceLost
 from server.storage.events import record
 from server.storage.installation import Installation
@@ -65,11 +66,11 @@ class ClientImport:
             if first is None:
                 return ImportCounts()
             async with self._database.transaction() as connection:
-                await connection.execute(_SQL["create_staging"])
+                await connection.execute(*_SQL["create_staging"].bind())
                 await _stage(connection, first, chunks)
-                await connection.execute(_SQL["widen_memory"])
-                await connection.execute(_SQL["sample_little"])
-                await connection.execute(_SQL["measure_staging"], timeout=MERGE_TIMEOUT)
+                await connection.execute(*_SQL["widen_memory"].bind())
+                await connection.execute(*_SQL["sample_little"].bind())
+                await connection.execute(*_SQL["measure_staging"].bind(), timeout=MERGE_TIMEOUT)
                 counts = await _merge(connection)
                 await _record_changes(connection)
                 await record(connection, clients_imported(counts.created, counts.updated, counts.unchanged))
@@ -98,8 +99,7 @@ async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIter
         await copying
     finally:
         # The connection is not free before the copy has ended, one way or the other.
-        copying.cancel()
-        await asyncio.gather(copying, return_exceptions=True)
+        await cancel(copying)
 
 
 async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
@@ -118,14 +118,14 @@ async def _merge(connection: asyncpg.Connection) -> ImportCounts:
 
 
 async def _merge_once(connection: asyncpg.Connection) -> ImportCounts:
-    await connection.execute(_SQL["create_latest"], timeout=MERGE_TIMEOUT)
-    found = await connection.fetchrow(_SQL["count_latest"], timeout=MERGE_TIMEOUT)
+    await connection.execute(*_SQL["create_latest"].bind(), timeout=MERGE_TIMEOUT)
+    found = await connection.fetchrow(*_SQL["count_latest"].bind(), timeout=MERGE_TIMEOUT)
     if found["fresh"] and not await _claim_phones(connection, found["fresh"]):
-        found = await connection.fetchrow(_SQL["count_latest"], timeout=MERGE_TIMEOUT)
+        found = await connection.fetchrow(*_SQL["count_latest"].bind(), timeout=MERGE_TIMEOUT)
     rows, phones, fresh, changed = found["staged"], found["phones"], found["fresh"], found["changed"]
     if fresh:
-        await connection.execute(_SQL["insert_fresh_clients"], timeout=MERGE_TIMEOUT)
-    if changed and changed != await connection.fetchval(_SQL["update_changed_clients"], timeout=MERGE_TIMEOUT):
+        await connection.execute(*_SQL["insert_fresh_clients"].bind(), timeout=MERGE_TIMEOUT)
+    if changed and changed != await connection.fetchval(*_SQL["update_changed_clients"].bind(), timeout=MERGE_TIMEOUT):
         raise RaceLost
     return ImportCounts(created=fresh, updated=changed + rows - phones, unchanged=phones - fresh - changed)
 
@@ -134,7 +134,7 @@ async def _claim_phones(connection: asyncpg.Connection, fresh: int) -> bool:
     """Make the phones of the `fresh` rows ours; return whether nobody else had taken one."""
     try:
         async with connection.transaction():
-            await connection.execute(_SQL["insert_fresh_phones"], timeout=MERGE_TIMEOUT)
+            await connection.execute(*_SQL["insert_fresh_phones"].bind(), timeout=MERGE_TIMEOUT)
             return True
     except asyncpg.UniqueViolationError:
         await _claim_what_is_left(connection, fresh)
@@ -151,14 +151,14 @@ async def _claim_what_is_left(connection: asyncpg.Connection, fresh: int) -> Non
         claimed += await _claim_once(connection)
         if claimed == fresh:
             return
-        fresh -= _rows(await connection.execute(_SQL["adopt_taken_phones"], timeout=MERGE_TIMEOUT))
+        fresh -= _rows(await connection.execute(*_SQL["adopt_taken_phones"].bind(), timeout=MERGE_TIMEOUT))
         if claimed == fresh:
             return
     raise RaceLost
 
 
 async def _claim_once(connection: asyncpg.Connection) -> int:
-    return _rows(await connection.execute(_SQL["claim_fresh_phones"], timeout=MERGE_TIMEOUT))
+    return _rows(await connection.execute(*_SQL["claim_fresh_phones"].bind(), timeout=MERGE_TIMEOUT))
 
 
 def _rows(tag: str) -> int:
@@ -167,11 +167,11 @@ def _rows(tag: str) -> int:
 
 
 async def _record_changes(connection: asyncpg.Connection) -> None:
-    await connection.execute(_SQL["create_touched"])
-    await connection.execute(_SQL["keep_touched_plain"])
-    await connection.execute(_SQL["fill_touched"], timeout=MERGE_TIMEOUT)
-    for row in await connection.fetch(_SQL["list_touched_buckets"]):
-        await connection.execute(_SQL["record_imported_changes"], row["bucket"])
+    await connection.execute(*_SQL["create_touched"].bind())
+    await connection.execute(*_SQL["keep_touched_plain"].bind())
+    await connection.execute(*_SQL["fill_touched"].bind(), timeout=MERGE_TIMEOUT)
+    for row in await connection.fetch(*_SQL["list_touched_buckets"].bind()):
+        await connection.execute(*_SQL["record_imported_changes"].bind(bucket=row["bucket"]))
 
 
 def _copy_text(rows: Sequence[ImportRow], position: int, buckets: int) -> bytes:

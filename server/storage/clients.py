@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Collection, Sequence
 import asyncpg
 import orjson
 
-from server.domain.call_events import client_opted
 from server.domain.clients import (
     Client,
     ClientDefinition,
@@ -20,6 +19,7 @@ from server.domain.clients import (
     check_etag,
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken
+from server.domain.events import client_opted
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
 from server.storage.database import Database, RaceLost
 from server.storage.events import record
@@ -49,13 +49,15 @@ class ClientStore:
 
         async def work(connection: asyncpg.Connection) -> Client:
             bucket = self._installation.bucket_of_phone(definition.phone)
-            number = await connection.fetchval(_SQL["next_client_no"])
+            number = await connection.fetchval(*_SQL["next_client_no"].bind())
             client_id = number * self._installation.buckets + bucket
             if call is not None and not await self._requests.record(connection, call, client_id):
                 return await self._replayed(connection, call)
             await _insert_phone(connection, definition.phone, bucket, client_id)
-            row = await connection.fetchrow(_SQL["insert_client"], bucket, client_id, *_arguments(definition))
-            await connection.execute(_SQL["record_client_changes"], bucket, [client_id])
+            row = await connection.fetchrow(
+                *_SQL["insert_client"].bind(bucket=bucket, client_id=client_id, **_arguments(definition))
+            )
+            await _record_change(connection, bucket, client_id)
             return client_of(row)
 
         return await self._database.transact(work)
@@ -74,8 +76,8 @@ class ClientStore:
     async def find(self, phone: str) -> ClientDefinition | None:
         """Return what is known of the client with this phone; None when there is no such client."""
         async with self._database.connection() as connection:
-            found = await connection.fetchrow(_SQL["find_phone"], phone)
-            row = found and await connection.fetchrow(_SQL["get_client"], found["bucket"], found["client_id"])
+            found = await connection.fetchrow(*_SQL["find_phone"].bind(phone=phone))
+            row = found and await connection.fetchrow(*_SQL["get_client"].bind(**found))
         return client_of(row).definition if row else None
 
     async def update(self, client_id: int, etag: str, patch: ClientDefinition, fields: Collection[str]) -> Client:
@@ -87,10 +89,12 @@ class ClientStore:
             after = amended_client(before.definition, patch, fields)
             bucket = self._installation.bucket_of_client(client_id)
             if after.phone != before.definition.phone:
-                await connection.execute(_SQL["delete_phone"], before.definition.phone)
+                await connection.execute(*_SQL["delete_phone"].bind(phone=before.definition.phone))
                 await _insert_phone(connection, after.phone, bucket, client_id)
-            row = await connection.fetchrow(_SQL["update_client"], bucket, client_id, *_arguments(after))
-            await connection.execute(_SQL["record_client_changes"], bucket, [client_id])
+            row = await connection.fetchrow(
+                *_SQL["update_client"].bind(bucket=bucket, client_id=client_id, **_arguments(after))
+            )
+            await _record_change(connection, bucket, client_id)
             if after.opted_out != before.definition.opted_out:
                 await record(connection, client_opted(client_id, after.opted_out), bucket=bucket)
             return client_of(row)
@@ -101,10 +105,18 @@ class ClientStore:
         """Return a page in the order of ids. Raise InvalidPageToken."""
         digest = query_digest("clients", chosen.as_json(), receiving_now)
         (after,) = decode_token(page.token, digest, (0,))
-        name, ids = ("list_chosen_clients", [list(chosen.client_ids)]) if chosen.client_ids else ("list_clients", [])
-        arguments = (after, page.size + 1, *_filter_arguments(chosen), receiving_now, *ids)
+        arguments = {
+            "after": after,
+            "limit": page.size + 1,
+            "receiving_now": receiving_now,
+            **_filter_arguments(chosen),
+        }
+        if chosen.client_ids:
+            statement = _SQL["list_chosen_clients"].bind(**arguments, chosen_ids=list(chosen.client_ids))
+        else:
+            statement = _SQL["list_clients"].bind(**arguments)
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL[name], *arguments)
+            rows = await connection.fetch(*statement)
         clients = tuple(client_of(row) for row in rows[: page.size])
         more = len(rows) > page.size
         return Page(clients, encode_token(digest, clients[-1].id) if more else "")
@@ -119,11 +131,11 @@ class ClientStore:
             async for piece in self._export_chosen(chosen):
                 yield piece
             return
-        after = 0
+        after, arguments = 0, _filter_arguments(chosen)
         while True:
+            statement = _SQL["export_clients"].bind(after=after, limit=EXPORT_PIECE, **arguments)
             async with self._database.connection() as connection:
-                arguments = (after, EXPORT_PIECE, *_filter_arguments(chosen))
-                rows = await connection.fetch(_SQL["export_clients"], *arguments)
+                rows = await connection.fetch(*statement)
             if not rows:
                 return
             after = rows[-1]["id"]
@@ -139,7 +151,8 @@ class ClientStore:
             page = PageRequest(page.size, found.next_token)
 
     async def _read(self, connection: asyncpg.Connection, name: str, client_id: int) -> Client:
-        row = await connection.fetchrow(_SQL[name], self._installation.bucket_of_client(client_id), client_id)
+        bucket = self._installation.bucket_of_client(client_id)
+        row = await connection.fetchrow(*_SQL[name].bind(bucket=bucket, client_id=client_id))
         if row is None:
             raise NotFound(Kind.CLIENT, client_id)
         return client_of(row)
@@ -162,29 +175,33 @@ def client_of(row: asyncpg.Record) -> Client:
 
 async def _insert_phone(connection: asyncpg.Connection, phone: str, bucket: int, client_id: int) -> None:
     try:
-        await connection.execute(_SQL["insert_phone"], phone, bucket, client_id)
+        await connection.execute(*_SQL["insert_phone"].bind(phone=phone, bucket=bucket, client_id=client_id))
     except asyncpg.UniqueViolationError:
         raise PhoneTaken from None
 
 
-def _arguments(definition: ClientDefinition) -> tuple[object, ...]:
+async def _record_change(connection: asyncpg.Connection, bucket: int, client_id: int) -> None:
+    await connection.execute(*_SQL["record_client_changes"].bind(bucket=bucket, client_ids=[client_id]))
+
+
+def _arguments(definition: ClientDefinition) -> dict[str, object]:
     window = definition.receive_window
-    return (
-        definition.phone,
-        definition.operator_code,
-        definition.tag,
-        definition.timezone,
-        window and window.start,
-        window and window.duration,
-        orjson.dumps(dict(definition.attributes)).decode(),
-        definition.opted_out,
-    )
+    return {
+        "phone": definition.phone,
+        "operator_code": definition.operator_code,
+        "tag": definition.tag,
+        "timezone": definition.timezone,
+        "window_start": window and window.start,
+        "window_length": window and window.duration,
+        "attributes": orjson.dumps(dict(definition.attributes)).decode(),
+        "opted_out": definition.opted_out,
+    }
 
 
-def _filter_arguments(chosen: ClientFilter) -> tuple[object, ...]:
-    return (
-        list(chosen.tags) or None,
-        list(chosen.operator_codes) or None,
-        list(chosen.timezones) or None,
-        orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
-    )
+def _filter_arguments(chosen: ClientFilter) -> dict[str, object]:
+    return {
+        "tags": list(chosen.tags) or None,
+        "operator_codes": list(chosen.operator_codes) or None,
+        "timezones": list(chosen.timezones) or None,
+        "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
+    }

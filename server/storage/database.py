@@ -1,69 +1,94 @@
-"""Connections and transactions, with the database's failures told in the domain's words.
+"""Connections and transactions, and the one place that says what an error of the database means.
 
-A transaction that lost a race against another one (deadlock, serialization) is repeated a
-few times before the caller hears of it.
+`Database` serves the API and raises errors of the domain, `DispatcherDatabase` serves the engine and
+raises the error of its port. Both ask `classify`. A transaction of the API that lost a race against
+another one is repeated a few times before the caller hears of it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from enum import Enum
+from typing import Any, TypeVar
 
 import asyncpg
 
+from dispatcher.ports import StorageUnavailable
 from server.domain.errors import Conflict, DatabaseUnavailable
 
 Pool = asyncpg.Pool
-"""The connections that stores share; a name for those who only hand them on."""
+"""The connections that stores share; a name for modules that only hand them on."""
 
 TRIES = 5
-"""How often a transaction is tried that others get in the way of."""
+"""How often a transaction is tried when others get in its way."""
 
 Result = TypeVar("Result")
 
-AWAY = (
+
+class Fault(Enum):
+    """What an error means for whoever used the database."""
+
+    AWAY = "away"
+    """The database is down, starting, failing over, full or too slow: waiting helps."""
+    RACE = "race"
+    """Another transaction got in the way: the same work may succeed at once."""
+    BUG = "bug"
+    """A mistake of ours: it would fail again."""
+
+
+RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+_AWAY = (
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.LockNotAvailableError,
+    # The server ended the session of a transaction that took too long.
+    asyncpg.IdleInTransactionSessionTimeoutError,
+    asyncpg.TransactionTimeoutError,
     # A standby where a primary was wanted; a connection that was cut off in the middle of a message.
     asyncpg.exceptions.InternalClientError,
     OSError,
     TimeoutError,
 )
-"""The database is down, starting, failing over, full or too slow: a matter of waiting."""
 
-RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-"""Two transactions met, and this one gave way."""
+_ENDED = re.compile(
+    "(pool|connection) is clos(ed|ing)$|another operation is (in progress|cancelling)$|released back to the pool$"
+)
+"""What asyncpg says of a pool or connection that is closed, or reads the last words of a server that went away."""
 
 
-_ENDED = re.compile("clos|another operation is in progress")
+def classify(error: BaseException) -> Fault:
+    """Return what an error means that was raised where the database was used.
+
+    asyncpg raises InterfaceError for a lost connection and for our mistakes (a wrong number of
+    arguments) alike; only its message tells them apart.
+    """
+    if isinstance(error, _AWAY):
+        return Fault.AWAY
+    if isinstance(error, RACES):
+        return Fault.RACE
+    if isinstance(error, asyncpg.InterfaceError) and _ENDED.search(str(error)):
+        return Fault.AWAY
+    return Fault.BUG
 
 
 class RaceLost(Exception):
     """Another transaction changed what this one had looked at; the work is to be repeated."""
 
 
-@contextmanager
-def _in_domain_words() -> Iterator[None]:
-    try:
-        yield
-    except AWAY as error:
-        raise DatabaseUnavailable from error
-    except asyncpg.InterfaceError as error:
-        # The pool or the connection is closed or closing, or reads the last words of a server that went away.
-        if not _ENDED.search(str(error)):
-            raise
-        raise DatabaseUnavailable from error
-
-
 class Database:
-    """The pool, behind limits. `acquire_timeout` is in seconds; `failures` counts DatabaseUnavailable."""
+    """The pool, behind limits, for the API.
 
-    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float = 5.0) -> None:
+    `acquire_timeout` is in seconds, None for no limit; `failures` counts how often the database
+    could not be used for the time being.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float | None = 5.0) -> None:
         self.failures = 0
         self._pool = pool
         self._acquire_timeout = acquire_timeout
@@ -77,15 +102,44 @@ class Database:
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection outside of any transaction. Raise DatabaseUnavailable."""
         try:
-            with _in_domain_words():
-                connection = await self._acquire()
-                try:
-                    yield connection
-                finally:
-                    await self._pool.release(connection)
-        except DatabaseUnavailable:
+            connection = await self._acquire()
+            try:
+                yield connection
+            finally:
+                await self._pool.release(connection)
+        except Exception as error:
+            unavailable = self._unavailable(error)
+            if unavailable is None:
+                raise
             self.failures += 1
-            raise
+            raise unavailable from error
+
+    async def _acquire(self) -> asyncpg.Connection:
+        try:
+            return await self._pool.acquire(timeout=self._acquire_timeout)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Refused credentials, a database that is being made: whatever it is, there is no connection to be had.
+            raise ConnectionError(f"{type(error).__name__}: {error}") from error
+
+    def _unavailable(self, error: Exception) -> Exception | None:
+        """Return what to raise instead of an error that waiting helps against."""
+        return DatabaseUnavailable() if classify(error) is Fault.AWAY else None
+
+    async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
+        """Return the rows of one statement. Raise DatabaseUnavailable."""
+        async with self.connection() as connection:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *arguments)
+        return rows
+
+    async def fetchrow(self, query: str, *arguments: Any) -> asyncpg.Record:
+        """Return the first row of one statement, None without any. Raise DatabaseUnavailable."""
+        async with self.connection() as connection:
+            return await connection.fetchrow(query, *arguments)
+
+    async def execute(self, query: str, *arguments: Any) -> None:
+        """Execute one statement. Raise DatabaseUnavailable."""
+        async with self.connection() as connection:
+            await connection.execute(query, *arguments)
 
     async def answers(self, within: float) -> bool | None:
         """Return whether a statement is answered within so many seconds; None when every connection is at work."""
@@ -97,12 +151,6 @@ class Database:
         except (DatabaseUnavailable, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True
-
-    async def _acquire(self) -> asyncpg.Connection:
-        try:
-            return await self._pool.acquire(timeout=self._acquire_timeout)
-        except asyncpg.PostgresError as error:  # whatever it is, there is no connection to be had
-            raise DatabaseUnavailable from error
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
@@ -128,3 +176,17 @@ class Database:
             except (RaceLost, *RACES):
                 continue
         raise Conflict
+
+
+class DispatcherDatabase(Database):
+    """The same for the engine, which has a pool of its own.
+
+    Every method raises StorageUnavailable instead of DatabaseUnavailable, for a lost race as well:
+    the engine does later whatever it could not do now.
+    """
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        super().__init__(pool, acquire_timeout=None)
+
+    def _unavailable(self, error: Exception) -> Exception | None:
+        return None if classify(error) is Fault.BUG else StorageUnavailable(f"{type(error).__name__}: {error}")

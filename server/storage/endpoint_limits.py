@@ -1,4 +1,4 @@
-"""The part of the ledger that all replicas share about endpoints and rates, on Postgres."""
+"""What all replicas share about endpoints and rates, on Postgres."""
 
 from __future__ import annotations
 
@@ -6,64 +6,73 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-import asyncpg
-
 from dispatcher.model.records import EndpointState, SlotRequest, Slots
 from dispatcher.model.states import BreakerState
 from dispatcher.outcome_events import breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON
+from server.storage.database import DispatcherDatabase
 from server.storage.event_writer import record
 from server.storage.queries import load_queries
-from server.storage.reach import translate_database_errors
 
 _SQL = load_queries("endpoint_limits.sql")
 
 
-class PostgresEndpointLimits:
-    """Breakers and rates behind an asyncpg pool; `replica_id` says whose a probe is."""
+class PostgresEndpointHealth:
+    """Breakers behind an asyncpg pool; `replica_id` says whose a probe is. Implements `ports.EndpointHealth`."""
 
-    def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
-        self._pool = pool
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID) -> None:
+        self._database = database
         self._replica_id = replica_id
 
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
-        with translate_database_errors():
-            rows = await self._pool.fetch(_SQL["breakers"], endpoints)
+        rows = await self._database.fetch(*_SQL["breakers"].bind(names=endpoints))
         return {row["name"]: EndpointState(BreakerState(row["breaker"]), row["probe_in"]) for row in rows}
 
     async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                opened = await connection.execute(_SQL["open_breaker"], endpoint, timedelta(seconds=probe_in), error)
-                if opened == "INSERT 0 1":
-                    await record(connection, 0, [breaker_opened(endpoint, error)])
+        statement = _SQL["open_breaker"].bind(endpoint=endpoint, probe_in=timedelta(seconds=probe_in), error=error)
+        async with self._database.transaction() as connection:
+            if await connection.execute(*statement) == "INSERT 0 1":
+                await record(connection, 0, [breaker_opened(endpoint, error)])
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
-        with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["begin_probe"], endpoint, self._replica_id, timedelta(seconds=longest))
+        statement = _SQL["begin_probe"].bind(
+            endpoint=endpoint, replica_id=self._replica_id, longest=timedelta(seconds=longest)
+        )
+        row = await self._database.fetchrow(*statement)
         return row is not None
 
     async def close_breaker(self, endpoint: str) -> None:
-        with translate_database_errors():
-            async with self._pool.acquire() as connection, connection.transaction():
-                if await connection.execute(_SQL["close_breaker"], endpoint, self._replica_id) == "UPDATE 1":
-                    await record(connection, 0, [breaker_closed(endpoint)])
+        statement = _SQL["close_breaker"].bind(endpoint=endpoint, replica_id=self._replica_id)
+        async with self._database.transaction() as connection:
+            if await connection.execute(*statement) == "UPDATE 1":
+                await record(connection, 0, [breaker_closed(endpoint)])
 
     async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
-        spans = timedelta(seconds=shortest), timedelta(seconds=longest)
-        with translate_database_errors():
-            row = await self._pool.fetchrow(_SQL["fail_probe"], endpoint, self._replica_id, *spans, error)
+        statement = _SQL["fail_probe"].bind(
+            endpoint=endpoint,
+            replica_id=self._replica_id,
+            shortest=timedelta(seconds=shortest),
+            longest=timedelta(seconds=longest),
+            error=error,
+        )
+        row = await self._database.fetchrow(*statement)
         return float(row["probe_in"]) if row is not None else shortest
+
+
+class PostgresRateSlots:
+    """Rates behind an asyncpg pool; implements `ports.RateSlotStore`."""
+
+    def __init__(self, database: DispatcherDatabase) -> None:
+        self._database = database
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
         rates = {request.key: request.rate for request in requests}
-        with translate_database_errors():
-            rows = await self._pool.fetch(
-                _SQL["reserve"],
-                [request.key for request in requests],
-                [request.rate for request in requests],
-                [request.wanted for request in requests],
-                timedelta(seconds=HORIZON),
-            )
+        statement = _SQL["reserve"].bind(
+            keys=[request.key for request in requests],
+            rates=[request.rate for request in requests],
+            wanted=[request.wanted for request in requests],
+            horizon=timedelta(seconds=HORIZON),
+        )
+        rows = await self._database.fetch(*statement)
         slots = {row["key"]: Slots(row["since"], 1 / rates[row["key"]], row["granted"]) for row in rows}
         return float(rows[0]["read_at"]), slots

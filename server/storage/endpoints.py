@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dispatcher.model.states import BreakerState
-from server.domain.endpoints import EndpointHealth
+from server.domain.replicas import EndpointHealth
 from server.storage.database import Database
 from server.storage.queries import load_queries
 
@@ -21,6 +21,6 @@ class EndpointStore:
     async def health(self, names: Sequence[str]) -> dict[str, EndpointHealth]:
         """Return the state of these endpoints; those that nobody told anything of are healthy."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL["get_endpoints"], list(names))
+            rows = await connection.fetch(*_SQL["get_endpoints"].bind(names=list(names)))
         known = {row["name"]: EndpointHealth(BreakerState(row["breaker"]), row["last_error"]) for row in rows}
         return {name: known.get(name, EndpointHealth()) for name in names}

@@ -40,7 +40,7 @@ async def record(connection: asyncpg.Connection, bucket: int, entries: Sequence[
     transaction does: from here on others wait for its end.
     """
     if entries:
-        await connection.execute(_SQL["record_log"], bucket, *columns(entries), principal)
+        await connection.execute(*_SQL["record_log"].bind(bucket=bucket, principal=principal, **event_columns(entries)))
         say(entries, principal=principal)
 
 
@@ -55,16 +55,16 @@ def say(entries: Sequence[Event], loudest: int = logging.ERROR, principal: str =
         _log.log(level, "%s", entry.text, extra={"what": entry.event, **known, "details": dict(entry.details)})
 
 
-def columns(entries: Sequence[Event]) -> tuple[list[Any], ...]:
-    """Return entries as parallel arrays: level, event, text, mailing, client, details."""
-    return (
-        [int(entry.level) for entry in entries],
-        [entry.event for entry in entries],
-        [_storable(entry.text) for entry in entries],
-        [entry.mailing_id for entry in entries],
-        [entry.client_id for entry in entries],
-        [orjson.dumps({name: _storable(entry.details[name]) for name in entry.details}).decode() for entry in entries],
-    )
+def event_columns(entries: Sequence[Event]) -> dict[str, list[Any]]:
+    """Return entries as parallel arrays, the parameters of record_log."""
+    return {
+        "levels": [int(entry.level) for entry in entries],
+        "names": [entry.event for entry in entries],
+        "texts": [_storable(entry.text) for entry in entries],
+        "mailing_ids": [entry.mailing_id for entry in entries],
+        "client_ids": [entry.client_id for entry in entries],
+        "details": [_details(entry) for entry in entries],
+    }
 
 
 async def record_started(connection: asyncpg.Connection, ids: Sequence[int]) -> None:
@@ -74,7 +74,7 @@ async def record_started(connection: asyncpg.Connection, ids: Sequence[int]) -> 
 
 async def record_expanded(connection: asyncpg.Connection) -> None:
     """Note which mailings have their whole audience by now, and tells of them."""
-    ids = [row["id"] for row in await connection.fetch(_SQL["note_expanded"])]
+    ids = [row["id"] for row in await connection.fetch(*_SQL["note_expanded"].bind())]
     if ids:
         counts = await _totals(connection, ids)
         await record(connection, 0, [logbook.expanded(one, sum(counts[one].values())) for one in sorted(ids)])
@@ -89,9 +89,13 @@ async def record_completed(connection: asyncpg.Connection, ids: Sequence[int]) -
 
 async def _totals(connection: asyncpg.Connection, ids: Sequence[int]) -> Counts:
     counts: Counts = {mailing_id: {} for mailing_id in ids}
-    for row in await connection.fetch(_SQL["totals"], ids):
+    for row in await connection.fetch(*_SQL["totals"].bind(ids=ids)):
         counts[row["mailing_id"]][Status(row["status"])] = row["n"]
     return counts
+
+
+def _details(entry: Event) -> str:
+    return orjson.dumps({name: _storable(entry.details[name]) for name in entry.details}).decode()
 
 
 def _storable(text: str) -> str:

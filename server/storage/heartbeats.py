@@ -1,4 +1,4 @@
-"""The table of replicas on Postgres; implements `ports.Replicas`."""
+"""The table of replicas on Postgres; implements `ports.Heartbeats`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from dispatcher.model.records import SettingOverrides
+from server.storage.database import DispatcherDatabase
 from server.storage.queries import load_queries
-from server.storage.reach import translate_database_errors
 
 _SQL = load_queries("heartbeats.sql")
 
@@ -22,19 +21,22 @@ _SQL = load_queries("heartbeats.sql")
 class PostgresHeartbeats:
     """The row of one replica, this process, behind an asyncpg pool."""
 
-    def __init__(self, pool: asyncpg.Pool, replica_id: UUID) -> None:
-        self._pool = pool
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID) -> None:
+        self._database = database
         self._replica_id = replica_id
-        self._process = (socket.gethostname(), os.getpid())
+        self._host, self._pid = socket.gethostname(), os.getpid()
 
     async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
-        times = (timedelta(seconds=age), timedelta(seconds=alive_for))
-        with translate_database_errors():
-            row = await self._pool.fetchrow(
-                _SQL["beat"], self._replica_id, *self._process, *times, orjson.dumps(status).decode()
-            )
+        statement = _SQL["beat"].bind(
+            replica_id=self._replica_id,
+            host=self._host,
+            pid=self._pid,
+            age=timedelta(seconds=age),
+            alive_for=timedelta(seconds=alive_for),
+            status=orjson.dumps(status).decode(),
+        )
+        row = await self._database.fetchrow(*statement)
         return SettingOverrides(**row)
 
     async def leave(self) -> None:
-        with translate_database_errors():
-            await self._pool.execute(_SQL["leave"], self._replica_id)
+        await self._database.execute(*_SQL["leave"].bind(replica_id=self._replica_id))

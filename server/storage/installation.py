@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 from zlib import crc32
 
-from server.domain.zones import known_zones
+from server.domain.clients import known_zones
 from server.storage.database import Database
 from server.storage.queries import load_queries
 
@@ -15,10 +15,11 @@ _SQL = load_queries("installation.sql")
 
 @dataclass(frozen=True, slots=True)
 class Installation:
-    """The number of buckets, and the time zones that clients may have."""
+    """The number of buckets, the time zones that clients may have, and the database's identity, its `epoch`."""
 
     buckets: int
     zones: frozenset[str]
+    epoch: UUID
 
     def bucket_of_phone(self, phone: str) -> int:
         """Return the bucket of a new client with this phone."""
@@ -36,6 +37,7 @@ class Installation:
 async def read_installation(database: Database) -> Installation:
     """Read it; take some 100 ms. Raise DatabaseUnavailable."""
     async with database.connection() as connection:
-        buckets = await connection.fetchval(_SQL["count_buckets"])
-        names = [row["name"] for row in await connection.fetch(_SQL["list_zones"])]
-    return Installation(buckets, known_zones(names))
+        buckets = await connection.fetchval(*_SQL["count_buckets"].bind())
+        names = [row["name"] for row in await connection.fetch(*_SQL["list_zones"].bind())]
+        epoch = await connection.fetchval(*_SQL["database_epoch"].bind())
+    return Installation(buckets, known_zones(names), epoch)

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from server.domain.call_events import mailing_event
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.events import mailing_event
 from server.domain.mailings import DELETABLE
 from server.storage.database import Database
 from server.storage.events import record
@@ -53,43 +53,44 @@ class MailingDeletion:
     async def sweep(self) -> dict[int, int]:
         """Remove what deletions that broke off have left; return how many messages of which mailings."""
         async with self._database.connection() as connection:
-            leftovers = [row["mailing_id"] for row in await connection.fetch(_SQL["list_leftovers"])]
+            leftovers = [row["mailing_id"] for row in await connection.fetch(*_SQL["list_leftovers"].bind())]
         return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
 
     async def _remains(self, mailing_id: int) -> list[int]:
         async with self._database.connection() as connection:
-            return [row["bucket"] for row in await connection.fetch(_SQL["list_remains"], mailing_id)]
+            rows = await connection.fetch(*_SQL["list_remains"].bind(mailing_id=mailing_id))
+        return [row["bucket"] for row in rows]
 
     async def _delete_rest(self, mailing_id: int, buckets: Sequence[int]) -> int:
         return sum([await self._delete_ledger(mailing_id, bucket) for bucket in buckets])
 
     async def _delete_ledger(self, mailing_id: int, bucket: int) -> int:
         """Remove what is left in one bucket; return how many messages."""
-        deleted, last = 0, 0
+        key, deleted, last = {"bucket": bucket, "mailing_id": mailing_id}, 0, 0
         while last is not None:
             async with self._database.connection() as connection:
-                row = await connection.fetchrow(_SQL["delete_messages"], bucket, mailing_id, last, STEP)
+                row = await connection.fetchrow(*_SQL["delete_messages"].bind(**key, after=last, most=STEP))
             deleted, last = deleted + row["deleted"], row["last"]
         async with self._database.transaction() as connection:
             for name in ("delete_counts", "delete_figures", "delete_expansion"):
-                await connection.execute(_SQL[name], bucket, mailing_id)
+                await connection.execute(*_SQL[name].bind(**key))
         return deleted
 
 
 async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag: str) -> bool:
     """Remove the mailing itself and its open work; return whether there was one."""
-    row = await connection.fetchrow(_MAILINGS["lock_mailing"], mailing_id)
+    row = await connection.fetchrow(*_MAILINGS["lock_mailing"].bind(mailing_id=mailing_id))
     if row is None:
         return False
     mailing = mailing_of(row)
     check_etag(etag, mailing.etag)
     if mailing.state not in DELETABLE:
         raise WrongState("deleted", mailing.state, DELETABLE)
-    await connection.execute(_SQL["close_expansions"], mailing_id)
+    await connection.execute(*_SQL["close_expansions"].bind(mailing_id=mailing_id))
     # Asked anew each time: a settle that was waited for may have put messages into new batches.
-    while await connection.fetchval(_SQL["has_batches"], mailing_id):
-        await connection.execute(_SQL["delete_batches"], mailing_id)
-    await connection.execute(_SQL["delete_mailing"], mailing_id)
-    await connection.execute(_SQL["delete_rate_slots"], mailing_id)
+    while await connection.fetchval(*_SQL["has_batches"].bind(mailing_id=mailing_id)):
+        await connection.execute(*_SQL["delete_batches"].bind(mailing_id=mailing_id))
+    await connection.execute(*_SQL["delete_mailing"].bind(mailing_id=mailing_id))
+    await connection.execute(*_SQL["delete_rate_slots"].bind(mailing_id=mailing_id))
     await record(connection, mailing_event(mailing_id, "deleted"))
     return True

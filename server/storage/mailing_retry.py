@@ -15,8 +15,8 @@ import asyncpg
 from dispatcher.model.records import BATCH_SIZE
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 from dispatcher.retry_policy import batch_size
-from server.domain.call_events import mailing_retried
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.events import mailing_retried
 from server.domain.mailings import RETRYABLE
 from server.storage.database import Database, RaceLost
 from server.storage.events import record
@@ -59,7 +59,9 @@ class MailingRetry:
 
         async def work(connection: asyncpg.Connection) -> tuple[datetime, list[int]]:
             mailing = await _lock(connection, mailing_id)
-            rows = await connection.fetch(_SQL["list_buckets_to_retry"], mailing_id, sorted(statuses))
+            rows = await connection.fetch(
+                *_SQL["list_buckets_to_retry"].bind(mailing_id=mailing_id, statuses=sorted(statuses))
+            )
             if rows:
                 await record(connection, mailing_retried(mailing_id, statuses))
             return mailing["read_at"], [row["bucket"] for row in rows]
@@ -73,14 +75,21 @@ class MailingRetry:
 
         async def work(connection: asyncpg.Connection) -> tuple[int, int | None]:
             mailing = await _lock(connection, mailing_id)
-            size = batch_size(Semantics(mailing["semantics"]), mailing["max_rate"], BATCH_SIZE)
-            arguments = (bucket, mailing_id, position, sorted(statuses), began_at, STEP, size)
-            row = await connection.fetchrow(_SQL["requeue"], *arguments)
+            statement = _SQL["requeue"].bind(
+                bucket=bucket,
+                mailing_id=mailing_id,
+                after=position,
+                statuses=sorted(statuses),
+                settled_until=began_at,
+                most=STEP,
+                batch_size=batch_size(Semantics(mailing["semantics"]), mailing["max_rate"], BATCH_SIZE),
+            )
+            row = await connection.fetchrow(*statement)
             if row["requeued"] != row["found"]:
                 raise RaceLost  # the counters, the journal and the batches would tell of others
             if row["found"]:
                 await _reopen(connection, mailing_id, mailing)
-                await connection.execute(_MAILINGS["wake_dispatchers"])
+                await connection.execute(*_MAILINGS["wake_dispatchers"].bind())
             return row["found"], row["last"] if row["found"] == STEP else None
 
         return await self._database.transact(work)
@@ -88,7 +97,7 @@ class MailingRetry:
 
 async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
     """Lock the mailing and return it. Raise NotFound, WrongState, MailingEnded."""
-    row = await connection.fetchrow(_SQL["lock_retried"], mailing_id)
+    row = await connection.fetchrow(*_SQL["lock_retried"].bind(mailing_id=mailing_id))
     if row is None:
         raise NotFound(Kind.MAILING, mailing_id)
     state = MailingState(row["state"])
@@ -103,6 +112,6 @@ async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyn
     """Let a completed mailing run again; an open one takes in who began to match meanwhile."""
     if mailing["state"] != MailingState.COMPLETED:
         return
-    await connection.execute(_SQL["reopen_mailing"], mailing_id)
+    await connection.execute(*_SQL["reopen_mailing"].bind(mailing_id=mailing_id))
     if mailing["audience_mode"] == AudienceMode.OPEN:
-        await connection.execute(_PLANNER["expand_anew"], [mailing_id])
+        await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))

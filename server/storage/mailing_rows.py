@@ -12,25 +12,25 @@ from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRu
 _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
 
 
-def definition_arguments(definition: MailingDefinition) -> tuple[object, ...]:
-    """Return the definition as the arguments behind the id in insert_mailing and update_mailing."""
-    return (
-        definition.title,
-        definition.text,
-        orjson.dumps(definition.filter.as_json()).decode(),
-        definition.start_time,
-        definition.end_time,
-        definition.audience_mode,
-        definition.semantics,
-        definition.priority,
-        definition.max_rate,
-        definition.endpoint,
-        definition.retry.max_attempts,
-        definition.retry.initial_backoff,
-        definition.retry.max_backoff,
-        orjson.dumps(dict(definition.labels)).decode(),
-        definition.important,
-    )
+def definition_arguments(definition: MailingDefinition) -> dict[str, object]:
+    """Return the definition as the parameters, beside the id, of insert_mailing and update_mailing."""
+    return {
+        "title": definition.title,
+        "text": definition.text,
+        "filter": orjson.dumps(definition.filter.as_json()).decode(),
+        "start_time": definition.start_time,
+        "end_time": definition.end_time,
+        "audience_mode": definition.audience_mode,
+        "semantics": definition.semantics,
+        "priority": definition.priority,
+        "max_rate": definition.max_rate,
+        "endpoint": definition.endpoint,
+        "max_attempts": definition.retry.max_attempts,
+        "initial_backoff": definition.retry.initial_backoff,
+        "max_backoff": definition.retry.max_backoff,
+        "labels": orjson.dumps(dict(definition.labels)).decode(),
+        "important": definition.important,
+    }
 
 
 def mailing_of(row: asyncpg.Record) -> Mailing:

@@ -6,15 +6,15 @@ the commit, calls the hint of this process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 
 import asyncpg
 import orjson
 
 from dispatcher.model.states import MailingState
-from server.domain.call_events import mailing_created, mailing_event, mailing_updated
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.events import mailing_created, mailing_event, mailing_updated
 from server.domain.mailings import (
     CANCELLABLE,
     PAUSABLE,
@@ -67,20 +67,21 @@ class MailingStore:
         return await self.get(mailing_id)
 
     async def _insert(self, connection: asyncpg.Connection, definition: MailingDefinition) -> int:
-        mailing_id = int(await connection.fetchval(_SQL["next_mailing_id"]))
-        state = await connection.fetchval(_SQL["insert_mailing"], mailing_id, *definition_arguments(definition))
+        mailing_id = int(await connection.fetchval(*_SQL["next_mailing_id"].bind()))
+        statement = _SQL["insert_mailing"].bind(mailing_id=mailing_id, **definition_arguments(definition))
+        state = await connection.fetchval(*statement)
         if state is None:
             raise ended_already()
         if state == MailingState.RUNNING:
-            await connection.execute(_SQL["begin_expansion"], mailing_id)
-        await connection.execute(_SQL["wake_dispatchers"])
+            await connection.execute(*_SQL["begin_expansion"].bind(mailing_id=mailing_id))
+        await connection.execute(*_SQL["wake_dispatchers"].bind())
         await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
         return mailing_id
 
     async def get(self, mailing_id: int) -> Mailing:
         """Return the mailing. Raise NotFound."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL["get_mailings"], [mailing_id])
+            rows = await connection.fetch(*_SQL["get_mailings"].bind(ids=[mailing_id]))
         if not rows:
             raise NotFound(Kind.MAILING, mailing_id)
         return mailing_of(rows[0])
@@ -90,10 +91,12 @@ class MailingStore:
         digest = query_digest("mailings", list(query.states), dict(query.labels))
         (before,) = decode_token(page.token, digest, (_LARGEST_ID,))
         labels = orjson.dumps(dict(query.labels)).decode() if query.labels else None
-        arguments = (before, page.size + 1, list(query.states) or None, labels)
+        statement = _SQL["list_mailing_ids"].bind(
+            before=before, limit=page.size + 1, states=list(query.states) or None, labels=labels
+        )
         async with self._database.connection() as connection:
-            ids = [row["id"] for row in await connection.fetch(_SQL["list_mailing_ids"], *arguments)]
-            rows = await connection.fetch(_SQL["get_mailings"], ids[: page.size])
+            ids = [row["id"] for row in await connection.fetch(*statement)]
+            rows = await connection.fetch(*_SQL["get_mailings"].bind(ids=ids[: page.size]))
         more = len(ids) > page.size
         return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
 
@@ -108,12 +111,12 @@ class MailingStore:
             row = await self._lock(connection, mailing_id)
             mailing = mailing_of(row)
             check_etag(etag, mailing.etag)
-            begun = await connection.fetchval(_SQL["has_begun"], mailing_id)
+            begun = await connection.fetchval(*_SQL["has_begun"].bind(mailing_id=mailing_id))
             after = amended_mailing(mailing, patch, fields, row["read_at"], begun)
-            await connection.execute(_SQL["update_mailing"], mailing_id, *definition_arguments(after))
+            await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **definition_arguments(after)))
             if "filter" in changes(mailing.definition, after):
-                await connection.execute(_PLANNER["expand_anew"], [mailing_id])
-            await connection.execute(_SQL["wake_dispatchers"])
+                await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))
+            await connection.execute(*_SQL["wake_dispatchers"].bind())
             await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
 
         await self._database.transact(work)
@@ -121,7 +124,7 @@ class MailingStore:
         return await self.get(mailing_id)
 
     async def _lock(self, connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
-        row = await connection.fetchrow(_SQL["lock_mailing"], mailing_id)
+        row = await connection.fetchrow(*_SQL["lock_mailing"].bind(mailing_id=mailing_id))
         if row is None:
             raise NotFound(Kind.MAILING, mailing_id)
         return row
@@ -143,10 +146,12 @@ class MailingStore:
 
     async def _move(self, mailing_id: int, what: str, to: MailingState, sources: Collection[MailingState]) -> Mailing:
         async def work(connection: asyncpg.Connection) -> None:
-            moved = await connection.fetchval(_SQL["move_mailing"], mailing_id, to, _numbers(sources))
+            moved = await connection.fetchval(
+                *_SQL["move_mailing"].bind(mailing_id=mailing_id, state=to, sources=sorted(sources))
+            )
             if moved is None:
                 await self._check_moved(connection, mailing_id, what, to, sources)
-            await connection.execute(_SQL["wake_dispatchers"])
+            await connection.execute(*_SQL["wake_dispatchers"].bind())
             if moved is not None:
                 await record(connection, mailing_event(mailing_id, what))
 
@@ -163,12 +168,8 @@ class MailingStore:
         sources: Collection[MailingState],
     ) -> None:
         """Tell why the mailing did not move: it is gone, already there, or elsewhere."""
-        found = await connection.fetchval(_SQL["find_state"], mailing_id)
+        found = await connection.fetchval(*_SQL["find_state"].bind(mailing_id=mailing_id))
         if found is None:
             raise NotFound(Kind.MAILING, mailing_id)
         if found != to:
             raise WrongState(what, MailingState(found), sources)
-
-
-def _numbers(states: Collection[MailingState]) -> Sequence[int]:
-    return sorted(int(state) for state in states)

@@ -35,7 +35,7 @@ class MessageStore:
         """Return the failed attempts of a message, in order. Raise NotFound."""
         async with self._database.connection() as connection:
             await self._read(connection, identity)
-            rows = await connection.fetch(_SQL["list_attempts"], *self._key(identity))
+            rows = await connection.fetch(*_SQL["list_attempts"].bind(**self._key(identity)))
         return [_attempt_of(row) for row in rows]
 
     async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
@@ -51,30 +51,38 @@ class MessageStore:
             if query.mailing_id:
                 await _check_mailing(connection, query.mailing_id)
             if query.client_id:
-                bucket = self._installation.bucket_of_client(query.client_id)
-                key = (bucket, query.client_id, mailing)
-                rows = await connection.fetch(_SQL["list_messages_of_client"], *key, limit, statuses, query.mailing_id)
+                statement = _SQL["list_messages_of_client"].bind(
+                    bucket=self._installation.bucket_of_client(query.client_id),
+                    client_id=query.client_id,
+                    mailing_id=query.mailing_id,
+                    statuses=statuses,
+                    after=mailing,
+                    limit=limit,
+                )
             else:
-                key = (query.mailing_id, client, limit)
-                rows = await connection.fetch(_SQL["list_messages_of_mailing"], *key, statuses)
+                statement = _SQL["list_messages_of_mailing"].bind(
+                    mailing_id=query.mailing_id, statuses=statuses, after=client, limit=limit
+                )
+            rows = await connection.fetch(*statement)
         messages = tuple(message_of(row) for row in rows[: page.size])
         if len(rows) <= page.size:
             return Page(messages)
         return Page(messages, encode_token(digest, messages[-1].mailing_id, messages[-1].client_id))
 
     async def _read(self, connection: asyncpg.Connection, identity: int) -> Message:
-        row = await connection.fetchrow(_SQL["get_message"], *self._key(identity))
+        row = await connection.fetchrow(*_SQL["get_message"].bind(**self._key(identity)))
         if row is None:
             raise NotFound(Kind.MESSAGE, identity)
         return message_of(row)
 
-    def _key(self, identity: int) -> tuple[int, int, int]:
+    def _key(self, identity: int) -> dict[str, int]:
         mailing_id, client_id = split_message_id(identity)
-        return self._installation.bucket_of_client(client_id), mailing_id, client_id
+        bucket = self._installation.bucket_of_client(client_id)
+        return {"bucket": bucket, "mailing_id": mailing_id, "client_id": client_id}
 
 
 async def _check_mailing(connection: asyncpg.Connection, mailing_id: int) -> None:
-    if await connection.fetchval(_MAILINGS["find_state"], mailing_id) is None:
+    if await connection.fetchval(*_MAILINGS["find_state"].bind(mailing_id=mailing_id)) is None:
         raise NotFound(Kind.MAILING, mailing_id)
 
 

@@ -83,7 +83,7 @@ class PreviewStore:
             subject = await _subject(connection, mailing)
             arguments = self._arguments(subject)
             end = subject.definition.end_time
-            groups = await connection.fetch(_SQL["preview_groups"], *arguments, timeout=PREVIEW_TIMEOUT)
+            groups = await connection.fetch(*_SQL["preview_groups"].bind(**arguments), timeout=PREVIEW_TIMEOUT)
             audience = audience_of(map(_group_of, groups), end)
             first = await _first_clients(connection, arguments, end, min(samples, audience.size))
             rate = strictest(
@@ -92,27 +92,27 @@ class PreviewStore:
             sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
         return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)
 
-    def _arguments(self, subject: _Subject) -> tuple[object, ...]:
+    def _arguments(self, subject: _Subject) -> dict[str, object]:
         """Return the parameters that all questions about the candidates share."""
         chosen = subject.definition.filter
-        return (
-            list(chosen.tags) or None,
-            list(chosen.operator_codes) or None,
-            list(chosen.timezones) or None,
-            orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
-            list(chosen.client_ids) or None,
-            subject.mailing_id,
-            subject.definition.audience_mode is AudienceMode.SNAPSHOT,
-            self._cap.messages > 0 and not subject.definition.important,
-            self._cap.messages,
-            subject.start - self._cap.period,
-            subject.start,
-        )
+        return {
+            "tags": list(chosen.tags) or None,
+            "operator_codes": list(chosen.operator_codes) or None,
+            "timezones": list(chosen.timezones) or None,
+            "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
+            "chosen_ids": list(chosen.client_ids) or None,
+            "mailing_id": subject.mailing_id,
+            "fixed": subject.definition.audience_mode is AudienceMode.SNAPSHOT,
+            "capped": self._cap.messages > 0 and not subject.definition.important,
+            "cap": self._cap.messages,
+            "capped_since": subject.start - self._cap.period,
+            "start": subject.start,
+        }
 
 
 async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | int) -> _Subject:
     mailing_id = mailing if isinstance(mailing, int) else None
-    row = await connection.fetchrow(_SQL["preview_moment"], mailing_id)
+    row = await connection.fetchrow(*_SQL["preview_moment"].bind(mailing_id=mailing_id))
     now: datetime = row["read_at"]
     if not isinstance(mailing, int):
         if mailing.end_time and mailing.end_time <= now:
@@ -131,12 +131,13 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
 
 
 async def _first_clients(
-    connection: asyncpg.Connection, arguments: Sequence[object], end: datetime | None, count: int
+    connection: asyncpg.Connection, arguments: Mapping[str, object], end: datetime | None, count: int
 ) -> list[tuple[Client, datetime]]:
     if not count:
         return []
-    await connection.execute(_SQL["preview_in_order"])
-    rows = await connection.fetch(_SQL["preview_samples"], *arguments, end, count, timeout=PREVIEW_TIMEOUT)
+    await connection.execute(*_SQL["preview_in_order"].bind())
+    statement = _SQL["preview_samples"].bind(**arguments, end=end, limit=count)
+    rows = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
     return [(client_of(row), row["due_at"]) for row in rows]
 
 
@@ -167,9 +168,8 @@ async def _waiting(
     connection: asyncpg.Connection, groups: Sequence[Group], pace: Pace, since: datetime, until: datetime
 ) -> list[Waiting]:
     zones, starts, lengths = zip(*(group.window for group in groups), strict=True)
-    rows = await connection.fetch(
-        _SQL["preview_windows"], zones, starts, lengths, since, until, timeout=PREVIEW_TIMEOUT
-    )
+    statement = _SQL["preview_windows"].bind(timezones=zones, starts=starts, lengths=lengths, since=since, until=until)
+    rows = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
     waiting = [Waiting(group.count, []) for group in groups]
     for who, opens_at, closes_at in rows:
         waiting[who - 1].windows.append(pace.slots(opens_at, closes_at))

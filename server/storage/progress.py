@@ -26,11 +26,11 @@ class ProgressStore:
     async def read(self, ids: Sequence[int]) -> dict[int, Mailing]:
         """Return those of the mailings that there are."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_MAILINGS["get_mailings"], ids)
+            rows = await connection.fetch(*_MAILINGS["get_mailings"].bind(ids=ids))
         return {row["id"]: mailing_of(row) for row in rows}
 
     async def versions(self, ids: Sequence[int]) -> dict[int, Version]:
         """Return the versions of those of the mailings that there are: much cheaper than `read`."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_SQL["mailing_versions"], ids)
+            rows = await connection.fetch(*_SQL["mailing_versions"].bind(ids=ids))
         return {row["id"]: (row["version"], row["updated_at"]) for row in rows}

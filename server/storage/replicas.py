@@ -13,7 +13,7 @@ import asyncpg
 import orjson
 
 from dispatcher.model.records import DispatchSettings, SettingOverrides
-from server.domain.call_events import dispatch_paused, dispatch_settings_changed
+from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
 from server.storage.database import Database
 from server.storage.events import record
@@ -36,8 +36,8 @@ class ReplicaStore:
     async def read(self) -> DispatchState:
         """Return the replicas that are alive, and the settings."""
         async with self._database.connection() as connection:
-            runtime_settings = await connection.fetchrow(_SQL["get_steering"])
-            rows = await connection.fetch(_SQL["list_replicas"])
+            runtime_settings = await connection.fetchrow(*_SQL["get_steering"].bind())
+            rows = await connection.fetch(*_SQL["list_replicas"].bind())
         replicas = [
             replica_of(
                 row["id"],
@@ -54,15 +54,15 @@ class ReplicaStore:
         """Take `fields` from `patch`; None gives one back to the environment. Raise InvalidFields."""
 
         async def work(connection: asyncpg.Connection) -> None:
-            before = _runtime_settings(await connection.fetchrow(_SQL["lock_steering"])).overrides
+            before = _runtime_settings(await connection.fetchrow(*_SQL["lock_steering"].bind())).overrides
             after = amended_overrides(before, patch, fields, self.started_with)
             if after == before:
                 return
-            await connection.execute(_SQL["set_tuning"], *_values(after).values())
+            await connection.execute(*_SQL["set_tuning"].bind(**_values(after)))
             if "recheck_max" in fields:
                 longest = after.of(self.started_with).recheck_max
-                await connection.execute(_SQL["hurry_rechecks"], timedelta(seconds=longest))
-            await connection.execute(_SQL["hint_dispatchers"])
+                await connection.execute(*_SQL["hurry_rechecks"].bind(longest=timedelta(seconds=longest)))
+            await connection.execute(*_SQL["hint_dispatchers"].bind())
             await record(connection, dispatch_settings_changed(_values(before), _values(after)))
 
         return await self._change(work)
@@ -77,8 +77,8 @@ class ReplicaStore:
 
     async def _set_paused(self, paused: bool) -> RuntimeSettings:
         async def work(connection: asyncpg.Connection) -> None:
-            if await connection.fetchval(_SQL["set_paused"], paused) is not None:
-                await connection.execute(_SQL["hint_dispatchers"])
+            if await connection.fetchval(*_SQL["set_paused"].bind(paused=paused)) is not None:
+                await connection.execute(*_SQL["hint_dispatchers"].bind())
                 await record(connection, dispatch_paused(paused))
 
         return await self._change(work)
@@ -86,7 +86,7 @@ class ReplicaStore:
     async def _change(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> RuntimeSettings:
         async def change(connection: asyncpg.Connection) -> RuntimeSettings:
             await work(connection)
-            return _runtime_settings(await connection.fetchrow(_SQL["get_steering"]))
+            return _runtime_settings(await connection.fetchrow(*_SQL["get_steering"].bind()))
 
         runtime_settings = await self._database.transact(change)
         self._hint()

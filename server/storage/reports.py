@@ -19,13 +19,10 @@ from server.domain.reports import (
 )
 from server.storage.database import Database
 from server.storage.mailing_rows import mailing_of
-from server.storage.queries import load_queries
+from server.storage.queries import Figure, load_queries
 
 _SQL = load_queries("reports.sql")
 _MAILINGS = load_queries("mailings.sql")
-
-_ATTEMPTS, _LATENCY = 1, 2
-"""The kinds of mailing_figures that are histograms."""
 
 
 class ReportStore:
@@ -37,18 +34,21 @@ class ReportStore:
     async def read(self, mailing_id: int) -> Report:
         """Return the report of a mailing. Raise NotFound."""
         async with self._database.snapshot() as connection:
-            found = await connection.fetch(_MAILINGS["get_mailings"], [mailing_id])
+            found = await connection.fetch(*_MAILINGS["get_mailings"].bind(ids=[mailing_id]))
             if not found:
                 raise NotFound(Kind.MAILING, mailing_id)
-            counters = [_counter_of(row) for row in await connection.fetch(_SQL["report_counts"], mailing_id)]
-            histograms = await connection.fetch(_SQL["report_histograms"], mailing_id)
-            course = await connection.fetch(_SQL["report_course"], mailing_id, COARSE_STEP, LONGEST_COURSE)
+            counts = await connection.fetch(*_SQL["report_counts"].bind(mailing_id=mailing_id))
+            histograms = await connection.fetch(*_SQL["report_histograms"].bind(mailing_id=mailing_id))
+            course = await connection.fetch(
+                *_SQL["report_course"].bind(mailing_id=mailing_id, coarse_step=COARSE_STEP, longest=LONGEST_COURSE)
+            )
+        counters = [_counter_of(row) for row in counts]
         return Report(
             mailing=mailing_of(found[0]),
             statuses=status_counts(counters),
             reasons=reason_counts(counters),
-            attempts=tuple(_histogram(histograms, _ATTEMPTS).items()),
-            latencies=latency_bins(_histogram(histograms, _LATENCY)),
+            attempts=tuple(_histogram(histograms, Figure.ATTEMPTS).items()),
+            latencies=latency_bins(_histogram(histograms, Figure.LATENCY)),
             course=_course_of(course),
         )
 
@@ -57,7 +57,7 @@ def _counter_of(row: asyncpg.Record) -> Counter:
     return Counter(Status(row["status"]), Reason(row["reason"]), row["n"], row["first_at"], row["last_at"])
 
 
-def _histogram(rows: list[asyncpg.Record], kind: int) -> dict[int, int]:
+def _histogram(rows: list[asyncpg.Record], kind: Figure) -> dict[int, int]:
     return {row["key"]: row["n"] for row in rows if row["kind"] == kind}
 
 

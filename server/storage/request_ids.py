@@ -35,7 +35,7 @@ class Requests:
         Raise RequestIdReused when another call has its id.
         """
         bucket = self._installation.bucket_of_request(call.id)
-        row = await connection.fetchrow(_SQL["find_request"], bucket, call.id)
+        row = await connection.fetchrow(*_SQL["find_request"].bind(bucket=bucket, request_id=call.id))
         if row is None:
             return None
         if (row["method"], row["digest"]) != (call.method, call.digest):
@@ -47,6 +47,11 @@ class Requests:
 
         Waits while a call with the same id is under way.
         """
-        bucket = self._installation.bucket_of_request(call.id)
-        arguments = (bucket, call.id, call.method, call.digest, resource_id)
-        return await connection.fetchval(_SQL["record_request"], *arguments) is not None
+        statement = _SQL["record_request"].bind(
+            bucket=self._installation.bucket_of_request(call.id),
+            request_id=call.id,
+            method=call.method,
+            digest=call.digest,
+            resource_id=resource_id,
+        )
+        return await connection.fetchval(*statement) is not None

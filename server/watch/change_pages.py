@@ -1,23 +1,22 @@
-"""The journal's table, read page by page for readers that are behind.
+"""Pages of the change feed's table, for readers that are behind.
 
-A page says what a bucket has between two numbers, which never changes. Many readers that come
-back at once ask for the same pages, so each is read once and the last ones are kept. At most
-two are read at a time: catching up never takes the connections that calls need.
+A page holds a bucket's entries between two numbers, which never change. Many readers that come
+back at once ask for the same pages, so each is read once and the last ones are kept. At most two
+are read at a time: catching up never takes the connections that calls need.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 
-from server.storage.change_feed import ChangeFeedStore, JournalPage
-from server.watch.single_flight import heard
+from dispatcher.tasks import SingleFlight
+from server.storage.change_feed import ChangeFeedStore, ChangePage
 
 PAGE_ENTRIES = 16
 KEPT_CHANGES = 100_000
 """The most changes in the pages that are kept."""
 
-_READING = 2
+READS_AT_ONCE = 2
 
 Key = tuple[int, int, int]
 
@@ -27,13 +26,12 @@ class ChangePages:
 
     def __init__(self, change_feed: ChangeFeedStore, kept_changes: int = KEPT_CHANGES) -> None:
         self._change_feed = change_feed
-        self._room = asyncio.Semaphore(_READING)
-        self._kept: OrderedDict[Key, tuple[JournalPage, int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[ChangePage, int]] = OrderedDict()
         self._changes = 0
         self._most = kept_changes
-        self._reading: dict[Key, asyncio.Task[JournalPage]] = {}
+        self._load = SingleFlight(self._read, "change page", at_once=READS_AT_ONCE)
 
-    async def read(self, bucket: int, after: int, mailing_id: int) -> JournalPage:
+    async def read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
         """Return the bucket's next entries behind `after`, of one mailing or (0) of all.
 
         Raise DatabaseUnavailable.
@@ -42,32 +40,18 @@ class ChangePages:
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][0]
-        task = self._reading.get(key)
-        if task is None:
-            task = self._reading[key] = asyncio.create_task(self._load(key), name="journal page")
-            task.add_done_callback(heard)
-        return await asyncio.shield(task)  # others may wait for it, too
+        return await self._load(*key)
 
-    async def _load(self, key: Key) -> JournalPage:
-        try:
-            async with self._room:
-                page = await self._change_feed.read(*key, PAGE_ENTRIES)
-        finally:
-            del self._reading[key]
-        _, after, _ = key
+    async def _read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
+        page = await self._change_feed.read(bucket, after, mailing_id, PAGE_ENTRIES)
         if page.floor <= after:  # else some of it is gone
-            self._keep(key, page)
+            self._keep((bucket, after, mailing_id), page)
         return page
 
-    def _keep(self, key: Key, page: JournalPage) -> None:
+    def _keep(self, key: Key, page: ChangePage) -> None:
         size = 1 + sum(len(entry.client_ids) for entry in page.entries)
         self._kept[key] = page, size
         self._changes += size
         while self._changes > self._most:
             _, (_, gone) = self._kept.popitem(last=False)
             self._changes -= gone
-
-    def clear(self) -> None:
-        """Forget all pages."""
-        self._kept.clear()
-        self._changes = 0

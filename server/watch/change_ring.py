@@ -1,47 +1,48 @@
-"""The newest entries of the journal, in memory, for all readers that keep up.
+"""The newest entries of the change feed, in memory, for all readers that keep up.
 
-Entries are numbered in the order of their arrival; a reader's cursor is the number of the
-next one it takes. The ring forgets the oldest when it is full, whoever has not read them: they
-still stand in the table. Readers with nothing left wait by mailing, so that what happens to
-other mailings wakes nobody.
+Entries are numbered in the order of their arrival; a reader's cursor is the number of the next
+one it takes. When the ring is full it drops the oldest entries, read or not: they are still in
+the table. Readers that have taken everything wait by mailing, so that what happens to other
+mailings wakes nobody.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from server.domain.change_feed import Entry, Positions
-from server.storage.change_feed import News
+from server.domain.change_feed import Entry
+from server.domain.resume_tokens import Positions
+from server.storage.change_feed import Poll
+from server.watch.waiters import Waiters
 
 RING_CHANGES = 250_000
 """The most changes held, some 80 bytes each."""
 
 RING_ENTRIES = 20_000
-"""The most entries held, as each has its cost, too."""
+"""The most entries held, as each of them costs memory, too."""
 
 
 class Place(NamedTuple):
-    """Where a reader stands: the number of its next entry, and what it has taken so far."""
+    """The place of a reader: the number of its next entry, and the positions of what it has taken."""
 
     cursor: int
     positions: Positions
 
 
-class Ring:
-    """The entries behind `tail` and up to `heads`."""
+class ChangeRing:
+    """The entries behind `tail` and up to `heads`; `floors` are the last numbers removed from the table."""
 
-    def __init__(self, news: News, changes: int = RING_CHANGES) -> None:
-        """Begin empty, where `news` stand."""
-        self.heads = news.heads
-        self.floors = news.floors
-        self.tail = list(news.heads)
+    def __init__(self, poll: Poll, changes: int = RING_CHANGES) -> None:
+        """Begin empty, at the positions of `poll`."""
+        self.heads = poll.heads
+        self.floors = poll.floors
+        self.tail = list(poll.heads)
         self.first = 0
         self._entries: list[Entry] = []
         self._held = 0
         self._most = changes
-        self._waiting: dict[int, set[asyncio.Future[Place]]] = {}
+        self._waiting: dict[int, Waiters[Place]] = {}
         self._failure: Callable[[], Exception] | None = None
 
     @property
@@ -59,66 +60,53 @@ class Ring:
         begin = cursor - self.first
         return self._entries[begin : begin + most]
 
-    def extend(self, news: News) -> None:
-        """Take in what a poll found, and wakes those who wait for it."""
+    def extend(self, poll: Poll) -> None:
+        """Take in what a poll found, and wake the readers that wait for it."""
         before = Place(self.end, self.heads)
-        self.heads, self.floors = news.heads, news.floors
-        self._entries += news.entries
-        self._held += sum(len(entry.client_ids) for entry in news.entries)
-        self._forget()
-        mailings = {entry.mailing_id for entry in news.entries}
+        self.heads, self.floors = poll.heads, poll.floors
+        self._entries += poll.entries
+        self._held += sum(len(entry.client_ids) for entry in poll.entries)
+        self._drop_oldest()
+        mailings = {entry.mailing_id for entry in poll.entries}
         for mailing_id in (0, *mailings) if mailings else ():
-            self._wake(mailing_id, before)
+            # A reader that waits has taken everything, or needs nothing of it: its place is here.
+            if mailing_id in self._waiting:
+                self._waiting[mailing_id].answer(before)
 
-    def _wake(self, mailing_id: int, place: Place) -> None:
-        # Whoever waits has taken everything, or cares for nothing of it: their place is here.
-        for waiter in self._waiting.get(mailing_id, ()):
-            if not waiter.done():
-                waiter.set_result(place)
-
-    def _forget(self) -> None:
-        gone = 0
-        while self._held > self._most or len(self._entries) - gone > RING_ENTRIES:
-            entry = self._entries[gone]
+    def _drop_oldest(self) -> None:
+        dropped = 0
+        while self._held > self._most or len(self._entries) - dropped > RING_ENTRIES:
+            entry = self._entries[dropped]
             self._held -= len(entry.client_ids)
             self.tail[entry.bucket] = entry.seq
-            gone += 1
-        if gone:
-            del self._entries[:gone]
-            self.first += gone
+            dropped += 1
+        if dropped:
+            del self._entries[:dropped]
+            self.first += dropped
 
     async def wait(self, mailing_id: int, seconds: float) -> Place:
-        """Return where to go on, when there is something of the mailing (0: of any), or after `seconds`.
+        """Return where to go on: when there is an entry of the mailing (0: of any), or after `seconds`.
 
-        For readers that have taken everything. Raise what `fail` was told to.
+        For readers that have taken everything. Raise the error given to `fail`.
         """
         self.check()
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Place] = loop.create_future()
-        waiters = self._waiting.setdefault(mailing_id, set())
-        waiters.add(waiter)
-        timer = loop.call_later(seconds, self._heartbeat, waiter)
+        waiters = self._waiting.setdefault(mailing_id, Waiters())
         try:
-            return await waiter
+            return await waiters.wait_for(seconds, self._here)
         finally:
-            timer.cancel()
-            waiters.discard(waiter)
             if not waiters and self._waiting.get(mailing_id) is waiters:
                 del self._waiting[mailing_id]
 
-    def _heartbeat(self, waiter: asyncio.Future[Place]) -> None:
-        if not waiter.done():
-            waiter.set_result(Place(self.end, self.heads))
+    def _here(self) -> Place:
+        return Place(self.end, self.heads)
 
     def fail(self, failure: Callable[[], Exception]) -> None:
         """End the wait of every reader, and every later one, with an error of its own made by `failure`."""
         self._failure = failure
         for waiters in self._waiting.values():
-            for waiter in waiters:
-                if not waiter.done():
-                    waiter.set_exception(failure())
+            waiters.fail(failure)
 
     def check(self) -> None:
-        """Raise what `fail` was told to."""
+        """Raise the error given to `fail`, if there is one."""
         if self._failure is not None:
             raise self._failure()

@@ -1,7 +1,7 @@
-"""Reads the journal's end, once for all readers of this replica, while there are any.
+"""Reads the end of the change feed, once for all readers of this replica, while there are any.
 
-It polls: as often as `shortest` while something happens, less and less while nothing does.
-When the database is away it goes on trying, and the readers wait: they miss nothing.
+It polls: every `shortest` seconds while something happens, less and less often while nothing
+does. When the database is away it keeps trying, and the readers wait: they miss nothing.
 """
 
 from __future__ import annotations
@@ -10,17 +10,23 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from server.domain.errors import DatabaseUnavailable, ResumeTokenExpired, ShuttingDown
-from server.storage.change_feed import ChangeFeedStore, News
-from server.watch.change_ring import RING_CHANGES, Ring
+from dispatcher.tasks import cancel, happens
+from server.domain.errors import DatabaseUnavailable, ShuttingDown
+from server.domain.resume_tokens import CHANGE_FEED
+from server.storage.change_feed import ChangeFeedStore, Poll
+from server.watch.change_ring import RING_CHANGES, ChangeRing
+from server.watch.waiters import Waiters
 
 _log = logging.getLogger(__name__)
 
 POLL_ENTRIES = 16
 """The most entries of a bucket that one poll takes in: it bounds what a poll costs."""
+
+_SLOWER = 1.5
+"""How many times longer the pause gets with each poll that finds nothing."""
 
 
 class TailerFailed(Exception):
@@ -36,17 +42,17 @@ class Polling:
     away: float = 1.0
 
 
-class Tailer:
-    """The journal's end, behind one poll at a time. Readers are inside `reading`."""
+class ChangeTailer:
+    """The end of the change feed, behind one poll at a time. Readers are inside `reading`."""
 
     def __init__(self, change_feed: ChangeFeedStore, polling: Polling, ring_changes: int = RING_CHANGES) -> None:
         self._change_feed = change_feed
         self._polling = polling
         self._ring_changes = ring_changes
-        self._ring: Ring | None = None
+        self._ring: ChangeRing | None = None
         self._task: asyncio.Task[None] | None = None
-        self._asking: list[asyncio.Future[Ring]] = []
-        self._nudge = asyncio.Event()
+        self._asking: Waiters[ChangeRing] = Waiters()
+        self._asked = asyncio.Event()
         self._closed = False
         self._complete_at = 0.0
         self.readers = 0
@@ -64,7 +70,7 @@ class Tailer:
         self.readers += 1
         if self._task is None:
             self._complete_at = time.monotonic()
-            self._task = asyncio.create_task(self._run(), name="journal tailer")
+            self._task = asyncio.create_task(self._run(), name="change tailer")
         try:
             yield
         finally:
@@ -72,27 +78,23 @@ class Tailer:
             if not self.readers:
                 self._stop()
 
-    async def fresh(self) -> Ring:
+    async def fresh(self) -> ChangeRing:
         """Return the ring once a poll that began after this call has ended: it has all there was.
 
         Raise DatabaseUnavailable. Any number of callers at once share one poll.
         """
         if self._closed:
             raise ShuttingDown
-        asked: asyncio.Future[Ring] = asyncio.get_running_loop().create_future()
-        self._asking.append(asked)
-        self._nudge.set()
-        return await asked
+        self._asked.set()
+        return await self._asking.wait()
 
     async def close(self) -> None:
         """End every reader with ShuttingDown and let no other begin."""
         self._closed = True
         self._fail(ShuttingDown)
-        task = self._task
-        self._stop()
+        task, self._task, self._ring = self._task, None, None
         if task is not None:
-            with suppress(asyncio.CancelledError):
-                await task
+            await cancel(task)
 
     def _stop(self) -> None:
         if self._task is not None:
@@ -102,62 +104,51 @@ class Tailer:
     def _fail(self, failure: Callable[[], Exception]) -> None:
         if self._ring is not None:
             self._ring.fail(failure)
-        asked, self._asking = self._asking, []
-        _refuse(asked, failure)
+        self._asking.fail(failure)
 
     async def _run(self) -> None:
         try:
             await self._poll_on()
         except Exception:
-            _log.exception("the journal tailer failed")
+            _log.exception("the reader of the change feed failed")
             self._fail(TailerFailed)
             self._task = self._ring = None
 
     async def _poll_on(self) -> None:
         pause = self._polling.shortest
         while True:
-            asked, self._asking = self._asking, []
-            self._nudge.clear()
+            asking, self._asking = self._asking, Waiters()
+            self._asked.clear()
             try:
-                news = await self._change_feed.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
+                poll = await self._change_feed.poll(self._ring.heads if self._ring else None, POLL_ENTRIES)
             except DatabaseUnavailable as error:
-                _log.warning("the journal cannot be read, trying again: %r", error.__cause__)
-                _refuse(asked, DatabaseUnavailable)
+                _log.warning("the change feed cannot be read, trying again: %r", error.__cause__)
+                asking.fail(DatabaseUnavailable)
                 pause = self._polling.away
             except BaseException as error:
-                _refuse(asked, TailerFailed if isinstance(error, Exception) else ShuttingDown)
+                asking.fail(TailerFailed if isinstance(error, Exception) else ShuttingDown)
                 raise
             else:
-                pause = self._next_pause(pause, news)
-                ring = self._take_in(news)
-                if not news.more:
-                    self._complete_at = time.monotonic()
-                for future in asked:
-                    if not future.done():
-                        future.set_result(ring)
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._nudge.wait(), pause)
+                asking.answer(self._take_in(poll))
+                pause = self._next_pause(pause, poll)
+            await happens(self._asked, pause)
 
-    def _next_pause(self, pause: float, news: News) -> float:
-        if news.more:
+    def _next_pause(self, pause: float, poll: Poll) -> float:
+        if poll.more:
             return 0.0
-        if news.entries:
+        if poll.entries:
             return self._polling.shortest
-        return min(max(pause, self._polling.shortest) * 1.5, self._polling.longest)
+        return min(max(pause, self._polling.shortest) * _SLOWER, self._polling.longest)
 
-    def _take_in(self, news: News) -> Ring:
-        if self._ring is not None and any(now < then for now, then in zip(news.heads, self._ring.heads, strict=True)):
+    def _take_in(self, poll: Poll) -> ChangeRing:
+        if self._ring is not None and any(now < then for now, then in zip(poll.heads, self._ring.heads, strict=True)):
             # The database went back in time: a standby took over that did not have everything.
-            self._ring.fail(lambda: ResumeTokenExpired("names changes that the database has lost"))
+            self._ring.fail(CHANGE_FEED.lost)
             self._ring = None
         if self._ring is None:
-            self._ring = Ring(news, self._ring_changes)
+            self._ring = ChangeRing(poll, self._ring_changes)
         else:
-            self._ring.extend(news)
+            self._ring.extend(poll)
+        if not poll.more:
+            self._complete_at = time.monotonic()
         return self._ring
-
-
-def _refuse(asked: list[asyncio.Future[Ring]], failure: Callable[[], Exception]) -> None:
-    for future in asked:
-        if not future.done():
-            future.set_exception(failure())

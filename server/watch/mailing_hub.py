@@ -1,8 +1,8 @@
-"""Tells watchers of mailings how these get on; each mailing is read once for all of its watchers.
+"""Streams the progress of mailings; each mailing is read once for all of its watchers.
 
-A mailing is read as often as its most eager watcher wants while it changes, less often while
-it does not, and one that has not started is only asked for its version. What a watcher has
-not taken is replaced by what is newer: each one gets the latest state, none a queue.
+While a mailing changes it is read as often as its fastest watcher wants, less often while it
+does not, and one that has not started is only asked for its version. Nothing is queued: a watcher
+that takes its states late gets the latest one.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import suppress
 
 from dispatcher.model.states import MailingState
+from dispatcher.tasks import cancel, happens
 from server.domain.errors import DatabaseUnavailable, Kind, NotFound, ShuttingDown
 from server.domain.mailings import Mailing
 from server.storage.progress import ProgressStore
@@ -39,7 +39,7 @@ class MailingHub:
         self._encode = encode
         self._topics: dict[int, MailingTopic] = {}
         self._task: asyncio.Task[None] | None = None
-        self._nudge = asyncio.Event()
+        self._due = asyncio.Event()
         self._closed = asyncio.Event()
 
     @property
@@ -48,20 +48,22 @@ class MailingHub:
         return sum(topic.intervals.total() for topic in self._topics.values())
 
     async def watch(self, mailing_id: int, interval: float) -> AsyncGenerator[View, None]:
-        """Yield the mailing now and after changes, at most once per `interval` seconds, until its final state.
+        """Yield the mailing now and after changes, at most once per `interval` seconds, until its terminal state.
 
         Raise NotFound, also when it is deleted meanwhile, ShuttingDown, and
         DatabaseUnavailable where the first state cannot be read.
         """
         topic = self._join(mailing_id, interval)
         try:
-            view = await self._now(topic)
+            self._due.set()
+            view = await topic.fresh()
             yield view
-            while not view.final:
+            while not view.terminal:
                 newer = await topic.newer(view)
-                # What was read too early is kept back, and replaced by what comes meanwhile.
+                # A state that was read too early is held back, and replaced by what is read meanwhile.
                 if (early := view.at + interval - newer.at) > 0.001:
-                    await self._sleep(early)
+                    if await happens(self._closed, early):
+                        raise ShuttingDown
                     newer = topic.latest or newer
                 if newer.body is not view.body:
                     yield newer
@@ -75,16 +77,14 @@ class MailingHub:
             now = asyncio.get_running_loop().time()
             for topic in self._topics.values():
                 topic.expedite(now)
-            self._nudge.set()
+            self._due.set()
 
     async def close(self) -> None:
         """End every watcher with ShuttingDown and let no other begin."""
         self._closed.set()
         self._fail(ShuttingDown)
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
 
     def _join(self, mailing_id: int, interval: float) -> MailingTopic:
         if self._closed.is_set():
@@ -107,20 +107,7 @@ class MailingHub:
         if self._topics.get(topic.mailing_id) is topic:
             del self._topics[topic.mailing_id]
         if not self._topics:
-            self._nudge.set()
-
-    async def _now(self, topic: MailingTopic) -> View:
-        """Return the mailing as a read finds it that begins after this call; watchers share it."""
-        asked: asyncio.Future[View] = asyncio.get_running_loop().create_future()
-        topic.asking.append(asked)
-        topic.due_at = 0.0
-        self._nudge.set()
-        return await asked
-
-    async def _sleep(self, seconds: float) -> None:
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._closed.wait(), seconds)
-            raise ShuttingDown
+            self._due.set()
 
     def _fail(self, failure: Callable[[], Exception]) -> None:
         for topic in self._topics.values():
@@ -129,15 +116,14 @@ class MailingHub:
     async def _run(self) -> None:
         try:
             while self._topics:
-                self._nudge.clear()
+                self._due.clear()
                 now = asyncio.get_running_loop().time()
                 due = [topic for topic in self._topics.values() if topic.due_at <= now]
                 if due:
                     await self._read(due[:READ_AT_ONCE])
                 else:
                     next_at = min(topic.due_at for topic in self._topics.values())
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(self._nudge.wait(), next_at - now)
+                    await happens(self._due, next_at - now)
         except Exception:
             _log.exception("the mailing hub failed")
             self._fail(HubFailed)
@@ -145,45 +131,44 @@ class MailingHub:
 
     async def _read(self, topics: Sequence[MailingTopic]) -> None:
         now = asyncio.get_running_loop().time()
-        asked = [topic.begin(now) for topic in topics]
+        asking = [(topic, topic.begin(now)) for topic in topics]
+        failure: Callable[[], Exception] | None = None
         try:
             await self._bring_up_to_date(topics)
         except DatabaseUnavailable as error:
             _log.warning("watched mailings cannot be read, trying again: %r", error.__cause__)
-            again_at = asyncio.get_running_loop().time() + AWAY_PAUSE
-            for topic, futures in zip(topics, asked, strict=True):
-                topic.due_at = again_at
-                topic.answer(futures, DatabaseUnavailable)
+            failure = DatabaseUnavailable
+            for topic in topics:
+                topic.due_at = asyncio.get_running_loop().time() + AWAY_PAUSE
         except BaseException:
-            for topic, futures in zip(topics, asked, strict=True):
-                topic.answer(futures, ShuttingDown if self._closed.is_set() else HubFailed)
+            failure = ShuttingDown if self._closed.is_set() else HubFailed
             raise
-        else:
-            for topic, futures in zip(topics, asked, strict=True):
-                topic.answer(futures)
+        finally:
+            for topic, waiters in asking:
+                topic.answer(waiters, failure)
 
     async def _bring_up_to_date(self, topics: Sequence[MailingTopic]) -> None:
-        waiting = {
-            topic.mailing_id: topic
+        unchanged = await self._unchanged(topics)
+        changed = {topic.mailing_id: topic for topic in topics if topic.mailing_id not in unchanged}
+        mailings = await self._progress.read(list(changed)) if changed else {}
+        for mailing_id, topic in changed.items():
+            if (mailing := mailings.get(mailing_id)) is None:
+                topic.fail(lambda missing=mailing_id: NotFound(Kind.MAILING, missing))  # type: ignore[misc]
+                self._forget(topic)
+            else:
+                topic.publish(mailing, self._encode)
+
+    async def _unchanged(self, topics: Sequence[MailingTopic]) -> set[int]:
+        """Return the scheduled mailings that are as they were last read, having put their next read off."""
+        scheduled = {
+            topic.mailing_id: (topic, topic.latest.mailing)
             for topic in topics
             if topic.latest is not None and topic.latest.mailing.state is MailingState.SCHEDULED
         }
-        if waiting:
-            found = await self._progress.versions(list(waiting))
-            for mailing_id, topic in list(waiting.items()):
-                assert topic.latest is not None
-                mailing = topic.latest.mailing
-                if found.get(mailing_id) != (mailing.version, mailing.updated_at):
-                    del waiting[mailing_id]
-                else:
-                    topic.unchanged()
-        ids = [topic.mailing_id for topic in topics if topic.mailing_id not in waiting]
-        mailings = await self._progress.read(ids) if ids else {}
-        for topic in topics:
-            if topic.mailing_id in waiting:
-                continue
-            if (read := mailings.get(topic.mailing_id)) is None:
-                topic.fail(lambda topic=topic: NotFound(Kind.MAILING, topic.mailing_id))  # type: ignore[misc]
-                self._forget(topic)
-            else:
-                topic.publish(read, self._encode)
+        versions = await self._progress.versions(list(scheduled)) if scheduled else {}
+        unchanged = set()
+        for mailing_id, (topic, mailing) in scheduled.items():
+            if versions.get(mailing_id) == (mailing.version, mailing.updated_at):
+                topic.unchanged()
+                unchanged.add(mailing_id)
+        return unchanged

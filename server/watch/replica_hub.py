@@ -1,7 +1,8 @@
-"""Tells operators how dispatching gets on: one read for all who watch, none without them.
+"""Streams the state of dispatching to operators: one read for all who watch, none without them.
 
 There is no loop of its own: a watcher whose interval is over takes what another one has just
-read, or reads. Each gets a state per interval, be it new or not: it says that all is quiet.
+read, or reads. Each gets a state per interval, whether it changed or not: that shows the stream
+is alive.
 """
 
 from __future__ import annotations
@@ -9,24 +10,23 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator
-from contextlib import suppress
 
+from dispatcher.tasks import CachedRead, happens
 from server.domain.errors import DatabaseUnavailable, ShuttingDown
 from server.domain.replicas import DispatchState
 from server.storage.replicas import ReplicaStore
-from server.watch.single_flight import SingleFlight
 
 _log = logging.getLogger(__name__)
 
 SHARED_FOR = 0.5
-"""A state may be handed on until it is so old, in parts of a watcher's interval."""
+"""The age, in parts of a watcher's interval, up to which it takes what another watcher has read."""
 
 
-class DispatchHub:
-    """The watchers of one replica."""
+class ReplicaHub:
+    """The watchers of dispatching on one replica."""
 
-    def __init__(self, dispatch: ReplicaStore) -> None:
-        self._state = SingleFlight(dispatch.read)
+    def __init__(self, replicas: ReplicaStore) -> None:
+        self._state = CachedRead(replicas.read, "dispatch state")
         self._closed = asyncio.Event()
 
     async def watch(self, interval: float) -> AsyncGenerator[DispatchState, None]:
@@ -45,8 +45,7 @@ class DispatchHub:
             else:
                 began = True
                 yield state
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self._closed.wait(), interval)
+            await happens(self._closed, interval)
         raise ShuttingDown
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Forgets the journal, or the log, by age, oldest first, in steps so small that nobody notices.
+"""Removes what is too old of the change feed or the event log, the oldest first, in steps too small to be felt.
 
-Every replica runs one; at each bucket only one of them does something at a time.
+Every replica runs one for each; at any bucket only one of them works at a time.
 """
 
 from __future__ import annotations
@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
-from typing import Protocol
 
 from server.domain.errors import DatabaseUnavailable
+from server.storage.retention import RetainedEntries
 
 _log = logging.getLogger(__name__)
 
@@ -18,38 +18,26 @@ STEP_ENTRIES = 100
 """The most entries of one step, some milliseconds of work."""
 
 STEP_PAUSE = 0.05
-"""Seconds between two steps while there is more to forget."""
+"""Seconds between two steps while there is more to remove."""
 
 _CHECKS_PER_LIFE = 100.0
 _SHORTEST, _LONGEST = 1.0, 300.0
 
 
-class Kept(Protocol):
-    """What is kept for a time: entries numbered by bucket."""
-
-    async def expired_buckets(self, older_than: timedelta) -> list[int]:
-        """Return the buckets that have entries older than that."""
-        ...
-
-    async def forget(self, bucket: int, older_than: timedelta, most: int) -> int:
-        """Remove up to `most` of a bucket's oldest entries; return how many numbers they took."""
-        ...
-
-
 class Retention:
-    """Keeps entries `keep` seconds long; `what` they are is said when something fails."""
+    """Keeps entries for `keep` seconds; `what` they are is said in the log."""
 
-    def __init__(self, kept: Kept, keep: float, what: str) -> None:
-        self._kept = kept
+    def __init__(self, entries: RetainedEntries, keep: float, what: str) -> None:
+        self._entries = entries
         self._what = what
         self._keep = timedelta(seconds=keep)
         self._pause = min(max(keep / _CHECKS_PER_LIFE, _SHORTEST), _LONGEST)
 
     async def run(self) -> None:
-        """Forget what is too old, until cancelled."""
+        """Remove what is too old, until cancelled."""
         while True:
             try:
-                await self.forget()
+                await self.remove_expired()
             except DatabaseUnavailable as error:
                 _log.warning(
                     "the oldest entries of the %s cannot be removed, trying again: %r", self._what, error.__cause__
@@ -58,10 +46,10 @@ class Retention:
                 _log.exception("removing the oldest entries of the %s failed", self._what)
             await asyncio.sleep(self._pause)
 
-    async def forget(self) -> None:
-        """Forget what is too old now. Raise DatabaseUnavailable."""
-        for bucket in await self._kept.expired_buckets(self._keep):
-            forgotten = STEP_ENTRIES
-            while forgotten >= STEP_ENTRIES:
-                forgotten = await self._kept.forget(bucket, self._keep, STEP_ENTRIES)
-                await asyncio.sleep(STEP_PAUSE if forgotten else 0.0)
+    async def remove_expired(self) -> None:
+        """Remove what is too old now. Raise DatabaseUnavailable."""
+        for bucket in await self._entries.expired_buckets(self._keep):
+            removed = STEP_ENTRIES
+            while removed >= STEP_ENTRIES:
+                removed = await self._entries.remove_expired(bucket, self._keep, STEP_ENTRIES)
+                await asyncio.sleep(STEP_PAUSE if removed else 0.0)

@@ -1,7 +1,8 @@
 """Strategies for requests of any method, made from its descriptor alone.
 
 Three kinds come mixed: messages whose fields are arbitrary or mean something, the same with some
-of their bytes changed, and bytes of any kind.
+of their bytes changed, and bytes of any kind. Fields that are not served yet are left out: a request
+that sets one is refused at once, and would try nothing else.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
+
+from server.api.interceptors.unserved import FIELDS
 
 Known = Mapping[str, Sequence[Any]]
 """Values that mean something, by the name of the field they are for, such as ids that exist."""
@@ -75,7 +78,8 @@ class Messages:
 
     def _build(self, descriptor: Descriptor) -> SearchStrategy[Message]:
         make = GetMessageClass(descriptor)
-        fields = {field.name: self._field(field) for field in descriptor.fields}
+        unserved = FIELDS.get(descriptor.full_name, ())
+        fields = {field.name: self._field(field) for field in descriptor.fields if field.name not in unserved}
         if descriptor.full_name in _SECONDS:
             fields = {"seconds": _SECONDS[descriptor.full_name], "nanos": _NANOS}
         return st.fixed_dictionaries({}, optional=fields).map(lambda values: make(**values))
@@ -85,7 +89,9 @@ class Messages:
             entry = field.message_type.fields_by_name
             return st.dictionaries(self._one(entry["key"]), self._one(entry["value"]), max_size=3)
         if field.is_repeated:
-            return st.lists(self._one(field), max_size=3)
+            # Messages within messages of their own type would grow without end if there were more.
+            recursive = field.message_type is not None and field.message_type is field.containing_type
+            return st.lists(self._one(field), max_size=1 if recursive else 3)
         return self._one(field)
 
     def _one(self, field: FieldDescriptor) -> SearchStrategy[Any]:

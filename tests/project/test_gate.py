@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from protos.drift import differences, drift
+from protos.drift import copied_differences, copied_drift, differences, drift
 from tests.support.project import ROOT
 
 
@@ -32,6 +32,19 @@ def test_drift_names_every_file_that_is_missing_left_over_or_different(tmp_path:
         "mailing/new_pb2.py is missing",
         "mailing/old_pb2.py is left over from a proto that is gone",
         "mailing/other_pb2.py is out of date",
+    ]
+
+
+def test_google_s_protos_are_those_of_the_installed_package(tmp_path: Path) -> None:
+    assert copied_drift() == []
+    copies, originals = tmp_path / "copies", tmp_path / "originals"
+    for folder, files in [(copies, {"same": "1", "other": "1", "own": "1"}), (originals, {"same": "1", "other": "2"})]:
+        (folder / "api").mkdir(parents=True)
+        for name, content in files.items():
+            (folder / "api" / f"{name}.proto").write_text(content)
+    assert copied_differences(copies, originals) == [
+        "google/api/other.proto differs from googleapis-common-protos",
+        "google/api/own.proto differs from googleapis-common-protos",
     ]
 
 

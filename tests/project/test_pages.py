@@ -9,7 +9,7 @@ import pytest
 
 from dispatcher.model.states import Reason
 from mailing.v1.error_pb2 import ErrorReason
-from server.api.interceptors.errors import ANSWERS
+from server.api.error_table import ANSWERS
 from server.config.settings import Settings, is_secret, variables_of
 from server.config.sources import FILE_VARIABLE
 from server.observability.metrics import FAMILIES

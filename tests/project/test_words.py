@@ -47,10 +47,18 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
 ]
 
 
+NOT_USED_YET = {
+    *("REASON_NO_ADDRESS", "REASON_EMPTY_TEXT", "REASON_TOO_LONG", "REASON_TOO_LATE", "REASON_MAYBE_SENT"),
+    *("REASON_HOURS_NOT_BEFORE_END", "REASON_DAILY_LIMIT"),
+    *("ERROR_CLASS_CREDENTIALS", "ERROR_CLASS_OPTED_OUT", "ERROR_CLASS_TRANSIENT", "ERROR_CLASS_LOCAL"),
+}
+"""Values of the contract that the service gives to nothing yet."""
+
+
 @pytest.mark.parametrize(("python", "proto", "prefix"), ENUMS, ids=lambda value: getattr(value, "__name__", ""))
 def test_numbers_are_those_of_the_protos(python: type[IntEnum], proto: Any, prefix: str) -> None:
     ours = {f"{prefix}{member.name}": member.value for member in python if member.value}
-    assert ours == {name: number for name, number in proto.items() if number}
+    assert ours == {name: number for name, number in proto.items() if number and name not in NOT_USED_YET}
 
 
 def test_the_database_accepts_exactly_these_numbers() -> None:
@@ -104,11 +112,11 @@ def test_the_table_of_statuses_names_each_reason_once() -> None:
 
 @pytest.mark.parametrize(("table", "column"), [("messages", "status"), ("mailings", "state")])
 def test_every_statement_that_moves_something_looks_where_it_comes_from(table: str, column: str) -> None:
-    """Fails when `AND state = 4` is taken out of reopen_mailing, or `m.status = 1` out of settle."""
+    """Fails when `AND state = ...` is taken out of reopen_mailing, or `m.status = ...` out of settle."""
     moving = {}
     for path in sorted((ROOT / "server/storage/sql").glob("*.sql")):
-        for name, text in load_queries(path.name).items():
-            for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", text, re.DOTALL):
+        for name, query in load_queries(path.name).items():
+            for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", query.text, re.DOTALL):
                 if re.search(rf"\b{column} =", update):
                     moving[name] = re.search(rf"(WHERE|AND|WHEN|\n)\s*(\w\.)?{column} (=|IN) (ANY|\(?\d)", update)
     assert len(moving) >= 3

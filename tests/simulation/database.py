@@ -1,4 +1,4 @@
-"""The model database: what the statements of the ledger do, each at one moment.
+"""The model database: what the statements of the dispatcher do, each at one moment.
 
 It keeps to the SQL of the dispatcher statement by statement and is as short as a database
 without concurrency can be: here a statement happens all at once, when it commits. `now` is
@@ -12,6 +12,7 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     AudienceFilter,
     ClaimedBatch,
@@ -23,7 +24,7 @@ from dispatcher.model.records import (
     Step,
 )
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
-from dispatcher.ports import Render, Settled
+from dispatcher.ports import Render
 from tests.simulation.limits import Limits
 from tests.simulation.rows import (
     BUCKETS,
@@ -337,12 +338,13 @@ class Database:
         batch.lease_until, batch.holder = _LONG_AGO, None
         batch.fence += 1
 
-    def settle(self, batch: ClaimedBatch, outcomes: Sequence[Settled], done: bool, kept: Sequence[int]) -> bool:
+    def settle(self, settlement: Settlement) -> bool:
+        batch, done, kept = settlement.batch, settlement.done, settlement.kept
         row = self.batches.get(batch.no)
         if row is None or row.fence != batch.fence:
             return False
         requeued: dict[datetime, list[int]] = {}
-        for client_id, _, outcome in outcomes:
+        for client_id, _, outcome in settlement:
             message = self.messages[batch.mailing_id, client_id]
             if message.status is Status.PENDING:
                 self.move(message, outcome.status, outcome.reason)

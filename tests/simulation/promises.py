@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.delivery.protocol import judge
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Outcome
 from dispatcher.model.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
-from dispatcher.ports import Settled
 from tests.simulation.database import Database
 from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
 from tests.simulation.world import World
@@ -177,17 +177,18 @@ class Promises:
 
     # Outcomes are written.
 
-    def settling(
-        self, process: str, batch: ClaimedBatch, outcomes: Sequence[Settled], done: bool, kept: Sequence[int]
-    ) -> None:
+    def settling(self, process: str, settlement: Settlement) -> None:
         """Check outcomes that are about to be written."""
+        batch, kept = settlement.batch, settlement.kept
         row = self._database.batches.get(batch.no)
         held = row is not None and row.fence == batch.fence
-        self._world.tell(process, "settles", batch.no, "fence", batch.fence, "done" if done else "partly", held)
+        self._world.tell(
+            process, "settles", batch.no, "fence", batch.fence, "done" if settlement.done else "partly", held
+        )
         if held and kept:
             self._world.tell("    gives back", kept)
             self._check_kept((batch.no, batch.fence), batch.mailing_id, kept)
-        for client_id, before, outcome in outcomes if held else ():
+        for client_id, before, outcome in settlement if held else ():
             message = self._database.messages[batch.mailing_id, client_id]
             self._world.tell("   ", client_id, outcome.status.name, outcome.reason.name, outcome.due_at or "")
             if message.status is Status.PENDING:

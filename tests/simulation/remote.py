@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import (
     ClaimedBatch,
     EndpointState,
@@ -24,7 +25,7 @@ from dispatcher.model.records import (
     Slots,
     Step,
 )
-from dispatcher.ports import Render, Settled, StorageUnavailable
+from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
 from tests.simulation.world import World
@@ -52,8 +53,8 @@ class Network:
         return now < self.away_until and self.only in (None, process)
 
 
-class RemoteLedger:
-    """Implements `ports.Ledger` for the process called `name`, which lives on `loop`."""
+class RemoteDatabase:
+    """Implements the ports of storage for the process called `name`, which lives on `loop`."""
 
     def __init__(
         self,
@@ -71,6 +72,7 @@ class RemoteLedger:
         self._promises = promises
         self._loop = loop
         self._name = name
+        self.ports = Storage(plan=self, queue=self, health=self, rates=self)
 
     def _ask(self, statement: Callable[[datetime], T], snapshot: Callable[[], bool] | None = None) -> asyncio.Future[T]:
         """Send a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
@@ -167,13 +169,11 @@ class RemoteLedger:
     async def release_orphans(self, known: Sequence[int]) -> None:
         await self._ask(lambda now: self._database.release_orphans(self._name, known, now))
 
-    async def settle(
-        self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
-    ) -> bool:
+    async def settle(self, settlement: Settlement) -> bool:
         def settle(now: datetime) -> bool:
-            self._promises.settling(self._name, batch, outcomes, done, kept)
-            held = self._database.settle(batch, outcomes, done, kept)
-            self._promises.settled(batch, done and held)
+            self._promises.settling(self._name, settlement)
+            held = self._database.settle(settlement)
+            self._promises.settled(settlement.batch, settlement.done and held)
             return held
 
         return await self._ask(settle)

@@ -81,7 +81,7 @@ class MailingRow:
         return self.ends_at is not None and self.ends_at <= now
 
     def as_read(self) -> Mailing:
-        """Return what `Ledger.definitions` returns of it."""
+        """Return what `WorkQueue.definitions` returns of it."""
         return Mailing(
             id=self.id,
             version=self.version,

@@ -21,7 +21,7 @@ from tests.simulation.actors import Actors
 from tests.simulation.database import Database
 from tests.simulation.endpoint import MISHAPS, Habits, ModelEndpoint, ModelSender
 from tests.simulation.promises import Promises
-from tests.simulation.remote import Network, RemoteLedger
+from tests.simulation.remote import Network, RemoteDatabase
 from tests.simulation.world import ProcessClock, ProcessLoop, World, at
 
 TIMEOUT = 1.0
@@ -61,19 +61,19 @@ class Replica:
         self._lives += 1
         self.name = f"replica {self._number}.{self._lives}"
         self.loop = ProcessLoop(world)  # type: ignore[abstract]  # the rest of asyncio is not called
-        ledger = RemoteLedger(world, schedule.database, schedule.network, schedule.promises, self.loop, self.name)
+        remote = RemoteDatabase(world, schedule.database, schedule.network, schedule.promises, self.loop, self.name)
         sender = ModelSender(world, schedule.endpoint, schedule.promises, self.loop, self.name, TIMEOUT)
         endpoint = Endpoint("default", "http://model/", "", total_timeout=TIMEOUT, max_concurrency=schedule.most)
         clock = ProcessClock(world, world.random.random() * 1000.0)
         self.dispatcher: Dispatcher
-        self.task = self.loop.start(self._live(ledger, endpoint, sender, clock, Random(world.random.random())))
+        self.task = self.loop.start(self._live(remote, endpoint, sender, clock, Random(world.random.random())))
         world.tell(self.name, "starts")
 
     async def _live(
-        self, ledger: RemoteLedger, endpoint: Endpoint, sender: ModelSender, clock: ProcessClock, random: Random
+        self, remote: RemoteDatabase, endpoint: Endpoint, sender: ModelSender, clock: ProcessClock, random: Random
     ) -> None:
         settings = DispatchSettings(poll_max=2.0, recheck_min=0.2, recheck_max=3.0, lease=self._schedule.lease)
-        self.dispatcher = Dispatcher(ledger, {"": (endpoint, sender)}, settings, clock, random)
+        self.dispatcher = Dispatcher(remote.ports, {"": (endpoint, sender)}, settings, clock, random)
         await self.dispatcher.run()
 
     def crash(self) -> None:

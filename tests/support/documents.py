@@ -23,6 +23,8 @@ from mailing.v1 import (
     delivery_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
+    schedule_service_pb2,
+    segment_service_pb2,
 )
 from tests.support.project import ROOT
 
@@ -38,6 +40,8 @@ SERVED = (
     delivery_service_pb2,
     mailing_service_pb2,
     message_service_pb2,
+    schedule_service_pb2,
+    segment_service_pb2,
     health_pb2,
     reflection_pb2,
 )

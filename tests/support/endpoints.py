@@ -46,12 +46,7 @@ class ScriptedSender:
         self._delay = delay
 
     async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: MayStart | None = None,
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
     ) -> Answer | None:
         """Remember the request, wait for the gate, answer by the script."""
         if may_start is not None and not may_start():

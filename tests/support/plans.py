@@ -17,7 +17,7 @@ def literal(value: Any) -> str:
         case bool() | int() | float():
             return str(value)
         case list():
-            return "ARRAY[" + ", ".join(literal(entry) for entry in value) + "]" if value else "'{}'"
+            return "'{" + ", ".join("NULL" if entry is None else str(entry) for entry in value) + "}'"
         case _:
             return f"'{value}'"
 

@@ -131,9 +131,12 @@ def new_client(
     tag: str = "",
     window: ReceiveWindow | tuple[str | time, str | time] | None = None,
     attributes: Mapping[str, str] | None = None,
-    opted_out: bool = False,
+    opted_out: bool | None = None,
 ) -> Client:
-    """Return a client; `window` may be given as a start and an end, as in ("09:00", "21:00")."""
+    """Return a client; `window` may be given as a start and an end, as in ("09:00", "21:00").
+
+    `opted_out` False takes an opt-out back where the client is stored; None does not speak of it.
+    """
     return Client(
         phone=phone,
         timezone=timezone,

@@ -67,6 +67,8 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Attempt, Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
+from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
 from mailing.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
 
 PAGE_SIZE = 1000
@@ -79,7 +81,7 @@ class MailingClient:
     """A connection to the service.
 
     The generated stubs are available for everything else: `clients`, `mailings`, `messages`,
-    `delivery` and `admin`. They raise `grpc.RpcError`; `mailing_errors()` translates.
+    `delivery`, `schedules`, `segments` and `admin`. They raise `grpc.RpcError`; `mailing_errors()` translates.
     """
 
     def __init__(self, channel: grpc.Channel, *, timeout: float = 60.0) -> None:
@@ -88,6 +90,8 @@ class MailingClient:
         self.mailings = MailingServiceStub(channel)
         self.messages = MessageServiceStub(channel)
         self.delivery = DeliveryServiceStub(channel)
+        self.schedules = ScheduleServiceStub(channel)
+        self.segments = SegmentServiceStub(channel)
         self.admin = AdminServiceStub(channel)
         self._channel = channel
         self._timeout = timeout

@@ -26,7 +26,7 @@ COLUMNS = ("phone", "operator_code", "tag", "timezone", "window_start", "window_
 REQUIRED = ("phone", "timezone")
 ATTRIBUTE_PREFIX = "attributes."
 
-_FLAGS = {"": False, "false": False, "0": False, "no": False, "true": True, "1": True, "yes": True}
+_FLAGS = {"": None, "false": False, "0": False, "no": False, "true": True, "1": True, "yes": True}
 _CLIENTS_FIELD = re.compile(r"clients\[(\d+)\](?:\.(\w+))?(?:[.\[]['\"]?(\w+)['\"]?\]?)?.*")
 _CACHED_WINDOWS = 10_000
 _SPOOL_BYTES = 16 << 20
@@ -132,7 +132,7 @@ class ClientReader:
         self._windows[start, end] = window
         return window
 
-    def _flag(self, text: str) -> bool:
+    def _flag(self, text: str) -> bool | None:
         try:
             return _FLAGS[text.strip().lower()]
         except KeyError:
@@ -236,7 +236,7 @@ def _column_of(field: str | None, key: str | None) -> str:
 
 def _cells(client: Client, attributes: list[str]) -> list[str]:
     start, end = window_times(client.receive_window) if client.HasField("receive_window") else _NO_WINDOW
-    opted_out = "true" if client.opted_out else ""
+    opted_out = ("true" if client.opted_out else "false") if client.HasField("opted_out") else ""
     known = [client.phone, client.operator_code, client.tag, client.timezone, start, end, opted_out]
     return known + [client.attributes.get(name, "") for name in attributes]
 

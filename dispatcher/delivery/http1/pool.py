@@ -84,12 +84,7 @@ class FastSender:
         self._closed = False
 
     async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: MayStart | None = None,
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
     ) -> Answer | None:
         """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
         started = monotonic()

@@ -12,6 +12,8 @@ import socket
 from time import monotonic
 from typing import NamedTuple
 
+from dispatcher.tasks import SingleFlight
+
 TTL = 30.0
 STALE = 300.0
 
@@ -33,7 +35,7 @@ class Addresses:
         self._known_at = float("-inf")
         self._dead: set[Address] = set()
         self._turn = 0
-        self._lookup: asyncio.Task[None] | None = None
+        self._look_up = SingleFlight(self._ask, "name lookup")
 
     async def candidates(self) -> list[Address]:
         """Return the addresses in the order in which to try them, never none.
@@ -53,21 +55,7 @@ class Addresses:
 
     async def close(self) -> None:
         """End a lookup under way."""
-        if self._lookup is not None:
-            self._lookup.cancel()
-            await asyncio.wait([self._lookup])
-
-    async def _look_up(self) -> None:
-        if self._lookup is None:
-            self._lookup = asyncio.create_task(self._ask())
-            self._lookup.add_done_callback(self._looked_up)
-        # Shielded: one cancelled send must not take the answer away from all others.
-        await asyncio.shield(self._lookup)
-
-    def _looked_up(self, lookup: asyncio.Task[None]) -> None:
-        self._lookup = None
-        if not lookup.cancelled():
-            lookup.exception()  # read, as everybody who waited may have gone
+        await self._look_up.close()
 
     async def _ask(self) -> None:
         loop = asyncio.get_running_loop()

@@ -1,1 +1,1 @@
-"""Protobuf to the domain's records and back. Nothing here decides anything."""
+"""Protobuf to the domain's records and back; the rules are the domain's."""

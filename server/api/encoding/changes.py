@@ -1,4 +1,4 @@
-"""Mailings and journal entries as the bytes of stream responses, made once for all streams."""
+"""Mailings and entries of the change feed as the bytes of stream responses, encoded once for all streams."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.domain.mailings import Mailing
 from server.domain.messages import message_id
 
 RESPONSE_CHANGES = 500
-"""The most changes of one response."""
+"""Maximum changes in one response."""
 
 
 def encoded_mailing(mailing: Mailing) -> bytes:
@@ -22,9 +22,9 @@ def encoded_mailing(mailing: Mailing) -> bytes:
 def encoded_changes(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, ...]:
     """Return the chosen changes of an entry in pieces of at most RESPONSE_CHANGES.
 
-    A piece is the field `changes` of WatchMessagesResponse. The result is kept at the entry.
+    A piece is the field `changes` of WatchMessagesResponse. The entry caches the result.
     """
-    # An entry with one status for all looks alike to all who see it.
+    # An entry with one status for all is the same for every selection that includes it.
     key = frozenset[Status]() if len(entry.statuses) == 1 else statuses
     pieces = entry.forms.get(key)
     if pieces is None:

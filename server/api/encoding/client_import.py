@@ -1,7 +1,7 @@
-"""The clients of an import as rows, fast.
+"""The clients of an import → rows, fast.
 
-A client whose every field is plainly right becomes a tuple at once. Any other one goes the
-long way of CreateClient, so there is a single set of rules, and the long way decides.
+A client whose fields are all plainly valid becomes a tuple at once. Any other is checked by the
+rules of CreateClient, which decide: there is a single set of rules.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 
 from mailing.v1 import client_pb2
-from server.api.encoding.clients import OUTPUT_ONLY, definition_of
-from server.api.encoding.wellknown import reject_output_only
+from server.api.encoding.clients import definition_of
 from server.domain.clients import (
     MAX_TAG,
     ImportRow,
@@ -42,9 +41,9 @@ def import_rows(clients: Sequence[client_pb2.Client], first: int, zones: Collect
 
 
 def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow | None:
-    """Return the row of a client that is plainly right, None for the long way.
+    """Return the row of a plainly valid client, None where the full check must decide.
 
-    Runs once per client: each access to a field costs, so each is made once.
+    Runs once per client: access to a field is slow, so each is read once.
     """
     phone = client.phone
     timezone = client.timezone
@@ -55,8 +54,6 @@ def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow |
     if not operator_code:
         operator_code = derived_operator_code(phone)
     elif not _plain_operator_code(operator_code):
-        return None
-    if client.id or client.etag or client.HasField("create_time") or client.HasField("update_time"):
         return None
     attributes = dict(client.attributes) or None
     if attributes and not _plain_attributes(attributes):
@@ -71,7 +68,6 @@ def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow |
 
 def _checked_row(client: client_pb2.Client, position: int, zones: Collection[str], violations: Violations) -> ImportRow:
     path = f"clients[{position}]"
-    reject_output_only(client, OUTPUT_ONLY, path, violations)
     definition = definition_of(client, path, violations)
     check_client(definition, zones, path, violations)
     return import_row(completed(definition))

@@ -10,11 +10,9 @@ from server.api.encoding.wellknown import duration, span_of, timestamp
 from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow
 from server.domain.validation import Violations
 
-OUTPUT_ONLY = ("id", "etag", "create_time", "update_time")
-
 
 def definition_of(message: client_pb2.Client, path: str, violations: Violations) -> ClientDefinition:
-    """Return what the caller says of a client, unchecked; report what has no meaning."""
+    """Return the caller's definition of a client, unchecked; report what cannot be converted."""
     window = None
     if message.HasField("receive_window"):
         window = _window_of(message.receive_window, f"{path}.receive_window", violations)
@@ -51,7 +49,7 @@ def _time_of_day(message: time_of_day_pb2.TimeOfDay, path: str, violations: Viol
 
 
 def client_message(client: Client) -> client_pb2.Client:
-    """Return a stored client as its message."""
+    """Return a stored client as its message: a false `opted_out` is left out, so that it is not written back."""
     definition = client.definition
     return client_pb2.Client(
         id=client.id,
@@ -61,7 +59,7 @@ def client_message(client: Client) -> client_pb2.Client:
         timezone=definition.timezone,
         receive_window=_window_message(definition.receive_window),
         attributes=definition.attributes,
-        opted_out=definition.opted_out,
+        opted_out=definition.opted_out or None,
         etag=client.etag,
         create_time=timestamp(client.created_at),
         update_time=timestamp(client.updated_at),

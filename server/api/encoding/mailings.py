@@ -10,17 +10,15 @@ from google.protobuf.duration_pb2 import Duration
 from dispatcher.model.states import AudienceMode, Semantics
 from mailing.v1 import mailing_pb2
 from server.api.encoding.clients import filter_message, filter_of
-from server.api.encoding.wellknown import duration, number_of, reject_output_only, span_of, time_of, timestamp
+from server.api.encoding.wellknown import duration, number_of, span_of, time_of, timestamp
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing
 from server.domain.validation import Violations
-
-OUTPUT_ONLY = ("id", "state", "progress", "etag", "create_time", "update_time")
 
 _DEFAULTS = RetryRule()
 
 
 def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> MailingDefinition:
-    """Return what the caller says of a mailing, unchecked; report what has no meaning."""
+    """Return the caller's definition of a mailing, unchecked; report what cannot be converted."""
     start = end = None
     if message.HasField("start_time"):
         start = time_of(message.start_time, "mailing.start_time", violations)
@@ -46,8 +44,7 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
 
 
 def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violations: Violations) -> MailingDefinition:
-    """Return what the caller says of a mailing that is not stored; report everything that is wrong with it."""
-    reject_output_only(message, OUTPUT_ONLY, "mailing", violations)
+    """Return the checked definition of a mailing that is not stored; report every violation."""
     definition = definition_of(message, violations)
     check_mailing(definition, zones, violations)
     return definition

@@ -1,4 +1,4 @@
-"""Messages and attempts as their messages."""
+"""Messages and attempts → their protobuf messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from server.domain.messages import Attempt, Message
 
 
 def ledger_message(message: Message) -> message_pb2.Message:
-    """Return a row of the ledger as its message."""
+    """Return a message as its protobuf message."""
     return message_pb2.Message(
         id=message.id,
         mailing_id=message.mailing_id,

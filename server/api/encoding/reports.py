@@ -1,4 +1,4 @@
-"""Reports as their messages."""
+"""Reports → their messages."""
 
 from __future__ import annotations
 

@@ -1,26 +1,35 @@
-"""Protobuf's own types ↔ Python's. What cannot be converted is reported, not raised."""
+"""What all requests share: protobuf's own types, enums, intervals and request ids ↔ Python's.
+
+What cannot be converted is reported as a violation, not raised.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
+from functools import cache
 from hashlib import blake2b
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+from google.api import field_behavior_pb2
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from server.domain.validation import Violations, request_id
+from server.domain.validation import Violations, request_id, update_mask
 from server.storage.request_ids import CreatingCall
 
 Number = TypeVar("Number", bound=IntEnum)
 
+_BEHAVIOUR = field_behavior_pb2.field_behavior
+
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = -62_104_060_800, 253_370_764_799
-"""Seconds from the epoch to the beginning of year 2 and to the end of year 9998: the outermost
-years of Python's calendar stand for infinity on the way to the database."""
+"""Seconds from the epoch to the beginning of year 2 and to the end of year 9998: the first and the
+last year of Python's calendar mean infinity to the database driver."""
 
 _LONGEST_SPAN = 315_576_000_000
 """Seconds: the range of google.protobuf.Duration."""
@@ -31,15 +40,29 @@ def populated(message: ProtoMessage) -> list[str]:
     return [descriptor.name for descriptor, _ in message.ListFields()]
 
 
-def reject_output_only(message: ProtoMessage, names: Sequence[str], path: str, violations: Violations) -> None:
-    """Report each of the output-only fields `names` that is set."""
-    for name in populated(message):
-        if name in names:
-            violations.add(f"{path}.{name}", "is output only: leave it out")
+@cache
+def not_written(descriptor: Descriptor) -> frozenset[str]:
+    """Return the fields of a resource that writes ignore, so that what was read can be written back.
+
+    Those are the fields that the contract calls identifiers or output only, and the etag.
+    """
+    read_only = {field_behavior_pb2.IDENTIFIER, field_behavior_pb2.OUTPUT_ONLY}
+    behaviours = {field.name: field.GetOptions().Extensions[_BEHAVIOUR] for field in descriptor.fields}
+    return frozenset({"etag"}.union(name for name, found in behaviours.items() if read_only.intersection(found)))
+
+
+def changed_fields(
+    message: ProtoMessage, mask: FieldMask, fields: Sequence[str], violations: Violations
+) -> frozenset[str]:
+    """Return the fields that an update changes: those of its mask or, without one, those that are set.
+
+    Report a path of the mask that is none of the updatable `fields` and none of `not_written`.
+    """
+    return update_mask(mask.paths, fields, populated(message), not_written(message.DESCRIPTOR), violations)
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:
-    """Return the moment, cut to microseconds; report one that no calendar has."""
+    """Return the moment, cut to microseconds; report one out of range."""
     if not (_EARLIEST <= value.seconds <= _LATEST and 0 <= value.nanos < 1_000_000_000):
         violations.add(path, "is not a time between the years 2 and 9998")
         return None
@@ -58,6 +81,27 @@ def span_of(value: Duration, path: str, violations: Violations) -> timedelta | N
     return timedelta(seconds=seconds, microseconds=nanos // 1000)
 
 
+class IntervalRange(NamedTuple):
+    """The range of a stream's `min_interval`, in seconds, and in words for the caller."""
+
+    default: float
+    shortest: float
+    longest: float
+    words: str
+
+    def of(self, request: Any, violations: Violations) -> float:
+        """Return the interval of a request, the default if it has none; report one out of range."""
+        if not request.HasField("min_interval"):
+            return self.default
+        span = span_of(request.min_interval, "min_interval", violations)
+        if span is None:
+            return self.default
+        interval = span.total_seconds()
+        if not self.shortest <= interval <= self.longest:
+            violations.add("min_interval", f"must be from {self.words}")
+        return interval
+
+
 def timestamp(moment: datetime | None) -> Timestamp | None:
     """Return the moment for a message; None leaves the field unset."""
     if moment is None:
@@ -74,7 +118,7 @@ def duration(span: timedelta | None) -> Duration | None:
 
 
 def number_of(kind: type[Number], value: int, path: str, violations: Violations) -> Number | None:
-    """Return the enum's value; report an unknown number, and 0 where it is none."""
+    """Return the enum's member; report an unknown number."""
     try:
         return kind(value)
     except ValueError:
@@ -83,13 +127,13 @@ def number_of(kind: type[Number], value: int, path: str, violations: Violations)
 
 
 def numbers_of(kind: type[Number], values: Sequence[int], path: str, violations: Violations) -> tuple[Number, ...]:
-    """Return the enum's values in their order, each once; report unknown ones."""
+    """Return the enum's members in order, each once; report unknown numbers."""
     found = {number_of(kind, value, f"{path}[{index}]", violations) for index, value in enumerate(values)}
     return tuple(sorted(number for number in found if number is not None))
 
 
 def creating_call(method: str, id_text: str, body: ProtoMessage, violations: Violations) -> CreatingCall | None:
-    """Return the call's identity, None when the caller chose none; report what is no UUID."""
+    """Return the identity of a creating call, None without a request id; report an id that is no UUID."""
     chosen = request_id(id_text, violations)
     if chosen is None:
         return None

@@ -1,1 +1,1 @@
-"""What every call passes through, one concern a file; `server.api.server` names them in order."""
+"""Steps that every call passes through, one per file; `chain` lists them in order and says why."""

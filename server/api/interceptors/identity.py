@@ -1,7 +1,4 @@
-"""Establishes who calls and whether they may, before anything of the request is read.
-
-The interceptor stands within the one that answers errors; what it refuses it refuses by raising.
-"""
+"""Authenticates the caller and checks the method's scope, before the request is decoded where that is possible."""
 
 from __future__ import annotations
 
@@ -11,27 +8,27 @@ from typing import Any
 
 import grpc
 
-from server.api.interceptors.handlers import Context, Handler, Interceptor, around, rebuilt
-from server.api.interceptors.permissions import PERMISSIONS, Access
+from server.api.handlers import Context, Handler, Interceptor, around, rebuilt
+from server.api.permissions import PERMISSIONS, Public
 from server.auth import Authenticator
 from server.domain.errors import MethodClosed, ScopeMissing
-from server.domain.principals import ANONYMOUS, NOBODY, Principal, Scope, set_caller
+from server.domain.principals import ANONYMOUS, SERVICE, Principal, Scope, set_caller
 
 MAX_NAME = 255
-"""Characters of a name in a certificate."""
+"""Maximum length of a name in a certificate."""
 
 
 class IdentityInterceptor(Interceptor):
-    """Lets a call through whose caller is known and has the method's scope."""
+    """Lets a call through if its caller is authenticated and has the method's scope."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap nothing when the metadata says it all, which is the usual call."""
+        """Wrap only what the metadata cannot decide: the usual call costs nothing more."""
         needed = PERMISSIONS.get(call.method)
-        if needed is Access.OPEN:
-            set_caller(ANONYMOUS if self._authenticator.open else NOBODY)
+        if needed is Public.PUBLIC:
+            set_caller(ANONYMOUS if self._authenticator.open else SERVICE)
             return handler
         try:
             if needed is None:
@@ -41,11 +38,11 @@ class IdentityInterceptor(Interceptor):
                 return self._by_certificate(handler, needed)
             _admit(principal, needed)
         except Exception as error:
-            return _refusing(handler, error)
+            return _rejecting(handler, error)
         return handler
 
     def _by_certificate(self, handler: Handler, needed: Scope) -> Handler:
-        """Judge in the handler: gRPC tells of certificates no earlier."""
+        """Authenticate in the handler: gRPC shows certificates no earlier."""
 
         @asynccontextmanager
         async def admitted(context: Context) -> AsyncIterator[None]:
@@ -64,7 +61,7 @@ def _admit(principal: Principal, needed: Scope) -> None:
 def _names(context: Context) -> list[str]:
     """Return the names of the caller's certificate: its alternative names if it has any, else its common name.
 
-    Those that no line of a log should have are left out.
+    Names that would break a log line are left out.
     """
     if context.auth_context().get("transport_security_type") != [b"ssl"]:
         return []
@@ -72,10 +69,10 @@ def _names(context: Context) -> list[str]:
     return [name for name in names if name.isprintable() and 0 < len(name) <= MAX_NAME]
 
 
-def _refusing(handler: Handler, error: Exception) -> Handler:
-    """Return a handler that raises; do not even parse what the caller sent."""
+def _rejecting(handler: Handler, error: Exception) -> Handler:
+    """Return a handler that raises, without decoding the request."""
 
-    async def refuse(request: Any, context: Context) -> Any:
+    async def reject(request: Any, context: Context) -> Any:
         raise error
 
-    return rebuilt(handler, refuse, decode=bytes)
+    return rebuilt(handler, reject, decode=bytes)

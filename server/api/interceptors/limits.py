@@ -1,8 +1,9 @@
-"""What one caller may take of a replica, so that nobody takes the service from the others.
+"""Per-caller limits, which keep one client from overloading a replica.
 
-A caller has so many streams and so many calls at once, and begins so many a second; a call that
-is no stream lasts so long. Without authentication a caller is a host, whatever the connection.
-Health has streams of its own and no rate: whoever is at a limit is still told that the service lives.
+They bound the streams and the calls that a caller has open, the rate at which it begins them, and
+the duration of a call that is no stream. Without authentication a caller is a host, whatever the
+connection. Health checks have streams of their own and no rate, so that a caller over its limits
+still sees that the service is alive.
 """
 
 from __future__ import annotations
@@ -17,14 +18,14 @@ from typing import NamedTuple
 
 import grpc
 
-from server.api.interceptors.handlers import Handler, Interceptor, around
+from server.api.handlers import Handler, Interceptor, around
 from server.domain.errors import CallTooLong, LimitReached, RateExceeded
 from server.domain.principals import caller
 
 _HEALTH = "/grpc.health."
 
 _FORGET_ABOVE = 10_000
-"""Principals that are remembered before those that have been quiet are forgotten."""
+"""Above this number of principals, those that have been quiet are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,23 @@ class CallLimits:
     per_second: float = 2000.0
     """Calls and streams begun a second, after a burst of as many; 0: any number."""
     longest: float = 120.0
-    """Seconds that a call may last which is no stream, whatever deadline its caller sets."""
+    """Maximum duration in seconds of a call that is no stream, whatever deadline its caller sets."""
+    unread: float = 60.0
+    """Seconds after which a stream ends whose caller does not read it."""
 
 
 class LimitInterceptor(Interceptor):
-    """Refuses what is above the limits, inside of what turns refusals into a status."""
+    """Rejects calls over the limits."""
 
     def __init__(self, limits: CallLimits) -> None:
-        self._pace = Pace(limits.per_second)
+        self._rate = CallRate(limits.per_second)
         self._call = _Kind("calls", limits.calls, True, limits.longest)
         self._stream = _Kind("streams", limits.streams, True, None)
-        self._watch = _Kind("streams of health", limits.streams, False, None)
+        self._watch = _Kind("health streams", limits.streams, False, None)
         self._open: Counter[tuple[str, str]] = Counter()
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler but the check of health."""
+        """Wrap every handler but the health check."""
         kind = self._stream if handler.request_streaming or handler.response_streaming else self._call
         if call.method.startswith(_HEALTH):
             if kind is self._call:
@@ -62,8 +65,8 @@ class LimitInterceptor(Interceptor):
 
     @asynccontextmanager
     async def _admitted(self, principal: str, kind: _Kind) -> AsyncIterator[None]:
-        if kind.paced:
-            self._pace.take(principal)
+        if kind.rated:
+            self._rate.take(principal)
         key = (principal, kind.what)
         if self._open[key] >= kind.most:
             raise LimitReached(kind.what, kind.most)
@@ -82,15 +85,15 @@ class LimitInterceptor(Interceptor):
 
 
 class _Kind(NamedTuple):
-    """What calls of a kind are called, how many may be open, whether their rate counts, how many seconds one has."""
+    """Limits of a kind of call: its name, how many may be open, whether its rate counts, its longest duration."""
 
     what: str
     most: int
-    paced: bool
+    rated: bool
     longest: float | None
 
 
-class Pace:
+class CallRate:
     """Lets each principal begin `per_second` calls a second, and as many at once after a second of rest.
 
     This is GCRA, which is a token bucket that needs one number for each principal: the time at
@@ -122,10 +125,10 @@ class Pace:
 
 
 def principal_of(peer: str) -> str:
-    """Return the name of the present caller; of those who need none the host of the peer.
+    """Return the name of the current caller, or the peer's host where there is no authentication.
 
     gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`.
     """
-    if caller().how != "open":
+    if caller().credentials != "open":
         return str(caller())
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

@@ -1,4 +1,4 @@
-"""Counts calls in the metric families that dashboards for gRPC know.
+"""Counts calls in the metric families that gRPC dashboards expect.
 
 The families are those of py-grpc-prometheus, whose own interceptor does not serve asyncio:
 `grpc_server_started_total`, `_handled_total`, `_msg_received_total`, `_msg_sent_total` and
@@ -16,7 +16,7 @@ import grpc
 from prometheus_client import CollectorRegistry
 from py_grpc_prometheus import grpc_utils, server_metrics
 
-from server.api.interceptors.handlers import Context, Handler, Interceptor, around
+from server.api.handlers import Context, Handler, Interceptor, around
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -29,7 +29,7 @@ class MetricsInterceptor(Interceptor):
         self._handled = server_metrics.get_grpc_server_handled_counter(False, registry)
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler there is; unknown methods are not counted, their names being the caller's."""
+        """Wrap every handler; unknown methods are not counted, since callers choose their names."""
         service, method, _ = grpc_utils.split_method_call(call)
         kind = grpc_utils.get_method_type(handler.request_streaming, handler.response_streaming)
         labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}

@@ -1,15 +1,15 @@
-"""Every call has a request id: the caller's, or one made here.
+"""Gives every call a request id: the caller's, or a new one.
 
-It comes in the metadata `x-request-id`, goes back in the trailing metadata of the same name,
-whatever the call's end, and stands in every log line written on the way, beside the mailing,
-message and client that a unary request is about.
+It is read from the metadata `x-request-id`, returned in the trailing metadata of the same name
+however the call ends, and added to every log line of the call, beside the mailing, message and
+client that a unary request is about.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from time import perf_counter
 from typing import Any
@@ -18,12 +18,12 @@ from uuid import uuid4
 import grpc
 from structlog.contextvars import bind_contextvars
 
-from server.api.interceptors.handlers import Context, Handler, Interceptor, around, behaviour_of, rebuilt
+from server.api.handlers import Context, Handler, Interceptor, around, checking
 
 REQUEST_ID = "x-request-id"
 
 _ACCEPTED = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
-"""What cannot break a log line or a header, and is no longer than anybody needs."""
+"""Ids that cannot break a log line or a header."""
 
 _SUBJECTS = ("mailing", "message", "client")
 
@@ -31,10 +31,10 @@ _log = logging.getLogger(__name__)
 
 
 class RequestInterceptor(Interceptor):
-    """Gives each call its id; notes its end at level debug. Belongs outside of all that logs or refuses."""
+    """Binds the request id to the call and logs the end of the call at level debug."""
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler there is."""
+        """Wrap every handler."""
         request_id = request_id_of(call.invocation_metadata)
         method = call.method
 
@@ -54,7 +54,7 @@ class RequestInterceptor(Interceptor):
                     facts = {"method": method, "seconds": round(perf_counter() - began, 6)}
                     _log.debug("call ended", extra=facts | ({"failure": failure} if failure else {}))
 
-        return around(handler if handler.request_streaming else _named(handler), identified)
+        return around(handler if handler.request_streaming else checking(handler, _bind_subjects), identified)
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
@@ -75,12 +75,6 @@ def subjects_of(request: Any) -> dict[str, int]:
     return found
 
 
-def _named(handler: Handler) -> Handler:
-    """Return the handler so that the subjects of its request are known to the log."""
-    behaviour: Callable[[Any, Context], Awaitable[Any] | AsyncIterator[Any]] = behaviour_of(handler)
-
-    def serve(request: Any, context: Context) -> Any:
-        bind_contextvars(**subjects_of(request))
-        return behaviour(request, context)
-
-    return rebuilt(handler, serve)
+def _bind_subjects(request: Any) -> Any:
+    bind_contextvars(**subjects_of(request))
+    return request

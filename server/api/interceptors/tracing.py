@@ -1,4 +1,4 @@
-"""Makes every call a span of the trace that its caller takes part in, where traces are wanted."""
+"""Makes every call a span of its caller's trace, where tracing is configured."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from contextlib import asynccontextmanager
 
 import grpc
 
-from server.api.interceptors.handlers import Context, Handler, Interceptor, around
+from server.api.handlers import Context, Handler, Interceptor, around
 from server.observability.tracing import CallTracer
 
 
 class TracingInterceptor(Interceptor):
-    """Stands inside of what turns refusals into a status, so that a span tells of them."""
+    """Wraps each call in a span, which records the exception of a failed call."""
 
     def __init__(self, tracer: CallTracer) -> None:
         self._tracer = tracer
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler there is."""
+        """Wrap every handler."""
         method = call.method
         texts = {key: value for key, value in call.invocation_metadata or () if isinstance(value, str)}
 

@@ -1,1 +1,9 @@
-"""One servicer per service of the protos. Servicers are thin: requests in, records out."""
+"""One servicer for each service of the contract: decodes and checks requests, calls stores, encodes answers."""
+
+from server.api.services.admin_service import AdminService
+from server.api.services.client_service import ClientService
+from server.api.services.delivery_service import DeliveryService
+from server.api.services.mailing_service import MailingService
+from server.api.services.message_service import MessageService
+
+__all__ = ["AdminService", "ClientService", "DeliveryService", "MailingService", "MessageService"]

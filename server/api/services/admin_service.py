@@ -1,4 +1,4 @@
-"""Serves AdminService: hands each call to the module that answers it."""
+"""Serves AdminService: what operators see of dispatchers, endpoints and the event log, and what they set."""
 
 from __future__ import annotations
 
@@ -6,65 +6,111 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 
 from mailing.v1 import admin_service_pb2 as pb
+from mailing.v1 import dispatch_pb2
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
-from server.api.interceptors.handlers import Context
-from server.api.services.admin_dispatch import DispatchCalls
-from server.api.services.admin_endpoints import EndpointCalls
-from server.api.services.admin_log import LogCalls
+from server.api.encoding.events import event_message, event_query
+from server.api.encoding.messages import attempt_message
+from server.api.encoding.replicas import endpoint_message, overrides_of, replica_message, settings_message
+from server.api.encoding.wellknown import IntervalRange, changed_fields
+from server.api.handlers import Context
+from server.domain.errors import ReaderTooSlow, ShuttingDown
+from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
+from server.domain.validation import Violations
+from server.endpoints.dns_check import DnsCheck
+from server.endpoints.probes import EndpointProbes
+from server.storage.endpoints import EndpointStore
+from server.storage.replicas import ReplicaStore
+from server.watch import Streams
+
+INTERVALS = IntervalRange(default=1.0, shortest=0.1, longest=3600.0, words="100 ms to 1 hour")
+"""Intervals of WatchDispatch."""
 
 
 class AdminService(AdminServiceServicer):
-    """What operators see and steer."""
+    """Replicas and their settings, endpoints, and the event log."""
 
-    def __init__(self, dispatch: DispatchCalls, endpoints: EndpointCalls, log: LogCalls) -> None:
-        self._dispatch = dispatch
+    def __init__(
+        self, replicas: ReplicaStore, endpoints: EndpointStore, streams: Streams, probes: EndpointProbes
+    ) -> None:
+        self._replicas = replicas
         self._endpoints = endpoints
-        self._log = log
+        self._streams = streams
+        self._probes = probes
+        self._dns = DnsCheck(probes.endpoints)
 
     async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
         """Return every replica and the settings."""
-        return await self._dispatch.get(request)
+        state = await self._replicas.read()
+        return pb.GetDispatchResponse(
+            replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)
+        )
 
     async def WatchDispatch(
         self, request: pb.WatchDispatchRequest, context: Context
     ) -> AsyncIterator[pb.WatchDispatchResponse]:
-        """Stream the same."""
-        async with aclosing(self._dispatch.watch(request)) as responses:
-            async for response in responses:
-                yield response
+        """Stream every replica and the settings."""
+        violations = Violations()
+        interval = INTERVALS.of(request, violations)
+        violations.check()
+        async with aclosing(self._streams.replicas(interval)) as states:
+            async for state in states:
+                yield pb.WatchDispatchResponse(
+                    replicas=map(replica_message, state.replicas), settings=self._settings(state.runtime_settings)
+                )
 
     async def UpdateDispatchSettings(
         self, request: pb.UpdateDispatchSettingsRequest, context: Context
     ) -> pb.UpdateDispatchSettingsResponse:
         """Change the settings named in the mask."""
-        return await self._dispatch.update(request)
+        violations = Violations()
+        if not request.HasField("settings"):
+            violations.add("settings", "is required: the new values")
+        fields = changed_fields(request.settings, request.update_mask, OVERRIDE_FIELDS, violations)
+        patch = overrides_of(request.settings, violations)
+        check_overrides(patch, violations, fields)
+        violations.check()
+        return pb.UpdateDispatchSettingsResponse(settings=self._settings(await self._replicas.update(patch, fields)))
 
     async def PauseDispatch(self, request: pb.PauseDispatchRequest, context: Context) -> pb.PauseDispatchResponse:
         """Stop all sending."""
-        return await self._dispatch.pause()
+        return pb.PauseDispatchResponse(settings=self._settings(await self._replicas.pause()))
 
     async def ResumeDispatch(self, request: pb.ResumeDispatchRequest, context: Context) -> pb.ResumeDispatchResponse:
-        """Let sending go on."""
-        return await self._dispatch.resume()
+        """Resume sending."""
+        return pb.ResumeDispatchResponse(settings=self._settings(await self._replicas.resume()))
+
+    def _settings(self, runtime: RuntimeSettings) -> dispatch_pb2.DispatchSettings:
+        return settings_message(runtime.in_force(self._replicas.started_with), runtime.paused)
 
     async def ListEndpoints(self, request: pb.ListEndpointsRequest, context: Context) -> pb.ListEndpointsResponse:
-        """List the configured endpoints and how they are doing."""
-        return await self._endpoints.list(request)
+        """Return every configured endpoint with its health, in the order of their names."""
+        endpoints = self._probes.endpoints
+        health = await self._endpoints.health([endpoint.name for endpoint in endpoints])
+        unresolved = await self._dns.failures()
+        return pb.ListEndpointsResponse(
+            endpoints=[endpoint_message(one, health[one.name], unresolved.get(one.name, "")) for one in endpoints]
+        )
 
     async def ProbeEndpoint(self, request: pb.ProbeEndpointRequest, context: Context) -> pb.ProbeEndpointResponse:
-        """Make one request to an endpoint and tell how it ended."""
-        return await self._endpoints.probe(request)
+        """Make one request to an endpoint and return how it ended."""
+        result = await self._probes.probe(request.endpoint)
+        return pb.ProbeEndpointResponse(attempt=attempt_message(result.attempt), message_id=result.message_id)
 
     async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
-        """Stream the log until the caller has enough."""
-        begun = False
-        async with aclosing(self._log.watch(request)) as responses:
-            async for response in responses:
-                if not begun:
-                    # Apart from the first page, which may find no room: without this gRPC could not even say so.
-                    await context.send_initial_metadata(())
-                    begun = True
-                try:
-                    yield response
-                except Exception as error:  # whoever writes the responses throws it in
-                    await responses.athrow(error)
+        """Stream the event log until the caller cancels."""
+        query = event_query(request)
+        tokens, token, begun = self._streams.tokens(query), request.resume_token, False
+        try:
+            async with aclosing(self._streams.events(query, token)) as batches:
+                async for batch in batches:
+                    if not begun:
+                        # Apart from the first page, which may not fit: without this gRPC could not even say so.
+                        await context.send_initial_metadata(())
+                        begun = True
+                    after = tokens.encode(batch.positions)
+                    yield pb.WatchLogResponse(
+                        entries=map(event_message, batch.entries), resume_token=after, checkpoint=not batch.entries
+                    )
+                    token = after
+        except (ReaderTooSlow, ShuttingDown) as end:
+            raise type(end)(token) from None

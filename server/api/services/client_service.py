@@ -1,4 +1,4 @@
-"""Serves ClientService: requests in, records out. Rules and SQL live elsewhere."""
+"""Serves ClientService: decodes and checks requests, calls the stores, encodes answers."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import AsyncIterator, Sequence
 from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import import_rows
-from server.api.encoding.clients import OUTPUT_ONLY, client_message, definition_of, filter_of
-from server.api.encoding.wellknown import creating_call, populated, reject_output_only
-from server.api.interceptors.handlers import Context
+from server.api.encoding.clients import client_message, definition_of, filter_of
+from server.api.encoding.wellknown import changed_fields, creating_call
+from server.api.handlers import Context
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
 from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, check_id, page_size, update_mask
+from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
@@ -24,7 +24,7 @@ EXPORT_CHUNK = 500
 
 
 class ClientService(ClientServiceServicer):
-    """The clients of a mailing service."""
+    """Clients: one by one, in pages, and as streams for import and export."""
 
     def __init__(self, database: Database, installation: Installation) -> None:
         self._zones = installation.zones
@@ -35,7 +35,6 @@ class ClientService(ClientServiceServicer):
     async def CreateClient(self, request: pb.CreateClientRequest, context: Context) -> pb.CreateClientResponse:
         """Add one client."""
         violations = Violations()
-        reject_output_only(request.client, OUTPUT_ONLY, "client", violations)
         definition = definition_of(request.client, "client", violations)
         check_client(definition, self._zones, "client", violations)
         call = creating_call("CreateClient", request.request_id, request.client, violations)
@@ -45,18 +44,14 @@ class ClientService(ClientServiceServicer):
 
     async def GetClient(self, request: pb.GetClientRequest, context: Context) -> pb.GetClientResponse:
         """Return one client."""
-        _check_id(request.client_id)
+        require_id(request.client_id, "client_id")
         return pb.GetClientResponse(client=client_message(await self._clients.get(request.client_id)))
 
     async def UpdateClient(self, request: pb.UpdateClientRequest, context: Context) -> pb.UpdateClientResponse:
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.client.id, "client.id", violations)
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(request.client, ("create_time", "update_time"), "client", violations)
-        set_fields = [name for name in populated(request.client) if name in CLIENT_FIELDS]
-        fields = update_mask(paths, CLIENT_FIELDS, set_fields, violations)
+        fields = changed_fields(request.client, request.update_mask, CLIENT_FIELDS, violations)
         patch = definition_of(request.client, "client", violations)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()
@@ -64,8 +59,8 @@ class ClientService(ClientServiceServicer):
         return pb.UpdateClientResponse(client=client_message(client))
 
     async def DeleteClient(self, request: pb.DeleteClientRequest, context: Context) -> pb.DeleteClientResponse:
-        """Remove one client and end their unsent messages."""
-        _check_id(request.client_id)
+        """Remove one client and cancel their unsent messages."""
+        require_id(request.client_id, "client_id")
         cancelled = await self._deletion.delete(request.client_id, request.etag)
         return pb.DeleteClientResponse(cancelled_messages=cancelled)
 
@@ -102,14 +97,8 @@ class ClientService(ClientServiceServicer):
                 yield pb.ExportClientsResponse(clients=clients)
 
     def _filter(self, request: pb.ListClientsRequest | pb.ExportClientsRequest, violations: Violations) -> ClientFilter:
-        """Return the checked filter; raise InvalidFields for it and for what was found before."""
+        """Return the checked filter. Raise InvalidFields for it and for earlier violations."""
         chosen = filter_of(request.filter)
         check_filter(chosen, self._zones, "filter", violations)
         violations.check()
         return chosen
-
-
-def _check_id(client_id: int) -> None:
-    violations = Violations()
-    check_id(client_id, "client_id", violations)
-    violations.check()

@@ -1,19 +1,22 @@
-"""Serves MailingService: requests in, records out. Rules and SQL live elsewhere."""
+"""Serves MailingService: decodes and checks requests, calls the stores, encodes answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from dispatcher.model.records import DEFAULT_ENDPOINT
 from dispatcher.model.states import MailingState
+from dispatcher.model.templates import parse
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from server.api.encoding.mailings import definition_of, mailing_message, new_definition
+from server.api.encoding.masking import shown_text
+from server.api.encoding.messages import attempt_message
 from server.api.encoding.previews import preview_message
 from server.api.encoding.reports import report_response
-from server.api.encoding.wellknown import creating_call, numbers_of, populated, reject_output_only
-from server.api.interceptors.handlers import Context
-from server.api.services.test_messages import TestMessageCalls
+from server.api.encoding.wellknown import changed_fields, creating_call, numbers_of
+from server.api.handlers import Context
+from server.domain.clients import ClientDefinition, check_phone, completed
 from server.domain.errors import EndpointUnknown
 from server.domain.mailings import (
     MAILING_FIELDS,
@@ -25,7 +28,7 @@ from server.domain.mailings import (
 )
 from server.domain.pagination import PageRequest
 from server.domain.previews import sample_count
-from server.domain.validation import Violations, check_id, page_size, update_mask
+from server.domain.validation import Violations, check_id, page_size, require_id
 from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
 from server.storage.database import Database
@@ -36,27 +39,29 @@ from server.storage.mailings import MailingStore
 from server.storage.previews import PreviewStore
 from server.storage.reports import ReportStore
 
+_TESTED_FIELDS = ("text", "endpoint")
+"""What a test message uses of a mailing that is not stored."""
+
 
 class MailingService(MailingServiceServicer):
-    """The mailings. `endpoints` are the names that a mailing may be delivered by."""
+    """Mailings; `probes` knows the endpoints that they may use."""
 
     def __init__(
         self,
         database: Database,
         installation: Installation,
         hint: Callable[[], None],
-        endpoints: Collection[str],
-        preview: PreviewStore,
+        previews: PreviewStore,
         probes: EndpointProbes,
     ) -> None:
         self._zones = installation.zones
-        self._endpoints = endpoints
-        self._preview = preview
+        self._previews = previews
         self._mailings = MailingStore(database, installation, hint)
         self._deletion = MailingDeletion(database)
         self._retry = MailingRetry(database, hint)
         self._reports = ReportStore(database)
-        self._probes = TestMessageCalls(self._mailings, ClientStore(database, installation), probes)
+        self._clients = ClientStore(database, installation)
+        self._probes = probes
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Add one mailing."""
@@ -69,20 +74,14 @@ class MailingService(MailingServiceServicer):
 
     async def GetMailing(self, request: pb.GetMailingRequest, context: Context) -> pb.GetMailingResponse:
         """Return one mailing with its progress."""
-        _check_id(request.mailing_id)
+        require_id(request.mailing_id, "mailing_id")
         return pb.GetMailingResponse(mailing=mailing_message(await self._mailings.get(request.mailing_id)))
 
     async def UpdateMailing(self, request: pb.UpdateMailingRequest, context: Context) -> pb.UpdateMailingResponse:
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.mailing.id, "mailing.id", violations)
-        paths = list(request.update_mask.paths)
-        if not paths:
-            reject_output_only(
-                request.mailing, ("state", "progress", "create_time", "update_time"), "mailing", violations
-            )
-        set_fields = [name for name in populated(request.mailing) if name in MAILING_FIELDS]
-        fields = update_mask(paths, MAILING_FIELDS, set_fields, violations)
+        fields = changed_fields(request.mailing, request.update_mask, MAILING_FIELDS, violations)
         patch = definition_of(request.mailing, violations)
         check_mailing(patch, self._zones, violations, fields)
         violations.check()
@@ -92,8 +91,8 @@ class MailingService(MailingServiceServicer):
         return pb.UpdateMailingResponse(mailing=mailing_message(mailing))
 
     async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
-        """Remove one mailing and its ledger."""
-        _check_id(request.mailing_id)
+        """Remove one mailing and its messages."""
+        require_id(request.mailing_id, "mailing_id")
         deleted = await self._deletion.delete(request.mailing_id, request.etag, request.allow_missing)
         return pb.DeleteMailingResponse(deleted_messages=deleted)
 
@@ -110,22 +109,22 @@ class MailingService(MailingServiceServicer):
         return pb.ListMailingsResponse(mailings=mailings, next_page_token=found.next_token)
 
     async def PauseMailing(self, request: pb.PauseMailingRequest, context: Context) -> pb.PauseMailingResponse:
-        """Stop a mailing until it is resumed."""
-        _check_id(request.mailing_id)
+        """Pause a mailing."""
+        require_id(request.mailing_id, "mailing_id")
         return pb.PauseMailingResponse(mailing=mailing_message(await self._mailings.pause(request.mailing_id)))
 
     async def ResumeMailing(self, request: pb.ResumeMailingRequest, context: Context) -> pb.ResumeMailingResponse:
-        """Let a paused mailing go on."""
-        _check_id(request.mailing_id)
+        """Resume a paused mailing."""
+        require_id(request.mailing_id, "mailing_id")
         return pb.ResumeMailingResponse(mailing=mailing_message(await self._mailings.resume(request.mailing_id)))
 
     async def CancelMailing(self, request: pb.CancelMailingRequest, context: Context) -> pb.CancelMailingResponse:
-        """End a mailing for good."""
-        _check_id(request.mailing_id)
+        """Cancel a mailing."""
+        require_id(request.mailing_id, "mailing_id")
         return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
 
     async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
-        """Tell what a mailing would do."""
+        """Return what a mailing would do."""
         violations = Violations()
         samples = sample_count(request.samples, violations)
         mailing: MailingDefinition | int = request.mailing_id
@@ -139,14 +138,42 @@ class MailingService(MailingServiceServicer):
         violations.check()
         if isinstance(mailing, MailingDefinition):
             self._check_endpoint(mailing.endpoint)
-        return preview_message(await self._preview.preview(mailing, samples))
+        return preview_message(await self._previews.preview(mailing, samples))
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
-        """Send one message at once, outside of the ledger."""
-        return await self._probes.send(request)
+        """Send a mailing's text to one phone at once; no message is recorded."""
+        mailing = await self._mailing_to_test(request)
+        text = await self._rendered(mailing, request.phone)
+        result = await self._probes.send(mailing.endpoint, request.phone, text)
+        return pb.SendTestMessageResponse(
+            attempt=attempt_message(result.attempt),
+            message_id=result.message_id,
+            text=shown_text(text, request.phone),
+        )
+
+    async def _mailing_to_test(self, request: pb.SendTestMessageRequest) -> MailingDefinition:
+        """Return the mailing that a request contains or names. Raise InvalidFields and NotFound."""
+        violations = Violations()
+        given = None
+        match request.WhichOneof("source"):
+            case "mailing_id":
+                check_id(request.mailing_id, "mailing_id", violations)
+            case "mailing":
+                given = definition_of(request.mailing, Violations())
+                check_mailing(given, (), violations, _TESTED_FIELDS)
+            case _:
+                violations.add("mailing_id", "is required, or else mailing: what to send")
+        check_phone(request.phone, "phone", violations)
+        violations.check()
+        return given or (await self._mailings.get(request.mailing_id)).definition
+
+    async def _rendered(self, mailing: MailingDefinition, phone: str) -> str:
+        """Return the text for the client with this phone, or for an unknown client who has nothing else."""
+        client = await self._clients.find(phone) or completed(ClientDefinition(phone=phone, timezone=""))
+        return parse(mailing.text).render(phone, client.operator_code, client.tag, client.timezone, client.attributes)
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
-        """Put settled messages of a mailing back."""
+        """Return settled messages of a mailing to PENDING."""
         violations = Violations()
         check_id(request.mailing_id, "mailing_id", violations)
         statuses = requeueable(request.statuses, "statuses", violations)
@@ -157,15 +184,10 @@ class MailingService(MailingServiceServicer):
         self, request: pb.GetMailingReportRequest, context: Context
     ) -> pb.GetMailingReportResponse:
         """Return the verbose statistics of one mailing."""
-        _check_id(request.mailing_id)
+        require_id(request.mailing_id, "mailing_id")
         return report_response(await self._reports.read(request.mailing_id))
 
     def _check_endpoint(self, name: str) -> None:
-        if (name or DEFAULT_ENDPOINT) not in self._endpoints:
-            raise EndpointUnknown(name or DEFAULT_ENDPOINT, self._endpoints)
-
-
-def _check_id(mailing_id: int) -> None:
-    violations = Violations()
-    check_id(mailing_id, "mailing_id", violations)
-    violations.check()
+        known = self._probes.names
+        if (name or DEFAULT_ENDPOINT) not in known:
+            raise EndpointUnknown(name or DEFAULT_ENDPOINT, known)

@@ -1,4 +1,4 @@
-"""Serves MessageService: the ledger, read."""
+"""Serves MessageService: reads messages and their attempts."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from mailing.v1 import message_service_pb2 as pb
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
 from server.api.encoding.messages import attempt_message, ledger_message
 from server.api.encoding.wellknown import numbers_of
-from server.api.interceptors.handlers import Context
+from server.api.handlers import Context
 from server.domain.messages import MessageQuery
 from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, check_id, page_size
+from server.domain.validation import Violations, page_size, require_id
 from server.storage.database import Database
 from server.storage.installation import Installation
 from server.storage.messages import MessageStore
 
 
 class MessageService(MessageServiceServicer):
-    """What became of every message."""
+    """The status and the failed attempts of every message."""
 
     def __init__(self, database: Database, installation: Installation) -> None:
         self._messages = MessageStore(database, installation)
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Context) -> pb.GetMessageResponse:
         """Return one message."""
-        _check_id(request.message_id)
+        require_id(request.message_id, "message_id")
         return pb.GetMessageResponse(message=ledger_message(await self._messages.get(request.message_id)))
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
@@ -44,12 +44,6 @@ class MessageService(MessageServiceServicer):
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
         """Return the failed attempts of one message."""
-        _check_id(request.message_id)
+        require_id(request.message_id, "message_id")
         attempts = await self._messages.list_attempts(request.message_id)
         return pb.ListAttemptsResponse(attempts=[attempt_message(attempt) for attempt in attempts])
-
-
-def _check_id(message_id: int) -> None:
-    violations = Violations()
-    check_id(message_id, "message_id", violations)
-    violations.check()

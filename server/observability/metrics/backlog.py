@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 
+from dispatcher.tasks import SingleFlight
 from server.domain.errors import DatabaseUnavailable
 from server.observability.metrics.samples import Samples
 from server.storage.backlog import Backlog, OpenWork
@@ -33,21 +35,18 @@ class BacklogGauges:
         self._endpoints = sorted(set(endpoints))
         self._backlog: Backlog | None = None
         self._read_at = float("-inf")
-        self._reading: asyncio.Task[None] | None = None
+        self._reading = SingleFlight(self._renew, "ledger figures")
 
     async def refresh(self) -> None:
         """Read anew unless what is known is young; any number of callers share one reading."""
         if asyncio.get_running_loop().time() - self._read_at < KEPT:
             return
-        if self._reading is None or self._reading.done():
-            self._reading = asyncio.create_task(self._renew(), name="ledger figures")
-        await asyncio.wait([self._reading], timeout=PATIENCE)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._reading(), PATIENCE)
 
     async def close(self) -> None:
         """End a reading that is under way."""
-        if self._reading is not None:
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        await self._reading.close()
 
     async def _renew(self) -> None:
         try:

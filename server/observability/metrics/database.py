@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from server.observability.metrics.samples import Samples
+from server.storage.database import Database
 
 
 class ConnectionPool(Protocol):
@@ -21,6 +22,11 @@ class ConnectionPool(Protocol):
     def get_max_size(self) -> int:
         """Return how many there may be."""
         ...
+
+
+def error_samples(database: Database, part: str) -> Samples:
+    """Return how often the database was unavailable to a part of the service."""
+    return {"mailing_database_errors_total": {(part,): database.failures}}
 
 
 def pool_samples(pool: ConnectionPool, part: str) -> Samples:

@@ -5,7 +5,7 @@ SELECT coalesce(nullif(m.endpoint, ''), 'default') AS endpoint, count(*) AS batc
   count(*) FILTER (WHERE b.lease_until > now()) AS leased,
   coalesce(extract(epoch FROM now() - min(b.due_at) FILTER (
     WHERE b.due_at <= now() AND b.lease_until <= now() AND m.max_rate = 0
-      AND (m.state IN (2, 5) OR m.ends_at <= now())
+      AND (m.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR m.ends_at <= now())
   )), 0)::float8 AS lag
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 GROUP BY 1;
@@ -14,16 +14,18 @@ GROUP BY 1;
 -- Pending messages of mailings that are not over, by endpoint. Asks the counters by their key.
 SELECT coalesce(nullif(m.endpoint, ''), 'default') AS endpoint, sum(k.n)::bigint AS messages
 FROM mailings m CROSS JOIN buckets b
-JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = m.id AND k.status = 1
-WHERE m.state IN (2, 3)
+JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = m.id AND k.status = {Status.PENDING}
+WHERE m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED})
 GROUP BY 1;
 
 -- name: live_mailings
 -- How many mailings are scheduled, running and paused, how long the oldest recheck is overdue, and
 -- whether all dispatching is stopped.
-SELECT count(*) FILTER (WHERE state = 1) AS scheduled, count(*) FILTER (WHERE state = 2) AS running,
-  count(*) FILTER (WHERE state = 3) AS paused,
-  coalesce(extract(epoch FROM now() - min(recheck_at) FILTER (WHERE state = 2 AND recheck_at <= now())), 0)::float8
-    AS recheck_lag,
+SELECT count(*) FILTER (WHERE state = {MailingState.SCHEDULED}) AS scheduled,
+  count(*) FILTER (WHERE state = {MailingState.RUNNING}) AS running,
+  count(*) FILTER (WHERE state = {MailingState.PAUSED}) AS paused,
+  coalesce(extract(epoch FROM now() - min(recheck_at) FILTER (
+    WHERE state = {MailingState.RUNNING} AND recheck_at <= now()
+  )), 0)::float8 AS recheck_lag,
   (SELECT paused FROM dispatch_settings) AS stopped
-FROM mailings WHERE state IN (1, 2, 3);
+FROM mailings WHERE state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED});

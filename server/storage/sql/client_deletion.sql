@@ -6,9 +6,10 @@
 SELECT g.id
 FROM mailings g
 CROSS JOIN LATERAL (
-  SELECT FROM messages m WHERE m.bucket = $1 AND m.mailing_id = g.id AND m.client_id = $2 AND m.status = 1
+  SELECT FROM messages m
+  WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id AND m.status = {Status.PENDING}
 ) m
-WHERE g.state IN (1, 2, 3)
+WHERE g.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
 ORDER BY g.id;
 
 -- name: lock_open_batch
@@ -17,7 +18,7 @@ ORDER BY g.id;
 -- somebody else claims the batch. Waits for a claim under way and then looks again.
 SELECT no, client_ids
 FROM batches
-WHERE bucket = $1 AND mailing_id = $2 AND client_ids @> ARRAY[$3::bigint] AND holder IS NULL
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids @> ARRAY[$client_id::bigint] AND holder IS NULL
 ORDER BY no
 FOR UPDATE;
 
@@ -26,41 +27,45 @@ FOR UPDATE;
 -- small on a mailing without statistics.
 SELECT client_id
 FROM messages
-WHERE bucket = $1 AND mailing_id = $2 AND client_id BETWEEN $4 AND $5 AND client_id = ANY ($3::bigint[])
-  AND status = 1;
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id BETWEEN $first_id AND $last_id
+  AND client_id = ANY ($client_ids::bigint[]) AND status = {Status.PENDING};
 
 -- name: take_journal_numbers
--- Takes $2 numbers and returns the last one.
-UPDATE buckets SET journal_seq = journal_seq + $2 WHERE bucket = $1 RETURNING journal_seq;
+-- Takes $count numbers and returns the last one.
+UPDATE buckets SET journal_seq = journal_seq + $count WHERE bucket = $bucket RETURNING journal_seq;
 
 -- name: cancel_messages_of_client
--- Reason 6: the client was deleted.
-UPDATE messages SET status = 5, reason = 6, settled_at = now()
-WHERE bucket = $1 AND mailing_id = ANY ($2::bigint[]) AND client_id = $3 AND status = 1;
+UPDATE messages SET status = {Status.CANCELLED}, reason = {Reason.CLIENT_DELETED}, settled_at = now()
+WHERE bucket = $bucket AND mailing_id = ANY ($mailing_ids::bigint[]) AND client_id = $client_id
+  AND status = {Status.PENDING};
 
 -- name: count_cancelled
 -- One message of each mailing moves from PENDING to CANCELLED; rows are written in the order
 -- of their keys.
 INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
-SELECT $1, mailing_id, status, reason, n
-FROM unnest($2::bigint[]) AS mailing_id
-CROSS JOIN (VALUES (1::smallint, 0::smallint, -1), (5::smallint, 6::smallint, 1)) AS moved (status, reason, n)
+SELECT $bucket, mailing_id, status, reason, n
+FROM unnest($mailing_ids::bigint[]) AS mailing_id
+CROSS JOIN (VALUES
+  ({Status.PENDING}::smallint, {Reason.NONE}::smallint, -1),
+  ({Status.CANCELLED}::smallint, {Reason.CLIENT_DELETED}::smallint, 1)
+) AS moved (status, reason, n)
 ORDER BY mailing_id, status, reason
 ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = now();
 
 -- name: count_attempts_of_cancelled
 -- The messages that were cancelled enter the histogram of the attempts that settled ones took.
 INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
-SELECT bucket, mailing_id, 1, attempts, 1
+SELECT bucket, mailing_id, {Figure.ATTEMPTS}, attempts, 1
 FROM messages
-WHERE bucket = $1 AND mailing_id = ANY ($2::bigint[]) AND client_id = $3
+WHERE bucket = $bucket AND mailing_id = ANY ($mailing_ids::bigint[]) AND client_id = $client_id
 ORDER BY mailing_id
 ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n;
 
 -- name: journal_cancelled
 INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
-SELECT $1, $2 - cardinality($3::bigint[]) + n, mailing_id, ARRAY[$4::bigint], ARRAY[5::smallint]
-FROM unnest($3::bigint[]) WITH ORDINALITY AS settled (mailing_id, n);
+SELECT $bucket, $last - cardinality($mailing_ids::bigint[]) + n, mailing_id, ARRAY[$client_id::bigint],
+  ARRAY[{Status.CANCELLED}::smallint]
+FROM unnest($mailing_ids::bigint[]) WITH ORDINALITY AS settled (mailing_id, n);
 
 -- name: delete_batch
-DELETE FROM batches WHERE bucket = $1 AND mailing_id = $2 AND no = $3;
+DELETE FROM batches WHERE bucket = $bucket AND mailing_id = $mailing_id AND no = $batch_no;

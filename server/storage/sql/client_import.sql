@@ -117,9 +117,9 @@ SELECT DISTINCT bucket FROM import_touched ORDER BY bucket;
 -- As record_client_changes, with the ids that stand in import_touched.
 WITH pieces AS (
   SELECT client_ids, row_number() OVER (ORDER BY part) AS number, count(*) OVER () AS pieces
-  FROM import_touched WHERE bucket = $1
+  FROM import_touched WHERE bucket = $bucket
 ), tick AS (
-  UPDATE client_change_seqs SET seq = seq + (SELECT count(*) FROM pieces) WHERE bucket = $1 RETURNING seq
+  UPDATE client_change_seqs SET seq = seq + (SELECT count(*) FROM pieces) WHERE bucket = $bucket RETURNING seq
 )
 INSERT INTO client_changes (bucket, seq, client_ids)
-SELECT $1, tick.seq - p.pieces + p.number, p.client_ids FROM pieces p CROSS JOIN tick;
+SELECT $bucket, tick.seq - p.pieces + p.number, p.client_ids FROM pieces p CROSS JOIN tick;

@@ -5,45 +5,63 @@ SELECT nextval('client_no');
 
 -- name: insert_phone
 -- The key over all buckets: a second client with the phone fails here.
-INSERT INTO client_phones (phone, bucket, client_id) VALUES ($1, $2, $3);
+INSERT INTO client_phones (phone, bucket, client_id) VALUES ($phone, $bucket, $client_id);
 
 -- name: delete_phone
-DELETE FROM client_phones WHERE phone = $1;
+DELETE FROM client_phones WHERE phone = $phone;
 
 -- name: insert_client
 INSERT INTO clients (
   bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
 )
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+VALUES (
+  $bucket, $client_id, $phone, $operator_code, $tag, $timezone, $window_start, $window_length, $attributes, $opted_out
+)
 RETURNING *;
 
 -- name: get_client
-SELECT * FROM clients WHERE bucket = $1 AND id = $2;
+SELECT * FROM clients WHERE bucket = $bucket AND id = $client_id;
 
 -- name: find_phone
-SELECT bucket, client_id FROM client_phones WHERE phone = $1;
+SELECT bucket, client_id FROM client_phones WHERE phone = $phone;
 
 -- name: lock_client
-SELECT * FROM clients WHERE bucket = $1 AND id = $2 FOR UPDATE;
+SELECT * FROM clients WHERE bucket = $bucket AND id = $client_id FOR UPDATE;
 
 -- name: update_client
 -- The client stays in its bucket, also when the phone changes.
 UPDATE clients
-SET phone = $3, operator_code = $4, tag = $5, timezone = $6, window_start = $7, window_length = $8,
-  attributes = $9, opted_out = $10, version = version + 1, updated_at = now()
-WHERE bucket = $1 AND id = $2
+SET phone = $phone, operator_code = $operator_code, tag = $tag, timezone = $timezone, window_start = $window_start,
+  window_length = $window_length, attributes = $attributes, opted_out = $opted_out,
+  version = version + 1, updated_at = now()
+WHERE bucket = $bucket AND id = $client_id
 RETURNING *;
 
 -- name: delete_client
-DELETE FROM clients WHERE bucket = $1 AND id = $2;
+DELETE FROM clients WHERE bucket = $bucket AND id = $client_id;
 
 -- name: record_client_changes
 -- The last statement of every transaction that writes clients: it holds the bucket's
 -- number until the commit, so the order of numbers is the order of commits.
 WITH tick AS (
-  UPDATE client_change_seqs SET seq = seq + 1 WHERE bucket = $1 RETURNING seq
+  UPDATE client_change_seqs SET seq = seq + 1 WHERE bucket = $bucket RETURNING seq
 )
-INSERT INTO client_changes (bucket, seq, client_ids) SELECT $1, seq, $2::bigint[] FROM tick;
+INSERT INTO client_changes (bucket, seq, client_ids) SELECT $bucket, seq, $client_ids::bigint[] FROM tick;
+
+-- fragment: matches
+-- The filter of a request, but for its ids; NULL asks nothing.
+($tags::text[] IS NULL OR tag = ANY ($tags))
+    AND ($operator_codes::text[] IS NULL OR operator_code = ANY ($operator_codes))
+    AND ($timezones::text[] IS NULL OR timezone = ANY ($timezones))
+    AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
+
+-- fragment: listed
+-- Of one bucket, those of a list behind its key.
+SELECT *
+  FROM clients
+  WHERE bucket = b.bucket AND id > $after
+    AND {matches}
+    AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
 
 -- name: list_clients
 -- A page over all buckets in the order of ids: from each bucket the first ones behind the
@@ -51,39 +69,26 @@ INSERT INTO client_changes (bucket, seq, client_ids) SELECT $1, seq, $2::bigint[
 SELECT c.*
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT *
-  FROM clients
-  WHERE bucket = b.bucket AND id > $1
-    AND ($3::text[] IS NULL OR tag = ANY ($3))
-    AND ($4::text[] IS NULL OR operator_code = ANY ($4))
-    AND ($5::text[] IS NULL OR timezone = ANY ($5))
-    AND ($6::jsonb IS NULL OR attributes @> $6)
-    AND (NOT $7::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
+  {listed}
   ORDER BY id
-  LIMIT $2
+  LIMIT $limit
 ) c
 ORDER BY c.id
-LIMIT $2;
+LIMIT $limit;
 
 -- name: list_chosen_clients
 -- The same for a filter that names ids: these are looked up, whatever else it asks.
 SELECT c.*
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT *
-  FROM clients
-  WHERE bucket = b.bucket AND id > $1 AND id = ANY ($8::bigint[])
-    AND ($3::text[] IS NULL OR tag = ANY ($3))
-    AND ($4::text[] IS NULL OR operator_code = ANY ($4))
-    AND ($5::text[] IS NULL OR timezone = ANY ($5))
-    AND ($6::jsonb IS NULL OR attributes @> $6)
-    AND (NOT $7::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
+  {listed}
+    AND id = ANY ($chosen_ids::bigint[])
 ) c
 ORDER BY c.id
-LIMIT $2;
+LIMIT $limit;
 
 -- name: export_clients
--- Like list_clients, without throwing away what was read: $2 from each bucket, and of these
+-- Like list_clients, without throwing away what was read: $limit from each bucket, and of these
 -- all up to the id behind which a bucket may have more.
 WITH piece AS (
   SELECT c.*
@@ -91,15 +96,12 @@ WITH piece AS (
   CROSS JOIN LATERAL (
     SELECT *
     FROM clients
-    WHERE bucket = b.bucket AND id > $1
-      AND ($3::text[] IS NULL OR tag = ANY ($3))
-      AND ($4::text[] IS NULL OR operator_code = ANY ($4))
-      AND ($5::text[] IS NULL OR timezone = ANY ($5))
-      AND ($6::jsonb IS NULL OR attributes @> $6)
+    WHERE bucket = b.bucket AND id > $after
+      AND {matches}
     ORDER BY id
-    LIMIT $2
+    LIMIT $limit
   ) c
 ), horizon AS (
-  SELECT max(id) AS id FROM piece GROUP BY bucket HAVING count(*) = $2
+  SELECT max(id) AS id FROM piece GROUP BY bucket HAVING count(*) = $limit
 )
 SELECT * FROM piece WHERE id <= coalesce((SELECT min(id) FROM horizon), 9223372036854775807) ORDER BY id;

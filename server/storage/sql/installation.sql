@@ -7,3 +7,7 @@ SELECT count(*) FROM buckets;
 -- name: list_zones
 -- The time zones that Postgres can compute with. Slow: it reads the zone files.
 SELECT name FROM pg_timezone_names;
+
+-- name: database_epoch
+-- What distinguishes this database from those it might be mistaken for, such as what it was restored from.
+SELECT epoch FROM journal_epochs ORDER BY created_at DESC, epoch LIMIT 1;

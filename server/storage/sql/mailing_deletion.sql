@@ -3,27 +3,27 @@
 
 -- name: close_expansions
 -- Waits for steps under way; those that come later find nothing to do.
-UPDATE expansions SET finished = true WHERE mailing_id = $1;
+UPDATE expansions SET finished = true WHERE mailing_id = $mailing_id;
 
 -- name: has_batches
-SELECT EXISTS (SELECT FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = $1);
+SELECT EXISTS (SELECT FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = $mailing_id);
 
 -- name: delete_batches
 -- Behind this no settle finds its batch any more.
-DELETE FROM batches t USING buckets b WHERE t.bucket = b.bucket AND t.mailing_id = $1;
+DELETE FROM batches t USING buckets b WHERE t.bucket = b.bucket AND t.mailing_id = $mailing_id;
 
 -- name: delete_mailing
-DELETE FROM mailings WHERE id = $1;
+DELETE FROM mailings WHERE id = $mailing_id;
 
 -- name: delete_rate_slots
-DELETE FROM rate_slots WHERE key = 'mailing/' || $1::bigint;
+DELETE FROM rate_slots WHERE key = 'mailing/' || $mailing_id::bigint;
 
 -- name: list_remains
 -- The buckets in which something is left of a mailing that is gone.
 SELECT e.bucket
 FROM buckets b
-JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $1
-WHERE NOT EXISTS (SELECT FROM mailings WHERE id = $1)
+JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $mailing_id
+WHERE NOT EXISTS (SELECT FROM mailings WHERE id = $mailing_id)
 ORDER BY e.bucket;
 
 -- name: list_leftovers
@@ -35,30 +35,30 @@ CROSS JOIN LATERAL (SELECT mailing_id FROM expansions WHERE bucket = b.bucket OF
 WHERE NOT EXISTS (SELECT FROM mailings g WHERE g.id = e.mailing_id);
 
 -- name: delete_messages
--- The next $4 messages of a bucket behind the client $3, with their attempts; `last` is null
+-- The next $most messages of a bucket behind the client $after, with their attempts; `last` is null
 -- when there are no more.
 WITH part AS (
   SELECT max(client_id) AS last FROM (
     SELECT client_id FROM messages
-    WHERE bucket = $1 AND mailing_id = $2 AND client_id > $3
+    WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id > $after
     ORDER BY client_id
-    LIMIT $4
+    LIMIT $most
   ) next
 ), tries AS (
   DELETE FROM attempts
-  WHERE bucket = $1 AND mailing_id = $2 AND client_id > $3 AND client_id <= (SELECT last FROM part)
+  WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id > $after AND client_id <= (SELECT last FROM part)
 ), gone AS (
   DELETE FROM messages
-  WHERE bucket = $1 AND mailing_id = $2 AND client_id > $3 AND client_id <= (SELECT last FROM part)
+  WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id > $after AND client_id <= (SELECT last FROM part)
   RETURNING client_id
 )
 SELECT (SELECT last FROM part) AS last, (SELECT count(*) FROM gone) AS deleted;
 
 -- name: delete_counts
-DELETE FROM mailing_counts WHERE bucket = $1 AND mailing_id = $2;
+DELETE FROM mailing_counts WHERE bucket = $bucket AND mailing_id = $mailing_id;
 
 -- name: delete_figures
-DELETE FROM mailing_figures WHERE bucket = $1 AND mailing_id = $2;
+DELETE FROM mailing_figures WHERE bucket = $bucket AND mailing_id = $mailing_id;
 
 -- name: delete_expansion
-DELETE FROM expansions WHERE bucket = $1 AND mailing_id = $2;
+DELETE FROM expansions WHERE bucket = $bucket AND mailing_id = $mailing_id;

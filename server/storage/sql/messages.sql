@@ -3,7 +3,8 @@
 -- name: get_message
 SELECT *
 FROM messages
-WHERE bucket = $1 AND mailing_id = $2 AND client_id = $3 AND EXISTS (SELECT FROM mailings WHERE id = $2);
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id
+  AND EXISTS (SELECT FROM mailings WHERE id = $mailing_id);
 
 -- name: list_messages_of_mailing
 -- A page over all buckets in the order of clients, as list_clients does it.
@@ -12,13 +13,13 @@ FROM buckets b
 CROSS JOIN LATERAL (
   SELECT *
   FROM messages
-  WHERE bucket = b.bucket AND mailing_id = $1 AND client_id > $2
-    AND ($4::smallint[] IS NULL OR status = ANY ($4))
+  WHERE bucket = b.bucket AND mailing_id = $mailing_id AND client_id > $after
+    AND ($statuses::smallint[] IS NULL OR status = ANY ($statuses))
   ORDER BY client_id
-  LIMIT $3
+  LIMIT $limit
 ) m
 ORDER BY m.client_id
-LIMIT $3;
+LIMIT $limit;
 
 -- name: list_messages_of_client
 -- One look at the key per mailing: messages have no index by client.
@@ -27,12 +28,13 @@ FROM mailings g
 CROSS JOIN LATERAL (
   SELECT *
   FROM messages
-  WHERE bucket = $1 AND mailing_id = g.id AND client_id = $2 AND ($5::smallint[] IS NULL OR status = ANY ($5))
+  WHERE bucket = $bucket AND mailing_id = g.id AND client_id = $client_id
+    AND ($statuses::smallint[] IS NULL OR status = ANY ($statuses))
   OFFSET 0
 ) m
-WHERE g.id > $3 AND ($6::bigint = 0 OR g.id = $6)
+WHERE g.id > $after AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)
 ORDER BY g.id
-LIMIT $4;
+LIMIT $limit;
 
 -- name: list_attempts
-SELECT * FROM attempts WHERE bucket = $1 AND mailing_id = $2 AND client_id = $3 ORDER BY number;
+SELECT * FROM attempts WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id ORDER BY number;

@@ -14,18 +14,18 @@ SELECT * FROM dispatch_settings FOR UPDATE;
 
 -- name: set_tuning
 UPDATE dispatch_settings
-SET poll_min = $1, poll_max = $2, recheck_min = $3, recheck_max = $4, max_concurrency = $5,
-  version = version + 1, updated_at = now();
+SET poll_min = $poll_min, poll_max = $poll_max, recheck_min = $recheck_min, recheck_max = $recheck_max,
+  max_concurrency = $max_concurrency, version = version + 1, updated_at = now();
 
 -- name: hurry_rechecks
 -- Brings looks at mailings forward that were put off for longer than is allowed now.
-UPDATE mailings SET recheck_at = now() + $1::interval, recheck_interval = $1::interval
-WHERE state = 2 AND recheck_at > now() + $1::interval AND recheck_at < 'infinity';
+UPDATE mailings SET recheck_at = now() + $longest::interval, recheck_interval = $longest::interval
+WHERE state = {MailingState.RUNNING} AND recheck_at > now() + $longest::interval AND recheck_at < 'infinity';
 
 -- name: set_paused
 -- No row when it is so already.
-UPDATE dispatch_settings SET paused = $1, version = version + 1, updated_at = now()
-WHERE paused <> $1
+UPDATE dispatch_settings SET paused = $paused, version = version + 1, updated_at = now()
+WHERE paused <> $paused
 RETURNING version;
 
 -- name: hint_dispatchers

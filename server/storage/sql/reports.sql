@@ -8,48 +8,48 @@
 SELECT k.status, k.reason, sum(k.n)::bigint AS n, min(k.first_at) AS first_at, max(k.last_at) AS last_at
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT * FROM mailing_counts WHERE bucket = b.bucket AND mailing_id = $1 AND n > 0 OFFSET 0
+  SELECT * FROM mailing_counts WHERE bucket = b.bucket AND mailing_id = $mailing_id AND n > 0 OFFSET 0
 ) k
 GROUP BY k.status, k.reason;
 
 -- name: report_histograms
--- Settled messages by attempts (kind 1), delivered ones by latency_bin (kind 2).
+-- Settled messages by attempts, delivered ones by latency_bin.
 SELECT f.kind, f.key, sum(f.n)::bigint AS n
 FROM buckets b
 CROSS JOIN LATERAL (
   SELECT kind, key, n FROM mailing_figures
-  WHERE bucket = b.bucket AND mailing_id = $1 AND kind IN (1, 2) OFFSET 0
+  WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind IN ({Figure.ATTEMPTS}, {Figure.LATENCY}) OFFSET 0
 ) f
 GROUP BY f.kind, f.key
 HAVING sum(f.n) > 0
 ORDER BY f.kind, f.key;
 
 -- name: report_course
--- Deliveries (kind 3) and failures (kind 4) over time, for the last $3 minutes of the course: by the
--- minute, or in steps of $2 minutes where that would be more than $3 / $2 rows.
+-- Deliveries and failures over time, for the last $longest minutes of the course: by the
+-- minute, or in steps of $coarse_step minutes where that would be more than $longest / $coarse_step rows.
 WITH latest AS MATERIALIZED (
   SELECT max(l.key) AS key
   FROM buckets b
-  CROSS JOIN (VALUES (3::smallint), (4::smallint)) AS k (kind)
+  CROSS JOIN (VALUES ({Figure.DELIVERED}::smallint), ({Figure.FAILED}::smallint)) AS k (kind)
   CROSS JOIN LATERAL (
     SELECT key FROM mailing_figures
-    WHERE bucket = b.bucket AND mailing_id = $1 AND kind = k.kind ORDER BY key DESC LIMIT 1
+    WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind = k.kind ORDER BY key DESC LIMIT 1
   ) l
 ), minutes AS MATERIALIZED (
   SELECT f.key,
-    coalesce(sum(f.n) FILTER (WHERE f.kind = 3), 0)::bigint AS delivered,
-    coalesce(sum(f.n) FILTER (WHERE f.kind = 4), 0)::bigint AS failed
+    coalesce(sum(f.n) FILTER (WHERE f.kind = {Figure.DELIVERED}), 0)::bigint AS delivered,
+    coalesce(sum(f.n) FILTER (WHERE f.kind = {Figure.FAILED}), 0)::bigint AS failed
   FROM buckets b
   CROSS JOIN LATERAL (
     SELECT kind, key, n FROM mailing_figures
-    WHERE bucket = b.bucket AND mailing_id = $1 AND kind IN (3, 4)
+    WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind IN ({Figure.DELIVERED}, {Figure.FAILED})
       -- Whole steps, so that there are no more than fit.
-      AND key >= (SELECT key / $2::bigint * $2 + $2 - $3::bigint FROM latest)
+      AND key >= (SELECT key / $coarse_step::bigint * $coarse_step + $coarse_step - $longest::bigint FROM latest)
     OFFSET 0
   ) f
   GROUP BY f.key
 ), chosen AS MATERIALIZED (
-  SELECT CASE WHEN count(*) <= $3 / $2 THEN 1 ELSE $2 END AS step FROM minutes
+  SELECT CASE WHEN count(*) <= $longest / $coarse_step THEN 1 ELSE $coarse_step END AS step FROM minutes
 )
 SELECT c.step, m.key / c.step * c.step AS minute,
   sum(m.delivered)::bigint AS delivered, sum(m.failed)::bigint AS failed

@@ -1,4 +1,4 @@
-"""What calls to the API are made of, and what a refusal must look like."""
+"""What calls to the API are made of, and what an error must look like."""
 
 from __future__ import annotations
 

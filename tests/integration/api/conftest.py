@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import asyncpg
@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
-from server.api import RpcSettings, build_server
+from server.config.types import ConfiguredEndpoint
+from server.runtime.api_settings import ApiSettings
+from tests.support.api import serving
 
 if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker only
     from mailing.v1.client_service_pb2_grpc import ClientServiceAsyncStub
@@ -51,17 +53,22 @@ class Service:
 
 
 @pytest.fixture
-def rpc_settings() -> RpcSettings:
-    """Return how the API is served; test that need it otherwise have their own."""
-    return RpcSettings()
+def api_settings() -> ApiSettings:
+    """Return how the API is served; tests that need it otherwise have their own."""
+    return ApiSettings()
 
 
 @pytest.fixture
-async def service(pool: asyncpg.Pool, rpc_settings: RpcSettings) -> AsyncIterator[Service]:
+def endpoints() -> Sequence[ConfiguredEndpoint]:
+    """Return the configured endpoints."""
+    return ()
+
+
+@pytest.fixture
+async def service(
+    pool: asyncpg.Pool, api_settings: ApiSettings, endpoints: Sequence[ConfiguredEndpoint]
+) -> AsyncIterator[Service]:
     hints, registry = Hints(), CollectorRegistry()
-    server = await build_server(pool, hints, registry, replace(rpc_settings, acquire_timeout=2.0))
-    port = server.bind("127.0.0.1:0")
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+    parts = serving(pool, hint=hints, registry=registry, endpoints=endpoints, settings=api_settings)
+    async with parts as (server, address), grpc.aio.insecure_channel(address) as channel:
         yield Service(channel, registry, hints, lambda: server.stop(0.5))
-    await server.stop(0)

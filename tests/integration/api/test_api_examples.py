@@ -10,15 +10,13 @@ import asyncpg
 import grpc
 import pytest
 from google.protobuf import json_format, message_factory
-from prometheus_client import CollectorRegistry
 
 from dispatcher.model.records import Endpoint
 from docs.api_examples import EXAMPLES
 from mailing.v1.message_pb2 import Message
-from server.api import RpcSettings, build_server
 from server.config.types import ConfiguredEndpoint
-from server.endpoints.probes import EndpointProbes
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
+from tests.support.api import serving
 from tests.support.documents import SERVICES, json_documents
 
 LAST = ("MailingService.CancelMailing", "MailingService.DeleteMailing", "ClientService.DeleteClient")
@@ -31,13 +29,9 @@ SELECT bucket, 1, id, $1, 0, now() FROM clients WHERE phone = '79161234567'
 @pytest.fixture
 async def channel(pool: asyncpg.Pool) -> AsyncIterator[grpc.aio.Channel]:
     async with ScriptedEndpoint(answers(http(b'{"code":0,"message":"OK"}'))) as gateway:
-        probes = EndpointProbes([ConfiguredEndpoint(Endpoint("default", gateway.url, ""), "fast", "a test")])
-        server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(), probes)
-        port = server.bind("127.0.0.1:0")
-        await server.start()
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        endpoints = [ConfiguredEndpoint(Endpoint("default", gateway.url, ""), "fast", "a test")]
+        async with serving(pool, endpoints=endpoints) as (_, address), grpc.aio.insecure_channel(address) as channel:
             yield channel
-        await server.stop(0)
 
 
 async def call(channel: grpc.aio.Channel, name: str, ids: dict[str, str]) -> Any:

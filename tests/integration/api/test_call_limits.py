@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +14,28 @@ import pytest
 from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status.rpc_status import from_call
-from prometheus_client import CollectorRegistry
 
 from mailing.v1.client_service_pb2 import ListClientsRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
-from server.api import CallLimits, RpcSettings, build_server
+from server.api import CallLimits, TransportSettings
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
+from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import imported, refused, until
 from tests.integration.api.conftest import Service
+from tests.support.api import serving
 
 
 @pytest.fixture
-def rpc_settings(request: pytest.FixtureRequest) -> RpcSettings:
+def api_settings(request: pytest.FixtureRequest) -> ApiSettings:
     """Return the settings that a test's `limited` mark names."""
-    return replace(RpcSettings(), **request.param)
+    return ApiSettings(**request.param)
 
 
 def limited(**limits: Any) -> pytest.MarkDecorator:
-    return pytest.mark.parametrize("rpc_settings", [{"limits": CallLimits(**limits)}], indirect=True)
+    return pytest.mark.parametrize("api_settings", [{"limits": CallLimits(**limits)}], indirect=True)
 
 
 @asynccontextmanager
@@ -63,7 +63,7 @@ async def to_its_end(stream: Any) -> None:
 
 
 @limited(calls=2)
-async def test_one_call_too_many_at_once_is_refused(service: Service, pool: asyncpg.Pool) -> None:
+async def test_one_call_too_many_at_once_is_rejected(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when calls are not counted, or not when they end."""
     async with clients_locked(pool):
         waiting = [asyncio.ensure_future(service.clients.ListClients(ListClientsRequest())) for _ in range(2)]
@@ -78,7 +78,7 @@ async def test_one_call_too_many_at_once_is_refused(service: Service, pool: asyn
 
 
 @limited(per_second=4)
-async def test_more_calls_a_second_are_refused_with_the_time_to_wait(service: Service) -> None:
+async def test_more_calls_a_second_are_rejected_with_the_time_to_wait(service: Service) -> None:
     """Fails when nothing is taken from the bucket, and when it is never filled again."""
     for _ in range(3):
         await service.clients.ListClients(ListClientsRequest())
@@ -118,7 +118,9 @@ async def test_a_call_lasts_no_longer_than_the_service_allows(
     await service.clients.ListClients(ListClientsRequest())
 
 
-@pytest.mark.parametrize("rpc_settings", [{"connection_age": 0.5, "connection_grace": 0.2}], indirect=True)
+@pytest.mark.parametrize(
+    "api_settings", [{"transport": TransportSettings(connection_age=0.5, connection_grace=0.2)}], indirect=True
+)
 async def test_a_connection_ages_and_calls_go_on_over_a_new_one(service: Service) -> None:
     """Fails, by the suite's patience, without a limit of age: the stream would never end."""
     stream = DeliveryServiceStub(service.channel).WatchMessages(WatchMessagesRequest())
@@ -131,13 +133,11 @@ async def test_a_connection_ages_and_calls_go_on_over_a_new_one(service: Service
 
 async def test_a_connection_on_which_nothing_is_said_is_closed(pool: asyncpg.Pool) -> None:
     """Fails, by the suite's patience, with gRPC's own two minutes."""
-    server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(handshake_timeout=0.2))
-    port = server.bind("127.0.0.1:0")
-    await server.start()
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    await asyncio.wait_for(reader.read(), 20)
-    writer.close()
-    await server.stop(0)
+    settings = ApiSettings(transport=TransportSettings(handshake_timeout=0.2))
+    async with serving(pool, settings=settings) as (_, address):
+        reader, writer = await asyncio.open_connection(*address.split(":"))
+        await asyncio.wait_for(reader.read(), 20)
+        writer.close()
 
 
 async def test_callers_of_one_host_with_tokens_of_their_own_do_not_share(pool: asyncpg.Pool, tmp_path: Path) -> None:
@@ -146,18 +146,15 @@ async def test_callers_of_one_host_with_tokens_of_their_own_do_not_share(pool: a
     lines = [token_line(name, token, ["all"]) for name, token in tokens.items()]
     (tmp_path / "tokens").write_text("\n".join(lines))
     authenticator = Authenticator(TokensFile(tmp_path / "tokens"))
-    settings = RpcSettings(authenticator=authenticator, limits=CallLimits(per_second=3))
-    server = await build_server(pool, lambda: None, CollectorRegistry(), settings)
-    address = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
-    await server.start()
+    settings = ApiSettings(limits=CallLimits(per_second=3))
 
-    async def calls(name: str, number: int) -> None:
+    async def calls(address: str, name: str, number: int) -> None:
         async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
             stub, metadata = ClientServiceStub(channel), (("authorization", f"Bearer {tokens[name]}"),)
             await asyncio.gather(*(stub.ListClients(ListClientsRequest(), metadata=metadata) for _ in range(number)))
 
-    await calls("billing", 3)
-    await calls("shop", 3)
-    with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED"):
-        await calls("billing", 8)
-    await server.stop(0)
+    async with serving(pool, authenticator=authenticator, settings=settings) as (_, address):
+        await calls(address, "billing", 3)
+        await calls(address, "shop", 3)
+        with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED"):
+            await calls(address, "billing", 8)

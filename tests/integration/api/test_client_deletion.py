@@ -9,11 +9,13 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import MailingState, Reason, Status
 from dispatcher.retry_policy import unsent
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest, GetClientRequest
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import add_client, refused, until_somebody_waits
 from tests.integration.api.conftest import Service
 from tests.integration.api.rows import add_batch, add_mailing, count_of
@@ -101,19 +103,17 @@ async def test_a_leased_batch_is_left_to_its_holder(service: Service, pool: asyn
     assert await journal(pool) == []
 
 
-async def test_a_delivery_recorded_after_the_lease_ran_out_is_not_lost_to_a_deletion(
-    service: Service, pool: asyncpg.Pool
-) -> None:
+async def test_a_delivery_recorded_after_its_lease_survives_a_deletion(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when a batch is taken whose lease ran out: the client's message then stands as CANCELLED."""
     made = await add_client(service)
     mailing_id = await add_mailing(pool, MailingState.RUNNING)
     await add_batch(pool, mailing_id, [made.id])
-    ledger = PostgresLedger(pool, uuid4())
-    mailing = (await ledger.definitions([mailing_id]))[mailing_id]
-    (batch,) = await ledger.claim(mailing, made.id % 16, 1, 0.0, None)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
+    (batch,) = await storage.queue.claim(mailing, made.id % 16, 1, 0.0, None)
     assert await delete(service, made) == 0
     sent = unsent(Status.DELIVERED, Reason.NONE)
-    assert await ledger.settle(batch, "default", [(made.id, 0, sent)], True)
+    assert await storage.queue.settle(Settlement(batch, "default", [(made.id, 0, sent)], True))
     assert await status_of(pool, mailing_id, made.id) == (Status.DELIVERED, Reason.NONE, True)
     assert await count_of(pool, mailing_id) == {Status.PENDING: 0, Status.DELIVERED: 1}
 

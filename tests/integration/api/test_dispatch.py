@@ -28,7 +28,7 @@ from mailing.v1.dispatch_pb2 import DispatchSettings as Message
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from server.storage.database import Database
 from server.storage.replicas import ReplicaStore
-from server.watch.replica_hub import DispatchHub
+from server.watch.replica_hub import ReplicaHub
 from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.support.ledger import add_mailing
@@ -144,8 +144,6 @@ async def test_settings_change_by_mask_and_go_back(service: Service, admin: Admi
         ((), {"max_concurrency": 10_001}, ["settings.max_concurrency"]),
         ((), {"poll_min": 6.0}, ["settings.poll_min"]),
         (("recheck_max",), {"recheck_max": 0.5}, ["settings.recheck_max"]),
-        ((), {"paused": True}, ["settings.paused"]),
-        (("paused",), {"poll_min": 0.02}, ["update_mask"]),
         (("poll_minimum",), {"poll_min": 0.02}, ["update_mask"]),
     ],
 )
@@ -157,12 +155,18 @@ async def test_bad_settings_are_named_and_change_nothing(
     assert await pool.fetchval("SELECT version FROM dispatch_settings") == 1
 
 
-async def test_a_request_without_settings_is_refused(admin: AdminServiceAsyncStub) -> None:
+async def test_paused_is_only_read_and_changes_nothing(admin: AdminServiceAsyncStub) -> None:
+    before = await update(admin, poll_min=0.02)
+    assert await update(admin, paused=True) == before
+    assert await update(admin, "paused", poll_min=0.03, paused=True) == before
+
+
+async def test_a_request_without_settings_is_rejected(admin: AdminServiceAsyncStub) -> None:
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "settings"):
         await admin.UpdateDispatchSettings(UpdateDispatchSettingsRequest(update_mask=FieldMask(paths=["*"])))
 
 
-async def test_a_range_that_is_missed_is_told(admin: AdminServiceAsyncStub) -> None:
+async def test_a_range_that_is_missed_is_reported(admin: AdminServiceAsyncStub) -> None:
     with pytest.raises(grpc.aio.AioRpcError, match=r"settings\.poll_min: must be 10 ms to 1 minute"):
         await update(admin, poll_min=0.001)
 
@@ -208,7 +212,7 @@ async def test_a_watcher_sees_changes_until_the_replica_ends(
 
 
 @pytest.mark.parametrize("interval", [0.099, -1.0, 3601.0])
-async def test_an_interval_out_of_range_is_refused(admin: AdminServiceAsyncStub, interval: float) -> None:
+async def test_an_interval_out_of_range_is_rejected(admin: AdminServiceAsyncStub, interval: float) -> None:
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "min_interval"):
         await admin.WatchDispatch(WatchDispatchRequest(min_interval=seconds(interval))).read()
 
@@ -225,7 +229,7 @@ async def test_all_watchers_share_one_read_and_none_reads_without_them(pool: asy
         return await read()
 
     store.read = counted  # type: ignore[method-assign]
-    hub = DispatchHub(store)
+    hub = ReplicaHub(store)
     watchers = [hub.watch(0.2) for _ in range(50)]
     for _ in range(5):
         assert {len(state.replicas) for state in await asyncio.gather(*map(anext, watchers))} == {0}

@@ -21,13 +21,12 @@ from mailing.v1.dispatch_pb2 import EndpointStatus
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import SendTestMessageRequest, SendTestMessageResponse
 from mailing.v1.message_pb2 import Attempt
-from server.api import RpcSettings, build_server
 from server.config.types import ConfiguredEndpoint
-from server.endpoints.probes import EndpointProbes
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
 from tests.integration.api.calls import add_client, refused
 from tests.integration.api.conftest import Hints, Service
 from tests.integration.api.mailing_calls import create, update
+from tests.support.api import serving
 
 if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker only
     from mailing.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
@@ -62,13 +61,9 @@ async def serve(pool: asyncpg.Pool) -> AsyncIterator[Serve]:
     async with AsyncExitStack() as stack:
 
         async def start(*endpoints: Endpoint) -> Trying:
-            probes = EndpointProbes([ConfiguredEndpoint(one, "fast", "a test") for one in endpoints])
-            settings = RpcSettings(acquire_timeout=2.0, endpoints=frozenset(one.name for one in endpoints))
-            server = await build_server(pool, Hints(), CollectorRegistry(), settings, probes)
-            port = server.bind("127.0.0.1:0")
-            await server.start()
-            stack.push_async_callback(server.stop, 0)
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+            configured = [ConfiguredEndpoint(one, "fast", "a test") for one in endpoints]
+            server, address = await stack.enter_async_context(serving(pool, endpoints=configured))
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
             return Trying(channel, CollectorRegistry(), Hints(), lambda: server.stop(0.5))
 
         yield start
@@ -126,7 +121,7 @@ async def test_the_breaker_is_the_one_that_replicas_share(serve: Serve, pool: as
     ]
 
 
-async def test_a_host_that_does_not_resolve_is_told(serve: Serve, pool: asyncpg.Pool) -> None:
+async def test_a_host_that_does_not_resolve_is_reported(serve: Serve, pool: asyncpg.Pool) -> None:
     await pool.execute("INSERT INTO endpoints (name, last_error) VALUES ('lost', 'older')")
     service = await serve(Endpoint("lost", "http://nobody.invalid/", ""), Endpoint("near", "http://127.0.0.1:1/", ""))
     (_, breaker, error), near = await listed(service)

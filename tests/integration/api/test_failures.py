@@ -9,7 +9,6 @@ import asyncpg
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from prometheus_client import CollectorRegistry
 
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import (
@@ -21,10 +20,11 @@ from mailing.v1.client_service_pb2 import (
 )
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest
-from server.api import CannotListen, build_server
+from server.api import CannotListen
 from tests.conftest import PostgresServer
 from tests.integration.api.calls import add_client, client, imported, mailing, refused, until, until_somebody_waits
 from tests.integration.api.conftest import Service
+from tests.support.api import make_api
 
 
 async def lock_out(postgres_server: PostgresServer, pool: asyncpg.Pool) -> None:
@@ -69,7 +69,7 @@ async def test_calls_are_unavailable_while_the_database_is_and_work_again_after(
     assert (await service.clients.GetClient(GetClientRequest(client_id=made.id))).client == made
 
 
-async def test_an_import_that_loses_its_database_is_unavailable_and_stores_nothing(
+async def test_an_import_that_loses_its_database_stores_nothing(
     service: Service, pool: asyncpg.Pool, postgres_server: PostgresServer
 ) -> None:
     name = await pool.fetchval("SELECT current_database()")
@@ -108,7 +108,7 @@ async def test_a_call_whose_statement_is_cancelled_is_unavailable(service: Servi
         await transaction.rollback()
 
 
-async def test_a_defect_shows_an_id_and_never_its_cause(
+async def test_an_internal_error_shows_an_id_and_never_its_cause(
     service: Service, pool: asyncpg.Pool, caplog: pytest.LogCaptureFixture
 ) -> None:
     await pool.execute("ALTER TABLE clients RENAME TO secret")
@@ -123,8 +123,7 @@ async def test_a_defect_shows_an_id_and_never_its_cause(
 
 
 async def test_a_taken_port_is_one_sentence(service: Service, pool: asyncpg.Pool) -> None:
-    first = await build_server(pool, lambda: None, CollectorRegistry())
-    second = await build_server(pool, lambda: None, CollectorRegistry())
+    first, second = await make_api(pool), await make_api(pool)
     port = first.bind("127.0.0.1:0")
     with pytest.raises(CannotListen, match=f"Cannot listen on 127.0.0.1:{port}: address already in use"):
         second.bind(f"127.0.0.1:{port}")

@@ -10,7 +10,6 @@ import asyncpg
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import (
@@ -123,10 +122,10 @@ async def test_an_empty_import_does_nothing(service: Service) -> None:
     assert await imported(service, []) == (0, 0, 0)
 
 
-async def test_a_bad_row_is_named_by_its_place_in_the_stream_and_nothing_is_stored(service: Service) -> None:
+async def test_an_invalid_row_is_named_by_its_position_and_nothing_is_stored(service: Service) -> None:
     good = [client(PHONE + n) for n in range(6000)]
-    bad = [client(PHONE + 7000), client("+7926", "Mars/Olympus"), client(PHONE + 7001, id=5)]
-    paths = ("clients[6001].phone", "clients[6001].timezone", "clients[6002].id")
+    bad = [client(PHONE + 7000), client("+7926", "Mars/Olympus"), client(PHONE + 7001, tag="\0")]
+    paths = ("clients[6001].phone", "clients[6001].timezone", "clients[6002].tag")
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", *paths):
         await imported(service, good[:3000], good[3000:], bad)
     assert await exported(service) == []
@@ -145,9 +144,6 @@ async def test_a_bad_row_is_named_by_its_place_in_the_stream_and_nothing_is_stor
         (client(PHONE, attributes={"a": "\0"}), "attributes.a"),
         (client(PHONE, attributes={"a b": ""}), "attributes"),
         (client(PHONE, attributes={f"a{n}": "" for n in range(65)}), "attributes"),
-        (client(PHONE, etag="x"), "etag"),
-        (client(PHONE, create_time=Timestamp(seconds=1)), "create_time"),
-        (client(PHONE, update_time=Timestamp(seconds=1)), "update_time"),
     ],
 )
 async def test_the_fast_way_of_rows_has_the_rules_of_the_long_one(
@@ -291,12 +287,12 @@ async def test_an_export_holds_no_connection_for_a_slow_reader(service: Service,
         call.cancel()
 
 
-async def test_a_bad_filter_of_an_export_is_refused(service: Service) -> None:
+async def test_a_bad_filter_of_an_export_is_rejected(service: Service) -> None:
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "filter.timezones[0]"):
         await exported(service, client_pb2.ClientFilter(timezones=["Nowhere"]))
 
 
-async def test_a_message_above_the_limit_is_refused(service: Service) -> None:
+async def test_a_message_above_the_limit_is_rejected(service: Service) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await service.clients.ImportClients(requests([client(PHONE + n, tag="x" * 100) for n in range(40_000)]))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

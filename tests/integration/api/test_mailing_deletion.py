@@ -11,6 +11,7 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import MailingState, Reason, Status
 from dispatcher.retry_policy import put_off, unsent
 from dispatcher.tasks import in_background
@@ -18,9 +19,9 @@ from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingReq
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.runtime.deletion_sweeper import sweep
 from server.storage import mailing_deletion
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_deletion import MailingDeletion
-from server.storage.work_queue import PostgresLedger
 from tests.integration.api.calls import refused, until_nobody_waits, until_somebody_waits
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import get
@@ -39,7 +40,7 @@ async def delete(service: Service, mailing_id: int, **fields: Any) -> int:
 async def with_ledger(pool: asyncpg.Pool, clients: int, state: MailingState = MailingState.CANCELLED) -> int:
     """Return a mailing with pending messages, an attempt and a figure for each, and a rate."""
     mailing_id = await add_mailing(pool)
-    await PostgresLedger(pool, uuid4()).start_due()
+    await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due()
     for bucket in range(16):
         await add_batch(pool, mailing_id, range(16 + bucket, 16 + bucket + clients, 16))
     await pool.execute(
@@ -101,9 +102,7 @@ async def test_allowing_it_to_be_missing_allows_nothing_else(service: Service, p
         await delete(service, mailing_id, allow_missing=True, etag="0-0")
 
 
-async def test_a_deletion_that_broke_off_shows_nothing_and_is_finished_by_another(
-    service: Service, pool: asyncpg.Pool
-) -> None:
+async def test_an_interrupted_deletion_is_hidden_and_completed_by_another(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when reading a message does not look for its mailing, and when the expansion goes first."""
     mailing_id = await with_ledger(pool, 320)
     await break_off(service, pool, mailing_id)
@@ -120,7 +119,7 @@ async def test_a_deletion_that_broke_off_shows_nothing_and_is_finished_by_anothe
         with refused("NOT_FOUND", f"{reason}_NOT_FOUND"):
             await reading
     assert not (await service.messages.ListMessages(ListMessagesRequest(client_id=31))).messages
-    assert await PostgresLedger(pool, uuid4()).scan() == []
+    assert await dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue.scan() == []
     assert await delete(service, mailing_id) == remains["messages"]
     assert await left(pool) == {}
 
@@ -140,7 +139,7 @@ async def test_what_a_deletion_left_is_swept_away(
     with caplog.at_level(logging.INFO):
         async with in_background(sweep(MailingDeletion(Database(pool))), "sweep"):
             await eventually(all_left, lambda now: now == before)
-    assert f"mailing {gone} was deleted before; {remains} messages" in caplog.text
+    assert f"the deletion of mailing {gone} was completed; {remains} messages" in caplog.text
     assert (await get(service, kept)).progress.total == 32
 
 
@@ -151,16 +150,16 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     """
     await add_clients(pool, 32)
     mailing_id = await with_ledger(pool, 1, MailingState.RUNNING)
-    ledger = PostgresLedger(pool, uuid4())
-    mailing = (await ledger.definitions([mailing_id]))[mailing_id]
-    (batch,) = await ledger.claim(mailing, 0, 1, 60.0, None)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
+    (batch,) = await storage.queue.claim(mailing, 0, 1, 60.0, None)
     await pool.execute("DELETE FROM batches WHERE bucket > 0")
     await pool.execute("UPDATE mailings SET state = $1", MailingState.CANCELLED)
     later = put_off(await database_now(pool))
     async with pool.acquire() as other:
         await other.execute("BEGIN")
         await other.execute("SELECT FROM buckets WHERE bucket = 0 FOR UPDATE")
-        settling = asyncio.create_task(ledger.settle(batch, "default", [(16, 0, later)], True))
+        settling = asyncio.create_task(storage.queue.settle(Settlement(batch, "default", [(16, 0, later)], True)))
         await until_somebody_waits(pool)
         call = asyncio.create_task(delete(service, mailing_id))
         await until_somebody_waits(pool, 2)
@@ -168,4 +167,6 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     assert await settling
     await call
     assert await left(pool) == {}
-    assert not await ledger.settle(batch, "default", [(16, 0, unsent(Status.CANCELLED, Reason.NONE))], True)
+    assert not await storage.queue.settle(
+        Settlement(batch, "default", [(16, 0, unsent(Status.CANCELLED, Reason.NONE))], True)
+    )

@@ -10,13 +10,14 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
+from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
-from dispatcher.ports import Settled
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
 from mailing.v1 import mailing_pb2
 from mailing.v1.mailing_service_pb2 import CancelMailingRequest, RetryMailingRequest
 from server.storage import mailing_retry
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import refused, until, until_somebody_waits
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import State, at, get, move_to, update
@@ -40,26 +41,26 @@ async def retry(service: Service, mailing_id: int, *chosen: int) -> int:
 async def expanded(pool: asyncpg.Pool, **columns: Any) -> int:
     """Return a running mailing with a message to every client, none of them claimed."""
     mailing_id = await add_mailing(pool, **columns)
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
-    (expansion,) = await ledger.expandable(OPEN_BATCHES)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
+    (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
-        await ledger.expand(expansion, bucket, 500, 100_000)
+        await storage.plan.expand(expansion, bucket, 500, 100_000)
     return mailing_id
 
 
 async def settle_all(pool: asyncpg.Pool, mailing_id: int, *ends: Status) -> None:
     """Settle every open batch as a dispatcher would, giving the ends out in turn."""
-    ledger = PostgresLedger(pool, uuid4())
-    for work in await ledger.scan():
-        mailing = (await ledger.definitions([work.mailing_id]))[mailing_id]
-        for batch in await ledger.claim(mailing, work.bucket, 1000, 60.0, None):
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    for work in await storage.queue.scan():
+        mailing = (await storage.queue.definitions([work.mailing_id]))[mailing_id]
+        for batch in await storage.queue.claim(mailing, work.bucket, 1000, 60.0, None):
             settled: list[Settled] = []
             for n, recipient in enumerate(batch.recipients):
                 status, reason, attempted = ENDS[ends[n % len(ends)]]
                 outcome = unsent(status, reason)._replace(attempted=attempted)
                 settled.append((recipient.client_id, recipient.attempts, outcome))
-            assert await ledger.settle(batch, "default", settled, True)
+            assert await storage.queue.settle(Settlement(batch, "default", settled, True))
 
 
 @pytest.mark.parametrize("chosen", [{Status.FAILED}, {Status.UNKNOWN, Status.EXPIRED}, set(Status) & {3, 4, 7}])
@@ -125,8 +126,8 @@ async def test_a_completed_mailing_runs_again_only_when_something_was_put_back(
     await add_clients(pool, 32)
     mailing_id = await expanded(pool)
     await settle_all(pool, mailing_id, Status.FAILED)
-    ledger = PostgresLedger(pool, uuid4())
-    assert await ledger.complete() == [mailing_id]
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    assert await storage.plan.complete() == [mailing_id]
     completed = await get(service, mailing_id)
     assert await retry(service, mailing_id, Status.UNKNOWN) == 0
     assert await get(service, mailing_id) == completed
@@ -134,9 +135,9 @@ async def test_a_completed_mailing_runs_again_only_when_something_was_put_back(
     running = await get(service, mailing_id)
     assert running.state == State.STATE_RUNNING
     assert running.etag != completed.etag
-    assert await ledger.complete() == []
+    assert await storage.plan.complete() == []
     await settle_all(pool, mailing_id, Status.DELIVERED)
-    assert await ledger.complete() == [mailing_id]
+    assert await storage.plan.complete() == [mailing_id]
     assert await statuses(pool, mailing_id) == {Status.DELIVERED: 32}
     assert await audit(pool) == []
 
@@ -148,18 +149,18 @@ async def test_a_mailing_whose_end_has_passed_is_retried_once_the_end_is_moved(
     mailing_id = await expanded(pool, audience=AudienceMode.OPEN, ends_in=3600)
     await settle_all(pool, mailing_id, Status.EXPIRED)
     await pool.execute("UPDATE mailings SET starts_at = now() - interval '1 h', ends_at = now() - interval '1 s'")
-    assert await PostgresLedger(pool, uuid4()).complete() == [mailing_id]
+    assert await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete() == [mailing_id]
     with refused("FAILED_PRECONDITION", "MAILING_ENDED"):
         await retry(service, mailing_id, Status.EXPIRED)
     assert (await update(service, mailing_pb2.Mailing(id=mailing_id, end_time=at(3600)))).state == State.STATE_COMPLETED
     (late,) = await add_clients(pool, 1, first=4096)
     assert await retry(service, mailing_id, Status.EXPIRED) == 16
-    ledger = PostgresLedger(pool, uuid4())
-    (expansion,) = await ledger.expandable(OPEN_BATCHES)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
-        await ledger.expand(expansion, bucket, 500, 1000)
+        await storage.plan.expand(expansion, bucket, 500, 1000)
     assert await pool.fetchval("SELECT count(*) FROM messages WHERE client_id = $1", late) == 1, "it is open again"
-    assert await ledger.complete() == []
+    assert await storage.plan.complete() == []
     assert await audit(pool) == []
 
 
@@ -173,7 +174,7 @@ async def test_a_mailing_that_is_not_to_send_cannot_be_retried(
     assert info.metadata == {"found": state.name, "needed": "RUNNING,PAUSED,COMPLETED"}
 
 
-async def test_a_bad_retry_is_refused_by_field(service: Service, pool: asyncpg.Pool) -> None:
+async def test_a_bad_retry_is_rejected_by_field(service: Service, pool: asyncpg.Pool) -> None:
     mailing_id = await add_mailing(pool, state=MailingState.RUNNING)
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing_id", "statuses"):
         await retry(service, 0)
@@ -241,7 +242,7 @@ async def test_a_completion_under_way_does_not_bury_what_is_put_back(service: Se
         await until(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
         await pool.execute("DELETE FROM batches")  # as if those were settled: complete() sees none
         await until_somebody_waits(pool)
-        completing = asyncio.create_task(PostgresLedger(pool, uuid4()).complete())
+        completing = asyncio.create_task(dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete())
         await until_somebody_waits(pool, 2)
         await other.execute("COMMIT")
     assert await call == 16

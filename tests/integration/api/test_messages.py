@@ -93,7 +93,7 @@ async def test_unknown_messages_and_mailings_are_not_found(service: Service, poo
         await service.messages.ListMessages(ListMessagesRequest(mailing_id=99))
 
 
-async def test_bad_questions_are_refused_by_field(service: Service, pool: asyncpg.Pool) -> None:
+async def test_bad_questions_are_rejected_by_field(service: Service, pool: asyncpg.Pool) -> None:
     mailing_id = await add_messages(pool, 17, 18)
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing_id"):
         await service.messages.ListMessages(ListMessagesRequest())

@@ -18,6 +18,7 @@ from tests.support.plans import nodes, plan_of
 
 SQL = load_queries("reports.sql") | load_queries("mailings.sql")
 MAILING, MAILINGS, MINUTES = 77, 300, 12_000
+COURSE = {"coarse_step": COARSE_STEP, "longest": LONGEST_COURSE}
 
 
 @pytest.fixture(params=["auto", "force_custom_plan"])
@@ -63,31 +64,30 @@ def check(found: dict[str, Any], table: str, rows: int) -> None:
 
 @pytest.mark.parametrize("ids", [[MAILING], list(range(100, 150))], ids=["one mailing", "a page"])
 async def test_progress(connection: asyncpg.Connection, ids: list[int]) -> None:
-    found = await plan_of(connection, SQL["get_mailings"], ids)
+    found = await plan_of(connection, *SQL["get_mailings"].bind(ids=ids))
     check(found, "mailing_counts", 16 * 13 * len(ids))
     check(found, "expansions", 16 * len(ids))
 
 
 async def test_counts_of_a_report(connection: asyncpg.Connection) -> None:
-    check(await plan_of(connection, SQL["report_counts"], MAILING), "mailing_counts", 16 * 13)
+    check(await plan_of(connection, *SQL["report_counts"].bind(mailing_id=MAILING)), "mailing_counts", 16 * 13)
 
 
 async def test_histograms_of_a_report(connection: asyncpg.Connection) -> None:
-    check(await plan_of(connection, SQL["report_histograms"], MAILING), "mailing_figures", 16 * 2)
+    check(await plan_of(connection, *SQL["report_histograms"].bind(mailing_id=MAILING)), "mailing_figures", 16 * 2)
 
 
 async def test_course_of_a_report(connection: asyncpg.Connection) -> None:
-    found = await plan_of(connection, SQL["report_course"], MAILING, COARSE_STEP, LONGEST_COURSE)
+    found = await plan_of(connection, *SQL["report_course"].bind(mailing_id=MAILING, **COURSE))
     check(found, "mailing_figures", 16 * (LONGEST_COURSE + 2))
 
 
-@pytest.mark.parametrize(
-    ("name", "arguments"), [("report_histograms", []), ("report_course", [COARSE_STEP, LONGEST_COURSE])]
-)
+@pytest.mark.parametrize(("name", "arguments"), [("report_histograms", {}), ("report_course", COURSE)])
 async def test_a_report_beside_one_that_has_most_of_the_rows(
-    connection: asyncpg.Connection, name: str, arguments: list[int]
+    connection: asyncpg.Connection, name: str, arguments: dict[str, int]
 ) -> None:
     """Fails where the table is joined instead: to a plan for any mailing, half of it is a mailing's."""
     await connection.execute("DELETE FROM mailing_figures WHERE mailing_id NOT BETWEEN $1 AND $2", MAILING, MAILING + 1)
     await connection.execute("ANALYZE")
-    check(await plan_of(connection, SQL[name], MAILING + 1, *arguments), "mailing_figures", 16 * 4)
+    found = await plan_of(connection, *SQL[name].bind(mailing_id=MAILING + 1, **arguments))
+    check(found, "mailing_figures", 16 * 4)

@@ -12,12 +12,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from dispatcher.model.records import Endpoint
 from dispatcher.model.states import MailingState, Status
 from mailing.v1 import client_pb2, mailing_pb2
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, PreviewMailingResponse
 from mailing.v1.message_pb2 import Message
-from server.api import RpcSettings
+from server.config.types import ConfiguredEndpoint
 from server.domain.previews import FrequencyCap
+from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import add_client, mailing, refused, until_somebody_waits, window
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import at, create, get, move_to
@@ -149,7 +151,7 @@ class TestSchedule:
         assert (short.audience_size, short.sendable_before_end) == (10, 5)
         assert not short.HasField("estimated_finish_time")
 
-    async def test_the_earliest_window_is_served_first_and_one_that_is_over_comes_again(self, service: Service) -> None:
+    async def test_the_earliest_window_is_served_first_and_a_past_one_opens_again(self, service: Service) -> None:
         """Four with an hour, two at any time; one message in 20 minutes: 3 of the four today, one tomorrow."""
         await add_clients(service, 4, receive_window=window(9))
         await add_clients(service, 2, 79261000000)
@@ -166,9 +168,7 @@ class TestSchedule:
         answer = await preview(service, start_time=stamp(start), max_rate=1)
         assert answer.estimated_finish_time == answer.samples[0].due_time
 
-    async def test_a_slow_mailing_without_end_reaches_everybody_without_a_finish_in_sight(
-        self, service: Service
-    ) -> None:
+    async def test_a_slow_mailing_without_end_reaches_all_without_a_finish_time(self, service: Service) -> None:
         await add_clients(service, 3, receive_window=window(9))
         answer = await preview(service, max_rate=1e-8)
         assert (answer.audience_size, answer.sendable_before_end) == (3, 3)
@@ -191,7 +191,7 @@ class TestStored:
         assert answer == await preview(service, "Hi {tag}", start_time=hours(0), end_time=hours(1), max_rate=1)
         assert [sample.text for sample in answer.samples] == ["Hi gold"] * 3
 
-    async def test_of_a_running_mailing_only_pending_messages_and_clients_to_come_count(
+    async def test_a_running_mailing_counts_pending_messages_and_new_clients(
         self, service: Service, pool: asyncpg.Pool
     ) -> None:
         clients = await add_clients(service, 4)
@@ -214,7 +214,7 @@ class TestStored:
         assert (await preview_stored(service, stored.id)).audience_size == 1
 
     @pytest.mark.parametrize("state", [MailingState.COMPLETED, MailingState.CANCELLED])
-    async def test_a_mailing_that_is_over_is_refused(
+    async def test_a_mailing_that_is_over_is_rejected(
         self, service: Service, pool: asyncpg.Pool, state: MailingState
     ) -> None:
         stored = await create(service)
@@ -223,7 +223,7 @@ class TestStored:
             await preview_stored(service, stored.id)
         assert info.metadata == {"found": state.name, "needed": "SCHEDULED,RUNNING,PAUSED"}
 
-    async def test_a_mailing_whose_end_has_passed_is_refused(self, service: Service, pool: asyncpg.Pool) -> None:
+    async def test_a_mailing_whose_end_has_passed_is_rejected(self, service: Service, pool: asyncpg.Pool) -> None:
         stored = await create(service, end_time=at(60))
         await pool.execute("UPDATE mailings SET starts_at = '2000-01-01', ends_at = now() - interval '1 s'")
         with refused("FAILED_PRECONDITION", "MAILING_ENDED"):
@@ -240,8 +240,8 @@ async def settle(pool: asyncpg.Pool, client_id: int, status: Status) -> None:
 
 class TestFrequencyCap:
     @pytest.fixture
-    def rpc_settings(self) -> RpcSettings:
-        return RpcSettings(frequency_cap=FrequencyCap(2, timedelta(hours=1)))
+    def api_settings(self) -> ApiSettings:
+        return ApiSettings(frequency_cap=FrequencyCap(2, timedelta(hours=1)))
 
     async def sends(self, pool: asyncpg.Pool, client_id: int, ages: Sequence[float], status: Status) -> None:
         """Add mailings that were sent to the client so many minutes ago, their messages in this status."""
@@ -296,7 +296,9 @@ class TestFrequencyCap:
         await move_to(pool, one, MailingState.RUNNING)
         assert (await preview_stored(service, one)).audience_size == 1
 
-    async def test_one_reason_is_told_and_the_opt_out_comes_first(self, service: Service, pool: asyncpg.Pool) -> None:
+    async def test_one_reason_is_reported_and_the_opt_out_comes_first(
+        self, service: Service, pool: asyncpg.Pool
+    ) -> None:
         out = await add_clients(service, 1, opted_out=True)
         late = await add_clients(service, 1, 79261000000, receive_window=window(9))
         for client in out + late:
@@ -311,8 +313,12 @@ class TestFrequencyCap:
 
 class TestEndpointRates:
     @pytest.fixture
-    def rpc_settings(self) -> RpcSettings:
-        return RpcSettings(endpoints=frozenset({"default", "slow"}), endpoint_rates={"slow": 1.0, "default": 2.0})
+    def endpoints(self) -> Sequence[ConfiguredEndpoint]:
+        rates = {"slow": 1.0, "default": 2.0}
+        return [
+            ConfiguredEndpoint(Endpoint(name, "http://127.0.0.1:9/", "", max_rate=rate), "fast", "a test")
+            for name, rate in rates.items()
+        ]
 
     @pytest.mark.parametrize(
         ("endpoint", "rate", "seconds"), [("slow", 0, 4), ("slow", 10, 4), ("slow", 0.5, 8), ("", 0, 2)]
@@ -339,7 +345,6 @@ class TestRefusals:
         [
             ({"text": ""}, "mailing.text"),
             ({"text": "Hi {nobody}"}, "mailing.text"),
-            ({"id": 7}, "mailing.id"),
             ({"filter": client_pb2.ClientFilter(timezones=["Nowhere"])}, "mailing.filter.timezones[0]"),
             ({"max_rate": -1}, "mailing.max_rate"),
             ({"retry": mailing_pb2.RetryPolicy(initial_backoff=Duration(nanos=1))}, "mailing.retry.initial_backoff"),

@@ -20,8 +20,15 @@ from tests.support.plans import literal, nodes
 SQL = load_queries("previews.sql")
 CLIENTS, MAILINGS, MAILING, CAP, SAMPLES = 20_000, 8, 1, 2, 50
 NOW = datetime.now(UTC)
-EVERYBODY = (None, None, None, None, None)
-ASKED = (*EVERYBODY, MAILING, False, True, CAP, NOW - timedelta(hours=1), NOW)
+ASKED = {
+    **dict.fromkeys(("tags", "operator_codes", "timezones", "attributes", "chosen_ids")),
+    "mailing_id": MAILING,
+    "fixed": False,
+    "capped": True,
+    "cap": CAP,
+    "capped_since": NOW - timedelta(hours=1),
+    "start": NOW,
+}
 
 
 @pytest.fixture(params=["auto", "force_custom_plan", "force_generic_plan"])
@@ -43,10 +50,11 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
     await connection.close()
 
 
-async def plan(connection: asyncpg.Connection, name: str, *arguments: Any) -> list[dict[str, Any]]:
+async def plan(connection: asyncpg.Connection, name: str, **arguments: Any) -> list[dict[str, Any]]:
     """Return the nodes of the plan of the seventh execution, with what it really read."""
-    await connection.execute(f"PREPARE tried AS {SQL[name]}")
-    call = f"EXECUTE tried ({', '.join(map(literal, arguments))})"
+    sql, *values = SQL[name].bind(**arguments)
+    await connection.execute(f"PREPARE tried AS {sql}")
+    call = f"EXECUTE tried ({', '.join(map(literal, values))})"
     for _ in range(6):
         await connection.execute(call)
     text = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {call}")
@@ -63,7 +71,7 @@ def touched(found: list[dict[str, Any]], table: str) -> int:
 
 async def test_groups(connection: asyncpg.Connection) -> None:
     """No client and no message is read again and again, and no other mailing's messages are."""
-    found = await plan(connection, "preview_groups", *ASKED)
+    found = await plan(connection, "preview_groups", **ASKED)
     assert touched(found, "client_sends") == CLIENTS
     assert touched(found, "clients") <= 2 * CLIENTS
     # One of this mailing for each client, again for those at the cap, and CAP of other mailings for these.
@@ -77,7 +85,7 @@ async def test_samples(connection: asyncpg.Connection) -> None:
     at this size it does not, so this cannot fail for that alone.
     """
     async with connection.transaction():
-        await connection.execute(SQL["preview_in_order"])
-        found = await plan(connection, "preview_samples", *ASKED, None, SAMPLES)
+        await connection.execute(*SQL["preview_in_order"].bind())
+        found = await plan(connection, "preview_samples", **ASKED, end=None, limit=SAMPLES)
     for table in ("clients", "client_sends", "messages"):
         assert touched(found, table) <= 16 * SAMPLES, table

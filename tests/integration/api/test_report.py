@@ -25,7 +25,8 @@ from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, GetMailingReportResponse
 from mailing.v1.message_pb2 import Message
 from server.domain.reports import COARSE_STEP, LONGEST_COURSE, MOST_ENTRIES, bin_bounds
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import add_client, refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import at, create, get
@@ -68,7 +69,10 @@ def window(start: time) -> dict[str, Any]:
 async def dispatching(pool: asyncpg.Pool, *senders: ScriptedSender) -> AsyncIterator[None]:
     """A dispatcher per sender."""
     settings = DispatchSettings(poll_max=0.1)
-    running = [Dispatcher(PostgresLedger(pool, uuid4()), {"": (ENDPOINT, one)}, settings) for one in senders]
+    running = [
+        Dispatcher(dispatcher_storage(DispatcherDatabase(pool), uuid4()), {"": (ENDPOINT, one)}, settings)
+        for one in senders
+    ]
     tasks = [asyncio.create_task(one.run()) for one in running]
     try:
         yield

@@ -86,7 +86,7 @@ async def test_an_id_that_is_missing_or_unfit_is_replaced(service: Service, give
 async def test_every_line_of_a_call_has_its_ids_and_no_other_call_s(
     service: Service, pool: asyncpg.Pool, log: io.StringIO
 ) -> None:
-    """Two calls at once that end with a defect; fails when the ids are bound outside of the call's task."""
+    """Two calls at once that end with an internal error; fails when the ids are bound outside of the call's task."""
     await pool.execute("ALTER TABLE mailings RENAME TO elsewhere")
     calls: list[Any] = [
         service.mailings.GetMailing(GetMailingRequest(mailing_id=number), metadata=((REQUEST_ID, f"id-{number}"),))

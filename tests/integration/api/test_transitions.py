@@ -19,6 +19,7 @@ import asyncpg
 import grpc
 import pytest
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, MailingState, Reason, Status
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
 from mailing.v1 import mailing_pb2
@@ -30,7 +31,8 @@ from mailing.v1.mailing_service_pb2 import (
     ResumeMailingRequest,
     RetryMailingRequest,
 )
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.api.calls import add_client, refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import at, update
@@ -61,7 +63,7 @@ async def _retry(service: Service, pool: asyncpg.Pool, id_: int) -> None:
 
 
 async def _end(_: Service, pool: asyncpg.Pool, id_: int) -> None:
-    await PostgresLedger(pool, uuid4()).complete()
+    await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete()
 
 
 MOVERS = {
@@ -96,7 +98,9 @@ MOVERS = {
         needed=frozenset({S.SCHEDULED, S.RUNNING}),
     ),
     "the start": Mover(
-        lambda _, pool, id_: PostgresLedger(pool, uuid4()).start_due(), {S.SCHEDULED: S.RUNNING}, call=False
+        lambda _, pool, id_: dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due(),
+        {S.SCHEDULED: S.RUNNING},
+        call=False,
     ),
     "the end": Mover(_end, dict.fromkeys((S.RUNNING, S.PAUSED), S.COMPLETED), call=False),
 }
@@ -105,7 +109,7 @@ MOVERS = {
 async def begun(pool: asyncpg.Pool, state: MailingState) -> int:
     """Return a mailing with one message, which failed."""
     mailing_id = await add_mailing(pool, state=MailingState.SCHEDULED, starts_in=-60)
-    await PostgresLedger(pool, uuid4()).start_due()
+    await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due()
     await pool.execute("UPDATE expansions SET finished = true")
     await pool.execute(
         "INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, reason, settled_at)"
@@ -212,18 +216,18 @@ def allowed_from(*sources: Status) -> set[tuple[Status, Status]]:
     return {(old, new) for old in sources for new in STATUS_TRANSITIONS[old]}
 
 
-async def test_settling_moves_pending_messages_to_any_status_and_leaves_settled_ones(pool: asyncpg.Pool) -> None:
+async def test_settling_moves_pending_messages_only_and_to_any_status(pool: asyncpg.Pool) -> None:
     """All 49 pairs in one batch: as when somebody else has settled some of it before."""
     mailing_id = await add_mailing(pool, state=S.RUNNING)
     pairs = {16 * n: (old, new) for n, (old, new) in enumerate(((o, t) for o in Status for t in Status), 1)}
     before = {client: old for client, (old, _) in pairs.items()}
     await add_messages(pool, mailing_id, before)
-    ledger = PostgresLedger(pool, uuid4())
-    mailing = (await ledger.definitions([mailing_id]))[mailing_id]
-    (batch,) = await ledger.claim(mailing, 0, 1, 60.0, None)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
+    (batch,) = await storage.queue.claim(mailing, 0, 1, 60.0, None)
     assert [before[recipient.client_id] for recipient in batch.recipients] == [Status.PENDING] * 7
     outcomes = [(client, 0, unsent(new, Reason.NONE)) for client, (_, new) in pairs.items()]
-    assert await ledger.settle(batch, "default", outcomes, False)
+    assert await storage.queue.settle(Settlement(batch, "default", outcomes, False))
     after = await found(pool, mailing_id)
     assert moved(before, after) == allowed_from(Status.PENDING)
     changed = {client: status for client, status in after.items() if before[client] is not status}
@@ -274,9 +278,9 @@ async def test_expanding_leaves_messages_alone_that_are_there(pool: asyncpg.Pool
     before = {16 * status: status for status in Status}
     await add_clients(pool, 8 * 16)
     await add_messages(pool, mailing_id, before)
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
-    (expansion,) = await ledger.expandable(OPEN_BATCHES)
-    assert (await ledger.expand(expansion, 0, 500, 1000)).inserted == 1
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
+    (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
+    assert (await storage.plan.expand(expansion, 0, 500, 1000)).inserted == 1
     after = await found(pool, mailing_id)
     assert after == before | {8 * 16: Status.PENDING}

@@ -11,12 +11,10 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
-from prometheus_client import CollectorRegistry
 
-from server.api import RpcSettings, build_server
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
-from server.endpoints.probes import EndpointProbes
+from tests.support.api import serving
 
 Start = Callable[..., Awaitable["Guarded"]]
 
@@ -58,16 +56,12 @@ def tokens(tmp_path: Path) -> Tokens:
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Start servers; keyword arguments are fields of RpcSettings."""
+    """Start servers; keyword arguments are those of `make_api`."""
     async with AsyncExitStack() as stack:
 
-        async def begin(probes: EndpointProbes | None = None, **settings: Any) -> Guarded:
-            rpc = RpcSettings(acquire_timeout=2.0, **settings)
-            server = await build_server(pool, lambda: None, CollectorRegistry(), rpc, probes)
-            port = server.bind("127.0.0.1:0")
-            await server.start()
-            stack.push_async_callback(server.stop, 0)
-            channel = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
-            return Guarded(port, channel)
+        async def begin(**parts: Any) -> Guarded:
+            _, address = await stack.enter_async_context(serving(pool, **parts))
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
+            return Guarded(int(address.rpartition(":")[2]), channel)
 
         yield begin

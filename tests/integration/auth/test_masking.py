@@ -17,7 +17,6 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2 import ListAttemptsRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from server.config.types import ConfiguredEndpoint
-from server.endpoints.probes import EndpointProbes
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
 from tests.integration.api.calls import client, mailing
 from tests.integration.api.rows import add_batch, add_mailing
@@ -41,8 +40,8 @@ async def test_phones_are_hidden_wherever_they_leave(
     """Fails for each of the five places when its masking is taken out."""
     writer = tokens.make("writer", "clients.write", "mailings.read", "mailings.write", "messages.read")
     reader = tokens.make("reader", "all")
-    probes = EndpointProbes([ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")])
-    guarded = await start(probes, authenticator=tokens.authenticator())
+    endpoints = [ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")]
+    guarded = await start(endpoints=endpoints, authenticator=tokens.authenticator())
     clients: Any = ClientServiceStub(guarded.channel)
     mailings: Any = MailingServiceStub(guarded.channel)
     messages: Any = MessageServiceStub(guarded.channel)

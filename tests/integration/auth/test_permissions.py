@@ -20,10 +20,11 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from server.api import CallLimits
 from server.api.interceptors import identity
 from server.api.interceptors.identity import IdentityInterceptor
-from server.api.interceptors.permissions import PERMISSIONS, Access
+from server.api.permissions import PERMISSIONS, Public
 from server.api.server import SERVED
 from server.auth import Authenticator
 from server.domain.principals import Scope, caller
+from server.runtime.api_settings import ApiSettings
 from server.watch import StreamSettings
 from tests.integration.api.calls import mailing, refused
 from tests.integration.api.test_contract import call
@@ -45,7 +46,7 @@ def test_every_method_that_is_served_is_in_the_table_and_nothing_else() -> None:
     v1 = [path.replace("v1alpha", "v1") for path in v1alpha]
     ours = [path_of(method) for method in METHODS]
     assert set(PERMISSIONS) == {*ours, *(path_of(method) for method in HEALTH.methods), *v1alpha, *v1}
-    assert not [path for path in ours if PERMISSIONS[path] is Access.OPEN]
+    assert not [path for path in ours if PERMISSIONS[path] is Public.PUBLIC]
     assert {PERMISSIONS[path] for path in ours} == set(Scope)
 
 
@@ -58,7 +59,7 @@ def test_the_page_on_security_has_the_same_table() -> None:
         assert set(opened.split(", ")) == ({"all of AdminService"} if scope is Scope.ADMIN else methods)
 
 
-def test_reading_and_writing_are_told_apart_by_the_names_of_methods() -> None:
+def test_reading_and_writing_are_distinguished_by_the_names_of_methods() -> None:
     reading = {path for path in PERMISSIONS if path.rpartition("/")[2].startswith(("Get", "List", "Export", "Preview"))}
     for path, scope in PERMISSIONS.items():
         if isinstance(scope, Scope) and scope is not Scope.ADMIN and "/Watch" not in path:
@@ -83,7 +84,9 @@ async def missing_scope(channel: grpc.aio.Channel, method: MethodDescriptor, met
 async def test_a_scope_opens_its_methods_and_no_others(start: Start, tokens: Tokens, scope: Scope) -> None:
     """Fails when a method of the table is given another scope."""
     metadata = tokens.make("somebody", scope)
-    guarded = await start(authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01))
+    guarded = await start(
+        authenticator=tokens.authenticator(), settings=ApiSettings(streams=StreamSettings(checkpoint=0.01))
+    )
     for method in METHODS:
         needed = PERMISSIONS[path_of(method)]
         expected = "" if needed is scope else needed
@@ -101,7 +104,7 @@ async def guarded(start: Start, tokens: Tokens) -> Guarded:
     return await start(authenticator=tokens.authenticator())
 
 
-async def test_a_method_that_is_not_in_the_table_is_open_to_nobody(
+async def test_a_method_that_is_not_in_the_table_is_closed(
     start: Start, tokens: Tokens, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fails when what the table does not have is let through."""
@@ -138,7 +141,7 @@ async def test_reflection_is_served_only_where_it_is_on(start: Start, tokens: To
             assert raised.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_what_a_refused_caller_sent_is_not_even_parsed(guarded: Guarded) -> None:
+async def test_what_a_rejected_caller_sent_is_not_even_parsed(guarded: Guarded) -> None:
     send: Any = guarded.channel.unary_unary("/mailing.v1.MailingService/CreateMailing")
     with refused("UNAUTHENTICATED", "UNAUTHENTICATED"):
         await send(b"\xff" * 1000)
@@ -191,7 +194,8 @@ async def test_streams_are_counted_by_caller(start: Start, tokens: Tokens) -> No
     """Fails when the host is counted instead: both callers come from the same one."""
     first, second = tokens.make("first", "messages.read"), tokens.make("second", "messages.read")
     guarded = await start(
-        authenticator=tokens.authenticator(), streams=StreamSettings(checkpoint=0.01), limits=CallLimits(streams=1)
+        authenticator=tokens.authenticator(),
+        settings=ApiSettings(streams=StreamSettings(checkpoint=0.01), limits=CallLimits(streams=1)),
     )
     watching: Any = DeliveryServiceStub(guarded.channel)
     streams = [watching.WatchMessages(WatchMessagesRequest(), metadata=one) for one in (first, second)]

@@ -44,7 +44,7 @@ async def listed(channel: grpc.aio.Channel, metadata: Any = None) -> Any:
 
 
 async def test_calls_are_served_over_tls_and_not_without(start: Start, tls: TlsFolder) -> None:
-    guarded = await start(credentials=ServerTls(tls.files).credentials())
+    guarded = await start(tls=ServerTls(tls.files))
     async with secure_channel(tls, guarded.port) as channel:
         await listed(channel)
     with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -54,7 +54,7 @@ async def test_calls_are_served_over_tls_and_not_without(start: Start, tls: TlsF
 
 async def test_nothing_older_than_tls_1_2_is_spoken(start: Start, tls: TlsFolder) -> None:
     """The service hangs up; were it OpenSSL on our side that refuses, it would say that there is no protocol."""
-    guarded = await start(credentials=ServerTls(tls.files).credentials())
+    guarded = await start(tls=ServerTls(tls.files))
     for version, name in ((ssl.TLSVersion.TLSv1_2, "TLSv1.2"), (ssl.TLSVersion.TLSv1_3, "TLSv1.3")):
         assert (await asyncio.to_thread(tls.handshake, guarded.port, version))[0] == name
     with warnings.catch_warnings():
@@ -63,11 +63,11 @@ async def test_nothing_older_than_tls_1_2_is_spoken(start: Start, tls: TlsFolder
             await asyncio.to_thread(tls.handshake, guarded.port, ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1)
 
 
-async def test_new_connections_get_the_new_certificate_and_bad_files_change_nothing(
+async def test_new_connections_get_the_new_certificate_invalid_files_not(
     start: Start, tls: TlsFolder, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Fails when the files are read once only."""
-    guarded = await start(credentials=ServerTls(tls.files).credentials())
+    guarded = await start(tls=ServerTls(tls.files))
 
     async def served() -> bytes | None:
         return (await asyncio.to_thread(tls.handshake, guarded.port))[1]
@@ -94,7 +94,7 @@ async def test_new_connections_get_the_new_certificate_and_bad_files_change_noth
 
 async def test_callers_need_a_certificate_of_the_authority(start: Start, tls: TlsFolder) -> None:
     files = replace(tls.files, client_authority=tls.ca_file)
-    guarded = await start(credentials=ServerTls(files).credentials(), authenticator=Authenticator(certificates=True))
+    guarded = await start(tls=ServerTls(files), authenticator=Authenticator(certificates=True))
     async with secure_channel(tls, guarded.port, *tls.caller("shop.example")) as channel:
         await listed(channel)
     for pair in ((None, None), tls.caller("shop.example", authority=trustme.CA())):
@@ -110,9 +110,7 @@ async def test_a_certificate_has_the_scopes_of_its_line_and_a_token_goes_first(
     tokens.path.write_text("shop.example certificate mailings.read\nname certificate mailings.write\n")
     files = replace(tls.files, client_authority=tls.ca_file)
     ops, clerk = tokens.make("ops", "all"), tokens.make("clerk", "clients.read")
-    guarded = await start(
-        credentials=ServerTls(files).credentials(), authenticator=tokens.authenticator(certificates=True)
-    )
+    guarded = await start(tls=ServerTls(files), authenticator=tokens.authenticator(certificates=True))
 
     async def create(channel: grpc.aio.Channel, metadata: Any = None) -> None:
         stub: Any = MailingServiceStub(channel)

@@ -11,9 +11,10 @@ import asyncpg
 import pytest
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import DispatchSettings, Endpoint
-from dispatcher.ports import Sender
-from server.storage.work_queue import PostgresLedger
+from dispatcher.model.records import DispatchSettings, Endpoint, FrequencyCap
+from dispatcher.ports import Sender, WorkQueue
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 
 SETTINGS = DispatchSettings(poll_max=0.2, recheck_min=0.1, recheck_max=0.5)
 ENDPOINT = Endpoint("default", "http://127.0.0.1:1/", "token", total_timeout=2.0)
@@ -26,9 +27,16 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
     """Start dispatchers that are stopped when the test ends."""
     running: list[tuple[Dispatcher, asyncio.Task[None]]] = []
 
-    def begin(sender: Sender, ledger: object = None, endpoint: Endpoint = ENDPOINT, **settings: float) -> Dispatcher:
+    def begin(
+        sender: Sender,
+        cap: FrequencyCap | None = None,
+        queue: WorkQueue | None = None,
+        endpoint: Endpoint = ENDPOINT,
+        **settings: float,
+    ) -> Dispatcher:
+        storage = dispatcher_storage(DispatcherDatabase(pool), uuid4(), cap)
         dispatcher = Dispatcher(
-            ledger or PostgresLedger(pool, uuid4()),  # type: ignore[arg-type]
+            replace(storage, queue=queue or storage.queue),
             {"": (endpoint, sender)},
             replace(SETTINGS, **settings),  # type: ignore[arg-type]
         )

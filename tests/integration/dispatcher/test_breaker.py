@@ -13,7 +13,8 @@ from dispatcher.breaker import MIN_REQUESTS
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Answer, Endpoint
 from dispatcher.model.states import BreakerState, ErrorClass, Status
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.dispatcher.conftest import SETTINGS, Start
 from tests.integration.dispatcher.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, broken, eventually
@@ -79,8 +80,8 @@ async def test_one_probe_at_a_time_over_all_replicas(pool: asyncpg.Pool, start: 
 
 
 async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, start: Start) -> None:
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.open_breaker("default", 3600.0, "seen by somebody else")
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.health.open_breaker("default", 3600.0, "seen by somebody else")
     await add_clients(pool, 100)
     await add_mailing(pool)
     sender = ScriptedSender()
@@ -100,7 +101,7 @@ async def test_another_endpoint_is_not_affected(pool: asyncpg.Pool) -> None:
         "well": (Endpoint("well", "http://127.0.0.1:2/", ""), well),
     }
     stuck = await add_mailing(pool, priority=10)
-    dispatcher = Dispatcher(PostgresLedger(pool, uuid4()), endpoints, SETTINGS)
+    dispatcher = Dispatcher(dispatcher_storage(DispatcherDatabase(pool), uuid4()), endpoints, SETTINGS)
     task = asyncio.create_task(dispatcher.run())
     await eventually(lambda: breaker(pool), lambda state: state == BreakerState.OPEN)
     mailing = await add_mailing(pool, endpoint="well")

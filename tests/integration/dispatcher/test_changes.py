@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -15,11 +15,11 @@ from dispatcher.model.states import AudienceMode, MailingState, Status
 from dispatcher.retry_policy import OPEN_BATCHES
 from server.domain.clients import ClientFilter
 from server.domain.mailings import MailingDefinition
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
-from server.storage.work_queue import PostgresLedger
 from tests.integration.dispatcher.conftest import Start
 from tests.integration.dispatcher.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, eventually
@@ -28,7 +28,7 @@ from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit, datab
 
 async def update(pool: asyncpg.Pool, mailing_id: int, **fields: Any) -> MailingState:
     """Change fields as UpdateMailing does; return the state after it."""
-    store = MailingStore(Database(pool), Installation(BUCKETS, frozenset()), lambda: None)
+    store = MailingStore(Database(pool), Installation(BUCKETS, frozenset(), UUID(int=0)), lambda: None)
     patch = MailingDefinition(**{"text": "", **fields})
     return (await store.update(mailing_id, "", patch, set(fields))).state
 
@@ -73,16 +73,16 @@ async def test_a_step_of_the_old_filter_moves_nothing_of_the_new_pass(pool: asyn
     """
     await add_clients(pool, 160)
     mailing = await add_mailing(pool, audience=AudienceMode.OPEN, where='{"tags": ["nobody"]}')
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
-    (stale,) = await ledger.expandable(OPEN_BATCHES)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
+    (stale,) = await storage.plan.expandable(OPEN_BATCHES)
     if far:
-        stale.positions[0] = (await ledger.expand(stale, 0, 500, 3)).position
+        stale.positions[0] = (await storage.plan.expand(stale, 0, 500, 3)).position
     await update(pool, mailing, filter=ClientFilter())
-    assert not (await ledger.expand(stale, 0, 500, 1000)).moved
-    (fresh,) = await ledger.expandable(OPEN_BATCHES)
-    assert not (await ledger.expand(replace(stale, version=fresh.version), 0, 500, 1000)).moved
-    assert (await ledger.expand(fresh, 0, 500, 1000)).inserted == 10
+    assert not (await storage.plan.expand(stale, 0, 500, 1000)).moved
+    (fresh,) = await storage.plan.expandable(OPEN_BATCHES)
+    assert not (await storage.plan.expand(replace(stale, version=fresh.version), 0, 500, 1000)).moved
+    assert (await storage.plan.expand(fresh, 0, 500, 1000)).inserted == 10
 
 
 async def test_a_start_moved_into_the_future_stops_the_mailing_until_then(pool: asyncpg.Pool, start: Start) -> None:
@@ -96,7 +96,7 @@ async def test_a_start_moved_into_the_future_stops_the_mailing_until_then(pool: 
     await eventually(lambda: leased(pool), lambda count: count == 0)
     sent = len(sender.requests)
     assert (await statuses(pool, mailing))[Status.DELIVERED] == sent < 800
-    assert await PostgresLedger(pool, uuid4()).scan() == []
+    assert await dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue.scan() == []
     assert await audit(pool) == []
     soon = await database_now(pool) + timedelta(seconds=0.5)
     assert await update(pool, mailing, start_time=soon) is MailingState.SCHEDULED
@@ -117,20 +117,20 @@ async def test_an_open_mailing_that_starts_again_has_missed_nobody(pool: asyncpg
     """Fails when `start_due` begins no new pass: nobody keeps client changes for a scheduled mailing."""
     await add_clients(pool, 16)
     mailing = await add_mailing(pool, audience=AudienceMode.OPEN)
-    ledger = PostgresLedger(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
 
     async def expand() -> int:
-        await ledger.start_due()
-        (expansion,) = await ledger.expandable(OPEN_BATCHES)
-        steps = [await ledger.expand(expansion, bucket, 500, 1000) for bucket in expansion.positions]
+        await storage.plan.start_due()
+        (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
+        steps = [await storage.plan.expand(expansion, bucket, 500, 1000) for bucket in expansion.positions]
         return sum(step.inserted for step in steps)
 
     assert await expand() == 16
-    await ledger.expanded(0.0)
+    await storage.plan.expanded(0.0)
     await update(pool, mailing, start_time=await ahead(pool))
     await add_clients(pool, 5, 1000)
-    await ledger.forget_changes()
-    assert await ledger.rechecks_due() == []
+    await storage.plan.forget_changes()
+    assert await storage.plan.rechecks_due() == []
     await update(pool, mailing, start_time=None)
     assert await expand() == 5
     assert await audit(pool) == []
@@ -139,8 +139,8 @@ async def test_an_open_mailing_that_starts_again_has_missed_nobody(pool: asyncpg
 async def test_a_snapshot_that_starts_again_keeps_its_audience(pool: asyncpg.Pool, start: Start) -> None:
     await add_clients(pool, 16)
     mailing = await add_mailing(pool)
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
     await update(pool, mailing, start_time=await ahead(pool))
     await add_clients(pool, 5, 1000)
     await update(pool, mailing, start_time=None)
@@ -156,14 +156,14 @@ async def test_a_mailing_that_was_learned_as_stopped_is_not_claimed(pool: asyncp
     """
     await add_clients(pool, 16)
     mailing_id = await add_mailing(pool)
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
-    (expansion,) = await ledger.expandable(OPEN_BATCHES)
-    await ledger.expand(expansion, 0, 500, 1000)
-    assert [work.mailing_id for work in await ledger.scan()] == [mailing_id]
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
+    (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
+    await storage.plan.expand(expansion, 0, 500, 1000)
+    assert [work.mailing_id for work in await storage.queue.scan()] == [mailing_id]
     await pool.execute("UPDATE mailings SET state = $1", stopped)
-    mailing = (await ledger.definitions([mailing_id]))[mailing_id]
-    assert await ledger.claim(mailing, 0, 1, 60.0, None) == []
+    mailing = (await storage.queue.definitions([mailing_id]))[mailing_id]
+    assert await storage.queue.claim(mailing, 0, 1, 60.0, None) == []
 
 
 async def test_what_failed_is_sent_again_and_the_mailing_completes_again(pool: asyncpg.Pool, start: Start) -> None:

@@ -18,9 +18,10 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Endpoint, Mailing
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Sender, StorageUnavailable
-from server.storage.heartbeats import PostgresHeartbeats
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
-from server.storage.work_queue import PostgresLedger
+from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import SETTINGS, Start
 from tests.support.endpoints import ScriptedSender, answer, eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
@@ -34,10 +35,9 @@ async def replica(pool: asyncpg.Pool, sender: Sender, **settings: float) -> Asyn
     replica_id = uuid4()
     endpoints = dict.fromkeys(("", "default"), (ENDPOINT, sender))
     dispatcher = Dispatcher(
-        PostgresLedger(pool, replica_id),
+        dispatcher_storage(DispatcherDatabase(pool), replica_id),
         endpoints,
         replace(SETTINGS, **settings),  # type: ignore[arg-type]
-        replicas=PostgresHeartbeats(pool, replica_id),
     )
     running = asyncio.create_task(dispatcher.run())
     try:
@@ -153,7 +153,7 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
     """Fails when leases stay valid for longer without being confirmed."""
     lost = asyncio.Event()
 
-    class Lost(PostgresLedger):
+    class Lost(PostgresWorkQueue):
         async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
             if lost.is_set():
                 raise StorageUnavailable("lost")
@@ -161,7 +161,7 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
 
     await add_clients(pool, 3000)
     sender = ScriptedSender(delay=0.02)
-    start(sender, ledger=Lost(pool, uuid4()), max_concurrency=10)
+    start(sender, queue=Lost(DispatcherDatabase(pool), uuid4()), max_concurrency=10)
     await add_mailing(pool)
     await sender.until(100)
     lost.set()
@@ -174,4 +174,4 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
 
 @pytest.mark.parametrize("name", ["claim", "scan", "definitions"])
 def test_every_way_to_a_request_asks_for_the_emergency_stop(name: str) -> None:
-    assert "dispatch_settings WHERE paused" in load_queries("work_queue.sql")[name]
+    assert "dispatch_settings WHERE paused" in load_queries("work_queue.sql")[name].text

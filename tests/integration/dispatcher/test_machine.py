@@ -30,18 +30,18 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Answer, DispatchSettings, Endpoint
 from dispatcher.model.states import AudienceMode, ErrorClass, Semantics, Status
 from server.config import Settings
+from server.domain.clients import known_zones
 from server.domain.errors import DomainError
-from server.domain.zones import known_zones
 from server.storage.client_deletion import ClientDeletion
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from server.storage.pool import open_pool
-from server.storage.work_queue import PostgresLedger
 from tests.conftest import TEMPLATE, PostgresServer
 from tests.support.endpoints import ScriptedSender, answer, broken, eventually
-from tests.support.faults import FaultyLedger
+from tests.support.faults import FaultyStorage
 from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Machine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.dispatchers: list[tuple[Dispatcher, asyncio.Task[None], FaultyLedger, UUID]] = []
+        self.dispatchers: list[tuple[Dispatcher, asyncio.Task[None], FaultyStorage, UUID]] = []
         self.losses: list[tuple[str, str]] = []
         self.answers: list[str] = []
         self.got: dict[int, list[str]] = defaultdict(list)
@@ -96,7 +96,7 @@ class Machine(RuleBasedStateMachine):
         self.database = await self.server.create(TEMPLATE)
         self._pool_context = open_pool(self.server.dsn(self.database), Settings(), 8)
         self.pool = await self._pool_context.__aenter__()
-        database, installation = Database(self.pool), Installation(BUCKETS, known_zones(["Europe/Moscow"]))
+        database, installation = Database(self.pool), Installation(BUCKETS, known_zones(["Europe/Moscow"]), UUID(int=0))
         self.store = MailingStore(database, installation, self._hint)
         self.retries = MailingRetry(database, self._hint)
         self.deletion = ClientDeletion(database, installation)
@@ -147,11 +147,11 @@ class Machine(RuleBasedStateMachine):
 
     def _start(self) -> None:
         holder = uuid4()
-        ledger = FaultyLedger(PostgresLedger(self.pool, holder), self._fault)
+        storage = FaultyStorage(dispatcher_storage(DispatcherDatabase(self.pool), holder), self._fault)
         endpoint = Endpoint("default", "http://127.0.0.1:1/", "", total_timeout=0.5)
         pace = DispatchSettings(poll_max=0.05, recheck_min=0.02, recheck_max=0.1, max_concurrency=2)
-        dispatcher = Dispatcher(ledger, {"": (endpoint, self.sender)}, pace)
-        self.dispatchers.append((dispatcher, asyncio.create_task(dispatcher.run()), ledger, holder))
+        dispatcher = Dispatcher(storage.ports, {"": (endpoint, self.sender)}, pace)
+        self.dispatchers.append((dispatcher, asyncio.create_task(dispatcher.run()), storage, holder))
 
     @precondition(lambda self: self.dispatchers)
     @rule(cut=st.booleans())
@@ -159,8 +159,8 @@ class Machine(RuleBasedStateMachine):
         """One dispatcher ends: in good order, or so that it can tell nobody what it did."""
 
         async def end() -> None:
-            dispatcher, task, ledger, _ = self.dispatchers.pop()
-            ledger.cut = cut
+            dispatcher, task, storage, _ = self.dispatchers.pop()
+            storage.cut = cut
             await dispatcher.stop(grace=0.0 if cut else 2.0)
             await task
 
@@ -286,8 +286,8 @@ class Machine(RuleBasedStateMachine):
             assert len(told) <= 40, told
 
     async def _close(self) -> None:
-        for dispatcher, task, ledger, _ in self.dispatchers:
-            ledger.cut = True
+        for dispatcher, task, storage, _ in self.dispatchers:
+            storage.cut = True
             await dispatcher.stop(grace=0.0)
             await task
         await self._pool_context.__aexit__(None, None, None)

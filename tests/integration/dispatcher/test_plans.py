@@ -9,7 +9,7 @@ every statement without its index.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -22,7 +22,9 @@ from tests.support.plans import nodes, plan_of
 SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
 MAILING, BUCKET, CLIENTS, BATCH = 1, 0, 100_000, 500
 IDS = [16 * n for n in range(20_001, 20_001 + BATCH)]
-NOW = datetime.now(UTC)
+KEY = {"bucket": BUCKET, "mailing_id": MAILING}
+EVERYBODY = dict.fromkeys(("tags", "operator_codes", "timezones", "attributes", "chosen_ids"))
+STEP = {"bucket": BUCKET, "batch_size": BATCH, "version": 1, "position": 0}
 LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journal", "client_sends"}
 
 
@@ -57,9 +59,9 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
     await connection.close()
 
 
-async def plan(connection: asyncpg.Connection, name: str, *arguments: Any) -> dict[str, Any]:
+async def plan(connection: asyncpg.Connection, name: str, **arguments: Any) -> dict[str, Any]:
     """Return the plan of one of the dispatcher's statements."""
-    return await plan_of(connection, SQL[name], *arguments)
+    return await plan_of(connection, *SQL[name].bind(**arguments))
 
 
 def check(found: dict[str, Any], indexes: set[str], rows: int) -> None:
@@ -75,52 +77,47 @@ def check(found: dict[str, Any], indexes: set[str], rows: int) -> None:
         assert touched <= rows, node
 
 
-def settle_arguments(statuses: list[int]) -> tuple[Any, ...]:
-    outcomes = [statuses, [0], [1], [200], [None], [7] * BATCH]
-    typed = [str(values).replace("None", "NULL") for values in outcomes]
-    arrays = [f"{{{text[1:-1]}}}" for text in typed]
-    return (
-        BUCKET,
-        MAILING,
-        20_001,
-        0,
-        True,
-        IDS,
-        *arrays,
-        [],
-        IDS[0],
-        IDS[-1],
-        [],
-        [],
-        "default",
-        *[[]] * 8,
-        [],
-        "{0}",
-        "{0}",
-        *[[]] * 5,
-    )
+def settle_arguments(statuses: list[int]) -> dict[str, Any]:
+    return {
+        **{name: [] for name in SQL["settle"].names},
+        **KEY,
+        "batch_no": 20_001,
+        "fence": 0,
+        "done": True,
+        "endpoint": "default",
+        "client_ids": IDS,
+        "first_id": IDS[0],
+        "last_id": IDS[-1],
+        "statuses": statuses,
+        "reasons": [0],
+        "attempted": [1],
+        "endpoint_statuses": [200],
+        "endpoint_codes": [None],
+        "durations": [7] * BATCH,
+        "uncounted": [0],
+        "attempts_before": [0],
+    }
 
 
 async def test_settle(connection: asyncpg.Connection) -> None:
     indexes = {"messages_pkey", "batches_pkey"}
-    check(await plan(connection, "settle", *settle_arguments([2])), indexes, BATCH)
+    check(await plan(connection, "settle", **settle_arguments([2])), indexes, BATCH)
 
 
 async def test_settle_of_mixed_outcomes(connection: asyncpg.Connection) -> None:
     indexes = {"messages_pkey", "batches_pkey"}
-    check(await plan(connection, "settle", *settle_arguments([2, 3] * (BATCH // 2))), indexes, BATCH)
+    check(await plan(connection, "settle", **settle_arguments([2, 3] * (BATCH // 2))), indexes, BATCH)
 
 
 async def test_claim(connection: asyncpg.Connection) -> None:
-    arguments = (BUCKET, MAILING, 1, timedelta(seconds=60), UUID(int=1), 1, 2)
-    found = await plan(connection, "claim", *arguments)
+    lease, replica_id = timedelta(seconds=60), UUID(int=1)
+    found = await plan(connection, "claim", **KEY, version=1, state=2, most=1, lease=lease, replica_id=replica_id)
     check(found, {"batches_pkey"}, CLIENTS // BATCH)
 
 
 @pytest.mark.parametrize("name", ["fetch", "fetch_values"])
 async def test_fetch(connection: asyncpg.Connection, name: str) -> None:
-    everybody = [None] * 5
-    found = await plan(connection, name, BUCKET, MAILING, IDS, IDS[0], IDS[-1], *everybody)
+    found = await plan(connection, name, **KEY, client_ids=IDS, first_id=IDS[0], last_id=IDS[-1], **EVERYBODY)
     check(found, {"messages_pkey", "clients_pkey"}, BATCH)
 
 
@@ -130,24 +127,26 @@ async def test_admit(connection: asyncpg.Connection) -> None:
         " SELECT 0, 16 * n, array_fill(3::bigint, ARRAY[3]), array_fill(now(), ARRAY[3])"
         f" FROM generate_series(1, {CLIENTS}) n"
     )
-    found = await plan(connection, "admit", BUCKET, MAILING, IDS, timedelta(hours=1), 2, False)
+    period = timedelta(hours=1)
+    found = await plan(connection, "admit", **KEY, client_ids=IDS, period=period, cap=2, important=False)
     check(found, {"messages_pkey"}, BATCH)
 
 
 async def test_expand(connection: asyncpg.Connection) -> None:
-    found = await plan(connection, "expand", BUCKET, 3, BATCH, 1, 5000, 0, None, None, None, None, None)
+    found = await plan(connection, "expand", **STEP, mailing_id=3, limit=5000, **EVERYBODY)
     check(found, {"clients_pkey", "messages_pkey"}, 5000)
 
 
 async def test_expand_for_chosen_clients(connection: asyncpg.Connection) -> None:
-    found = await plan(connection, "expand", BUCKET, 3, BATCH, 1, 5000, 0, None, None, None, None, IDS)
+    chosen = {**EVERYBODY, "chosen_ids": IDS}
+    found = await plan(connection, "expand", **STEP, mailing_id=3, limit=5000, **chosen)
     if (await connection.fetchval("SHOW plan_cache_mode")) == "auto":
-        pytest.skip("a generic plan takes no index for them: PostgresLedger asks for one of its own")
+        pytest.skip("a generic plan takes no index for them: the plan asks for one of its own")
     check(found, {"clients_pkey", "messages_pkey"}, BATCH)
 
 
 async def test_expand_changes(connection: asyncpg.Connection) -> None:
-    found = await plan(connection, "expand_changes", BUCKET, 1, BATCH, 1, 10, 0, None, None, None, None, None)
+    found = await plan(connection, "expand_changes", **STEP, mailing_id=1, limit=10, **EVERYBODY)
     check(found, {"client_changes_pkey", "clients_pkey", "messages_pkey"}, 10)
 
 

@@ -13,8 +13,9 @@ import pytest
 from dispatcher.model.records import Answer, Endpoint, FrequencyCap, SlotRequest
 from dispatcher.model.states import Reason, Status
 from dispatcher.rate_limiter import HORIZON
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
-from server.storage.work_queue import PostgresLedger
 from tests.integration.dispatcher.conftest import ENDPOINT, Start
 from tests.integration.dispatcher.test_delivery import completed
 from tests.integration.dispatcher.test_life import ends
@@ -60,15 +61,15 @@ async def test_three_replicas_together_keep_a_rate(pool: asyncpg.Pool, start: St
     # A machine that is busy with other things misses moments, and what is missed is lost.
     assert 4 * rate / (moments[-1] - moments[0]) > 0.6 * rate
     assert (await statuses(pool, mailing)).total() == 2000
-    (row,) = await pool.fetch(PROGRESS, [mailing])
+    (row,) = await pool.fetch(*PROGRESS.bind(ids=[mailing]))
     assert 0.5 * rate < row["rate"] < 1.3 * rate
 
 
 async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:
     """Twenty askers at once: no two get the same moment, and none lies beyond the horizon."""
-    ledgers = [PostgresLedger(pool, uuid4()) for _ in range(4)]
+    storages = [dispatcher_storage(DispatcherDatabase(pool), uuid4()) for _ in range(4)]
     requests = [SlotRequest("mailing/1", 200.0, 15), SlotRequest("endpoint/x", 50.0, 3)]
-    answers = await asyncio.gather(*(ledgers[n % 4].reserve(requests) for n in range(20)))
+    answers = await asyncio.gather(*(storages[n % 4].rates.reserve(requests) for n in range(20)))
     for key, rate in (("mailing/1", 200.0), ("endpoint/x", 50.0)):
         moments = sorted(
             given[key].since + n * given[key].step for _, given in answers for n in range(given[key].granted)
@@ -81,9 +82,9 @@ async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:
 
 
 async def test_what_nobody_asked_for_in_time_is_lost(pool: asyncpg.Pool) -> None:
-    ledger = PostgresLedger(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await pool.execute("INSERT INTO rate_slots (key, next_at) VALUES ('mailing/1', now() - interval '1 h')")
-    read_at, given = await ledger.reserve([SlotRequest("mailing/1", 10.0, 1000)])
+    read_at, given = await storage.rates.reserve([SlotRequest("mailing/1", 10.0, 1000)])
     slots = given["mailing/1"]
     assert abs(slots.since - read_at) < 0.001
     assert slots.granted == int(10 * HORIZON) + 1
@@ -116,8 +117,8 @@ async def test_a_client_gets_no_more_than_the_cap_allows(pool: asyncpg.Pool, sta
     """Fails when the claim does not ask `admit`."""
     await add_clients(pool, 200)
     cap = FrequencyCap(2, 3600.0)
-    start(ScriptedSender(), ledger=PostgresLedger(pool, uuid4(), cap))
-    start(ScriptedSender(), ledger=PostgresLedger(pool, uuid4(), cap))
+    start(ScriptedSender(), cap=cap)
+    start(ScriptedSender(), cap=cap)
     mailings = [await add_mailing(pool) for _ in range(4)]
     important = await add_mailing(pool)
     await pool.execute("UPDATE mailings SET important = true WHERE id = $1", important)
@@ -140,7 +141,7 @@ async def test_what_did_not_arrive_does_not_count_towards_the_cap(pool: asyncpg.
     refused = await add_mailing(pool)
     script = {refused: answer(400)}
     sender = _ByMailing(script)
-    start(sender, ledger=PostgresLedger(pool, uuid4(), FrequencyCap(1, 3600.0)))
+    start(sender, cap=FrequencyCap(1, 3600.0))
     await completed(pool, refused)
     assert await statuses(pool, refused) == {Status.FAILED: 50}
     taken = await add_mailing(pool)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 from uuid import uuid4
 
 import asyncpg
@@ -14,11 +12,14 @@ import pytest
 
 from dispatcher import planner
 from dispatcher.claimer import SCAN_AGE
+from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
-from dispatcher.ports import MayStart, Settled, StorageUnavailable
+from dispatcher.ports import MayStart, Storage, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import Start
 from tests.integration.dispatcher.test_delivery import completed
 from tests.support.endpoints import ScriptedSender, answer, eventually
@@ -28,16 +29,16 @@ from tests.support.ledger import add_clients, add_mailing, audit, statuses
 async def expanded(pool: asyncpg.Pool, **columns: object) -> Mailing:
     """Return a running mailing whose batches nobody has claimed."""
     mailing_id = await add_mailing(pool, **columns)  # type: ignore[arg-type]
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
-    (expansion,) = await ledger.expandable(OPEN_BATCHES)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
+    (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
-        await ledger.expand(expansion, bucket, 500, 1000)
-    return (await ledger.definitions([mailing_id]))[mailing_id]
+        await storage.plan.expand(expansion, bucket, 500, 1000)
+    return (await storage.queue.definitions([mailing_id]))[mailing_id]
 
 
 async def claim(pool: asyncpg.Pool, mailing: Mailing, bucket: int = 0, lease: float = 60.0) -> list[ClaimedBatch]:
-    return await PostgresLedger(pool, uuid4()).claim(mailing, bucket, 1, lease, None)
+    return await dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue.claim(mailing, bucket, 1, lease, None)
 
 
 def outcomes(batch: ClaimedBatch, status: Status = Status.DELIVERED) -> list[Settled]:
@@ -74,12 +75,12 @@ async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
     mailing = await expanded(pool)
     (stale,) = await claim(pool, mailing, lease=0.0)
     (valid,) = await claim(pool, mailing)
-    ledger = PostgresLedger(pool, uuid4())
-    assert not await ledger.settle(stale, "default", outcomes(stale, Status.FAILED), True)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    assert not await storage.queue.settle(Settlement(stale, "default", outcomes(stale, Status.FAILED), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 16}
     assert await pool.fetchval("SELECT sum(journal_seq) FROM buckets") == 0
-    assert await ledger.settle(valid, "default", outcomes(valid), True)
-    assert not await ledger.settle(valid, "default", outcomes(valid), True)
+    assert await storage.queue.settle(Settlement(valid, "default", outcomes(valid), True))
+    assert not await storage.queue.settle(Settlement(valid, "default", outcomes(valid), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 15, Status.DELIVERED: 1}
     assert await audit(pool) == []
 
@@ -89,8 +90,10 @@ async def test_a_batch_given_back_is_open_work_and_was_not_sent(pool: asyncpg.Po
     mailing = await expanded(pool)
     (batch,) = await claim(pool, mailing)
     first, *rest = [recipient.client_id for recipient in batch.recipients]
-    ledger = PostgresLedger(pool, uuid4())
-    assert await ledger.settle(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    assert await storage.queue.settle(
+        Settlement(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
+    )
     (again,) = await claim(pool, mailing)
     assert [recipient.client_id for recipient in again.recipients] == rest
     assert (again.no, again.reclaimed) == (batch.no, False)
@@ -103,10 +106,10 @@ async def test_a_settlement_whose_answer_was_lost_may_be_repeated(pool: asyncpg.
     mailing = await expanded(pool)
     (batch,) = await claim(pool, mailing)
     first, *rest = [recipient.client_id for recipient in batch.recipients]
-    ledger = PostgresLedger(pool, uuid4())
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     tried = [(first, 0, put_off(batch.claimed_at + timedelta(hours=1)))]
-    assert await ledger.settle(batch, "default", tried, True, rest)
-    assert not await ledger.settle(batch, "default", tried, True, rest)
+    assert await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
+    assert not await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
     assert await audit(pool) == []
 
 
@@ -133,18 +136,18 @@ async def test_at_most_once_is_unknown_after_a_lost_lease(pool: asyncpg.Pool, st
 
 
 async def test_an_outcome_waits_for_the_database_to_come_back(pool: asyncpg.Pool, start: Start) -> None:
-    class Flaky(PostgresLedger):
+    class Flaky(PostgresWorkQueue):
         failures = 3
 
-        async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], *rest: Any) -> bool:
+        async def settle(self, settlement: Settlement) -> bool:
             if self.failures:
                 self.failures -= 1
                 raise StorageUnavailable("away")
-            return await super().settle(batch, endpoint, outcomes, *rest)
+            return await super().settle(settlement)
 
     await add_clients(pool, 100)
     mailing = await add_mailing(pool)
-    start(sender := ScriptedSender(), ledger=Flaky(pool, uuid4()))
+    start(sender := ScriptedSender(), queue=Flaky(DispatcherDatabase(pool), uuid4()))
     await completed(pool, mailing)
     assert set(sender.counts.values()) == {1}
     assert await statuses(pool, mailing) == {Status.DELIVERED: 100}
@@ -247,21 +250,21 @@ async def test_a_worse_endpoint_leaves_the_other_mailings_alone(pool: asyncpg.Po
 async def test_concurrent_expansion_gives_everybody_one_message(pool: asyncpg.Pool) -> None:
     await add_clients(pool, 2000)
     mailing = await add_mailing(pool)
-    ledgers = [PostgresLedger(pool, uuid4()) for _ in range(4)]
-    await asyncio.gather(*(ledger.start_due() for ledger in ledgers))
+    storages = [dispatcher_storage(DispatcherDatabase(pool), uuid4()) for _ in range(4)]
+    await asyncio.gather(*(storage.plan.start_due() for storage in storages))
 
-    async def expand(ledger: PostgresLedger) -> None:
-        while expansions := await ledger.expandable(OPEN_BATCHES):
+    async def expand(storage: Storage) -> None:
+        while expansions := await storage.plan.expandable(OPEN_BATCHES):
             for bucket in expansions[0].positions:
-                await ledger.expand(expansions[0], bucket, 500, 30)
+                await storage.plan.expand(expansions[0], bucket, 500, 30)
 
-    await asyncio.gather(*(expand(ledger) for ledger in ledgers))
+    await asyncio.gather(*(expand(storage) for storage in storages))
     assert await statuses(pool, mailing) == {Status.PENDING: 2000}
     assert await audit(pool) == []
 
 
 async def test_a_defect_in_one_round_does_not_end_the_dispatcher(pool: asyncpg.Pool, start: Start) -> None:
-    class Defective(PostgresLedger):
+    class Defective(PostgresWorkQueue):
         defects = 2
 
         async def scan(self) -> list[OpenWork]:
@@ -272,7 +275,7 @@ async def test_a_defect_in_one_round_does_not_end_the_dispatcher(pool: asyncpg.P
 
     await add_clients(pool, 50)
     mailing = await add_mailing(pool)
-    start(ScriptedSender(), ledger=Defective(pool, uuid4()))
+    start(ScriptedSender(), queue=Defective(DispatcherDatabase(pool), uuid4()))
     await completed(pool, mailing)
 
 
@@ -288,12 +291,7 @@ async def test_a_mailing_whose_text_is_broken_waits_and_the_others_do_not(pool: 
 async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: Start) -> None:
     class Raising(ScriptedSender):
         async def send(
-            self,
-            message_id: int,
-            phone: str,
-            text: str,
-            at_most_once: bool = False,
-            may_start: MayStart | None = None,
+            self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
         ) -> Answer | None:
             reply = await super().send(message_id, phone, text, at_most_once, may_start)
             if self.counts[message_id] == 1:
@@ -309,15 +307,18 @@ async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: 
 
 
 async def test_outcomes_whose_details_cannot_be_written_are_written_without(pool: asyncpg.Pool, start: Start) -> None:
-    class Picky(PostgresLedger):
-        async def settle(self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], *rest: Any) -> bool:
-            if any(outcome.failure for _, _, outcome in outcomes):
+    class Picky(PostgresWorkQueue):
+        async def settle(self, settlement: Settlement) -> bool:
+            if settlement.failed:
                 raise ValueError("no such character")
-            return await super().settle(batch, endpoint, outcomes, *rest)
+            return await super().settle(settlement)
 
     await add_clients(pool, 20)
     mailing = await add_mailing(pool)
-    start(sender := ScriptedSender(lambda client, _: answer(404 if client % 2 else 200)), ledger=Picky(pool, uuid4()))
+    start(
+        sender := ScriptedSender(lambda client, _: answer(404 if client % 2 else 200)),
+        queue=Picky(DispatcherDatabase(pool), uuid4()),
+    )
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 10, Status.FAILED: 10}
     assert set(sender.counts.values()) == {1}
@@ -358,7 +359,7 @@ async def test_what_waits_for_an_endpoint_that_hangs_expires_at_the_end(pool: as
 
 
 async def test_a_database_that_answers_slowly_is_still_worked_for(pool: asyncpg.Pool, start: Start) -> None:
-    class Slow(PostgresLedger):
+    class Slow(PostgresWorkQueue):
         async def scan(self) -> list[OpenWork]:
             work = await super().scan()
             await asyncio.sleep(2 * SCAN_AGE)
@@ -366,7 +367,7 @@ async def test_a_database_that_answers_slowly_is_still_worked_for(pool: asyncpg.
 
     await add_clients(pool, 50)
     mailing = await add_mailing(pool)
-    start(ScriptedSender(), ledger=Slow(pool, uuid4()))
+    start(ScriptedSender(), queue=Slow(DispatcherDatabase(pool), uuid4()))
     await completed(pool, mailing)
 
 
@@ -386,13 +387,13 @@ async def test_an_open_mailing_expanded_by_several_is_looked_at_again(
 
 async def test_a_paused_mailing_does_not_hide_the_work_of_others(pool: asyncpg.Pool) -> None:
     paused, running = await add_mailing(pool, state=MailingState.PAUSED), await add_mailing(pool)
-    ledger = PostgresLedger(pool, uuid4())
-    await ledger.start_due()
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
     fill = (
         "INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)"
         " SELECT n % 16, $1, n, '{16}', now() - $3::interval FROM generate_series(1, $2) n"
     )
     await pool.execute(fill, paused, 10_001, timedelta(hours=1))
-    assert not (await ledger.poll()).claims
+    assert not (await storage.plan.poll()).claims
     await pool.execute(fill, running, 1, timedelta(0))
-    assert (await ledger.poll()).claims
+    assert (await storage.plan.poll()).claims

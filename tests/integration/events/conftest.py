@@ -1,4 +1,4 @@
-"""The log of a real server, as operators read it."""
+"""The event log of a real server, as operators read it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 import grpc
 import pytest
-from prometheus_client import CollectorRegistry
 
 from mailing.v1.admin_service_pb2 import WatchLogRequest, WatchLogResponse
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from server.api import RpcServer, RpcSettings, build_server
+from server.api import ApiServer, CallLimits
+from server.runtime.api_settings import ApiSettings
+from tests.support.api import serving
 
 if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker only
     from mailing.v1.admin_service_pb2_grpc import AdminServiceAsyncStub
@@ -28,7 +29,7 @@ if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker onl
 
 @dataclass
 class Replica:
-    server: RpcServer
+    server: ApiServer
     channel: grpc.aio.Channel
     admin: AdminServiceAsyncStub = field(init=False)
     clients: ClientServiceAsyncStub = field(init=False)
@@ -41,7 +42,7 @@ class Replica:
 
 
 class Watch:
-    """One stream of the log; `token` is the last one that came."""
+    """One stream of the event log; `token` is the latest one received."""
 
     def __init__(self, replica: Replica, **request: Any) -> None:
         self.token = ""
@@ -55,7 +56,7 @@ class Watch:
         return WatchLogResponse.FromString(response.SerializeToString())
 
     async def past(self) -> list[LogEntry]:
-        """All that was written so far."""
+        """Return all entries written so far."""
         entries: list[LogEntry] = []
         while not (response := await self.response()).checkpoint:
             assert response.entries
@@ -78,16 +79,13 @@ Start = Callable[..., Awaitable[Replica]]
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Start replicas; `options` are those of the channel to it."""
+    """Start replicas; `options` are those of the channel to each."""
     async with AsyncExitStack() as stack:
 
         async def begin(patience: float = 60.0, options: Sequence[tuple[str, int]] = ()) -> Replica:
-            settings = RpcSettings(acquire_timeout=2.0, reader_patience=patience)
-            server = await build_server(pool, lambda: None, CollectorRegistry(), settings)
-            port = server.bind("127.0.0.1:0")
-            await server.start()
-            stack.push_async_callback(server.stop, 0)
-            channel = grpc.aio.insecure_channel(f"127.0.0.1:{port}", options)
+            settings = ApiSettings(limits=CallLimits(unread=patience))
+            server, address = await stack.enter_async_context(serving(pool, settings=settings))
+            channel = grpc.aio.insecure_channel(address, options)
             await stack.enter_async_context(channel)
             return Replica(server, channel)
 

@@ -1,4 +1,4 @@
-"""What is told in the log, by calls and by dispatchers, in the transaction of what it tells about."""
+"""What calls and dispatchers write to the event log, in the transaction of what it reports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def events(entries: list[LogEntry]) -> list[str]:
     return [entry.event for entry in entries]
 
 
-async def test_each_call_on_a_mailing_is_told_once(replica: Replica) -> None:
+async def test_each_call_on_a_mailing_is_recorded_once(replica: Replica) -> None:
     created = await replica.mailings.CreateMailing(CreateMailingRequest(mailing=Mailing(text="x", title="Sale")))
     mailing_id = created.mailing.id
     for _ in range(2):
@@ -50,20 +50,20 @@ async def test_each_call_on_a_mailing_is_told_once(replica: Replica) -> None:
     await replica.mailings.CancelMailing(CancelMailingRequest(mailing_id=mailing_id))
     await replica.mailings.DeleteMailing(DeleteMailingRequest(mailing_id=mailing_id))
     entries = await Watch(replica, mailing_id=mailing_id).past()
-    told = ["created", "started", "paused", "updated", "resumed", "cancelled", "deleted"]
-    assert events(entries) == [f"mailing.{event}" for event in told]
+    calls = ["created", "started", "paused", "updated", "resumed", "cancelled", "deleted"]
+    assert events(entries) == [f"mailing.{event}" for event in calls]
     assert dict(entries[3].details) == {"fields": "priority"}
     assert "Sale" in entries[0].text
     assert {entry.mailing_id for entry in entries} == {mailing_id}
 
 
-async def test_a_refused_call_is_not_told(replica: Replica) -> None:
+async def test_a_rejected_call_is_not_recorded(replica: Replica) -> None:
     with refused("NOT_FOUND", "MAILING_NOT_FOUND"):
         await replica.mailings.PauseMailing(PauseMailingRequest(mailing_id=7))
     assert await Watch(replica).past() == []
 
 
-async def test_clients_who_go_or_opt_out_are_told_and_imports_counted(replica: Replica) -> None:
+async def test_deletions_opt_outs_and_imports_are_recorded(replica: Replica) -> None:
     added = (await replica.clients.CreateClient(CreateClientRequest(client=client()))).client
     for out in (True, True, False):
         change = UpdateClientRequest(client=Client(id=added.id, opted_out=out))
@@ -77,7 +77,7 @@ async def test_clients_who_go_or_opt_out_are_told_and_imports_counted(replica: R
     assert dict(imported.details) == {"created": "2", "updated": "0", "unchanged": "0"}
 
 
-async def test_what_operators_do_is_told(replica: Replica) -> None:
+async def test_what_operators_do_is_recorded(replica: Replica) -> None:
     for _ in range(2):
         await replica.admin.PauseDispatch(PauseDispatchRequest())
         await replica.admin.UpdateDispatchSettings(
@@ -90,7 +90,7 @@ async def test_what_operators_do_is_told(replica: Replica) -> None:
     assert dict(entries[1].details) == {"poll_max": "2"}
 
 
-async def test_the_life_of_a_mailing_is_told(
+async def test_the_life_of_a_mailing_is_recorded(
     pool: asyncpg.Pool, replica: Replica, start_dispatcher: StartDispatcher
 ) -> None:
     ids = await add_clients(pool, 40)
@@ -159,11 +159,11 @@ async def test_failures_by_the_thousand_make_few_entries(
     await eventually(lambda: statuses(pool, mailing_id), lambda found: found[Status.FAILED] == 3000)
     entries = await Watch(replica, mailing_id=mailing_id).past()
     assert len(entries) < 400
-    told = sum(int(entry.details.get("count", "1")) for entry in entries if entry.event.startswith("message"))
-    assert told == 3000
+    reported = sum(int(entry.details.get("count", "1")) for entry in entries if entry.event.startswith("message"))
+    assert reported == 3000
 
 
-async def test_a_breaker_is_told_once_for_all(
+async def test_a_breaker_is_recorded_once_for_all(
     pool: asyncpg.Pool, replica: Replica, start_dispatcher: StartDispatcher
 ) -> None:
     await add_clients(pool, 300)

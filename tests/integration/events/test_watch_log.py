@@ -9,8 +9,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from dispatcher.outcome_events import Event as Told
-from dispatcher.outcome_events import Level
+from dispatcher.outcome_events import Event, Level
 from mailing.v1.log_pb2 import LogEntry
 from server.storage.database import Database
 from server.storage.events import EventStore, record
@@ -20,27 +19,29 @@ from tests.integration.events.conftest import Replica, Start, Watch
 from tests.support.ledger import BUCKETS
 
 
-async def tell(pool: asyncpg.Pool, text: str, level: Level = Level.INFO, mailing: int = 0, client: int = 0) -> None:
+async def write_event(
+    pool: asyncpg.Pool, text: str, level: Level = Level.INFO, mailing: int = 0, client: int = 0
+) -> None:
     async with pool.acquire() as connection, connection.transaction():
-        await record(connection, Told(level, "tried", text, mailing, client), bucket=client % BUCKETS)
+        await record(connection, Event(level, "tried", text, mailing, client), bucket=client % BUCKETS)
 
 
 def texts(entries: list[LogEntry]) -> list[str]:
     return [entry.text for entry in entries]
 
 
-async def test_the_past_comes_first_and_then_what_is_written(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_what_is_kept_comes_first_and_then_what_is_written(pool: asyncpg.Pool, replica: Replica) -> None:
     for n in range(40):
-        await tell(pool, str(n), client=n)
+        await write_event(pool, str(n), client=n)
     watch = Watch(replica)
     assert texts(await watch.past()) == [str(n) for n in range(40)]
-    await tell(pool, "more")
+    await write_event(pool, "more")
     assert texts(await watch.next(1)) == ["more"]
 
 
-async def test_an_entry_has_all_that_was_told(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_an_entry_has_all_that_was_recorded(pool: asyncpg.Pool, replica: Replica) -> None:
     async with pool.acquire() as connection, connection.transaction():
-        await record(connection, Told(Level.ERROR, "a.b", "Fünf\0.", 3, 21, {"x": "y"}), bucket=5)
+        await record(connection, Event(Level.ERROR, "a.b", "Fünf\0.", 3, 21, {"x": "y"}), bucket=5)
     (entry,) = await Watch(replica).past()
     assert (entry.level, entry.event, entry.text) == (LogEntry.LEVEL_ERROR, "a.b", "Fünf.")
     assert (entry.mailing_id, entry.client_id, entry.message_id) == (3, 21, 3 << 32 | 21)
@@ -59,34 +60,34 @@ async def test_an_entry_has_all_that_was_told(pool: asyncpg.Pool, replica: Repli
         ({"level": LogEntry.LEVEL_DEBUG}, ["m1", "m1 c5", "m2 c5", "bad"]),
     ],
 )
-async def test_a_reader_gets_what_it_chose(
+async def test_a_reader_gets_what_it_asked_for(
     pool: asyncpg.Pool, replica: Replica, request_fields: dict[str, Any], expected: list[str]
 ) -> None:
     watch = Watch(replica, **request_fields)
     assert await watch.past() == []
-    await tell(pool, "m1", mailing=1)
-    await tell(pool, "m1 c5", mailing=1, client=5)
-    await tell(pool, "m2 c5", Level.WARNING, mailing=2, client=5)
-    await tell(pool, "bad", Level.ERROR)
+    await write_event(pool, "m1", mailing=1)
+    await write_event(pool, "m1 c5", mailing=1, client=5)
+    await write_event(pool, "m2 c5", Level.WARNING, mailing=2, client=5)
+    await write_event(pool, "bad", Level.ERROR)
     if expected:
         assert texts(await watch.next(len(expected))) == expected
     assert texts(await Watch(replica, **request_fields).past()) == expected
 
 
-async def test_a_token_goes_on_at_another_replica(pool: asyncpg.Pool, start: Start) -> None:
+async def test_a_stream_resumes_on_another_replica(pool: asyncpg.Pool, start: Start) -> None:
     first, second = await start(), await start()
-    await tell(pool, "before")
+    await write_event(pool, "before")
     watch = Watch(first, mailing_id=0)
     await watch.past()
-    await tell(pool, "one", client=3)
+    await write_event(pool, "one", client=3)
     await watch.next(1)
     token = watch.token
     watch.cancel()
-    await tell(pool, "two", client=4)
+    await write_event(pool, "two", client=4)
     assert texts(await Watch(second, resume_token=token).past()) == ["two"]
 
 
-async def test_tokens_of_others_are_refused(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_tokens_of_other_queries_are_rejected(pool: asyncpg.Pool, replica: Replica) -> None:
     watch = Watch(replica, mailing_id=1)
     await watch.past()
     for wrong in ({"resume_token": watch.token}, {"resume_token": "garbage"}, {"resume_token": "é"}):
@@ -103,7 +104,7 @@ async def test_a_token_of_another_database_is_expired(pool: asyncpg.Pool, start:
 
 
 async def test_a_token_ahead_of_the_database_is_expired(pool: asyncpg.Pool, replica: Replica) -> None:
-    await tell(pool, "lost")
+    await write_event(pool, "lost")
     watch = Watch(replica)
     await watch.past()
     await pool.execute("DELETE FROM log")
@@ -118,15 +119,17 @@ async def test_bad_requests_name_the_field(replica: Replica, bad: dict[str, Any]
         await Watch(replica, **bad).response()
 
 
-async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.Pool, replica: Replica) -> None:
-    await tell(pool, "old")
+async def test_old_entries_are_removed_and_their_tokens_expire(pool: asyncpg.Pool, replica: Replica) -> None:
+    await write_event(pool, "old")
     watch = Watch(replica)
     await watch.past()
     early = watch.token
     for n in range(250):
-        await tell(pool, str(n))
+        await write_event(pool, str(n))
     await pool.execute("UPDATE log SET at = now() - interval '2 h' WHERE no <= 120")
-    await Retention(EventStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "log").forget()
+    await Retention(
+        EventStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "event log"
+    ).remove_expired()
     assert await pool.fetchval("SELECT count(*) FROM log") == 131
     with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
         await Watch(replica, resume_token=early).response()
@@ -142,11 +145,11 @@ async def test_the_end_of_a_replica_ends_streams_with_a_token(pool: asyncpg.Pool
         await watch.response()
     await stopping
     assert info.metadata["resume_token"] == watch.token
-    await tell(pool, "later")
+    await write_event(pool, "later")
     assert texts(await Watch(second, resume_token=info.metadata["resume_token"]).past()) == ["later"]
 
 
-async def test_who_does_not_read_is_ended_with_a_token(pool: asyncpg.Pool, start: Start) -> None:
+async def test_a_stream_that_nobody_reads_ends_with_a_token(pool: asyncpg.Pool, start: Start) -> None:
     await pool.execute(
         "INSERT INTO log (bucket, no, level, event, text) SELECT 0, n, 2, n::text, repeat('x', 1000)"
         " FROM generate_series(1, 20000) n"
@@ -168,15 +171,15 @@ async def test_who_does_not_read_is_ended_with_a_token(pool: asyncpg.Pool, start
     assert int(again[0].event) <= len(found) + 1
 
 
-async def test_what_commits_late_is_not_missed(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_an_entry_that_commits_late_is_not_missed(pool: asyncpg.Pool, replica: Replica) -> None:
     """Fails when numbers are taken from a sequence: the second entry would be read, and the first one passed over."""
     watch = Watch(replica)
     await watch.past()
     async with pool.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
-        await record(connection, Told(Level.INFO, "tried", "first"))
-        other = asyncio.create_task(tell(pool, "second"))
+        await record(connection, Event(Level.INFO, "tried", "first"))
+        other = asyncio.create_task(write_event(pool, "second"))
         await until_somebody_waits(pool)
         await transaction.commit()
     await other
@@ -190,7 +193,7 @@ async def test_many_writers_and_readers_lose_nothing(pool: asyncpg.Pool, start: 
 
     async def write(writer: int) -> None:
         for n in range(writer, count, 8):
-            await tell(pool, str(n), client=n)
+            await write_event(pool, str(n), client=n)
 
     async def read(number: int) -> list[str]:
         token, turn = "", number
@@ -207,7 +210,7 @@ async def test_many_writers_and_readers_lose_nothing(pool: asyncpg.Pool, start: 
         assert sorted(found, key=int) == [str(n) for n in range(count)]
 
 
-async def test_a_long_past_is_read_in_pages_and_in_order(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_a_long_log_is_read_in_pages_and_in_order(pool: asyncpg.Pool, replica: Replica) -> None:
     """Also for a reader whose choice is rare among what is looked through."""
     await pool.execute(
         "INSERT INTO log (bucket, no, at, level, event, text, mailing_id, client_id)"

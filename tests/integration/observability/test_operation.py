@@ -27,7 +27,7 @@ from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from server.domain.errors import DatabaseUnavailable
 from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database
-from server.watch.change_tailer import Polling, Tailer
+from server.watch.change_tailer import ChangeTailer, Polling
 from tests.conftest import PostgresServer
 from tests.integration.test_main import PATIENCE, children, command, ended, serving, wait_for_children
 from tests.support.ledger import BUCKETS
@@ -131,7 +131,7 @@ async def test_the_reader_of_the_journal_knows_how_far_it_is_behind(
 ) -> None:
     """Fails when it does not note when it had everything."""
     database = database_dsn.rpartition("/")[2].partition("?")[0]
-    tailer = Tailer(ChangeFeedStore(Database(pool), BUCKETS), Polling())
+    tailer = ChangeTailer(ChangeFeedStore(Database(pool), BUCKETS), Polling())
     assert tailer.lag == 0
     with tailer.reading():
         await tailer.fresh()

@@ -16,7 +16,6 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import StatusCode
-from prometheus_client import CollectorRegistry
 
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import CreateClientRequest
@@ -24,13 +23,13 @@ from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from server.api import RpcSettings, build_server
 from server.config import ConfigError, Settings
 from server.endpoints.senders import configured_endpoints, make_endpoints
 from server.observability.opentelemetry import OpenTelemetryTracer
 from server.observability.tracing import tracing
 from server.runtime.local_dispatcher import LocalDispatcher
 from tests.integration.api.calls import until
+from tests.support.api import make_api
 
 PHONES = ("79265551234", "79265551235")
 TEXT = "canary-of-a-text"
@@ -81,7 +80,7 @@ async def delivered(
     """Send a mailing to two clients, over the API and a dispatcher; the call that creates it belongs to a trace."""
     settings = Settings(endpoint_url=endpoint.url, endpoint_transport=transport)  # type: ignore[arg-type]
     dispatch = LocalDispatcher(pool, make_endpoints(configured_endpoints(settings), tracer), settings, tracer)
-    server = await build_server(pool, dispatch.hint, CollectorRegistry(), RpcSettings(tracer=tracer))
+    server = await make_api(pool, hint=dispatch.hint, tracer=tracer)
     address = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
     await server.start()
     running = asyncio.create_task(dispatch.run())

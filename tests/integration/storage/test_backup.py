@@ -9,15 +9,14 @@ from pathlib import Path
 
 import asyncpg
 import grpc
-from prometheus_client import CollectorRegistry
 
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest, WatchMessagesResponse
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
-from server.api import build_server
 from server.config import Settings
 from server.embedded_postgres.binaries import choose_binaries
 from server.storage.pool import open_pool
 from tests.integration.api.calls import refused
+from tests.support.api import serving
 from tests.support.documents import page, section
 from tests.support.ledger import add_clients, audit
 
@@ -33,17 +32,11 @@ def shell(command: str, dsn: str, folder: Path) -> None:
 
 async def token_of(pool: asyncpg.Pool, token: str = "") -> str:
     """Watch messages of all mailings; return the first token that comes."""
-    server = await build_server(pool, lambda: None, CollectorRegistry())
-    port = server.bind("127.0.0.1:0")
-    await server.start()
-    try:
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-            call = DeliveryServiceStub(channel).WatchMessages(WatchMessagesRequest(resume_token=token), timeout=30)
-            first = await call.read()
-            assert isinstance(first, WatchMessagesResponse)
-            return first.resume_token
-    finally:
-        await server.stop(0)
+    async with serving(pool) as (_, address), grpc.aio.insecure_channel(address) as channel:
+        call = DeliveryServiceStub(channel).WatchMessages(WatchMessagesRequest(resume_token=token), timeout=30)
+        first = await call.read()
+        assert isinstance(first, WatchMessagesResponse)
+        return first.resume_token
 
 
 async def test_a_restored_database_refuses_old_tokens_and_sends_nothing_until_it_is_told(

@@ -8,10 +8,12 @@ from uuid import uuid4
 
 import asyncpg
 
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing
 from dispatcher.model.states import Status
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
-from server.storage.work_queue import PostgresLedger
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.support.ledger import add_mailing
 
 BUCKETS = 16
@@ -22,21 +24,23 @@ class Work:
 
     def __init__(self, pool: asyncpg.Pool) -> None:
         self._pool = pool
-        self._ledger = PostgresLedger(pool, uuid4())
+        self._storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
 
     async def mailing(self, batch_size: int = 10) -> Mailing:
         """Return a running mailing to all clients, expanded into batches of this size."""
         mailing_id = await add_mailing(self._pool)
-        await self._ledger.start_due()
-        (expansion,) = [one for one in await self._ledger.expandable(OPEN_BATCHES) if one.mailing_id == mailing_id]
+        await self._storage.plan.start_due()
+        (expansion,) = [
+            one for one in await self._storage.plan.expandable(OPEN_BATCHES) if one.mailing_id == mailing_id
+        ]
         for bucket in expansion.positions:
-            await self._ledger.expand(expansion, bucket, batch_size, 10_000)
-        await self._ledger.expanded(1.0)
-        return (await self._ledger.definitions([mailing_id]))[mailing_id]
+            await self._storage.plan.expand(expansion, bucket, batch_size, 10_000)
+        await self._storage.plan.expanded(1.0)
+        return (await self._storage.queue.definitions([mailing_id]))[mailing_id]
 
     async def claim(self, mailing: Mailing, bucket: int, most: int = 1000) -> Sequence[ClaimedBatch]:
         """Return open batches of one bucket, leased."""
-        return await self._ledger.claim(mailing, bucket, most, 60.0, None)
+        return await self._storage.queue.claim(mailing, bucket, most, 60.0, None)
 
     async def claim_all(self, mailing: Mailing) -> list[ClaimedBatch]:
         """Return all open batches, leased."""
@@ -49,11 +53,11 @@ class Work:
             (one.client_id, one.attempts, unsent(ends[n % len(ends)], 0))  # type: ignore[arg-type]
             for n, one in enumerate(batch.recipients)
         ]
-        assert await self._ledger.settle(batch, "default", outcomes, True)
+        assert await self._storage.queue.settle(Settlement(batch, "default", outcomes, True))
 
     async def complete(self, mailing: Mailing) -> None:
         """End the mailing, as the planner does."""
-        assert await self._ledger.complete([mailing.id]) == [mailing.id]
+        assert await self._storage.plan.complete([mailing.id]) == [mailing.id]
 
     async def settled(self, mailing_id: int) -> Counter[tuple[int, int]]:
         """Return id and status of every settled message, as the ledger has them."""

@@ -1,9 +1,8 @@
-"""How streams end: the server stops, the caller vanishes, the caller does not read, the database is away."""
+"""How streams end: the server stops, the caller vanishes or does not read, the database is away."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -14,17 +13,18 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status.rpc_status import from_call
 
 from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
-from server.api import RpcSettings
+from server.api import CallLimits, TransportSettings
+from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import refused, until
 from tests.integration.watch.calls import Messages, Progress
-from tests.integration.watch.conftest import RPC, Replica, Start
+from tests.integration.watch.conftest import Replica, Start
 from tests.integration.watch.ledger import Work
 from tests.integration.watch.proxy import FreezingProxy
 from tests.integration.watch.test_messages import append
 from tests.support.ledger import add_clients
 
 
-async def test_a_replica_that_stops_says_so_and_where_to_go_on(pool: asyncpg.Pool, start: Start, work: Work) -> None:
+async def test_a_replica_that_stops_sends_where_to_resume(pool: asyncpg.Pool, start: Start, work: Work) -> None:
     await add_clients(pool, 16)
     mailing = await work.mailing()
     first, second = await start(), await start()
@@ -70,27 +70,27 @@ async def test_a_thousand_callers_that_vanish_leave_nothing(pool: asyncpg.Pool, 
 
 
 async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, start: Start, work: Work) -> None:
-    """Fails when the server sends no keepalive pings: nothing else tells of such a caller."""
+    """Fails when the server sends no keepalive pings: nothing else shows that such a caller is gone."""
     await add_clients(pool, 16)
     mailing = await work.mailing()
-    replica = await start(replace(RPC, keepalive_time=0.3, keepalive_timeout=0.3))
+    replica = await start(ApiSettings(transport=TransportSettings(keepalive_time=0.3, keepalive_timeout=0.3)))
     async with FreezingProxy(replica.address) as proxy, grpc.aio.insecure_channel(proxy.address) as channel:
         beyond = Replica(replica.server, proxy.address, channel)
         messages, progress = await Messages(beyond).begun(), Progress(beyond, mailing.id)
         await progress.read()
-        assert streams_of(replica) == topics_of(replica) == 1
+        assert watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 1
         proxy.freeze()
 
         async def nobody_is_left() -> bool:
-            return streams_of(replica) == topics_of(replica) == 0
+            return watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
 
         await until(nobody_is_left)
-        messages.cancel()  # only now: its end would have told the server
+        messages.cancel()  # only now: its end would have reached the server
         del progress
 
 
 def test_a_dead_connection_is_noticed_within_half_a_minute() -> None:
-    settings = RpcSettings()
+    settings = TransportSettings()
     assert settings.keepalive_time + settings.keepalive_timeout <= 30
 
 
@@ -99,7 +99,10 @@ async def until_nothing_is_left(replica: Replica, tasks: int) -> None:
 
     async def nothing_is_left() -> bool:
         # gRPC's own tasks come and go.
-        return len(asyncio.all_tasks()) <= tasks and streams_of(replica) == topics_of(replica) == 0
+        return (
+            len(asyncio.all_tasks()) <= tasks
+            and watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
+        )
 
     await until(nothing_is_left)
 
@@ -108,7 +111,7 @@ async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
     pool: asyncpg.Pool, start: Start, work: Work
 ) -> None:
     mailing = await work.mailing()
-    replica = await start(replace(RPC, reader_patience=0.3))
+    replica = await start(ApiSettings(limits=CallLimits(unread=0.3)))
     options = [("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.bdp_probe", 0)]
     async with grpc.aio.insecure_channel(replica.address, options) as channel:
         stuck: Any = Replica(replica.server, replica.address, channel).delivery.WatchMessages(WatchMessagesRequest())
@@ -119,7 +122,7 @@ async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
         await others.until(50_000)
 
         async def one_is_left() -> bool:
-            return streams_of(replica) == 1
+            return watchers_of(replica, "messages") == 1
 
         await until(one_is_left)
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -138,14 +141,9 @@ async def drained(call: Any) -> None:
         pass
 
 
-def streams_of(replica: Replica) -> int:
-    """Return how many streams of messages a replica has."""
-    return replica.server._streams._tailer.readers
-
-
-def topics_of(replica: Replica) -> int:
-    """Return how many mailings are watched on a replica."""
-    return len(replica.server._streams._hub._topics)
+def watchers_of(replica: Replica, kind: str) -> object:
+    """Return how many streams of a kind a replica has."""
+    return replica.server.samples()["mailing_watchers"][(kind,)]
 
 
 async def test_streams_outlive_an_absence_of_the_database(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:

@@ -1,9 +1,8 @@
-"""The limit of streams per principal: who is over it is told so, and whoever goes away makes room."""
+"""The limit of streams per principal: a caller over it gets an error, and one that leaves makes room."""
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -14,9 +13,10 @@ from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRe
 from mailing.v1.mailing_service_pb2 import GetMailingRequest
 from server.api import CallLimits
 from server.api.interceptors.limits import principal_of
+from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import refused, until
 from tests.integration.watch.calls import Messages, Progress
-from tests.integration.watch.conftest import RPC, Replica, Start
+from tests.integration.watch.conftest import Replica, Start
 from tests.integration.watch.ledger import Work
 from tests.support.ledger import add_clients
 
@@ -25,7 +25,7 @@ MOST = 4
 
 @pytest.fixture
 async def limited(start: Start) -> Replica:
-    return await start(replace(RPC, limits=CallLimits(streams=MOST)))
+    return await start(ApiSettings(limits=CallLimits(streams=MOST)))
 
 
 async def test_one_stream_too_many_is_refused_and_calls_are_not(

@@ -1,4 +1,4 @@
-"""WatchMailing: the present state, changes at a bearable pace, and the final state."""
+"""WatchMailing: the present state, changes no faster than asked for, and the terminal state."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.integration.watch.ledger import Work
 from tests.support.ledger import add_clients, add_mailing
 
 
-async def test_the_state_comes_at_once_then_changes_then_the_end(
+async def test_the_present_state_comes_first_then_changes_then_the_end(
     pool: asyncpg.Pool, replica: Replica, work: Work
 ) -> None:
     await add_clients(pool, 64)
@@ -39,12 +39,12 @@ async def test_the_state_comes_at_once_then_changes_then_the_end(
     assert delivered == sorted(delivered)
 
 
-async def test_one_that_is_over_is_told_once(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_a_mailing_that_has_ended_is_sent_once(pool: asyncpg.Pool, replica: Replica) -> None:
     mailing_id = await add_mailing(pool, state=MailingState.COMPLETED)
     assert [state.id for state in await Progress(replica, mailing_id).rest()] == [mailing_id]
 
 
-async def test_a_scheduled_one_is_followed_into_its_start(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_a_scheduled_mailing_is_followed_into_its_start(pool: asyncpg.Pool, replica: Replica) -> None:
     mailing_id = await add_mailing(pool, starts_in=3600.0)
     stream = Progress(replica, mailing_id, 50)
     first = await stream.read()
@@ -57,7 +57,7 @@ async def test_a_scheduled_one_is_followed_into_its_start(pool: asyncpg.Pool, re
     assert second.state == Mailing.STATE_RUNNING
 
 
-async def test_what_somebody_does_through_the_api_is_seen(replica: Replica, work: Work) -> None:
+async def test_changes_made_through_the_api_are_seen(replica: Replica, work: Work) -> None:
     mailing = await work.mailing()
     stream = Progress(replica, mailing.id)
     await stream.read()
@@ -72,7 +72,7 @@ async def test_an_unknown_mailing_is_not_found(replica: Replica) -> None:
         await Progress(replica, 99).read()
 
 
-async def test_one_that_is_deleted_meanwhile_is_not_found(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_a_mailing_deleted_meanwhile_is_not_found(pool: asyncpg.Pool, replica: Replica) -> None:
     mailing_id = await add_mailing(pool, starts_in=3600.0)
     stream = Progress(replica, mailing_id, 50)
     await stream.read()
@@ -103,9 +103,7 @@ class CountingProgress(ProgressStore):
         return await super().read(ids)
 
 
-async def test_a_thousand_watchers_cost_one_read_and_none_gets_more_than_it_wants(
-    pool: asyncpg.Pool, work: Work
-) -> None:
+async def test_a_thousand_watchers_share_reads_and_none_gets_too_many_states(pool: asyncpg.Pool, work: Work) -> None:
     await add_clients(pool, 64)
     mailing = await work.mailing(batch_size=1)
     batches = await work.claim_all(mailing)

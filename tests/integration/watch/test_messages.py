@@ -48,9 +48,7 @@ async def settle_all(work: Work, batches: list[ClaimedBatch]) -> None:
         await work.settle(batches.pop(), Status.DELIVERED, Status.FAILED)
 
 
-async def test_a_change_whose_transaction_commits_late_is_not_passed_over(
-    pool: asyncpg.Pool, replica: Replica, work: Work
-) -> None:
+async def test_a_change_that_commits_late_is_not_missed(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
     await add_clients(pool, 32)
     mailing = await work.mailing()
     (late,), (early,) = await work.claim(mailing, 1), await work.claim(mailing, 2)
@@ -67,7 +65,7 @@ async def test_a_change_whose_transaction_commits_late_is_not_passed_over(
     assert live.seen() == await work.settled(mailing.id)
 
 
-async def test_another_replica_goes_on_with_the_same_token(pool: asyncpg.Pool, start: Start, work: Work) -> None:
+async def test_another_replica_resumes_with_the_same_token(pool: asyncpg.Pool, start: Start, work: Work) -> None:
     await add_clients(pool, 320)
     mailing = await work.mailing()
     first, second = await start(), await start()
@@ -85,7 +83,7 @@ async def test_another_replica_goes_on_with_the_same_token(pool: asyncpg.Pool, s
     assert before.seen() + after.seen() == await work.settled(mailing.id)
 
 
-async def test_from_now_means_from_now(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
+async def test_a_stream_from_now_has_nothing_from_before(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
     await add_clients(pool, 32)
     mailing = await work.mailing()
     first, *others = await work.claim_all(mailing)
@@ -99,7 +97,9 @@ async def test_from_now_means_from_now(pool: asyncpg.Pool, replica: Replica, wor
     )
 
 
-async def test_mailings_and_statuses_are_chosen(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:
+async def test_a_stream_has_only_the_mailing_and_statuses_asked_for(
+    pool: asyncpg.Pool, replica: Replica, work: Work
+) -> None:
     await add_clients(pool, 64)
     one, other = await work.mailing(), await work.mailing()
     failed = Message.STATUS_FAILED
@@ -124,7 +124,7 @@ async def test_changes_of_a_message_come_in_order(pool: asyncpg.Pool, replica: R
 
 
 async def append(pool: asyncpg.Pool, mailing_id: int, client_id: int, status: int, clients: int = 1) -> None:
-    """Append an entry to the journal, as a retry or a settle does."""
+    """Append an entry to the change feed, as a retry or a settle does."""
     ids = [client_id + n * BUCKETS for n in range(clients)]
     await pool.execute(
         "WITH tick AS (UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = $1 RETURNING journal_seq)"
@@ -179,7 +179,7 @@ async def test_garbage_is_no_token(replica: Replica, token: str) -> None:
         await Messages(replica, resume_token=token).read()
 
 
-async def test_a_token_of_another_query_or_with_a_flipped_letter_is_refused(replica: Replica, work: Work) -> None:
+async def test_a_token_of_another_query_or_with_a_flipped_letter_is_rejected(replica: Replica, work: Work) -> None:
     mailing = await work.mailing()
     token = (await Messages(replica).begun()).token
     other = "B" if token[20] == "A" else "A"
@@ -207,13 +207,13 @@ async def test_a_token_ahead_of_the_database_is_expired(pool: asyncpg.Pool, repl
         await Messages(replica, resume_token=token).read()
 
 
-async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.Pool, replica: Replica) -> None:
+async def test_old_entries_are_removed_and_their_tokens_expire(pool: asyncpg.Pool, replica: Replica) -> None:
     token = (await Messages(replica).begun()).token
     for n in range(250):
         await append(pool, 1, 16 + n % 2, 2)
     await pool.execute("UPDATE journal SET at = now() - interval '2 h' WHERE bucket = 0 AND seq <= 120")
-    retention = Retention(ChangeFeedStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "journal")
-    await retention.forget()
+    retention = Retention(ChangeFeedStore(Database(pool), BUCKETS), timedelta(hours=1).total_seconds(), "change feed")
+    await retention.remove_expired()
     assert await pool.fetchrow("SELECT min(seq), count(*) FROM journal WHERE bucket = 0") == (121, 5)
     assert await pool.fetchval("SELECT count(*) FROM journal WHERE bucket = 1") == 125
     with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
@@ -223,13 +223,13 @@ async def test_what_is_too_old_is_forgotten_and_its_tokens_expire(pool: asyncpg.
     await Messages(replica, resume_token=past.token).begun()
 
 
-async def test_forgetting_does_not_wait_for_a_settle_nor_a_settle_for_it(pool: asyncpg.Pool) -> None:
+async def test_removing_and_settling_do_not_wait_for_each_other(pool: asyncpg.Pool) -> None:
     await append(pool, 1, 16, 2)
     await pool.execute("UPDATE journal SET at = now() - interval '2 h'")
     store = ChangeFeedStore(Database(pool), BUCKETS)
     async with pool.acquire() as connection, connection.transaction(), asyncio.timeout(10):
         await connection.execute("UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = 0")
-        assert await store.forget(0, timedelta(hours=1), 10) == 1
+        assert await store.remove_expired(0, timedelta(hours=1), 10) == 1
 
 
 async def test_an_unknown_mailing_is_not_found(replica: Replica) -> None:

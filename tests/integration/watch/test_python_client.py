@@ -8,20 +8,21 @@ from collections import Counter
 import asyncpg
 import grpc
 import pytest
-from prometheus_client import CollectorRegistry
 
 from mailing import MailingClient, MailingError, MessageWatch
 from mailing.v1.delivery_service_pb2 import MessageChange, WatchMessagesResponse
 from mailing.v1.mailing_pb2 import Mailing
-from server.api import RpcServer, RpcSettings, build_server
+from server.api import ApiServer
+from server.runtime.api_settings import ApiSettings
 from tests.integration.watch.calls import PATIENCE
 from tests.integration.watch.conftest import FAST
 from tests.integration.watch.ledger import Work
+from tests.support.api import make_api
 from tests.support.ledger import add_clients
 
 
-async def serve(pool: asyncpg.Pool, address: str) -> tuple[RpcServer, str]:
-    server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(streams=FAST))
+async def serve(pool: asyncpg.Pool, address: str) -> tuple[ApiServer, str]:
+    server = await make_api(pool, settings=ApiSettings(streams=FAST))
     port = server.bind(address)
     await server.start()
     return server, f"127.0.0.1:{port}"

@@ -19,7 +19,7 @@ from zoneinfo import ZoneInfo
 import asyncpg
 import pytest
 
-from server.domain.zones import known_zones
+from server.domain.clients import known_zones
 from tests.integration.windows.oracle import DAY, changes, is_inside, next_window
 
 YEARS = range(2026, 2031)

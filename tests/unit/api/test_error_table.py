@@ -1,4 +1,4 @@
-"""The table of refusals: complete, and true to the contract."""
+"""The error table: complete, and true to the contract."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo
 from google.rpc.status_pb2 import Status
 
-from server.api.interceptors.errors import ANSWERS, MISSING, status_of
+from server.api.error_table import ANSWERS, MISSING, status_of
 from server.domain import errors
 from server.domain.errors import DomainError, FieldViolation, InvalidFields, Kind, NotFound
 
@@ -20,9 +20,9 @@ def info_of(status: Status) -> ErrorInfo:
     return info
 
 
-def test_every_refusal_of_the_domain_has_a_line() -> None:
-    refusals = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DomainError)}
-    assert set(ANSWERS) == refusals - {DomainError}
+def test_every_domain_error_is_in_the_table() -> None:
+    known = {kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, DomainError)}
+    assert set(ANSWERS) == known - {DomainError}
     assert set(MISSING) == set(Kind)
 
 
@@ -41,7 +41,7 @@ def test_bad_fields_stay_below_the_size_of_metadata() -> None:
     assert bad.field_violations[0].field == "clients[0].timezone"
 
 
-def test_a_defect_hides_its_cause_and_logs_it_under_an_id(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_internal_error_hides_its_cause_and_logs_it_under_an_id(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.ERROR):
         status = status_of(ValueError("secret"), "/x/Y")
     error_id = info_of(status).metadata["error_id"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from server.auth import Authenticator, BadFile
-from server.auth.tokens_file import LOOK_EVERY, TokensFile, new_token, token_line
+from server.auth.tokens_file import CHECK_EVERY, TokensFile, new_token, token_line
 from server.domain.errors import Unauthenticated
 from server.domain.principals import ALL_SCOPES, Principal, Scope
 
@@ -122,20 +122,20 @@ def test_a_changed_file_is_read_again_and_a_bad_one_changes_nothing(
     tokens = TokensFile(path, clock)
     path.write_text(f"{token_line('brand-new', new, ['all'])}\n")
     assert tokens.by_digest(digest(new)) is None
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert tokens.by_digest(digest(new)) is not None
     assert tokens.by_digest(digest(old)) is None
 
     path.write_text("nonsense")
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert tokens.by_digest(digest(new)) is not None
-    assert "the tokens stay as they were: " in caplog.text
+    assert "the last tokens stay in force: " in caplog.text
     path.unlink()
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert tokens.by_digest(digest(new)) is not None
     assert "cannot be read" in caplog.text
 
     path.write_text(token_line("old", old, ["all"]))
-    clock.now += LOOK_EVERY
+    clock.now += CHECK_EVERY
     assert tokens.by_digest(digest(new)) is None
     assert tokens.by_digest(digest(old)) is not None

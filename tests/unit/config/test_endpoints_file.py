@@ -72,9 +72,7 @@ def test_without_a_rule_an_endpoint_succeeds_as_the_protocol_says(write: Write) 
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])
-def test_a_token_file_is_relative_to_the_file_and_its_newline_is_no_part_of_the_token(
-    end: str, write: Write, tmp_path: Path
-) -> None:
+def test_a_token_file_is_relative_to_the_file_and_its_newline_is_cut(end: str, write: Write, tmp_path: Path) -> None:
     (tmp_path / "secrets").mkdir()
     (tmp_path / "secrets" / "token").write_bytes(b"t0ken" + end.encode())
     [found] = read_endpoints(write(sms("token_file = 'secrets/token'")))
@@ -82,7 +80,7 @@ def test_a_token_file_is_relative_to_the_file_and_its_newline_is_no_part_of_the_
 
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"two words", b"t\xf6ken", b"a\nb", b"x" * (MAX_TOKEN_BYTES + 1)])
-def test_a_file_that_holds_no_token_is_refused_and_not_shown(data: bytes, write: Write, tmp_path: Path) -> None:
+def test_a_file_that_holds_no_token_is_rejected_and_not_shown(data: bytes, write: Write, tmp_path: Path) -> None:
     (tmp_path / "token").write_bytes(data)
     [sentence] = problems(write(sms("token_file = 'token'")))
     assert re.search(r"endpoint sms: token_file should be the path of a file .*, not 'token'\.$", sentence)
@@ -141,13 +139,13 @@ def test_a_bad_key_is_one_sentence_with_file_endpoint_and_key(line: str, expecte
 @pytest.mark.parametrize(
     "url", ["ftp://host/", "http://", "http://user:hidden@host/", "http://host:99999/", "http://host/a b", "nonsense"]
 )
-def test_a_bad_url_is_told(url: str, write: Write) -> None:
+def test_a_bad_url_is_reported(url: str, write: Write) -> None:
     [sentence] = problems(write(f"[endpoints.sms]\nurl = '{url}'"))
     assert "endpoint sms: url should be an http:// or https:// address" in sentence
     assert "hidden" not in sentence
 
 
-def test_a_missing_url_is_told(write: Write) -> None:
+def test_a_missing_url_is_reported(write: Write) -> None:
     [sentence] = problems(write("[endpoints.sms]\ntoken = 'hidden'"))
     assert "endpoint sms: url is missing: an http:// or https:// address" in sentence
 
@@ -158,7 +156,7 @@ def test_two_tokens_are_one_too_many(write: Write, tmp_path: Path) -> None:
     assert sentence.endswith("endpoint sms: token and token_file are both given, one should go.")
 
 
-def test_every_problem_of_every_endpoint_is_told_at_once(write: Write) -> None:
+def test_every_problem_of_every_endpoint_is_reported_at_once(write: Write) -> None:
     text = sms("timeout = 0\nmax_rate = -1") + "[endpoints.push]\nurl = 'http://host/'\ntransport = 'x'\n"
     assert [re.findall(r"endpoint (\w+): (\w+)", sentence) for sentence in problems(write(text))] == [
         [("sms", "timeout")],
@@ -180,14 +178,14 @@ def test_every_problem_of_every_endpoint_is_told_at_once(write: Write) -> None:
         ("[endpoints.'']\nurl = 'http://host/'", ": endpoint '': the name should be 1 to 64 letters"),
     ],
 )
-def test_a_file_that_is_no_list_of_endpoints_is_told(text: str, expected: str, write: Write) -> None:
+def test_a_file_that_is_no_list_of_endpoints_is_reported(text: str, expected: str, write: Write) -> None:
     path = write(text)
     [sentence] = problems(path)
     assert sentence.startswith(f"{path}{expected}" if expected[0] == ":" else f"{path} {expected}")
     assert "hidden" not in sentence
 
 
-def test_a_file_of_bytes_is_told(tmp_path: Path) -> None:
+def test_a_file_of_bytes_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "endpoints.toml"
     path.write_bytes(b"\xff\xfe")
     assert problems(path)[0].startswith(f"{path} cannot be read: ")
@@ -244,7 +242,7 @@ def test_default_is_set_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
-def test_a_file_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILING_ENDPOINTS_FILE", "/does/not/exist.toml")
     with pytest.raises(ConfigError, match="MAILING_ENDPOINTS_FILE should be the path of a TOML file"):
         load_settings()
@@ -266,7 +264,7 @@ async def test_each_endpoint_gets_a_sender_and_the_default_one_its_empty_name(
         await sender.close()
 
 
-async def test_what_no_sender_takes_is_told_for_every_endpoint(write: Write, tmp_path: Path) -> None:
+async def test_what_no_sender_takes_is_reported_for_every_endpoint(write: Write, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").touch()
     text = sms("").replace("host", "no_host!") + "[endpoints.tls]\nurl = 'https://host/'\nca_file = 'empty.pem'\n"
     with pytest.raises(ConfigError) as raised:

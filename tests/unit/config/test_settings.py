@@ -80,7 +80,7 @@ def test_a_bad_value_is_one_sentence_that_names_its_variable(
     assert expected in sentence
 
 
-def test_every_bad_variable_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_bad_variable_is_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILING_LISTEN", "nowhere")
     monkeypatch.setenv("MAILING_LEASE", "long")
     monkeypatch.setenv("MAILING_POLLMIN", "1")
@@ -94,7 +94,7 @@ def test_every_bad_variable_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> 
         ("MAILING_RECHECK_MIN", "MAILING_RECHECK_MAX"),
     ],
 )
-def test_a_lower_limit_above_its_upper_one_is_refused(monkeypatch: pytest.MonkeyPatch, low: str, high: str) -> None:
+def test_a_lower_limit_above_its_upper_one_is_rejected(monkeypatch: pytest.MonkeyPatch, low: str, high: str) -> None:
     monkeypatch.setenv(low, "2")
     monkeypatch.setenv(high, "1")
     assert problems() == [f"{low} should not be more than {high}, but 2 is more than 1."]
@@ -107,7 +107,7 @@ def test_a_frequency_cap_without_a_period_is_for_a_day(monkeypatch: pytest.Monke
     assert (settings.frequency_cap, settings.frequency_period_hours) == (3, 24.0)
 
 
-def test_an_unknown_variable_is_refused_with_the_likely_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_variable_is_rejected_with_the_likely_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILING_POLSIZE", "3")
     assert problems() == ["MAILING_POLSIZE is not a setting of this service: did you mean MAILING_POOL_SIZE?"]
 

@@ -29,9 +29,7 @@ def problems(path: Path, text: str, **options: str) -> list[str]:
     return raised.value.problems
 
 
-def test_options_win_over_the_environment_and_the_environment_over_the_file(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_options_override_the_environment_which_overrides_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fails when the order of the sources in `load` is another one."""
     assert (settings_of(file).pool_size, settings_of(file).poll_max) == (11, 2.5)
     monkeypatch.setenv("MAILING_POOL_SIZE", "12")
@@ -41,9 +39,7 @@ def test_options_win_over_the_environment_and_the_environment_over_the_file(
     assert settings_of(file).pool_size == 11
 
 
-def test_an_older_name_in_the_environment_wins_over_the_file_and_loses_to_an_option(
-    file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_older_name_overrides_the_file_but_not_an_option(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILING_SERVER_URL", "http://environment/")
     assert settings_of(file).endpoint_url == "http://environment/"
     assert settings_of(file, endpoint_url="http://option/").endpoint_url == "http://option/"

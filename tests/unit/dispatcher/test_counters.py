@@ -9,6 +9,7 @@ import pytest
 from dispatcher.counters import Counters, Histogram
 from dispatcher.model.records import Failure, Outcome
 from dispatcher.model.states import ErrorClass, Reason, Status
+from tests.unit.dispatcher.batches import settlement
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -28,7 +29,7 @@ def unsent(status: Status) -> Outcome:
 
 def counted(*outcomes: Outcome) -> Counters:
     counters = Counters(["default"])
-    counters.settled("default", [(n, 0, outcome) for n, outcome in enumerate(outcomes)], 0.004)
+    counters.settled(settlement([(n, 0, outcome) for n, outcome in enumerate(outcomes)]), 0.004)
     return counters
 
 

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.outcome_events import Level
-from server.domain.change_feed import Positions
 from server.domain.events import BucketPage, RecordedEvent, in_order
+from server.domain.resume_tokens import Positions
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

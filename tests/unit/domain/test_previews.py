@@ -69,7 +69,7 @@ def test_where_each_window_opens_once_no_schedule_sends_more(waiting: list[Waiti
 
 @settings(max_examples=500)
 @given(groups(most_windows=3))
-def test_where_windows_come_again_the_schedule_can_be_kept_and_sends_nearly_as_many(waiting: list[Waiting]) -> None:
+def test_with_windows_that_open_again_the_schedule_is_nearly_optimal(waiting: list[Waiting]) -> None:
     best = most(waiting)
     # A schedule that leaves no slot empty for which somebody waits reaches half of the best at the least.
     assert best / 2 <= served(waiting) <= best

@@ -35,7 +35,7 @@ def quantile(latencies: list[int], share: float) -> float:
     return found / timedelta(milliseconds=1)
 
 
-def test_statuses_come_in_their_order_with_the_first_and_the_last_time_over_all_reasons() -> None:
+def test_statuses_are_in_order_with_first_and_last_time_of_all_reasons() -> None:
     counters = [
         Counter(Status.FAILED, Reason.REFUSED, 2, LATE, LATER),
         Counter(Status.DELIVERED, Reason.NONE, 5, EARLY, LATER),

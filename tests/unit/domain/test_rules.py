@@ -16,6 +16,7 @@ from server.domain.clients import (
     check_client,
     check_filter,
     completed,
+    known_zones,
 )
 from server.domain.errors import InvalidFields, InvalidPageToken, WrongState
 from server.domain.mailings import (
@@ -36,7 +37,6 @@ from server.domain.mailings import (
 from server.domain.messages import message_id, split_message_id
 from server.domain.pagination import decode_token, encode_token, query_digest
 from server.domain.validation import Violations, request_id, update_mask
-from server.domain.zones import known_zones
 
 ZONES = frozenset({"Europe/Moscow"})
 ANNA = ClientDefinition(phone="79261234567", timezone="Europe/Moscow")
@@ -69,7 +69,7 @@ def test_anything_else_is_no_phone(phone: str) -> None:
     assert set(client_violations(replace(ANNA, phone=phone))) == {"client.phone"}
 
 
-def test_a_plus_is_refused_with_the_advice_to_leave_it_out() -> None:
+def test_a_plus_is_rejected_with_the_advice_to_leave_it_out() -> None:
     assert "leave it out" in client_violations(replace(ANNA, phone="+79261234567"))["client.phone"]
 
 
@@ -84,7 +84,7 @@ def test_a_given_operator_code_stays() -> None:
     assert completed(replace(ANNA, operator_code="999")).operator_code == "999"
 
 
-def test_a_derived_operator_code_follows_a_new_phone_and_a_given_one_does_not() -> None:
+def test_a_derived_operator_code_follows_a_new_phone_a_given_one_not() -> None:
     patch = replace(ANNA, phone="79161234567")
     assert amended_client(completed(ANNA), patch, {"phone"}).operator_code == "916"
     assert amended_client(replace(ANNA, operator_code="999"), patch, {"phone"}).operator_code == "999"
@@ -224,7 +224,7 @@ def test_each_field_changes_in_the_states_that_the_table_names(field: str, state
     assert set(caught.value.needed) == {other for other in MailingState if field in CHANGEABLE[other]}
 
 
-def test_a_snapshot_keeps_its_filter_once_it_has_begun_even_when_it_is_scheduled_again() -> None:
+def test_a_snapshot_that_has_begun_keeps_its_filter_in_any_state() -> None:
     for state in (MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
         mailing = stored(state, audience_mode=AudienceMode.SNAPSHOT)
         patch = replace(mailing.definition, filter=ClientFilter(tags=("gold",)))
@@ -277,12 +277,19 @@ def test_garbage_is_no_token(token: str) -> None:
 def test_a_mask_names_updatable_fields_only() -> None:
     violations = Violations()
     fields = ("phone", "tag")
-    assert update_mask(None, fields, ["tag"], violations) == {"tag"}
-    assert update_mask(["*"], fields, ["tag"], violations) == {"phone", "tag"}
-    assert update_mask(["phone"], fields, ["tag"], violations) == {"phone"}
+    assert update_mask([], fields, ["tag", "etag"], ["etag"], violations) == {"tag"}
+    assert update_mask(["*"], fields, ["tag"], [], violations) == {"phone", "tag"}
+    assert update_mask(["phone"], fields, ["tag"], [], violations) == {"phone"}
     assert not violations
-    update_mask(["id", "receive_window.start"], fields, [], violations)
+    update_mask(["id", "receive_window.start"], fields, [], [], violations)
     assert set(found(violations)) == {"update_mask"}
+
+
+def test_a_mask_of_fields_that_are_only_read_changes_nothing() -> None:
+    """Fails when such a mask is taken for none, which means every populated field."""
+    violations = Violations()
+    assert update_mask(["etag", "opt_out.word"], ("phone", "tag"), ["tag"], ["etag", "opt_out"], violations) == set()
+    assert not violations
 
 
 def test_a_request_id_is_a_uuid() -> None:

@@ -61,7 +61,7 @@ def test_what_is_out_of_range_is_named_with_its_range(values: dict[str, Any], pa
         ({"recheck_max": 0.5}, "settings.recheck_max"),
     ],
 )
-def test_a_shortest_wait_over_the_longest_one_is_refused(values: dict[str, Any], path: str) -> None:
+def test_a_shortest_wait_over_the_longest_one_is_rejected(values: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidFields) as caught:
         amended_overrides(SettingOverrides(), SettingOverrides(**values), values, STARTED)
     assert [one.path for one in caught.value.violations] == [path]

@@ -49,7 +49,7 @@ def test_known_lengths(text: str, characters: int, encoding: SmsEncoding, segmen
     assert sms_length(text) == SmsLength(characters, encoding, segments)
 
 
-def test_the_default_alphabet_has_127_characters_beside_the_escape_and_its_extension_ten() -> None:
+def test_the_alphabet_has_127_characters_and_its_extension_ten() -> None:
     assert len(set(DEFAULT_ALPHABET)) == 127
     assert sms_length(DEFAULT_ALPHABET) == SmsLength(127, GSM7, 1)
     for character in "\f^{}\\[~]|€":

@@ -1,37 +1,49 @@
-"""The API and the dispatcher agree on what says that the database is away."""
+"""What errors of the driver mean that a test cannot provoke on a real server."""
 
 from __future__ import annotations
+
+import asyncio
 
 import asyncpg
 import pytest
 
-from dispatcher.ports import StorageUnavailable
-from server.domain.errors import DatabaseUnavailable
-from server.storage.database import AWAY, _in_domain_words
-from server.storage.reach import translate_database_errors
+from server.storage.database import Fault, classify
 
-FAILURES = [
+AWAY = [
     ConnectionRefusedError(),
     TimeoutError(),
-    asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
     asyncpg.AdminShutdownError("terminating connection due to administrator command"),
     asyncpg.CannotConnectNowError("the database system is starting up"),
     asyncpg.TooManyConnectionsError("too many clients"),
-    asyncpg.ReadOnlySQLTransactionError("cannot execute UPDATE in a read-only transaction"),
+    asyncpg.OutOfMemoryError("out of memory"),
+    asyncpg.TransactionTimeoutError("terminating connection due to transaction timeout"),
     asyncpg.exceptions.TargetServerAttributeNotMatched("none is a primary"),
     asyncpg.exceptions.InternalClientError("cannot switch to state 12; another operation (2) is in progress"),
-    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InterfaceError("cannot perform operation: another operation is in progress"),
+    asyncpg.InterfaceError("pool is closing"),
+]
+BUGS = [
+    asyncpg.InterfaceError("pool is not initialized"),
+    asyncpg.InterfaceError("cannot commit; the transaction is already committed"),
+    asyncpg.InterfaceError("the server expects 2 arguments for this query, 1 was passed"),
+    asyncpg.DataError("invalid input for query argument $1: the connection is closed"),
+    asyncpg.InFailedSQLTransactionError("current transaction is aborted"),
+    KeyError("bucket"),
+    asyncio.CancelledError(),
 ]
 
 
-@pytest.mark.parametrize("failure", FAILURES, ids=lambda one: type(one).__name__)
-def test_trying_again_later_may_help(failure: Exception) -> None:
+@pytest.mark.parametrize("error", AWAY, ids=lambda one: type(one).__name__)
+def test_waiting_helps_against_an_absent_database(error: Exception) -> None:
     """The client's internal error is what a connection says that is cut off while it is being used."""
-    with pytest.raises(DatabaseUnavailable), _in_domain_words():
-        raise failure
-    with pytest.raises(StorageUnavailable), translate_database_errors():
-        raise failure
+    assert classify(error) is Fault.AWAY
 
 
-def test_a_defect_of_a_statement_is_none_of_them() -> None:
-    assert not issubclass(asyncpg.UndefinedColumnError, AWAY)
+@pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError(""), asyncpg.SerializationError("")])
+def test_a_lost_race_may_be_run_again(error: Exception) -> None:
+    assert classify(error) is Fault.RACE
+
+
+@pytest.mark.parametrize("error", BUGS, ids=lambda one: type(one).__name__)
+def test_a_mistake_of_ours_is_not_the_database_s(error: BaseException) -> None:
+    assert classify(error) is Fault.BUG

@@ -22,52 +22,103 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from mailing.v1 import dispatch_pb2 as mailing_dot_v1_dot_dispatch__pb2
+from mailing.v1 import ledger_pb2 as mailing_dot_v1_dot_ledger__pb2
 from mailing.v1 import log_pb2 as mailing_dot_v1_dot_log__pb2
 from mailing.v1 import message_pb2 as mailing_dot_v1_dot_message__pb2
+from mailing.v1 import webhook_pb2 as mailing_dot_v1_dot_webhook__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emailing/v1/admin_service.proto\x12\nmailing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x19mailing/v1/dispatch.proto\x1a\x14mailing/v1/log.proto\x1a\x18mailing/v1/message.proto\"\x14\n\x12GetDispatchRequest\"\x80\x01\n\x13GetDispatchResponse\x12/\n\x08replicas\x18\x01 \x03(\x0b\x32\x13.mailing.v1.ReplicaR\x08replicas\x12\x38\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"T\n\x14WatchDispatchRequest\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\"\x82\x01\n\x15WatchDispatchResponse\x12/\n\x08replicas\x18\x01 \x03(\x0b\x32\x13.mailing.v1.ReplicaR\x08replicas\x12\x38\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x96\x01\n\x1dUpdateDispatchSettingsRequest\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"Z\n\x1eUpdateDispatchSettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x16\n\x14PauseDispatchRequest\"Q\n\x15PauseDispatchResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x17\n\x15ResumeDispatchRequest\"R\n\x16ResumeDispatchResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x16\n\x14ListEndpointsRequest\"K\n\x15ListEndpointsResponse\x12\x32\n\tendpoints\x18\x01 \x03(\x0b\x32\x14.mailing.v1.EndpointR\tendpoints\"2\n\x14ProbeEndpointRequest\x12\x1a\n\x08\x65ndpoint\x18\x01 \x01(\tR\x08\x65ndpoint\"e\n\x15ProbeEndpointResponse\x12-\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.mailing.v1.AttemptR\x07\x61ttempt\x12\x1d\n\nmessage_id\x18\x02 \x01(\x03R\tmessageId\"\xc1\x01\n\x0fWatchLogRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12\x1d\n\nmessage_id\x18\x02 \x01(\x03R\tmessageId\x12\x1b\n\tclient_id\x18\x03 \x01(\x03R\x08\x63lientId\x12\x30\n\x05level\x18\x04 \x01(\x0e\x32\x1a.mailing.v1.LogEntry.LevelR\x05level\x12!\n\x0cresume_token\x18\x05 \x01(\tR\x0bresumeToken\"\x85\x01\n\x10WatchLogResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.mailing.v1.LogEntryR\x07\x65ntries\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\x12\x1e\n\ncheckpoint\x18\x03 \x01(\x08R\ncheckpoint2\xcb\x05\n\x0c\x41\x64minService\x12N\n\x0bGetDispatch\x12\x1e.mailing.v1.GetDispatchRequest\x1a\x1f.mailing.v1.GetDispatchResponse\x12V\n\rWatchDispatch\x12 .mailing.v1.WatchDispatchRequest\x1a!.mailing.v1.WatchDispatchResponse0\x01\x12o\n\x16UpdateDispatchSettings\x12).mailing.v1.UpdateDispatchSettingsRequest\x1a*.mailing.v1.UpdateDispatchSettingsResponse\x12T\n\rPauseDispatch\x12 .mailing.v1.PauseDispatchRequest\x1a!.mailing.v1.PauseDispatchResponse\x12W\n\x0eResumeDispatch\x12!.mailing.v1.ResumeDispatchRequest\x1a\".mailing.v1.ResumeDispatchResponse\x12T\n\rListEndpoints\x12 .mailing.v1.ListEndpointsRequest\x1a!.mailing.v1.ListEndpointsResponse\x12T\n\rProbeEndpoint\x12 .mailing.v1.ProbeEndpointRequest\x1a!.mailing.v1.ProbeEndpointResponse\x12G\n\x08WatchLog\x12\x1b.mailing.v1.WatchLogRequest\x1a\x1c.mailing.v1.WatchLogResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1emailing/v1/admin_service.proto\x12\nmailing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x19mailing/v1/dispatch.proto\x1a\x17mailing/v1/ledger.proto\x1a\x14mailing/v1/log.proto\x1a\x18mailing/v1/message.proto\x1a\x18mailing/v1/webhook.proto\"\x14\n\x12GetDispatchRequest\"\x80\x01\n\x13GetDispatchResponse\x12/\n\x08replicas\x18\x01 \x03(\x0b\x32\x13.mailing.v1.ReplicaR\x08replicas\x12\x38\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"T\n\x14WatchDispatchRequest\x12<\n\x0cmin_interval\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\"\x82\x01\n\x15WatchDispatchResponse\x12/\n\x08replicas\x18\x01 \x03(\x0b\x32\x13.mailing.v1.ReplicaR\x08replicas\x12\x38\n\x08settings\x18\x02 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x9c\x01\n\x1dUpdateDispatchSettingsRequest\x12>\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsB\x04\xe2\x41\x01\x02R\x08settings\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\"Z\n\x1eUpdateDispatchSettingsResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x16\n\x14PauseDispatchRequest\"Q\n\x15PauseDispatchResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x17\n\x15ResumeDispatchRequest\"R\n\x16ResumeDispatchResponse\x12\x38\n\x08settings\x18\x01 \x01(\x0b\x32\x1c.mailing.v1.DispatchSettingsR\x08settings\"\x16\n\x14ListEndpointsRequest\"K\n\x15ListEndpointsResponse\x12\x32\n\tendpoints\x18\x01 \x03(\x0b\x32\x14.mailing.v1.EndpointR\tendpoints\"2\n\x14ProbeEndpointRequest\x12\x1a\n\x08\x65ndpoint\x18\x01 \x01(\tR\x08\x65ndpoint\"e\n\x15ProbeEndpointResponse\x12-\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.mailing.v1.AttemptR\x07\x61ttempt\x12\x1d\n\nmessage_id\x18\x02 \x01(\x03R\tmessageId\"\xc1\x01\n\x0fWatchLogRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12\x1d\n\nmessage_id\x18\x02 \x01(\x03R\tmessageId\x12\x1b\n\tclient_id\x18\x03 \x01(\x03R\x08\x63lientId\x12\x30\n\x05level\x18\x04 \x01(\x0e\x32\x1a.mailing.v1.LogEntry.LevelR\x05level\x12!\n\x0cresume_token\x18\x05 \x01(\tR\x0bresumeToken\"\x85\x01\n\x10WatchLogResponse\x12.\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x14.mailing.v1.LogEntryR\x07\x65ntries\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\x12\x1e\n\ncheckpoint\x18\x03 \x01(\x08R\ncheckpoint\"\x15\n\x13ListWebhooksRequest\"G\n\x14ListWebhooksResponse\x12/\n\x08webhooks\x18\x01 \x03(\x0b\x32\x13.mailing.v1.WebhookR\x08webhooks\"4\n\x12TestWebhookRequest\x12\x1e\n\x07webhook\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x07webhook\"c\n\x13TestWebhookResponse\x12-\n\x07\x61ttempt\x18\x01 \x01(\x0b\x32\x13.mailing.v1.AttemptR\x07\x61ttempt\x12\x1d\n\nwebhook_id\x18\x02 \x01(\tR\twebhookId\"W\n\x13VerifyLedgerRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\"\x8a\x01\n\x14VerifyLedgerResponse\x12\x35\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x19.mailing.v1.LedgerFindingR\x08\x66indings\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\x12\x18\n\x07\x63hecked\x18\x03 \x01(\x01R\x07\x63hecked\"\x16\n\x14GetServerInfoRequest\"\x96\x02\n\x15GetServerInfoResponse\x12\x18\n\x07version\x18\x01 \x01(\tR\x07version\x12%\n\x0eschema_version\x18\x02 \x01(\x05R\rschemaVersion\x12)\n\x10\x64\x61tabase_version\x18\x03 \x01(\tR\x0f\x64\x61tabaseVersion\x12\x45\n\x08settings\x18\x04 \x03(\x0b\x32).mailing.v1.GetServerInfoResponse.SettingR\x08settings\x1aJ\n\x07Setting\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value\x12\x15\n\x06is_set\x18\x03 \x01(\x08R\x05isSet2\x8d\x0b\n\x0c\x41\x64minService\x12g\n\x0bGetDispatch\x12\x1e.mailing.v1.GetDispatchRequest\x1a\x1f.mailing.v1.GetDispatchResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/dispatch\x12u\n\rWatchDispatch\x12 .mailing.v1.WatchDispatchRequest\x1a!.mailing.v1.WatchDispatchResponse\"\x1d\x90\x02\x01\x82\xd3\xe4\x93\x02\x14\x12\x12/v1/dispatch:watch0\x01\x12\x9b\x01\n\x16UpdateDispatchSettings\x12).mailing.v1.UpdateDispatchSettingsRequest\x1a*.mailing.v1.UpdateDispatchSettingsResponse\"*\x90\x02\x02\x82\xd3\xe4\x93\x02!2\x15/v1/dispatch/settings:\x08settings\x12v\n\rPauseDispatch\x12 .mailing.v1.PauseDispatchRequest\x1a!.mailing.v1.PauseDispatchResponse\" \x90\x02\x02\x82\xd3\xe4\x93\x02\x17\"\x12/v1/dispatch:pause:\x01*\x12z\n\x0eResumeDispatch\x12!.mailing.v1.ResumeDispatchRequest\x1a\".mailing.v1.ResumeDispatchResponse\"!\x90\x02\x02\x82\xd3\xe4\x93\x02\x18\"\x13/v1/dispatch:resume:\x01*\x12n\n\rListEndpoints\x12 .mailing.v1.ListEndpointsRequest\x1a!.mailing.v1.ListEndpointsResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/endpoints\x12t\n\rProbeEndpoint\x12 .mailing.v1.ProbeEndpointRequest\x1a!.mailing.v1.ProbeEndpointResponse\"\x1e\x82\xd3\xe4\x93\x02\x18\"\x13/v1/endpoints:probe:\x01*\x12\x61\n\x08WatchLog\x12\x1b.mailing.v1.WatchLogRequest\x1a\x1c.mailing.v1.WatchLogResponse\"\x18\x90\x02\x01\x82\xd3\xe4\x93\x02\x0f\x12\r/v1/log:watch0\x01\x12k\n\rGetServerInfo\x12 .mailing.v1.GetServerInfoRequest\x1a!.mailing.v1.GetServerInfoResponse\"\x15\x90\x02\x01\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/server\x12j\n\x0cListWebhooks\x12\x1f.mailing.v1.ListWebhooksRequest\x1a .mailing.v1.ListWebhooksResponse\"\x17\x90\x02\x01\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/webhooks\x12v\n\x0bTestWebhook\x12\x1e.mailing.v1.TestWebhookRequest\x1a\x1f.mailing.v1.TestWebhookResponse\"&\x82\xd3\xe4\x93\x02 \"\x1b/v1/webhooks/{webhook}:test:\x01*\x12q\n\x0cVerifyLedger\x12\x1f.mailing.v1.VerifyLedgerRequest\x1a .mailing.v1.VerifyLedgerResponse\"\x1c\x90\x02\x01\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/ledger:verify0\x01\x42\xa7\x01\n\x16\x63om.example.mailing.v1B\x11\x41\x64minServiceProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.admin_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_GETDISPATCHREQUEST']._serialized_start=187
-  _globals['_GETDISPATCHREQUEST']._serialized_end=207
-  _globals['_GETDISPATCHRESPONSE']._serialized_start=210
-  _globals['_GETDISPATCHRESPONSE']._serialized_end=338
-  _globals['_WATCHDISPATCHREQUEST']._serialized_start=340
-  _globals['_WATCHDISPATCHREQUEST']._serialized_end=424
-  _globals['_WATCHDISPATCHRESPONSE']._serialized_start=427
-  _globals['_WATCHDISPATCHRESPONSE']._serialized_end=557
-  _globals['_UPDATEDISPATCHSETTINGSREQUEST']._serialized_start=560
-  _globals['_UPDATEDISPATCHSETTINGSREQUEST']._serialized_end=710
-  _globals['_UPDATEDISPATCHSETTINGSRESPONSE']._serialized_start=712
-  _globals['_UPDATEDISPATCHSETTINGSRESPONSE']._serialized_end=802
-  _globals['_PAUSEDISPATCHREQUEST']._serialized_start=804
-  _globals['_PAUSEDISPATCHREQUEST']._serialized_end=826
-  _globals['_PAUSEDISPATCHRESPONSE']._serialized_start=828
-  _globals['_PAUSEDISPATCHRESPONSE']._serialized_end=909
-  _globals['_RESUMEDISPATCHREQUEST']._serialized_start=911
-  _globals['_RESUMEDISPATCHREQUEST']._serialized_end=934
-  _globals['_RESUMEDISPATCHRESPONSE']._serialized_start=936
-  _globals['_RESUMEDISPATCHRESPONSE']._serialized_end=1018
-  _globals['_LISTENDPOINTSREQUEST']._serialized_start=1020
-  _globals['_LISTENDPOINTSREQUEST']._serialized_end=1042
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=1044
-  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=1119
-  _globals['_PROBEENDPOINTREQUEST']._serialized_start=1121
-  _globals['_PROBEENDPOINTREQUEST']._serialized_end=1171
-  _globals['_PROBEENDPOINTRESPONSE']._serialized_start=1173
-  _globals['_PROBEENDPOINTRESPONSE']._serialized_end=1274
-  _globals['_WATCHLOGREQUEST']._serialized_start=1277
-  _globals['_WATCHLOGREQUEST']._serialized_end=1470
-  _globals['_WATCHLOGRESPONSE']._serialized_start=1473
-  _globals['_WATCHLOGRESPONSE']._serialized_end=1606
-  _globals['_ADMINSERVICE']._serialized_start=1609
-  _globals['_ADMINSERVICE']._serialized_end=2324
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\021AdminServiceProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
+  _globals['_UPDATEDISPATCHSETTINGSREQUEST'].fields_by_name['settings']._loaded_options = None
+  _globals['_UPDATEDISPATCHSETTINGSREQUEST'].fields_by_name['settings']._serialized_options = b'\342A\001\002'
+  _globals['_TESTWEBHOOKREQUEST'].fields_by_name['webhook']._loaded_options = None
+  _globals['_TESTWEBHOOKREQUEST'].fields_by_name['webhook']._serialized_options = b'\342A\001\002'
+  _globals['_ADMINSERVICE'].methods_by_name['GetDispatch']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetDispatch']._serialized_options = b'\220\002\001\202\323\344\223\002\016\022\014/v1/dispatch'
+  _globals['_ADMINSERVICE'].methods_by_name['WatchDispatch']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['WatchDispatch']._serialized_options = b'\220\002\001\202\323\344\223\002\024\022\022/v1/dispatch:watch'
+  _globals['_ADMINSERVICE'].methods_by_name['UpdateDispatchSettings']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['UpdateDispatchSettings']._serialized_options = b'\220\002\002\202\323\344\223\002!2\025/v1/dispatch/settings:\010settings'
+  _globals['_ADMINSERVICE'].methods_by_name['PauseDispatch']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['PauseDispatch']._serialized_options = b'\220\002\002\202\323\344\223\002\027\"\022/v1/dispatch:pause:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['ResumeDispatch']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ResumeDispatch']._serialized_options = b'\220\002\002\202\323\344\223\002\030\"\023/v1/dispatch:resume:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['ListEndpoints']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListEndpoints']._serialized_options = b'\220\002\001\202\323\344\223\002\017\022\r/v1/endpoints'
+  _globals['_ADMINSERVICE'].methods_by_name['ProbeEndpoint']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ProbeEndpoint']._serialized_options = b'\202\323\344\223\002\030\"\023/v1/endpoints:probe:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['WatchLog']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['WatchLog']._serialized_options = b'\220\002\001\202\323\344\223\002\017\022\r/v1/log:watch'
+  _globals['_ADMINSERVICE'].methods_by_name['GetServerInfo']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['GetServerInfo']._serialized_options = b'\220\002\001\202\323\344\223\002\014\022\n/v1/server'
+  _globals['_ADMINSERVICE'].methods_by_name['ListWebhooks']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['ListWebhooks']._serialized_options = b'\220\002\001\202\323\344\223\002\016\022\014/v1/webhooks'
+  _globals['_ADMINSERVICE'].methods_by_name['TestWebhook']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['TestWebhook']._serialized_options = b'\202\323\344\223\002 \"\033/v1/webhooks/{webhook}:test:\001*'
+  _globals['_ADMINSERVICE'].methods_by_name['VerifyLedger']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['VerifyLedger']._serialized_options = b'\220\002\001\202\323\344\223\002\023\022\021/v1/ledger:verify'
+  _globals['_GETDISPATCHREQUEST']._serialized_start=301
+  _globals['_GETDISPATCHREQUEST']._serialized_end=321
+  _globals['_GETDISPATCHRESPONSE']._serialized_start=324
+  _globals['_GETDISPATCHRESPONSE']._serialized_end=452
+  _globals['_WATCHDISPATCHREQUEST']._serialized_start=454
+  _globals['_WATCHDISPATCHREQUEST']._serialized_end=538
+  _globals['_WATCHDISPATCHRESPONSE']._serialized_start=541
+  _globals['_WATCHDISPATCHRESPONSE']._serialized_end=671
+  _globals['_UPDATEDISPATCHSETTINGSREQUEST']._serialized_start=674
+  _globals['_UPDATEDISPATCHSETTINGSREQUEST']._serialized_end=830
+  _globals['_UPDATEDISPATCHSETTINGSRESPONSE']._serialized_start=832
+  _globals['_UPDATEDISPATCHSETTINGSRESPONSE']._serialized_end=922
+  _globals['_PAUSEDISPATCHREQUEST']._serialized_start=924
+  _globals['_PAUSEDISPATCHREQUEST']._serialized_end=946
+  _globals['_PAUSEDISPATCHRESPONSE']._serialized_start=948
+  _globals['_PAUSEDISPATCHRESPONSE']._serialized_end=1029
+  _globals['_RESUMEDISPATCHREQUEST']._serialized_start=1031
+  _globals['_RESUMEDISPATCHREQUEST']._serialized_end=1054
+  _globals['_RESUMEDISPATCHRESPONSE']._serialized_start=1056
+  _globals['_RESUMEDISPATCHRESPONSE']._serialized_end=1138
+  _globals['_LISTENDPOINTSREQUEST']._serialized_start=1140
+  _globals['_LISTENDPOINTSREQUEST']._serialized_end=1162
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_start=1164
+  _globals['_LISTENDPOINTSRESPONSE']._serialized_end=1239
+  _globals['_PROBEENDPOINTREQUEST']._serialized_start=1241
+  _globals['_PROBEENDPOINTREQUEST']._serialized_end=1291
+  _globals['_PROBEENDPOINTRESPONSE']._serialized_start=1293
+  _globals['_PROBEENDPOINTRESPONSE']._serialized_end=1394
+  _globals['_WATCHLOGREQUEST']._serialized_start=1397
+  _globals['_WATCHLOGREQUEST']._serialized_end=1590
+  _globals['_WATCHLOGRESPONSE']._serialized_start=1593
+  _globals['_WATCHLOGRESPONSE']._serialized_end=1726
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_start=1728
+  _globals['_LISTWEBHOOKSREQUEST']._serialized_end=1749
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_start=1751
+  _globals['_LISTWEBHOOKSRESPONSE']._serialized_end=1822
+  _globals['_TESTWEBHOOKREQUEST']._serialized_start=1824
+  _globals['_TESTWEBHOOKREQUEST']._serialized_end=1876
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_start=1878
+  _globals['_TESTWEBHOOKRESPONSE']._serialized_end=1977
+  _globals['_VERIFYLEDGERREQUEST']._serialized_start=1979
+  _globals['_VERIFYLEDGERREQUEST']._serialized_end=2066
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_start=2069
+  _globals['_VERIFYLEDGERRESPONSE']._serialized_end=2207
+  _globals['_GETSERVERINFOREQUEST']._serialized_start=2209
+  _globals['_GETSERVERINFOREQUEST']._serialized_end=2231
+  _globals['_GETSERVERINFORESPONSE']._serialized_start=2234
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=2512
+  _globals['_GETSERVERINFORESPONSE_SETTING']._serialized_start=2438
+  _globals['_GETSERVERINFORESPONSE_SETTING']._serialized_end=2512
+  _globals['_ADMINSERVICE']._serialized_start=2515
+  _globals['_ADMINSERVICE']._serialized_end=3936
 # @@protoc_insertion_point(module_scope)

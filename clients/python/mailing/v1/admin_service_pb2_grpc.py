@@ -75,6 +75,26 @@ class AdminServiceStub:
                 request_serializer=mailing_dot_v1_dot_admin__service__pb2.WatchLogRequest.SerializeToString,
                 response_deserializer=mailing_dot_v1_dot_admin__service__pb2.WatchLogResponse.FromString,
                 _registered_method=True)
+        self.GetServerInfo = channel.unary_unary(
+                '/mailing.v1.AdminService/GetServerInfo',
+                request_serializer=mailing_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.SerializeToString,
+                response_deserializer=mailing_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.FromString,
+                _registered_method=True)
+        self.ListWebhooks = channel.unary_unary(
+                '/mailing.v1.AdminService/ListWebhooks',
+                request_serializer=mailing_dot_v1_dot_admin__service__pb2.ListWebhooksRequest.SerializeToString,
+                response_deserializer=mailing_dot_v1_dot_admin__service__pb2.ListWebhooksResponse.FromString,
+                _registered_method=True)
+        self.TestWebhook = channel.unary_unary(
+                '/mailing.v1.AdminService/TestWebhook',
+                request_serializer=mailing_dot_v1_dot_admin__service__pb2.TestWebhookRequest.SerializeToString,
+                response_deserializer=mailing_dot_v1_dot_admin__service__pb2.TestWebhookResponse.FromString,
+                _registered_method=True)
+        self.VerifyLedger = channel.unary_stream(
+                '/mailing.v1.AdminService/VerifyLedger',
+                request_serializer=mailing_dot_v1_dot_admin__service__pb2.VerifyLedgerRequest.SerializeToString,
+                response_deserializer=mailing_dot_v1_dot_admin__service__pb2.VerifyLedgerResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServiceServicer:
@@ -152,6 +172,36 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetServerInfo(self, request, context):
+        """Tells which version answers and with which configuration. What is shown holds no secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListWebhooks(self, request, context):
+        """Lists the configured webhooks with their positions. What is shown holds no secret.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestWebhook(self, request, context):
+        """Sends one event `webhook.test` to a webhook and tells how it ended. Its position does not move.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VerifyLedger(self, request, context):
+        """Audits ledger, open work, counters, change feed and keys while the service runs, and streams what
+        disagrees. Changes nothing. Responses come at least every ten seconds; the last one, with
+        `checked` 1, ends the stream with OK. Repairing is for `mailing-server verify --repair`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -194,6 +244,26 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.WatchLog,
                     request_deserializer=mailing_dot_v1_dot_admin__service__pb2.WatchLogRequest.FromString,
                     response_serializer=mailing_dot_v1_dot_admin__service__pb2.WatchLogResponse.SerializeToString,
+            ),
+            'GetServerInfo': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetServerInfo,
+                    request_deserializer=mailing_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.FromString,
+                    response_serializer=mailing_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.SerializeToString,
+            ),
+            'ListWebhooks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWebhooks,
+                    request_deserializer=mailing_dot_v1_dot_admin__service__pb2.ListWebhooksRequest.FromString,
+                    response_serializer=mailing_dot_v1_dot_admin__service__pb2.ListWebhooksResponse.SerializeToString,
+            ),
+            'TestWebhook': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestWebhook,
+                    request_deserializer=mailing_dot_v1_dot_admin__service__pb2.TestWebhookRequest.FromString,
+                    response_serializer=mailing_dot_v1_dot_admin__service__pb2.TestWebhookResponse.SerializeToString,
+            ),
+            'VerifyLedger': grpc.unary_stream_rpc_method_handler(
+                    servicer.VerifyLedger,
+                    request_deserializer=mailing_dot_v1_dot_admin__service__pb2.VerifyLedgerRequest.FromString,
+                    response_serializer=mailing_dot_v1_dot_admin__service__pb2.VerifyLedgerResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -413,6 +483,114 @@ class AdminService:
             '/mailing.v1.AdminService/WatchLog',
             mailing_dot_v1_dot_admin__service__pb2.WatchLogRequest.SerializeToString,
             mailing_dot_v1_dot_admin__service__pb2.WatchLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetServerInfo(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mailing.v1.AdminService/GetServerInfo',
+            mailing_dot_v1_dot_admin__service__pb2.GetServerInfoRequest.SerializeToString,
+            mailing_dot_v1_dot_admin__service__pb2.GetServerInfoResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListWebhooks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mailing.v1.AdminService/ListWebhooks',
+            mailing_dot_v1_dot_admin__service__pb2.ListWebhooksRequest.SerializeToString,
+            mailing_dot_v1_dot_admin__service__pb2.ListWebhooksResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestWebhook(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mailing.v1.AdminService/TestWebhook',
+            mailing_dot_v1_dot_admin__service__pb2.TestWebhookRequest.SerializeToString,
+            mailing_dot_v1_dot_admin__service__pb2.TestWebhookResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VerifyLedger(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mailing.v1.AdminService/VerifyLedger',
+            mailing_dot_v1_dot_admin__service__pb2.VerifyLedgerRequest.SerializeToString,
+            mailing_dot_v1_dot_admin__service__pb2.VerifyLedgerResponse.FromString,
             options,
             channel_credentials,
             insecure,

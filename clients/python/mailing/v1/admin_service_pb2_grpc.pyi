@@ -69,6 +69,17 @@ class AdminServiceStub:
     so does what is about none; between them entries are put in the order of their times as
     far as that is known. It never ends by itself.
     """
+    GetServerInfo: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _admin_service_pb2.GetServerInfoResponse]
+    """Tells which version answers and with which configuration. What is shown holds no secret."""
+    ListWebhooks: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.ListWebhooksRequest, _admin_service_pb2.ListWebhooksResponse]
+    """Lists the configured webhooks with their positions. What is shown holds no secret."""
+    TestWebhook: _grpc.UnaryUnaryMultiCallable[_admin_service_pb2.TestWebhookRequest, _admin_service_pb2.TestWebhookResponse]
+    """Sends one event `webhook.test` to a webhook and tells how it ended. Its position does not move."""
+    VerifyLedger: _grpc.UnaryStreamMultiCallable[_admin_service_pb2.VerifyLedgerRequest, _admin_service_pb2.VerifyLedgerResponse]
+    """Audits ledger, open work, counters, change feed and keys while the service runs, and streams what
+    disagrees. Changes nothing. Responses come at least every ten seconds; the last one, with
+    `checked` 1, ends the stream with OK. Repairing is for `mailing-server verify --repair`.
+    """
 
 @_typing.type_check_only
 class AdminServiceAsyncStub(AdminServiceStub):
@@ -110,6 +121,17 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Streams the log, past and live, filtered. What is about one client comes in order, and
     so does what is about none; between them entries are put in the order of their times as
     far as that is known. It never ends by itself.
+    """
+    GetServerInfo: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.GetServerInfoRequest, _admin_service_pb2.GetServerInfoResponse]  # type: ignore[assignment]
+    """Tells which version answers and with which configuration. What is shown holds no secret."""
+    ListWebhooks: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.ListWebhooksRequest, _admin_service_pb2.ListWebhooksResponse]  # type: ignore[assignment]
+    """Lists the configured webhooks with their positions. What is shown holds no secret."""
+    TestWebhook: _aio.UnaryUnaryMultiCallable[_admin_service_pb2.TestWebhookRequest, _admin_service_pb2.TestWebhookResponse]  # type: ignore[assignment]
+    """Sends one event `webhook.test` to a webhook and tells how it ended. Its position does not move."""
+    VerifyLedger: _aio.UnaryStreamMultiCallable[_admin_service_pb2.VerifyLedgerRequest, _admin_service_pb2.VerifyLedgerResponse]  # type: ignore[assignment]
+    """Audits ledger, open work, counters, change feed and keys while the service runs, and streams what
+    disagrees. Changes nothing. Responses come at least every ten seconds; the last one, with
+    `checked` 1, ends the stream with OK. Repairing is for `mailing-server verify --repair`.
     """
 
 class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -197,6 +219,41 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         """Streams the log, past and live, filtered. What is about one client comes in order, and
         so does what is about none; between them entries are put in the order of their times as
         far as that is known. It never ends by itself.
+        """
+
+    @_abc_1.abstractmethod
+    def GetServerInfo(
+        self,
+        request: _admin_service_pb2.GetServerInfoRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.GetServerInfoResponse, _abc.Awaitable[_admin_service_pb2.GetServerInfoResponse]]:
+        """Tells which version answers and with which configuration. What is shown holds no secret."""
+
+    @_abc_1.abstractmethod
+    def ListWebhooks(
+        self,
+        request: _admin_service_pb2.ListWebhooksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.ListWebhooksResponse, _abc.Awaitable[_admin_service_pb2.ListWebhooksResponse]]:
+        """Lists the configured webhooks with their positions. What is shown holds no secret."""
+
+    @_abc_1.abstractmethod
+    def TestWebhook(
+        self,
+        request: _admin_service_pb2.TestWebhookRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_service_pb2.TestWebhookResponse, _abc.Awaitable[_admin_service_pb2.TestWebhookResponse]]:
+        """Sends one event `webhook.test` to a webhook and tells how it ended. Its position does not move."""
+
+    @_abc_1.abstractmethod
+    def VerifyLedger(
+        self,
+        request: _admin_service_pb2.VerifyLedgerRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_admin_service_pb2.VerifyLedgerResponse], _abc.AsyncIterator[_admin_service_pb2.VerifyLedgerResponse]]:
+        """Audits ledger, open work, counters, change feed and keys while the service runs, and streams what
+        disagrees. Changes nothing. Responses come at least every ten seconds; the last one, with
+        `checked` 1, ends the stream with OK. Repairing is for `mailing-server verify --repair`.
         """
 
 def add_AdminServiceServicer_to_server(servicer: AdminServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -22,30 +22,75 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mailing.v1 import message_pb2 as mailing_dot_v1_dot_message__pb2
 from mailing.v1 import time_of_day_pb2 as mailing_dot_v1_dot_time__of__day__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mailing/v1/client.proto\x12\nmailing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1cmailing/v1/time_of_day.proto\"\xf1\x03\n\x06\x43lient\x12\x0e\n\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n\x05phone\x18\x02 \x01(\tR\x05phone\x12#\n\roperator_code\x18\x03 \x01(\tR\x0coperatorCode\x12\x10\n\x03tag\x18\x04 \x01(\tR\x03tag\x12\x1a\n\x08timezone\x18\x05 \x01(\tR\x08timezone\x12@\n\x0ereceive_window\x18\x06 \x01(\x0b\x32\x19.mailing.v1.ReceiveWindowR\rreceiveWindow\x12\x42\n\nattributes\x18\x07 \x03(\x0b\x32\".mailing.v1.Client.AttributesEntryR\nattributes\x12\x1b\n\topted_out\x18\x08 \x01(\x08R\x08optedOut\x12\x12\n\x04\x65tag\x18\t \x01(\tR\x04\x65tag\x12;\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"s\n\rReceiveWindow\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x15.mailing.v1.TimeOfDayR\x05start\x12\x35\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\"\x8f\x02\n\x0c\x43lientFilter\x12\x12\n\x04tags\x18\x01 \x03(\tR\x04tags\x12%\n\x0eoperator_codes\x18\x02 \x03(\tR\roperatorCodes\x12\x1c\n\ttimezones\x18\x03 \x03(\tR\ttimezones\x12H\n\nattributes\x18\x04 \x03(\x0b\x32(.mailing.v1.ClientFilter.AttributesEntryR\nattributes\x12\x1d\n\nclient_ids\x18\x05 \x03(\x03R\tclientIds\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17mailing/v1/client.proto\x12\nmailing.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mailing/v1/message.proto\x1a\x1cmailing/v1/time_of_day.proto\"\xd5\x04\n\x06\x43lient\x12\x14\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x08R\x02id\x12\x1a\n\x05phone\x18\x02 \x01(\tB\x04\xe2\x41\x01\x02R\x05phone\x12#\n\roperator_code\x18\x03 \x01(\tR\x0coperatorCode\x12\x10\n\x03tag\x18\x04 \x01(\tR\x03tag\x12 \n\x08timezone\x18\x05 \x01(\tB\x04\xe2\x41\x01\x02R\x08timezone\x12@\n\x0ereceive_window\x18\x06 \x01(\x0b\x32\x19.mailing.v1.ReceiveWindowR\rreceiveWindow\x12\x42\n\nattributes\x18\x07 \x03(\x0b\x32\".mailing.v1.Client.AttributesEntryR\nattributes\x12 \n\topted_out\x18\x08 \x01(\x08H\x00R\x08optedOut\x88\x01\x01\x12\x12\n\x04\x65tag\x18\t \x01(\tR\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12\x31\n\x07opt_out\x18\x0c \x01(\x0b\x32\x12.mailing.v1.OptOutB\x04\xe2\x41\x01\x03R\x06optOut\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\x0c\n\n_opted_out\"\xa1\x02\n\x06OptOut\x12\x34\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x04time\x12\x37\n\x06source\x18\x02 \x01(\x0e\x32\x19.mailing.v1.OptOut.SourceB\x04\xe2\x41\x01\x03R\x06source\x12\x18\n\x04word\x18\x03 \x01(\tB\x04\xe2\x41\x01\x03R\x04word\x12 \n\x08\x65ndpoint\x18\x04 \x01(\tB\x04\xe2\x41\x01\x03R\x08\x65ndpoint\"l\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x0e\n\nSOURCE_API\x10\x01\x12\x11\n\rSOURCE_IMPORT\x10\x02\x12\x12\n\x0eSOURCE_INBOUND\x10\x03\x12\x13\n\x0fSOURCE_ENDPOINT\x10\x04\"\x7f\n\rReceiveWindow\x12\x31\n\x05start\x18\x01 \x01(\x0b\x32\x15.mailing.v1.TimeOfDayB\x04\xe2\x41\x01\x02R\x05start\x12;\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02R\x08\x64uration\"\xa8\n\n\x0c\x43lientFilter\x12\x12\n\x04tags\x18\x01 \x03(\tR\x04tags\x12%\n\x0eoperator_codes\x18\x02 \x03(\tR\roperatorCodes\x12\x1c\n\ttimezones\x18\x03 \x03(\tR\ttimezones\x12H\n\nattributes\x18\x04 \x03(\x0b\x32(.mailing.v1.ClientFilter.AttributesEntryR\nattributes\x12\x1d\n\nclient_ids\x18\x05 \x03(\x03R\tclientIds\x12^\n\x14\x61ttribute_conditions\x18\x06 \x03(\x0b\x32+.mailing.v1.ClientFilter.AttributeConditionR\x13\x61ttributeConditions\x12/\n\x06\x61ny_of\x18\x07 \x03(\x0b\x32\x18.mailing.v1.ClientFilterR\x05\x61nyOf\x12\x31\n\x07none_of\x18\x08 \x03(\x0b\x32\x18.mailing.v1.ClientFilterR\x06noneOf\x12%\n\x0ephone_prefixes\x18\t \x03(\tR\rphonePrefixes\x12?\n\rcreated_since\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x0c\x63reatedSince\x12T\n\x10\x65xclude_mailings\x18\x0b \x03(\x0b\x32).mailing.v1.ClientFilter.MailingConditionR\x0f\x65xcludeMailings\x12N\n\ronly_mailings\x18\x0c \x03(\x0b\x32).mailing.v1.ClientFilter.MailingConditionR\x0conlyMailings\x12\x37\n\x06sample\x18\r \x01(\x0b\x32\x1f.mailing.v1.ClientFilter.SampleR\x06sample\x12\x18\n\x07segment\x18\x0e \x01(\tR\x07segment\x1a\xc8\x02\n\x12\x41ttributeCondition\x12\x18\n\x04name\x18\x01 \x01(\tB\x04\xe2\x41\x01\x02R\x04name\x12>\n\x02op\x18\x02 \x01(\x0e\x32..mailing.v1.ClientFilter.AttributeCondition.OpR\x02op\x12\x16\n\x06values\x18\x03 \x03(\tR\x06values\"\xbf\x01\n\x02Op\x12\x12\n\x0eOP_UNSPECIFIED\x10\x00\x12\t\n\x05OP_IN\x10\x01\x12\r\n\tOP_NOT_IN\x10\x02\x12\r\n\tOP_PREFIX\x10\x03\x12\x11\n\rOP_NOT_PREFIX\x10\x04\x12\r\n\tOP_EXISTS\x10\x05\x12\x0e\n\nOP_MISSING\x10\x06\x12\x0b\n\x07OP_LESS\x10\x07\x12\x14\n\x10OP_LESS_OR_EQUAL\x10\x08\x12\x0e\n\nOP_GREATER\x10\t\x12\x17\n\x13OP_GREATER_OR_EQUAL\x10\n\x1ao\n\x10MailingCondition\x12#\n\nmailing_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02R\tmailingId\x12\x36\n\x08statuses\x18\x02 \x03(\x0e\x32\x1a.mailing.v1.Message.StatusR\x08statuses\x1a\x36\n\x06Sample\x12\x18\n\x04size\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02R\x04size\x12\x12\n\x04seed\x18\x02 \x01(\x03R\x04seed\x1a=\n\x0f\x41ttributesEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\x42\xa1\x01\n\x16\x63om.example.mailing.v1B\x0b\x43lientProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.client_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\013ClientProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
   _globals['_CLIENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_CLIENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
+  _globals['_CLIENT'].fields_by_name['id']._loaded_options = None
+  _globals['_CLIENT'].fields_by_name['id']._serialized_options = b'\342A\001\010'
+  _globals['_CLIENT'].fields_by_name['phone']._loaded_options = None
+  _globals['_CLIENT'].fields_by_name['phone']._serialized_options = b'\342A\001\002'
+  _globals['_CLIENT'].fields_by_name['timezone']._loaded_options = None
+  _globals['_CLIENT'].fields_by_name['timezone']._serialized_options = b'\342A\001\002'
+  _globals['_CLIENT'].fields_by_name['create_time']._loaded_options = None
+  _globals['_CLIENT'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_CLIENT'].fields_by_name['update_time']._loaded_options = None
+  _globals['_CLIENT'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_CLIENT'].fields_by_name['opt_out']._loaded_options = None
+  _globals['_CLIENT'].fields_by_name['opt_out']._serialized_options = b'\342A\001\003'
+  _globals['_OPTOUT'].fields_by_name['time']._loaded_options = None
+  _globals['_OPTOUT'].fields_by_name['time']._serialized_options = b'\342A\001\003'
+  _globals['_OPTOUT'].fields_by_name['source']._loaded_options = None
+  _globals['_OPTOUT'].fields_by_name['source']._serialized_options = b'\342A\001\003'
+  _globals['_OPTOUT'].fields_by_name['word']._loaded_options = None
+  _globals['_OPTOUT'].fields_by_name['word']._serialized_options = b'\342A\001\003'
+  _globals['_OPTOUT'].fields_by_name['endpoint']._loaded_options = None
+  _globals['_OPTOUT'].fields_by_name['endpoint']._serialized_options = b'\342A\001\003'
+  _globals['_RECEIVEWINDOW'].fields_by_name['start']._loaded_options = None
+  _globals['_RECEIVEWINDOW'].fields_by_name['start']._serialized_options = b'\342A\001\002'
+  _globals['_RECEIVEWINDOW'].fields_by_name['duration']._loaded_options = None
+  _globals['_RECEIVEWINDOW'].fields_by_name['duration']._serialized_options = b'\342A\001\002'
+  _globals['_CLIENTFILTER_ATTRIBUTECONDITION'].fields_by_name['name']._loaded_options = None
+  _globals['_CLIENTFILTER_ATTRIBUTECONDITION'].fields_by_name['name']._serialized_options = b'\342A\001\002'
+  _globals['_CLIENTFILTER_MAILINGCONDITION'].fields_by_name['mailing_id']._loaded_options = None
+  _globals['_CLIENTFILTER_MAILINGCONDITION'].fields_by_name['mailing_id']._serialized_options = b'\342A\001\002'
+  _globals['_CLIENTFILTER_SAMPLE'].fields_by_name['size']._loaded_options = None
+  _globals['_CLIENTFILTER_SAMPLE'].fields_by_name['size']._serialized_options = b'\342A\001\002'
   _globals['_CLIENTFILTER_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_CLIENTFILTER_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_CLIENT']._serialized_start=135
-  _globals['_CLIENT']._serialized_end=632
-  _globals['_CLIENT_ATTRIBUTESENTRY']._serialized_start=571
-  _globals['_CLIENT_ATTRIBUTESENTRY']._serialized_end=632
-  _globals['_RECEIVEWINDOW']._serialized_start=634
-  _globals['_RECEIVEWINDOW']._serialized_end=749
-  _globals['_CLIENTFILTER']._serialized_start=752
-  _globals['_CLIENTFILTER']._serialized_end=1023
-  _globals['_CLIENTFILTER_ATTRIBUTESENTRY']._serialized_start=571
-  _globals['_CLIENTFILTER_ATTRIBUTESENTRY']._serialized_end=632
+  _globals['_CLIENT']._serialized_start=194
+  _globals['_CLIENT']._serialized_end=791
+  _globals['_CLIENT_ATTRIBUTESENTRY']._serialized_start=716
+  _globals['_CLIENT_ATTRIBUTESENTRY']._serialized_end=777
+  _globals['_OPTOUT']._serialized_start=794
+  _globals['_OPTOUT']._serialized_end=1083
+  _globals['_OPTOUT_SOURCE']._serialized_start=975
+  _globals['_OPTOUT_SOURCE']._serialized_end=1083
+  _globals['_RECEIVEWINDOW']._serialized_start=1085
+  _globals['_RECEIVEWINDOW']._serialized_end=1212
+  _globals['_CLIENTFILTER']._serialized_start=1215
+  _globals['_CLIENTFILTER']._serialized_end=2535
+  _globals['_CLIENTFILTER_ATTRIBUTECONDITION']._serialized_start=1975
+  _globals['_CLIENTFILTER_ATTRIBUTECONDITION']._serialized_end=2303
+  _globals['_CLIENTFILTER_ATTRIBUTECONDITION_OP']._serialized_start=2112
+  _globals['_CLIENTFILTER_ATTRIBUTECONDITION_OP']._serialized_end=2303
+  _globals['_CLIENTFILTER_MAILINGCONDITION']._serialized_start=2305
+  _globals['_CLIENTFILTER_MAILINGCONDITION']._serialized_end=2416
+  _globals['_CLIENTFILTER_SAMPLE']._serialized_start=2418
+  _globals['_CLIENTFILTER_SAMPLE']._serialized_end=2472
+  _globals['_CLIENTFILTER_ATTRIBUTESENTRY']._serialized_start=716
+  _globals['_CLIENTFILTER_ATTRIBUTESENTRY']._serialized_end=777
 # @@protoc_insertion_point(module_scope)

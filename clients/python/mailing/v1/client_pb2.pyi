@@ -9,6 +9,8 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mailing.v1 import message_pb2 as _message_pb2
 from mailing.v1 import time_of_day_pb2 as _time_of_day_pb2
 import builtins as _builtins
 import sys
@@ -58,8 +60,11 @@ class Client(_message.Message):
     ETAG_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
+    OPT_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Output only. Made by the service; stable for the life of the client."""
+    """Output only. Made by the service; stable for the life of the client. In an
+    update it says which client is meant.
+    """
     phone: _builtins.str
     """Required. The digits of an E.164 number without the leading '+': 7 to 15
     digits, the first not 0. Unique among all clients.
@@ -73,7 +78,11 @@ class Client(_message.Message):
     timezone: _builtins.str
     """Required. The client's time zone by its IANA name, such as `Europe/Moscow`."""
     opted_out: _builtins.bool
-    """True for a client who asked not to receive anything: no mailing takes them in."""
+    """True for a client who asked not to receive anything: no mailing takes them in.
+    Absent in a write: not spoken of. False takes an opt-out back, and only a false
+    that is written out does. Responses set it when it is true and leave it out
+    otherwise, so that a client read today and written back next week undoes nothing.
+    """
     etag: _builtins.str
     """Output only, and optional in updates and deletions: a fingerprint of the
     stored state. Sent back, the call fails with ABORTED if the client was
@@ -97,6 +106,10 @@ class Client(_message.Message):
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def opt_out(self) -> Global___OptOut:
+        """Output only. When and how the client opted out; absent unless `opted_out` is true."""
+
     def __init__(
         self,
         *,
@@ -107,18 +120,88 @@ class Client(_message.Message):
         timezone: _builtins.str = ...,
         receive_window: Global___ReceiveWindow | None = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
-        opted_out: _builtins.bool = ...,
+        opted_out: _builtins.bool | None = ...,
         etag: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
+        opt_out: Global___OptOut | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "receive_window", b"receive_window", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_opted_out", b"_opted_out", "create_time", b"create_time", "opt_out", b"opt_out", "opted_out", b"opted_out", "receive_window", b"receive_window", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "create_time", b"create_time", "etag", b"etag", "id", b"id", "operator_code", b"operator_code", "opted_out", b"opted_out", "phone", b"phone", "receive_window", b"receive_window", "tag", b"tag", "timezone", b"timezone", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_opted_out", b"_opted_out", "attributes", b"attributes", "create_time", b"create_time", "etag", b"etag", "id", b"id", "operator_code", b"operator_code", "opt_out", b"opt_out", "opted_out", b"opted_out", "phone", b"phone", "receive_window", b"receive_window", "tag", b"tag", "timezone", b"timezone", "update_time", b"update_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__opted_out: _TypeAlias = _typing.Literal["opted_out"]  # noqa: Y015
+    _WhichOneofArgType__opted_out: _TypeAlias = _typing.Literal["_opted_out", b"_opted_out"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__opted_out) -> _WhichOneofReturnType__opted_out | None: ...
+
+Global___Client: _TypeAlias = Client  # noqa: Y015
+
+@_typing.final
+class OptOut(_message.Message):
+    """How a client came to be opted out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Source:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[OptOut._Source.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        SOURCE_UNSPECIFIED: OptOut._Source.ValueType  # 0
+        """Not known: set before sources were kept."""
+        SOURCE_API: OptOut._Source.ValueType  # 1
+        """A call of CreateClient or UpdateClient."""
+        SOURCE_IMPORT: OptOut._Source.ValueType  # 2
+        """A row of an import."""
+        SOURCE_INBOUND: OptOut._Source.ValueType  # 3
+        """A message from the client, such as STOP."""
+        SOURCE_ENDPOINT: OptOut._Source.ValueType  # 4
+        """An endpoint's answer or receipt of class `opted_out`."""
+
+    class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+        """What told the service."""
+
+    SOURCE_UNSPECIFIED: OptOut.Source.ValueType  # 0
+    """Not known: set before sources were kept."""
+    SOURCE_API: OptOut.Source.ValueType  # 1
+    """A call of CreateClient or UpdateClient."""
+    SOURCE_IMPORT: OptOut.Source.ValueType  # 2
+    """A row of an import."""
+    SOURCE_INBOUND: OptOut.Source.ValueType  # 3
+    """A message from the client, such as STOP."""
+    SOURCE_ENDPOINT: OptOut.Source.ValueType  # 4
+    """An endpoint's answer or receipt of class `opted_out`."""
+
+    TIME_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    source: Global___OptOut.Source.ValueType
+    """Output only. What told the service."""
+    word: _builtins.str
+    """Output only. INBOUND: the word the client sent, as configured, such as `STOP`."""
+    endpoint: _builtins.str
+    """Output only. INBOUND and ENDPOINT: the name of the endpoint."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        source: Global___OptOut.Source.ValueType = ...,
+        word: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "source", b"source", "time", b"time", "word", b"word"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Client: _TypeAlias = Client  # noqa: Y015
+Global___OptOut: _TypeAlias = OptOut  # noqa: Y015
 
 @_typing.final
 class ReceiveWindow(_message.Message):
@@ -152,11 +235,160 @@ Global___ReceiveWindow: _TypeAlias = ReceiveWindow  # noqa: Y015
 
 @_typing.final
 class ClientFilter(_message.Message):
-    """Chooses clients. Values within a field are alternatives, all fields that are
-    set must match; an empty filter matches every client.
+    """Chooses clients. Values within a field are alternatives, all fields that are set must
+    match; an empty filter matches every client. Groups nest up to 5 deep and have up to
+    100 conditions in all.
+
+    The same can be written as text (AIP-160) in the field `filter_text` that stands
+    beside a filter, as in `tag = "vip" AND attributes.age >= 30 AND NOT got(17)`. Where AND
+    and OR meet, parentheses are required. Set one of the two: both are an error. What
+    is stored and returned is always this message.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class AttributeCondition(_message.Message):
+        """Compares one attribute of a client."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        class _Op:
+            ValueType = _typing.NewType("ValueType", _builtins.int)
+            V: _TypeAlias = ValueType  # noqa: Y015
+
+        class _OpEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[ClientFilter.AttributeCondition._Op.ValueType], _builtins.type):
+            DESCRIPTOR: _descriptor.EnumDescriptor
+            OP_UNSPECIFIED: ClientFilter.AttributeCondition._Op.ValueType  # 0
+            """The default, IN, is used."""
+            OP_IN: ClientFilter.AttributeCondition._Op.ValueType  # 1
+            """It is one of the values, character by character."""
+            OP_NOT_IN: ClientFilter.AttributeCondition._Op.ValueType  # 2
+            """It is none of the values."""
+            OP_PREFIX: ClientFilter.AttributeCondition._Op.ValueType  # 3
+            """It begins with one of the values."""
+            OP_NOT_PREFIX: ClientFilter.AttributeCondition._Op.ValueType  # 4
+            """It begins with none of the values."""
+            OP_EXISTS: ClientFilter.AttributeCondition._Op.ValueType  # 5
+            """The client has it, whatever its value; takes no values."""
+            OP_MISSING: ClientFilter.AttributeCondition._Op.ValueType  # 6
+            """The client does not have it; takes no values."""
+            OP_LESS: ClientFilter.AttributeCondition._Op.ValueType  # 7
+            """It is less than the only value."""
+            OP_LESS_OR_EQUAL: ClientFilter.AttributeCondition._Op.ValueType  # 8
+            """It is at most the only value."""
+            OP_GREATER: ClientFilter.AttributeCondition._Op.ValueType  # 9
+            """It is greater than the only value."""
+            OP_GREATER_OR_EQUAL: ClientFilter.AttributeCondition._Op.ValueType  # 10
+            """It is at least the only value."""
+
+        class Op(_Op, metaclass=_OpEnumTypeWrapper):
+            """How the attribute is compared. A client without the attribute matches only MISSING,
+            NOT_IN and NOT_PREFIX.
+            """
+
+        OP_UNSPECIFIED: ClientFilter.AttributeCondition.Op.ValueType  # 0
+        """The default, IN, is used."""
+        OP_IN: ClientFilter.AttributeCondition.Op.ValueType  # 1
+        """It is one of the values, character by character."""
+        OP_NOT_IN: ClientFilter.AttributeCondition.Op.ValueType  # 2
+        """It is none of the values."""
+        OP_PREFIX: ClientFilter.AttributeCondition.Op.ValueType  # 3
+        """It begins with one of the values."""
+        OP_NOT_PREFIX: ClientFilter.AttributeCondition.Op.ValueType  # 4
+        """It begins with none of the values."""
+        OP_EXISTS: ClientFilter.AttributeCondition.Op.ValueType  # 5
+        """The client has it, whatever its value; takes no values."""
+        OP_MISSING: ClientFilter.AttributeCondition.Op.ValueType  # 6
+        """The client does not have it; takes no values."""
+        OP_LESS: ClientFilter.AttributeCondition.Op.ValueType  # 7
+        """It is less than the only value."""
+        OP_LESS_OR_EQUAL: ClientFilter.AttributeCondition.Op.ValueType  # 8
+        """It is at most the only value."""
+        OP_GREATER: ClientFilter.AttributeCondition.Op.ValueType  # 9
+        """It is greater than the only value."""
+        OP_GREATER_OR_EQUAL: ClientFilter.AttributeCondition.Op.ValueType  # 10
+        """It is at least the only value."""
+
+        NAME_FIELD_NUMBER: _builtins.int
+        OP_FIELD_NUMBER: _builtins.int
+        VALUES_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """Required. The attribute's name."""
+        op: Global___ClientFilter.AttributeCondition.Op.ValueType
+        """How it is compared."""
+        @_builtins.property
+        def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """What it is compared with: up to 1,000 for IN, NOT_IN and the prefixes, exactly one
+            for the orders. An order compares numbers when the value is a decimal number, and
+            times when it is a date (`2026-11-29`) or a time of RFC 3339; another value is an
+            error. A client whose attribute is not of that kind does not match.
+            """
+
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            op: Global___ClientFilter.AttributeCondition.Op.ValueType = ...,
+            values: _abc.Iterable[_builtins.str] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "op", b"op", "values", b"values"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class MailingCondition(_message.Message):
+        """Looks at what became of the client's message of one mailing."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MAILING_ID_FIELD_NUMBER: _builtins.int
+        STATUSES_FIELD_NUMBER: _builtins.int
+        mailing_id: _builtins.int
+        """Required. The mailing. A deleted one matches nobody."""
+        @_builtins.property
+        def statuses(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Status.ValueType]:
+            """The message has any of these statuses; empty: DELIVERED."""
+
+        def __init__(
+            self,
+            *,
+            mailing_id: _builtins.int = ...,
+            statuses: _abc.Iterable[_message_pb2.Message.Status.ValueType] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing_id", b"mailing_id", "statuses", b"statuses"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class Sample(_message.Message):
+        """Takes some of the clients, chosen at random and reproducibly."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        SIZE_FIELD_NUMBER: _builtins.int
+        SEED_FIELD_NUMBER: _builtins.int
+        size: _builtins.int
+        """Required. How many at the most: at least 1."""
+        seed: _builtins.int
+        """Another seed chooses others; the same seed chooses the same ones as long as the
+        clients who match stay the same.
+        """
+        def __init__(
+            self,
+            *,
+            size: _builtins.int = ...,
+            seed: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["seed", b"seed", "size", b"size"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
     class AttributesEntry(_message.Message):
@@ -183,6 +415,20 @@ class ClientFilter(_message.Message):
     TIMEZONES_FIELD_NUMBER: _builtins.int
     ATTRIBUTES_FIELD_NUMBER: _builtins.int
     CLIENT_IDS_FIELD_NUMBER: _builtins.int
+    ATTRIBUTE_CONDITIONS_FIELD_NUMBER: _builtins.int
+    ANY_OF_FIELD_NUMBER: _builtins.int
+    NONE_OF_FIELD_NUMBER: _builtins.int
+    PHONE_PREFIXES_FIELD_NUMBER: _builtins.int
+    CREATED_SINCE_FIELD_NUMBER: _builtins.int
+    EXCLUDE_MAILINGS_FIELD_NUMBER: _builtins.int
+    ONLY_MAILINGS_FIELD_NUMBER: _builtins.int
+    SAMPLE_FIELD_NUMBER: _builtins.int
+    SEGMENT_FIELD_NUMBER: _builtins.int
+    segment: _builtins.str
+    """Clients that match the stored segment of this name as well. A mailing with AUDIENCE_MODE_OPEN
+    follows later changes of the segment, with AUDIENCE_MODE_SNAPSHOT it keeps who matched at its
+    start. A segment may not name another one.
+    """
     @_builtins.property
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Clients with any of these tags. At most 1,000."""
@@ -203,6 +449,38 @@ class ClientFilter(_message.Message):
     def client_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Clients with any of these ids. At most 10,000."""
 
+    @_builtins.property
+    def attribute_conditions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientFilter.AttributeCondition]:
+        """Clients that match all of these. A name may occur more than once, as a range needs."""
+
+    @_builtins.property
+    def any_of(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientFilter]:
+        """Clients that match at least one of these. At most 20."""
+
+    @_builtins.property
+    def none_of(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientFilter]:
+        """Clients that match none of these. At most 20."""
+
+    @_builtins.property
+    def phone_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Clients whose phone begins with any of these digits. At most 1,000."""
+
+    @_builtins.property
+    def created_since(self) -> _timestamp_pb2.Timestamp:
+        """Clients added at this time or later."""
+
+    @_builtins.property
+    def exclude_mailings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientFilter.MailingCondition]:
+        """Clients whom none of these matches: who did not get a mailing. At most 20."""
+
+    @_builtins.property
+    def only_mailings(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClientFilter.MailingCondition]:
+        """Clients whom all of these match: who got a mailing. At most 20."""
+
+    @_builtins.property
+    def sample(self) -> Global___ClientFilter.Sample:
+        """Of the clients that match everything else, only these many. Only in the outermost filter."""
+
     def __init__(
         self,
         *,
@@ -211,10 +489,19 @@ class ClientFilter(_message.Message):
         timezones: _abc.Iterable[_builtins.str] | None = ...,
         attributes: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         client_ids: _abc.Iterable[_builtins.int] | None = ...,
+        attribute_conditions: _abc.Iterable[Global___ClientFilter.AttributeCondition] | None = ...,
+        any_of: _abc.Iterable[Global___ClientFilter] | None = ...,
+        none_of: _abc.Iterable[Global___ClientFilter] | None = ...,
+        phone_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+        created_since: _timestamp_pb2.Timestamp | None = ...,
+        exclude_mailings: _abc.Iterable[Global___ClientFilter.MailingCondition] | None = ...,
+        only_mailings: _abc.Iterable[Global___ClientFilter.MailingCondition] | None = ...,
+        sample: Global___ClientFilter.Sample | None = ...,
+        segment: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_since", b"created_since", "sample", b"sample"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributes", b"attributes", "client_ids", b"client_ids", "operator_codes", b"operator_codes", "tags", b"tags", "timezones", b"timezones"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["any_of", b"any_of", "attribute_conditions", b"attribute_conditions", "attributes", b"attributes", "client_ids", b"client_ids", "created_since", b"created_since", "exclude_mailings", b"exclude_mailings", "none_of", b"none_of", "only_mailings", b"only_mailings", "operator_codes", b"operator_codes", "phone_prefixes", b"phone_prefixes", "sample", b"sample", "segment", b"segment", "tags", b"tags", "timezones", b"timezones"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

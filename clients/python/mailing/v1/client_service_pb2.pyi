@@ -34,7 +34,7 @@ class CreateClientRequest(_message.Message):
     """
     @_builtins.property
     def client(self) -> _client_pb2.Client:
-        """Required. The client to add; output-only fields must be empty."""
+        """Required. The client to add; output-only fields are ignored."""
 
     def __init__(
         self,
@@ -81,16 +81,20 @@ class GetClientRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENT_ID_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
     client_id: _builtins.int
-    """Required. The client's id."""
+    """The client's id. Either this or `phone`."""
+    phone: _builtins.str
+    """The client's phone: the digits of an E.164 number. Either this or `client_id`."""
     def __init__(
         self,
         *,
         client_id: _builtins.int = ...,
+        phone: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "phone", b"phone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -128,14 +132,26 @@ class UpdateClientRequest(_message.Message):
 
     CLIENT_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    phone: _builtins.str
+    """The present phone of the client to change, in place of `client.id`. `client.phone` is the new
+    one, as always.
+    """
+    validate_only: _builtins.bool
+    """True: only checks; the response has the client as it would be."""
     @_builtins.property
     def client(self) -> _client_pb2.Client:
-        """Required. The client's id, the new values, and optionally the etag."""
+        """Required. The client's id (or none, with `phone` below), the new values, and optionally
+        the etag.
+        """
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change, such as `timezone` or `attributes`. Absent: every
-        field that is populated. `*`: all fields, empty ones are cleared.
+        """The fields to change, such as `timezone`, `attributes`, `attributes.city` or
+        `receive_window.start`. Absent: every field that is populated. `*`: all fields,
+        empty ones are cleared; that includes `opted_out`. `etag` and output-only fields may
+        stand in it and change nothing.
         """
 
     def __init__(
@@ -143,10 +159,12 @@ class UpdateClientRequest(_message.Message):
         *,
         client: _client_pb2.Client | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        phone: _builtins.str = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "phone", b"phone", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -184,19 +202,27 @@ class DeleteClientRequest(_message.Message):
 
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: _builtins.int
     client_id: _builtins.int
-    """Required. The client's id."""
+    """The client's id. Either this or `phone`."""
     etag: _builtins.str
     """When set and stale, the call fails with ABORTED and removes nothing."""
+    phone: _builtins.str
+    """The client's phone. Either this or `client_id`."""
+    allow_missing: _builtins.bool
+    """True: a client that is not there is no error, and nothing is removed."""
     def __init__(
         self,
         *,
         client_id: _builtins.int = ...,
         etag: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        allow_missing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "etag", b"etag"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allow_missing", b"allow_missing", "client_id", b"client_id", "etag", b"etag", "phone", b"phone"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -234,6 +260,7 @@ class ListClientsRequest(_message.Message):
     RECEIVING_NOW_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    FILTER_TEXT_FIELD_NUMBER: _builtins.int
     receiving_now: _builtins.bool
     """Only clients who are inside their receive window at this moment."""
     page_size: _builtins.int
@@ -242,6 +269,8 @@ class ListClientsRequest(_message.Message):
     """The next_page_token of the page before. It belongs to its filter: with
     another one it is an error.
     """
+    filter_text: _builtins.str
+    """The filter as text (AIP-160), in place of `filter`."""
     @_builtins.property
     def filter(self) -> _client_pb2.ClientFilter:
         """Which clients; absent means all."""
@@ -253,10 +282,11 @@ class ListClientsRequest(_message.Message):
         receiving_now: _builtins.bool = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        filter_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "page_size", b"page_size", "page_token", b"page_token", "receiving_now", b"receiving_now"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "filter_text", b"filter_text", "page_size", b"page_size", "page_token", b"page_token", "receiving_now", b"receiving_now"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -297,20 +327,39 @@ class ImportClientsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENTS_FIELD_NUMBER: _builtins.int
+    UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    SKIP_INVALID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """True: nothing is stored. The response says what would be, and has the bad rows."""
+    skip_invalid: _builtins.bool
+    """True: bad rows are left out and returned instead of ending the call."""
     @_builtins.property
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[_client_pb2.Client]:
-        """The next clients of the stream; output-only fields must be empty. Where a
+        """The next clients of the stream; output-only fields are ignored. Where a
         phone comes more than once the last row wins.
+        """
+
+    @_builtins.property
+    def update_mask(self) -> _field_mask_pb2.FieldMask:
+        """The fields that the rows speak of, such as `tag` or `attributes.city`: they are changed by every
+        row, and cleared where a row leaves them empty. An `attributes` without a name
+        replaces all attributes. Absent: each row changes what it sets itself. `opted_out` is
+        the exception: with or without a mask only a row that sets it changes it. Read from the first
+        message of the stream, like all options below; a later one may repeat them but not differ.
         """
 
     def __init__(
         self,
         *,
         clients: _abc.Iterable[_client_pb2.Client] | None = ...,
+        update_mask: _field_mask_pb2.FieldMask | None = ...,
+        validate_only: _builtins.bool = ...,
+        skip_invalid: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "skip_invalid", b"skip_invalid", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -322,9 +371,39 @@ class ImportClientsResponse(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class RowError(_message.Message):
+        """Why one row is bad. It does not repeat what stands in the row."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ROW_FIELD_NUMBER: _builtins.int
+        FIELD_FIELD_NUMBER: _builtins.int
+        DESCRIPTION_FIELD_NUMBER: _builtins.int
+        row: _builtins.int
+        """The position of the row in the whole stream, from 0."""
+        field: _builtins.str
+        """The field by its path within the client, such as `timezone`."""
+        description: _builtins.str
+        """What is wrong with it, in a sentence."""
+        def __init__(
+            self,
+            *,
+            row: _builtins.int = ...,
+            field: _builtins.str = ...,
+            description: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "field", b"field", "row", b"row"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     CREATED_FIELD_NUMBER: _builtins.int
     UPDATED_FIELD_NUMBER: _builtins.int
     UNCHANGED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    ERRORS_FIELD_NUMBER: _builtins.int
     created: _builtins.int
     """Clients that were new."""
     updated: _builtins.int
@@ -333,16 +412,24 @@ class ImportClientsResponse(_message.Message):
     """
     unchanged: _builtins.int
     """Clients that were already stored exactly so."""
+    skipped: _builtins.int
+    """Rows that were bad and left out. 0 unless `skip_invalid` or `validate_only` was set."""
+    @_builtins.property
+    def errors(self) -> _containers.RepeatedCompositeFieldContainer[Global___ImportClientsResponse.RowError]:
+        """What is wrong with the bad rows, in their order: the first 1,000, and at most 512 KiB."""
+
     def __init__(
         self,
         *,
         created: _builtins.int = ...,
         updated: _builtins.int = ...,
         unchanged: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        errors: _abc.Iterable[Global___ImportClientsResponse.RowError] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created", b"created", "errors", b"errors", "skipped", b"skipped", "unchanged", b"unchanged", "updated", b"updated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -355,6 +442,14 @@ class ExportClientsRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     FILTER_FIELD_NUMBER: _builtins.int
+    FILTER_TEXT_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    filter_text: _builtins.str
+    """The filter as text (AIP-160), in place of `filter`."""
+    resume_token: _builtins.str
+    """Where to go on: the resume_token of the last response. It belongs to its filter and does not
+    expire; clients added or changed meanwhile are exported if they come behind it.
+    """
     @_builtins.property
     def filter(self) -> _client_pb2.ClientFilter:
         """Which clients; absent means all."""
@@ -363,10 +458,12 @@ class ExportClientsRequest(_message.Message):
         self,
         *,
         filter: _client_pb2.ClientFilter | None = ...,
+        filter_text: _builtins.str = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["filter", b"filter", "filter_text", b"filter_text", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,18 +476,22 @@ class ExportClientsResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     CLIENTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Goes on behind these clients, on any replica."""
     @_builtins.property
     def clients(self) -> _containers.RepeatedCompositeFieldContainer[_client_pb2.Client]:
-        """The next clients, in the order of their ids."""
+        """The next clients, in the order of their ids: at most 1 MiB of them, unless one alone is larger."""
 
     def __init__(
         self,
         *,
         clients: _abc.Iterable[_client_pb2.Client] | None = ...,
+        resume_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["clients", b"clients", "resume_token", b"resume_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,14 +84,16 @@ class ClientServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetClient(self, request, context):
-        """Returns one client.
+        """Returns one client, by id or by phone. Over HTTP a phone goes into a body, so that it is in no
+        proxy's log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def UpdateClient(self, request, context):
-        """Changes the fields named in the mask. Messages not yet sent follow the change.
+        """Changes the fields named in the mask. Messages not yet sent follow the change. Output-only
+        fields are ignored, so what was read can be written back.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -113,9 +115,16 @@ class ClientServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ImportClients(self, request_iterator, context):
-        """Creates or updates many clients, matched by phone: all of the stream or
-        nothing. Send some hundred clients per stream message. A bad row ends the
-        call with INVALID_ARGUMENT naming it by its position in the whole stream.
+        """Creates or updates many clients, matched by phone: all of the stream or nothing. Send
+        at most 1 MiB per stream message.
+
+        Nothing is stored before the caller has closed its side. Bad rows then end the call with
+        INVALID_ARGUMENT: the status names the first of them by their position in the whole stream, as
+        many as fit in 3,000 bytes, and `bad_rows` in the metadata of its ErrorInfo counts them all. Repeated
+        with `validate_only` the call returns OK and up to 1,000 of them in its body. With
+        `skip_invalid` the good rows are stored, all of them or none, and the bad ones are
+        returned in the same way. What the rows do not mention stays as it is; the row of a new phone needs
+        what CreateClient needs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,9 +36,13 @@ class ClientServiceStub:
     CreateClient: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.CreateClientRequest, _client_service_pb2.CreateClientResponse]
     """Adds one client. ALREADY_EXISTS when the phone is taken."""
     GetClient: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.GetClientRequest, _client_service_pb2.GetClientResponse]
-    """Returns one client."""
+    """Returns one client, by id or by phone. Over HTTP a phone goes into a body, so that it is in no
+    proxy's log.
+    """
     UpdateClient: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.UpdateClientRequest, _client_service_pb2.UpdateClientResponse]
-    """Changes the fields named in the mask. Messages not yet sent follow the change."""
+    """Changes the fields named in the mask. Messages not yet sent follow the change. Output-only
+    fields are ignored, so what was read can be written back.
+    """
     DeleteClient: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.DeleteClientRequest, _client_service_pb2.DeleteClientResponse]
     """Removes one client. Their unsent messages end CANCELLED with the reason
     CLIENT_DELETED; the history of what was sent stays.
@@ -46,9 +50,16 @@ class ClientServiceStub:
     ListClients: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.ListClientsRequest, _client_service_pb2.ListClientsResponse]
     """Lists clients in the order of their ids, page by page."""
     ImportClients: _grpc.StreamUnaryMultiCallable[_client_service_pb2.ImportClientsRequest, _client_service_pb2.ImportClientsResponse]
-    """Creates or updates many clients, matched by phone: all of the stream or
-    nothing. Send some hundred clients per stream message. A bad row ends the
-    call with INVALID_ARGUMENT naming it by its position in the whole stream.
+    """Creates or updates many clients, matched by phone: all of the stream or nothing. Send
+    at most 1 MiB per stream message.
+
+    Nothing is stored before the caller has closed its side. Bad rows then end the call with
+    INVALID_ARGUMENT: the status names the first of them by their position in the whole stream, as
+    many as fit in 3,000 bytes, and `bad_rows` in the metadata of its ErrorInfo counts them all. Repeated
+    with `validate_only` the call returns OK and up to 1,000 of them in its body. With
+    `skip_invalid` the good rows are stored, all of them or none, and the bad ones are
+    returned in the same way. What the rows do not mention stays as it is; the row of a new phone needs
+    what CreateClient needs.
     """
     ExportClients: _grpc.UnaryStreamMultiCallable[_client_service_pb2.ExportClientsRequest, _client_service_pb2.ExportClientsResponse]
     """Streams every matching client, some hundred per stream message."""
@@ -61,9 +72,13 @@ class ClientServiceAsyncStub(ClientServiceStub):
     CreateClient: _aio.UnaryUnaryMultiCallable[_client_service_pb2.CreateClientRequest, _client_service_pb2.CreateClientResponse]  # type: ignore[assignment]
     """Adds one client. ALREADY_EXISTS when the phone is taken."""
     GetClient: _aio.UnaryUnaryMultiCallable[_client_service_pb2.GetClientRequest, _client_service_pb2.GetClientResponse]  # type: ignore[assignment]
-    """Returns one client."""
+    """Returns one client, by id or by phone. Over HTTP a phone goes into a body, so that it is in no
+    proxy's log.
+    """
     UpdateClient: _aio.UnaryUnaryMultiCallable[_client_service_pb2.UpdateClientRequest, _client_service_pb2.UpdateClientResponse]  # type: ignore[assignment]
-    """Changes the fields named in the mask. Messages not yet sent follow the change."""
+    """Changes the fields named in the mask. Messages not yet sent follow the change. Output-only
+    fields are ignored, so what was read can be written back.
+    """
     DeleteClient: _aio.UnaryUnaryMultiCallable[_client_service_pb2.DeleteClientRequest, _client_service_pb2.DeleteClientResponse]  # type: ignore[assignment]
     """Removes one client. Their unsent messages end CANCELLED with the reason
     CLIENT_DELETED; the history of what was sent stays.
@@ -71,9 +86,16 @@ class ClientServiceAsyncStub(ClientServiceStub):
     ListClients: _aio.UnaryUnaryMultiCallable[_client_service_pb2.ListClientsRequest, _client_service_pb2.ListClientsResponse]  # type: ignore[assignment]
     """Lists clients in the order of their ids, page by page."""
     ImportClients: _aio.StreamUnaryMultiCallable[_client_service_pb2.ImportClientsRequest, _client_service_pb2.ImportClientsResponse]  # type: ignore[assignment]
-    """Creates or updates many clients, matched by phone: all of the stream or
-    nothing. Send some hundred clients per stream message. A bad row ends the
-    call with INVALID_ARGUMENT naming it by its position in the whole stream.
+    """Creates or updates many clients, matched by phone: all of the stream or nothing. Send
+    at most 1 MiB per stream message.
+
+    Nothing is stored before the caller has closed its side. Bad rows then end the call with
+    INVALID_ARGUMENT: the status names the first of them by their position in the whole stream, as
+    many as fit in 3,000 bytes, and `bad_rows` in the metadata of its ErrorInfo counts them all. Repeated
+    with `validate_only` the call returns OK and up to 1,000 of them in its body. With
+    `skip_invalid` the good rows are stored, all of them or none, and the bad ones are
+    returned in the same way. What the rows do not mention stays as it is; the row of a new phone needs
+    what CreateClient needs.
     """
     ExportClients: _aio.UnaryStreamMultiCallable[_client_service_pb2.ExportClientsRequest, _client_service_pb2.ExportClientsResponse]  # type: ignore[assignment]
     """Streams every matching client, some hundred per stream message."""
@@ -95,7 +117,9 @@ class ClientServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _client_service_pb2.GetClientRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_client_service_pb2.GetClientResponse, _abc.Awaitable[_client_service_pb2.GetClientResponse]]:
-        """Returns one client."""
+        """Returns one client, by id or by phone. Over HTTP a phone goes into a body, so that it is in no
+        proxy's log.
+        """
 
     @_abc_1.abstractmethod
     def UpdateClient(
@@ -103,7 +127,9 @@ class ClientServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _client_service_pb2.UpdateClientRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_client_service_pb2.UpdateClientResponse, _abc.Awaitable[_client_service_pb2.UpdateClientResponse]]:
-        """Changes the fields named in the mask. Messages not yet sent follow the change."""
+        """Changes the fields named in the mask. Messages not yet sent follow the change. Output-only
+        fields are ignored, so what was read can be written back.
+        """
 
     @_abc_1.abstractmethod
     def DeleteClient(
@@ -129,9 +155,16 @@ class ClientServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_client_service_pb2.ImportClientsRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_client_service_pb2.ImportClientsResponse, _abc.Awaitable[_client_service_pb2.ImportClientsResponse]]:
-        """Creates or updates many clients, matched by phone: all of the stream or
-        nothing. Send some hundred clients per stream message. A bad row ends the
-        call with INVALID_ARGUMENT naming it by its position in the whole stream.
+        """Creates or updates many clients, matched by phone: all of the stream or nothing. Send
+        at most 1 MiB per stream message.
+
+        Nothing is stored before the caller has closed its side. Bad rows then end the call with
+        INVALID_ARGUMENT: the status names the first of them by their position in the whole stream, as
+        many as fit in 3,000 bytes, and `bad_rows` in the metadata of its ErrorInfo counts them all. Repeated
+        with `validate_only` the call returns OK and up to 1,000 of them in its body. With
+        `skip_invalid` the good rows are stored, all of them or none, and the bad ones are
+        returned in the same way. What the rows do not mention stays as it is; the row of a new phone needs
+        what CreateClient needs.
         """
 
     @_abc_1.abstractmethod

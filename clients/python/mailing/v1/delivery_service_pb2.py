@@ -22,29 +22,38 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from mailing.v1 import mailing_pb2 as mailing_dot_v1_dot_mailing__pb2
 from mailing.v1 import message_pb2 as mailing_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mailing/v1/delivery_service.proto\x12\nmailing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mailing/v1/mailing.proto\x1a\x18mailing/v1/message.proto\"r\n\x13WatchMailingRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12<\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\"E\n\x14WatchMailingResponse\x12-\n\x07mailing\x18\x01 \x01(\x0b\x32\x13.mailing.v1.MailingR\x07mailing\"\xaf\x01\n\x14WatchMessagesRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12\x36\n\x08statuses\x18\x02 \x03(\x0e\x32\x1a.mailing.v1.Message.StatusR\x08statuses\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\x12\x1d\n\nfrom_start\x18\x04 \x01(\x08R\tfromStart\"\x8f\x01\n\x15WatchMessagesResponse\x12\x33\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.mailing.v1.MessageChangeR\x07\x63hanges\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\x12\x1e\n\ncheckpoint\x18\x03 \x01(\x08R\ncheckpoint\"\xce\x01\n\rMessageChange\x12\x1d\n\nmessage_id\x18\x01 \x01(\x03R\tmessageId\x12\x1d\n\nmailing_id\x18\x02 \x01(\x03R\tmailingId\x12\x1b\n\tclient_id\x18\x03 \x01(\x03R\x08\x63lientId\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\x1a.mailing.v1.Message.StatusR\x06status\x12.\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time2\xbe\x01\n\x0f\x44\x65liveryService\x12S\n\x0cWatchMailing\x12\x1f.mailing.v1.WatchMailingRequest\x1a .mailing.v1.WatchMailingResponse0\x01\x12V\n\rWatchMessages\x12 .mailing.v1.WatchMessagesRequest\x1a!.mailing.v1.WatchMessagesResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!mailing/v1/delivery_service.proto\x12\nmailing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18mailing/v1/mailing.proto\x1a\x18mailing/v1/message.proto\"x\n\x13WatchMailingRequest\x12#\n\nmailing_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02R\tmailingId\x12<\n\x0cmin_interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0bminInterval\"E\n\x14WatchMailingResponse\x12-\n\x07mailing\x18\x01 \x01(\x0b\x32\x13.mailing.v1.MailingR\x07mailing\"\xda\x01\n\x14WatchMessagesRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12\x36\n\x08statuses\x18\x02 \x03(\x0e\x32\x1a.mailing.v1.Message.StatusR\x08statuses\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\x12\x1d\n\nfrom_start\x18\x04 \x01(\x08R\tfromStart\x12)\n\x10include_receipts\x18\x05 \x01(\x08R\x0fincludeReceipts\"\x8f\x01\n\x15WatchMessagesResponse\x12\x33\n\x07\x63hanges\x18\x01 \x03(\x0b\x32\x19.mailing.v1.MessageChangeR\x07\x63hanges\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken\x12\x1e\n\ncheckpoint\x18\x03 \x01(\x08R\ncheckpoint\"\xdc\x02\n\rMessageChange\x12\x1d\n\nmessage_id\x18\x01 \x01(\x03R\tmessageId\x12\x1d\n\nmailing_id\x18\x02 \x01(\x03R\tmailingId\x12\x1b\n\tclient_id\x18\x03 \x01(\x03R\x08\x63lientId\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\x1a.mailing.v1.Message.StatusR\x06status\x12.\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x35\n\x07receipt\x18\x06 \x01(\x0e\x32\x1b.mailing.v1.Message.ReceiptR\x07receipt\x12\x32\n\x06reason\x18\x07 \x01(\x0e\x32\x1a.mailing.v1.Message.ReasonR\x06reason\x12!\n\x0creceipt_code\x18\x08 \x01(\tR\x0breceiptCode2\xb6\x02\n\x0f\x44\x65liveryService\x12\x7f\n\x0cWatchMailing\x12\x1f.mailing.v1.WatchMailingRequest\x1a .mailing.v1.WatchMailingResponse\"*\x90\x02\x01\x82\xd3\xe4\x93\x02!\x12\x1f/v1/mailings/{mailing_id}:watch0\x01\x12\xa1\x01\n\rWatchMessages\x12 .mailing.v1.WatchMessagesRequest\x1a!.mailing.v1.WatchMessagesResponse\"I\x90\x02\x01\x82\xd3\xe4\x93\x02@\x12\x12/v1/messages:watchZ*\x12(/v1/mailings/{mailing_id}/messages:watch0\x01\x42\xaa\x01\n\x16\x63om.example.mailing.v1B\x14\x44\x65liveryServiceProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.delivery_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_WATCHMAILINGREQUEST']._serialized_start=166
-  _globals['_WATCHMAILINGREQUEST']._serialized_end=280
-  _globals['_WATCHMAILINGRESPONSE']._serialized_start=282
-  _globals['_WATCHMAILINGRESPONSE']._serialized_end=351
-  _globals['_WATCHMESSAGESREQUEST']._serialized_start=354
-  _globals['_WATCHMESSAGESREQUEST']._serialized_end=529
-  _globals['_WATCHMESSAGESRESPONSE']._serialized_start=532
-  _globals['_WATCHMESSAGESRESPONSE']._serialized_end=675
-  _globals['_MESSAGECHANGE']._serialized_start=678
-  _globals['_MESSAGECHANGE']._serialized_end=884
-  _globals['_DELIVERYSERVICE']._serialized_start=887
-  _globals['_DELIVERYSERVICE']._serialized_end=1077
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\024DeliveryServiceProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
+  _globals['_WATCHMAILINGREQUEST'].fields_by_name['mailing_id']._loaded_options = None
+  _globals['_WATCHMAILINGREQUEST'].fields_by_name['mailing_id']._serialized_options = b'\342A\001\002'
+  _globals['_DELIVERYSERVICE'].methods_by_name['WatchMailing']._loaded_options = None
+  _globals['_DELIVERYSERVICE'].methods_by_name['WatchMailing']._serialized_options = b'\220\002\001\202\323\344\223\002!\022\037/v1/mailings/{mailing_id}:watch'
+  _globals['_DELIVERYSERVICE'].methods_by_name['WatchMessages']._loaded_options = None
+  _globals['_DELIVERYSERVICE'].methods_by_name['WatchMessages']._serialized_options = b'\220\002\001\202\323\344\223\002@\022\022/v1/messages:watchZ*\022(/v1/mailings/{mailing_id}/messages:watch'
+  _globals['_WATCHMAILINGREQUEST']._serialized_start=229
+  _globals['_WATCHMAILINGREQUEST']._serialized_end=349
+  _globals['_WATCHMAILINGRESPONSE']._serialized_start=351
+  _globals['_WATCHMAILINGRESPONSE']._serialized_end=420
+  _globals['_WATCHMESSAGESREQUEST']._serialized_start=423
+  _globals['_WATCHMESSAGESREQUEST']._serialized_end=641
+  _globals['_WATCHMESSAGESRESPONSE']._serialized_start=644
+  _globals['_WATCHMESSAGESRESPONSE']._serialized_end=787
+  _globals['_MESSAGECHANGE']._serialized_start=790
+  _globals['_MESSAGECHANGE']._serialized_end=1138
+  _globals['_DELIVERYSERVICE']._serialized_start=1141
+  _globals['_DELIVERYSERVICE']._serialized_end=1451
 # @@protoc_insertion_point(module_scope)

@@ -84,6 +84,7 @@ class WatchMessagesRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     RESUME_TOKEN_FIELD_NUMBER: _builtins.int
     FROM_START_FIELD_NUMBER: _builtins.int
+    INCLUDE_RECEIPTS_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
     """Messages of this mailing; 0: of all mailings."""
     resume_token: _builtins.str
@@ -92,6 +93,8 @@ class WatchMessagesRequest(_message.Message):
     """
     from_start: _builtins.bool
     """Without a token: from the beginning of what is kept instead of from now."""
+    include_receipts: _builtins.bool
+    """True: receipts as well. `statuses` does not hold them back."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Status.ValueType]:
         """Transitions to any of these statuses; empty: to any."""
@@ -103,10 +106,11 @@ class WatchMessagesRequest(_message.Message):
         statuses: _abc.Iterable[_message_pb2.Message.Status.ValueType] | None = ...,
         resume_token: _builtins.str = ...,
         from_start: _builtins.bool = ...,
+        include_receipts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_start", b"from_start", "mailing_id", b"mailing_id", "resume_token", b"resume_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_start", b"from_start", "include_receipts", b"include_receipts", "mailing_id", b"mailing_id", "resume_token", b"resume_token", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,6 +159,9 @@ class MessageChange(_message.Message):
     CLIENT_ID_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    RECEIPT_CODE_FIELD_NUMBER: _builtins.int
     message_id: _builtins.int
     """The message's id."""
     mailing_id: _builtins.int
@@ -162,7 +169,13 @@ class MessageChange(_message.Message):
     client_id: _builtins.int
     """Its client."""
     status: _message_pb2.Message.Status.ValueType
-    """The status it got."""
+    """The status it got; with `receipt` set, the one it has."""
+    receipt: _message_pb2.Message.Receipt.ValueType
+    """The receipt it got; UNSPECIFIED: the change is one of status."""
+    reason: _message_pb2.Message.Reason.ValueType
+    """Why it has the status."""
+    receipt_code: _builtins.str
+    """With a receipt: the gateway's own code for it."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -175,10 +188,13 @@ class MessageChange(_message.Message):
         client_id: _builtins.int = ...,
         status: _message_pb2.Message.Status.ValueType = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
+        receipt: _message_pb2.Message.Receipt.ValueType = ...,
+        reason: _message_pb2.Message.Reason.ValueType = ...,
+        receipt_code: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "mailing_id", b"mailing_id", "message_id", b"message_id", "status", b"status", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "mailing_id", b"mailing_id", "message_id", b"message_id", "reason", b"reason", "receipt", b"receipt", "receipt_code", b"receipt_code", "status", b"status", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

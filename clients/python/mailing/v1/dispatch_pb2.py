@@ -22,25 +22,33 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mailing/v1/dispatch.proto\x12\nmailing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x04\n\x07Replica\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04host\x18\x02 \x01(\tR\x04host\x12\x1d\n\nprocess_id\x18\x03 \x01(\x05R\tprocessId\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x1b\n\tin_flight\x18\x05 \x01(\x05R\x08inFlight\x12+\n\x11\x63oncurrency_limit\x18\x06 \x01(\x05R\x10\x63oncurrencyLimit\x12>\n\rpoll_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0cpollInterval\x12\x1f\n\x0bpoll_reason\x18\x08 \x01(\tR\npollReason\x12\x18\n\x07\x62\x61\x63klog\x18\t \x01(\x03R\x07\x62\x61\x63klog\x12&\n\x0frate_per_second\x18\n \x01(\x01R\rratePerSecond\x12:\n\x0blatency_p50\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP50\x12:\n\x0blatency_p99\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP99\x12\x38\n\tendpoints\x18\r \x03(\x0b\x32\x1a.mailing.v1.EndpointStatusR\tendpoints\x12\x1f\n\x0bmailing_ids\x18\x0e \x03(\x03R\nmailingIds\"\xa8\x01\n\x08\x45ndpoint\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12\x19\n\x08max_rate\x18\x03 \x01(\x01R\x07maxRate\x12\'\n\x0fmax_concurrency\x18\x04 \x01(\x05R\x0emaxConcurrency\x12\x32\n\x06status\x18\x05 \x01(\x0b\x32\x1a.mailing.v1.EndpointStatusR\x06status\"\xd1\x02\n\x0e\x45ndpointStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12<\n\x07\x62reaker\x18\x02 \x01(\x0e\x32\".mailing.v1.EndpointStatus.BreakerR\x07\x62reaker\x12\x1b\n\tin_flight\x18\x03 \x01(\x05R\x08inFlight\x12+\n\x11\x63oncurrency_limit\x18\x04 \x01(\x05R\x10\x63oncurrencyLimit\x12#\n\rfailure_ratio\x18\x05 \x01(\x01R\x0c\x66\x61ilureRatio\x12\x1d\n\nlast_error\x18\x06 \x01(\tR\tlastError\"_\n\x07\x42reaker\x12\x17\n\x13\x42REAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42REAKER_CLOSED\x10\x01\x12\x10\n\x0c\x42REAKER_OPEN\x10\x02\x12\x15\n\x11\x42REAKER_HALF_OPEN\x10\x03\"\xb7\x02\n\x10\x44ispatchSettings\x12\x34\n\x08poll_min\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07pollMin\x12\x34\n\x08poll_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07pollMax\x12:\n\x0brecheck_min\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrecheckMin\x12:\n\x0brecheck_max\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrecheckMax\x12\'\n\x0fmax_concurrency\x18\x05 \x01(\x05R\x0emaxConcurrency\x12\x16\n\x06paused\x18\x06 \x01(\x08R\x06pausedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19mailing/v1/dispatch.proto\x12\nmailing.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x04\n\x07Replica\x12\x0e\n\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n\x04host\x18\x02 \x01(\tR\x04host\x12\x1d\n\nprocess_id\x18\x03 \x01(\x05R\tprocessId\x12\x39\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x1b\n\tin_flight\x18\x05 \x01(\x05R\x08inFlight\x12+\n\x11\x63oncurrency_limit\x18\x06 \x01(\x05R\x10\x63oncurrencyLimit\x12>\n\rpoll_interval\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0cpollInterval\x12\x1f\n\x0bpoll_reason\x18\x08 \x01(\tR\npollReason\x12\x18\n\x07\x62\x61\x63klog\x18\t \x01(\x03R\x07\x62\x61\x63klog\x12&\n\x0frate_per_second\x18\n \x01(\x01R\rratePerSecond\x12:\n\x0blatency_p50\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP50\x12:\n\x0blatency_p99\x18\x0c \x01(\x0b\x32\x19.google.protobuf.DurationR\nlatencyP99\x12\x38\n\tendpoints\x18\r \x03(\x0b\x32\x1a.mailing.v1.EndpointStatusR\tendpoints\x12\x1f\n\x0bmailing_ids\x18\x0e \x03(\x03R\nmailingIds\"\x98\x02\n\x08\x45ndpoint\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12\x10\n\x03url\x18\x02 \x01(\tR\x03url\x12\x19\n\x08max_rate\x18\x03 \x01(\x01R\x07maxRate\x12\'\n\x0fmax_concurrency\x18\x04 \x01(\x05R\x0emaxConcurrency\x12\x32\n\x06status\x18\x05 \x01(\x0b\x32\x1a.mailing.v1.EndpointStatusR\x06status\x12\x1e\n\x0bmax_per_day\x18\x06 \x01(\x03R\tmaxPerDay\x12/\n\x14max_per_day_timezone\x18\x07 \x01(\tR\x11maxPerDayTimezone\x12\x1d\n\nsent_today\x18\x08 \x01(\x03R\tsentToday\"\x89\x03\n\x0e\x45ndpointStatus\x12\x12\n\x04name\x18\x01 \x01(\tR\x04name\x12<\n\x07\x62reaker\x18\x02 \x01(\x0e\x32\".mailing.v1.EndpointStatus.BreakerR\x07\x62reaker\x12\x1b\n\tin_flight\x18\x03 \x01(\x05R\x08inFlight\x12+\n\x11\x63oncurrency_limit\x18\x04 \x01(\x05R\x10\x63oncurrencyLimit\x12#\n\rfailure_ratio\x18\x05 \x01(\x01R\x0c\x66\x61ilureRatio\x12\x1d\n\nlast_error\x18\x06 \x01(\tR\tlastError\x12\x36\n\nsuspension\x18\x07 \x01(\x0b\x32\x16.mailing.v1.SuspensionR\nsuspension\"_\n\x07\x42reaker\x12\x17\n\x13\x42REAKER_UNSPECIFIED\x10\x00\x12\x12\n\x0e\x42REAKER_CLOSED\x10\x01\x12\x10\n\x0c\x42REAKER_OPEN\x10\x02\x12\x15\n\x11\x42REAKER_HALF_OPEN\x10\x03\"\xbd\x02\n\nSuspension\x12\x35\n\x06reason\x18\x01 \x01(\x0e\x32\x1d.mailing.v1.Suspension.ReasonR\x06reason\x12\x30\n\x05since\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05since\x12\x30\n\x05until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x05until\x12\x16\n\x06\x64\x65tail\x18\x04 \x01(\tR\x06\x64\x65tail\"|\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12REASON_CREDENTIALS\x10\x01\x12\x14\n\x10REASON_NOT_FOUND\x10\x02\x12\x16\n\x12REASON_REFUSES_ALL\x10\x03\x12\x14\n\x10REASON_THROTTLED\x10\x04\"\xbd\x02\n\x10\x44ispatchSettings\x12\x34\n\x08poll_min\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07pollMin\x12\x34\n\x08poll_max\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x07pollMax\x12:\n\x0brecheck_min\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrecheckMin\x12:\n\x0brecheck_max\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationR\nrecheckMax\x12\'\n\x0fmax_concurrency\x18\x05 \x01(\x05R\x0emaxConcurrency\x12\x1c\n\x06paused\x18\x06 \x01(\x08\x42\x04\xe2\x41\x01\x03R\x06pausedB\xa3\x01\n\x16\x63om.example.mailing.v1B\rDispatchProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.dispatch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_REPLICA']._serialized_start=107
-  _globals['_REPLICA']._serialized_end=690
-  _globals['_ENDPOINT']._serialized_start=693
-  _globals['_ENDPOINT']._serialized_end=861
-  _globals['_ENDPOINTSTATUS']._serialized_start=864
-  _globals['_ENDPOINTSTATUS']._serialized_end=1201
-  _globals['_ENDPOINTSTATUS_BREAKER']._serialized_start=1106
-  _globals['_ENDPOINTSTATUS_BREAKER']._serialized_end=1201
-  _globals['_DISPATCHSETTINGS']._serialized_start=1204
-  _globals['_DISPATCHSETTINGS']._serialized_end=1515
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\rDispatchProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
+  _globals['_DISPATCHSETTINGS'].fields_by_name['paused']._loaded_options = None
+  _globals['_DISPATCHSETTINGS'].fields_by_name['paused']._serialized_options = b'\342A\001\003'
+  _globals['_REPLICA']._serialized_start=140
+  _globals['_REPLICA']._serialized_end=723
+  _globals['_ENDPOINT']._serialized_start=726
+  _globals['_ENDPOINT']._serialized_end=1006
+  _globals['_ENDPOINTSTATUS']._serialized_start=1009
+  _globals['_ENDPOINTSTATUS']._serialized_end=1402
+  _globals['_ENDPOINTSTATUS_BREAKER']._serialized_start=1307
+  _globals['_ENDPOINTSTATUS_BREAKER']._serialized_end=1402
+  _globals['_SUSPENSION']._serialized_start=1405
+  _globals['_SUSPENSION']._serialized_end=1722
+  _globals['_SUSPENSION_REASON']._serialized_start=1598
+  _globals['_SUSPENSION_REASON']._serialized_end=1722
+  _globals['_DISPATCHSETTINGS']._serialized_start=1725
+  _globals['_DISPATCHSETTINGS']._serialized_end=2042
 # @@protoc_insertion_point(module_scope)

@@ -118,6 +118,9 @@ class Endpoint(_message.Message):
     MAX_RATE_FIELD_NUMBER: _builtins.int
     MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    MAX_PER_DAY_FIELD_NUMBER: _builtins.int
+    MAX_PER_DAY_TIMEZONE_FIELD_NUMBER: _builtins.int
+    SENT_TODAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name; `default` for the one from the environment."""
     url: _builtins.str
@@ -126,6 +129,12 @@ class Endpoint(_message.Message):
     """At most this many messages a second over all replicas; 0: no limit."""
     max_concurrency: _builtins.int
     """At most this many requests at once per replica."""
+    max_per_day: _builtins.int
+    """At most this many messages a day over all replicas; 0: no limit."""
+    max_per_day_timezone: _builtins.str
+    """The zone whose days `max_per_day` counts, by its IANA name. Empty: UTC."""
+    sent_today: _builtins.int
+    """How many left today."""
     @_builtins.property
     def status(self) -> Global___EndpointStatus:
         """How it is doing."""
@@ -138,10 +147,13 @@ class Endpoint(_message.Message):
         max_rate: _builtins.float = ...,
         max_concurrency: _builtins.int = ...,
         status: Global___EndpointStatus | None = ...,
+        max_per_day: _builtins.int = ...,
+        max_per_day_timezone: _builtins.str = ...,
+        sent_today: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrency", b"max_concurrency", "max_rate", b"max_rate", "name", b"name", "status", b"status", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_concurrency", b"max_concurrency", "max_per_day", b"max_per_day", "max_per_day_timezone", b"max_per_day_timezone", "max_rate", b"max_rate", "name", b"name", "sent_today", b"sent_today", "status", b"status", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -186,6 +198,7 @@ class EndpointStatus(_message.Message):
     CONCURRENCY_LIMIT_FIELD_NUMBER: _builtins.int
     FAILURE_RATIO_FIELD_NUMBER: _builtins.int
     LAST_ERROR_FIELD_NUMBER: _builtins.int
+    SUSPENSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The endpoint's name."""
     breaker: Global___EndpointStatus.Breaker.ValueType
@@ -200,6 +213,12 @@ class EndpointStatus(_message.Message):
     """The last error, in a few words, or that the host does not resolve on the
     replica that was asked; empty: none.
     """
+    @_builtins.property
+    def suspension(self) -> Global___Suspension:
+        """Set while the endpoint is suspended: what it answers is about us and not about the messages, which
+        wait without using attempts. The breaker is OPEN then.
+        """
+
     def __init__(
         self,
         *,
@@ -209,14 +228,84 @@ class EndpointStatus(_message.Message):
         concurrency_limit: _builtins.int = ...,
         failure_ratio: _builtins.float = ...,
         last_error: _builtins.str = ...,
+        suspension: Global___Suspension | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["suspension", b"suspension"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "concurrency_limit", b"concurrency_limit", "failure_ratio", b"failure_ratio", "in_flight", b"in_flight", "last_error", b"last_error", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker", b"breaker", "concurrency_limit", b"concurrency_limit", "failure_ratio", b"failure_ratio", "in_flight", b"in_flight", "last_error", b"last_error", "name", b"name", "suspension", b"suspension"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EndpointStatus: _TypeAlias = EndpointStatus  # noqa: Y015
+
+@_typing.final
+class Suspension(_message.Message):
+    """Why an endpoint is suspended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Reason:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Suspension._Reason.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: Suspension._Reason.ValueType  # 0
+        """Never sent."""
+        REASON_CREDENTIALS: Suspension._Reason.ValueType  # 1
+        """Our credentials are refused."""
+        REASON_NOT_FOUND: Suspension._Reason.ValueType  # 2
+        """The URL or the method is wrong: a long run of equal 404 or 405."""
+        REASON_REFUSES_ALL: Suspension._Reason.ValueType  # 3
+        """Nearly all of the last answers are the same refusal."""
+        REASON_THROTTLED: Suspension._Reason.ValueType  # 4
+        """It asks for patience: nothing is sent before `until`."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """What the answers mean."""
+
+    REASON_UNSPECIFIED: Suspension.Reason.ValueType  # 0
+    """Never sent."""
+    REASON_CREDENTIALS: Suspension.Reason.ValueType  # 1
+    """Our credentials are refused."""
+    REASON_NOT_FOUND: Suspension.Reason.ValueType  # 2
+    """The URL or the method is wrong: a long run of equal 404 or 405."""
+    REASON_REFUSES_ALL: Suspension.Reason.ValueType  # 3
+    """Nearly all of the last answers are the same refusal."""
+    REASON_THROTTLED: Suspension.Reason.ValueType  # 4
+    """It asks for patience: nothing is sent before `until`."""
+
+    REASON_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    DETAIL_FIELD_NUMBER: _builtins.int
+    reason: Global___Suspension.Reason.ValueType
+    """What the answers mean."""
+    detail: _builtins.str
+    """The last answer in a sentence, with what to do."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Since when."""
+
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp:
+        """When it is tried again."""
+
+    def __init__(
+        self,
+        *,
+        reason: Global___Suspension.Reason.ValueType = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        detail: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["since", b"since", "until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detail", b"detail", "reason", b"reason", "since", b"since", "until", b"until"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Suspension: _TypeAlias = Suspension  # noqa: Y015
 
 @_typing.final
 class DispatchSettings(_message.Message):

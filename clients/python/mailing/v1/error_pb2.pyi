@@ -37,7 +37,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     without a token.
     """
     ERROR_REASON_CLIENT_NOT_FOUND: _ErrorReason.ValueType  # 4
-    """NOT_FOUND: no client has this id."""
+    """NOT_FOUND: no client has this id or phone."""
     ERROR_REASON_MAILING_NOT_FOUND: _ErrorReason.ValueType  # 5
     """NOT_FOUND: no mailing has this id."""
     ERROR_REASON_MESSAGE_NOT_FOUND: _ErrorReason.ValueType  # 6
@@ -80,8 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 19
     """UNAVAILABLE: this replica is shutting down. Retry on another."""
     ERROR_REASON_NOT_SERVED_YET: _ErrorReason.ValueType  # 20
-    """UNIMPLEMENTED: the method belongs to the contract, this version of the
-    service does not serve it yet.
+    """UNIMPLEMENTED: the method, or each field that the BadRequest names, belongs to the contract; this
+    version of the service does not serve it yet. Leave the field out, or upgrade the service.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 21
     """INTERNAL: a defect in the service. The metadata carries the id under which
@@ -93,6 +93,40 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_MAILING_ENDED: _ErrorReason.ValueType  # 23
     """FAILED_PRECONDITION: the end of the mailing has passed. Move its end_time first."""
+    ERROR_REASON_ENDPOINT_SUSPENDED: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION: the endpoint is suspended; the metadata has the reason, as in
+    Suspension.Reason, and since when. Correct credentials or URL, or wait for its probe.
+    """
+    ERROR_REASON_TOO_MANY_WAITING: _ErrorReason.ValueType  # 25
+    """RESOURCE_EXHAUSTED: too many callers wait for the same scarce thing, which the metadata
+    names. Repeat the call after the time in the google.rpc.RetryInfo.
+    """
+    ERROR_REASON_BODY_TOO_SLOW: _ErrorReason.ValueType  # 26
+    """DEADLINE_EXCEEDED: the request's body did not arrive in time. Send it without pauses."""
+    ERROR_REASON_SEGMENT_IN_USE: _ErrorReason.ValueType  # 27
+    """FAILED_PRECONDITION: a mailing or a schedule names this segment; the metadata lists the first of
+    them. Change or end those first.
+    """
+    ERROR_REASON_SEGMENT_NOT_FOUND: _ErrorReason.ValueType  # 28
+    """NOT_FOUND: no segment has this id or name."""
+    ERROR_REASON_SEGMENT_NAME_TAKEN: _ErrorReason.ValueType  # 29
+    """ALREADY_EXISTS: another segment has this name."""
+    ERROR_REASON_SCHEDULE_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """NOT_FOUND: no schedule has this id."""
+    ERROR_REASON_SCHEDULE_OVERLAPS: _ErrorReason.ValueType  # 31
+    """FAILED_PRECONDITION: the mailing of an earlier occurrence is not over; the metadata has its id.
+    Wait, cancel it, or allow the overlap.
+    """
+    ERROR_REASON_CALENDAR_NOT_FOUND: _ErrorReason.ValueType  # 32
+    """NOT_FOUND: no calendar of holidays with this name is configured; the metadata lists those that are."""
+    ERROR_REASON_WEBHOOK_NOT_FOUND: _ErrorReason.ValueType  # 33
+    """NOT_FOUND: no webhook with this name is configured; the metadata lists those that are."""
+    ERROR_REASON_INVALID_FILTER: _ErrorReason.ValueType  # 34
+    """INVALID_ARGUMENT: the text of a filter cannot be read; the metadata has `position`, the character
+    where reading ended, counted from 0. Correct it there.
+    """
+    ERROR_REASON_CLIENT_OPTED_OUT: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION: the client opted out, and `force` was not set."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error carries one of these names in
@@ -115,7 +149,7 @@ ERROR_REASON_INVALID_RESUME_TOKEN: ErrorReason.ValueType  # 3
 without a token.
 """
 ERROR_REASON_CLIENT_NOT_FOUND: ErrorReason.ValueType  # 4
-"""NOT_FOUND: no client has this id."""
+"""NOT_FOUND: no client has this id or phone."""
 ERROR_REASON_MAILING_NOT_FOUND: ErrorReason.ValueType  # 5
 """NOT_FOUND: no mailing has this id."""
 ERROR_REASON_MESSAGE_NOT_FOUND: ErrorReason.ValueType  # 6
@@ -158,8 +192,8 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 18
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 19
 """UNAVAILABLE: this replica is shutting down. Retry on another."""
 ERROR_REASON_NOT_SERVED_YET: ErrorReason.ValueType  # 20
-"""UNIMPLEMENTED: the method belongs to the contract, this version of the
-service does not serve it yet.
+"""UNIMPLEMENTED: the method, or each field that the BadRequest names, belongs to the contract; this
+version of the service does not serve it yet. Leave the field out, or upgrade the service.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 21
 """INTERNAL: a defect in the service. The metadata carries the id under which
@@ -171,4 +205,38 @@ service gave up after several tries. Repeat the call.
 """
 ERROR_REASON_MAILING_ENDED: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: the end of the mailing has passed. Move its end_time first."""
+ERROR_REASON_ENDPOINT_SUSPENDED: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION: the endpoint is suspended; the metadata has the reason, as in
+Suspension.Reason, and since when. Correct credentials or URL, or wait for its probe.
+"""
+ERROR_REASON_TOO_MANY_WAITING: ErrorReason.ValueType  # 25
+"""RESOURCE_EXHAUSTED: too many callers wait for the same scarce thing, which the metadata
+names. Repeat the call after the time in the google.rpc.RetryInfo.
+"""
+ERROR_REASON_BODY_TOO_SLOW: ErrorReason.ValueType  # 26
+"""DEADLINE_EXCEEDED: the request's body did not arrive in time. Send it without pauses."""
+ERROR_REASON_SEGMENT_IN_USE: ErrorReason.ValueType  # 27
+"""FAILED_PRECONDITION: a mailing or a schedule names this segment; the metadata lists the first of
+them. Change or end those first.
+"""
+ERROR_REASON_SEGMENT_NOT_FOUND: ErrorReason.ValueType  # 28
+"""NOT_FOUND: no segment has this id or name."""
+ERROR_REASON_SEGMENT_NAME_TAKEN: ErrorReason.ValueType  # 29
+"""ALREADY_EXISTS: another segment has this name."""
+ERROR_REASON_SCHEDULE_NOT_FOUND: ErrorReason.ValueType  # 30
+"""NOT_FOUND: no schedule has this id."""
+ERROR_REASON_SCHEDULE_OVERLAPS: ErrorReason.ValueType  # 31
+"""FAILED_PRECONDITION: the mailing of an earlier occurrence is not over; the metadata has its id.
+Wait, cancel it, or allow the overlap.
+"""
+ERROR_REASON_CALENDAR_NOT_FOUND: ErrorReason.ValueType  # 32
+"""NOT_FOUND: no calendar of holidays with this name is configured; the metadata lists those that are."""
+ERROR_REASON_WEBHOOK_NOT_FOUND: ErrorReason.ValueType  # 33
+"""NOT_FOUND: no webhook with this name is configured; the metadata lists those that are."""
+ERROR_REASON_INVALID_FILTER: ErrorReason.ValueType  # 34
+"""INVALID_ARGUMENT: the text of a filter cannot be read; the metadata has `position`, the character
+where reading ended, counted from 0. Correct it there.
+"""
+ERROR_REASON_CLIENT_OPTED_OUT: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION: the client opted out, and `force` was not set."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

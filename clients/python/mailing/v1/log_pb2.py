@@ -25,13 +25,14 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14mailing/v1/log.proto\x12\nmailing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x03\n\x08LogEntry\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x30\n\x05level\x18\x02 \x01(\x0e\x32\x1a.mailing.v1.LogEntry.LevelR\x05level\x12\x14\n\x05\x65vent\x18\x03 \x01(\tR\x05\x65vent\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12\x1d\n\nmailing_id\x18\x05 \x01(\x03R\tmailingId\x12\x1d\n\nmessage_id\x18\x06 \x01(\x03R\tmessageId\x12\x1b\n\tclient_id\x18\x07 \x01(\x03R\x08\x63lientId\x12\x1c\n\tprincipal\x18\x08 \x01(\tR\tprincipal\x12;\n\x07\x64\x65tails\x18\t \x03(\x0b\x32!.mailing.v1.LogEntry.DetailsEntryR\x07\x64\x65tails\x1a:\n\x0c\x44\x65tailsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"c\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLEVEL_DEBUG\x10\x01\x12\x0e\n\nLEVEL_INFO\x10\x02\x12\x11\n\rLEVEL_WARNING\x10\x03\x12\x0f\n\x0bLEVEL_ERROR\x10\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14mailing/v1/log.proto\x12\nmailing.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x03\n\x08LogEntry\x12.\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x30\n\x05level\x18\x02 \x01(\x0e\x32\x1a.mailing.v1.LogEntry.LevelR\x05level\x12\x14\n\x05\x65vent\x18\x03 \x01(\tR\x05\x65vent\x12\x12\n\x04text\x18\x04 \x01(\tR\x04text\x12\x1d\n\nmailing_id\x18\x05 \x01(\x03R\tmailingId\x12\x1d\n\nmessage_id\x18\x06 \x01(\x03R\tmessageId\x12\x1b\n\tclient_id\x18\x07 \x01(\x03R\x08\x63lientId\x12\x1c\n\tprincipal\x18\x08 \x01(\tR\tprincipal\x12;\n\x07\x64\x65tails\x18\t \x03(\x0b\x32!.mailing.v1.LogEntry.DetailsEntryR\x07\x64\x65tails\x1a:\n\x0c\x44\x65tailsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"c\n\x05Level\x12\x15\n\x11LEVEL_UNSPECIFIED\x10\x00\x12\x0f\n\x0bLEVEL_DEBUG\x10\x01\x12\x0e\n\nLEVEL_INFO\x10\x02\x12\x11\n\rLEVEL_WARNING\x10\x03\x12\x0f\n\x0bLEVEL_ERROR\x10\x04\x42\x9e\x01\n\x16\x63om.example.mailing.v1B\x08LogProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.log_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\010LogProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
   _globals['_LOGENTRY_DETAILSENTRY']._loaded_options = None
   _globals['_LOGENTRY_DETAILSENTRY']._serialized_options = b'8\001'
   _globals['_LOGENTRY']._serialized_start=70

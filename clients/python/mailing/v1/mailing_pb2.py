@@ -22,32 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from mailing.v1 import civil_date_time_pb2 as mailing_dot_v1_dot_civil__date__time__pb2
 from mailing.v1 import client_pb2 as mailing_dot_v1_dot_client__pb2
+from mailing.v1 import day_of_week_pb2 as mailing_dot_v1_dot_day__of__week__pb2
+from mailing.v1 import time_of_day_pb2 as mailing_dot_v1_dot_time__of__day__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mailing/v1/mailing.proto\x12\nmailing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17mailing/v1/client.proto\"\xc0\t\n\x07Mailing\x12\x0e\n\x02id\x18\x01 \x01(\x03R\x02id\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x12\n\x04text\x18\x03 \x01(\tR\x04text\x12\x30\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x18.mailing.v1.ClientFilterR\x06\x66ilter\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12/\n\x05state\x18\x07 \x01(\x0e\x32\x19.mailing.v1.Mailing.StateR\x05state\x12\x45\n\raudience_mode\x18\x08 \x01(\x0e\x32 .mailing.v1.Mailing.AudienceModeR\x0c\x61udienceMode\x12;\n\tsemantics\x18\t \x01(\x0e\x32\x1d.mailing.v1.Mailing.SemanticsR\tsemantics\x12\x1a\n\x08priority\x18\n \x01(\x05R\x08priority\x12\x19\n\x08max_rate\x18\x0b \x01(\x01R\x07maxRate\x12\x1a\n\x08\x65ndpoint\x18\x0c \x01(\tR\x08\x65ndpoint\x12-\n\x05retry\x18\r \x01(\x0b\x32\x17.mailing.v1.RetryPolicyR\x05retry\x12\x37\n\x08progress\x18\x0e \x01(\x0b\x32\x1b.mailing.v1.MailingProgressR\x08progress\x12\x12\n\x04\x65tag\x18\x0f \x01(\tR\x04\x65tag\x12;\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\x12;\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nupdateTime\x12\x37\n\x06labels\x18\x12 \x03(\x0b\x32\x1f.mailing.v1.Mailing.LabelsEntryR\x06labels\x12\x1c\n\timportant\x18\x13 \x01(\x08R\timportant\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x82\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_SCHEDULED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x10\n\x0cSTATE_PAUSED\x10\x03\x12\x13\n\x0fSTATE_COMPLETED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"a\n\x0c\x41udienceMode\x12\x1d\n\x19\x41UDIENCE_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIENCE_MODE_OPEN\x10\x01\x12\x1a\n\x16\x41UDIENCE_MODE_SNAPSHOT\x10\x02\"_\n\tSemantics\x12\x19\n\x15SEMANTICS_UNSPECIFIED\x10\x00\x12\x1b\n\x17SEMANTICS_AT_LEAST_ONCE\x10\x01\x12\x1a\n\x16SEMANTICS_AT_MOST_ONCE\x10\x02\"\xb0\x01\n\x0bRetryPolicy\x12!\n\x0cmax_attempts\x18\x01 \x01(\x05R\x0bmaxAttempts\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nmaxBackoff\"\xa9\x04\n\x0fMailingProgress\x12\x14\n\x05total\x18\x01 \x01(\x03R\x05total\x12\x18\n\x07pending\x18\x02 \x01(\x03R\x07pending\x12\x1c\n\tdelivered\x18\x03 \x01(\x03R\tdelivered\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x03R\x06\x66\x61iled\x12\x18\n\x07\x65xpired\x18\x05 \x01(\x03R\x07\x65xpired\x12\x1c\n\tcancelled\x18\x06 \x01(\x03R\tcancelled\x12\x18\n\x07skipped\x18\x07 \x01(\x03R\x07skipped\x12\x18\n\x07unknown\x18\x08 \x01(\x03R\x07unknown\x12\x1a\n\x08\x61ttempts\x18\t \x01(\x03R\x08\x61ttempts\x12J\n\x13\x66irst_delivery_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11\x66irstDeliveryTime\x12H\n\x12last_delivery_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10lastDeliveryTime\x12&\n\x0frate_per_second\x18\x0c \x01(\x01R\rratePerSecond\x12N\n\x15\x65stimated_finish_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65stimatedFinishTime\x12\x1a\n\x08\x65xpanded\x18\x0e \x01(\x08R\x08\x65xpandedb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mailing/v1/mailing.proto\x12\nmailing.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a mailing/v1/civil_date_time.proto\x1a\x17mailing/v1/client.proto\x1a\x1cmailing/v1/day_of_week.proto\x1a\x1cmailing/v1/time_of_day.proto\"\xe0\r\n\x07Mailing\x12\x14\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x08R\x02id\x12\x14\n\x05title\x18\x02 \x01(\tR\x05title\x12\x18\n\x04text\x18\x03 \x01(\tB\x04\xe2\x41\x01\x02R\x04text\x12\x30\n\x06\x66ilter\x18\x04 \x01(\x0b\x32\x18.mailing.v1.ClientFilterR\x06\x66ilter\x12\x39\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\tstartTime\x12\x35\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x65ndTime\x12\x35\n\x05state\x18\x07 \x01(\x0e\x32\x19.mailing.v1.Mailing.StateB\x04\xe2\x41\x01\x03R\x05state\x12\x45\n\raudience_mode\x18\x08 \x01(\x0e\x32 .mailing.v1.Mailing.AudienceModeR\x0c\x61udienceMode\x12;\n\tsemantics\x18\t \x01(\x0e\x32\x1d.mailing.v1.Mailing.SemanticsR\tsemantics\x12\x1a\n\x08priority\x18\n \x01(\x05R\x08priority\x12\x19\n\x08max_rate\x18\x0b \x01(\x01R\x07maxRate\x12\x1a\n\x08\x65ndpoint\x18\x0c \x01(\tR\x08\x65ndpoint\x12-\n\x05retry\x18\r \x01(\x0b\x32\x17.mailing.v1.RetryPolicyR\x05retry\x12=\n\x08progress\x18\x0e \x01(\x0b\x32\x1b.mailing.v1.MailingProgressB\x04\xe2\x41\x01\x03R\x08progress\x12\x12\n\x04\x65tag\x18\x0f \x01(\tR\x04\x65tag\x12\x41\n\x0b\x63reate_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12\x41\n\x0bupdate_time\x18\x11 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nupdateTime\x12\x37\n\x06labels\x18\x12 \x03(\x0b\x32\x1f.mailing.v1.Mailing.LabelsEntryR\x06labels\x12\x1c\n\timportant\x18\x13 \x01(\x08R\timportant\x12=\n\rsending_hours\x18\x14 \x03(\x0b\x32\x18.mailing.v1.SendingHoursR\x0csendingHours\x12\x1a\n\x08holidays\x18\x15 \x01(\tR\x08holidays\x12:\n\x0blocal_start\x18\x16 \x01(\x0b\x32\x19.mailing.v1.CivilDateTimeR\nlocalStart\x12\x38\n\nskip_after\x18\x17 \x01(\x0b\x32\x19.google.protobuf.DurationR\tskipAfter\x12\x1e\n\x0bmax_per_day\x18\x18 \x01(\x03R\tmaxPerDay\x12%\n\x0bschedule_id\x18\x19 \x01(\x03\x42\x04\xe2\x41\x01\x03R\nscheduleId\x12%\n\x0b\x66ilter_text\x18\x1a \x01(\tB\x04\xe2\x41\x01\x04R\nfilterText\x12/\n\x14max_per_day_timezone\x18\x1b \x01(\tR\x11maxPerDayTimezone\x12?\n\nbegin_time\x18\x1c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\tbeginTime\x12I\n\x0foccurrence_time\x18\x1d \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0eoccurrenceTime\x1a\x39\n\x0bLabelsEntry\x12\x10\n\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n\x05value\x18\x02 \x01(\tR\x05value:\x02\x38\x01\"\x82\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATE_SCHEDULED\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x10\n\x0cSTATE_PAUSED\x10\x03\x12\x13\n\x0fSTATE_COMPLETED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"a\n\x0c\x41udienceMode\x12\x1d\n\x19\x41UDIENCE_MODE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41UDIENCE_MODE_OPEN\x10\x01\x12\x1a\n\x16\x41UDIENCE_MODE_SNAPSHOT\x10\x02\"_\n\tSemantics\x12\x19\n\x15SEMANTICS_UNSPECIFIED\x10\x00\x12\x1b\n\x17SEMANTICS_AT_LEAST_ONCE\x10\x01\x12\x1a\n\x16SEMANTICS_AT_MOST_ONCE\x10\x02\"\xcd\x01\n\x0cSendingHours\x12\x31\n\x08weekdays\x18\x01 \x03(\x0e\x32\x15.mailing.v1.DayOfWeekR\x08weekdays\x12\x31\n\x05start\x18\x02 \x01(\x0b\x32\x15.mailing.v1.TimeOfDayB\x04\xe2\x41\x01\x02R\x05start\x12;\n\x08\x64uration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x02R\x08\x64uration\x12\x1a\n\x08timezone\x18\x04 \x01(\tR\x08timezone\"\xb0\x01\n\x0bRetryPolicy\x12!\n\x0cmax_attempts\x18\x01 \x01(\x05R\x0bmaxAttempts\x12\x42\n\x0finitial_backoff\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationR\x0einitialBackoff\x12:\n\x0bmax_backoff\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationR\nmaxBackoff\"\xe0\x04\n\x0fMailingProgress\x12\x14\n\x05total\x18\x01 \x01(\x03R\x05total\x12\x18\n\x07pending\x18\x02 \x01(\x03R\x07pending\x12\x1c\n\tdelivered\x18\x03 \x01(\x03R\tdelivered\x12\x16\n\x06\x66\x61iled\x18\x04 \x01(\x03R\x06\x66\x61iled\x12\x18\n\x07\x65xpired\x18\x05 \x01(\x03R\x07\x65xpired\x12\x1c\n\tcancelled\x18\x06 \x01(\x03R\tcancelled\x12\x18\n\x07skipped\x18\x07 \x01(\x03R\x07skipped\x12\x18\n\x07unknown\x18\x08 \x01(\x03R\x07unknown\x12\x1a\n\x08\x61ttempts\x18\t \x01(\x03R\x08\x61ttempts\x12J\n\x13\x66irst_delivery_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x11\x66irstDeliveryTime\x12H\n\x12last_delivery_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x10lastDeliveryTime\x12&\n\x0frate_per_second\x18\x0c \x01(\x01R\rratePerSecond\x12N\n\x15\x65stimated_finish_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x13\x65stimatedFinishTime\x12\x1a\n\x08\x65xpanded\x18\x0e \x01(\x08R\x08\x65xpanded\x12\x35\n\x08receipts\x18\x0f \x01(\x0b\x32\x19.mailing.v1.ReceiptCountsR\x08receipts\"u\n\rReceiptCounts\x12\x12\n\x04sent\x18\x01 \x01(\x03R\x04sent\x12\x1a\n\x08received\x18\x02 \x01(\x03R\x08received\x12 \n\x0bundelivered\x18\x03 \x01(\x03R\x0bundelivered\x12\x12\n\x04read\x18\x04 \x01(\x03R\x04readB\xa2\x01\n\x16\x63om.example.mailing.v1B\x0cMailingProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.mailing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\014MailingProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
   _globals['_MAILING_LABELSENTRY']._loaded_options = None
   _globals['_MAILING_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_MAILING']._serialized_start=131
-  _globals['_MAILING']._serialized_end=1347
-  _globals['_MAILING_LABELSENTRY']._serialized_start=961
-  _globals['_MAILING_LABELSENTRY']._serialized_end=1018
-  _globals['_MAILING_STATE']._serialized_start=1021
-  _globals['_MAILING_STATE']._serialized_end=1151
-  _globals['_MAILING_AUDIENCEMODE']._serialized_start=1153
-  _globals['_MAILING_AUDIENCEMODE']._serialized_end=1250
-  _globals['_MAILING_SEMANTICS']._serialized_start=1252
-  _globals['_MAILING_SEMANTICS']._serialized_end=1347
-  _globals['_RETRYPOLICY']._serialized_start=1350
-  _globals['_RETRYPOLICY']._serialized_end=1526
-  _globals['_MAILINGPROGRESS']._serialized_start=1529
-  _globals['_MAILINGPROGRESS']._serialized_end=2082
+  _globals['_MAILING'].fields_by_name['id']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['id']._serialized_options = b'\342A\001\010'
+  _globals['_MAILING'].fields_by_name['text']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['text']._serialized_options = b'\342A\001\002'
+  _globals['_MAILING'].fields_by_name['state']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['state']._serialized_options = b'\342A\001\003'
+  _globals['_MAILING'].fields_by_name['progress']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['progress']._serialized_options = b'\342A\001\003'
+  _globals['_MAILING'].fields_by_name['create_time']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_MAILING'].fields_by_name['update_time']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['update_time']._serialized_options = b'\342A\001\003'
+  _globals['_MAILING'].fields_by_name['schedule_id']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['schedule_id']._serialized_options = b'\342A\001\003'
+  _globals['_MAILING'].fields_by_name['filter_text']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['filter_text']._serialized_options = b'\342A\001\004'
+  _globals['_MAILING'].fields_by_name['begin_time']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['begin_time']._serialized_options = b'\342A\001\003'
+  _globals['_MAILING'].fields_by_name['occurrence_time']._loaded_options = None
+  _globals['_MAILING'].fields_by_name['occurrence_time']._serialized_options = b'\342A\001\003'
+  _globals['_SENDINGHOURS'].fields_by_name['start']._loaded_options = None
+  _globals['_SENDINGHOURS'].fields_by_name['start']._serialized_options = b'\342A\001\002'
+  _globals['_SENDINGHOURS'].fields_by_name['duration']._loaded_options = None
+  _globals['_SENDINGHOURS'].fields_by_name['duration']._serialized_options = b'\342A\001\002'
+  _globals['_MAILING']._serialized_start=258
+  _globals['_MAILING']._serialized_end=2018
+  _globals['_MAILING_LABELSENTRY']._serialized_start=1632
+  _globals['_MAILING_LABELSENTRY']._serialized_end=1689
+  _globals['_MAILING_STATE']._serialized_start=1692
+  _globals['_MAILING_STATE']._serialized_end=1822
+  _globals['_MAILING_AUDIENCEMODE']._serialized_start=1824
+  _globals['_MAILING_AUDIENCEMODE']._serialized_end=1921
+  _globals['_MAILING_SEMANTICS']._serialized_start=1923
+  _globals['_MAILING_SEMANTICS']._serialized_end=2018
+  _globals['_SENDINGHOURS']._serialized_start=2021
+  _globals['_SENDINGHOURS']._serialized_end=2226
+  _globals['_RETRYPOLICY']._serialized_start=2229
+  _globals['_RETRYPOLICY']._serialized_end=2405
+  _globals['_MAILINGPROGRESS']._serialized_start=2408
+  _globals['_MAILINGPROGRESS']._serialized_end=3016
+  _globals['_RECEIPTCOUNTS']._serialized_start=3018
+  _globals['_RECEIPTCOUNTS']._serialized_end=3135
 # @@protoc_insertion_point(module_scope)

@@ -10,7 +10,10 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from mailing.v1 import civil_date_time_pb2 as _civil_date_time_pb2
 from mailing.v1 import client_pb2 as _client_pb2
+from mailing.v1 import day_of_week_pb2 as _day_of_week_pb2
+from mailing.v1 import time_of_day_pb2 as _time_of_day_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -154,8 +157,18 @@ class Mailing(_message.Message):
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     IMPORTANT_FIELD_NUMBER: _builtins.int
+    SENDING_HOURS_FIELD_NUMBER: _builtins.int
+    HOLIDAYS_FIELD_NUMBER: _builtins.int
+    LOCAL_START_FIELD_NUMBER: _builtins.int
+    SKIP_AFTER_FIELD_NUMBER: _builtins.int
+    MAX_PER_DAY_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    FILTER_TEXT_FIELD_NUMBER: _builtins.int
+    MAX_PER_DAY_TIMEZONE_FIELD_NUMBER: _builtins.int
+    BEGIN_TIME_FIELD_NUMBER: _builtins.int
+    OCCURRENCE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Output only. Made by the service."""
+    """Output only. Made by the service. In an update it says which mailing is meant."""
     title: _builtins.str
     """A name for people: up to 200 characters."""
     text: _builtins.str
@@ -187,13 +200,27 @@ class Mailing(_message.Message):
     """True for a mailing that the service's frequency cap does not hold back. What it
     sends still counts towards the cap of others.
     """
+    holidays: _builtins.str
+    """The name of a configured calendar, on whose days nothing leaves; a day is a day in the
+    client's zone. Empty: none. NOT_FOUND for one that is not configured.
+    """
+    max_per_day: _builtins.int
+    """At most this many messages a day over all replicas; the rest waits for the next day. 0: no limit."""
+    schedule_id: _builtins.int
+    """Output only. The schedule that made it; 0: none. It stays when the schedule is deleted."""
+    filter_text: _builtins.str
+    """Input only. The filter as text (AIP-160), in place of `filter`, which is what is stored and
+    returned. PreviewSegment turns a stored filter back into text.
+    """
+    max_per_day_timezone: _builtins.str
+    """The zone whose days `max_per_day` counts, by its IANA name. Empty: UTC."""
     @_builtins.property
     def filter(self) -> _client_pb2.ClientFilter:
         """Which clients; absent means all."""
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When sending begins. Absent or past: at once."""
+        """When sending begins. Absent or past: at once. Either this or `local_start`."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -223,6 +250,36 @@ class Mailing(_message.Message):
         100 characters.
         """
 
+    @_builtins.property
+    def sending_hours(self) -> _containers.RepeatedCompositeFieldContainer[Global___SendingHours]:
+        """When messages may leave, beside each client's own receive window: inside at least one of
+        these. Up to 50, which may not overlap. Empty: at any time.
+        """
+
+    @_builtins.property
+    def local_start(self) -> _civil_date_time_pb2.CivilDateTime:
+        """When each client's message is due, by the clock in their own zone; the mailing starts when the first
+        of their zones reaches it. A time that a clock change skips comes at the end of the gap, of one that
+        comes twice the first counts. A zone that has passed it already is sent to at once,
+        unless `skip_after` says otherwise. Either this or `start_time`.
+        """
+
+    @_builtins.property
+    def skip_after(self) -> _duration_pb2.Duration:
+        """A message that could not leave within this span after it was due the first time ends EXPIRED with
+        the reason TOO_LATE: 1 minute to 366 days. Absent: it waits until the end.
+        """
+
+    @_builtins.property
+    def begin_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When sending begins or began: `start_time`, or when the first zone of the audience
+        reaches `local_start`. Absent while it is not known.
+        """
+
+    @_builtins.property
+    def occurrence_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. The occurrence of its schedule for which it was made; absent for none."""
+
     def __init__(
         self,
         *,
@@ -245,14 +302,66 @@ class Mailing(_message.Message):
         update_time: _timestamp_pb2.Timestamp | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         important: _builtins.bool = ...,
+        sending_hours: _abc.Iterable[Global___SendingHours] | None = ...,
+        holidays: _builtins.str = ...,
+        local_start: _civil_date_time_pb2.CivilDateTime | None = ...,
+        skip_after: _duration_pb2.Duration | None = ...,
+        max_per_day: _builtins.int = ...,
+        schedule_id: _builtins.int = ...,
+        filter_text: _builtins.str = ...,
+        max_per_day_timezone: _builtins.str = ...,
+        begin_time: _timestamp_pb2.Timestamp | None = ...,
+        occurrence_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "filter", b"filter", "progress", b"progress", "retry", b"retry", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["begin_time", b"begin_time", "create_time", b"create_time", "end_time", b"end_time", "filter", b"filter", "local_start", b"local_start", "occurrence_time", b"occurrence_time", "progress", b"progress", "retry", b"retry", "skip_after", b"skip_after", "start_time", b"start_time", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_mode", b"audience_mode", "create_time", b"create_time", "end_time", b"end_time", "endpoint", b"endpoint", "etag", b"etag", "filter", b"filter", "id", b"id", "important", b"important", "labels", b"labels", "max_rate", b"max_rate", "priority", b"priority", "progress", b"progress", "retry", b"retry", "semantics", b"semantics", "start_time", b"start_time", "state", b"state", "text", b"text", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audience_mode", b"audience_mode", "begin_time", b"begin_time", "create_time", b"create_time", "end_time", b"end_time", "endpoint", b"endpoint", "etag", b"etag", "filter", b"filter", "filter_text", b"filter_text", "holidays", b"holidays", "id", b"id", "important", b"important", "labels", b"labels", "local_start", b"local_start", "max_per_day", b"max_per_day", "max_per_day_timezone", b"max_per_day_timezone", "max_rate", b"max_rate", "occurrence_time", b"occurrence_time", "priority", b"priority", "progress", b"progress", "retry", b"retry", "schedule_id", b"schedule_id", "semantics", b"semantics", "sending_hours", b"sending_hours", "skip_after", b"skip_after", "start_time", b"start_time", "state", b"state", "text", b"text", "title", b"title", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Mailing: _TypeAlias = Mailing  # noqa: Y015
+
+@_typing.final
+class SendingHours(_message.Message):
+    """A span of some days of the week in which messages may leave. It may cross midnight."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WEEKDAYS_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    TIMEZONE_FIELD_NUMBER: _builtins.int
+    timezone: _builtins.str
+    """The zone of `weekdays` and `start` by its IANA name. Empty: each client's own."""
+    @_builtins.property
+    def weekdays(self) -> _containers.RepeatedScalarFieldContainer[_day_of_week_pb2.DayOfWeek.ValueType]:
+        """The days on which it opens; empty: every day. The span belongs to the day on which it opened,
+        also after midnight.
+        """
+
+    @_builtins.property
+    def start(self) -> _time_of_day_pb2.TimeOfDay:
+        """Required. The time of day at which it opens."""
+
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Required. How long it stays open: whole seconds, more than 0, at most 24 hours."""
+
+    def __init__(
+        self,
+        *,
+        weekdays: _abc.Iterable[_day_of_week_pb2.DayOfWeek.ValueType] | None = ...,
+        start: _time_of_day_pb2.TimeOfDay | None = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        timezone: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "start", b"start"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "start", b"start", "timezone", b"timezone", "weekdays", b"weekdays"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SendingHours: _TypeAlias = SendingHours  # noqa: Y015
 
 @_typing.final
 class RetryPolicy(_message.Message):
@@ -312,6 +421,7 @@ class MailingProgress(_message.Message):
     RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
     ESTIMATED_FINISH_TIME_FIELD_NUMBER: _builtins.int
     EXPANDED_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """All messages so far. It grows while the audience is being expanded."""
     pending: _builtins.int
@@ -327,7 +437,9 @@ class MailingProgress(_message.Message):
     skipped: _builtins.int
     """Not sent because the client no longer is to receive it."""
     unknown: _builtins.int
-    """AT_MOST_ONCE only: perhaps sent, and never sent again."""
+    """Perhaps sent, and never sent again: with AT_MOST_ONCE, or ended after an attempt whose outcome
+    is not known.
+    """
     attempts: _builtins.int
     """Requests made to the endpoint, repeated ones included."""
     rate_per_second: _builtins.float
@@ -350,6 +462,10 @@ class MailingProgress(_message.Message):
         nothing is pending or nothing moves.
         """
 
+    @_builtins.property
+    def receipts(self) -> Global___ReceiptCounts:
+        """What the gateway's receipts say; absent: the endpoint has none."""
+
     def __init__(
         self,
         *,
@@ -367,11 +483,46 @@ class MailingProgress(_message.Message):
         rate_per_second: _builtins.float = ...,
         estimated_finish_time: _timestamp_pb2.Timestamp | None = ...,
         expanded: _builtins.bool = ...,
+        receipts: Global___ReceiptCounts | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_finish_time", b"estimated_finish_time", "first_delivery_time", b"first_delivery_time", "last_delivery_time", b"last_delivery_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["estimated_finish_time", b"estimated_finish_time", "first_delivery_time", b"first_delivery_time", "last_delivery_time", b"last_delivery_time", "receipts", b"receipts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancelled", b"cancelled", "delivered", b"delivered", "estimated_finish_time", b"estimated_finish_time", "expanded", b"expanded", "expired", b"expired", "failed", b"failed", "first_delivery_time", b"first_delivery_time", "last_delivery_time", b"last_delivery_time", "pending", b"pending", "rate_per_second", b"rate_per_second", "skipped", b"skipped", "total", b"total", "unknown", b"unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cancelled", b"cancelled", "delivered", b"delivered", "estimated_finish_time", b"estimated_finish_time", "expanded", b"expanded", "expired", b"expired", "failed", b"failed", "first_delivery_time", b"first_delivery_time", "last_delivery_time", b"last_delivery_time", "pending", b"pending", "rate_per_second", b"rate_per_second", "receipts", b"receipts", "skipped", b"skipped", "total", b"total", "unknown", b"unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___MailingProgress: _TypeAlias = MailingProgress  # noqa: Y015
+
+@_typing.final
+class ReceiptCounts(_message.Message):
+    """How many messages have which receipt. A message counts once, under the one that holds."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SENT_FIELD_NUMBER: _builtins.int
+    RECEIVED_FIELD_NUMBER: _builtins.int
+    UNDELIVERED_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
+    sent: _builtins.int
+    """The gateway passed it on."""
+    received: _builtins.int
+    """It reached the client's device."""
+    undelivered: _builtins.int
+    """It did not and will not reach the client."""
+    read: _builtins.int
+    """The client opened it."""
+    def __init__(
+        self,
+        *,
+        sent: _builtins.int = ...,
+        received: _builtins.int = ...,
+        undelivered: _builtins.int = ...,
+        read: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["read", b"read", "received", b"received", "sent", b"sent", "undelivered", b"undelivered"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReceiptCounts: _TypeAlias = ReceiptCounts  # noqa: Y015

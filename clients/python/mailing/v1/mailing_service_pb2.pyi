@@ -38,7 +38,7 @@ class CreateMailingRequest(_message.Message):
     """
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
-        """Required. The mailing to add; output-only fields must be empty."""
+        """Required. The mailing to add; output-only fields are ignored."""
 
     def __init__(
         self,
@@ -132,14 +132,18 @@ class UpdateMailingRequest(_message.Message):
 
     MAILING_FIELD_NUMBER: _builtins.int
     UPDATE_MASK_FIELD_NUMBER: _builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """True: only checks; the response has the mailing as it would be."""
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """Required. The mailing's id, the new values, and optionally the etag."""
 
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
-        """The fields to change, such as `text` or `end_time`. Absent: every field that
-        is populated. `*`: all fields, empty ones are cleared.
+        """The fields to change, such as `text`, `end_time` or `retry.max_attempts`; `filter_text` changes
+        `filter`. Absent: every field that is populated. `*`: all fields, empty ones are cleared. `etag` and
+        output-only fields may stand in it and change nothing.
         """
 
     def __init__(
@@ -147,10 +151,11 @@ class UpdateMailingRequest(_message.Message):
         *,
         mailing: _mailing_pb2.Mailing | None = ...,
         update_mask: _field_mask_pb2.FieldMask | None = ...,
+        validate_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mailing", b"mailing", "update_mask", b"update_mask"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing", b"mailing", "update_mask", b"update_mask"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing", b"mailing", "update_mask", b"update_mask", "validate_only", b"validate_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -217,16 +222,20 @@ class DeleteMailingResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     DELETED_MESSAGES_FIELD_NUMBER: _builtins.int
+    REMAINING_MESSAGES_FIELD_NUMBER: _builtins.int
     deleted_messages: _builtins.int
     """How many messages of the ledger this call removed."""
+    remaining_messages: _builtins.int
+    """How many the service still has to remove."""
     def __init__(
         self,
         *,
         deleted_messages: _builtins.int = ...,
+        remaining_messages: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_messages", b"deleted_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted_messages", b"deleted_messages", "remaining_messages", b"remaining_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -262,12 +271,18 @@ class ListMailingsRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SCHEDULE_ID_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """How many at the most: 50 when 0, never more than 1,000; negative is an error."""
     page_token: _builtins.str
     """The next_page_token of the page before. It belongs to its query: with
     another one it is an error.
     """
+    schedule_id: _builtins.int
+    """Mailings that this schedule made; 0: any."""
+    query: _builtins.str
+    """Mailings with this in their title or text, without regard to case; empty: any."""
     @_builtins.property
     def states(self) -> _containers.RepeatedScalarFieldContainer[_mailing_pb2.Mailing.State.ValueType]:
         """Mailings in any of these states; empty: in any."""
@@ -283,10 +298,12 @@ class ListMailingsRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        schedule_id: _builtins.int = ...,
+        query: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "query", b"query", "schedule_id", b"schedule_id", "states", b"states"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -372,8 +389,9 @@ class PreviewMailingResponse(_message.Message):
         REASON_FIELD_NUMBER: _builtins.int
         COUNT_FIELD_NUMBER: _builtins.int
         reason: _message_pb2.Message.Reason.ValueType
-        """Why they are left out: OPTED_OUT, WINDOW_NOT_BEFORE_END or FREQUENCY_CAP; the first one
-        that applies, in this order.
+        """Why they are left out: OPTED_OUT, NO_ADDRESS, EMPTY_TEXT, TOO_LONG, WINDOW_NOT_BEFORE_END,
+        HOURS_NOT_BEFORE_END, TOO_LATE, FREQUENCY_CAP or DAILY_LIMIT; the first one that applies, in this
+        order.
         """
         count: _builtins.int
         """How many."""
@@ -518,10 +536,18 @@ class SendTestMessageRequest(_message.Message):
     MAILING_ID_FIELD_NUMBER: _builtins.int
     MAILING_FIELD_NUMBER: _builtins.int
     PHONE_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
     """A stored mailing."""
     phone: _builtins.str
     """Required. Where to: the digits of an E.164 number."""
+    force: _builtins.bool
+    """True: also to a client who opted out. Needs a scope of its own."""
+    request_id: _builtins.str
+    """A UUID chosen by the caller. A repeated call with the same id within a minute returns the first
+    one's attempt and sends nothing.
+    """
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """A mailing that is not stored: its text and its endpoint count."""
@@ -532,10 +558,12 @@ class SendTestMessageRequest(_message.Message):
         mailing_id: _builtins.int = ...,
         mailing: _mailing_pb2.Mailing | None = ...,
         phone: _builtins.str = ...,
+        force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["mailing", b"mailing", "mailing_id", b"mailing_id", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing", b"mailing", "mailing_id", b"mailing_id", "phone", b"phone", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "mailing", b"mailing", "mailing_id", b"mailing_id", "phone", b"phone", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["mailing_id", "mailing"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -582,16 +610,20 @@ class PauseMailingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAILING_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
     """Required. The mailing's id."""
+    etag: _builtins.str
+    """When set and stale, the call fails with ABORTED and changes nothing."""
     def __init__(
         self,
         *,
         mailing_id: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing_id", b"mailing_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "mailing_id", b"mailing_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -674,16 +706,20 @@ class CancelMailingRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     MAILING_ID_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
     """Required. The mailing's id."""
+    etag: _builtins.str
+    """When set and stale, the call fails with ABORTED and changes nothing."""
     def __init__(
         self,
         *,
         mailing_id: _builtins.int = ...,
+        etag: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing_id", b"mailing_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["etag", b"etag", "mailing_id", b"mailing_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -881,6 +917,34 @@ class GetMailingReportResponse(_message.Message):
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
     @_typing.final
+    class ReceiptCount(_message.Message):
+        """The messages of one receipt and code."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        RECEIPT_FIELD_NUMBER: _builtins.int
+        CODE_FIELD_NUMBER: _builtins.int
+        COUNT_FIELD_NUMBER: _builtins.int
+        receipt: _message_pb2.Message.Receipt.ValueType
+        """The receipt."""
+        code: _builtins.str
+        """The gateway's own code for it; empty: none."""
+        count: _builtins.int
+        """How many messages have both."""
+        def __init__(
+            self,
+            *,
+            receipt: _message_pb2.Message.Receipt.ValueType = ...,
+            code: _builtins.str = ...,
+            count: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "count", b"count", "receipt", b"receipt"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
     class MinuteCount(_message.Message):
         """The deliveries of one step of time, usually a minute."""
 
@@ -954,6 +1018,7 @@ class GetMailingReportResponse(_message.Message):
     MINUTES_FIELD_NUMBER: _builtins.int
     STEP_FIELD_NUMBER: _builtins.int
     LATENCIES_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:
         """The mailing with its progress."""
@@ -1008,6 +1073,10 @@ class GetMailingReportResponse(_message.Message):
         delivered messages.
         """
 
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetMailingReportResponse.ReceiptCount]:
+        """One entry per receipt and code that occurs, the most frequent one first; at most 100."""
+
     def __init__(
         self,
         *,
@@ -1021,10 +1090,11 @@ class GetMailingReportResponse(_message.Message):
         minutes: _abc.Iterable[Global___GetMailingReportResponse.MinuteCount] | None = ...,
         step: _duration_pb2.Duration | None = ...,
         latencies: _abc.Iterable[Global___GetMailingReportResponse.LatencyCount] | None = ...,
+        receipts: _abc.Iterable[Global___GetMailingReportResponse.ReceiptCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "step", b"step"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latencies", b"latencies", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "minutes", b"minutes", "reasons", b"reasons", "statuses", b"statuses", "step", b"step"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "latencies", b"latencies", "latency_p50", b"latency_p50", "latency_p90", b"latency_p90", "latency_p99", b"latency_p99", "mailing", b"mailing", "minutes", b"minutes", "reasons", b"reasons", "receipts", b"receipts", "statuses", b"statuses", "step", b"step"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -130,9 +130,9 @@ class MailingServiceServicer:
 
     def DeleteMailing(self, request, context):
         """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-        or paused. The mailing is not found from the start on; when the call breaks off
-        before its ledger is gone, a repeated one removes the rest, or within an hour
-        the service does.
+        or paused. The mailing is not found from the start on. The call returns within seconds;
+        what is left of a large ledger then, the service removes by itself, and a repeated call
+        tells how much there still is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,14 +172,14 @@ class MailingServiceServicer:
 
     def PauseMailing(self, request, context):
         """Stops a mailing until it is resumed. No message leaves later than one second
-        after the call returned.
+        after the call returned. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ResumeMailing(self, request, context):
-        """Lets a paused mailing go on.
+        """Lets a paused mailing go on. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -187,7 +187,7 @@ class MailingServiceServicer:
 
     def CancelMailing(self, request, context):
         """Ends a mailing for good: what was not sent ends CANCELLED. No message leaves
-        later than one second after the call returned.
+        later than one second after the call returned. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,9 +49,9 @@ class MailingServiceStub:
     """
     DeleteMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.DeleteMailingRequest, _mailing_service_pb2.DeleteMailingResponse]
     """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-    or paused. The mailing is not found from the start on; when the call breaks off
-    before its ledger is gone, a repeated one removes the rest, or within an hour
-    the service does.
+    or paused. The mailing is not found from the start on. The call returns within seconds;
+    what is left of a large ledger then, the service removes by itself, and a repeated call
+    tells how much there still is.
     """
     ListMailings: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]
     """Lists mailings, newest first, each with its progress: the short statistics."""
@@ -74,13 +74,13 @@ class MailingServiceStub:
     """
     PauseMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.PauseMailingRequest, _mailing_service_pb2.PauseMailingResponse]
     """Stops a mailing until it is resumed. No message leaves later than one second
-    after the call returned.
+    after the call returned. Repeating it changes nothing.
     """
     ResumeMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.ResumeMailingRequest, _mailing_service_pb2.ResumeMailingResponse]
-    """Lets a paused mailing go on."""
+    """Lets a paused mailing go on. Repeating it changes nothing."""
     CancelMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.CancelMailingRequest, _mailing_service_pb2.CancelMailingResponse]
     """Ends a mailing for good: what was not sent ends CANCELLED. No message leaves
-    later than one second after the call returned.
+    later than one second after the call returned. Repeating it changes nothing.
     """
     RetryMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.RetryMailingRequest, _mailing_service_pb2.RetryMailingResponse]
     """Puts settled messages of the chosen statuses back to PENDING, with fresh
@@ -113,9 +113,9 @@ class MailingServiceAsyncStub(MailingServiceStub):
     """
     DeleteMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.DeleteMailingRequest, _mailing_service_pb2.DeleteMailingResponse]  # type: ignore[assignment]
     """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-    or paused. The mailing is not found from the start on; when the call breaks off
-    before its ledger is gone, a repeated one removes the rest, or within an hour
-    the service does.
+    or paused. The mailing is not found from the start on. The call returns within seconds;
+    what is left of a large ledger then, the service removes by itself, and a repeated call
+    tells how much there still is.
     """
     ListMailings: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.ListMailingsRequest, _mailing_service_pb2.ListMailingsResponse]  # type: ignore[assignment]
     """Lists mailings, newest first, each with its progress: the short statistics."""
@@ -138,13 +138,13 @@ class MailingServiceAsyncStub(MailingServiceStub):
     """
     PauseMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.PauseMailingRequest, _mailing_service_pb2.PauseMailingResponse]  # type: ignore[assignment]
     """Stops a mailing until it is resumed. No message leaves later than one second
-    after the call returned.
+    after the call returned. Repeating it changes nothing.
     """
     ResumeMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.ResumeMailingRequest, _mailing_service_pb2.ResumeMailingResponse]  # type: ignore[assignment]
-    """Lets a paused mailing go on."""
+    """Lets a paused mailing go on. Repeating it changes nothing."""
     CancelMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.CancelMailingRequest, _mailing_service_pb2.CancelMailingResponse]  # type: ignore[assignment]
     """Ends a mailing for good: what was not sent ends CANCELLED. No message leaves
-    later than one second after the call returned.
+    later than one second after the call returned. Repeating it changes nothing.
     """
     RetryMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.RetryMailingRequest, _mailing_service_pb2.RetryMailingResponse]  # type: ignore[assignment]
     """Puts settled messages of the chosen statuses back to PENDING, with fresh
@@ -198,9 +198,9 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.DeleteMailingResponse, _abc.Awaitable[_mailing_service_pb2.DeleteMailingResponse]]:
         """Removes one mailing and its ledger. FAILED_PRECONDITION while it is running
-        or paused. The mailing is not found from the start on; when the call breaks off
-        before its ledger is gone, a repeated one removes the rest, or within an hour
-        the service does.
+        or paused. The mailing is not found from the start on. The call returns within seconds;
+        what is left of a large ledger then, the service removes by itself, and a repeated call
+        tells how much there still is.
         """
 
     @_abc_1.abstractmethod
@@ -247,7 +247,7 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.PauseMailingResponse, _abc.Awaitable[_mailing_service_pb2.PauseMailingResponse]]:
         """Stops a mailing until it is resumed. No message leaves later than one second
-        after the call returned.
+        after the call returned. Repeating it changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -256,7 +256,7 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailing_service_pb2.ResumeMailingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.ResumeMailingResponse, _abc.Awaitable[_mailing_service_pb2.ResumeMailingResponse]]:
-        """Lets a paused mailing go on."""
+        """Lets a paused mailing go on. Repeating it changes nothing."""
 
     @_abc_1.abstractmethod
     def CancelMailing(
@@ -265,7 +265,7 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.CancelMailingResponse, _abc.Awaitable[_mailing_service_pb2.CancelMailingResponse]]:
         """Ends a mailing for good: what was not sent ends CANCELLED. No message leaves
-        later than one second after the call returned.
+        later than one second after the call returned. Repeating it changes nothing.
         """
 
     @_abc_1.abstractmethod

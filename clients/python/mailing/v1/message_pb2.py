@@ -22,25 +22,65 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mailing/v1/message.proto\x12\nmailing.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb9\x08\n\x07Message\x12\x0e\n\x02id\x18\x01 \x01(\x03R\x02id\x12\x1d\n\nmailing_id\x18\x02 \x01(\x03R\tmailingId\x12\x1b\n\tclient_id\x18\x03 \x01(\x03R\x08\x63lientId\x12\x32\n\x06status\x18\x04 \x01(\x0e\x32\x1a.mailing.v1.Message.StatusR\x06status\x12\x32\n\x06reason\x18\x05 \x01(\x0e\x32\x1a.mailing.v1.Message.ReasonR\x06reason\x12\x1a\n\x08\x61ttempts\x18\x06 \x01(\x05R\x08\x61ttempts\x12\x35\n\x08\x64ue_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x07\x64ueTime\x12;\n\x0bsettle_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\nsettleTime\x12\'\n\x0f\x65ndpoint_status\x18\t \x01(\x05R\x0e\x65ndpointStatus\x12(\n\rendpoint_code\x18\n \x01(\x03H\x00R\x0c\x65ndpointCode\x88\x01\x01\x12\x35\n\x08\x64uration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12;\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampR\ncreateTime\"\xaf\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATUS_PENDING\x10\x01\x12\x14\n\x10STATUS_DELIVERED\x10\x02\x12\x11\n\rSTATUS_FAILED\x10\x03\x12\x12\n\x0eSTATUS_EXPIRED\x10\x04\x12\x14\n\x10STATUS_CANCELLED\x10\x05\x12\x12\n\x0eSTATUS_SKIPPED\x10\x06\x12\x12\n\x0eSTATUS_UNKNOWN\x10\x07\"\xde\x02\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_REFUSED\x10\x01\x12\x1d\n\x19REASON_ATTEMPTS_EXHAUSTED\x10\x02\x12\x13\n\x0fREASON_RETRYING\x10\x03\x12\x18\n\x14REASON_MAILING_ENDED\x10\x04\x12 \n\x1cREASON_WINDOW_NOT_BEFORE_END\x10\x05\x12\x19\n\x15REASON_CLIENT_DELETED\x10\x06\x12\x1c\n\x18REASON_MAILING_CANCELLED\x10\x07\x12\x14\n\x10REASON_OPTED_OUT\x10\x08\x12\x1c\n\x18REASON_NO_LONGER_MATCHES\x10\t\x12\x18\n\x14REASON_FREQUENCY_CAP\x10\n\x12\x1a\n\x16REASON_OUTCOME_UNKNOWN\x10\x0b\x12\x15\n\x11REASON_LEASE_LOST\x10\x0c\x42\x10\n\x0e_endpoint_code\"\xee\x05\n\x07\x41ttempt\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\'\n\x0f\x65ndpoint_status\x18\x04 \x01(\x05R\x0e\x65ndpointStatus\x12(\n\rendpoint_code\x18\x05 \x01(\x03H\x00R\x0c\x65ndpointCode\x88\x01\x01\x12?\n\x0b\x65rror_class\x18\x06 \x01(\x0e\x32\x1e.mailing.v1.Attempt.ErrorClassR\nerrorClass\x12\x35\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12)\n\x10response_excerpt\x18\x08 \x01(\tR\x0fresponseExcerpt\"\xf6\x02\n\nErrorClass\x12\x1b\n\x17\x45RROR_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RROR_CLASS_CONNECT\x10\x01\x12\x17\n\x13\x45RROR_CLASS_RESOLVE\x10\x02\x12\x13\n\x0f\x45RROR_CLASS_TLS\x10\x03\x12\x17\n\x13\x45RROR_CLASS_TIMEOUT\x10\x04\x12\x1a\n\x16\x45RROR_CLASS_DISCONNECT\x10\x05\x12\x18\n\x14\x45RROR_CLASS_PROTOCOL\x10\x06\x12\x19\n\x15\x45RROR_CLASS_TOO_LARGE\x10\x07\x12\x19\n\x15\x45RROR_CLASS_THROTTLED\x10\x08\x12\x16\n\x12\x45RROR_CLASS_SERVER\x10\t\x12\x18\n\x14\x45RROR_CLASS_REDIRECT\x10\n\x12\x17\n\x13\x45RROR_CLASS_REFUSED\x10\x0b\x12\x18\n\x14\x45RROR_CLASS_REJECTED\x10\x0c\x12\x1a\n\x16\x45RROR_CLASS_UNREADABLE\x10\rB\x10\n\x0e_endpoint_codeb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18mailing/v1/message.proto\x12\nmailing.v1\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\r\n\x07Message\x12\x14\n\x02id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x02id\x12#\n\nmailing_id\x18\x02 \x01(\x03\x42\x04\xe2\x41\x01\x03R\tmailingId\x12!\n\tclient_id\x18\x03 \x01(\x03\x42\x04\xe2\x41\x01\x03R\x08\x63lientId\x12\x38\n\x06status\x18\x04 \x01(\x0e\x32\x1a.mailing.v1.Message.StatusB\x04\xe2\x41\x01\x03R\x06status\x12\x38\n\x06reason\x18\x05 \x01(\x0e\x32\x1a.mailing.v1.Message.ReasonB\x04\xe2\x41\x01\x03R\x06reason\x12 \n\x08\x61ttempts\x18\x06 \x01(\x05\x42\x04\xe2\x41\x01\x03R\x08\x61ttempts\x12;\n\x08\x64ue_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x07\x64ueTime\x12\x41\n\x0bsettle_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\nsettleTime\x12-\n\x0f\x65ndpoint_status\x18\t \x01(\x05\x42\x04\xe2\x41\x01\x03R\x0e\x65ndpointStatus\x12.\n\rendpoint_code\x18\n \x01(\x03\x42\x04\xe2\x41\x01\x03H\x00R\x0c\x65ndpointCode\x88\x01\x01\x12;\n\x08\x64uration\x18\x0b \x01(\x0b\x32\x19.google.protobuf.DurationB\x04\xe2\x41\x01\x03R\x08\x64uration\x12\x41\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\ncreateTime\x12%\n\x0bprovider_id\x18\r \x01(\tB\x04\xe2\x41\x01\x03R\nproviderId\x12;\n\x07receipt\x18\x0e \x01(\x0e\x32\x1b.mailing.v1.Message.ReceiptB\x04\xe2\x41\x01\x03R\x07receipt\x12\x43\n\x0creceipt_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x04\xe2\x41\x01\x03R\x0breceiptTime\x12\'\n\x0creceipt_code\x18\x10 \x01(\tB\x04\xe2\x41\x01\x03R\x0breceiptCode\x12\x1a\n\x05phone\x18\x11 \x01(\tB\x04\xe2\x41\x01\x03R\x05phone\x12\x18\n\x04text\x18\x12 \x01(\tB\x04\xe2\x41\x01\x03R\x04text\"\xaf\x01\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x12\n\x0eSTATUS_PENDING\x10\x01\x12\x14\n\x10STATUS_DELIVERED\x10\x02\x12\x11\n\rSTATUS_FAILED\x10\x03\x12\x12\n\x0eSTATUS_EXPIRED\x10\x04\x12\x14\n\x10STATUS_CANCELLED\x10\x05\x12\x12\n\x0eSTATUS_SKIPPED\x10\x06\x12\x12\n\x0eSTATUS_UNKNOWN\x10\x07\"\x86\x04\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x12\n\x0eREASON_REFUSED\x10\x01\x12\x1d\n\x19REASON_ATTEMPTS_EXHAUSTED\x10\x02\x12\x13\n\x0fREASON_RETRYING\x10\x03\x12\x18\n\x14REASON_MAILING_ENDED\x10\x04\x12 \n\x1cREASON_WINDOW_NOT_BEFORE_END\x10\x05\x12\x19\n\x15REASON_CLIENT_DELETED\x10\x06\x12\x1c\n\x18REASON_MAILING_CANCELLED\x10\x07\x12\x14\n\x10REASON_OPTED_OUT\x10\x08\x12\x1c\n\x18REASON_NO_LONGER_MATCHES\x10\t\x12\x18\n\x14REASON_FREQUENCY_CAP\x10\n\x12\x1a\n\x16REASON_OUTCOME_UNKNOWN\x10\x0b\x12\x15\n\x11REASON_LEASE_LOST\x10\x0c\x12\x15\n\x11REASON_NO_ADDRESS\x10\r\x12\x15\n\x11REASON_EMPTY_TEXT\x10\x0e\x12\x13\n\x0fREASON_TOO_LONG\x10\x0f\x12\x13\n\x0fREASON_TOO_LATE\x10\x10\x12\x15\n\x11REASON_MAYBE_SENT\x10\x11\x12\x1f\n\x1bREASON_HOURS_NOT_BEFORE_END\x10\x12\x12\x16\n\x12REASON_DAILY_LIMIT\x10\x13\"u\n\x07Receipt\x12\x17\n\x13RECEIPT_UNSPECIFIED\x10\x00\x12\x10\n\x0cRECEIPT_SENT\x10\x01\x12\x14\n\x10RECEIPT_RECEIVED\x10\x02\x12\x17\n\x13RECEIPT_UNDELIVERED\x10\x03\x12\x10\n\x0cRECEIPT_READ\x10\x04\x42\x10\n\x0e_endpoint_code\"\xd8\x06\n\x07\x41ttempt\x12\x16\n\x06number\x18\x01 \x01(\x05R\x06number\x12.\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampR\x04time\x12\x1a\n\x08\x65ndpoint\x18\x03 \x01(\tR\x08\x65ndpoint\x12\'\n\x0f\x65ndpoint_status\x18\x04 \x01(\x05R\x0e\x65ndpointStatus\x12(\n\rendpoint_code\x18\x05 \x01(\x03H\x00R\x0c\x65ndpointCode\x88\x01\x01\x12?\n\x0b\x65rror_class\x18\x06 \x01(\x0e\x32\x1e.mailing.v1.Attempt.ErrorClassR\nerrorClass\x12\x35\n\x08\x64uration\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationR\x08\x64uration\x12)\n\x10response_excerpt\x18\x08 \x01(\tR\x0fresponseExcerpt\"\xe0\x03\n\nErrorClass\x12\x1b\n\x17\x45RROR_CLASS_UNSPECIFIED\x10\x00\x12\x17\n\x13\x45RROR_CLASS_CONNECT\x10\x01\x12\x17\n\x13\x45RROR_CLASS_RESOLVE\x10\x02\x12\x13\n\x0f\x45RROR_CLASS_TLS\x10\x03\x12\x17\n\x13\x45RROR_CLASS_TIMEOUT\x10\x04\x12\x1a\n\x16\x45RROR_CLASS_DISCONNECT\x10\x05\x12\x18\n\x14\x45RROR_CLASS_PROTOCOL\x10\x06\x12\x19\n\x15\x45RROR_CLASS_TOO_LARGE\x10\x07\x12\x19\n\x15\x45RROR_CLASS_THROTTLED\x10\x08\x12\x16\n\x12\x45RROR_CLASS_SERVER\x10\t\x12\x18\n\x14\x45RROR_CLASS_REDIRECT\x10\n\x12\x17\n\x13\x45RROR_CLASS_REFUSED\x10\x0b\x12\x18\n\x14\x45RROR_CLASS_REJECTED\x10\x0c\x12\x1a\n\x16\x45RROR_CLASS_UNREADABLE\x10\r\x12\x1b\n\x17\x45RROR_CLASS_CREDENTIALS\x10\x0e\x12\x19\n\x15\x45RROR_CLASS_OPTED_OUT\x10\x0f\x12\x19\n\x15\x45RROR_CLASS_TRANSIENT\x10\x10\x12\x15\n\x11\x45RROR_CLASS_LOCAL\x10\x11\x42\x10\n\x0e_endpoint_codeB\xa2\x01\n\x16\x63om.example.mailing.v1B\x0cMessageProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.message_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_MESSAGE']._serialized_start=106
-  _globals['_MESSAGE']._serialized_end=1187
-  _globals['_MESSAGE_STATUS']._serialized_start=641
-  _globals['_MESSAGE_STATUS']._serialized_end=816
-  _globals['_MESSAGE_REASON']._serialized_start=819
-  _globals['_MESSAGE_REASON']._serialized_end=1169
-  _globals['_ATTEMPT']._serialized_start=1190
-  _globals['_ATTEMPT']._serialized_end=1940
-  _globals['_ATTEMPT_ERRORCLASS']._serialized_start=1548
-  _globals['_ATTEMPT_ERRORCLASS']._serialized_end=1922
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\014MessageProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
+  _globals['_MESSAGE'].fields_by_name['id']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['id']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['mailing_id']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['mailing_id']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['client_id']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['client_id']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['status']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['status']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['reason']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['reason']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['attempts']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['attempts']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['due_time']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['due_time']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['settle_time']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['settle_time']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['endpoint_status']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['endpoint_status']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['endpoint_code']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['endpoint_code']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['duration']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['duration']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['create_time']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['create_time']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['provider_id']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['provider_id']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['receipt']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['receipt']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['receipt_time']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['receipt_time']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['receipt_code']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['receipt_code']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['phone']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['phone']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE'].fields_by_name['text']._loaded_options = None
+  _globals['_MESSAGE'].fields_by_name['text']._serialized_options = b'\342A\001\003'
+  _globals['_MESSAGE']._serialized_start=139
+  _globals['_MESSAGE']._serialized_end=1843
+  _globals['_MESSAGE_STATUS']._serialized_start=1010
+  _globals['_MESSAGE_STATUS']._serialized_end=1185
+  _globals['_MESSAGE_REASON']._serialized_start=1188
+  _globals['_MESSAGE_REASON']._serialized_end=1706
+  _globals['_MESSAGE_RECEIPT']._serialized_start=1708
+  _globals['_MESSAGE_RECEIPT']._serialized_end=1825
+  _globals['_ATTEMPT']._serialized_start=1846
+  _globals['_ATTEMPT']._serialized_end=2702
+  _globals['_ATTEMPT_ERRORCLASS']._serialized_start=2204
+  _globals['_ATTEMPT_ERRORCLASS']._serialized_end=2684
 # @@protoc_insertion_point(module_scope)

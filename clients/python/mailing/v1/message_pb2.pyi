@@ -36,7 +36,7 @@ class Message(_message.Message):
         STATUS_PENDING: Message._Status.ValueType  # 1
         """Waiting for its time, for its first attempt or for another one."""
         STATUS_DELIVERED: Message._Status.ValueType  # 2
-        """The endpoint accepted it."""
+        """The endpoint accepted it. What became of it then, `receipt` says."""
         STATUS_FAILED: Message._Status.ValueType  # 3
         """The endpoint refused it, or every attempt failed."""
         STATUS_EXPIRED: Message._Status.ValueType  # 4
@@ -46,7 +46,9 @@ class Message(_message.Message):
         STATUS_SKIPPED: Message._Status.ValueType  # 6
         """Not sent because the client is no longer to receive it."""
         STATUS_UNKNOWN: Message._Status.ValueType  # 7
-        """AT_MOST_ONCE only: perhaps sent, and never sent again."""
+        """Perhaps sent, and never sent again: with AT_MOST_ONCE, or ended after an attempt whose
+        outcome is not known.
+        """
 
     class Status(_Status, metaclass=_StatusEnumTypeWrapper):
         """Where a message is in its life. All but PENDING are terminal."""
@@ -56,7 +58,7 @@ class Message(_message.Message):
     STATUS_PENDING: Message.Status.ValueType  # 1
     """Waiting for its time, for its first attempt or for another one."""
     STATUS_DELIVERED: Message.Status.ValueType  # 2
-    """The endpoint accepted it."""
+    """The endpoint accepted it. What became of it then, `receipt` says."""
     STATUS_FAILED: Message.Status.ValueType  # 3
     """The endpoint refused it, or every attempt failed."""
     STATUS_EXPIRED: Message.Status.ValueType  # 4
@@ -66,7 +68,9 @@ class Message(_message.Message):
     STATUS_SKIPPED: Message.Status.ValueType  # 6
     """Not sent because the client is no longer to receive it."""
     STATUS_UNKNOWN: Message.Status.ValueType  # 7
-    """AT_MOST_ONCE only: perhaps sent, and never sent again."""
+    """Perhaps sent, and never sent again: with AT_MOST_ONCE, or ended after an attempt whose
+    outcome is not known.
+    """
 
     class _Reason:
         ValueType = _typing.NewType("ValueType", _builtins.int)
@@ -100,6 +104,22 @@ class Message(_message.Message):
         """UNKNOWN: the request may have reached the endpoint; no answer came."""
         REASON_LEASE_LOST: Message._Reason.ValueType  # 12
         """UNKNOWN: the dispatcher died or lost its lease while sending."""
+        REASON_NO_ADDRESS: Message._Reason.ValueType  # 13
+        """SKIPPED: the client lacks an attribute that the endpoint requires, such as an e-mail address."""
+        REASON_EMPTY_TEXT: Message._Reason.ValueType  # 14
+        """SKIPPED: the text is empty for this client."""
+        REASON_TOO_LONG: Message._Reason.ValueType  # 15
+        """SKIPPED: the text is longer for this client than the endpoint or the service allows."""
+        REASON_TOO_LATE: Message._Reason.ValueType  # 16
+        """EXPIRED: it could not leave within the mailing's `skip_after`."""
+        REASON_MAYBE_SENT: Message._Reason.ValueType  # 17
+        """UNKNOWN: the mailing was cancelled or ended, or the client removed or opted out, after an attempt
+        that may have arrived.
+        """
+        REASON_HOURS_NOT_BEFORE_END: Message._Reason.ValueType  # 18
+        """EXPIRED: the mailing's sending hours or holidays leave no time before the end."""
+        REASON_DAILY_LIMIT: Message._Reason.ValueType  # 19
+        """EXPIRED: the daily limit of the mailing or its endpoint left no room before the end."""
 
     class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
         """Why a message has the status it has."""
@@ -130,6 +150,55 @@ class Message(_message.Message):
     """UNKNOWN: the request may have reached the endpoint; no answer came."""
     REASON_LEASE_LOST: Message.Reason.ValueType  # 12
     """UNKNOWN: the dispatcher died or lost its lease while sending."""
+    REASON_NO_ADDRESS: Message.Reason.ValueType  # 13
+    """SKIPPED: the client lacks an attribute that the endpoint requires, such as an e-mail address."""
+    REASON_EMPTY_TEXT: Message.Reason.ValueType  # 14
+    """SKIPPED: the text is empty for this client."""
+    REASON_TOO_LONG: Message.Reason.ValueType  # 15
+    """SKIPPED: the text is longer for this client than the endpoint or the service allows."""
+    REASON_TOO_LATE: Message.Reason.ValueType  # 16
+    """EXPIRED: it could not leave within the mailing's `skip_after`."""
+    REASON_MAYBE_SENT: Message.Reason.ValueType  # 17
+    """UNKNOWN: the mailing was cancelled or ended, or the client removed or opted out, after an attempt
+    that may have arrived.
+    """
+    REASON_HOURS_NOT_BEFORE_END: Message.Reason.ValueType  # 18
+    """EXPIRED: the mailing's sending hours or holidays leave no time before the end."""
+    REASON_DAILY_LIMIT: Message.Reason.ValueType  # 19
+    """EXPIRED: the daily limit of the mailing or its endpoint left no room before the end."""
+
+    class _Receipt:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReceiptEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Message._Receipt.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        RECEIPT_UNSPECIFIED: Message._Receipt.ValueType  # 0
+        """Nothing was reported."""
+        RECEIPT_SENT: Message._Receipt.ValueType  # 1
+        """The gateway passed it on."""
+        RECEIPT_RECEIVED: Message._Receipt.ValueType  # 2
+        """It reached the client's device."""
+        RECEIPT_UNDELIVERED: Message._Receipt.ValueType  # 3
+        """It did not and will not reach the client."""
+        RECEIPT_READ: Message._Receipt.ValueType  # 4
+        """The client opened it."""
+
+    class Receipt(_Receipt, metaclass=_ReceiptEnumTypeWrapper):
+        """What the gateway reported after it had accepted the message. Reports may come in any order, more
+        than once and for parts of a message: of two the one with the greater number holds.
+        """
+
+    RECEIPT_UNSPECIFIED: Message.Receipt.ValueType  # 0
+    """Nothing was reported."""
+    RECEIPT_SENT: Message.Receipt.ValueType  # 1
+    """The gateway passed it on."""
+    RECEIPT_RECEIVED: Message.Receipt.ValueType  # 2
+    """It reached the client's device."""
+    RECEIPT_UNDELIVERED: Message.Receipt.ValueType  # 3
+    """It did not and will not reach the client."""
+    RECEIPT_READ: Message.Receipt.ValueType  # 4
+    """The client opened it."""
 
     ID_FIELD_NUMBER: _builtins.int
     MAILING_ID_FIELD_NUMBER: _builtins.int
@@ -143,6 +212,12 @@ class Message(_message.Message):
     ENDPOINT_CODE_FIELD_NUMBER: _builtins.int
     DURATION_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    PROVIDER_ID_FIELD_NUMBER: _builtins.int
+    RECEIPT_FIELD_NUMBER: _builtins.int
+    RECEIPT_TIME_FIELD_NUMBER: _builtins.int
+    RECEIPT_CODE_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Output only. `mailing_id << 32 | client_id`: known before the row exists, and
     the same in every attempt.
@@ -161,6 +236,20 @@ class Message(_message.Message):
     """Output only. The HTTP status of the last attempt; 0: no answer."""
     endpoint_code: _builtins.int
     """Output only. The `code` in the body of the last answer; absent: no readable body."""
+    provider_id: _builtins.str
+    """Output only. The id that the gateway gave it; empty: none."""
+    receipt: Global___Message.Receipt.ValueType
+    """Output only. What the gateway reported about it."""
+    receipt_code: _builtins.str
+    """Output only. The gateway's own code for it, such as `30003`; empty: none."""
+    phone: _builtins.str
+    """Output only. In ExportMessages alone: the client's phone as it is now; masked without the scope
+    for clients, empty for a deleted client.
+    """
+    text: _builtins.str
+    """Output only. In ExportMessages alone: the text as it would be rendered now; texts are not
+    kept. Empty without the scope for clients, and for a deleted client.
+    """
     @_builtins.property
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """Output only. When it is or was to be sent next."""
@@ -177,6 +266,10 @@ class Message(_message.Message):
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def receipt_time(self) -> _timestamp_pb2.Timestamp:
+        """Output only. When the receipt came; absent: none has."""
+
     def __init__(
         self,
         *,
@@ -192,10 +285,16 @@ class Message(_message.Message):
         endpoint_code: _builtins.int | None = ...,
         duration: _duration_pb2.Duration | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        provider_id: _builtins.str = ...,
+        receipt: Global___Message.Receipt.ValueType = ...,
+        receipt_time: _timestamp_pb2.Timestamp | None = ...,
+        receipt_code: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        text: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint_code", b"_endpoint_code", "create_time", b"create_time", "due_time", b"due_time", "duration", b"duration", "endpoint_code", b"endpoint_code", "settle_time", b"settle_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_endpoint_code", b"_endpoint_code", "create_time", b"create_time", "due_time", b"due_time", "duration", b"duration", "endpoint_code", b"endpoint_code", "receipt_time", b"receipt_time", "settle_time", b"settle_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint_code", b"_endpoint_code", "attempts", b"attempts", "client_id", b"client_id", "create_time", b"create_time", "due_time", b"due_time", "duration", b"duration", "endpoint_code", b"endpoint_code", "endpoint_status", b"endpoint_status", "id", b"id", "mailing_id", b"mailing_id", "reason", b"reason", "settle_time", b"settle_time", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_endpoint_code", b"_endpoint_code", "attempts", b"attempts", "client_id", b"client_id", "create_time", b"create_time", "due_time", b"due_time", "duration", b"duration", "endpoint_code", b"endpoint_code", "endpoint_status", b"endpoint_status", "id", b"id", "mailing_id", b"mailing_id", "phone", b"phone", "provider_id", b"provider_id", "reason", b"reason", "receipt", b"receipt", "receipt_code", b"receipt_code", "receipt_time", b"receipt_time", "settle_time", b"settle_time", "status", b"status", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__endpoint_code: _TypeAlias = _typing.Literal["endpoint_code"]  # noqa: Y015
     _WhichOneofArgType__endpoint_code: _TypeAlias = _typing.Literal["_endpoint_code", b"_endpoint_code"]  # noqa: Y015
@@ -243,6 +342,16 @@ class Attempt(_message.Message):
         """A 2xx whose `code` is not 0."""
         ERROR_CLASS_UNREADABLE: Attempt._ErrorClass.ValueType  # 13
         """A 2xx whose body is not the JSON it should be."""
+        ERROR_CLASS_CREDENTIALS: Attempt._ErrorClass.ValueType  # 14
+        """The endpoint does not take our credentials: it says nothing about the message."""
+        ERROR_CLASS_OPTED_OUT: Attempt._ErrorClass.ValueType  # 15
+        """The answer says that the client does not want messages."""
+        ERROR_CLASS_TRANSIENT: Attempt._ErrorClass.ValueType  # 16
+        """The answer says that it may pass, as the endpoint's description defines."""
+        ERROR_CLASS_LOCAL: Attempt._ErrorClass.ValueType  # 17
+        """This machine could not make the request, as without free file descriptors: it says nothing
+        about the endpoint.
+        """
 
     class ErrorClass(_ErrorClass, metaclass=_ErrorClassEnumTypeWrapper):
         """How an attempt ended."""
@@ -275,6 +384,16 @@ class Attempt(_message.Message):
     """A 2xx whose `code` is not 0."""
     ERROR_CLASS_UNREADABLE: Attempt.ErrorClass.ValueType  # 13
     """A 2xx whose body is not the JSON it should be."""
+    ERROR_CLASS_CREDENTIALS: Attempt.ErrorClass.ValueType  # 14
+    """The endpoint does not take our credentials: it says nothing about the message."""
+    ERROR_CLASS_OPTED_OUT: Attempt.ErrorClass.ValueType  # 15
+    """The answer says that the client does not want messages."""
+    ERROR_CLASS_TRANSIENT: Attempt.ErrorClass.ValueType  # 16
+    """The answer says that it may pass, as the endpoint's description defines."""
+    ERROR_CLASS_LOCAL: Attempt.ErrorClass.ValueType  # 17
+    """This machine could not make the request, as without free file descriptors: it says nothing
+    about the endpoint.
+    """
 
     NUMBER_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int

@@ -22,28 +22,49 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
+from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from mailing.v1 import message_pb2 as mailing_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mailing/v1/message_service.proto\x12\nmailing.v1\x1a\x18mailing/v1/message.proto\"2\n\x11GetMessageRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\x03R\tmessageId\"C\n\x12GetMessageResponse\x12-\n\x07message\x18\x01 \x01(\x0b\x32\x13.mailing.v1.MessageR\x07message\"\xc5\x01\n\x13ListMessagesRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12\x1b\n\tclient_id\x18\x02 \x01(\x03R\x08\x63lientId\x12\x36\n\x08statuses\x18\x03 \x03(\x0e\x32\x1a.mailing.v1.Message.StatusR\x08statuses\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\"o\n\x14ListMessagesResponse\x12/\n\x08messages\x18\x01 \x03(\x0b\x32\x13.mailing.v1.MessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"4\n\x13ListAttemptsRequest\x12\x1d\n\nmessage_id\x18\x01 \x01(\x03R\tmessageId\"G\n\x14ListAttemptsResponse\x12/\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x13.mailing.v1.AttemptR\x08\x61ttempts2\x83\x02\n\x0eMessageService\x12K\n\nGetMessage\x12\x1d.mailing.v1.GetMessageRequest\x1a\x1e.mailing.v1.GetMessageResponse\x12Q\n\x0cListMessages\x12\x1f.mailing.v1.ListMessagesRequest\x1a .mailing.v1.ListMessagesResponse\x12Q\n\x0cListAttempts\x12\x1f.mailing.v1.ListAttemptsRequest\x1a .mailing.v1.ListAttemptsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n mailing/v1/message_service.proto\x12\nmailing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x18mailing/v1/message.proto\"8\n\x11GetMessageRequest\x12#\n\nmessage_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02R\tmessageId\"C\n\x12GetMessageResponse\x12-\n\x07message\x18\x01 \x01(\x0b\x32\x13.mailing.v1.MessageR\x07message\"\x94\x02\n\x13ListMessagesRequest\x12\x1d\n\nmailing_id\x18\x01 \x01(\x03R\tmailingId\x12\x1b\n\tclient_id\x18\x02 \x01(\x03R\x08\x63lientId\x12\x36\n\x08statuses\x18\x03 \x03(\x0e\x32\x1a.mailing.v1.Message.StatusR\x08statuses\x12\x1b\n\tpage_size\x18\x04 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x05 \x01(\tR\tpageToken\x12\x14\n\x05phone\x18\x06 \x01(\tR\x05phone\x12\x37\n\x08receipts\x18\x07 \x03(\x0e\x32\x1b.mailing.v1.Message.ReceiptR\x08receipts\"o\n\x14ListMessagesResponse\x12/\n\x08messages\x18\x01 \x03(\x0b\x32\x13.mailing.v1.MessageR\x08messages\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\":\n\x13ListAttemptsRequest\x12#\n\nmessage_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02R\tmessageId\"G\n\x14ListAttemptsResponse\x12/\n\x08\x61ttempts\x18\x01 \x03(\x0b\x32\x13.mailing.v1.AttemptR\x08\x61ttempts\"\xd0\x01\n\x15\x45xportMessagesRequest\x12#\n\nmailing_id\x18\x01 \x01(\x03\x42\x04\xe2\x41\x01\x02R\tmailingId\x12\x36\n\x08statuses\x18\x02 \x03(\x0e\x32\x1a.mailing.v1.Message.StatusR\x08statuses\x12\x37\n\x08receipts\x18\x03 \x03(\x0e\x32\x1b.mailing.v1.Message.ReceiptR\x08receipts\x12!\n\x0cresume_token\x18\x04 \x01(\tR\x0bresumeToken\"l\n\x16\x45xportMessagesResponse\x12/\n\x08messages\x18\x01 \x03(\x0b\x32\x13.mailing.v1.MessageR\x08messages\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\x9d\x04\n\x0eMessageService\x12q\n\nGetMessage\x12\x1d.mailing.v1.GetMessageRequest\x1a\x1e.mailing.v1.GetMessageResponse\"$\x90\x02\x01\x82\xd3\xe4\x93\x02\x1b\x12\x19/v1/messages/{message_id}\x12\x82\x01\n\x0cListMessages\x12\x1f.mailing.v1.ListMessagesRequest\x1a .mailing.v1.ListMessagesResponse\"/\x90\x02\x01\x82\xd3\xe4\x93\x02&\x12\x0c/v1/messagesZ\x16\"\x11/v1/messages:list:\x01*\x12\x80\x01\n\x0cListAttempts\x12\x1f.mailing.v1.ListAttemptsRequest\x1a .mailing.v1.ListAttemptsResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\"/v1/messages/{message_id}/attempts\x12\x8f\x01\n\x0e\x45xportMessages\x12!.mailing.v1.ExportMessagesRequest\x1a\".mailing.v1.ExportMessagesResponse\"4\x90\x02\x01\x82\xd3\xe4\x93\x02+\x12)/v1/mailings/{mailing_id}/messages:export0\x01\x42\xa9\x01\n\x16\x63om.example.mailing.v1B\x13MessageServiceProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'mailing.v1.message_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-  DESCRIPTOR._loaded_options = None
-  _globals['_GETMESSAGEREQUEST']._serialized_start=74
-  _globals['_GETMESSAGEREQUEST']._serialized_end=124
-  _globals['_GETMESSAGERESPONSE']._serialized_start=126
-  _globals['_GETMESSAGERESPONSE']._serialized_end=193
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=196
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=393
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=395
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=506
-  _globals['_LISTATTEMPTSREQUEST']._serialized_start=508
-  _globals['_LISTATTEMPTSREQUEST']._serialized_end=560
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=562
-  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=633
-  _globals['_MESSAGESERVICE']._serialized_start=636
-  _globals['_MESSAGESERVICE']._serialized_end=895
+  _globals['DESCRIPTOR']._loaded_options = None
+  _globals['DESCRIPTOR']._serialized_options = b'\n\026com.example.mailing.v1B\023MessageServiceProtoP\001Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\252\002\rMailingApi.V1\312\002\nMailing\\V1\342\002\023Mailing\\V1\\Metadata\352\002\013Mailing::V1'
+  _globals['_GETMESSAGEREQUEST'].fields_by_name['message_id']._loaded_options = None
+  _globals['_GETMESSAGEREQUEST'].fields_by_name['message_id']._serialized_options = b'\342A\001\002'
+  _globals['_LISTATTEMPTSREQUEST'].fields_by_name['message_id']._loaded_options = None
+  _globals['_LISTATTEMPTSREQUEST'].fields_by_name['message_id']._serialized_options = b'\342A\001\002'
+  _globals['_EXPORTMESSAGESREQUEST'].fields_by_name['mailing_id']._loaded_options = None
+  _globals['_EXPORTMESSAGESREQUEST'].fields_by_name['mailing_id']._serialized_options = b'\342A\001\002'
+  _globals['_MESSAGESERVICE'].methods_by_name['GetMessage']._loaded_options = None
+  _globals['_MESSAGESERVICE'].methods_by_name['GetMessage']._serialized_options = b'\220\002\001\202\323\344\223\002\033\022\031/v1/messages/{message_id}'
+  _globals['_MESSAGESERVICE'].methods_by_name['ListMessages']._loaded_options = None
+  _globals['_MESSAGESERVICE'].methods_by_name['ListMessages']._serialized_options = b'\220\002\001\202\323\344\223\002&\022\014/v1/messagesZ\026\"\021/v1/messages:list:\001*'
+  _globals['_MESSAGESERVICE'].methods_by_name['ListAttempts']._loaded_options = None
+  _globals['_MESSAGESERVICE'].methods_by_name['ListAttempts']._serialized_options = b'\220\002\001\202\323\344\223\002$\022\"/v1/messages/{message_id}/attempts'
+  _globals['_MESSAGESERVICE'].methods_by_name['ExportMessages']._loaded_options = None
+  _globals['_MESSAGESERVICE'].methods_by_name['ExportMessages']._serialized_options = b'\220\002\001\202\323\344\223\002+\022)/v1/mailings/{mailing_id}/messages:export'
+  _globals['_GETMESSAGEREQUEST']._serialized_start=137
+  _globals['_GETMESSAGEREQUEST']._serialized_end=193
+  _globals['_GETMESSAGERESPONSE']._serialized_start=195
+  _globals['_GETMESSAGERESPONSE']._serialized_end=262
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=265
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=541
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=543
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=654
+  _globals['_LISTATTEMPTSREQUEST']._serialized_start=656
+  _globals['_LISTATTEMPTSREQUEST']._serialized_end=714
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_start=716
+  _globals['_LISTATTEMPTSRESPONSE']._serialized_end=787
+  _globals['_EXPORTMESSAGESREQUEST']._serialized_start=790
+  _globals['_EXPORTMESSAGESREQUEST']._serialized_end=998
+  _globals['_EXPORTMESSAGESRESPONSE']._serialized_start=1000
+  _globals['_EXPORTMESSAGESRESPONSE']._serialized_end=1108
+  _globals['_MESSAGESERVICE']._serialized_start=1111
+  _globals['_MESSAGESERVICE']._serialized_end=1652
 # @@protoc_insertion_point(module_scope)

@@ -67,7 +67,7 @@ Global___GetMessageResponse: _TypeAlias = GetMessageResponse  # noqa: Y015
 
 @_typing.final
 class ListMessagesRequest(_message.Message):
-    """Asks for a page of messages. At least one of mailing_id and client_id is needed."""
+    """Asks for a page of messages. At least one of mailing_id, client_id and phone is needed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -76,6 +76,8 @@ class ListMessagesRequest(_message.Message):
     STATUSES_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
     mailing_id: _builtins.int
     """Messages of this mailing; 0: of any."""
     client_id: _builtins.int
@@ -86,9 +88,15 @@ class ListMessagesRequest(_message.Message):
     """The next_page_token of the page before. It belongs to its query: with
     another one it is an error.
     """
+    phone: _builtins.str
+    """Messages to the client with this phone, in place of `client_id`."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Status.ValueType]:
         """Messages with any of these statuses; empty: with any."""
+
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Receipt.ValueType]:
+        """Messages with any of these receipts; empty: with any or none."""
 
     def __init__(
         self,
@@ -98,10 +106,12 @@ class ListMessagesRequest(_message.Message):
         statuses: _abc.Iterable[_message_pb2.Message.Status.ValueType] | None = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        phone: _builtins.str = ...,
+        receipts: _abc.Iterable[_message_pb2.Message.Receipt.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "mailing_id", b"mailing_id", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "mailing_id", b"mailing_id", "page_size", b"page_size", "page_token", b"page_token", "phone", b"phone", "receipts", b"receipts", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -180,3 +190,69 @@ class ListAttemptsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListAttemptsResponse: _TypeAlias = ListAttemptsResponse  # noqa: Y015
+
+@_typing.final
+class ExportMessagesRequest(_message.Message):
+    """Asks for all messages of a mailing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MAILING_ID_FIELD_NUMBER: _builtins.int
+    STATUSES_FIELD_NUMBER: _builtins.int
+    RECEIPTS_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    mailing_id: _builtins.int
+    """Required. The mailing's id."""
+    resume_token: _builtins.str
+    """Where to go on: the resume_token of the last response. It belongs to its query and does not expire."""
+    @_builtins.property
+    def statuses(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Status.ValueType]:
+        """Messages with any of these statuses; empty: with any."""
+
+    @_builtins.property
+    def receipts(self) -> _containers.RepeatedScalarFieldContainer[_message_pb2.Message.Receipt.ValueType]:
+        """Messages with any of these receipts; empty: with any or none."""
+
+    def __init__(
+        self,
+        *,
+        mailing_id: _builtins.int = ...,
+        statuses: _abc.Iterable[_message_pb2.Message.Status.ValueType] | None = ...,
+        receipts: _abc.Iterable[_message_pb2.Message.Receipt.ValueType] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mailing_id", b"mailing_id", "receipts", b"receipts", "resume_token", b"resume_token", "statuses", b"statuses"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportMessagesRequest: _TypeAlias = ExportMessagesRequest  # noqa: Y015
+
+@_typing.final
+class ExportMessagesResponse(_message.Message):
+    """Some of the exported messages."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MESSAGES_FIELD_NUMBER: _builtins.int
+    RESUME_TOKEN_FIELD_NUMBER: _builtins.int
+    resume_token: _builtins.str
+    """Goes on behind these messages, on any replica."""
+    @_builtins.property
+    def messages(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
+        """The next messages, in the order of their clients: at most 1 MiB of them."""
+
+    def __init__(
+        self,
+        *,
+        messages: _abc.Iterable[_message_pb2.Message] | None = ...,
+        resume_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["messages", b"messages", "resume_token", b"resume_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportMessagesResponse: _TypeAlias = ExportMessagesResponse  # noqa: Y015

@@ -50,6 +50,11 @@ class MessageServiceStub:
                 request_serializer=mailing_dot_v1_dot_message__service__pb2.ListAttemptsRequest.SerializeToString,
                 response_deserializer=mailing_dot_v1_dot_message__service__pb2.ListAttemptsResponse.FromString,
                 _registered_method=True)
+        self.ExportMessages = channel.unary_stream(
+                '/mailing.v1.MessageService/ExportMessages',
+                request_serializer=mailing_dot_v1_dot_message__service__pb2.ExportMessagesRequest.SerializeToString,
+                response_deserializer=mailing_dot_v1_dot_message__service__pb2.ExportMessagesResponse.FromString,
+                _registered_method=True)
 
 
 class MessageServiceServicer:
@@ -78,6 +83,14 @@ class MessageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportMessages(self, request, context):
+        """Streams the messages of a mailing in the order of their clients, with phone and text for
+        callers who have the scope for clients. PENDING ones are those of the moment each is reached.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_MessageServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -95,6 +108,11 @@ def add_MessageServiceServicer_to_server(servicer, server):
                     servicer.ListAttempts,
                     request_deserializer=mailing_dot_v1_dot_message__service__pb2.ListAttemptsRequest.FromString,
                     response_serializer=mailing_dot_v1_dot_message__service__pb2.ListAttemptsResponse.SerializeToString,
+            ),
+            'ExportMessages': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportMessages,
+                    request_deserializer=mailing_dot_v1_dot_message__service__pb2.ExportMessagesRequest.FromString,
+                    response_serializer=mailing_dot_v1_dot_message__service__pb2.ExportMessagesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -179,6 +197,33 @@ class MessageService:
             '/mailing.v1.MessageService/ListAttempts',
             mailing_dot_v1_dot_message__service__pb2.ListAttemptsRequest.SerializeToString,
             mailing_dot_v1_dot_message__service__pb2.ListAttemptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportMessages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/mailing.v1.MessageService/ExportMessages',
+            mailing_dot_v1_dot_message__service__pb2.ExportMessagesRequest.SerializeToString,
+            mailing_dot_v1_dot_message__service__pb2.ExportMessagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class MessageServiceStub:
     """Lists the failed attempts of one message, in order. A successful attempt
     stands in the message itself.
     """
+    ExportMessages: _grpc.UnaryStreamMultiCallable[_message_service_pb2.ExportMessagesRequest, _message_service_pb2.ExportMessagesResponse]
+    """Streams the messages of a mailing in the order of their clients, with phone and text for
+    callers who have the scope for clients. PENDING ones are those of the moment each is reached.
+    """
 
 @_typing.type_check_only
 class MessageServiceAsyncStub(MessageServiceStub):
@@ -54,6 +58,10 @@ class MessageServiceAsyncStub(MessageServiceStub):
     ListAttempts: _aio.UnaryUnaryMultiCallable[_message_service_pb2.ListAttemptsRequest, _message_service_pb2.ListAttemptsResponse]  # type: ignore[assignment]
     """Lists the failed attempts of one message, in order. A successful attempt
     stands in the message itself.
+    """
+    ExportMessages: _aio.UnaryStreamMultiCallable[_message_service_pb2.ExportMessagesRequest, _message_service_pb2.ExportMessagesResponse]  # type: ignore[assignment]
+    """Streams the messages of a mailing in the order of their clients, with phone and text for
+    callers who have the scope for clients. PENDING ones are those of the moment each is reached.
     """
 
 class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +91,16 @@ class MessageServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_message_service_pb2.ListAttemptsResponse, _abc.Awaitable[_message_service_pb2.ListAttemptsResponse]]:
         """Lists the failed attempts of one message, in order. A successful attempt
         stands in the message itself.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportMessages(
+        self,
+        request: _message_service_pb2.ExportMessagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_message_service_pb2.ExportMessagesResponse], _abc.AsyncIterator[_message_service_pb2.ExportMessagesResponse]]:
+        """Streams the messages of a mailing in the order of their clients, with phone and text for
+        callers who have the scope for clients. PENDING ones are those of the moment each is reached.
         """
 
 def add_MessageServiceServicer_to_server(servicer: MessageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -1,0 +1,86 @@
+"""What is recorded together of one batch, with everything that is asked of it counted once.
+
+The database, the counters, the statistics and the event log all read the same settlement. Its
+columns are in the order of the client ids, as the statement wants them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from dispatcher.model.records import ClaimedBatch, Failure, Outcome
+from dispatcher.model.states import Reason, Status
+
+Settled = tuple[int, int, Outcome]
+"""A client id, the attempts made before, and the outcome to record."""
+
+_DELIVERED = Status.DELIVERED
+_QUIET = (Status.PENDING, Status.DELIVERED)
+
+
+class Columns(NamedTuple):
+    """The fields of outcomes, one sequence each."""
+
+    statuses: Sequence[Status] = ()
+    reasons: Sequence[Reason] = ()
+    attempted: Sequence[int] = ()
+    endpoint_statuses: Sequence[int | None] = ()
+    endpoint_codes: Sequence[int | None] = ()
+    durations_ms: Sequence[int | None] = ()
+    due_ats: Sequence[datetime | None] = ()
+    failures: Sequence[Failure | None] = ()
+    uncounted: Sequence[int] = ()
+
+
+class Settlement:
+    """Outcomes of a batch for one write under its fence, by ascending client id.
+
+    `endpoint` is the name of the one they were sent to. With `done` the batch is removed or, with
+    the clients in `kept`, given back as open work. `failed` are the outcomes with a failure,
+    `ended` those of messages that ended undelivered.
+    """
+
+    def __init__(
+        self, batch: ClaimedBatch, endpoint: str, settled: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+    ) -> None:
+        self.batch = batch
+        self.endpoint = endpoint
+        self.done = done
+        self.kept = kept
+        self.client_ids: Sequence[int] = ()
+        self.attempts_before: Sequence[int] = ()
+        self.outcomes: Sequence[Outcome] = ()
+        self.columns = Columns()
+        if settled:
+            self.client_ids, self.attempts_before, self.outcomes = zip(*settled, strict=True)
+            self.columns = Columns._make(zip(*self.outcomes, strict=True))
+        self.delivered = self.columns.statuses.count(_DELIVERED)
+        self.failed: Sequence[Settled] = ()
+        self.ended: Sequence[Settled] = ()
+        if self.delivered < len(settled):  # rare, and looked through only then
+            self.failed = [one for one in settled if one[2].failure is not None]
+            self.ended = [one for one in settled if one[2].status not in _QUIET]
+
+    def __iter__(self) -> Iterator[Settled]:
+        return zip(self.client_ids, self.attempts_before, self.outcomes, strict=True)
+
+    def __len__(self) -> int:
+        return len(self.client_ids)
+
+    def bare(self) -> Settlement:
+        """Return the same without anything that the endpoint had a say in."""
+        settled = [
+            (client, before, outcome._replace(endpoint_status=None, endpoint_code=None, failure=None))
+            for client, before, outcome in self
+        ]
+        return Settlement(self.batch, self.endpoint, settled, self.done, self.kept)
+
+    @property
+    def attempt_durations_ms(self) -> Sequence[int | None]:
+        """The durations of the requests that were made."""
+        attempted, durations = self.columns.attempted, self.columns.durations_ms
+        if attempted.count(1) == len(self):
+            return durations
+        return [ms for ms, made in zip(durations, attempted, strict=True) if made]

@@ -1,0 +1,120 @@
+"""Rejects requests with fields of the contract that this version does not implement: the table of these.
+
+A method of the table answers UNIMPLEMENTED by itself. A field of the table would be ignored
+silently, and a mailing be sent to more clients or at another time than requested, so a request that
+sets one, at any depth, is rejected with the field's path. Implementing a method or a field means
+removing it from the table; the API reference follows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import grpc
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message as ProtoMessage
+
+from server.api.handlers import Handler, Interceptor, checking
+from server.domain.errors import FieldsNotServed
+
+METHODS: Mapping[str, frozenset[str]] = {
+    service: frozenset(methods.split())
+    for service, methods in {
+        "mailing.v1.MessageService": "ExportMessages",
+        "mailing.v1.ScheduleService": "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule ListSchedules "
+        "PauseSchedule ResumeSchedule TriggerSchedule",
+        "mailing.v1.SegmentService": "CreateSegment GetSegment UpdateSegment DeleteSegment ListSegments PreviewSegment",
+        "mailing.v1.AdminService": "GetServerInfo ListWebhooks TestWebhook VerifyLedger",
+    }.items()
+}
+"""Methods, by service."""
+
+FIELDS: Mapping[str, frozenset[str]] = {
+    message: frozenset(fields.split())
+    for message, fields in {
+        "mailing.v1.ClientFilter": "attribute_conditions any_of none_of phone_prefixes created_since "
+        "exclude_mailings only_mailings sample segment",
+        "mailing.v1.GetClientRequest": "phone",
+        "mailing.v1.UpdateClientRequest": "phone validate_only",
+        "mailing.v1.DeleteClientRequest": "phone allow_missing",
+        "mailing.v1.ListClientsRequest": "filter_text",
+        "mailing.v1.ImportClientsRequest": "update_mask validate_only skip_invalid",
+        "mailing.v1.ExportClientsRequest": "filter_text resume_token",
+        "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
+        "filter_text",
+        "mailing.v1.UpdateMailingRequest": "validate_only",
+        "mailing.v1.ListMailingsRequest": "schedule_id query",
+        "mailing.v1.SendTestMessageRequest": "force request_id",
+        "mailing.v1.PauseMailingRequest": "etag",
+        "mailing.v1.CancelMailingRequest": "etag",
+        "mailing.v1.ListMessagesRequest": "phone receipts",
+        "mailing.v1.WatchMessagesRequest": "include_receipts",
+    }.items()
+}
+"""Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""
+
+
+class UnservedFieldsInterceptor(Interceptor):
+    """Rejects requests that set a field of the table."""
+
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
+        """Wrap every handler of the contract."""
+        return checking(handler, _checked) if call.method.startswith("/mailing.v1.") else handler
+
+
+def _checked(request: Any) -> Any:
+    if found := unserved_fields(request):
+        raise FieldsNotServed(found)
+    return request
+
+
+def unserved_fields(message: ProtoMessage, path: str = "") -> list[str]:
+    """Return the paths of the fields that are set and not implemented, such as `mailing.filter.any_of`."""
+    plan = _plan(message.DESCRIPTOR)
+    if not (plan.unserved or plan.leading):
+        return []
+    found = []
+    for field, value in message.ListFields():
+        name = f"{path}{field.name}"
+        if field.name in plan.unserved:
+            found.append(name)
+        elif field.name in plan.leading:
+            for place, part in [(name, value)] if not field.is_repeated else _parts(name, value):
+                found += unserved_fields(part, f"{place}.")
+    return found
+
+
+def _parts(name: str, values: Any) -> Iterator[tuple[str, ProtoMessage]]:
+    return ((f"{name}[{index}]", value) for index, value in enumerate(values))
+
+
+class _Plan(NamedTuple):
+    """The fields to check in messages of one type."""
+
+    unserved: frozenset[str]
+    leading: frozenset[str]
+    """The fields whose messages may have unserved fields, at any depth."""
+
+
+@cache
+def _plan(descriptor: Descriptor) -> _Plan:
+    """Return the plan of a type; for most types it is empty, which costs a request nothing."""
+    unserved = FIELDS.get(descriptor.full_name, frozenset())
+    leading = (field.name for field in descriptor.fields if field.message_type and _leads(field.message_type))
+    return _Plan(unserved, frozenset(leading))
+
+
+def _leads(descriptor: Descriptor) -> bool:
+    return not FIELDS.keys().isdisjoint(_reachable(descriptor, set()))
+
+
+def _reachable(descriptor: Descriptor, known: set[str]) -> set[str]:
+    """Return the names of all types that a message may contain, its own included."""
+    if descriptor.full_name not in known:
+        known.add(descriptor.full_name)
+        for field in descriptor.fields:
+            if field.message_type:
+                _reachable(field.message_type, known)
+    return known

@@ -1,0 +1,77 @@
+"""Connections of the API: their limits as gRPC's channel arguments, and the addresses to listen on."""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+
+
+class CannotListen(Exception):
+    """The address cannot be listened on. `str()` of it is a sentence for people."""
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(f"Cannot listen on {address}: {reason}.")
+
+
+@dataclass(frozen=True, slots=True)
+class TransportSettings:
+    """The limits of connections. Sizes are in bytes, times in seconds."""
+
+    max_message_bytes: int = 4 * 1024 * 1024
+    max_metadata_bytes: int = 64 * 1024
+    """Enough for long tokens, and for a proper answer to longer ones."""
+    keepalive_time: float = 20.0
+    keepalive_timeout: float = 8.0
+    """A dead connection is noticed within the sum of both."""
+    min_ping_interval: float = 5.0
+    """Minimum interval between a caller's pings on a connection without data."""
+    handshake_timeout: float = 10.0
+    """Maximum duration of the TLS and HTTP/2 handshakes of a new connection."""
+    streams_per_connection: int = 500
+    """Maximum calls and streams at once over one connection; callers queue the rest. Without a limit
+    gRPC lets the calls that a hostile caller begins and cancels pile up before all others."""
+    connection_age: float = 3600.0
+    """Maximum age of a connection, approximately: callers reconnect, which spreads load over new replicas."""
+    connection_grace: float = 600.0
+    """How long the calls of a connection may continue beyond its maximum age."""
+
+    def options(self) -> list[tuple[str, int]]:
+        """Return gRPC's channel arguments."""
+        return [
+            ("grpc.so_reuseport", 0),  # or a second process would share the port unnoticed
+            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_metadata_size", self.max_metadata_bytes),
+            ("grpc.absolute_max_metadata_size", 2 * self.max_metadata_bytes),
+            ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
+            ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
+            # By itself gRPC waits a minute for the answer to a ping, whatever the keepalive timeout is.
+            ("grpc.http2.ping_timeout_ms", int(self.keepalive_timeout * 1000)),
+            ("grpc.keepalive_permit_without_calls", 1),
+            # A caller that pings more often, beyond two strikes, is disconnected.
+            ("grpc.http2.min_ping_interval_without_data_ms", int(self.min_ping_interval * 1000)),
+            ("grpc.http2.max_ping_strikes", 2),
+            ("grpc.max_concurrent_streams", self.streams_per_connection),
+            ("grpc.max_connection_age_ms", int(self.connection_age * 1000)),
+            ("grpc.max_connection_age_grace_ms", int(self.connection_grace * 1000)),
+            ("grpc.server_handshake_timeout_ms", int(self.handshake_timeout * 1000)),
+            # The watchers of a replica that went away come to another one all at once; by itself gRPC
+            # would cancel some of more than a thousand calls that have not begun.
+            ("grpc.server.max_pending_requests", 20_000),
+            ("grpc.server.max_pending_requests_hard_limit", 30_000),
+        ]
+
+
+def check_free(address: str) -> None:
+    """Raise CannotListen if a socket cannot be bound there: gRPC would only log the reason."""
+    if address.startswith(("unix:", "unix-abstract:", "vsock:")):
+        return
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        raise CannotListen(address, (error.strerror or str(error)).lower()) from error

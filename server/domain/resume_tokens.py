@@ -1,0 +1,132 @@
+"""Resume tokens: the position of a stream in entries that are numbered by bucket.
+
+A token is opaque to callers. It names the database, the query and, per bucket, the last entry that
+was delivered, so that any replica can resume there. Its checksum distinguishes an invalid token
+from one of another stream. Both the change feed and the event log are numbered so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Protocol
+from uuid import UUID
+
+from server.domain.errors import InvalidResumeToken, ResumeTokenExpired
+from server.domain.pagination import bytes_of_token, token_of_bytes
+
+Positions = tuple[int, ...]
+"""Per bucket, the number of an entry: the position behind it."""
+
+_VERSION = b"\x01"
+_EPOCH_SIZE = 8
+_CHECK_SIZE = 8
+_LARGEST = 2**63 - 1
+
+
+class Query(Protocol):
+    """What a stream reads."""
+
+    def digest(self) -> bytes:
+        """Return a digest that identifies this query in tokens."""
+        ...
+
+
+class Tokens:
+    """Encodes and decodes the tokens of one query in one database."""
+
+    def __init__(self, epoch: UUID, buckets: int, query: Query) -> None:
+        self._digest = query.digest()
+        self._epoch = epoch.bytes[:_EPOCH_SIZE]
+        self._head = _VERSION + self._digest + self._epoch
+        self._buckets = buckets
+
+    def encode(self, positions: Positions) -> str:
+        """Return the token that resumes behind `positions`."""
+        raw = self._head + _packed(positions)
+        return token_of_bytes(raw + _check(raw))
+
+    def decode(self, token: str) -> Positions:
+        """Return the positions in `token`.
+
+        Raise InvalidResumeToken for an invalid token or one of another query, and
+        ResumeTokenExpired for one of another database.
+        """
+        raw = _checked(token)
+        digest_end = len(_VERSION) + len(self._digest)
+        if raw[:digest_end] != self._head[:digest_end]:
+            raise InvalidResumeToken
+        if raw[digest_end : len(self._head)] != self._epoch:
+            raise ResumeTokenExpired("was made before the database was replaced")
+        positions = tuple(_unpacked(raw[len(self._head) :]))
+        if len(positions) != self._buckets:
+            raise InvalidResumeToken
+        return positions
+
+
+@dataclass(frozen=True, slots=True)
+class Numbered:
+    """Numbered entries, in the words of their errors: `where` they are kept, and `what` they are."""
+
+    where: str
+    what: str
+
+    def check(self, positions: Positions, floors: Positions, heads: Positions) -> None:
+        """Raise ResumeTokenExpired unless all behind `positions` is kept, and all before them was written.
+
+        Per bucket, `floors` are the last numbers removed and `heads` the last ones given.
+        """
+        if any(mine < floor for mine, floor in zip(positions, floors, strict=True)):
+            raise ResumeTokenExpired(f"is older than the {self.where} that is kept")
+        if any(mine > head for mine, head in zip(positions, heads, strict=True)):
+            raise self.lost()
+
+    def lost(self) -> ResumeTokenExpired:
+        """Return the error of a stream that is ahead of a database which went back in time."""
+        return ResumeTokenExpired(f"names {self.what} that the database has lost")
+
+
+CHANGE_FEED = Numbered("change feed", "changes")
+EVENT_LOG = Numbered("event log", "entries")
+
+
+def _checked(token: str) -> bytes:
+    """Return the bytes of a token without their checksum. Raise InvalidResumeToken."""
+    try:
+        raw = bytes_of_token(token)
+    except ValueError:
+        raise InvalidResumeToken from None
+    body, check = raw[:-_CHECK_SIZE], raw[-_CHECK_SIZE:]
+    if _check(body) != check:
+        raise InvalidResumeToken
+    return body
+
+
+def _check(raw: bytes) -> bytes:
+    return blake2b(raw, digest_size=_CHECK_SIZE, person=b"mailing-token").digest()
+
+
+def _packed(numbers: Iterable[int]) -> bytes:
+    """Return the numbers with seven bits to a byte, the lowest first; a set high bit means that more follow."""
+    packed = bytearray()
+    for number in numbers:
+        while number > 0x7F:
+            packed.append(number & 0x7F | 0x80)
+            number >>= 7
+        packed.append(number)
+    return bytes(packed)
+
+
+def _unpacked(packed: bytes) -> Iterable[int]:
+    number = shift = 0
+    for byte in packed:
+        number |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            if number > _LARGEST:
+                raise InvalidResumeToken
+            yield number
+            number = shift = 0
+    if shift:
+        raise InvalidResumeToken

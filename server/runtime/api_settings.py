@@ -1,0 +1,59 @@
+"""How the API is served, as plain values: the settings that `server.main` hands to its parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from dispatcher.model.records import DispatchSettings
+from server.api import CallLimits, TransportSettings
+from server.config import Settings
+from server.domain.previews import FrequencyCap
+from server.runtime.local_dispatcher import dispatch_settings
+from server.watch import StreamSettings
+
+_HOUR = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class ApiSettings:
+    """Values for the parts of the API; each part gets its own."""
+
+    transport: TransportSettings = field(default_factory=TransportSettings)
+    limits: CallLimits = field(default_factory=CallLimits)
+    streams: StreamSettings = field(default_factory=StreamSettings)
+    dispatch: DispatchSettings = field(default_factory=DispatchSettings)
+    """The settings of dispatchers, unless they are changed at run time."""
+    frequency_cap: FrequencyCap = field(default_factory=FrequencyCap)
+
+    @classmethod
+    def of(cls, settings: Settings) -> ApiSettings:
+        """Return the values that the service's settings give."""
+        return cls(
+            transport=_transport(settings),
+            limits=_limits(settings),
+            streams=StreamSettings(
+                change_retention=settings.journal_retention_hours * _HOUR,
+                event_retention=settings.log_retention_hours * _HOUR,
+            ),
+            dispatch=dispatch_settings(settings),
+            frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
+        )
+
+
+def _transport(settings: Settings) -> TransportSettings:
+    return TransportSettings(
+        max_message_bytes=int(settings.max_message_mib * 2**20),
+        streams_per_connection=settings.max_streams_per_connection,
+        connection_age=settings.connection_age,
+        connection_grace=settings.connection_grace,
+    )
+
+
+def _limits(settings: Settings) -> CallLimits:
+    return CallLimits(
+        streams=settings.max_streams_per_principal,
+        calls=settings.max_calls_per_principal,
+        per_second=settings.max_calls_per_second,
+        longest=settings.max_call_seconds,
+    )

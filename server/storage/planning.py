@@ -1,0 +1,122 @@
+"""The plan of mailings on Postgres: they start, take in clients, are looked at again, and end.
+
+Every method is one statement or one short transaction that does nothing when another replica
+was faster. Connection errors and timeouts become StorageUnavailable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from dispatcher.model.records import Expansion, PollResult, Step
+from dispatcher.model.states import Semantics
+from server.storage.audience import filter_arguments, read_filter
+from server.storage.database import DispatcherDatabase
+from server.storage.event_writer import record_completed, record_expanded, record_started
+from server.storage.queries import load_queries
+
+_SQL = load_queries("planning.sql")
+
+
+class PostgresMailingPlan:
+    """The plan behind an asyncpg pool; implements `ports.MailingPlan`."""
+
+    def __init__(self, database: DispatcherDatabase) -> None:
+        self._database = database
+
+    async def poll(self) -> PollResult:
+        row = await self._database.fetchrow(*_SQL["poll"].bind())
+        return PollResult(**row)
+
+    async def start_due(self) -> list[int]:
+        async with self._database.transaction() as connection:
+            ids = [row["id"] for row in await connection.fetch(*_SQL["start_due"].bind())]
+            if ids:
+                # Those that ran before and are open look at all clients again; then come the new ones.
+                await connection.execute(*_SQL["expand_anew"].bind(ids=ids))
+                await connection.execute(*_SQL["open_expansions"].bind(ids=ids))
+                await record_started(connection, ids)
+        return ids
+
+    async def expandable(self, most: int) -> list[Expansion]:
+        rows = await self._database.fetch(*_SQL["expandable"].bind(most=most))
+        return [_expansion(row, open_batches=row["open_batches"], over=row["over"]) for row in rows]
+
+    async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        return await self._take_in("expand", expansion, bucket, batch_size, limit)
+
+    async def expanded(self, recheck_min: float) -> None:
+        async with self._database.transaction() as connection:
+            await connection.execute(*_SQL["expanded"].bind(recheck_min=timedelta(seconds=recheck_min)))
+            await record_expanded(connection)
+
+    async def rechecks_due(self) -> list[Expansion]:
+        rows = await self._database.fetch(*_SQL["rechecks_due"].bind())
+        return [_expansion(row) for row in rows]
+
+    async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
+
+    async def _take_in(self, name: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
+        statement = _SQL[name].bind(
+            bucket=bucket,
+            mailing_id=expansion.mailing_id,
+            batch_size=batch_size,
+            version=expansion.version,
+            limit=limit,
+            position=expansion.positions[bucket],
+            **filter_arguments(expansion.filter),
+        )
+        async with self._database.connection() as connection:
+            if expansion.filter.client_ids is None:
+                row = await connection.fetchrow(*statement)
+            else:
+                row = await _planned_for(connection, statement)
+        if row is None:
+            return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
+        return Step(moved=True, **row)
+
+    async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
+        statement = _SQL["rechecked"].bind(
+            ids=ids, found=found, shortest=timedelta(seconds=shortest), longest=timedelta(seconds=longest)
+        )
+        await self._database.execute(*statement)
+
+    async def expedite(self) -> None:
+        await self._database.execute(*_SQL["expedite"].bind())
+
+    async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
+        async with self._database.transaction() as connection:
+            locked = [row["id"] for row in await connection.fetch(*_SQL["lock_done"].bind(ids=ids))]
+            if not locked:
+                return []
+            ended = [row["id"] for row in await connection.fetch(*_SQL["complete"].bind(ids=locked))]
+            await record_completed(connection, ended)
+        return ended
+
+    async def forget_changes(self) -> None:
+        await self._database.execute(*_SQL["forget_changes"].bind())
+
+
+async def _planned_for(connection: asyncpg.Connection, statement: tuple[Any, ...]) -> asyncpg.Record | None:
+    """Run a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        return await connection.fetchrow(*statement)
+
+
+def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -> Expansion:
+    return Expansion(
+        mailing_id=row["id"],
+        version=row["version"],
+        filter=read_filter(row["filter"]),
+        semantics=Semantics(row["semantics"]),
+        max_rate=row["max_rate"],
+        positions=dict(zip(row["buckets"], row["positions"], strict=True)),
+        open_batches=open_batches,
+        over=over,
+    )
