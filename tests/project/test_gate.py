@@ -53,7 +53,9 @@ def checkout(tmp_path: Path) -> Path:
     """Return a folder with the Makefile and what its environment is made from, and nothing else."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements.lock").touch()
-    (tmp_path / "pyproject.toml").touch()
+    for project in (tmp_path, tmp_path / "clients" / "python"):
+        project.mkdir(parents=True, exist_ok=True)
+        (project / "pyproject.toml").touch()
     return tmp_path
 
 
