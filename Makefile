@@ -143,7 +143,10 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 
 .PHONY: drift
 drift: venv ## Are the generated code and the API reference what the protos say?
-	@python protos/drift.py
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	buf generate --output "$$folder"; \
+	diff -rq -x __init__.py -x __pycache__ "$$folder/clients/python/mailing/v1" clients/python/mailing/v1 >&2 || \
+	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }
 	@python docs/api.py --check
 
 .PHONY: test

@@ -1,4 +1,4 @@
-"""The gate's own tools work: drift is noticed, and the Makefile says what is missing."""
+"""The gate's own tools work: drift and licences are noticed, and the Makefile says what is missing."""
 
 from __future__ import annotations
 
@@ -6,34 +6,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from protos.drift import differences, drift
-
 ROOT = Path(__file__).resolve().parents[2]
-
-
-def test_the_generated_code_is_what_the_protos_say() -> None:
-    assert drift() == []
-
-
-def test_drift_names_every_file_that_is_missing_left_over_or_different(tmp_path: Path) -> None:
-    committed, fresh = tmp_path / "committed", tmp_path / "fresh"
-    for folder, files in [
-        (committed, {"old": "1", "same": "1", "other": "1"}),
-        (fresh, {"same": "1", "other": "2", "new": "1"}),
-    ]:
-        (folder / "mailing").mkdir(parents=True)
-        for name, content in files.items():
-            (folder / "mailing" / f"{name}_pb2.py").write_text(content)
-    (committed / "mailing" / "by_hand.py").write_text("")
-    assert differences(committed, fresh) == [
-        "mailing/new_pb2.py is missing",
-        "mailing/old_pb2.py is left over from a proto that is gone",
-        "mailing/other_pb2.py is out of date",
-    ]
+TARGETS = re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
 @pytest.fixture
@@ -48,6 +27,7 @@ def checkout(tmp_path: Path) -> Path:
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # A make that runs this test must not lend its flags and job slots to this one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -61,9 +41,7 @@ def interpreter(folder: Path, body: str) -> str:
 
 
 def test_help_is_the_default_and_lists_every_target(checkout: Path) -> None:
-    listed = re.findall(r"^  ([a-z%-]+) ", make(checkout).stdout, re.MULTILINE)
-    declared = re.findall(r"^([a-z%-]+):", (checkout / "Makefile").read_text(), re.MULTILINE)
-    assert listed == declared
+    assert re.findall(r"^  ([a-z%-]+) ", make(checkout).stdout, re.MULTILINE) == TARGETS
 
 
 @pytest.mark.parametrize(
@@ -86,3 +64,27 @@ def test_a_ready_environment_is_left_alone(checkout: Path) -> None:
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / ".ready").touch()
     assert make(checkout, "venv", interpreter(checkout, "exit 127")).returncode == 0
+
+
+def test_drift_names_files_that_differ_lack_or_are_left_over(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / ".ready").touch()
+    generated = Path("clients/python/mailing/v1")
+    for name in ("buf.yaml", "buf.gen.yaml"):
+        shutil.copy(ROOT / name, checkout)
+    for folder in (Path("protos"), generated):
+        shutil.copytree(ROOT / folder, checkout / folder)
+    (checkout / generated / "gone_pb2.py").touch()
+    (checkout / generated / "client_pb2.pyi").write_text("")
+    (checkout / generated / "message_pb2.py").unlink()
+    before = {path: path.stat().st_mtime_ns for path in checkout.rglob("*")}
+    ended = make(checkout, "drift")
+    assert ended.returncode != 0
+    *differences, advice = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
+    assert [re.sub(r"\S*/mailing/v1", "v1", line) for line in differences] == [
+        "Files v1/client_pb2.pyi and v1/client_pb2.pyi differ",
+        "Only in v1: gone_pb2.py",
+        "Only in v1: message_pb2.py",
+    ]
+    assert "make generate" in advice
+    assert {path: path.stat().st_mtime_ns for path in checkout.rglob("*")} == before
