@@ -88,3 +88,15 @@ def test_drift_names_files_that_differ_lack_or_are_left_over(checkout: Path) -> 
     ]
     assert "make generate" in advice
     assert {path: path.stat().st_mtime_ns for path in checkout.rglob("*")} == before
+
+
+@pytest.mark.parametrize("licence", ["GPL-3.0-only", "MIT AND GPL-3.0-only", "see the file", ""])
+def test_a_licence_nobody_looked_at_is_refused(tmp_path: Path, licence: str) -> None:
+    (tmp_path / "odd-1.0.dist-info").mkdir()
+    told = f"Metadata-Version: 2.4\nName: odd\nVersion: 1.0\n{licence and f'License-Expression: {licence}'}\n"
+    (tmp_path / "odd-1.0.dist-info" / "METADATA").write_text(told)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [str(Path(sys.executable).with_name("pip-licenses")), "--packages", "odd"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "odd:1.0" in ended.stderr
