@@ -70,6 +70,12 @@ lock: ## Compile requirements.lock from pyproject.toml.
 
 ## What is shipped
 
+.PHONY: release
+release: venv ## Build wheels, image context, notes and SBOM of HEAD into dist/VERSION; with network.
+	@set -eu; folder=$$(python deploy/release.py $(ARGS)); \
+	$(MAKE) --no-print-directory sbom SBOM="$$folder/sbom.json" >/dev/null; \
+	cd "$$folder"; sha256sum -- * >SHA256SUMS; ls -d "$$PWD"/*
+
 # The generator needs 30 packages, so it gets an environment of its own, beside one that holds
 # exactly what the image holds: the bill is read from what is installed there.
 .PHONY: sbom
