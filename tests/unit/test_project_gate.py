@@ -8,8 +8,10 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGETS = re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
@@ -100,3 +102,19 @@ def test_a_licence_nobody_looked_at_is_refused(tmp_path: Path, licence: str) -> 
     ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert "odd:1.0" in ended.stderr
+
+
+def loaded(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_both_kinds_of_ci_call_the_gate_and_no_more() -> None:
+    assert loaded(".gitlab-ci.yml")["check"]["script"] == ".ci/run"
+    steps = loaded(".github/workflows/check.yml")["jobs"]["check"]["steps"]
+    assert [step["run"] for step in steps if "uses" not in step] == [".ci/run"]
+
+
+def test_hooks_are_targets_of_the_gate_in_its_order() -> None:
+    (gate,) = re.findall(r"^check: (.*) ##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    entries = [hook["entry"] for hook in loaded(".pre-commit-config.yaml")["repos"][0]["hooks"]]
+    assert entries == [f"make {target}" for target in gate.split() if target != "test"]
