@@ -27,7 +27,7 @@ MODULES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the benchmark named first, with the remaining arguments, and returns the exit status."""
+    """Run the benchmark named first, with the remaining arguments, and return the exit status."""
     if not arguments or arguments[0] not in MODULES:
         wrong = f"{arguments[0]!r} is no benchmark. " if arguments and not arguments[0].startswith("-") else ""
         print(f"{wrong}usage: python -m bench {{{','.join(MODULES)}}} [options]", file=sys.stderr)

@@ -31,12 +31,12 @@ from prometheus_client import CollectorRegistry
 
 from bench.measure import quantile, say
 from mailing.v1.mailing_service_pb2 import GetMailingRequest, GetMailingResponse
+from server.api.interceptors.errors import ErrorInterceptor
+from server.api.interceptors.identity import IdentityInterceptor
+from server.api.interceptors.metrics import MetricsInterceptor
 from server.auth import Authenticator, KeySet
-from server.auth.jwts import JwtVerifier
-from server.auth.tokens import TokensFile, new_token, token_line
-from server.rpc.errors import ErrorInterceptor
-from server.rpc.identity import IdentityInterceptor
-from server.rpc.metrics import MetricsInterceptor
+from server.auth.jwt_verifier import JwtVerifier
+from server.auth.tokens_file import TokensFile, new_token, token_line
 
 _SERVICE, _METHOD = "mailing.v1.MailingService", "GetMailing"
 _ISSUER, _AUDIENCE = "https://issuer.example/", "https://mailing.example"
@@ -47,7 +47,7 @@ Call = Callable[[], Any]
 
 
 async def _serve(stack: AsyncExitStack, authenticator: Authenticator | None, metadata: Metadata | None) -> Call:
-    """Starts a server and returns a call to it."""
+    """Start a server and return a call to it."""
 
     async def get_mailing(request: GetMailingRequest, context: Any) -> GetMailingResponse:
         return GetMailingResponse()
@@ -103,7 +103,7 @@ class _Issuer:
 
 
 async def _in_turn(calls: dict[str, Call], count: int) -> dict[str, list[float]]:
-    """Makes each call so many times, in turn; returns how long each took, in microseconds."""
+    """Make each call so many times, in turn; return how long each took, in microseconds."""
     took: dict[str, list[float]] = {name: [] for name in calls}
     for number in range(_WARM_UP + count):
         for name, call in calls.items():
@@ -115,7 +115,7 @@ async def _in_turn(calls: dict[str, Call], count: int) -> dict[str, list[float]]
 
 
 def _each(work: Callable[[int], object], count: int) -> float:
-    """Returns the median time of the work for each number, in microseconds."""
+    """Return the median time of the work for each number, in microseconds."""
     took = []
     for number in range(count):
         began = time.perf_counter()
@@ -125,7 +125,7 @@ def _each(work: Callable[[int], object], count: int) -> float:
 
 
 async def measure(count: int, folder: Path) -> dict[str, Any]:
-    """Measures with `count` calls of each kind."""
+    """Measure with `count` calls of each kind."""
     issuer, secret = _Issuer(), new_token()
     (folder / "tokens").write_text(token_line("bench", secret, ["all"]))
     verifier = await issuer.verifier()
@@ -163,7 +163,7 @@ async def measure(count: int, folder: Path) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench auth", description=__doc__)
     parser.add_argument("--calls", type=int, default=5000, help="calls of each kind (default: 5000)")
     options = parser.parse_args(arguments)

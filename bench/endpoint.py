@@ -58,17 +58,17 @@ class RunningEndpoint(Protocol):
         """Where the message id is to be appended."""
 
     def received(self) -> Sequence[int]:
-        """Returns the id of every message accepted so far, repeated ones as often as they came."""
+        """Return the id of every message accepted so far, repeated ones as often as they came."""
 
     def stop(self) -> None:
-        """Ends the process and forgets the ids. May be called again."""
+        """End the process and forget the ids. May be called again."""
 
 
 def start_endpoint(kind: str = "auto", delay_ms: int = 0) -> RunningEndpoint:
-    """Starts an endpoint on a free port of 127.0.0.1 and returns it once it answers.
+    """Start an endpoint on a free port of 127.0.0.1 and return it once it answers.
 
     `kind` is `nginx`, `small`, or `auto`: nginx where it is installed and nothing is to be
-    delayed. `delay_ms` is how long an answer takes; nginx has no such thing. Raises
+    delayed. `delay_ms` is how long an answer takes; nginx has no such thing. Raise
     ValueError for a kind that cannot be had and RuntimeError when the process does not start.
     """
     nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
@@ -112,13 +112,13 @@ class NginxEndpoint:
         raise RuntimeError(f"nginx did not start: {reason}")
 
     def _mark(self) -> bytes:
-        """Makes a request that no message makes, and returns its line of the log."""
+        """Make a request that no message makes, and return its line of the log."""
         self._marks += 1
         urllib.request.urlopen(f"{self.url}-{self._marks}", timeout=_PATIENCE).read()
         return b"/-%d\n" % self._marks
 
     def received(self) -> Sequence[int]:
-        """Returns the ids in the log, after all that came before this call is in it."""
+        """Return the ids in the log, after all that came before this call is in it."""
         mark = self._mark()
         self._process.send_signal(signal.SIGUSR1)  # reopens the log, and writes its buffer out before
         until = time.monotonic() + _PATIENCE
@@ -130,7 +130,7 @@ class NginxEndpoint:
         return [message_id for message_id in map(int, lines.replace(b"/", b"").split()) if message_id >= 0]
 
     def stop(self) -> None:
-        """Ends nginx and removes its files."""
+        """End nginx and remove its files."""
         _end(self._process)
         shutil.rmtree(self._folder, ignore_errors=True)
         atexit.unregister(self.stop)
@@ -150,12 +150,12 @@ class SmallEndpoint:
             raise RuntimeError("the small endpoint did not start")
 
     def received(self) -> Sequence[int]:
-        """Returns the ids it holds."""
+        """Return the ids it holds."""
         with urllib.request.urlopen(f"{self.url}received", timeout=_PATIENCE) as answer:
             return array("q", answer.read())
 
     def stop(self) -> None:
-        """Ends the process."""
+        """End the process."""
         _end(self._process)
         if self._process.stdout is not None:
             self._process.stdout.close()

@@ -26,13 +26,13 @@ _LIMIT_SECONDS = 600.0
 
 
 def closed_window() -> ReceiveWindow:
-    """Returns a window of an hour, in UTC, that opens in about twelve hours."""
+    """Return a window of an hour, in UTC, that opens in about twelve hours."""
     hours = (time.gmtime().tm_hour + 12) % 24
     return ReceiveWindow(start=TimeOfDay(hours=hours), duration=Duration(seconds=3600))
 
 
 async def expanded(service: Service, mailing_id: int) -> Mailing:
-    """Returns the mailing once its whole audience stands in the ledger."""
+    """Return the mailing once its whole audience stands in the ledger."""
     ends = time.monotonic() + _LIMIT_SECONDS
     while time.monotonic() < ends:
         mailing = await service.get_mailing(mailing_id)
@@ -43,7 +43,7 @@ async def expanded(service: Service, mailing_id: int) -> Mailing:
 
 
 async def measure(clients: int, open_clients: int) -> dict[str, Any]:
-    """Measures both on one service."""
+    """Measure both on one service."""
     async with stamping_endpoint() as endpoint, running_service(endpoint.url) as service:
         say(f"importing {clients:,} clients whose window is closed and {open_clients:,} without one")
         await service.import_clients(clients, tag="closed", window=closed_window())
@@ -74,7 +74,7 @@ async def measure(clients: int, open_clients: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench expand", description=__doc__)
     parser.add_argument("--clients", type=int, default=1_000_000, help="clients to expand to (1000000)")
     parser.add_argument("--open-clients", type=int, help="audience of the first message (as many)")

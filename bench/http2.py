@@ -32,7 +32,7 @@ def _text(value: str) -> bytes:
 
 
 def _headers(path: str) -> bytes:
-    """Returns the request's headers by HPACK, nothing of it indexed but what is in its static table."""
+    """Return the request's headers by HPACK, nothing of it indexed but what is in its static table."""
     return (
         b"\x83\x86"  # :method POST, :scheme http
         + (b"\x04" + _text(path))
@@ -53,14 +53,14 @@ class Connection(asyncio.Protocol):
         self._partial: dict[int, bytes] = {}
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Says hello, with windows that never close."""
+        """Say hello, with windows that never close."""
         self._transport = stream = cast("asyncio.Transport", transport)
         settings = struct.pack(">HI", _INITIAL_WINDOW_SIZE, _LARGEST_WINDOW)
         window = struct.pack(">I", _LARGEST_WINDOW - _DEFAULT_WINDOW)
         stream.write(_PREFACE + _frame(_SETTINGS, 0, 0, settings) + _frame(_WINDOW_UPDATE, 0, 0, window))
 
     def open(self, path: str, request: bytes, handle: Callable[[bytes], None]) -> asyncio.Future[None]:
-        """Begins a stream whose messages go to `handle`; the future is done when it ends."""
+        """Begin a stream whose messages go to `handle`; the future is done when it ends."""
         assert self._transport is not None
         stream = 2 * len(self._handlers) + 1
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -72,18 +72,18 @@ class Connection(asyncio.Protocol):
         return ended
 
     def close(self) -> None:
-        """Ends the connection and with it all streams."""
+        """End the connection and with it all streams."""
         if self._transport is not None:
             self._transport.close()
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Ends what has not ended."""
+        """End what has not ended."""
         for ended in self._ended.values():
             if not ended.done():
                 ended.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Takes frames apart."""
+        """Take frames apart."""
         data = self._buffer + data if self._buffer else data
         begin = 0
         while begin + _FRAME.size <= len(data):
@@ -118,7 +118,7 @@ class Connection(asyncio.Protocol):
 
 
 async def connect(address: str) -> Connection:
-    """Returns a connection to `host:port`."""
+    """Return a connection to `host:port`."""
     host, _, port = address.rpartition(":")
     _, connection = await asyncio.get_running_loop().create_connection(Connection, host, int(port))
     return connection

@@ -25,7 +25,7 @@ _TRANSACTIONS = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE 
 
 
 async def schedule(service: Service, mailings: int) -> None:
-    """Creates `mailings` mailings that begin tomorrow or later, 64 at a time."""
+    """Create `mailings` mailings that begin tomorrow or later, 64 at a time."""
     tomorrow = int(time.time()) + 86_400
     gate = asyncio.Semaphore(64)
 
@@ -37,7 +37,7 @@ async def schedule(service: Service, mailings: int) -> None:
 
 
 def log_file(postmaster: int | None) -> Path | None:
-    """Returns the file Postgres writes its log to, or None when it is not a readable file."""
+    """Return the file Postgres writes its log to, or None when it is not a readable file."""
     if postmaster is None:
         return None
     path = Path(f"/proc/{postmaster}/fd/2").resolve()
@@ -70,7 +70,7 @@ class StatementCount:
 
 
 async def measure(mailings: int, settle: float, seconds: float) -> dict[str, Any]:
-    """Schedules, waits `settle` seconds for the service to calm down, then looks for `seconds`."""
+    """Schedule, wait `settle` seconds for the service to calm down, then look for `seconds`."""
     endpoint = start_endpoint(kind="small")
     try:
         async with running_service(endpoint.url) as service:
@@ -107,7 +107,7 @@ async def measure(mailings: int, settle: float, seconds: float) -> dict[str, Any
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench idle", description=__doc__)
     parser.add_argument("--mailings", type=int, default=10_000, help="how many are scheduled (10000)")
     parser.add_argument("--settle", type=float, default=30.0, help="seconds to wait before measuring (30)")

@@ -23,7 +23,7 @@ _CSV_FIRST_PHONE = 78000000000
 
 
 def write_csv(path: Path, clients: int) -> None:
-    """Writes as many clients, of consecutive phones, in the form of examples/clients.csv."""
+    """Write as many clients, of consecutive phones, in the form of examples/clients.csv."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["phone", "timezone", "tag"])
@@ -31,7 +31,7 @@ def write_csv(path: Path, clients: int) -> None:
 
 
 async def csv_seconds(service: Service, clients: int) -> float:
-    """Imports a CSV file by `mailing clients import` and returns the command's whole time."""
+    """Import a CSV file by `mailing clients import` and return the command's whole time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "clients.csv")
         write_csv(path, clients)
@@ -49,7 +49,7 @@ async def csv_seconds(service: Service, clients: int) -> float:
 
 
 async def measure(clients: int) -> dict[str, Any]:
-    """Imports as many new clients by each way into one service, then the first ones again."""
+    """Import as many new clients by each way into one service, then the first ones again."""
     endpoint = start_endpoint(kind="small")
     try:
         async with running_service(endpoint.url) as service:
@@ -83,7 +83,7 @@ async def measure(clients: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench import", description=__doc__)
     parser.add_argument("--clients", type=int, default=100_000, help="how many clients each way (100000)")
     return asyncio.run(measure(parser.parse_args(arguments).clients))

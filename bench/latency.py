@@ -28,7 +28,7 @@ SNAPSHOT = Mailing.AUDIENCE_MODE_SNAPSHOT
 
 
 async def start_seconds(service: Service, endpoint: StampingEndpoint, times: int) -> list[float]:
-    """Returns, for each of `times` mailings to one client, the time from its creation to its request."""
+    """Return, for each of `times` mailings to one client, the time from its creation to its request."""
     found = []
     for _ in range(times):
         # Any moment between two looks for work is as likely as any other.
@@ -40,7 +40,7 @@ async def start_seconds(service: Service, endpoint: StampingEndpoint, times: int
 
 
 async def due_seconds(service: Service, endpoint: StampingEndpoint, times: int) -> list[float]:
-    """Returns, for each of `times` scheduled mailings, the time from its start to its request."""
+    """Return, for each of `times` scheduled mailings, the time from its start to its request."""
     first = time.time() + 5.0
     starts = [first + i * 0.2 + random.uniform(0, 0.2) for i in range(times)]
     mailings = [
@@ -54,7 +54,7 @@ async def due_seconds(service: Service, endpoint: StampingEndpoint, times: int) 
 
 
 async def api_seconds(service: Service, callers: int) -> tuple[list[float], float]:
-    """Returns the times of GetMailing calls, one at a time for each caller, while a mailing is delivered.
+    """Return the times of GetMailing calls, one at a time for each caller, while a mailing is delivered.
 
     The second value is how many of them there were a second.
     """
@@ -78,7 +78,7 @@ async def api_seconds(service: Service, callers: int) -> tuple[list[float], floa
 
 
 async def measure(times: int, messages: int, callers: int, dispatchers: int) -> dict[str, Any]:
-    """Measures the three on services of their own."""
+    """Measure the three on services of their own."""
     arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
     async with stamping_endpoint() as stamping, running_service(stamping.url, arguments) as service:
         await service.import_clients(1, tag="one")
@@ -102,7 +102,7 @@ async def measure(times: int, messages: int, callers: int, dispatchers: int) -> 
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench latency", description=__doc__)
     parser.add_argument("--times", type=int, default=100, help="how many mailings are started and how many due (100)")
     parser.add_argument(

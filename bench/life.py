@@ -45,19 +45,19 @@ class TimingEndpoint:
         self.url = self._process.stdout.readline().split()[-1]
 
     def times(self) -> list[float]:
-        """Returns when each message came, in seconds since the epoch, in order."""
+        """Return when each message came, in seconds since the epoch, in order."""
         with urllib.request.urlopen(self.url + "received", timeout=60) as answer:
             return list(json.load(answer)["times"])
 
     def stop(self) -> None:
-        """Ends the process."""
+        """End the process."""
         self._process.terminate()
         self._process.wait()
 
 
 @contextlib.asynccontextmanager
 async def timed(*arguments: str) -> AsyncIterator[tuple[Service, TimingEndpoint]]:
-    """A service that delivers to a timing endpoint."""
+    """Lend a service that delivers to a timing endpoint."""
     endpoint = TimingEndpoint()
     try:
         async with running_service(endpoint.url, arguments) as service:
@@ -67,12 +67,12 @@ async def timed(*arguments: str) -> AsyncIterator[tuple[Service, TimingEndpoint]
 
 
 def at(moment: float) -> Timestamp:
-    """Returns a time as the API takes it."""
+    """Return a time as the API takes it."""
     return Timestamp(seconds=int(moment), nanos=int(moment % 1 * 1e9))
 
 
 async def rate(wanted: float, seconds: float) -> dict[str, float]:
-    """Returns how well three dispatchers together keep a rate."""
+    """Return how well three dispatchers together keep a rate."""
     say(f"a rate of {wanted:.0f}/s over three dispatchers, {seconds:.0f} s")
     async with timed("--dispatchers", "3") as (service, endpoint):
         await service.import_clients(int(wanted * (seconds + 4)))
@@ -87,7 +87,7 @@ async def rate(wanted: float, seconds: float) -> dict[str, float]:
 
 
 def busiest_second(times: Sequence[float]) -> int:
-    """Returns the most moments within any second."""
+    """Return the most moments within any second."""
     ordered, first, most = sorted(times), 0, 0
     for last, moment in enumerate(ordered):
         while ordered[first] <= moment - 1.0:
@@ -97,7 +97,7 @@ def busiest_second(times: Sequence[float]) -> int:
 
 
 async def fairness(large: int) -> dict[str, float]:
-    """Returns how long a small mailing takes alone and beside a large one."""
+    """Return how long a small mailing takes alone and beside a large one."""
     endpoint = start_endpoint()
     try:
         async with running_service(endpoint.url) as service:
@@ -120,13 +120,13 @@ async def fairness(large: int) -> dict[str, float]:
 
 
 async def delivered(service: Service, mailing_id: int, messages: int) -> None:
-    """Returns when so many messages of a mailing are delivered."""
+    """Return when so many messages of a mailing are delivered."""
     while (await service.get_mailing(mailing_id)).progress.delivered < messages:  # noqa: ASYNC110 - another process
         await asyncio.sleep(0.02)
 
 
 async def small_seconds(service: Service) -> float:
-    """Returns how long a mailing to a few clients takes, as its ledger tells it."""
+    """Return how long a mailing to a few clients takes, as its ledger tells it."""
     began = time.time()
     mailing = await service.create_mailing(tags=["few"], audience_mode=SNAPSHOT)
     done = await service.completed(mailing.id, 60)
@@ -134,7 +134,7 @@ async def small_seconds(service: Service) -> float:
 
 
 async def ends(messages: int) -> dict[str, float]:
-    """Returns how promptly a mailing ends of which most is unsent."""
+    """Return how promptly a mailing ends of which most is unsent."""
     say(f"the end of a mailing with {messages:,} messages")
     async with timed() as (service, endpoint):
         await service.import_clients(messages)
@@ -154,7 +154,7 @@ async def ends(messages: int) -> dict[str, float]:
 
 
 async def pause(messages: int) -> dict[str, float]:
-    """Returns how long requests still come after PauseMailing has returned, at full speed."""
+    """Return how long requests still come after PauseMailing has returned, at full speed."""
     say("pausing a mailing at full speed")
     async with timed() as (service, endpoint):
         await service.import_clients(messages)
@@ -169,7 +169,7 @@ async def pause(messages: int) -> dict[str, float]:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures one after the other, each on a service of its own."""
+    """Measure one after the other, each on a service of its own."""
     return {
         "bench": "life",
         **await rate(options.rate, 10.0),
@@ -180,7 +180,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench life", description=__doc__)
     parser.add_argument("--rate", type=float, default=500.0, help="messages a second of the mailing with a rate (500)")
     parser.add_argument("--ending", type=int, default=100_000, help="messages of the mailings that end early (100000)")

@@ -16,7 +16,7 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def say(text: str) -> None:
-    """Prints one line of progress to stderr."""
+    """Print one line of progress to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
@@ -26,7 +26,7 @@ def _stat(pid: int) -> list[str]:
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Yields the ids of all processes below `pid`, parents first."""
+    """Yield the ids of all processes below `pid`, parents first."""
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
         try:
             children = path.read_text().split()
@@ -38,7 +38,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def cpu_seconds(pid: int, with_ended_children: bool = False) -> float:
-    """Returns the user and system time of one process in seconds, 0 when it is gone.
+    """Return the user and system time of one process in seconds, 0 when it is gone.
 
     With ended children, that of its children that have ended is included.
     """
@@ -50,7 +50,7 @@ def cpu_seconds(pid: int, with_ended_children: bool = False) -> float:
 
 
 def is_postgres(pid: int) -> bool:
-    """Says whether a process is a Postgres server process."""
+    """Return whether a process is a Postgres server process."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().startswith("postgres")
     except OSError:
@@ -58,17 +58,17 @@ def is_postgres(pid: int) -> bool:
 
 
 def service_pids(pid: int) -> list[int]:
-    """Returns the service process and its helpers, without Postgres."""
+    """Return the service process and its helpers, without Postgres."""
     return [pid, *(child for child in descendants(pid) if not is_postgres(child))]
 
 
 def postgres_cpu_seconds(postmaster: int) -> float:
-    """Returns the CPU time of a Postgres server: its postmaster and all children, ended ones included."""
+    """Return the CPU time of a Postgres server: its postmaster and all children, ended ones included."""
     return cpu_seconds(postmaster, with_ended_children=True) + sum(cpu_seconds(pid) for pid in descendants(postmaster))
 
 
 def peak_rss_mb(pid: int) -> float:
-    """Returns the largest resident memory a process ever had, in megabytes (10^6 bytes)."""
+    """Return the largest resident memory a process ever had, in megabytes (10^6 bytes)."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) * 1024 / 1e6, 1)
@@ -76,7 +76,7 @@ def peak_rss_mb(pid: int) -> float:
 
 
 def rss_mb(pid: int) -> float:
-    """Returns the resident memory a process has now, in megabytes (10^6 bytes), 0 when it is gone."""
+    """Return the resident memory a process has now, in megabytes (10^6 bytes), 0 when it is gone."""
     try:
         pages = Path(f"/proc/{pid}/statm").read_text().split()[1]
     except OSError:
@@ -85,7 +85,7 @@ def rss_mb(pid: int) -> float:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Returns the smallest value that at least `share` (0 to 1) of `values` do not exceed."""
+    """Return the smallest value that at least `share` (0 to 1) of `values` do not exceed."""
     if not values:
         return float("nan")
     ordered = sorted(values)
@@ -93,7 +93,7 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 
 def machine() -> str:
-    """Returns one line that describes this machine, for the plots."""
+    """Return one line that describes this machine, for the plots."""
     model = platform.machine()
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):

@@ -52,7 +52,7 @@ class _Watcher:
         self.begun = False
 
     def take(self, body: bytes) -> None:
-        """Takes a state in."""
+        """Take a state in."""
         self.begun = True
         self._delivery.states += 1
         if self._sampled:
@@ -68,7 +68,7 @@ class _Watcher:
 
 
 async def deliver(service: Service, watchers: int) -> Delivery:
-    """Delivers a mailing to all clients under the eyes of so many watchers. Raises BenchmarkFailed."""
+    """Deliver a mailing to all clients under the eyes of so many watchers. Raise BenchmarkFailed."""
     delivery = Delivery()
     start_at = time.time() + _LEAD_SECONDS
     start = Timestamp(nanos=int(start_at % 1 * 1e9), seconds=int(start_at))

@@ -55,7 +55,7 @@ COMPETITORS = (
 
 
 def install() -> None:
-    """Makes the competitors' environment unless it is there."""
+    """Make the competitors' environment unless it is there."""
     if (ENVIRONMENT / ".ready").exists():
         return
     say(f"installing {', '.join(PACKAGES)} into {ENVIRONMENT.name}")
@@ -75,7 +75,7 @@ class Contest:
         """The ids of all messages of all runs."""
 
     async def rate(self, competitor: Competitor, messages: int) -> float:
-        """Returns the messages a second of a competitor at its best setting."""
+        """Return the messages a second of a competitor at its best setting."""
         trial = min(messages, TRIAL_MESSAGES)
         tried = {setting: await self._run(competitor, trial, setting) for setting in competitor.settings}
         best = max(tried, key=lambda setting: tried[setting])
@@ -113,7 +113,7 @@ class Contest:
 
 
 def dsn_of(connection: asyncpg.Connection, database: str) -> str:
-    """Returns a DSN of another database on the server that `connection` is connected to."""
+    """Return a DSN of another database on the server that `connection` is connected to."""
     address, parameters = connection._addr, connection._params
     host, port = address if isinstance(address, tuple) else (str(Path(address).parent), address.rpartition(".")[2])
     secret = f":{quote(parameters.password, safe='')}" if parameters.password else ""
@@ -121,7 +121,7 @@ def dsn_of(connection: asyncpg.Connection, database: str) -> str:
 
 
 async def measure(messages: int) -> dict[str, Any]:
-    """Runs ours, then everybody else, on one endpoint and one Postgres."""
+    """Run ours, then everybody else, on one endpoint and one Postgres."""
     endpoint = start_endpoint()
     try:
         async with running_service(endpoint.url) as service:
@@ -147,7 +147,7 @@ async def measure(messages: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench peers", description=__doc__)
     parser.add_argument("--messages", type=int, default=30_000, help="messages each (30000)")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw the rates, for instance docs/peers.svg")

@@ -53,7 +53,7 @@ def _document(title: str, height: int, parts: Sequence[str]) -> str:
 
 
 def bars_svg(title: str, unit: str, bars: Sequence[Bar]) -> str:
-    """Returns a chart of horizontal bars from 0, each with its value."""
+    """Return a chart of horizontal bars from 0, each with its value."""
     most = max((bar.value for bar in bars), default=0) or 1
     parts = []
     for row, bar in enumerate(bars):
@@ -69,7 +69,7 @@ def bars_svg(title: str, unit: str, bars: Sequence[Bar]) -> str:
 
 
 def lines_svg(title: str, x_name: str, x_values: Sequence[str], lines: Sequence[Line]) -> str:
-    """Returns a chart of lines over evenly spaced x values, from 0, each point with its value."""
+    """Return a chart of lines over evenly spaced x values, from 0, each point with its value."""
     height, bottom = 340, 268
     most = max((value for line in lines for value in line.values), default=0) or 1
     step = (WIDTH - 2 * RIGHT) / max(len(x_values) - 1, 1)
@@ -88,10 +88,10 @@ def lines_svg(title: str, x_name: str, x_values: Sequence[str], lines: Sequence[
 
 
 def write_bars(path: str | Path, title: str, unit: str, bars: Sequence[Bar]) -> None:
-    """Writes a chart of bars."""
+    """Write a chart of bars."""
     Path(path).write_text(bars_svg(title, unit, bars), encoding="utf-8")
 
 
 def write_lines(path: str | Path, title: str, x_name: str, x_values: Sequence[str], lines: Sequence[Line]) -> None:
-    """Writes a chart of lines."""
+    """Write a chart of lines."""
     Path(path).write_text(lines_svg(title, x_name, x_values, lines), encoding="utf-8")

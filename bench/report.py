@@ -27,7 +27,7 @@ _WARM_UP = 10
 
 
 async def milliseconds(call: Callable[[], Awaitable[object]], calls: int) -> list[float]:
-    """Returns how long each of `calls` calls took, after some that do not count."""
+    """Return how long each of `calls` calls took, after some that do not count."""
     found = []
     for number in range(_WARM_UP + calls):
         began = time.perf_counter()
@@ -38,7 +38,7 @@ async def milliseconds(call: Callable[[], Awaitable[object]], calls: int) -> lis
 
 
 def quantiles(name: str, values: Sequence[float], yardstick: float) -> dict[str, Any]:
-    """Returns p50 and p99 of times under `name`, and how many times the yardstick the p50 is."""
+    """Return p50 and p99 of times under `name`, and how many times the yardstick the p50 is."""
     p50, p99 = quantile(values, 0.5), quantile(values, 0.99)
     return {
         f"{name}_ms": {"p50": round(p50, 2), "p99": round(p99, 2)},
@@ -47,13 +47,13 @@ def quantiles(name: str, values: Sequence[float], yardstick: float) -> dict[str,
 
 
 async def report_of(service: Service, mailing_id: int) -> GetMailingReportResponse:
-    """Returns a mailing's report."""
+    """Return a mailing's report."""
     request = GetMailingReportRequest(mailing_id=mailing_id)
     return await MailingServiceStub(service.channel).GetMailingReport(request)
 
 
 def check(report: GetMailingReportResponse, messages: int) -> None:
-    """Raises BenchmarkFailed unless every sum of the report is `messages`."""
+    """Raise BenchmarkFailed unless every sum of the report is `messages`."""
     sums = {
         "statuses": sum(one.count for one in report.statuses),
         "attempts": sum(one.count for one in report.attempts),
@@ -65,7 +65,7 @@ def check(report: GetMailingReportResponse, messages: int) -> None:
 
 
 async def slow_mailing(service: Service, days: int) -> int:
-    """Makes a mailing whose course has something in every minute and bucket of `days`; returns its id."""
+    """Make a mailing whose course has something in every minute and bucket of `days`; return its id."""
     mailing = await service.create_mailing(tags=["nobody"], audience_mode=Mailing.AUDIENCE_MODE_SNAPSHOT)
     postgres: asyncpg.Connection = service.postgres
     await postgres.execute(
@@ -78,7 +78,7 @@ async def slow_mailing(service: Service, days: int) -> int:
 
 
 async def measure(messages: int, calls: int, days: int) -> dict[str, Any]:
-    """Delivers a mailing and measures its statistics on the service that did."""
+    """Deliver a mailing and measure its statistics on the service that did."""
     endpoint = start_endpoint()
     try:
         async with running_service(endpoint.url) as service:
@@ -113,7 +113,7 @@ async def measure(messages: int, calls: int, days: int) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench report", description=__doc__)
     parser.add_argument("--messages", type=int, default=1_000_000, help="how many clients and messages (1000000)")
     parser.add_argument("--calls", type=int, default=50, help="calls of each kind (50)")

@@ -23,7 +23,7 @@ DELAY_MS = 50
 
 
 async def point(messages: int, dispatchers: int = 0, delay_ms: int = 0) -> dict[str, Any]:
-    """Delivers one mailing and returns what matters of it."""
+    """Deliver one mailing and return what matters of it."""
     say(f"{messages:,} messages, {dispatchers or 'no'} dispatchers beside the service, endpoint {delay_ms} ms")
     result = await deliver(messages, dispatchers, delay_ms, with_wrk=False)
     keys = ("messages", "dispatchers", "endpoint_delay_ms", "delivered_per_s", "rss_mb", "dispatchers_rss_mb")
@@ -31,14 +31,14 @@ async def point(messages: int, dispatchers: int = 0, delay_ms: int = 0) -> dict[
 
 
 async def measure(sizes: Sequence[int], dispatcher_messages: int) -> dict[str, Any]:
-    """Measures every point, one after the other."""
+    """Measure every point, one after the other."""
     points = [await point(size) for size in sizes]
     points += [await point(dispatcher_messages, count, DELAY_MS) for count in DISPATCHERS]
     return {"bench": "scale", "points": points}
 
 
 def draw(folder: Path, points: Sequence[dict[str, Any]]) -> None:
-    """Draws rate and memory against size, and the rate against dispatchers."""
+    """Draw rate and memory against size, and the rate against dispatchers."""
     sizes = [each for each in points if not each["dispatchers"]]
     processes = [each for each in points if each["dispatchers"]]
     counts = [f"{each['messages']:,}" for each in sizes]
@@ -53,7 +53,7 @@ def draw(folder: Path, points: Sequence[dict[str, Any]]) -> None:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench scale", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="+", help="sizes of mailings (10000 100000 1000000)")
     parser.add_argument("--full", action="store_true", help="5,000,000 messages too")

@@ -18,11 +18,11 @@ import uvloop
 from bench.endpoint import RunningEndpoint, start_endpoint
 from bench.measure import say
 from bench.wrk import CONNECTIONS, MESSAGE_ID, wrk_per_s
-from dispatcher.http_fast import FastSender
-from dispatcher.http_httpx import HttpxSender
-from dispatcher.model import Endpoint
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.httpx_sender import HttpxSender
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.records import Endpoint
 from dispatcher.ports import Sender
-from dispatcher.protocol import judge
 
 _PHONE = "79000000000"
 _TEXT = "Hello 79000000000"
@@ -64,7 +64,7 @@ async def _measure(make: Callable[[Endpoint], Sender], url: str, first_id: int, 
 
 
 async def measure(endpoint: RunningEndpoint, requests: int, httpx_requests: int, at_a_time: int) -> dict[str, Any]:
-    """Runs all of them and returns the rates, and whether the endpoint got exactly what was sent."""
+    """Run all of them and return the rates, and whether the endpoint got exactly what was sent."""
     before = await wrk_per_s(endpoint.url, at_a_time)
     fast = await _measure(FastSender, endpoint.url, 1, requests, at_a_time)
     httpx = await _measure(HttpxSender, endpoint.url, requests + 1, httpx_requests, at_a_time)
@@ -85,7 +85,7 @@ async def measure(endpoint: RunningEndpoint, requests: int, httpx_requests: int,
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench sender", description=__doc__)
     parser.add_argument("--requests", type=int, default=300_000, help="how many by the fast sender (300000)")
     parser.add_argument("--httpx-requests", type=int, default=2_000, help="how many by the httpx sender (2000)")

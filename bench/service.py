@@ -58,15 +58,15 @@ class Service:
         return self.process.pid
 
     def cpu_seconds(self) -> float:
-        """Returns the CPU time of the service's processes so far, Postgres not included."""
+        """Return the CPU time of the service's processes so far, Postgres not included."""
         return sum(cpu_seconds(pid) for pid in service_pids(self.pid))
 
     def postgres_cpu_seconds(self) -> float | None:
-        """Returns the CPU time of the Postgres server so far; None when it runs elsewhere."""
+        """Return the CPU time of the Postgres server so far; None when it runs elsewhere."""
         return None if self.postmaster is None else postgres_cpu_seconds(self.postmaster)
 
     async def wal_position(self) -> int:
-        """Returns how many bytes of write-ahead log there were so far."""
+        """Return how many bytes of write-ahead log there were so far."""
         return int(await self.postgres.fetchval("SELECT pg_current_wal_lsn() - '0/0'"))
 
     async def import_clients(
@@ -76,7 +76,7 @@ class Service:
         window: ReceiveWindow | None = None,
         first_phone: int = 79000000000,
     ) -> ImportClientsResponse:
-        """Imports `count` clients of consecutive phones through the public API, 500 per stream message."""
+        """Import `count` clients of consecutive phones through the public API, 500 per stream message."""
 
         async def stream() -> AsyncIterator[ImportClientsRequest]:
             for start in range(0, count, 500):
@@ -90,17 +90,17 @@ class Service:
         return await ClientServiceStub(self.channel).ImportClients(stream())
 
     async def create_mailing(self, tags: Iterable[str] = (), **fields: object) -> Mailing:
-        """Creates a mailing to the clients of these tags (none: to all) and returns it."""
+        """Create a mailing to the clients of these tags (none: to all) and return it."""
         mailing = Mailing(text="Hello {phone}", filter=ClientFilter(tags=tags), **fields)  # type: ignore[arg-type]
         request = CreateMailingRequest(mailing=mailing, request_id=str(uuid.uuid4()))
         return (await MailingServiceStub(self.channel).CreateMailing(request)).mailing
 
     async def get_mailing(self, mailing_id: int) -> Mailing:
-        """Returns a mailing with its progress."""
+        """Return a mailing with its progress."""
         return (await MailingServiceStub(self.channel).GetMailing(GetMailingRequest(mailing_id=mailing_id))).mailing
 
     async def completed(self, mailing_id: int, seconds: float = 3600.0) -> Mailing:
-        """Returns the mailing once it is COMPLETED; raises BenchmarkFailed when that takes too long."""
+        """Return the mailing once it is COMPLETED; raise BenchmarkFailed when that takes too long."""
         ends, shown = time.monotonic() + seconds, 0.0
         while True:
             mailing = await self.get_mailing(mailing_id)
@@ -114,7 +114,7 @@ class Service:
             await asyncio.sleep(0.2)
 
     async def ledger_ids(self, mailing_id: int) -> Counter[int]:
-        """Returns the ids of a mailing's delivered messages, as the ledger has them."""
+        """Return the ids of a mailing's delivered messages, as the ledger has them."""
         rows = await self.postgres.fetch(
             "SELECT mailing_id << 32 | client_id FROM messages WHERE mailing_id = $1 AND status = 2", mailing_id
         )
@@ -125,9 +125,9 @@ class Service:
 async def running_service(
     endpoint_url: str, arguments: Sequence[str] = (), settings: Mapping[str, str] | None = None
 ) -> AsyncIterator[Service]:
-    """A service on a fresh database that delivers to `endpoint_url`, stopped at the end.
+    """Lend a service on a fresh database that delivers to `endpoint_url`; it is stopped at the end.
 
-    `arguments` are added to `mailing serve`, `settings` to its environment. Raises
+    `arguments` are added to `mailing serve`, `settings` to its environment. Raise
     BenchmarkFailed when it does not start.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -168,7 +168,7 @@ async def _spawn(environment: dict[str, str], folder: Path, arguments: Sequence[
 
 
 async def _address(process: asyncio.subprocess.Process, folder: Path) -> str:
-    """Returns the address the service prints once it serves."""
+    """Return the address the service prints once it serves."""
     ends = time.monotonic() + _START_SECONDS
     while time.monotonic() < ends:
         if found := _SERVING.search((folder / "stdout").read_text()):
@@ -195,7 +195,7 @@ def _tail(folder: Path) -> str:
 
 
 async def _connect(pid: int, dsn: str | None) -> tuple[asyncpg.Connection, int | None]:
-    """Returns a connection to the service's database and the server's first process."""
+    """Return a connection to the service's database and the server's first process."""
     if dsn:
         return await asyncpg.connect(dsn), None
     postmaster = next((child for child in descendants(pid) if is_postgres(child)), None)
@@ -212,7 +212,7 @@ async def _connect(pid: int, dsn: str | None) -> tuple[asyncpg.Connection, int |
 
 
 def _socket(postmaster: int) -> tuple[int, str]:
-    """Returns port and socket folder of a running Postgres, which keeps them in its data folder."""
+    """Return port and socket folder of a running Postgres, which keeps them in its data folder."""
     lines = Path(f"/proc/{postmaster}/cwd/postmaster.pid").read_text().splitlines()
     return int(lines[3]), lines[4]
 

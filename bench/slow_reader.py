@@ -31,7 +31,7 @@ _TAKES_LITTLE = [*_OPTIONS, ("grpc.http2.lookahead_bytes", 1024), ("grpc.http2.b
 
 
 async def slow_reader(service: Service, seconds: float) -> dict[str, Any]:
-    """Returns what a reader that does not read holds, and how much later the others hear of a change."""
+    """Return what a reader that does not read holds, and how much later the others hear of a change."""
     async with grpc.aio.insecure_channel(service.address, _OPTIONS) as channel:
         without = await _lags_of_others(service, channel, _BEFORE_SECONDS)
         before = rss_mb(service.pid)
@@ -52,7 +52,7 @@ async def slow_reader(service: Service, seconds: float) -> dict[str, Any]:
 
 @asynccontextmanager
 async def _stuck(service: Service) -> AsyncIterator[list[Any]]:
-    """Streams that take their first response and nothing more."""
+    """Stream that take their first response and nothing more."""
     async with grpc.aio.insecure_channel(service.address, _TAKES_LITTLE) as channel:
         stub: Any = DeliveryServiceStub(channel)
         calls = [stub.WatchMessages(WatchMessagesRequest()) for _ in range(_STUCK)]
@@ -61,7 +61,7 @@ async def _stuck(service: Service) -> AsyncIterator[list[Any]]:
 
 
 async def _end_of(call: Any) -> str:
-    """Reads what is left of a stream and returns its status, empty while it has none."""
+    """Read what is left of a stream and return its status, empty while it has none."""
     try:
         async with asyncio.timeout(5):
             while await call.read() is not grpc.aio.EOF:
@@ -74,7 +74,7 @@ async def _end_of(call: Any) -> str:
 
 
 async def _lags_of_others(service: Service, channel: grpc.aio.Channel, seconds: float) -> list[float]:
-    """Runs mailings for so long; returns how old changes were when those who read got them, in seconds."""
+    """Run mailings for so long; return how old changes were when those who read got them, in seconds."""
     lags: list[float] = []
     stub: Any = DeliveryServiceStub(channel)
 

@@ -35,7 +35,7 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
 
     def accept(self, message_id: int, transport: asyncio.Transport) -> None:
-        """Remembers a message and answers it, at once or after the delay."""
+        """Remember a message and answer it, at once or after the delay."""
         self.ids.append(message_id)
         if not self._delay:
             transport.write(ACCEPTED)
@@ -63,11 +63,11 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport to answer on."""
+        """Keep the transport to answer on."""
         self._transport = cast("asyncio.Transport", transport)  # no subclass of it in uvloop
 
     def data_received(self, data: bytes) -> None:
-        """Feeds the parser; whoever talks no HTTP is left."""
+        """Feed the parser; whoever talks no HTTP is left."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
@@ -76,15 +76,15 @@ class Connection(asyncio.Protocol):
     # Called by httptools.
 
     def on_message_begin(self) -> None:
-        """A request begins."""
+        """Begin a request."""
         self._url = b""
 
     def on_url(self, url: bytes) -> None:
-        """The request's target, maybe in pieces."""
+        """Take in the request's target, maybe a piece of it."""
         self._url += url
 
     def on_message_complete(self) -> None:
-        """A request is complete."""
+        """Answer a complete request."""
         last = self._url.rpartition(b"/")[2]
         if last.isdigit():
             self._ledger.accept(int(last), self._transport)
@@ -96,7 +96,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(delay: float) -> None:
-    """Serves on a free port until SIGTERM. `delay` is in seconds."""
+    """Serve on a free port until SIGTERM. `delay` is in seconds."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
@@ -108,7 +108,7 @@ async def serve(delay: float) -> None:
 
 
 def main() -> None:
-    """Runs the endpoint with the options of the command line."""
+    """Run the endpoint with the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.small_endpoint", description=__doc__)
     parser.add_argument("--delay-ms", type=int, default=0, help="how long an answer takes (0)")
     options = parser.parse_args()

@@ -60,7 +60,7 @@ async def _read(channel: grpc.aio.Channel, course: _Course) -> None:
 
 
 async def _mailing(service: Service, watchers: int, course: _Course) -> None:
-    """Delivers one mailing; every other connection of its watchers is cut when a part is delivered."""
+    """Deliver one mailing; every other connection of its watchers is cut when a part is delivered."""
     mailing = await service.create_mailing(audience_mode=Mailing.AUDIENCE_MODE_SNAPSHOT)
     request = WatchMailingRequest(mailing_id=mailing.id).SerializeToString()
 
@@ -87,7 +87,7 @@ async def _mailing(service: Service, watchers: int, course: _Course) -> None:
 
 
 async def measure(minutes: float, clients: int, watchers: int, every: float) -> dict[str, Any]:
-    """Runs one service for so long and returns how its memory went."""
+    """Run one service for so long and return how its memory went."""
     endpoint = start_endpoint()
     course = _Course()
     try:
@@ -128,7 +128,7 @@ async def measure(minutes: float, clients: int, watchers: int, every: float) -> 
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=10.0, help="how long (10)")
     parser.add_argument(

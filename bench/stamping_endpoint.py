@@ -31,11 +31,11 @@ class _Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport to answer on."""
+        """Keep the transport to answer on."""
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        """Answers every request that is complete."""
+        """Answer every request that is complete."""
         if not self._received:
             self._began = time.time()
         self._received += data
@@ -72,12 +72,12 @@ class StampingEndpoint:
         self.url = url
 
     def stamps(self) -> dict[int, float]:
-        """Returns when each mailing's first message came, by mailing id."""
+        """Return when each mailing's first message came, by mailing id."""
         with urllib.request.urlopen(f"{self.url}stamps", timeout=30) as answer:
             return {int(mailing_id): at for mailing_id, at in json.load(answer).items()}
 
     async def stamp(self, mailing_id: int, seconds: float = 60.0) -> float:
-        """Returns when a mailing's first message came; raises TimeoutError when none does."""
+        """Return when a mailing's first message came; raise TimeoutError when none does."""
         async with asyncio.timeout(seconds):
             while True:
                 if at := (await asyncio.to_thread(self.stamps)).get(mailing_id):
@@ -87,7 +87,7 @@ class StampingEndpoint:
 
 @contextlib.asynccontextmanager
 async def stamping_endpoint() -> AsyncIterator[StampingEndpoint]:
-    """A stamping endpoint while the block runs."""
+    """Run a stamping endpoint inside the block."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "bench.stamping_endpoint", stdout=asyncio.subprocess.PIPE
     )

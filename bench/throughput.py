@@ -23,7 +23,7 @@ from mailing.v1.mailing_pb2 import Mailing
 
 
 async def deliver(service: Service, messages: int) -> tuple[Mailing, dict[str, Any]]:
-    """Imports `messages` clients, delivers one SNAPSHOT mailing to all, and returns it with its rates and costs."""
+    """Import `messages` clients, delivers one SNAPSHOT mailing to all, and return it with its rates and costs."""
     say(f"importing {messages:,} clients")
     await service.import_clients(messages)
     # What autovacuum will write about the imported clients is a cost of the import.
@@ -59,7 +59,7 @@ async def deliver(service: Service, messages: int) -> tuple[Mailing, dict[str, A
 
 
 def compare(ledger: Counter[int], endpoint: Counter[int]) -> dict[str, Any]:
-    """Compares the ids delivered by the ledger with those the endpoint accepted, how often each."""
+    """Compare the ids delivered by the ledger with those the endpoint accepted, how often each."""
     endpoint = Counter({message_id: n for message_id, n in endpoint.items() if message_id != MESSAGE_ID})
     return {
         "settle_to_ledger_exact": ledger == endpoint,
@@ -76,7 +76,7 @@ async def measure(
     with_wrk: bool = True,
     concurrency: int = 1024,
 ) -> dict[str, Any]:
-    """Runs one endpoint and one service and returns everything measured on them."""
+    """Run one endpoint and one service and return everything measured on them."""
     endpoint = start_endpoint(kind=kind, delay_ms=delay_ms)
     try:
         arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
@@ -98,7 +98,7 @@ async def measure(
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench throughput", description=__doc__)
     parser.add_argument("--messages", type=int, default=100_000, help="how many clients and messages (100000)")
     parser.add_argument("--dispatchers", type=int, default=0, help="processes beside the service; 0: inside it (0)")

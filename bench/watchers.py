@@ -39,17 +39,17 @@ class Callers:
         self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(channels)]
 
     def open(self, number: int, method: str, request: Any) -> Any:
-        """Opens the stream of this number."""
+        """Open the stream of this number."""
         channel = self._channels[number % len(self._channels)]
         return channel.unary_stream(method, request_serializer=lambda one: one.SerializeToString())(request)
 
     async def close(self) -> None:
-        """Ends all streams."""
+        """End all streams."""
         await asyncio.gather(*(channel.close() for channel in self._channels))
 
 
 async def watched(service: Service, watchers: int, rounds: int) -> tuple[dict[str, Any], Mailing]:
-    """Delivers mailings without and with watchers in turn; returns what that cost, and the last mailing."""
+    """Deliver mailings without and with watchers in turn; return what that cost, and the last mailing."""
     pairs: list[tuple[Delivery, Delivery]] = []
     await deliver(service, 0)  # the first one warms everything up
     before = rss_mb(service.pid)
@@ -79,7 +79,7 @@ async def watched(service: Service, watchers: int, rounds: int) -> tuple[dict[st
 
 
 async def read_all(callers: Callers, readers: int, mailing: Mailing) -> tuple[float, bool]:
-    """Has readers read all changes; returns changes per second of all, and whether each got exactly all."""
+    """Have readers read all changes; return changes per second of all, and whether each got exactly all."""
     wanted = mailing.progress.total
 
     async def read(number: int) -> bool:
@@ -99,7 +99,7 @@ async def read_all(callers: Callers, readers: int, mailing: Mailing) -> tuple[fl
 
 
 async def idle(service: Service, streams: int) -> dict[str, Any]:
-    """Opens streams on which nothing happens; returns what each costs."""
+    """Open streams on which nothing happens; return what each costs."""
     callers = Callers(service.address, _IDLE_CHANNELS)
     before = rss_mb(service.pid)
     calls = [callers.open(number, _WATCH_MESSAGES, WatchMessagesRequest()) for number in range(streams)]
@@ -120,7 +120,7 @@ async def idle(service: Service, streams: int) -> dict[str, Any]:
 
 
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Runs one service and returns everything measured on it."""
+    """Run one service and return everything measured on it."""
     endpoint = start_endpoint()
     arguments = ["--dispatchers", str(options.dispatchers)] if options.dispatchers else []
     result = {"bench": "watchers", "messages": options.messages, "dispatchers": options.dispatchers}
@@ -145,7 +145,7 @@ async def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str]) -> dict[str, Any]:
-    """Runs the benchmark with the given command-line options."""
+    """Run the benchmark with the given command-line options."""
     parser = argparse.ArgumentParser(prog="python -m bench watchers", description=__doc__)
     parser.add_argument("--messages", type=int, default=200_000, help="how many clients and messages (200000)")
     parser.add_argument("--watchers", type=int, default=1000, help="streams that watch the mailing (1000)")

@@ -22,7 +22,7 @@ _SCRIPT = Path(__file__).with_name("post.lua")
 
 
 async def wrk_per_s(url: str, connections: int = CONNECTIONS) -> float | None:
-    """Returns the POSTs a second that wrk makes to `url`; None where wrk is not installed."""
+    """Return the POSTs a second that wrk makes to `url`; None where wrk is not installed."""
     command = shutil.which("wrk")
     if command is None:
         return None

@@ -48,22 +48,22 @@ def rate(metric: str, selector: str, by: str = "") -> str:
 
 
 def quantile(share: float, histogram: str, selector: str, by: str = "") -> str:
-    """A quantile of a histogram."""
+    """Return a quantile of a histogram."""
     return f"histogram_quantile({share}, {rate(f'{histogram}_bucket', selector, f'le, {by}' if by else 'le')})"
 
 
 def quantiles(histogram: str, selector: str) -> tuple[tuple[str, str], ...]:
-    """The median, p90 and p99 of a histogram."""
+    """Return the median, p90 and p99 of a histogram."""
     return tuple((quantile(share, histogram, selector), f"p{share * 100:.0f}") for share in (0.5, 0.9, 0.99))
 
 
 def most(metric: str, by: str, selector: str = JOB) -> str:
-    """A figure of the whole database, which every server tells."""
+    """Return a figure of the whole database, which every server tells."""
     return f"max{f' by ({by})' if by else ''} ({metric}{{{selector}}})"
 
 
 def failed_share(selector: str) -> str:
-    """The share of requests that did not deliver."""
+    """Return the share of requests that did not deliver."""
     failed = f'{selector},class!="none"'
     return f"{rate('mailing_attempts_total', failed)} / {rate('mailing_attempts_total', selector)}"
 
@@ -307,7 +307,7 @@ DASHBOARDS = (OVERVIEW, MAILING, ENDPOINT, GRPC)
 
 
 def document(dashboard: Dashboard) -> dict[str, Any]:
-    """Returns a dashboard as Grafana reads it."""
+    """Return a dashboard as Grafana reads it."""
     return {
         "uid": f"mailing-{dashboard.name}",
         "title": dashboard.title,
@@ -343,7 +343,7 @@ def _variable(name: str, query: str) -> dict[str, Any]:
 
 
 def _placed(panels: tuple[Panel, ...]) -> list[dict[str, Any]]:
-    """Puts panels beside one another as far as there is room, then below."""
+    """Put panels beside one another as far as there is room, then below."""
     placed, x, y, tallest = [], 0, 0, 0
     for number, panel in enumerate(panels, 1):
         height = HEIGHT // 2 if panel.kind == "stat" else HEIGHT
@@ -375,7 +375,7 @@ def _panel(number: int, panel: Panel, place: dict[str, int]) -> dict[str, Any]:
 
 
 def text_of(dashboard: Dashboard) -> str:
-    """Returns the file of a dashboard."""
+    """Return the file of a dashboard."""
     return json.dumps(document(dashboard), indent=2) + "\n"
 
 

@@ -7,8 +7,8 @@ database. Pure: time comes in as an argument; times are monotonic seconds.
 
 from __future__ import annotations
 
-from dispatcher.model import EndpointState
-from dispatcher.states import BreakerState
+from dispatcher.model.records import EndpointState
+from dispatcher.model.states import BreakerState
 
 FAILURE_RATIO = 0.5
 """The share of failed requests from which on it opens."""
@@ -51,7 +51,7 @@ class Breaker:
         return (self._failures + self._before[1]) / requests if requests else 0.0
 
     def observe(self, now: float, began: float, failed: bool) -> bool:
-        """Notes how a request that began at `began` ended; returns whether that opens the breaker.
+        """Note how a request that began at `began` ended; return whether that opens the breaker.
 
         Requests from before it was last closed say nothing.
         """
@@ -67,7 +67,7 @@ class Breaker:
         return self.closed and self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
 
     def open(self, now: float, probe_in: float = PROBE_FIRST) -> None:
-        """Lets nothing through until a probe succeeds; the next one may be made in `probe_in` seconds."""
+        """Let nothing through until a probe succeeds; the next one may be made in `probe_in` seconds."""
         if self.closed:
             self.opened_at = now
         self.state = BreakerState.OPEN
@@ -75,7 +75,7 @@ class Breaker:
         self._probing_until = float("-inf")
 
     def close(self, now: float) -> None:
-        """Lets everything through; what began before says nothing any more."""
+        """Let everything through; what began before says nothing any more."""
         self.state = BreakerState.CLOSED
         self.probe_at = _NEVER
         self._closed_at = now
@@ -83,7 +83,7 @@ class Breaker:
         self._requests, self._failures, self._before = 0, 0, (0, 0)
 
     def learn(self, now: float, shared: EndpointState | None) -> None:
-        """Takes over what all replicas know; None means that it is closed."""
+        """Take over what all replicas know; None means that it is closed."""
         if self.probing(now):
             return
         if shared is None:
@@ -94,15 +94,15 @@ class Breaker:
             self.state = shared.breaker
 
     def probe(self, now: float, until: float) -> None:
-        """Says that this replica may send one request, whose end is known before `until`."""
+        """Note that this replica may send one request, whose end is known before `until`."""
         self.state = BreakerState.HALF_OPEN
         self._probe_began, self._probing_until = now, until
         self.probe_at = until
 
     def probing(self, now: float) -> bool:
-        """Whether it is this replica's turn to try."""
+        """Return whether it is this replica's turn to try."""
         return now < self._probing_until
 
     def decides(self, now: float, began: float) -> bool:
-        """Whether the end of a request that began at `began` is that of the probe; others were under way before."""
+        """Return whether a request that began at `began` is the probe; others were under way before."""
         return self.probing(now) and began >= self._probe_began

@@ -2,7 +2,7 @@
 
 The highest priority comes first, but for every tenth claim, so that nobody starves; among
 mailings of one priority the one of which the fewest batches are held here, so a huge mailing
-never holds up a small one. A batch is claimed only when its endpoint's lane has room.
+never holds up a small one. A batch is claimed only when its endpoint's pool has room.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from dataclasses import replace
 from random import Random
 from typing import NamedTuple
 
-from dispatcher.guard import Guard
-from dispatcher.lease import Book, Lease
-from dispatcher.model import Mailing, OpenWork
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Render
-from dispatcher.sender import Lane
-from dispatcher.states import MailingState
-from dispatcher.template import TemplateError, parse
-from dispatcher.turns import EQUAL_TURN
+from dispatcher.breaker_sync import BreakerSync
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.fair_queue import EQUAL_TURN
+from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.records import Mailing, OpenWork
+from dispatcher.model.states import MailingState
+from dispatcher.model.templates import TemplateError, parse
+from dispatcher.ports import Clock, Ledger, Render, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ MOST_UNSETTLED = 64
 
 
 class Claimer:
-    """Leases batches and hands them to their lanes.
+    """Leases batches and hands them to their pools.
 
     `finished` is called with a lease that needs no sending at all.
     """
@@ -47,9 +47,9 @@ class Claimer:
     def __init__(
         self,
         ledger: Ledger,
-        lanes: Mapping[str, Lane],
-        guard: Guard,
-        book: Book,
+        pools: Mapping[str, EndpointWorkers],
+        breaker_sync: BreakerSync,
+        registry: LeaseRegistry,
         lease: float,
         sending: float,
         clock: Clock,
@@ -58,10 +58,10 @@ class Claimer:
     ) -> None:
         """`lease` is in seconds; `sending` is how many of them its requests may still start."""
         self._ledger = ledger
-        self._lanes = lanes
-        self._all_lanes = set(lanes.values())
-        self._guard = guard
-        self._book = book
+        self._pools = pools
+        self._all_pools = set(pools.values())
+        self._breaker_sync = breaker_sync
+        self._registry = registry
         self._lease = lease
         self._clock = clock
         self._random = random
@@ -76,17 +76,17 @@ class Claimer:
         self._scanned = -SCAN_AGE
 
     def wake(self) -> None:
-        """Says that there may be open work, or room for it."""
+        """Note that there may be open work, or room for it."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Claims until cancelled."""
+        """Claim until cancelled."""
         while True:
             await self._rest()
             self._woken.clear()
             try:
                 await self._claim_all()
-            except LedgerUnavailable as error:
+            except StorageUnavailable as error:
                 log.warning("claiming waits for the database: %s", error)
                 # The claim may have succeeded although its answer was lost.
                 self._orphans = True
@@ -94,38 +94,38 @@ class Claimer:
                 self.wake()
 
     async def _rest(self) -> None:
-        """Returns when there may be something to claim, or when an endpoint that is down may be tried."""
-        probe_at = min((lane.breaker.probe_at for lane in self._all_lanes if self._waits_for(lane)), default=None)
+        """Return when there may be something to claim, or when an endpoint that is down may be tried."""
+        probe_at = min((pool.breaker.probe_at for pool in self._all_pools if self._waits_for(pool)), default=None)
         if probe_at is None:
             await self._woken.wait()
         else:
             await self._clock.wait(self._woken, max(0.0, probe_at - self._clock.monotonic()))
 
-    def _waits_for(self, lane: Lane) -> bool:
-        """Whether there is work for a lane whose endpoint is down."""
-        return not lane.breaker.closed and any(self._lanes.get(w.endpoint) is lane and not w.over for w in self._work)
+    def _waits_for(self, pool: EndpointWorkers) -> bool:
+        """Return whether there is work for a pool whose endpoint is down."""
+        return not pool.breaker.closed and any(self._pools.get(w.endpoint) is pool and not w.over for w in self._work)
 
     async def watch(self) -> None:
-        """Gives up leases that ran out or whose mailing was changed, paused or ended, until cancelled.
+        """Give up leases that ran out or whose mailing was changed, paused or ended, until cancelled.
 
         What nobody has begun to send goes back into open work, even while the endpoint hangs.
         The other leases are confirmed: without this nothing of them would start any more.
         """
         while True:
             await self._clock.sleep(REFRESH_INTERVAL)
-            if not self._book.leases:
+            if not self._registry.leases:
                 continue
             asked = self._clock.monotonic()
-            leases = list(self._book.leases)
+            leases = list(self._registry.leases)
             try:
-                now = await self._ledger.definitions(list(self._book.by_mailing))
+                now = await self._ledger.definitions(list(self._registry.by_mailing))
                 self._confirm(leases, now, asked)
-                await self._guard.learn(self._all_lanes)
-            except LedgerUnavailable:
+                await self._breaker_sync.learn(self._all_pools)
+            except StorageUnavailable:
                 continue
 
     def _confirm(self, leases: list[Lease], now: Mapping[int, Mailing], asked: float) -> None:
-        """Compares the leases with the mailings as they were when the database was `asked`."""
+        """Compare the leases with the mailings as they were when the database was `asked`."""
         monotonic = self._clock.monotonic()
         for lease in leases:
             mailing = now.get(lease.mailing.id)
@@ -133,11 +133,11 @@ class Claimer:
                 lease.confirm(asked)
             elif lease.release(mailing or lease.mailing):
                 self._finished(lease)
-        for lane in self._all_lanes:
-            lane.staff()
+        for pool in self._all_pools:
+            pool.start_workers()
 
     async def _claim_all(self) -> None:
-        """Claims, several batches at once, until nothing open is left or nothing has room."""
+        """Claim, several batches at once, until nothing open is left or nothing has room."""
         claims: set[asyncio.Task[bool]] = set()
         scanned = False
         try:
@@ -160,9 +160,9 @@ class Claimer:
             await asyncio.gather(*claims, return_exceptions=True)
 
     async def _scan(self) -> None:
-        """Learns what is open, and the mailings that were changed since last time."""
+        """Learn what is open, and the mailings that were changed since last time."""
         if self._orphans:
-            await self._ledger.release_orphans([lease.batch.no for lease in self._book.leases])
+            await self._ledger.release_orphans([lease.batch.no for lease in self._registry.leases])
             self._orphans = False
         work = await self._ledger.scan()
         self._open = {(w.mailing_id, w.bucket): w.batches for w in work}
@@ -181,17 +181,17 @@ class Claimer:
         self._scanned = self._clock.monotonic()
 
     async def _look_after_endpoints(self) -> None:
-        """Learns which endpoints are down, and tries those whose turn it is."""
-        await self._guard.learn(self._all_lanes)
-        for lane in self._all_lanes:
-            if self._waits_for(lane):
-                await self._guard.probe(lane)
+        """Learn which endpoints are down, and try those whose turn it is."""
+        await self._breaker_sync.learn(self._all_pools)
+        for pool in self._all_pools:
+            if self._waits_for(pool):
+                await self._breaker_sync.probe(pool)
 
     def _choose(self) -> OpenWork | None:
-        """The most urgent piece of known work that has room, None when there is none."""
-        if self._book.unsettled >= MOST_UNSETTLED or self._clock.monotonic() - self._scanned > SCAN_AGE:
+        """Return the most urgent piece of known work that has room, None when there is none."""
+        if self._registry.unsettled >= MOST_UNSETTLED or self._clock.monotonic() - self._scanned > SCAN_AGE:
             return None
-        held = self._book.by_mailing
+        held = self._registry.by_mailing
         equal = self._random.random() * EQUAL_TURN < 1
         room: dict[int, bool] = {}
         return min(
@@ -201,33 +201,33 @@ class Claimer:
         )
 
     def _has_room(self, work: OpenWork, known: dict[int, bool]) -> bool:
-        """Whether its lane takes a batch of it; `known` holds what was found out for other buckets."""
+        """Return whether its pool takes a batch of it; `known` holds what was found out for other buckets."""
         if work.over:
             return True
         room = known.get(work.mailing_id)
         if room is None:
-            lane = self._lanes.get(work.endpoint)
+            pool = self._pools.get(work.endpoint)
             rated = self._jobs[work.mailing_id].mailing.max_rate > 0
-            room = known[work.mailing_id] = lane is not None and lane.has_room(work.mailing_id, rated)
+            room = known[work.mailing_id] = pool is not None and pool.has_room(work.mailing_id, rated)
         return room
 
     def _begin(self, work: OpenWork) -> asyncio.Task[bool]:
-        """Begins a claim; its lane and its piece of work count it from now on."""
+        """Begin a claim; its pool and its piece of work count it from now on."""
         self._open[work.mailing_id, work.bucket] -= 1
-        lane = self._lanes.get(work.endpoint)
-        if lane is not None:
-            lane.promised[work.mailing_id] += 1
-        return asyncio.create_task(self._claim(work, lane))
+        pool = self._pools.get(work.endpoint)
+        if pool is not None:
+            pool.promised[work.mailing_id] += 1
+        return asyncio.create_task(self._claim(work, pool))
 
-    async def _claim(self, work: OpenWork, lane: Lane | None) -> bool:
-        """Leases one batch and hands it on; False when there was none to be had."""
+    async def _claim(self, work: OpenWork, pool: EndpointWorkers | None) -> bool:
+        """Lease one batch and hand it on; False when there was none to be had."""
         job = self._jobs[work.mailing_id]
         asked = self._clock.monotonic()
         try:
             batches = await self._ledger.claim(job.mailing, work.bucket, 1, self._lease, job.render)
         finally:
-            if lane is not None:
-                lane.promised[work.mailing_id] -= 1
+            if pool is not None:
+                pool.promised[work.mailing_id] -= 1
         if not batches:
             # Another replica was faster, or the mailing is no longer as it was learned.
             self._open[work.mailing_id, work.bucket] = 0
@@ -237,10 +237,10 @@ class Claimer:
         return bool(batches)
 
     def _hand_on(self, lease: Lease) -> None:
-        self._book.add(lease)
+        self._registry.add(lease)
         lease.resolve_unsendable()
         if lease.left:
-            self._lanes[lease.mailing.endpoint].feed(lease)
+            self._pools[lease.mailing.endpoint].enqueue(lease)
         else:
             self._finished(lease)
 

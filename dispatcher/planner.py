@@ -12,10 +12,10 @@ import logging
 from collections.abc import Callable
 from random import Random
 
-from dispatcher import policy
-from dispatcher.model import BATCH_SIZE, DispatchSettings, Expansion, Look
-from dispatcher.pacer import Pacer
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable
+from dispatcher import retry_policy as policy
+from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, PollResult
+from dispatcher.poll_backoff import PollBackoff
+from dispatcher.ports import Clock, Ledger, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -44,14 +44,14 @@ class Planner:
     def __init__(
         self,
         ledger: Ledger,
-        pacer: Pacer,
+        poll_backoff: PollBackoff,
         settings: DispatchSettings,
         clock: Clock,
         random: Random,
         work: Callable[[], None],
     ) -> None:
         self._ledger = ledger
-        self._pacer = pacer
+        self._poll_backoff = poll_backoff
         self.settings = settings
         self._clock = clock
         self._random = random
@@ -61,47 +61,47 @@ class Planner:
         self._swept = clock.monotonic()
 
     def drained(self, mailing_id: int) -> None:
-        """Says that a mailing has perhaps nothing left to do."""
+        """Note that a mailing has perhaps nothing left to do."""
         self._perhaps_done.add(mailing_id)
-        self._pacer.hint()
+        self._poll_backoff.hint()
 
     async def run(self) -> None:
-        """Plans until cancelled."""
+        """Plan until cancelled."""
         hinted = True
         while True:
             next_in: float | None = None
             try:
                 next_in = await self._round(hinted)
-            except LedgerUnavailable as error:
+            except StorageUnavailable as error:
                 log.warning("planning waits for the database: %s", error)
-                self._pacer.reset()
+                self._poll_backoff.reset()
                 await self._clock.sleep(1.0)
-            hinted = await self._pacer.wait(next_in)
+            hinted = await self._poll_backoff.wait(next_in)
 
     async def _round(self, hinted: bool) -> float | None:
         """One look and whatever it calls for; returns when to look next, in seconds."""
-        look = await self._ledger.look()
-        if look.claims:
+        poll = await self._ledger.poll()
+        if poll.claims:
             self._work()
-        if look.starts:
+        if poll.starts:
             await self._ledger.start_due()
         throttled = False
-        if look.starts or look.expands or look.ends:
+        if poll.starts or poll.expands or poll.ends:
             throttled = await self._expand_all()
-        found = look.rechecks and await self._recheck_all()
-        await self._finish(look, hinted)
-        if look.starts or found or (look.expands and not throttled):
-            self._pacer.reset()
+        found = poll.rechecks and await self._recheck_all()
+        await self._finish(poll, hinted)
+        if poll.starts or found or (poll.expands and not throttled):
+            self._poll_backoff.reset()
             return 0.0
         # Open work alone is no reason to hurry: the claimer knows of it, and of the room for it.
-        return _THROTTLED_WAIT if throttled or look.ends else look.next_in
+        return _THROTTLED_WAIT if throttled or poll.ends else poll.next_in
 
-    async def _finish(self, look: Look, hinted: bool) -> None:
-        """Ends the mailings that are done, and hurries what waits in those that are over."""
-        pause = ENDING_INTERVAL if look.ends else SWEEP_INTERVAL if look.running else IDLE_SWEEP_INTERVAL
+    async def _finish(self, poll: PollResult, hinted: bool) -> None:
+        """End the mailings that are done, and hurries what waits in those that are over."""
+        pause = ENDING_INTERVAL if poll.ends else SWEEP_INTERVAL if poll.running else IDLE_SWEEP_INTERVAL
         sweep = self._clock.monotonic() - self._swept > pause
         if hinted or sweep:
-            await self._ledger.hurry()
+            await self._ledger.expedite()
         if sweep:
             self._swept = self._clock.monotonic()
             self._work()
@@ -114,7 +114,7 @@ class Planner:
             await self._ledger.complete(list(done))
 
     async def _expand_all(self) -> bool:
-        """Expands each mailing a little; returns whether all of them are ahead of sending."""
+        """Expand each mailing a little; return whether all of them are ahead of sending."""
         throttled = True
         expansions = await self._ledger.expandable(policy.OPEN_BATCHES)
         for expansion in expansions:
@@ -126,7 +126,7 @@ class Planner:
         return throttled
 
     async def _expand(self, expansion: Expansion) -> None:
-        """Takes one step in every bucket of a mailing, until it is well ahead of sending."""
+        """Take one step in every bucket of a mailing, until it is well ahead of sending."""
         buckets = list(expansion.positions)
         self._random.shuffle(buckets)
         ahead = policy.OPEN_BATCHES * BATCH_SIZE // 2
@@ -143,7 +143,7 @@ class Planner:
             self._perhaps_done.add(expansion.mailing_id)
 
     async def _step(self, expansion: Expansion, bucket: int) -> tuple[int, bool]:
-        """Goes on in one bucket; returns the messages made and whether the bucket is finished.
+        """Go on in one bucket; return the messages made and whether the bucket is finished.
 
         Until there is a message to send: the few clients of a rare audience are found bucket by
         bucket, and the first one does not wait for a look at all clients.
@@ -161,7 +161,7 @@ class Planner:
             expansion.positions[bucket] = step.position
 
     async def _recheck_all(self) -> bool:
-        """Takes clients into open mailings that began to match since the last look; whether there were any."""
+        """Take clients into open mailings that began to match since the last look; whether there were any."""
         looked, found = [], []
         for expansion in await self._ledger.rechecks_due():
             looked.append(expansion.mailing_id)
@@ -173,7 +173,7 @@ class Planner:
         return bool(found)
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:
-        """Reads the changes of one bucket to their end; returns the messages made."""
+        """Read the changes of one bucket to their end; return the messages made."""
         size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         inserted = 0
         while True:

@@ -9,23 +9,23 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from dispatcher.model import (
+from dispatcher.model.records import (
     Answer,
     ClaimedBatch,
     EndpointState,
     Expansion,
-    Look,
     Mailing,
     OpenWork,
     Outcome,
+    PollResult,
+    SettingOverrides,
     SlotRequest,
     Slots,
     Step,
-    Tuning,
 )
 
 
-class LedgerUnavailable(Exception):
+class StorageUnavailable(Exception):
     """The database cannot be reached or does not answer in time. Trying again later may help."""
 
 
@@ -37,11 +37,11 @@ class Clock(Protocol):
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Returns after so many seconds."""
+        """Return after so many seconds."""
         ...
 
     async def wait(self, event: asyncio.Event, seconds: float) -> None:
-        """Returns when the event is set or after so many seconds."""
+        """Return when the event is set or after so many seconds."""
         ...
 
 
@@ -56,7 +56,7 @@ class Sender(Protocol):
         at_most_once: bool = False,
         may_start: MayStart | None = None,
     ) -> Answer | None:
-        """POSTs one message and returns what it came to, None if it was not started.
+        """POST one message and return what it came to, None if it was not started.
 
         Never raises but for cancellation; ends within the endpoint's total timeout, in
         memory bounded by its response limit. `phone` holds digits only. With
@@ -69,75 +69,75 @@ class Sender(Protocol):
         ...
 
     async def close(self) -> None:
-        """Closes every connection; requests under way end with DISCONNECT."""
+        """Close every connection; requests under way end with DISCONNECT."""
         ...
 
 
 class Ledger(Protocol):
-    """The tables behind the dispatcher. Every method may raise LedgerUnavailable.
+    """The tables behind the dispatcher. Every method may raise StorageUnavailable.
 
     Nothing is judged by any clock but the database's.
     """
 
-    async def look(self) -> Look:
-        """Returns what there is to do and when the next thing falls due."""
+    async def poll(self) -> PollResult:
+        """Return what there is to do and when the next thing falls due."""
         ...
 
     async def start_due(self) -> list[int]:
-        """Starts the mailings whose time has come and returns their ids."""
+        """Start the mailings whose time has come and return their ids."""
         ...
 
     async def expandable(self, most: int) -> list[Expansion]:
-        """Returns the mailings that have clients to take in, the most urgent first.
+        """Return the mailings that have clients to take in, the most urgent first.
 
         Those that have `most` open batches already come last.
         """
         ...
 
     async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        """Looks at the next `limit` clients of a bucket and gives those that match a message."""
+        """Look at the next `limit` clients of a bucket and give those that match a message."""
         ...
 
     async def expanded(self, recheck_min: float) -> None:
-        """Begins the rechecks of open mailings that have been expanded completely."""
+        """Begin the rechecks of open mailings that have been expanded completely."""
         ...
 
     async def rechecks_due(self) -> list[Expansion]:
-        """Returns the open mailings to be looked at again, with the buckets that changed."""
+        """Return the open mailings to be looked at again, with the buckets that changed."""
         ...
 
     async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        """Looks at the next `limit` changes of clients and takes in those that now match."""
+        """Look at the next `limit` changes of clients and take in those that now match."""
         ...
 
     async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
-        """Notes that mailings were looked at, and in which of them clients were found."""
+        """Note that mailings were looked at, and in which of them clients were found."""
         ...
 
-    async def hurry(self) -> None:
-        """Makes what waits in mailings that are over due at once."""
+    async def expedite(self) -> None:
+        """Make what waits in mailings that are over due at once."""
         ...
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
-        """Ends mailings that have nothing left to do, among `ids` or all; returns theirs."""
+        """End mailings that have nothing left to do, among `ids` or all; return theirs."""
         ...
 
     async def forget_changes(self) -> None:
-        """Removes the changes of clients that every live mailing has read."""
+        """Remove the changes of clients that every live mailing has read."""
         ...
 
     async def scan(self) -> list[OpenWork]:
-        """Returns the open work that nobody holds."""
+        """Return the open work that nobody holds."""
         ...
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        """Returns mailings as they are now; those that are gone are left out."""
+        """Return mailings as they are now; those that are gone are left out."""
         ...
 
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
-        """Leases up to `most` batches and returns them with the messages still to be sent.
+        """Lease up to `most` batches and return them with the messages still to be sent.
 
         None are returned when the mailing is no longer as given. `render` makes the text from
         a client's values; None means that the mailing's text is everybody's.
@@ -145,62 +145,62 @@ class Ledger(Protocol):
         ...
 
     async def release_orphans(self, known: Sequence[int]) -> None:
-        """Frees what this replica holds by the ledger but does not know of; `known` are batch numbers."""
+        """Free what this replica holds by the ledger but does not know of; `known` are batch numbers."""
         ...
 
     async def settle(
         self, batch: ClaimedBatch, endpoint: str, outcomes: Sequence[Settled], done: bool, kept: Sequence[int] = ()
     ) -> bool:
-        """Records outcomes, in the order of their client ids, under the batch's fence.
+        """Record outcomes, in the order of their client ids, under the batch's fence.
 
         With `done` the batch is removed or, with the clients in `kept`, given back as open work.
-        Returns False, having changed nothing, when it belongs to somebody else by now.
+        Return False, having changed nothing, when it belongs to somebody else by now.
         """
         ...
 
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
-        """Returns how those endpoints are doing to which not everything is let through."""
+        """Return how those endpoints are doing to which not everything is let through."""
         ...
 
     async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        """Stops the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds."""
+        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds."""
         ...
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
-        """Returns whether this replica may send one message to an endpoint that is down.
+        """Return whether this replica may send one message to an endpoint that is down.
 
         Nobody else may for `longest` seconds.
         """
         ...
 
     async def close_breaker(self, endpoint: str) -> None:
-        """Lets everything through again, after a probe of this replica that was answered."""
+        """Let everything through again, after a probe of this replica that was answered."""
         ...
 
     async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
-        """Ends a probe of this replica that failed; returns in how many seconds the next one may come."""
+        """End a probe of this replica that failed; return in how many seconds the next one may come."""
         ...
 
-    async def reserve(self, wishes: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
-        """Gives this replica moments at which requests may start, none of which anybody else gets.
+    async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+        """Give this replica moments at which requests may start, none of which anybody else gets.
 
-        Returns the database's time in seconds since the epoch, and the moments by key.
+        Return the database's time in seconds since the epoch, and the moments by key.
         """
         ...
 
 
 class Replicas(Protocol):
-    """Where replicas say that they live. Every method may raise LedgerUnavailable."""
+    """Where replicas say that they live. Every method may raise StorageUnavailable."""
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> Tuning:
-        """Says how this replica does; returns what is set for all.
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
+        """Return how this replica does; return what is set for all.
 
         It is `age` seconds old and counts as alive for so many seconds from now.
         """
         ...
 
     async def leave(self) -> None:
-        """Says that this replica ends."""
+        """Note that this replica ends."""
         ...
 
 
@@ -213,4 +213,4 @@ Settled = tuple[int, int, Outcome]
 Render = Callable[[str, str, str, str, dict[str, str]], str]
 """Makes a text of phone, operator code, tag, time zone and attributes."""
 
-__all__ = ["Clock", "Ledger", "LedgerUnavailable", "MayStart", "Render", "Replicas", "Sender", "Settled"]
+__all__ = ["Clock", "Ledger", "MayStart", "Render", "Replicas", "Sender", "Settled", "StorageUnavailable"]

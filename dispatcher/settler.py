@@ -10,10 +10,10 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from dispatcher import policy
-from dispatcher.lease import Book, Lease
-from dispatcher.model import DEFAULT_ENDPOINT
-from dispatcher.ports import Clock, Ledger, LedgerUnavailable, Settled
+from dispatcher import retry_policy as policy
+from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.ports import Clock, Ledger, Settled, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -34,27 +34,27 @@ class Settler:
         self,
         ledger: Ledger,
         clock: Clock,
-        book: Book,
+        registry: LeaseRegistry,
         closed: Callable[[Lease, bool], None],
         noted: Callable[[str, list[Settled]], None],
         workers: int = 3,
     ) -> None:
         self._ledger = ledger
         self._clock = clock
-        self._book = book
+        self._registry = registry
         self._closed = closed
         self._noted = noted
         self._workers = workers
         self._queue: asyncio.Queue[Lease] = asyncio.Queue()
 
     def put(self, lease: Lease) -> None:
-        """Asks for the lease's unsaved outcomes to be written soon."""
+        """Ask for the lease's unsaved outcomes to be written soon."""
         if not lease.waiting:
             lease.waiting = True
             self._queue.put_nowait(lease)
 
     async def run(self) -> None:
-        """Serves until cancelled."""
+        """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             for _ in range(self._workers):
                 group.create_task(self._serve())
@@ -74,11 +74,11 @@ class Settler:
     async def _flush(self) -> None:
         while True:
             await self._clock.sleep(FLUSH_INTERVAL)
-            for lease in self._book.leases:
+            for lease in self._registry.leases:
                 self.put(lease)
 
     async def _write(self, lease: Lease) -> None:
-        if lease not in self._book.leases:
+        if lease not in self._registry.leases:
             return
         done = lease.left == 0
         outcomes, indices = lease.unsaved()
@@ -91,21 +91,21 @@ class Settler:
             lease.saved[index] = 1
         if done or not held:
             lease.revoked = True
-            self._book.remove(lease)
+            self._registry.remove(lease)
             self._closed(lease, held)
         if not held:
             told = "batch %d of mailing %d was taken over: its lease ran out"
             log.warning(told, lease.batch.no, lease.mailing.id, extra={"mailing_id": lease.mailing.id})
 
     async def _settle(self, lease: Lease, outcomes: list[Settled], done: bool, kept: list[int]) -> bool:
-        """Tries until the database answers: an outcome is not lost because it is away."""
+        """Try until the database answers: an outcome is not lost because it is away."""
         endpoint = lease.mailing.endpoint or DEFAULT_ENDPOINT
         pause = _RETRY_FIRST
         bare = False
         while True:
             try:
                 return await self._ledger.settle(lease.batch, endpoint, outcomes, done, kept)
-            except LedgerUnavailable as error:
+            except StorageUnavailable as error:
                 log.warning("outcomes wait for the database: %s", error)
                 await self._clock.sleep(pause)
                 pause = min(pause * 2, _RETRY_LAST)

@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from dispatcher.model import Answer
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart, Sender
-from dispatcher.states import ErrorClass
 
 
 class Span(Protocol):
     """A piece of work that is under way."""
 
     def note(self, **facts: int | str) -> None:
-        """Adds facts. Neither phones nor texts nor secrets are any."""
+        """Add facts. Neither phones nor texts nor secrets are any."""
         ...
 
     def fail(self, why: str) -> None:
-        """Says that it did not succeed."""
+        """Note that it did not succeed."""
         ...
 
 
@@ -30,11 +30,11 @@ class Tracer(Protocol):
     """Takes note of pieces of work: how they lie within each other, and how long they take."""
 
     def span(self, name: str, **facts: int | str) -> AbstractContextManager[Span]:
-        """Encloses a piece of work; an exception fails it."""
+        """Enclose a piece of work; an exception fails it."""
         ...
 
     def headers(self) -> Mapping[str, str]:
-        """Returns what tells others of the present span, as headers of a request; ASCII, without line breaks."""
+        """Return what tells others of the present span, as headers of a request; ASCII, without line breaks."""
         ...
 
 
@@ -58,7 +58,7 @@ class TracedSender:
         at_most_once: bool = False,
         may_start: MayStart | None = None,
     ) -> Answer | None:
-        """POSTs one message and returns what it came to. See `dispatcher.ports.Sender.send`."""
+        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
         with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:
             answer = await self._sender.send(message_id, phone, text, at_most_once, may_start)
             if answer is None:
@@ -70,5 +70,5 @@ class TracedSender:
             return answer
 
     async def close(self) -> None:
-        """Closes every connection; requests under way end with DISCONNECT."""
+        """Close every connection; requests under way end with DISCONNECT."""
         await self._sender.close()

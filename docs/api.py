@@ -58,7 +58,7 @@ class File(NamedTuple):
 
 
 def read_protos(root: Path = ROOT) -> list[File]:
-    """Returns the package's files. Raises RuntimeError when they do not compile."""
+    """Return the package's files. Raise RuntimeError when they do not compile."""
     # buf stands beside the interpreter, whether or not its folder is on PATH.
     environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     run = subprocess.run(["buf", "build", "-o", "-"], cwd=root, env=environment, capture_output=True, check=False)  # noqa: S607
@@ -73,7 +73,7 @@ def read_protos(root: Path = ROOT) -> list[File]:
 
 
 def reference(files: list[File]) -> str:
-    """Returns the page. Raises KeyError for a method without an example."""
+    """Return the page. Raise KeyError for a method without an example."""
     messages = {name: part for file in files for name, part in _messages(file)}
     parts = [_HEAD]
     for service in SERVICES:
@@ -97,7 +97,7 @@ def _service(name: str, files: list[File], messages: Mapping[str, str]) -> Itera
 
 
 def grpcurl(service: str, method: str) -> str:
-    """Returns the line that calls a method."""
+    """Return the line that calls a method."""
     example = EXAMPLES[f"{service}.{method}"]
     data = f"-d '{example}' " if example else ""
     return f"grpcurl -plaintext {data}localhost:50051 {PACKAGE}.{service}/{method}"
@@ -120,13 +120,13 @@ def _requests_and_responses(file: File) -> Iterator[str]:
 
 
 def _messages(file: File) -> Iterator[tuple[str, str]]:
-    """Yields the name and the description of every message, nested ones included."""
+    """Yield the name and the description of every message, nested ones included."""
     for name, message, path in _tree(file):
         yield name, _message(file, message, path)
 
 
 def _enums(file: File) -> Iterator[tuple[str, str]]:
-    """Yields the name and the description of every enum, nested ones included."""
+    """Yield the name and the description of every enum, nested ones included."""
     for number, enum in enumerate(file.proto.enum_type):
         yield enum.name, _enum(file, enum, (_ENUM, number))
     for name, message, path in _tree(file):
@@ -135,7 +135,7 @@ def _enums(file: File) -> Iterator[tuple[str, str]]:
 
 
 def _tree(file: File) -> Iterator[tuple[str, DescriptorProto, _Path]]:
-    """Yields every message with its full name and the path to it; entries of maps are left out."""
+    """Yield every message with its full name and the path to it; entries of maps are left out."""
 
     def below(message: DescriptorProto, path: _Path, prefix: str) -> Iterator[tuple[str, DescriptorProto, _Path]]:
         name = f"{prefix}{message.name}"
@@ -186,7 +186,7 @@ def _short(name: str) -> str:
 
 
 def _prose(file: File, path: _Path) -> str:
-    """Returns a comment as paragraphs of one line each."""
+    """Return a comment as paragraphs of one line each."""
     lines = [line.strip() for line in file.comments.get(path, "").strip().splitlines()]
     return "\n\n".join(" ".join(part.split("\n")) for part in "\n".join(lines).split("\n\n")).replace("<", "\\<")
 

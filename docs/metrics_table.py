@@ -3,14 +3,14 @@
 import re
 from pathlib import Path
 
-from server.metrics import FAMILIES
+from server.observability.metrics import FAMILIES
 
 PAGE = Path(__file__).resolve().parent / "metrics.md"
 _TABLE = re.compile(r"(?<=<!-- metrics -->\n).*?(?=<!-- /metrics -->)", re.DOTALL)
 
 
 def table() -> str:
-    """Returns all metrics of the service's own as a Markdown table."""
+    """Return all metrics of the service's own as a Markdown table."""
     rows = ["| Metric | Kind | Labels | Meaning |", "|---|---|---|---|"]
     for family in FAMILIES.values():
         labels = ", ".join(f"`{label}`" for label in family.labels)
@@ -19,7 +19,7 @@ def table() -> str:
 
 
 def with_table(text: str) -> str:
-    """Returns the page's text with the present table. Raises ValueError when it has no place for one."""
+    """Return the page's text with the present table. Raise ValueError when it has no place for one."""
     written, places = _TABLE.subn(lambda _: table(), text)
     if places != 1:
         raise ValueError("docs/metrics.md needs one <!-- metrics --> … <!-- /metrics -->")

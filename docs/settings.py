@@ -10,7 +10,7 @@ _TABLE = re.compile(r"(?<=<!-- settings -->\n).*?(?=<!-- /settings -->)", re.DOT
 
 
 def with_settings(text: str) -> str:
-    """Returns the page's text with the present table. Raises ValueError when it has no place for one."""
+    """Return the page's text with the present table. Raise ValueError when it has no place for one."""
     table = settings_table().strip().replace("](docs/", "](")
     written, places = _TABLE.subn(lambda _: f"{table}\n", text)
     if places != 1:

@@ -36,7 +36,7 @@ class Endpoint:
     times: list[float] = field(default_factory=list)
 
     def answer(self, method: str, path: str, headers: dict[str, str], body: bytes) -> tuple[HTTPStatus, Any]:
-        """Returns status and JSON body for one request."""
+        """Return status and JSON body for one request."""
         if method == "GET" and path == "/received":
             return HTTPStatus.OK, {"received": self.received, "times": self.times}
         if method != "POST":
@@ -71,12 +71,12 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the transport."""
+        """Keep the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Answers every request that is complete."""
+        """Answer every request that is complete."""
         self._buffer += data
         while self._one_request():
             pass
@@ -133,7 +133,7 @@ def _error(message: str) -> dict[str, Any]:
 
 
 async def serve(endpoint: Endpoint, host: str, port: int) -> None:
-    """Serves until SIGTERM or SIGINT; says where it listens on standard output."""
+    """Serve until SIGTERM or SIGINT; say where it listens on standard output."""
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -147,7 +147,7 @@ async def serve(endpoint: Endpoint, host: str, port: int) -> None:
 
 
 def main() -> int:
-    """Reads the arguments and serves."""
+    """Read the arguments and serve."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--listen", default="127.0.0.1:8080", metavar="HOST:PORT", help="port 0 takes a free one")
     parser.add_argument("--token", required=True, help="the bearer token that has to come with every message")

@@ -87,7 +87,7 @@ NAMES = (
 
 
 def rows(count: int = COUNT) -> Iterator[tuple[str, ...]]:
-    """Yields the clients in the order of `HEADER`."""
+    """Yield the clients in the order of `HEADER`."""
     # Only random() is used: its sequence is the one that Python promises to keep.
     numbers = random.Random(SEED)  # noqa: S311 - invented people need no secrecy
 
@@ -106,7 +106,7 @@ def rows(count: int = COUNT) -> Iterator[tuple[str, ...]]:
 
 
 def write(out: TextIO) -> None:
-    """Writes the whole file."""
+    """Write the whole file."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(HEADER)
     writer.writerows(rows())

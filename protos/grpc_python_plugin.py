@@ -15,7 +15,7 @@ from grpc_tools import protoc
 
 
 def generate(request: CodeGeneratorRequest) -> CodeGeneratorResponse:
-    """Returns the `*_pb2_grpc.py` files of the request's files.
+    """Return the `*_pb2_grpc.py` files of the request's files.
 
     Files without a service get none.
     """

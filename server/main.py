@@ -20,31 +20,33 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from dispatcher.model import DEFAULT_ENDPOINT
-from server.access import Access, read_access
+from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.tasks import in_background
+from server.api import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
+from server.api.channelz import serving_channelz
 from server.config import ConfigError, Settings, environment_of, load_settings, masked, split_address
-from server.dispatch import Dispatch, LocalDispatch, dispatch_settings, free_batches
-from server.domain.preview import FrequencyCap
-from server.embedded import EmbeddedPostgres, EmbeddedPostgresError
-from server.endpoints import configured_endpoints, make_endpoints
-from server.fleet import Fleet
-from server.health import DatabaseWatch
-from server.logs import LEVEL_SIGNALS, configure_logs, shift_level
-from server.memory import calm_collector, use_one_arena
-from server.metrics.reports import reporting
-from server.metrics.standing import LedgerFigures
-from server.operation import CannotOpenAdmin, Operated, open_admin
-from server.pool import DatabaseError, open_pool, pool_figures, prepare_database
-from server.rpc import CallLimits, CannotListen, RpcServer, RpcSettings, build_server
-from server.rpc.channelz import serving_channelz
-from server.store.database import Database
-from server.store.gauges import GaugeStore
-from server.store.mailing_deletion import MailingDeletion
-from server.streams import StreamSettings
-from server.sweep import sweeping
-from server.tracing import tracing
-from server.trials import Trials
-from server.values import ConfiguredEndpoint
+from server.config.types import ConfiguredEndpoint
+from server.domain.previews import FrequencyCap
+from server.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError
+from server.endpoints.probes import EndpointProbes
+from server.endpoints.senders import configured_endpoints, make_endpoints
+from server.observability.admin_port import CannotOpenAdmin, Monitored, open_admin
+from server.observability.health import DatabaseWatch
+from server.observability.logging import LEVEL_SIGNALS, configure_logs, shift_level
+from server.observability.metrics.backlog import BacklogGauges
+from server.observability.metrics.database import pool_samples
+from server.observability.metrics.reports import reporting
+from server.observability.tracing import tracing
+from server.runtime.access import Access, read_access
+from server.runtime.deletion_sweeper import sweep
+from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, dispatch_settings, free_batches
+from server.runtime.process_memory import tune_gc, use_one_arena
+from server.runtime.supervisor import Supervisor
+from server.storage.backlog import BacklogStore
+from server.storage.database import Database
+from server.storage.mailing_deletion import MailingDeletion
+from server.storage.pool import DatabaseError, open_pool, prepare_database
+from server.watch import StreamSettings
 
 log = logging.getLogger("server.main")  # also when run as __main__
 
@@ -93,17 +95,17 @@ def _rpc_settings(settings: Settings, configured: Sequence[ConfiguredEndpoint], 
 
 
 def run(settings: Settings) -> int:
-    """Serves until SIGTERM or SIGINT and returns the exit status."""
+    """Serve until SIGTERM or SIGINT and return the exit status."""
     return _run(settings, lambda: serve(settings))
 
 
 def run_migrations(settings: Settings) -> int:
-    """Brings the database to this release's schema, prints the versions applied, returns the exit status."""
+    """Bring the database to this release's schema, print the versions applied and return the exit status."""
     return _run(settings, lambda: _migrate(settings))
 
 
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
-    """Runs a dispatcher alone, without API, until SIGTERM or SIGINT and returns the exit status.
+    """Run a dispatcher alone, without API, until SIGTERM or SIGINT and return the exit status.
 
     Its database is another service's, so one must be set.
     """
@@ -111,7 +113,7 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
 
 
 async def serve(settings: Settings) -> None:
-    """Runs the service until SIGTERM or SIGINT. Raises one of the errors that `run` turns into a status."""
+    """Run the service until SIGTERM or SIGINT. Raise one of the errors that `run` turns into a status."""
     stopped = _signalled()
     access = read_access(settings)
     configured = configured_endpoints(settings)
@@ -126,37 +128,37 @@ async def serve(settings: Settings) -> None:
         dispatcher: Dispatch
         if settings.dispatchers:
             told = environment_of(settings) | {"MAILING_DSN": dsn}
-            dispatcher = Fleet(settings.dispatchers, told, settings.log_file)
+            dispatcher = Supervisor(settings.dispatchers, told, settings.log_file)
         else:
             # Connections of its own: whatever callers do, outcomes are written.
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
-            dispatcher = LocalDispatch(own, endpoints, settings, tracer)
+            dispatcher = LocalDispatcher(own, endpoints, settings, tracer)
         await stack.enter_async_context(access.kept())
         rpc = replace(_rpc_settings(settings, configured, access), tracer=tracer)
         registry = CollectorRegistry()
-        api = await build_server(pool, dispatcher.hint, registry, rpc, Trials(configured))
+        api = await build_server(pool, dispatcher.hint, registry, rpc, EndpointProbes(configured))
         port = api.bind(settings.listen)
         database = Database(pool)
-        operated = Operated(
+        monitored = Monitored(
             watch=DatabaseWatch(database, api.ready),
             stopped=stopped,
-            sources=[dispatcher.figures, api.figures, partial(pool_figures, pool, "api")],
+            sources=[dispatcher.samples, api.samples, partial(pool_samples, pool, "api")],
             registry=registry,
-            ledger=LedgerFigures(GaugeStore(database).read, rpc.endpoints),
+            ledger=BacklogGauges(BacklogStore(database).read, rpc.endpoints),
         )
-        await stack.enter_async_context(open_admin(settings, operated))
+        await stack.enter_async_context(open_admin(settings, monitored))
         if settings.channelz_listen != "off":
             at = await stack.enter_async_context(serving_channelz(settings.channelz_listen))
             log.info("channelz is on port %d", at)
-        await stack.enter_async_context(sweeping(MailingDeletion(database)))
+        await stack.enter_async_context(in_background(sweep(MailingDeletion(database)), "sweep"))
         await api.start()
-        calm_collector()
+        tune_gc()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
         await _keep_running(stopped, _settle_grace(configured), dispatcher, api, postgres)
 
 
 async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:
-    """Runs one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
+    """Run one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
     if settings.database_url is None:
         raise ConfigError(["MAILING_DSN should be the database of the service that this dispatcher works for."])
     stopped = _signalled()
@@ -167,13 +169,13 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
-        dispatcher = LocalDispatch(pool, endpoints, settings, tracer)
-        calm_collector()
+        dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
+        tune_gc()
         if until_stdin_closes:
-            beside = reporting(dispatcher.figures, sys.stdout.fileno())
+            beside = reporting(dispatcher.samples, sys.stdout.fileno())
         else:
             watch = DatabaseWatch(Database(pool), _nobody)
-            beside = open_admin(settings, Operated(watch, stopped, [dispatcher.figures], CollectorRegistry()))
+            beside = open_admin(settings, Monitored(watch, stopped, [dispatcher.samples], CollectorRegistry()))
         async with beside:
             await _keep_running(stopped, _settle_grace(configured), dispatcher)
 
@@ -192,7 +194,7 @@ async def _bring_up_to_date(dsn: str, settings: Settings) -> None:
 
 @contextmanager
 def _database(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
-    """Lends the DSN to use, and the server behind it if it is our own."""
+    """Lend the DSN to use, and the server behind it if it is our own."""
     if settings.database_url is not None:
         yield settings.database_url, None
         return
@@ -211,13 +213,13 @@ async def _keep_running(
     api: RpcServer | None = None,
     postgres: EmbeddedPostgres | None = None,
 ) -> None:
-    """Dispatches and answers until it is stopped, then ends in order.
+    """Dispatch and answer until it is stopped, then end in order.
 
     The order: health says NOT_SERVING and new calls are refused; nothing more is claimed;
-    what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raises
+    what is in flight ends, or is released, and is settled, within `settle_grace` seconds. Raise
     ServiceError when the dispatcher or the embedded Postgres ended without having been asked.
     """
-    _heed_level_signals(dispatcher)
+    _install_level_signals(dispatcher)
     dispatching = asyncio.create_task(dispatcher.run())
     death = asyncio.create_task(postgres.died() if postgres else _never())
     stopping = asyncio.create_task(stopped.wait())
@@ -237,12 +239,12 @@ async def _keep_running(
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:
-    """How long what is in flight may take to end and to be settled, in seconds."""
+    """Return how long what is in flight may take to end and to be settled, in seconds."""
     return max((one.endpoint.total_timeout for one in configured), default=0.0) + SETTLE_GRACE
 
 
 async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> str:
-    """Why the service cannot go on; empty when it was asked to stop."""
+    """Return why the service cannot go on; empty when it was asked to stop."""
     if death.done():
         return death.result()
     if not dispatching.done():
@@ -253,7 +255,7 @@ async def _cause(dispatching: asyncio.Task[None], death: asyncio.Task[str]) -> s
 
 
 async def _nobody(_: bool) -> None:
-    """Hears whether the database answers where there is no API."""
+    """Hear whether the database answers where there is no API."""
 
 
 async def _never() -> str:
@@ -262,7 +264,7 @@ async def _never() -> str:
 
 
 def _signalled() -> asyncio.Event:
-    """An event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    """Return an event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def stop() -> None:
@@ -276,7 +278,7 @@ def _signalled() -> asyncio.Event:
     return stopped
 
 
-def _heed_level_signals(dispatcher: Dispatch) -> None:
+def _install_level_signals(dispatcher: Dispatch) -> None:
     """From now on signals change the log level, in all processes of the service."""
 
     def shift(number: int, steps: int) -> None:

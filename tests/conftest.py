@@ -15,9 +15,9 @@ import asyncpg
 import pytest
 
 from server.config import Settings
-from server.embedded import EmbeddedPostgres
-from server.migrate import migrate
-from server.pool import open_pool
+from server.embedded_postgres import EmbeddedPostgres
+from server.storage.migrate import migrate
+from server.storage.pool import open_pool
 
 TEMPLATE = "template_mailing"
 FAST = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "64MB", "autovacuum": "off"}
@@ -36,7 +36,7 @@ class PostgresServer:
         return urlunsplit(self._dsn._replace(path=f"/{database}"))
 
     async def create(self, template: str = "template1") -> str:
-        """Makes a database and returns its name."""
+        """Make a database and return its name."""
         name = f"test_{next(_numbers)}"
         await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
@@ -68,7 +68,7 @@ def clean_environment() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """A Postgres server of the session's own, with a migrated template."""
+    """Yield a Postgres server of the session's own, with a migrated template."""
     postgres = EmbeddedPostgres(tmp_path_factory.mktemp("server"), FAST)
     server = PostgresServer(postgres.start())
     try:
@@ -81,7 +81,7 @@ def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgr
 
 @pytest.fixture
 async def empty_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
-    """The DSN of a database without any tables."""
+    """Yield the DSN of a database without any tables."""
     name = await postgres_server.create()
     yield postgres_server.dsn(name)
     await postgres_server.drop(name)
@@ -89,7 +89,7 @@ async def empty_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def database_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
-    """The DSN of a fresh database with the schema of this release."""
+    """Yield the DSN of a fresh database with the schema of this release."""
     name = await postgres_server.create(TEMPLATE)
     yield postgres_server.dsn(name)
     await postgres_server.drop(name)
@@ -97,6 +97,6 @@ async def database_dsn(postgres_server: PostgresServer) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def pool(database_dsn: str) -> AsyncIterator[asyncpg.Pool]:
-    """A pool on `database_dsn`, set up as the service's own."""
+    """Yield a pool on `database_dsn`, set up as the service's own."""
     async with open_pool(database_dsn, Settings()) as pool:
         yield pool

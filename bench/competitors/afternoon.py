@@ -32,7 +32,7 @@ async def _work(pool: asyncpg.Pool, poster: Poster) -> None:
 
 
 async def run(job: Job) -> tuple[float, int]:
-    """Works the job off and returns seconds and recorded outcomes."""
+    """Work the job off and return seconds and recorded outcomes."""
     poster = Poster(job.url, connections=100 * job.setting)
     async with asyncpg.create_pool(job.dsn, min_size=job.setting, max_size=job.setting) as pool:
         await pool.execute(_SCHEMA)

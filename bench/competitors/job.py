@@ -38,7 +38,7 @@ class Poster:
         )
 
     async def post(self, message_id: int) -> None:
-        """Delivers one message; raises RuntimeError when it is not accepted."""
+        """Deliver one message; raise RuntimeError when it is not accepted."""
         phone = 79000000000 + message_id % 1_000_000_000
         headers = {"Authorization": "Bearer bench", "Idempotency-Key": str(message_id)}
         body = {"id": message_id, "phone": phone, "text": f"Hello {phone}"}
@@ -47,12 +47,12 @@ class Poster:
                 raise RuntimeError(f"message {message_id} was not accepted: {answer.status}")
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         await self._session.close()
 
 
 def main(run: Callable[[Job], Awaitable[tuple[float, int]]]) -> None:
-    """Runs the job the command line names and prints seconds and the number of recorded outcomes."""
+    """Run the job the command line names and print seconds and the number of recorded outcomes."""
     dsn, url, messages, first_id, setting = sys.argv[1:]
     job = Job(dsn, url, int(messages), int(first_id), int(setting))
 

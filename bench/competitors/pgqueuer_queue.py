@@ -16,7 +16,7 @@ _CHUNK = 5_000
 
 
 async def run(job: Job) -> tuple[float, int]:
-    """Works the job off and returns seconds and recorded outcomes."""
+    """Work the job off and return seconds and recorded outcomes."""
     poster = Poster(job.url, connections=1_000)
 
     async def deliver(queued: object) -> None:

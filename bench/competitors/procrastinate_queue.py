@@ -14,7 +14,7 @@ _CHUNK = 1_000
 
 
 async def run(job: Job) -> tuple[float, int]:
-    """Works the job off and returns seconds and recorded outcomes."""
+    """Work the job off and return seconds and recorded outcomes."""
     # It warns of an app made in the main module, which matters to workers in other processes.
     logging.getLogger("procrastinate").setLevel(logging.ERROR)
     poster = Poster(job.url, connections=job.setting)

@@ -33,17 +33,17 @@ class Stage:
     steps: list[tuple[str, str]] = field(default_factory=list)
 
     def last(self, keyword: str) -> str:
-        """Returns what the last instruction of this kind says; '' without one."""
+        """Return what the last instruction of this kind says; '' without one."""
         return next((rest for word, rest in reversed(self.steps) if word == keyword), "")
 
     def environment(self) -> dict[str, str]:
-        """Returns the variables that ENV sets, without PATH."""
+        """Return the variables that ENV sets, without PATH."""
         pairs = (word.partition("=") for keyword, rest in self.steps if keyword == "ENV" for word in shlex.split(rest))
         return {name: value for name, _, value in pairs if name != "PATH"}
 
 
 def stages(text: str) -> list[Stage]:
-    """Returns the stages of a Dockerfile. Raises ValueError for an instruction that is not understood."""
+    """Return the stages of a Dockerfile. Raise ValueError for an instruction that is not understood."""
     found: list[Stage] = []
     for line in _logical_lines(text):
         keyword, _, rest = line.partition(" ")
@@ -68,7 +68,7 @@ def stages(text: str) -> list[Stage]:
 
 
 def command(rest: str) -> list[str]:
-    """Returns the words of a command in the exec form, whatever options stand before it."""
+    """Return the words of a command in the exec form, whatever options stand before it."""
     words: list[str] = json.loads(rest[rest.index("[") :])
     return words
 
@@ -79,7 +79,7 @@ def _logical_lines(text: str) -> Iterator[str]:
 
 
 def _build(all_stages: list[Stage], scratch: Path) -> None:
-    """Carries out the stages; the last one's /opt stays mounted."""
+    """Carry out the stages; the last one's /opt stays mounted."""
     (scratch / "bin").mkdir()
     (scratch / "bin" / "python").symlink_to(PYTHON)
     for number, stage in enumerate(all_stages):
@@ -116,7 +116,7 @@ def _copy(rest: str, where: Path, scratch: Path) -> None:
 
 
 def _rehearse(stage: Stage, dsn: str) -> None:
-    """Runs the image's commands as its user on a read-only root."""
+    """Run the image's commands as its user on a read-only root."""
     _run("mount", "-o", "remount,bind,ro", "/")
     _run("mount", "-o", "remount,bind,ro", "/opt")
     uid, _, gid = stage.last("USER").partition(":")
@@ -150,8 +150,8 @@ def _run(*words: str, where: Path = Path("/"), environment: Mapping[str, str] | 
 
 
 def _outside() -> int:
-    """Lends a Postgres and a folder to the rehearsal, which runs where its mounts are nobody else's."""
-    from server.embedded import EmbeddedPostgres
+    """Lend a Postgres and a folder to the rehearsal, which runs where its mounts are nobody else's."""
+    from server.embedded_postgres import EmbeddedPostgres
 
     with tempfile.TemporaryDirectory() as folder:
         with socket.create_server(("127.0.0.1", 0)) as free:

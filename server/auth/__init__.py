@@ -6,7 +6,7 @@ tells the caller nothing; its cause goes to the log, and never with a credential
 """
 
 from server.auth.authenticator import Authenticator
-from server.auth.files import BadFile
-from server.auth.keys import KeySet, KeyTiming
+from server.auth.jwks import KeySet, KeyTiming
+from server.auth.watched_file import BadFile
 
 __all__ = ["Authenticator", "BadFile", "KeySet", "KeyTiming"]

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence
 from hashlib import sha256
 from typing import NoReturn
 
-from server.auth.jwts import BadToken, JwtVerifier
-from server.auth.tokens import TokensFile
-from server.domain.caller import ALL_SCOPES, ANONYMOUS, Principal
+from server.auth.jwt_verifier import BadToken, JwtVerifier
+from server.auth.tokens_file import TokensFile
 from server.domain.errors import Unauthenticated
+from server.domain.principals import ALL_SCOPES, ANONYMOUS, Principal
 
 MAX_TOKEN_BYTES = 16_384
 """A longer one is not looked at."""
@@ -44,7 +44,7 @@ class Authenticator:
         self.open = tokens is None and jwts is None and not certificates
 
     def by_metadata(self, metadata: Iterable[tuple[str, str | bytes]]) -> Principal | None:
-        """Returns whom the call's metadata names, None if only a certificate can tell. Raises Unauthenticated."""
+        """Return whom the call's metadata names, None if only a certificate can tell. Raise Unauthenticated."""
         if self.open:
             return ANONYMOUS
         given = [value for name, value in metadata if name == "authorization"]
@@ -57,7 +57,7 @@ class Authenticator:
         return self._by_token(given[0])
 
     def by_certificate(self, names: Sequence[str]) -> Principal:
-        """Returns who the caller is whose certificate has these names. Raises Unauthenticated."""
+        """Return who the caller is whose certificate has these names. Raise Unauthenticated."""
         if not names:
             _refuse("no name in the certificate")
         if self.certificates_may_all:
@@ -82,6 +82,6 @@ class Authenticator:
 
 
 def _refuse(why: str) -> NoReturn:
-    """Raises Unauthenticated; why is for the log only."""
+    """Raise Unauthenticated; why is for the log only."""
     _log.debug("refused: %s", why)
     raise Unauthenticated

@@ -4,8 +4,8 @@
 sentence per bad one. Secrets are never shown, neither in errors nor in a repr.
 """
 
+from server.config.display import masked, rows_in_force, settings_table
 from server.config.settings import DEFAULT_ADMIN_LISTEN, ConfigError, Settings, split_address
-from server.config.shown import masked, rows_in_force, settings_table
 from server.config.sources import Loaded, environment_of, load, load_settings
 
 __all__ = [

@@ -23,7 +23,7 @@ _ORCHESTRATOR = re.compile(r"MAILING_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PO
 
 
 def unknown_variables(environment: Collection[str], known_beside: Collection[str]) -> list[str]:
-    """Returns a sentence for each variable that looks like a setting of this service and is none."""
+    """Return a sentence for each variable that looks like a setting of this service and is none."""
     known = {variable for name in Settings.model_fields for variable in variables_of(name)} | {*known_beside}
     foreign = {variable for variable in environment if _ORCHESTRATOR.fullmatch(variable)} | _OF_CLIENTS
     problems = []
@@ -36,14 +36,14 @@ def unknown_variables(environment: Collection[str], known_beside: Collection[str
 
 
 def unknown_name(subject: str, name: str) -> str:
-    """Returns a sentence for a name that is no setting's; `subject` says where it stands."""
+    """Return a sentence for a name that is no setting's; `subject` says where it stands."""
     similar = get_close_matches(name, Settings.model_fields, 1)
     advice = f"did you mean {similar[0]}?" if similar else "`mailing config` lists those there are."
     return f"{subject} is not a setting of this service: {advice}"
 
 
 def sentences(error: ValidationError, places: Mapping[str, str]) -> list[str]:
-    """Returns one sentence per bad setting, naming the place that its value came from."""
+    """Return one sentence per bad setting, naming the place that its value came from."""
     found = {}
     for problem in error.errors(include_url=False, include_context=False):
         if not problem["loc"]:

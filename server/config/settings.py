@@ -14,7 +14,7 @@ from platformdirs import user_data_dir
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
-from server.values import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
+from server.config.types import EndpointUrl, ReadableFile, Token, Transport, endpoint_url, lower
 
 PREFIX = "MAILING_"
 """Begins the variables of all settings that have no older, well-known name."""
@@ -32,7 +32,7 @@ class ConfigError(Exception):
 
 
 def _setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:
-    """A field: what it means, what its value should be, its variable names if they differ from the field's."""
+    """Return a field: what it means, what its value should be, its variable names if they differ from the field's."""
     extra: dict[str, Any] = {"expects": expects, "shown": shown, "names": names}
     if callable(default):
         return Field(default_factory=default, description=meaning, json_schema_extra=extra, **limits)
@@ -40,7 +40,7 @@ def _setting(default: Any, meaning: str, expects: str, *names: str, shown: str |
 
 
 def _number(default: float, meaning: str, lowest: float, highest: float, unit: str = "") -> Any:
-    """A field for a number within limits, both included."""
+    """Return a field for a number within limits, both included."""
     whole = "a whole number" if isinstance(default, int) and not unit else "a number"
     expects = f"{whole}{f' of {unit}' if unit else ''} from {lowest:g} to {highest:g}"
     return _setting(default, meaning, expects, ge=lowest, le=highest)
@@ -52,7 +52,7 @@ def _address(value: str) -> str:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """Returns host and port of `HOST:PORT` or `[IPv6]:PORT`. Raises ValueError."""
+    """Return host and port of `HOST:PORT` or `[IPv6]:PORT`. Raise ValueError."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdecimal() or int(port) > 65535 or (":" in host and host[0] != "["):
         raise ValueError(address)
@@ -64,7 +64,7 @@ def _address_or_off(value: str) -> str:
 
 
 def _issuer(value: str) -> str:
-    """Returns the issuer; a domain stands for the name that Auth0 gives itself, slash included."""
+    """Return the issuer; a domain stands for the name that Auth0 gives itself, slash included."""
     return endpoint_url(value if "://" in value else f"https://{value}/")
 
 
@@ -337,17 +337,17 @@ class Settings(BaseModel):
 
 
 def variables_of(name: str) -> tuple[str, ...]:
-    """Returns the environment variables of a setting, the one to use first, then older ones."""
+    """Return the environment variables of a setting, the one to use first, then older ones."""
     return tuple(_extra(name)["names"]) or (PREFIX + name.upper(),)
 
 
 def expectation_of(name: str) -> str:
-    """Returns what the setting's value should be; completes "… should be …"."""
+    """Return what the setting's value should be; completes "… should be …"."""
     return str(_extra(name)["expects"])
 
 
 def default_of(name: str) -> str:
-    """Returns the setting's default as documents have it, in Markdown; it names no machine."""
+    """Return the setting's default as documents have it, in Markdown; it names no machine."""
     field, shown = Settings.model_fields[name], _extra(name)["shown"]
     if shown:
         return str(shown)
@@ -359,13 +359,13 @@ def default_of(name: str) -> str:
 
 
 def is_secret(name: str) -> bool:
-    """Whether the setting's value may be shown to nobody."""
+    """Return whether the setting's value may be shown to nobody."""
     field = Settings.model_fields[name]
     return "SecretStr" in f"{field.annotation}"
 
 
 def is_path(name: str) -> bool:
-    """Whether the setting's value is the path of a file or folder."""
+    """Return whether the setting's value is the path of a file or folder."""
     return "Path" in f"{Settings.model_fields[name].annotation}"
 
 

@@ -45,12 +45,12 @@ class Loaded(NamedTuple):
 
 
 def load_settings(**options: Any) -> Settings:
-    """Returns the settings in force, the file being the one that the environment names; see `load`."""
+    """Return the settings in force, the file being the one that the environment names; see `load`."""
     return load(options=options).settings
 
 
 def load(config_file: Path | None = None, options: Mapping[str, Any] | None = None) -> Loaded:
-    """Returns the settings in force and their places. Raises ConfigError, with every problem there is.
+    """Return the settings in force and their places. Raise ConfigError, with every problem there is.
 
     `config_file` wins over MAILING_CONFIG_FILE; `options` (by the settings' names) win over all.
     """
@@ -74,7 +74,7 @@ def load(config_file: Path | None = None, options: Mapping[str, Any] | None = No
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
-    """Returns variables that make another process of this machine load the same settings."""
+    """Return variables that make another process of this machine load the same settings."""
     told = {variables_of(name)[0]: _text(getattr(settings, name)) for name in settings.model_fields_set}
     return {FILE_VARIABLE: _CHILD_FILE} | {_file_variable(name): "" for name in _secrets()} | told
 
@@ -127,7 +127,7 @@ def _of_file(path: Path, problems: list[str]) -> dict[str, Given]:
 
 
 def _read(name: str, value: object, folder: Path) -> object:
-    """Returns a value of the file as the environment would say it; paths begin at the file's folder."""
+    """Return a value of the file as the environment would say it; paths begin at the file's folder."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int | float):
@@ -138,7 +138,7 @@ def _read(name: str, value: object, folder: Path) -> object:
 
 
 def _secret(path: Path) -> str | None:
-    """Returns what a file holds without the newline at its end; None if that cannot be a value."""
+    """Return what a file holds without the newline at its end; None if that cannot be a value."""
     try:
         with path.open("rb") as file:
             data = file.read(MAX_SECRET_BYTES + 1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 
 from server.domain.errors import StaleEtag
-from server.domain.fields import Violations, check_attributes, check_count, check_text, check_texts
+from server.domain.validation import Violations, check_attributes, check_count, check_text, check_texts
 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
 """The fields of a client that callers set, in the order of the contract."""
@@ -70,7 +70,7 @@ class ClientFilter:
     client_ids: tuple[int, ...] = ()
 
     def as_json(self) -> dict[str, object]:
-        """Returns the fields that are set, by their names, as JSON holds them."""
+        """Return the fields that are set, by their names, as JSON holds them."""
         fields: dict[str, object] = {
             "tags": list(self.tags),
             "operator_codes": list(self.operator_codes),
@@ -87,7 +87,7 @@ code, tag, timezone, window (start and length in seconds), attributes, opted out
 
 
 def import_row(definition: ClientDefinition) -> ImportRow:
-    """Returns a checked definition as a row."""
+    """Return a checked definition as a row."""
     window = definition.receive_window
     spans = None
     if window is not None:
@@ -105,18 +105,18 @@ def import_row(definition: ClientDefinition) -> ImportRow:
 
 
 def etag_of(identity: int, version: int) -> str:
-    """Returns the fingerprint of one version of a resource."""
+    """Return the fingerprint of one version of a resource."""
     return f"{identity:x}-{version:x}"
 
 
 def check_etag(sent: str, stored: str) -> None:
-    """Raises StaleEtag if the caller sent an etag and it is not the stored one."""
+    """Raise StaleEtag if the caller sent an etag and it is not the stored one."""
     if sent and sent != stored:
         raise StaleEtag
 
 
 def derived_operator_code(phone: str) -> str:
-    """Returns the operator's code that a number of country code 7 contains, else ''."""
+    """Return the operator's code that a number of country code 7 contains, else ''."""
     return phone[1:4] if len(phone) == 11 and phone[0] == "7" else ""
 
 
@@ -127,7 +127,7 @@ def check_client(
     violations: Violations,
     fields: Collection[str] = CLIENT_FIELDS,
 ) -> None:
-    """Reports every violation among `fields`, at paths below `path`."""
+    """Report every violation among `fields`, at paths below `path`."""
     checks: dict[str, Callable[[str], None]] = {
         "phone": lambda at: check_phone(client.phone, at, violations),
         "operator_code": lambda at: check_operator_code(client.operator_code, at, violations),
@@ -142,7 +142,7 @@ def check_client(
 
 
 def check_phone(phone: str, path: str, violations: Violations) -> None:
-    """Reports what is not the digits of an E.164 number."""
+    """Report what is not the digits of an E.164 number."""
     if valid_phone(phone):
         return
     if not phone:
@@ -154,13 +154,13 @@ def check_phone(phone: str, path: str, violations: Violations) -> None:
 
 
 def check_operator_code(code: str, path: str, violations: Violations) -> None:
-    """Reports what is neither empty nor three digits."""
+    """Report what is neither empty nor three digits."""
     if code and not valid_operator_code(code):
         violations.add(path, "must be three digits, or empty")
 
 
 def check_timezone(zone: str, zones: Collection[str], path: str, violations: Violations) -> None:
-    """Reports what is not the name of a known time zone."""
+    """Report what is not the name of a known time zone."""
     if not zone:
         violations.add(path, "is required: an IANA name such as Europe/Moscow")
     elif zone not in zones:
@@ -168,7 +168,7 @@ def check_timezone(zone: str, zones: Collection[str], path: str, violations: Vio
 
 
 def check_window(window: ReceiveWindow | None, path: str, violations: Violations) -> None:
-    """Reports a window whose duration is not whole seconds, more than 0 and at most 24 hours."""
+    """Report a window whose duration is not whole seconds, more than 0 and at most 24 hours."""
     if window is None:
         return
     if not timedelta(0) < window.duration <= LONGEST_WINDOW:
@@ -178,7 +178,7 @@ def check_window(window: ReceiveWindow | None, path: str, violations: Violations
 
 
 def check_filter(chosen: ClientFilter, zones: Collection[str], path: str, violations: Violations) -> None:
-    """Reports every violation of a filter, at paths below `path`."""
+    """Report every violation of a filter, at paths below `path`."""
     if check_count(chosen.tags, 1000, f"{path}.tags", violations):
         check_texts(chosen.tags, MAX_TAG, f"{path}.tags", violations)
     if check_count(chosen.operator_codes, 1000, f"{path}.operator_codes", violations):
@@ -193,14 +193,14 @@ def check_filter(chosen: ClientFilter, zones: Collection[str], path: str, violat
 
 
 def completed(client: ClientDefinition) -> ClientDefinition:
-    """Returns the client with the operator's code derived if it was left out."""
+    """Return the client with the operator's code derived if it was left out."""
     if client.operator_code:
         return client
     return replace(client, operator_code=derived_operator_code(client.phone))
 
 
 def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Collection[str]) -> ClientDefinition:
-    """Returns `before` with `fields` taken from `patch`.
+    """Return `before` with `fields` taken from `patch`.
 
     An operator's code that was derived from the phone follows a new phone, unless it is
     among the fields itself.

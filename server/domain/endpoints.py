@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dispatcher.states import BreakerState
+from dispatcher.model.states import BreakerState
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,7 +32,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from dispatcher.states import MailingState
+from dispatcher.model.states import MailingState
 
 MAX_TOLD = 20
 """More names are not listed: an error has to fit into the trailing metadata of a call."""

@@ -7,11 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from dispatcher.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
-from dispatcher.template import TemplateError, parse
+from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
+from dispatcher.model.templates import TemplateError, parse
 from server.domain.clients import ClientFilter, check_filter, etag_of
 from server.domain.errors import InvalidFields, WrongState
-from server.domain.fields import Violations, check_count, check_text, invalid
+from server.domain.validation import Violations, check_count, check_text, invalid
 
 MAILING_FIELDS = (
     "title",
@@ -134,7 +134,7 @@ class MailingQuery:
 
 
 def estimated_finish(pending: int, rate: float, now: datetime) -> datetime | None:
-    """Returns when `pending` messages are settled at `rate` a second; None when nothing moves."""
+    """Return when `pending` messages are settled at `rate` a second; None when nothing moves."""
     if pending <= 0 or rate <= 0 or pending / rate > LONGEST_ESTIMATE.total_seconds():
         return None
     return now + timedelta(seconds=pending / rate)
@@ -146,7 +146,7 @@ def check_mailing(
     violations: Violations,
     fields: Collection[str] = MAILING_FIELDS,
 ) -> None:
-    """Reports every violation among `fields`, at paths below `mailing`."""
+    """Report every violation among `fields`, at paths below `mailing`."""
     checks: dict[str, Callable[[str], None]] = {
         "title": lambda at: check_text(mailing.title, MAX_TITLE, at, violations),
         "text": lambda at: check_template(mailing.text, at, violations),
@@ -165,7 +165,7 @@ def check_mailing(
 
 
 def check_template(text: str, path: str, violations: Violations) -> None:
-    """Reports a text that is empty, too long or no template."""
+    """Report a text that is empty, too long or no template."""
     if not text.strip():
         violations.add(path, "is required: what to send")
         return
@@ -177,13 +177,13 @@ def check_template(text: str, path: str, violations: Violations) -> None:
 
 
 def check_order(mailing: MailingDefinition, violations: Violations) -> None:
-    """Reports an end that is not after the start."""
+    """Report an end that is not after the start."""
     if mailing.start_time and mailing.end_time and mailing.end_time <= mailing.start_time:
         violations.add("mailing.end_time", "must be after the start")
 
 
 def check_labels(labels: Mapping[str, str], path: str, violations: Violations) -> None:
-    """Reports labels whose number, names or values are out of the limits."""
+    """Report labels whose number, names or values are out of the limits."""
     if not check_count(labels, MAX_LABELS, path, violations):
         return
     for name, value in labels.items():
@@ -213,12 +213,12 @@ def _check_retry(retry: RetryRule, path: str, violations: Violations) -> None:
 
 
 def changes(before: MailingDefinition, after: MailingDefinition) -> frozenset[str]:
-    """Returns the fields in which the two differ."""
+    """Return the fields in which the two differ."""
     return frozenset(name for name in MAILING_FIELDS if getattr(before, name) != getattr(after, name))
 
 
 def kept_since_start(definition: MailingDefinition) -> frozenset[str]:
-    """Returns the fields that a mailing keeps once it has begun, whatever its state.
+    """Return the fields that a mailing keeps once it has begun, whatever its state.
 
     What was sent was sent by them: an outcome that is not known yet was promised one semantics,
     an endpoint tells repeated requests only among its own, and a SNAPSHOT is taken once.
@@ -227,7 +227,7 @@ def kept_since_start(definition: MailingDefinition) -> frozenset[str]:
 
 
 def check_changeable(mailing: Mailing, changed: Collection[str], begun: bool) -> None:
-    """Raises WrongState if the mailing cannot have one of these fields changed.
+    """Raise WrongState if the mailing cannot have one of these fields changed.
 
     `begun` says that it ran before, even if it is SCHEDULED again.
     """
@@ -247,9 +247,9 @@ def check_changeable(mailing: Mailing, changed: Collection[str], begun: bool) ->
 def amended_mailing(
     mailing: Mailing, patch: MailingDefinition, fields: Collection[str], now: datetime, begun: bool
 ) -> MailingDefinition:
-    """Returns the mailing's definition with `fields` taken from `patch`.
+    """Return the mailing's definition with `fields` taken from `patch`.
 
-    `begun` says that it ran before. Raises WrongState if that or its state does not allow what
+    `begun` says that it ran before. Raise WrongState if that or its state does not allow what
     differs, InvalidFields for an end that has passed at `now` or is not after the start.
     """
     before = mailing.definition
@@ -265,7 +265,7 @@ def amended_mailing(
 
 
 def requeueable(numbers: Sequence[int], path: str, violations: Violations) -> frozenset[Status]:
-    """Returns the statuses of these numbers; reports those that no message is put back from, and a lack of any."""
+    """Return the statuses of these numbers; report those that no message is put back from, and a lack of any."""
     choice = ", ".join(status.name for status in sorted(REQUEUEABLE))
     if not numbers:
         violations.add(path, f"is required: one or more of {choice}")
@@ -276,5 +276,5 @@ def requeueable(numbers: Sequence[int], path: str, violations: Violations) -> fr
 
 
 def ended_already() -> InvalidFields:
-    """Returns the refusal of an end that has passed."""
+    """Return the refusal of an end that has passed."""
     return invalid("mailing.end_time", "has passed already")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.states import ErrorClass, Reason, Status
+from dispatcher.model.states import ErrorClass, Reason, Status
 
 _CLIENT_BITS = 32
 
@@ -56,10 +56,10 @@ class MessageQuery:
 
 
 def message_id(mailing_id: int, client_id: int) -> int:
-    """Returns the id of the message of a mailing to a client."""
+    """Return the id of the message of a mailing to a client."""
     return mailing_id << _CLIENT_BITS | client_id
 
 
 def split_message_id(identity: int) -> tuple[int, int]:
-    """Returns the mailing's and the client's id that a message's id is made of."""
+    """Return the mailing's and the client's id that a message's id is made of."""
     return identity >> _CLIENT_BITS, identity & (1 << _CLIENT_BITS) - 1

@@ -46,7 +46,7 @@ class SmsLength:
 
 
 def sms_length(text: str) -> SmsLength:
-    """Returns the length of `text`; a single character outside of GSM-7 makes all of it UCS-2."""
+    """Return the length of `text`; a single character outside of GSM-7 makes all of it UCS-2."""
     encoding = SmsEncoding.GSM7 if _ALPHABET.issuperset(text) else SmsEncoding.UCS2
     widths = [_width(character, encoding) for character in text]
     alone, one_of_several = _LIMITS[encoding]
@@ -60,7 +60,7 @@ def _width(character: str, encoding: SmsEncoding) -> int:
 
 
 def _segments(widths: list[int], limit: int) -> int:
-    """Fills segments one after the other: what takes two units is never split over two of them."""
+    """Fill segments one after the other: what takes two units is never split over two of them."""
     segments, used = 1, 0
     for width in widths:
         if used + width > limit:

@@ -15,5 +15,5 @@ Europe/Brussels."""
 
 
 def known_zones(database_zones: Iterable[str]) -> frozenset[str]:
-    """Returns the accepted names, given those of the database. Reads the zone database: once."""
+    """Return the accepted names, given those of the database. Reads the zone database: once."""
     return frozenset(available_timezones() & set(database_zones)) - NOT_IANA - ABBREVIATIONS

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dispatcher.states import ErrorClass
+from dispatcher.model.states import ErrorClass
 from tests.conformance.scripted_endpoint import Script, Wire, answers, chunked, head, http, play
 
 OK = b'{"code":0,"message":"OK"}'
@@ -51,7 +51,7 @@ class Behaviour:
     httpx_because: str = ""
 
     def seen_by_httpx(self) -> Behaviour:
-        """Returns the row as the httpx sender must end it."""
+        """Return the row as the httpx sender must end it."""
         return replace(self, **self.httpx)
 
 
@@ -70,7 +70,7 @@ def again(name: str, error: ErrorClass, *steps: bytes | float | str, status: int
 
 
 def differs(row: Behaviour, because: str, **httpx: Any) -> Behaviour:
-    """The httpx sender may do otherwise, and why."""
+    """Return the httpx sender may do otherwise, and why."""
     return replace(row, httpx=httpx, httpx_because=because)
 
 
@@ -85,7 +85,7 @@ def handshake(name: str, certificate: str) -> Behaviour:
 
 
 def bomb(megabytes: int) -> bytes:
-    """Returns the gzip of so many megabytes, a thousand times smaller."""
+    """Return the gzip of so many megabytes, a thousand times smaller."""
     return gzip.compress(bytes(megabytes << 20))
 
 

@@ -31,5 +31,5 @@ def contender(request: pytest.FixtureRequest) -> Contender:
 
 @pytest.fixture(params=[f"fast-{loop}" for loop in LOOPS])
 def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, None]], None]:
-    """Runs a case of the fast sender alone, on each loop."""
+    """Run a case of the fast sender alone, on each loop."""
     return CONTENDERS[request.param].run

@@ -35,7 +35,7 @@ class Wire:
         """The how manieth connection it is, from 1."""
 
     async def request(self) -> Request:
-        """Returns the next request; raises EOFError when the client is gone instead."""
+        """Return the next request; raise EOFError when the client is gone instead."""
         head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         line, *fields = head[:-4].split("\r\n")
         headers = {name.lower(): value for name, _, value in (field.partition(": ") for field in fields)}
@@ -45,26 +45,26 @@ class Wire:
         return request
 
     async def say(self, data: bytes) -> None:
-        """Writes, as fast as the client reads."""
+        """Write, as fast as the client reads."""
         self._writer.write(data)
         await self._writer.drain()
         self._endpoint.pushed += len(data)
 
     async def read(self) -> bytes:
-        """Returns what comes next, nothing at the end."""
+        """Return what comes next, nothing at the end."""
         return await self._reader.read(65536)
 
     async def hang(self) -> None:
-        """Says nothing until the client is gone."""
+        """Say nothing until the client is gone."""
         while await self.read():
             pass
 
     def close(self) -> None:
-        """Ends the connection in an orderly way, after what was said."""
+        """End the connection in an orderly way, after what was said."""
         self._writer.close()
 
     def reset(self) -> None:
-        """Ends the connection with a RST."""
+        """End the connection with a RST."""
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._writer.transport.abort()
@@ -111,12 +111,12 @@ class ScriptedEndpoint:
         return f"https://localhost:{self.port}/send/" if self._tls else f"http://127.0.0.1:{self.port}/send/"
 
     async def saw(self, request: Request) -> None:
-        """Notes a request."""
+        """Note a request."""
         self.requests.append(request)
         await self._note()
 
     async def until(self, holds: Callable[[], bool], within: float = 10.0) -> None:
-        """Returns as soon as it holds; fails after `within` seconds."""
+        """Return as soon as it holds; fail after `within` seconds."""
         async with asyncio.timeout(within), self._changed:
             await self._changed.wait_for(holds)
 
@@ -147,7 +147,7 @@ class ScriptedEndpoint:
 
 
 def answers(*steps: bytes | float | str) -> Script:
-    """Returns a script that reads one request after the other and plays the steps for each.
+    """Return a script that reads one request after the other and play the steps for each.
 
     Bytes are written, numbers are pauses in seconds, words are what happens to the
     connection: "hang", "close", "reset".
@@ -162,7 +162,7 @@ def answers(*steps: bytes | float | str) -> Script:
 
 
 async def play(wire: Wire, *steps: bytes | float | str) -> None:
-    """Plays steps, see `answers`."""
+    """Play steps, see `answers`."""
     for step in steps:
         if isinstance(step, bytes):
             await wire.say(step)
@@ -185,15 +185,15 @@ async def _end(wire: Wire, how: str) -> None:
 
 
 def http(body: bytes = b'{"code":0,"message":"OK"}', status: str = "200 OK", *headers: str) -> bytes:
-    """Returns a whole answer, framed by its length."""
+    """Return a whole answer, framed by its length."""
     return head(status, f"Content-Length: {len(body)}", *headers) + body
 
 
 def head(status: str, *headers: str) -> bytes:
-    """Returns the head of an answer."""
+    """Return the head of an answer."""
     return "\r\n".join([f"HTTP/1.1 {status}", *headers, "", ""]).encode("latin-1")
 
 
 def chunked(*pieces: bytes, end: bytes = b"0\r\n\r\n") -> bytes:
-    """Returns a chunked body."""
+    """Return a chunked body."""
     return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + end

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from dispatcher.http_fast import FastSender
-from dispatcher.http_httpx import HttpxSender
-from dispatcher.model import Answer, Endpoint
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.httpx_sender import HttpxSender
+from dispatcher.model.records import Answer, Endpoint
 from dispatcher.ports import Sender
 
 TOKEN = "token-of-the-endpoint"
@@ -33,7 +33,7 @@ class Contender:
         return self.make is HttpxSender
 
     def run(self, case: Coroutine[Any, Any, None]) -> None:
-        """Runs a case on a loop of its own; whatever the loop would only log fails it."""
+        """Run a case on a loop of its own; whatever the loop would only log fails it."""
         complaints: list[dict[str, Any]] = []
         with asyncio.Runner(loop_factory=_loop_factory(self.loop)) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -57,13 +57,13 @@ CONTENDERS = {
 
 
 def endpoint(url: str, total_timeout: float = PATIENT, **changes: Any) -> Endpoint:
-    """Returns an endpoint with the suite's limits."""
+    """Return an endpoint with the suite's limits."""
     settings: dict[str, Any] = {"connect_timeout": total_timeout, "max_response_bytes": 16 * 1024, **changes}
     return Endpoint("tested", url, TOKEN, total_timeout, **settings)
 
 
 async def nothing_is_left() -> None:
-    """Returns when the caller's is the only task left; fails if the others do not end."""
+    """Return when the caller's is the only task left; fail if the others do not end."""
     me = asyncio.current_task()
     if others := [task for task in asyncio.all_tasks() if task is not me]:
         _, unfinished = await asyncio.wait(others, timeout=5.0)
@@ -71,7 +71,7 @@ async def nothing_is_left() -> None:
 
 
 async def deliver(sender: Sender, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
-    """Sends a message that may start whenever there is a connection."""
+    """Send a message that may start whenever there is a connection."""
     answer = await sender.send(message_id, phone, text, at_most_once)
     assert answer is not None
     return answer

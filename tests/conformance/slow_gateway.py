@@ -41,7 +41,7 @@ class SlowGateway:
         return self._endpoint.url.replace(str(self._endpoint.port), str(self.port))
 
     async def greeted(self, within: float = 10.0) -> None:
-        """Returns when the first bytes of a client have come and are held back: its handshake is under way."""
+        """Return when the first bytes of a client have come and are held back: its handshake is under way."""
         async with asyncio.timeout(within):
             await self._greeted.wait()
 

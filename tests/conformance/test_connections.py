@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import orjson
 import pytest
 
-from dispatcher.model import Answer
-from dispatcher.protocol import judge
-from dispatcher.states import ErrorClass
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import HASTY, PATIENT, TOKEN, Contender, deliver, endpoint, nothing_is_left
@@ -22,7 +22,7 @@ NEVER_SENT = (0, b"", None, False)
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port on which nobody listens."""
+    """Return a port on which nobody listens."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return int(sock.getsockname()[1])
@@ -30,7 +30,7 @@ def closed_port() -> int:
 
 @pytest.fixture
 def silent_port() -> Iterator[int]:
-    """A port that answers no SYN any more, as an address without a route does."""
+    """Yield a port that answers no SYN any more, as an address without a route does."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -43,7 +43,7 @@ def silent_port() -> Iterator[int]:
 
 
 def ends(contender: Contender, url: str, error: ErrorClass, total: float = PATIENT, **limits: float | str) -> None:
-    """Sends to `url` and checks that nothing was sent."""
+    """Send to `url` and check that nothing was sent."""
 
     async def case() -> None:
         sender = contender.make(endpoint(url, total, **limits))
@@ -189,7 +189,7 @@ def test_a_text_that_no_encoding_can_hold_is_still_sent(contender: Contender) ->
 
 
 def goes_stale(times: int = 1, before: bytes = b"") -> ScriptedEndpoint:
-    """An endpoint whose first connections end at their second request, after saying `before`."""
+    """Return an endpoint whose first connections end at their second request, after saying `before`."""
 
     async def script(wire: Wire) -> None:
         await wire.request()
@@ -205,7 +205,7 @@ def goes_stale(times: int = 1, before: bytes = b"") -> ScriptedEndpoint:
 
 
 async def _two(contender: Contender, server: ScriptedEndpoint, at_most_once: bool = False) -> Answer:
-    """Returns the answer to the second of two requests."""
+    """Return the answer to the second of two requests."""
     sender = contender.make(endpoint(server.url))
     assert judge(await deliver(sender, 1, "7", "Hello")).delivered
     answer = await deliver(sender, 2, "7", "Hello", at_most_once)

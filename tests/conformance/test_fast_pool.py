@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from dispatcher.http_fast import FastSender
-from dispatcher.http_fast import addresses as addresses_module
-from dispatcher.http_fast import sender as sender_module
-from dispatcher.http_fast.addresses import Address, Addresses
-from dispatcher.model import Answer
-from dispatcher.protocol import judge
-from dispatcher.states import ErrorClass
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.http1 import pool as sender_module
+from dispatcher.delivery.http1 import resolver as addresses_module
+from dispatcher.delivery.http1.resolver import Address, Addresses
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import deliver, endpoint, nothing_is_left
 
@@ -63,7 +63,7 @@ async def all_delivered(sends: list[asyncio.Task[Answer]]) -> bool:
 
 
 async def closed(sender: FastSender, server: ScriptedEndpoint) -> None:
-    """Closes the sender; nothing of it may be left."""
+    """Close the sender; nothing of it may be left."""
     async with asyncio.timeout(5):
         await sender.close()
     await server.until(lambda: server.open == 0)
@@ -287,7 +287,7 @@ def test_closing_at_any_moment_of_a_request_leaves_nothing(run: Run, ticks: int)
 
 @pytest.fixture
 def dead_ports() -> Iterator[dict[str, int]]:
-    """A port that refuses and one that never answers."""
+    """Yield a port that refuses and one that never answers."""
     with socket.socket() as refusing, socket.socket() as silent:
         refusing.bind(("127.0.0.1", 0))
         silent.bind(("127.0.0.1", 0))
@@ -302,7 +302,7 @@ def dead_ports() -> Iterator[dict[str, int]]:
 
 
 def resolved(sender: FastSender, *ports: int) -> Addresses:
-    """Makes the sender believe that its name has just been resolved to these ports of 127.0.0.1."""
+    """Make the sender believe that its name has just been resolved to these ports of 127.0.0.1."""
     addresses = sender._addresses
     addresses._known = [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
     addresses._known_at = float("inf")

@@ -10,9 +10,9 @@ import h2.connection
 import h2.events
 import pytest
 
-from dispatcher.http_httpx import MAX_CONNECTIONS, HttpxSender
-from dispatcher.protocol import judge
-from dispatcher.states import ErrorClass
+from dispatcher.delivery.httpx_sender import MAX_CONNECTIONS, HttpxSender
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.states import ErrorClass
 from tests.conformance.behaviours import MAX_BODY, OK
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
@@ -89,7 +89,7 @@ Act = Callable[[h2.connection.H2Connection, int], None]
 
 
 def speaks_http2(act: Act, certificates: Certificates) -> tuple[ScriptedEndpoint, list[dict[str, str]]]:
-    """Returns an endpoint that speaks HTTP/2 and acts once per request, and the headers it will have seen."""
+    """Return an endpoint that speaks HTTP/2 and act once per request, and the headers it will have seen."""
     seen: list[dict[str, str]] = []
 
     async def script(wire: Wire) -> None:

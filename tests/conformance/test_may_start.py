@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from dispatcher.http_fast import FastSender
-from dispatcher.http_fast import sender as sender_module
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.http1 import pool as sender_module
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.states import ErrorClass
 from dispatcher.ports import Sender
-from dispatcher.protocol import judge
-from dispatcher.states import ErrorClass
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import HASTY, Contender, deliver, endpoint, nothing_is_left
@@ -39,7 +39,7 @@ class Asked:
 
 
 def hears(heard: list[bytearray]) -> Script:
-    """Returns a script that answers every request and keeps each byte that came, per connection."""
+    """Return a script that answers every request and keep each byte that came, per connection."""
 
     async def script(wire: Wire) -> None:
         heard.append(mine := bytearray())
@@ -52,7 +52,7 @@ def hears(heard: list[bytearray]) -> Script:
 
 
 def lines(heard: list[bytearray]) -> list[bytes]:
-    """What each connection's first bytes are, and of each request behind them: up to the version."""
+    """Return what each connection's first bytes are, and of each request behind them: up to the version."""
     return [part for one in heard for part in bytes(one).split(b" HTTP/1.1\r\n")[:-1]]
 
 

@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from mailing.cli.processes import running
+from tests.support.project import ROOT
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = ROOT / "examples"
 PROGRAM = [sys.executable, "-m", "mailing.cli"]
 SERVING = re.compile(r"^serving on (127\.0\.0\.1:(\d+))$", re.MULTILINE)
 TOKEN = "secret"
@@ -28,7 +29,7 @@ REJECTED = "666666"
 
 
 def environment(**settings: str) -> dict[str, str]:
-    """The environment without anything that is set for another service."""
+    """Return the environment without anything that is set for another service."""
     foreign = ("MAILING_", "POSTGRES_", "AUTHTOKEN")
     return {name: value for name, value in os.environ.items() if not name.startswith(foreign)} | settings
 
@@ -41,7 +42,7 @@ class Endpoint:
         return list(self._asked()["received"])
 
     def times(self) -> list[float]:
-        """When each message arrived, in seconds since the epoch."""
+        """Return when each message arrived, in seconds since the epoch."""
         return list(self._asked()["times"])
 
     def _asked(self) -> dict[str, Any]:
@@ -76,7 +77,7 @@ class Cli:
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
     def json(self, *arguments: str, status: int = 0) -> Any:
-        """Runs a command with --json and returns its document."""
+        """Run a command with --json and return its document."""
         ended = self.run("--json", *arguments)
         assert ended.returncode == status, ended.stderr
         return json.loads(ended.stdout)
@@ -103,7 +104,7 @@ Serve = Callable[..., Cli]
 
 @pytest.fixture
 def serve(database_dsn: str, tmp_path: Path, endpoint: Endpoint) -> Iterator[Serve]:
-    """Starts services on the test's database; returns the command line for each."""
+    """Start services on the test's database; return the command line for each."""
     with ExitStack() as stack:
 
         def start(*arguments: str, **settings: str) -> Cli:
@@ -123,5 +124,5 @@ def serve(database_dsn: str, tmp_path: Path, endpoint: Endpoint) -> Iterator[Ser
 
 @pytest.fixture
 def cli(serve: Serve) -> Cli:
-    """The command line, pointed at a running service."""
+    """Return the command line, pointed at a running service."""
     return serve()

@@ -17,7 +17,7 @@ from tests.e2e.conftest import EXAMPLES, PROGRAM, environment
 
 
 def children_left(folder: Path) -> list[str]:
-    """The processes whose data or logs are in a folder."""
+    """Return the processes whose data or logs are in a folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -30,7 +30,7 @@ def children_left(folder: Path) -> list[str]:
 
 @pytest.fixture
 def short(folder: Path) -> Iterator[Path]:
-    """An empty folder with a short path, since the path of a socket is short."""
+    """Yield an empty folder with a short path, since the path of a socket is short."""
     with tempfile.TemporaryDirectory(dir=folder) as name:
         Path(name).chmod(0o711)
         yield Path(name)

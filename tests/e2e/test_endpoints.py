@@ -30,7 +30,7 @@ def gateways(tmp_path: Path) -> Iterator[dict[str, Endpoint]]:
 
 @pytest.fixture
 def cli(serve: Serve, gateways: dict[str, Endpoint], tmp_path: Path) -> Cli:
-    """A service whose endpoints stand in a file, with its dispatcher in another process."""
+    """Return a service whose endpoints stand in a file, with its dispatcher in another process."""
     (tmp_path / "push-token").write_text("token-of-push\n")
     file = tmp_path / "endpoints.toml"
     file.write_text(

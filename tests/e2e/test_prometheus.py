@@ -33,7 +33,7 @@ def admin_of(tmp_path: Path) -> str:
 
 
 def eventually(ask: Callable[[], Any], wanted: Any) -> None:
-    """Asks until the answer is the one that is wanted."""
+    """Ask until the answer is the one that is wanted."""
     give_up_at = time.monotonic() + PATIENCE
     while (found := ask()) != wanted:
         assert time.monotonic() < give_up_at, f"still {found!r} instead of {wanted!r}"
@@ -41,7 +41,7 @@ def eventually(ask: Callable[[], Any], wanted: Any) -> None:
 
 
 def mail(cli: Cli) -> dict[str, int]:
-    """Sends a mailing to everybody and returns its progress."""
+    """Send a mailing to everybody and return its progress."""
     mailing = cli.json("mailings", "create", "--text", "Hi", "--snapshot")
     watched = cli.run("--json", "watch", str(mailing["id"]))
     assert watched.returncode == 4, watched.stderr
@@ -50,7 +50,7 @@ def mail(cli: Cli) -> dict[str, int]:
 
 @pytest.fixture
 def populated(serve: Serve, tmp_path: Path, dispatchers: int) -> Cli:
-    """A service with clients, two of whom the endpoint refuses."""
+    """Return a service with clients, two of whom the endpoint refuses."""
     cli = serve("--dispatchers", str(dispatchers), MAILING_ADMIN_LISTEN="127.0.0.1:0")
     phones = [f"7020{number:07}" for number in range(CLIENTS - REFUSED)] + [
         f"7030{n}{REJECTED}" for n in range(REFUSED)
@@ -98,7 +98,7 @@ def test_a_killed_dispatcher_takes_no_count_with_it(populated: Cli, tmp_path: Pa
 
 @pytest.fixture
 def prometheus(populated: Cli, tmp_path: Path) -> Iterator[str]:
-    """A Prometheus that scrapes the service and has the rules; its address."""
+    """Yield a Prometheus that scrapes the service and have the rules; its address."""
     if shutil.which("prometheus") is None:
         pytest.skip("there is no Prometheus here: on Debian it comes with the package prometheus")
     shutil.copy(PROMETHEUS / "rules.yml", tmp_path)
@@ -127,7 +127,7 @@ def test_a_real_prometheus_scrapes_it_and_answers(populated: Cli, prometheus: st
 
 
 def dispatcher_of(tmp_path: Path) -> int:
-    """The process of the service's one dispatcher."""
+    """Return the process of the service's one dispatcher."""
     [found] = [
         int(process.name)
         for process in Path("/proc").glob("[0-9]*")
@@ -152,7 +152,7 @@ def summed(samples: Samples, name: str) -> float:
 
 
 def filled(expression: str) -> str:
-    """A dashboard's query as Grafana sends it."""
+    """Return a dashboard's query as Grafana sends it."""
     return re.sub(r"\$\w+", ".*", expression.replace("$__rate_interval", "1m"))
 
 
@@ -164,7 +164,7 @@ def asked(prometheus: str, path: str, **parameters: str) -> Any:
 
 
 def answers(prometheus: str, query: str) -> list[str]:
-    """The values that a query gives."""
+    """Return the values that a query gives."""
     return [one["value"][1] for one in asked(prometheus, "query", query=query)["result"]]
 
 

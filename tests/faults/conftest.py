@@ -40,12 +40,12 @@ class Service:
         return self._process.pid
 
     def kill(self) -> None:
-        """Ends it as a crash would: no handler runs."""
+        """End it as a crash would: no handler runs."""
         self.client.close()
         self._end(signal.SIGKILL)
 
     def stop(self) -> int:
-        """Ends it in order and returns its exit status."""
+        """End it in order and return its exit status."""
         self.client.close()
         return self._end(signal.SIGTERM)
 
@@ -63,7 +63,7 @@ StartService = Callable[..., Service]
 
 @pytest.fixture
 def start_service(database_dsn: str, endpoint: Endpoint) -> Iterator[StartService]:
-    """Starts services on the test's database, or on their own with MAILING_DSN=''."""
+    """Start services on the test's database, or on their own with MAILING_DSN=''."""
     started: list[Service] = []
 
     def start(*arguments: str, **settings: str) -> Service:

@@ -34,7 +34,7 @@ class Connection:
         self._socket.close()
 
     def flood(self, times: int, act: Callable[[h2.connection.H2Connection], None]) -> bool:
-        """Acts so many times, as fast as the service takes it; returns whether it put up with all of it."""
+        """Act so many times, as fast as the service takes it; return whether it put up with all of it."""
         try:
             for number in range(times):
                 act(self._http)
@@ -46,7 +46,7 @@ class Connection:
         return True
 
     def raw(self, frames: Iterable[Frame]) -> bool:
-        """Sends frames that no library would; returns whether the service took all of them."""
+        """Send frames that no library would; return whether the service took all of them."""
         try:
             for frame in frames:
                 self._socket.sendall(frame.serialize())
@@ -55,7 +55,7 @@ class Connection:
         return True
 
     def is_closed(self) -> bool:
-        """Waits until the service has closed the connection; returns False if it does not within ten seconds."""
+        """Wait until the service has closed the connection; return False if it does not within ten seconds."""
         try:
             while self._socket.recv(1 << 16):
                 pass
@@ -70,7 +70,7 @@ class Connection:
 
 
 def headers() -> list[tuple[str, str]]:
-    """The headers of a call that asks the database."""
+    """Return the headers of a call that asks the database."""
     return [
         (":method", "POST"),
         (":scheme", "http"),
@@ -82,7 +82,7 @@ def headers() -> list[tuple[str, str]]:
 
 
 def called_and_reset(http: h2.connection.H2Connection) -> None:
-    """Makes a whole call and takes it back at once."""
+    """Make a whole call and take it back at once."""
     stream, body = http.get_next_available_stream_id(), GetMailingRequest(mailing_id=1).SerializeToString()
     http.send_headers(stream, headers())
     if http.outbound_flow_control_window > 100:
@@ -96,7 +96,7 @@ def pinged(http: h2.connection.H2Connection) -> None:
 
 
 def settings_changed(http: h2.connection.H2Connection) -> None:
-    """Says once more what it said already."""
+    """Say once more what it said already."""
     http.update_settings({4: 65_535})
 
 

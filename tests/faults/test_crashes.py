@@ -17,13 +17,13 @@ COUNT = 20_000
 
 
 def prepare(client: MailingClient, count: int = COUNT, at_most_once: bool = False) -> int:
-    """Imports clients and begins a mailing to all of them; returns its id."""
+    """Import clients and begin a mailing to all of them; return its id."""
     client.import_clients(new_client(phone=str(70_100_000_000 + n), timezone="UTC") for n in range(count))
     return client.create_mailing(new_mailing("Hello", snapshot=True, at_most_once=at_most_once)).id
 
 
 def until(holds: Callable[[], bool], within: float = 90.0) -> None:
-    """Returns when it holds; fails after `within` seconds."""
+    """Return when it holds; fail after `within` seconds."""
     give_up = time.monotonic() + within
     while not holds():
         assert time.monotonic() < give_up, "it did not happen"
@@ -31,7 +31,7 @@ def until(holds: Callable[[], bool], within: float = 90.0) -> None:
 
 
 def finish(client: MailingClient, mailing_id: int) -> set[int]:
-    """Waits for the end of the mailing and returns the ids of its messages, all delivered."""
+    """Wait for the end of the mailing and return the ids of its messages, all delivered."""
     until(lambda: client.get_mailing(mailing_id).state == Mailing.STATE_COMPLETED)
     messages = list(client.list_messages(mailing_id=mailing_id))
     assert {message.status for message in messages} == {Message.STATUS_DELIVERED}

@@ -34,7 +34,7 @@ def memory(service: Service) -> int:
 
 @contextmanager
 def attacked(service: Service, attack: Attack, connections: int) -> Iterator[None]:
-    """Attacks over so many connections at once while the block runs, which begins when they are open."""
+    """Attack over so many connections at once while the block runs, which begins when they are open."""
     with ExitStack() as stack:
         opened = [stack.enter_context(closing(http2.Connection(service.address))) for _ in range(connections)]
         threads = [threading.Thread(target=attack, args=(one,)) for one in opened]

@@ -30,7 +30,7 @@ _phones = count(79160000000)
 
 
 def known_values(channel: grpc.Channel) -> Known:
-    """Makes some clients and mailings; returns what names them, by the fields it is for."""
+    """Make some clients and mailings; return what names them, by the fields it is for."""
     clients = [_client(channel, tag) for tag in ("vip", "vip", "new")]
     mailings = [_mailing(channel) for _ in range(4)]
     calls = MailingServiceStub(channel)

@@ -67,7 +67,7 @@ class Messages:
         self._made: dict[str, SearchStrategy[Message]] = {}
 
     def of(self, descriptor: Descriptor) -> SearchStrategy[Message]:
-        """Returns messages of this type, any of whose fields may be missing."""
+        """Return messages of this type, any of whose fields may be missing."""
         name = descriptor.full_name
         if name not in self._made:
             self._made[name] = st.deferred(lambda: self._build(descriptor))
@@ -95,14 +95,14 @@ class Messages:
 
 
 def payloads(messages: SearchStrategy[Message]) -> SearchStrategy[bytes]:
-    """Returns requests as bytes: `messages` whole and damaged, and what is none at all."""
+    """Return requests as bytes: `messages` whole and damaged, and what is none at all."""
     whole = messages.map(lambda message: message.SerializeToString())
     return st.one_of(whole, whole, damaged(whole), st.binary(max_size=100))
 
 
 @st.composite
 def damaged(draw: DrawFn, whole: SearchStrategy[bytes]) -> bytes:
-    """Returns bytes of which some were changed, inserted, removed or repeated."""
+    """Return bytes of which some were changed, inserted, removed or repeated."""
     data = bytearray(draw(whole))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))

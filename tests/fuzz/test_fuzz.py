@@ -30,7 +30,7 @@ from hypothesis import strategies as st
 
 from mailing.cli.processes import running
 from mailing.v1.error_pb2 import ErrorReason
-from server.rpc.server import SERVED
+from server.api.server import SERVED
 from tests.conftest import TEMPLATE, PostgresServer
 from tests.e2e.conftest import EXAMPLES, PROGRAM, SERVING, TOKEN, environment
 from tests.fuzz.known import known_values
@@ -77,7 +77,7 @@ def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def channel(postgres_server: PostgresServer, log: Path) -> Iterator[grpc.Channel]:
-    """A channel to a running service that delivers to the example endpoint."""
+    """Yield a channel to a running service that delivers to the example endpoint."""
     name = asyncio.run(postgres_server.create(TEMPLATE))
     program = [PROGRAM[0], str(EXAMPLES / "endpoint.py"), "--listen", "127.0.0.1:0", "--token", TOKEN]
     serve = [*PROGRAM, "serve", "--listen", "127.0.0.1:0"]
@@ -95,7 +95,7 @@ def channel(postgres_server: PostgresServer, log: Path) -> Iterator[grpc.Channel
 
 
 def call(channel: Any, method: MethodDescriptor, requests: Sequence[bytes]) -> list[bytes]:
-    """Returns the first answers of a call; requests and answers stay bytes."""
+    """Return the first answers of a call; requests and answer stay bytes."""
     path = f"/{method.containing_service.full_name}/{method.name}"
     if method.client_streaming and not method.server_streaming:
         return [channel.stream_unary(path)(iter(requests), timeout=10)]
@@ -118,7 +118,7 @@ def decodes(method: MethodDescriptor, request: bytes) -> bool:
 
 
 def has_a_reason(error: Any) -> None:
-    """Fails when a refusal gives none of the contract's reasons."""
+    """Fail when a refusal gives none of the contract's reasons."""
     status, info = from_call(error), ErrorInfo()
     assert status is not None
     assert any(detail.Unpack(info) for detail in status.details), error
@@ -126,7 +126,7 @@ def has_a_reason(error: Any) -> None:
 
 
 def errors_logged(log: Path, after: int) -> list[str]:
-    """Returns the log's errors behind its first `after` bytes."""
+    """Return the log's errors behind its first `after` bytes."""
     lines = log.read_bytes()[after:].decode(errors="replace").splitlines()
     return [line for line in lines if '"level": "error"' in line or "Traceback" in line]
 

@@ -28,14 +28,14 @@ def command(*arguments: str, **settings: str) -> tuple[list[str], dict[str, str]
 
 
 def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Runs a command that ends by itself."""
+    """Run a command that ends by itself."""
     words, environment = command(*arguments, **settings)
     return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 @contextlib.contextmanager
 def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Runs the service and lends the process and the address it serves on."""
+    """Run the service and lend the process and the address it serves on."""
     words, environment = command(*(arguments or ("serve",)), **settings)
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True

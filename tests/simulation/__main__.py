@@ -9,7 +9,7 @@ from tests.simulation.schedule import run
 
 
 def main(first: int, last: int | None = None) -> None:
-    """Runs the schedules and prints what came of them."""
+    """Run the schedules and print what came of them."""
     logging.disable(logging.CRITICAL)
     sys.unraisablehook = lambda unraisable: None
     if last is None:

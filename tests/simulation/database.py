@@ -12,9 +12,18 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dispatcher.model import AudienceFilter, ClaimedBatch, Expansion, Look, Mailing, OpenWork, Recipient, Step
+from dispatcher.model.records import (
+    AudienceFilter,
+    ClaimedBatch,
+    Expansion,
+    Mailing,
+    OpenWork,
+    PollResult,
+    Recipient,
+    Step,
+)
+from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from dispatcher.ports import Render, Settled
-from dispatcher.states import AudienceMode, MailingState, Reason, Status
 from tests.simulation.limits import Limits
 from tests.simulation.rows import (
     BUCKETS,
@@ -35,7 +44,7 @@ class Claimed(NamedTuple):
     no: int
     fence: int
     client_ids: list[int]
-    retaken: bool
+    reclaimed: bool
     claimed_at: datetime
 
 
@@ -64,7 +73,7 @@ class Database:
 
     # The planner's statements.
 
-    def look(self, now: datetime) -> Look:
+    def poll(self, now: datetime) -> PollResult:
         mailings = list(self.mailings.values())
         due = [b for b in self.batches.values() if b.due_at <= now and self._sends(self.mailings[b.mailing_id], now)]
         moments = [b.due_at for b in self.batches.values() if b.due_at > now]
@@ -72,7 +81,7 @@ class Database:
         moments += [m.starts_at for m in mailings if m.state is MailingState.SCHEDULED]
         moments += [m.ends_at for m in mailings if m.state in (_RUNNING, _PAUSED) and m.ends_at and m.ends_at > now]
         moments += [m.recheck_at for m in mailings if m.state is _RUNNING and m.recheck_at and m.recheck_at > now]
-        return Look(
+        return PollResult(
             starts=any(m.state is MailingState.SCHEDULED and m.starts_at <= now for m in mailings),
             expands=any(not e.finished and self.mailings[e.mailing_id].state is _RUNNING for e in self._expanding()),
             rechecks=any(m.state is _RUNNING and m.recheck_at is not None and m.recheck_at <= now for m in mailings),
@@ -156,7 +165,7 @@ class Database:
         return len(made)
 
     def open_batches(self, mailing_id: int, client_ids: list[int], due_at: datetime, most: int = 500) -> None:
-        """Puts messages of one bucket into new batches."""
+        """Put messages of one bucket into new batches."""
         size = min(most, self._batch_size)
         for first in range(0, len(client_ids), size):
             self._batch_no += 1
@@ -203,7 +212,7 @@ class Database:
                 mailing.recheck_interval = recheck_min
                 mailing.recheck_at = now + timedelta(seconds=recheck_min)
 
-    def hurry(self, now: datetime) -> None:
+    def expedite(self, now: datetime) -> None:
         for batch in self.batches.values():
             mailing = self.mailings[batch.mailing_id]
             over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
@@ -232,7 +241,7 @@ class Database:
             self.changes[bucket] = [change for change in changes if change[0] > read]
 
     def changed(self, client: Client) -> None:
-        """Notes that a client was written."""
+        """Note that a client was written."""
         self.change_seq[client.bucket] += 1
         self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id]))
 
@@ -251,7 +260,7 @@ class Database:
         return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
 
     def is_claimable(self, mailing: Mailing, now: datetime) -> bool:
-        """Whether the mailing is as somebody read it, and sends or is over: what a claim asks of its snapshot."""
+        """Return whether the mailing is as somebody read it, and send or is over: what a claim asks of its snapshot."""
         row = self.mailings.get(mailing.id)
         if row is None or (row.version, row.state) != (mailing.version, mailing.state):
             return False
@@ -267,12 +276,12 @@ class Database:
         ]
         claimed = []
         for batch in sorted(free, key=lambda b: b.no)[:most]:
-            batch.doubtful = retaken = batch.doubtful or batch.holder is not None
+            batch.maybe_sent = reclaimed = batch.maybe_sent or batch.holder is not None
             self._end_lease(batch, "ran out")
             batch.fence += 1
             batch.lease_until = now + timedelta(seconds=lease)
             batch.holder = holder
-            claimed.append(Claimed(batch.no, batch.fence, list(batch.client_ids), retaken, now))
+            claimed.append(Claimed(batch.no, batch.fence, list(batch.client_ids), reclaimed, now))
         return claimed
 
     def _end_lease(self, batch: BatchRow, how: str) -> None:
@@ -288,28 +297,28 @@ class Database:
             if message.status is Status.PENDING
         ]
         return ClaimedBatch(
-            bucket, mailing.id, claimed.no, claimed.fence, claimed.claimed_at, claimed.retaken, recipients
+            bucket, mailing.id, claimed.no, claimed.fence, claimed.claimed_at, claimed.reclaimed, recipients
         )
 
     def _recipient(
         self, mailing: Mailing, message: MessageRow, claimed: Claimed, render: Render | None, now: datetime
     ) -> Recipient:
-        id_, attempts, forgiven = message.client_id, message.attempts, message.forgiven
+        id_, attempts, uncounted = message.client_id, message.attempts, message.uncounted
         client = self.clients.get(id_)
         if client is None:
-            return Recipient(id_, attempts, forgiven, None, 0, None, None, "")
-        barred = self._barred(mailing, client)
+            return Recipient(id_, attempts, uncounted, None, 0, None, None, "")
+        skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
         text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
         return Recipient(
             client_id=id_,
             attempts=attempts,
-            forgiven=forgiven,
+            uncounted=uncounted,
             phone=client.phone,
-            barred=barred,
+            skip_reason=skip_reason,
             opens_at=opens_at if opens_at > now else None,
             closes_in=client.closes_in(now),
-            text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not barred),
+            text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not skip_reason),
         )
 
     def _barred(self, mailing: Mailing, client: Client) -> Reason:
@@ -338,7 +347,7 @@ class Database:
             if message.status is Status.PENDING:
                 self.move(message, outcome.status, outcome.reason)
                 message.attempts += outcome.attempted
-                message.forgiven += outcome.forgiven
+                message.uncounted += outcome.uncounted
                 self.attempts[batch.mailing_id] += outcome.attempted
                 message.due_at = outcome.due_at or message.due_at
             if outcome.due_at is not None:
@@ -346,7 +355,7 @@ class Database:
         if done and kept:
             row.client_ids = list(kept)
             self._give_back(row)
-            row.doubtful = False
+            row.maybe_sent = False
         elif done:
             self.end_batch(row.no)
         for due_at, client_ids in requeued.items():
@@ -354,24 +363,24 @@ class Database:
         return True
 
     def end_batch(self, no: int) -> None:
-        """Removes a batch that is done with."""
+        """Remove a batch that is done with."""
         self._end_lease(self.batches.pop(no), "settled")
 
     def take_out(self, mailing_id: int, client_ids: Set[int]) -> None:
-        """Takes clients out of the batches in which their settled messages still stand."""
+        """Take clients out of the batches in which their settled messages still stand."""
         for batch in [b for b in self.batches.values() if b.mailing_id == mailing_id]:
             batch.client_ids = [i for i in batch.client_ids if i not in client_ids]
             if not batch.client_ids:
                 self.end_batch(batch.no)
 
     def move(self, message: MessageRow, status: Status, reason: Reason) -> None:
-        """Changes a message's status, and the counters with it."""
+        """Change a message's status, and the counters with it."""
         self.counts[message.mailing_id, message.status] -= 1
         self.counts[message.mailing_id, status] += 1
         message.status, message.reason = status, reason
 
     def define(self, mailing: MailingRow, now: datetime) -> None:
-        """Notes a mailing's definition as in force from `now` on."""
+        """Note a mailing's definition as in force from `now` on."""
         mailing.definitions.append(Definition(now, mailing.text, mailing.ends_at))
 
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from dispatcher.model import Answer
-from dispatcher.states import ErrorClass
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from tests.simulation.promises import Promises, Request
 from tests.simulation.world import World
 
@@ -104,7 +104,7 @@ class ModelSender:
         at_most_once: bool = False,
         may_start: Callable[[], bool] | None = None,
     ) -> Answer | None:
-        """Sends a request as both real senders do: a connection first, then `may_start`, then the request."""
+        """Send a request as both real senders do: a connection first, then `may_start`, then the request."""
         world, habits = self._world, self._endpoint.habits
         began = world.now
         # Who is not asked before the request leaves cannot take the time to connect.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from dispatcher.model import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
-from dispatcher.rates import HORIZON
-from dispatcher.states import BreakerState
+from dispatcher.model.records import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
+from dispatcher.model.states import BreakerState
+from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow
 from tests.simulation.world import World
 
@@ -53,12 +53,12 @@ class Limits:
         row.breaker, row.prober, row.probe_at = BreakerState.OPEN, None, now + timedelta(seconds=wait)
         return wait
 
-    def reserve(self, wishes: Sequence[SlotRequest], now: datetime) -> tuple[float, dict[str, Slots]]:
-        return now.timestamp(), {wish.key: self._reserve(wish, now) for wish in wishes}
+    def reserve(self, requests: Sequence[SlotRequest], now: datetime) -> tuple[float, dict[str, Slots]]:
+        return now.timestamp(), {request.key: self._reserve(request, now) for request in requests}
 
-    def _reserve(self, wish: SlotRequest, now: datetime) -> Slots:
-        since = max(self._next_at.get(wish.key, now), now)
+    def _reserve(self, request: SlotRequest, now: datetime) -> Slots:
+        since = max(self._next_at.get(request.key, now), now)
         ahead = (now - since).total_seconds() + HORIZON
-        granted = max(0, min(wish.wanted, int(ahead * wish.rate // 1) + 1))
-        self._next_at[wish.key] = since + timedelta(seconds=granted / wish.rate)
-        return Slots(since.timestamp(), 1 / wish.rate, granted)
+        granted = max(0, min(request.wanted, int(ahead * request.rate // 1) + 1))
+        self._next_at[request.key] = since + timedelta(seconds=granted / request.rate)
+        return Slots(since.timestamp(), 1 / request.rate, granted)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.model import Answer, ClaimedBatch, Outcome
+from dispatcher.delivery.protocol import judge
+from dispatcher.model.records import Answer, ClaimedBatch, Outcome
+from dispatcher.model.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
 from dispatcher.ports import Settled
-from dispatcher.protocol import judge
-from dispatcher.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
 from tests.simulation.world import World
@@ -72,7 +72,7 @@ class Promises:
         self._number = 0
 
     def breaks(self, promise: str, *what: object) -> None:
-        """Notes a promise that does not hold."""
+        """Note a promise that does not hold."""
         sentence = " ".join(map(str, (promise, *what)))
         self._world.tell("BROKEN:", sentence)
         self.broken.append(sentence)
@@ -80,7 +80,7 @@ class Promises:
     # A request leaves.
 
     def started(self, process: str, message_id: int, text: str) -> Request:
-        """Checks a request that leaves at this moment."""
+        """Check a request that leaves at this moment."""
         assert isinstance(text, Stamped)
         key = message_id >> 32, message_id & 0xFFFFFFFF
         message, mailing = self._database.messages[key], self._database.mailings[key[0]]
@@ -163,7 +163,7 @@ class Promises:
             self.breaks("more requests leave within a second than the rate allows:", len(recent), mailing)
 
     def returned(self, request: Request, answer: Answer) -> None:
-        """Notes what the sender learned of a request."""
+        """Note what the sender learned of a request."""
         verdict = judge(answer)
         if verdict.delivered:
             request.knows = "delivered"
@@ -180,7 +180,7 @@ class Promises:
     def settling(
         self, process: str, batch: ClaimedBatch, outcomes: Sequence[Settled], done: bool, kept: Sequence[int]
     ) -> None:
-        """Checks outcomes that are about to be written."""
+        """Check outcomes that are about to be written."""
         row = self._database.batches.get(batch.no)
         held = row is not None and row.fence == batch.fence
         self._world.tell(process, "settles", batch.no, "fence", batch.fence, "done" if done else "partly", held)
@@ -209,12 +209,12 @@ class Promises:
         if not self._is_true(outcome, message, mailing, client, made):
             self.breaks("an outcome is not true:", outcome, mailing, client, made)
         if outcome.reason is Reason.RETRYING:
-            self._check_retry(mailing, before - message.forgiven - outcome.forgiven, outcome, made)
+            self._check_retry(mailing, before - message.uncounted - outcome.uncounted, outcome, made)
 
     def _is_true(
         self, outcome: Outcome, message: MessageRow, mailing: MailingRow, client: Client | None, made: list[Request]
     ) -> bool:
-        """Whether what is to be recorded of a message is what has happened."""
+        """Return whether what is to be recorded of a message is what has happened."""
         now = self._world.now_at
         knows = {request.knows for request in made}
         match outcome.status, outcome.reason:
@@ -267,7 +267,7 @@ class Promises:
             self.breaks("a message waits longer than the back-off:", wait, longest, asked)
 
     def settled(self, batch: ClaimedBatch, closed: bool) -> None:
-        """Checks that nothing got lost with a batch that is done."""
+        """Check that nothing got lost with a batch that is done."""
         if closed:
             ids = [recipient.client_id for recipient in batch.recipients]
             self._check_batches([self._database.messages[batch.mailing_id, client_id] for client_id in ids])
@@ -282,7 +282,7 @@ class Promises:
     # All is over.
 
     def audit(self) -> None:
-        """Checks the tables when everything has come to rest."""
+        """Check the tables when everything has come to rest."""
         database = self._database
         self._check_batches(list(database.messages.values()))
         counted = Counter((message.mailing_id, message.status) for message in database.messages.values())

@@ -13,8 +13,18 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
-from dispatcher.model import ClaimedBatch, EndpointState, Expansion, Look, Mailing, OpenWork, SlotRequest, Slots, Step
-from dispatcher.ports import LedgerUnavailable, Render, Settled
+from dispatcher.model.records import (
+    ClaimedBatch,
+    EndpointState,
+    Expansion,
+    Mailing,
+    OpenWork,
+    PollResult,
+    SlotRequest,
+    Slots,
+    Step,
+)
+from dispatcher.ports import Render, Settled, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
 from tests.simulation.world import World
@@ -38,7 +48,7 @@ class Network:
     patience: float = 3.0
 
     def is_away(self, now: float, process: str) -> bool:
-        """Whether nothing of a process gets through."""
+        """Return whether nothing of a process gets through."""
         return now < self.away_until and self.only in (None, process)
 
 
@@ -63,7 +73,7 @@ class RemoteLedger:
         self._name = name
 
     def _ask(self, statement: Callable[[datetime], T], snapshot: Callable[[], bool] | None = None) -> asyncio.Future[T]:
-        """Sends a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
+        """Send a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
         world, network = self._world, self._network
         answer: asyncio.Future[T] = self._loop.create_future()
         there = world.delay(network.least, network.most)
@@ -73,7 +83,7 @@ class RemoteLedger:
 
         def fail() -> None:
             if not answer.done():
-                answer.set_exception(LedgerUnavailable("the model database is away"))
+                answer.set_exception(StorageUnavailable("the model database is away"))
 
         def begin() -> None:
             if network.is_away(world.now, self._name) or lost < network.lost:
@@ -98,8 +108,8 @@ class RemoteLedger:
         world.after(there, begin)
         return answer
 
-    async def look(self) -> Look:
-        return await self._ask(self._database.look)
+    async def poll(self) -> PollResult:
+        return await self._ask(self._database.poll)
 
     async def start_due(self) -> list[int]:
         return await self._ask(self._database.start_due)
@@ -122,8 +132,8 @@ class RemoteLedger:
     async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
         await self._ask(lambda now: self._database.rechecked(ids, found, shortest, longest, now))
 
-    async def hurry(self) -> None:
-        await self._ask(self._database.hurry)
+    async def expedite(self) -> None:
+        await self._ask(self._database.expedite)
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         return await self._ask(lambda now: self._database.complete(ids, now))
@@ -183,5 +193,5 @@ class RemoteLedger:
     async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
         return await self._ask(lambda now: self._limits.fail_probe(self._name, shortest, longest, now))
 
-    async def reserve(self, wishes: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
-        return await self._ask(lambda now: self._limits.reserve(wishes, now))
+    async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+        return await self._ask(lambda now: self._limits.reserve(requests, now))

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dispatcher.model import AudienceFilter, Mailing, RetryPolicy
-from dispatcher.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
+from dispatcher.model.records import AudienceFilter, Mailing, RetryPolicy
+from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
 from tests.simulation.world import EPOCH
 
 BUCKETS = 2
@@ -31,7 +31,7 @@ class Client:
         return self.id % BUCKETS
 
     def opens_at(self, moment: datetime) -> datetime:
-        """The first moment at or after `moment` inside the window."""
+        """Return the first moment at or after `moment` inside the window."""
         if self.opens is None or self._since_opening(moment) < self.length:
             return moment
         return moment + timedelta(seconds=self.DAY - self._since_opening(moment))
@@ -81,7 +81,7 @@ class MailingRow:
         return self.ends_at is not None and self.ends_at <= now
 
     def as_read(self) -> Mailing:
-        """What `Ledger.definitions` returns of it."""
+        """Return what `Ledger.definitions` returns of it."""
         return Mailing(
             id=self.id,
             version=self.version,
@@ -109,7 +109,7 @@ class ExpansionRow:
 
 @dataclass
 class BatchRow:
-    """`holder` names a process; `doubtful` says that what an earlier holder sent is not known."""
+    """`holder` names a process; `maybe_sent` says that what an earlier holder sent is not known."""
 
     bucket: int
     mailing_id: int
@@ -119,7 +119,7 @@ class BatchRow:
     fence: int = 0
     lease_until: datetime = EPOCH - timedelta(days=1)
     holder: str | None = None
-    doubtful: bool = False
+    maybe_sent: bool = False
 
 
 @dataclass
@@ -130,7 +130,7 @@ class MessageRow:
     status: Status = Status.PENDING
     reason: Reason = Reason.NONE
     attempts: int = 0
-    forgiven: int = 0
+    uncounted: int = 0
     settled: int = 0
     """How often it reached a terminal status."""
     retried: int = 0

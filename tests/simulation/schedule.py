@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from random import Random
 from unittest.mock import patch
 
-from dispatcher.lease import Lease
-from dispatcher.model import DispatchSettings, Endpoint
-from dispatcher.rates import LATE
-from dispatcher.service import Dispatcher
-from dispatcher.states import AudienceMode, MailingState, Status
+from dispatcher.dispatcher import Dispatcher
+from dispatcher.leases import Lease
+from dispatcher.model.records import DispatchSettings, Endpoint
+from dispatcher.model.states import AudienceMode, MailingState, Status
+from dispatcher.rate_limiter import LATE
+from tests.simulation.actors import Actors
 from tests.simulation.database import Database
 from tests.simulation.endpoint import MISHAPS, Habits, ModelEndpoint, ModelSender
-from tests.simulation.people import People
 from tests.simulation.promises import Promises
 from tests.simulation.remote import Network, RemoteLedger
 from tests.simulation.world import ProcessClock, ProcessLoop, World, at
@@ -56,7 +56,7 @@ class Replica:
         self.start()
 
     def start(self) -> None:
-        """Begins a new life: a process of a new name that knows nothing."""
+        """Begin a new life: a process of a new name that knows nothing."""
         schedule, world = self._schedule, self._schedule.world
         self._lives += 1
         self.name = f"replica {self._number}.{self._lives}"
@@ -77,21 +77,21 @@ class Replica:
         await self.dispatcher.run()
 
     def crash(self) -> None:
-        """Ends this life at once, if it is not over yet."""
+        """End this life at once, if it is not over yet."""
         if self.loop.is_closed():
             return
         self._schedule.world.tell(self.name, "crashes")
         self._schedule.bury(self)
 
     def freeze(self, seconds: float) -> None:
-        """Lets the process miss everything for so long."""
+        """Let the process miss everything for so long."""
         world = self._schedule.world
         world.tell(self.name, f"freezes for {seconds:.3f} s")
         self.loop.frozen_until = max(self.loop.frozen_until, world.now + seconds)
         self._schedule.promises.thaws[self.name] = at(self.loop.frozen_until)
 
     def hint(self) -> None:
-        """Lets a notification arrive."""
+        """Let a notification arrive."""
         if hasattr(self, "dispatcher"):
             self.loop.call_soon(self.dispatcher.hint)
 
@@ -119,23 +119,23 @@ class Schedule:
         if self.network.most < 0.1 and not self.network.slow and not self.habits.connecting:
             self.promises.clock_error = 2 * self.network.most + LATE
         self.endpoint = ModelEndpoint(world, self.habits)
-        self.people = People(world, self.database, self.promises)
-        self.people.add_clients(random.randint(5, 40), random.choice([0.0, 0.0, 0.4]))
+        self.actors = Actors(world, self.database, self.promises)
+        self.actors.add_clients(random.randint(5, 40), random.choice([0.0, 0.0, 0.4]))
         self._graves: list[Replica] = []
         self.replicas = [Replica(n, self) for n in range(1, random.choice([1, 1, 2, 3]) + 1)]
         self._trouble(random.choice([6.0, 12.0, 25.0]))
 
     def bury(self, replica: Replica) -> None:
-        """Stops a life for ever and begins another one a little later."""
+        """Stop a life for ever and begin another one a little later."""
         self._graves.append(replica)
         replica.loop.kill()
         self.world.after(self.world.delay(0.01, 12.0), replica.start)
 
     def _trouble(self, seconds: float) -> None:
-        """Draws what goes wrong within so many seconds, and when."""
+        """Draw what goes wrong within so many seconds, and when."""
         world, random = self.world, self.world.random
         self.troubled_until = seconds
-        world.after(0.0, self.people.create_mailing)
+        world.after(0.0, self.actors.create_mailing)
         for _ in range(random.choice([0, 4, 12])):
             world.after(random.random() * seconds, self._act)
         if world.chance(0.3):
@@ -161,7 +161,7 @@ class Schedule:
         return self.world.random.choice(self.replicas)
 
     def _act(self) -> None:
-        self.people.act()
+        self.actors.act()
         for replica in self.replicas:
             if self.world.chance(0.7):
                 self.world.after(self.world.delay(0.0, 0.1), replica.hint)
@@ -173,7 +173,7 @@ class Schedule:
         network.only = self._some().name if world.chance(0.5) else None
         world.tell("the database is away until", network.away_until, "for", network.only or "all")
         if world.chance(0.7):
-            act = world.random.choice([self.people.pause, self.people.cancel, self.people.update_text])
+            act = world.random.choice([self.actors.pause, self.actors.cancel, self.actors.update_text])
             world.after(world.delay(0.0, 0.5), act)
 
     def _endpoint_turns(self) -> None:
@@ -189,10 +189,10 @@ class Schedule:
         self.world.tell("calm")
         self.network.lost = self.network.slow = self.network.away_until = 0.0
         self.habits.mishaps.clear()
-        self.people.resume_all()
+        self.actors.resume_all()
 
     def run(self) -> Report:
-        """Lets it happen, until everything is at rest or something is broken."""
+        """Let it happen, until everything is at rest or something is broken."""
         self.world.run(self.troubled_until, lambda: bool(self.promises.broken))
         if not self.promises.broken:
             self.world.run(self.troubled_until + PATIENCE, lambda: bool(self.promises.broken) or self._is_at_rest())
@@ -235,7 +235,7 @@ class Schedule:
 
 
 def run(seed: int) -> Report:
-    """Runs the schedule of a seed, always in the same way.
+    """Run the schedule of a seed, always in the same way.
 
     The dispatcher keeps its leases in a set, whose order would otherwise be that of addresses.
     """

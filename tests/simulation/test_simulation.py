@@ -14,12 +14,12 @@ What notices when a guard is taken out, in how many of the first 300 schedules (
 | the limit of attempts | 32 |
 | Retry-After | 31 |
 | no request after the mailing's end | 25 |
-| who is barred gets nothing | 16 |
+| who is to be skipped gets nothing | 16 |
 | no request after the lease's time to send | 15 |
 | a changed or stopped mailing's leases are given up | 11 |
 | no request after the client's window | 10 |
 | release_orphans spares the batches that are known | 10 |
-| a retaken batch under AT_MOST_ONCE is UNKNOWN | 4 |
+| a reclaimed batch under AT_MOST_ONCE is UNKNOWN | 4 |
 | pending outcomes wait for the end of the batch | 4 |
 | outcomes are written until the database answers | 4 |
 | requests end well before their lease does | 4 |
@@ -49,7 +49,7 @@ SCHEDULES, CHUNK = 3000, 250
 
 @pytest.fixture(autouse=True)
 def dead_processes_are_not_mourned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A crashed process is dropped in the middle of its tasks, about which Python complains in vain."""
+    """Yield a crashed process is dropped in the middle of its tasks, about which Python complains in vain."""
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     logging.disable(logging.CRITICAL)
     yield

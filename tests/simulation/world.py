@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Any, TypeVarTuple
 
-from dispatcher.pacer import LoopClock
+from dispatcher.poll_backoff import LoopClock
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 """The database's time when a world begins."""
@@ -47,24 +47,24 @@ class World:
         return at(self.now)
 
     def tell(self, *words: object) -> None:
-        """Writes a line of the trace."""
+        """Write a line of the trace."""
         self.trace.append(f"{self.now:10.6f} {' '.join(map(str, words))}")
 
     def delay(self, least: float, most: float) -> float:
-        """Draws a span, small ones far more often than large ones."""
+        """Draw a span, small ones far more often than large ones."""
         return least + (most - least) * self.random.random() ** 3
 
     def chance(self, probability: float) -> bool:
-        """Draws a yes with this probability."""
+        """Draw a yes with this probability."""
         return self.random.random() < probability
 
     def after(self, seconds: float, event: Callable[[], None]) -> None:
-        """Lets something happen so many seconds from now."""
+        """Let something happen so many seconds from now."""
         self._number += 1
         heapq.heappush(self._events, (round(self.now + seconds, 6), self._number, event))
 
     def run(self, until: float, done: Callable[[], bool] | None = None) -> None:
-        """Lets time pass until that moment, or until `done`, asked from time to time, says so."""
+        """Let time pass until that moment, or until `done`, asked from time to time, says so."""
         asked, events, loops = self.now, self._events, self.loops
         while True:
             moment = events[0][0] if events else math.inf
@@ -85,7 +85,7 @@ class World:
 
 
 def at(seconds: float) -> datetime:
-    """The time by the database's clock, so many seconds from the beginning."""
+    """Return the time by the database's clock, so many seconds from the beginning."""
     return EPOCH + timedelta(microseconds=round(seconds * 1_000_000))
 
 
@@ -106,12 +106,12 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         world.loops.append(self)
 
     def kill(self) -> None:
-        """Ends the process without any notice: nothing of it ever runs again."""
+        """End the process without any notice: nothing of it ever runs again."""
         self._dead = True
         self._world.loops.remove(self)
 
     def next_at(self) -> float:
-        """When there will be something to run."""
+        """Return when there will be something to run."""
         timers = self._timers
         while timers and timers[0][2].cancelled():
             heapq.heappop(timers)
@@ -120,7 +120,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         return max(timers[0][0], self.frozen_until) if timers else math.inf
 
     def run_ready(self) -> None:
-        """Runs what is ready, once."""
+        """Run what is ready, once."""
         now, timers, ready = self._world.now, self._timers, self._ready
         if self.frozen_until > now:
             return
@@ -185,7 +185,7 @@ class ProcessLoop(asyncio.AbstractEventLoop):
             self.errors.append(f"{context['message']}: {context.get('exception')!r}")
 
     def start(self, main: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Begins the process's main task."""
+        """Begin the process's main task."""
         return asyncio.Task(main, loop=self)
 
 

@@ -18,7 +18,7 @@ SECRET = b"0123456789abcdef0123456789abcdef"
 
 @cache
 def published() -> bytes:
-    """The key set that the tokens below are judged by, with entries that must not verify anything."""
+    """Return the key set that the tokens below are judged by, with entries that must not verify anything."""
     secret = {"kty": "oct", "kid": "oct", "k": segment(SECRET), "alg": "HS256", "use": "sig"}
     return key_set(
         jwk("rsa", rsa_key()),
@@ -31,7 +31,7 @@ def published() -> bytes:
 
 
 def _signed(header: Any, payload: Any, key: Any = None) -> str:
-    """Returns a token whose first two segments are exactly these; bytes are taken as they are."""
+    """Return a token whose first two segments are exactly these; bytes are taken as they are."""
     signing = f"{segment(header)}.{segment(payload)}"
     algorithm = jwt.get_algorithm_by_name("RS256")
     return f"{signing}.{segment(algorithm.sign(signing.encode(), key or rsa_key()))}"
@@ -51,7 +51,7 @@ def _by_shared_secret(secret: bytes, kid: str) -> str:
 
 
 def _other_spelling(good: str) -> str:
-    """Returns the same bytes in base64 that is not canonical: the spare bits of the last digit are set."""
+    """Return the same bytes in base64 that is not canonical: the spare bits of the last digit are set."""
     digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
     return good[:-1] + digits[digits.index(good[-1]) | 1]
 

@@ -11,9 +11,9 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from dispatcher.model import Answer
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
-from dispatcher.states import ErrorClass
 
 T = TypeVar("T")
 
@@ -21,12 +21,12 @@ OK = b'{"code":0,"message":"OK"}'
 
 
 def answer(status: int = 200, body: bytes = OK, retry_after: str | None = None) -> Answer:
-    """A complete answer."""
+    """Return a complete answer."""
     return Answer(status, body, retry_after, ErrorClass.NONE, True, 0.001)
 
 
 def broken(error: ErrorClass, sent: bool = True) -> Answer:
-    """A request that got no answer."""
+    """Return a request that got no answer."""
     return Answer(0, b"", None, error, sent, 0.001)
 
 
@@ -53,7 +53,7 @@ class ScriptedSender:
         at_most_once: bool = False,
         may_start: MayStart | None = None,
     ) -> Answer | None:
-        """Remembers the request, waits for the gate, answers by the script."""
+        """Remember the request, wait for the gate, answer by the script."""
         if may_start is not None and not may_start():
             return None
         self.requests.append((message_id, phone, text, time.monotonic()))
@@ -75,13 +75,13 @@ class ScriptedSender:
         """Nothing to close."""
 
     async def until(self, requests: int, within: float = 15.0) -> None:
-        """Returns when so many requests have come; fails after `within` seconds."""
+        """Return when so many requests have come; fail after `within` seconds."""
         async with asyncio.timeout(within), self.seen:
             await self.seen.wait_for(lambda: len(self.requests) >= requests)
 
 
 async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], within: float = 15.0) -> T:
-    """Asks again and again until the answer holds; fails after `within` seconds, telling the last answer."""
+    """Ask again and again until the answer holds; fail after `within` seconds, telling the last answer."""
     until = time.monotonic() + within
     while not holds(last := await ask()):
         assert time.monotonic() < until, f"still {last!r} after {within} s"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from dispatcher.ports import LedgerUnavailable
+from dispatcher.ports import StorageUnavailable
 
 
 class FaultyLedger:
@@ -27,10 +27,10 @@ class FaultyLedger:
         async def ask(*arguments: Any, **named: Any) -> Any:
             fault = "before" if self.cut else self._fault(name)
             if fault == "before":
-                raise LedgerUnavailable(f"{name} was lost")
+                raise StorageUnavailable(f"{name} was lost")
             answer = await statement(*arguments, **named)
             if fault == "after" or self.cut:
-                raise LedgerUnavailable(f"the answer to {name} was lost")
+                raise StorageUnavailable(f"the answer to {name} was lost")
             return answer
 
         return ask

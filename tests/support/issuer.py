@@ -25,7 +25,7 @@ Private = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
 @cache
 def rsa_key(which: str = "first", bits: int = 2048) -> rsa.RSAPrivateKey:
-    """Returns the key of this name; making one takes a while."""
+    """Return the key of this name; making one takes a while."""
     return rsa.generate_private_key(65537, bits)
 
 
@@ -35,7 +35,7 @@ def ec_key(which: str = "first") -> ec.EllipticCurvePrivateKey:
 
 
 def jwk(kid: str, key: Private, **more: Any) -> dict[str, Any]:
-    """Returns the public half as an entry of a key set."""
+    """Return the public half as an entry of a key set."""
     if isinstance(key, rsa.RSAPrivateKey):
         entry = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
     else:
@@ -48,7 +48,7 @@ def key_set(*entries: Mapping[str, Any]) -> bytes:
 
 
 def claims(**other: Any) -> dict[str, Any]:
-    """Returns good claims with some of them changed; None takes one away, `exp_in` counts from now."""
+    """Return good claims with some of them changed; None takes one away, `exp_in` counts from now."""
     now = int(time.time())
     other |= {name[:-3]: now + other.pop(name) for name in ("exp_in", "nbf_in") if name in other}
     usual = {"iss": NAME, "aud": AUDIENCE, "sub": "somebody", "iat": now, "exp": now + 600, "scope": "mailings.read"}
@@ -58,7 +58,7 @@ def claims(**other: Any) -> dict[str, Any]:
 def token(
     key: Private | None = None, kid: str | None = "rsa", header: Mapping[str, Any] | None = None, **other: Any
 ) -> str:
-    """Returns a token signed by the key, the first RSA key without one; `other` changes its claims."""
+    """Return a token signed by the key, the first RSA key without one; `other` changes its claims."""
     private = key or rsa_key()
     algorithm = "RS256" if isinstance(private, rsa.RSAPrivateKey) else "ES256"
     head = {**({"kid": kid} if kid is not None else {}), **(header or {})}
@@ -67,7 +67,7 @@ def token(
 
 
 def segment(value: Any) -> str:
-    """Returns bytes, or the JSON of anything else, as a segment of a token."""
+    """Return bytes, or the JSON of anything else, as a segment of a token."""
     data = value if isinstance(value, bytes) else json.dumps(value).encode()
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -76,7 +76,7 @@ Reply = Callable[[BaseHTTPRequestHandler], None]
 
 
 def answer(body: bytes, status: int = 200, **headers: str) -> Reply:
-    """Returns a reply of this body."""
+    """Return a reply of this body."""
 
     def reply(request: BaseHTTPRequestHandler) -> None:
         request.send_response(status)
@@ -121,7 +121,7 @@ class IssuerServer:
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
     def publish(self, *entries: Mapping[str, Any]) -> None:
-        """Has these keys from now on."""
+        """Have these keys from now on."""
         self.replies["/keys"] = answer(key_set(*entries))
 
     @property

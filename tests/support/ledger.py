@@ -8,13 +8,13 @@ from typing import Any
 
 import asyncpg
 
-from dispatcher.states import AudienceMode, MailingState, Semantics, Status
+from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 
 BUCKETS = 16
 
 
 async def add_clients(pool: asyncpg.Pool, count: int, first: int = 16, **columns: Any) -> list[int]:
-    """Adds clients with consecutive ids; `columns` hold for all of them."""
+    """Add clients with consecutive ids; `columns` hold for all of them."""
     names = ["bucket", "id", "phone", "timezone", *columns]
     rows = [
         (n % BUCKETS, n, str(79_000_000_000 + n), columns.get("timezone", "Europe/Moscow"), *columns.values())
@@ -47,7 +47,7 @@ async def add_mailing(
     priority: int = 0,
     endpoint: str = "",
 ) -> int:
-    """Adds a mailing, its times in seconds from now by the database's clock; returns its id."""
+    """Add a mailing, its times in seconds from now by the database's clock; return its id."""
     mailing_id: int = await pool.fetchval(
         "INSERT INTO mailings (id, text, starts_at, ends_at, state, audience_mode, semantics, max_attempts,"
         " initial_backoff, max_backoff, filter, priority, endpoint) VALUES (nextval('mailing_id'), $1,"
@@ -69,19 +69,19 @@ async def add_mailing(
 
 
 async def database_now(pool: asyncpg.Pool) -> datetime:
-    """The time by the database's clock."""
+    """Return the time by the database's clock."""
     now: datetime = await pool.fetchval("SELECT clock_timestamp()")
     return now
 
 
 async def statuses(pool: asyncpg.Pool, mailing_id: int) -> Counter[Status]:
-    """How many messages of a mailing have each status, counted row by row."""
+    """Return how many messages of a mailing have each status, counted row by row."""
     rows = await pool.fetch("SELECT status, count(*) AS n FROM messages WHERE mailing_id = $1 GROUP BY 1", mailing_id)
     return Counter({Status(row["status"]): row["n"] for row in rows})
 
 
 async def audit(pool: asyncpg.Pool) -> list[str]:
-    """Returns every way in which the ledger contradicts itself; empty when it is sound."""
+    """Return every way in which the ledger contradicts itself; empty when it is sound."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         answers = [(question, await connection.fetch(sql)) for question, sql in _AUDIT]
     return [f"{question}: {list(map(tuple, rows))}" for question, rows in answers if rows]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from deploy.dashboards import DASHBOARDS
+from tests.support.project import ROOT
 
-PROMETHEUS = Path(__file__).resolve().parents[2] / "deploy" / "prometheus"
+PROMETHEUS = ROOT / "deploy" / "prometheus"
 RULES = PROMETHEUS / "rules.yml"
 
 _METRIC = re.compile(r"\b(?:mailing|grpc_server|process)_[a-z_]+")

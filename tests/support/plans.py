@@ -10,7 +10,7 @@ import asyncpg
 
 
 def literal(value: Any) -> str:
-    """The value as SQL text."""
+    """Return the value as SQL text."""
     match value:
         case None:
             return "NULL"
@@ -23,7 +23,7 @@ def literal(value: Any) -> str:
 
 
 async def plan_of(connection: asyncpg.Connection, sql: str, *arguments: Any) -> dict[str, Any]:
-    """The plan of the seventh execution of a prepared statement, with what it really read."""
+    """Return the plan of the seventh execution of a prepared statement, with what it really read."""
     await connection.execute(f"PREPARE tried AS {sql}")
     call = "EXECUTE tried" + (f" ({', '.join(map(literal, arguments))})" if arguments else "")
     for _ in range(6):

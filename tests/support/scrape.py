@@ -24,7 +24,7 @@ class Page(NamedTuple):
 
 
 def get(address: str, path: str, **headers: str) -> Page:
-    """Returns what a path answers, whatever its status."""
+    """Return what a path answers, whatever its status."""
     request = urllib.request.Request(f"http://{address}{path}", headers=headers)
     try:
         with _opener.open(request, timeout=30) as answer:
@@ -35,7 +35,7 @@ def get(address: str, path: str, **headers: str) -> Page:
 
 
 def scrape(address: str) -> Samples:
-    """Returns every sample of `/metrics`."""
+    """Return every sample of `/metrics`."""
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(get(address, "/metrics").text)
@@ -44,5 +44,5 @@ def scrape(address: str) -> Samples:
 
 
 def value(samples: Samples, name: str, **labels: str) -> float:
-    """Returns one sample."""
+    """Return one sample."""
     return samples[name, frozenset(labels.items())]

@@ -25,7 +25,7 @@ class Terminal:
         self._written = ""
 
     def shows(self, text: str) -> None:
-        """Returns once `text` was written after what was waited for before; fails after some time."""
+        """Return once `text` was written after what was waited for before; fail after some time."""
         ends = time.monotonic() + _PATIENCE
         while text not in (plain := _CONTROL.sub("", self._written)):
             ready, _, _ = select.select([self._descriptor], [], [], max(0.0, ends - time.monotonic()))
@@ -34,17 +34,17 @@ class Terminal:
         self._written = plain.partition(text)[2]
 
     def type(self, keys: str) -> None:
-        """Types keys."""
+        """Type keys."""
         os.write(self._descriptor, keys.encode())
 
     def ended(self) -> int:
-        """Returns the exit status once the command has ended."""
+        """Return the exit status once the command has ended."""
         return self._process.wait(_PATIENCE)
 
 
 @contextmanager
 def terminal(*arguments: str, address: str) -> Iterator[Terminal]:
-    """Runs `mailing` with these arguments on a terminal of its own."""
+    """Run `mailing` with these arguments on a terminal of its own."""
     ours, theirs = pty.openpty()
     environment = {**os.environ, "MAILING_ADDRESS": address, "COLUMNS": "80", "LINES": "24", "TERM": "xterm"}
     command = [sys.executable, "-m", "mailing.cli", *arguments]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trustme
 
-from server.rpc.tls import TlsFiles
+from server.api.tls import TlsFiles
 
 
 class TlsFolder:
@@ -23,7 +23,7 @@ class TlsFolder:
         self.renew()
 
     def renew(self) -> None:
-        """Writes a new certificate for the service, and its key."""
+        """Write a new certificate for the service, and its key."""
         self.write(self.authority.issue_cert("localhost", "127.0.0.1"))
 
     def write(self, leaf: trustme.LeafCert) -> None:
@@ -33,12 +33,12 @@ class TlsFolder:
     def caller(
         self, *names: str, authority: trustme.CA | None = None, common_name: str | None = None
     ) -> tuple[bytes, bytes]:
-        """Returns chain and key of a caller with these names."""
+        """Return chain and key of a caller with these names."""
         leaf = (authority or self.authority).issue_cert(*names, common_name=common_name)
         return b"".join(pem.bytes() for pem in leaf.cert_chain_pems), leaf.private_key_pem.bytes()
 
     def handshake(self, port: int, *versions: ssl.TLSVersion) -> tuple[str | None, bytes | None]:
-        """Shakes hands by one of these versions of TLS; returns it and the service's certificate."""
+        """Shake hands by one of these versions of TLS; return it and the service's certificate."""
         context = ssl.create_default_context(cafile=str(self.ca_file))
         context.set_alpn_protocols(["h2"])
         if versions:

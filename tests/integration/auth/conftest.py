@@ -13,10 +13,10 @@ import grpc
 import pytest
 from prometheus_client import CollectorRegistry
 
+from server.api import RpcSettings, build_server
 from server.auth import Authenticator
-from server.auth.tokens import TokensFile, new_token, token_line
-from server.rpc import RpcSettings, build_server
-from server.trials import Trials
+from server.auth.tokens_file import TokensFile, new_token, token_line
+from server.endpoints.probes import EndpointProbes
 
 Start = Callable[..., Awaitable["Guarded"]]
 
@@ -41,7 +41,7 @@ class Tokens:
         path.touch()
 
     def make(self, name: str, *scopes: str) -> list[tuple[str, str]]:
-        """Adds a caller and returns the metadata of their calls."""
+        """Add a caller and return the metadata of their calls."""
         token = new_token()
         with self.path.open("a") as file:
             file.write(f"{token_line(name, token, scopes)}\n")
@@ -58,12 +58,12 @@ def tokens(tmp_path: Path) -> Tokens:
 
 @pytest.fixture
 async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
-    """Starts servers; keyword arguments are fields of RpcSettings."""
+    """Start servers; keyword arguments are fields of RpcSettings."""
     async with AsyncExitStack() as stack:
 
-        async def begin(trials: Trials | None = None, **settings: Any) -> Guarded:
+        async def begin(probes: EndpointProbes | None = None, **settings: Any) -> Guarded:
             rpc = RpcSettings(acquire_timeout=2.0, **settings)
-            server = await build_server(pool, lambda: None, CollectorRegistry(), rpc, trials)
+            server = await build_server(pool, lambda: None, CollectorRegistry(), rpc, probes)
             port = server.bind("127.0.0.1:0")
             await server.start()
             stack.push_async_callback(server.stop, 0)

@@ -15,11 +15,11 @@ import pytest
 from mailing.v1.mailing_service_pb2 import ListMailingsRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from server.auth import Authenticator, KeySet, KeyTiming
-from server.auth import issuer as module
-from server.auth.issuer import BadAnswer, Issuer
-from server.auth.jwts import JwtVerifier
+from server.auth import oidc_discovery as module
+from server.auth.jwt_verifier import JwtVerifier
+from server.auth.oidc_discovery import BadAnswer, Issuer
+from tests.integration.api.calls import refused
 from tests.integration.auth.conftest import Guarded, Start, bearer
-from tests.integration.rpc.calls import refused
 from tests.support.bad_credentials import BAD_METADATA, BAD_TOKENS, published
 from tests.support.issuer import AUDIENCE, NAME, IssuerServer, Reply, answer, ec_key, jwk, key_set, rsa_key, token
 
@@ -54,7 +54,7 @@ class Watched:
                 self._ended.notify_all()
 
     async def more(self, count: int = 2) -> None:
-        """Returns when so many more fetches have ended; with two, the last has begun after the call."""
+        """Return when so many more fetches have ended; with two, the last has begun after the call."""
         goal = self.ended + count
         async with asyncio.timeout(20), self._ended:
             await self._ended.wait_for(lambda: self.ended >= goal)

@@ -9,19 +9,19 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.model import Endpoint
+from dispatcher.model.records import Endpoint
 from mailing.v1.client_service_pb2 import CreateClientRequest, UpdateClientRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, SendTestMessageRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2 import ListAttemptsRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
-from server.trials import Trials
-from server.values import ConfiguredEndpoint
+from server.config.types import ConfiguredEndpoint
+from server.endpoints.probes import EndpointProbes
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
+from tests.integration.api.calls import client, mailing
+from tests.integration.api.rows import add_batch, add_mailing
 from tests.integration.auth.conftest import Start, Tokens
-from tests.integration.rpc.calls import client, mailing
-from tests.integration.rpc.rows import add_batch, add_mailing
 
 PHONE, MASKED = "79261234567", "*********67"
 OWN_WORDS = "+7 (926) 123-45-67 is full, code 12345"
@@ -41,8 +41,8 @@ async def test_phones_are_hidden_wherever_they_leave(
     """Fails for each of the five places when its masking is taken out."""
     writer = tokens.make("writer", "clients.write", "mailings.read", "mailings.write", "messages.read")
     reader = tokens.make("reader", "all")
-    trials = Trials([ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")])
-    guarded = await start(trials, authenticator=tokens.authenticator())
+    probes = EndpointProbes([ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")])
+    guarded = await start(probes, authenticator=tokens.authenticator())
     clients: Any = ClientServiceStub(guarded.channel)
     mailings: Any = MailingServiceStub(guarded.channel)
     messages: Any = MessageServiceStub(guarded.channel)
@@ -82,7 +82,7 @@ async def test_phones_are_hidden_wherever_they_leave(
 
 
 async def _add_attempt(pool: asyncpg.Pool, mailing_id: int, client_id: int) -> None:
-    """Adds a message with one failed attempt, whose answer names the phone."""
+    """Add a message with one failed attempt, whose answer names the phone."""
     bucket = client_id % 16
     await pool.execute(
         "INSERT INTO attempts VALUES ($1, $2, $3, 1, now(), 'default', 9, 503, 7, 250, $4)",

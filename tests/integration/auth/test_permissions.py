@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -18,16 +17,18 @@ from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from server.api import CallLimits
+from server.api.interceptors import identity
+from server.api.interceptors.identity import IdentityInterceptor
+from server.api.interceptors.permissions import PERMISSIONS, Access
+from server.api.server import SERVED
 from server.auth import Authenticator
-from server.domain.caller import Scope, caller
-from server.rpc import CallLimits, identity
-from server.rpc.identity import IdentityInterceptor
-from server.rpc.permissions import PERMISSIONS, Access
-from server.rpc.server import SERVED
-from server.streams import StreamSettings
+from server.domain.principals import Scope, caller
+from server.watch import StreamSettings
+from tests.integration.api.calls import mailing, refused
+from tests.integration.api.test_contract import call
 from tests.integration.auth.conftest import Guarded, Start, Tokens
-from tests.integration.rpc.calls import mailing, refused
-from tests.integration.rpc.test_contract import call
+from tests.support.project import ROOT
 
 METHODS = [method for service in SERVED for method in service.methods]
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -49,7 +50,7 @@ def test_every_method_that_is_served_is_in_the_table_and_nothing_else() -> None:
 
 
 def test_the_page_on_security_has_the_same_table() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
     for scope in Scope:
         methods = {path.rpartition("/")[2] for path, needed in PERMISSIONS.items() if needed is scope}
         row = next(line for line in page.splitlines() if line.startswith(f"| `{scope}` |"))
@@ -65,7 +66,7 @@ def test_reading_and_writing_are_told_apart_by_the_names_of_methods() -> None:
 
 
 async def missing_scope(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any) -> str:
-    """Calls with an empty request; returns the scope that is missing, '' when none is."""
+    """Call with an empty request; return the scope that is missing, '' when none is."""
     try:
         await call(channel, method, metadata)
     except grpc.aio.AioRpcError as error:

@@ -12,9 +12,9 @@ import grpc
 import pytest
 
 from mailing import MailingClient, MailingError, tls_credentials
-from server.access import is_loopback, read_access
-from server.auth.tokens import new_token, token_line
+from server.auth.tokens_file import new_token, token_line
 from server.config import ConfigError, Settings, load_settings
+from server.runtime.access import is_loopback, read_access
 from tests.integration.test_main import PATIENCE, ended, serving
 from tests.support.issuer import AUDIENCE, NAME, IssuerServer, jwk, rsa_key, token
 from tests.support.tls import TlsFolder
@@ -28,7 +28,7 @@ def tls(tmp_path: Path) -> TlsFolder:
 
 
 def stopped(process: subprocess.Popen[str]) -> str:
-    """Stops the service and returns its log."""
+    """Stop the service and return its log."""
     process.terminate()
     return process.communicate(timeout=PATIENCE)[1]
 
@@ -133,7 +133,7 @@ def test_certificates_are_enough_and_the_command_line_has_them(
 
 
 def _listed(address: str, **settings: str) -> int:
-    """Lists mailings with the command line; returns its exit status."""
+    """List mailings with the command line; return its exit status."""
     words = [sys.executable, "-m", "mailing.cli", "--address", address, "mailings", "list"]
     return subprocess.run(words, env={**os.environ, **settings}, capture_output=True, timeout=PATIENCE).returncode
 

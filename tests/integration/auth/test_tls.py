@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, ListMailingsRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from server.api.tls import ServerTls
 from server.auth import Authenticator, BadFile
-from server.rpc.tls import ServerTls
+from tests.integration.api.calls import mailing, refused
 from tests.integration.auth.conftest import Start, Tokens
-from tests.integration.rpc.calls import mailing, refused
 from tests.support.tls import TlsFolder
 
 

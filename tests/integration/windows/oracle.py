@@ -32,7 +32,7 @@ class Window(NamedTuple):
 
 @lru_cache(maxsize=200_000)
 def begins_at(zone: str, day: date, start: time) -> datetime:
-    """Returns the moment at which the window of `day` opens."""
+    """Return the moment at which the window of `day` opens."""
     local = datetime.combine(day, start)
     place = ZoneInfo(zone)
     around = [(local + timedelta(hours=hours)).replace(tzinfo=UTC) for hours in range(-36, 37, 12)]
@@ -48,14 +48,14 @@ def _offset(place: ZoneInfo, moment: datetime) -> timedelta:
 
 
 def windows_around(zone: str, start: time, length: timedelta, moment: datetime) -> list[Window]:
-    """Returns the windows of all days that could matter at `moment`, in their order."""
+    """Return the windows of all days that could matter at `moment`, in their order."""
     today = moment.date()
     openings = [begins_at(zone, today + n * DAY, start) for n in range(-3, 3)]
     return [Window(opens_at, opens_at + length) for opens_at in openings]
 
 
 def next_window(zone: str, start: time, length: timedelta, moment: datetime) -> Window:
-    """Returns the first moment at or after `moment` inside a window, and when that window closes.
+    """Return the first moment at or after `moment` inside a window, and when that window closes.
 
     Two windows overlap where a day is shorter than they are long: then the earlier one counts.
     """
@@ -64,7 +64,7 @@ def next_window(zone: str, start: time, length: timedelta, moment: datetime) -> 
 
 
 def is_inside(zone: str, start: time, length: timedelta, since: datetime, until: datetime) -> bool:
-    """Says whether the client may be reached at every moment from `since` until just before `until`."""
+    """Return whether the client may be reached at every moment from `since` until just before `until`."""
     reached = since
     for window in windows_around(zone, start, length, since):
         if window.opens_at <= reached < window.closes_at:
@@ -74,7 +74,7 @@ def is_inside(zone: str, start: time, length: timedelta, since: datetime, until:
 
 @lru_cache(maxsize=2000)
 def changes(zone: str, year: int) -> list[datetime]:
-    """Returns the moments of a year at which a zone's clocks are changed, to the second."""
+    """Return the moments of a year at which a zone's clocks are changed, to the second."""
     place = ZoneInfo(zone)
     days = [datetime(year, 1, 1, tzinfo=UTC) + n * DAY for n in range(367)]
     return [

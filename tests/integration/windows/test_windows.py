@@ -80,7 +80,7 @@ async def zones(database: asyncpg.Connection) -> list[str]:
 
 
 async def disagreeing(database: asyncpg.Connection, zones: Iterable[str]) -> set[tuple[str, int]]:
-    """Returns the zones and years that the two zone databases tell differently.
+    """Return the zones and years that the two zone databases tell differently.
 
     They come from different releases, and governments decide at short notice.
     """
@@ -106,7 +106,7 @@ async def disagreeing(database: asyncpg.Connection, zones: Iterable[str]) -> set
 
 
 async def contradictions(database: asyncpg.Connection, cases: list[Case]) -> list[str]:
-    """Returns every case in which the database and the oracle do not agree."""
+    """Return every case in which the database and the oracle do not agree."""
     rows = await database.fetch(
         "SELECT window_opens_at(zone, start, length, moment) AS opens_at,"
         " window_closes_at(zone, start, length, moment) AS closes_at"

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from server.auth import Authenticator, KeySet
-from server.auth import jwts as module
-from server.auth.jwts import JwtVerifier
-from server.auth.keys import KeyTiming
-from server.domain.caller import Principal, Scope
+from server.auth import jwt_verifier as module
+from server.auth.jwks import KeyTiming
+from server.auth.jwt_verifier import JwtVerifier
 from server.domain.errors import Unauthenticated
+from server.domain.principals import Principal, Scope
 from tests.support.bad_credentials import BAD_METADATA, BAD_TOKENS, published
 from tests.support.issuer import AUDIENCE, NAME, claims, ec_key, jwk, key_set, rsa_key, token
 
@@ -31,7 +31,7 @@ class Clock:
 
 
 async def loaded(document: Callable[[], bytes], clock: Clock | None = None) -> KeySet:
-    """Returns keys after one fetch of this document, and no more."""
+    """Return keys after one fetch of this document, and no more."""
 
     async def fetch() -> bytes:
         return document()

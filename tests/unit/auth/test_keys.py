@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from server.auth.keys import BadKeys, KeySet, KeyTiming, read_keys
+from server.auth.jwks import BadKeys, KeySet, KeyTiming, read_keys
 from tests.support.issuer import ec_key, jwk, key_set, rsa_key
 
 QUICK = KeyTiming(refresh=0.02, retry_first=0.01, retry_longest=0.02, cool_down=0.01)
@@ -43,7 +43,7 @@ class Fetches:
                 self._one_more.notify_all()
 
     async def reach(self, count: int) -> None:
-        """Returns when so many fetches have ended."""
+        """Return when so many fetches have ended."""
         async with asyncio.timeout(10), self._one_more:
             await self._one_more.wait_for(lambda: self.count >= count)
 
@@ -53,7 +53,7 @@ Running = Callable[[KeySet], Awaitable[None]]
 
 @pytest.fixture
 async def run() -> Any:
-    """Runs key sets until the test ends; returns after their first fetch."""
+    """Run key sets until the test ends; return after their first fetch."""
     tasks = list[asyncio.Task[None]]()
 
     async def begin(keys: KeySet) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from server.auth import Authenticator, BadFile
-from server.auth.tokens import LOOK_EVERY, TokensFile, new_token, token_line
-from server.domain.caller import ALL_SCOPES, Principal, Scope
+from server.auth.tokens_file import LOOK_EVERY, TokensFile, new_token, token_line
 from server.domain.errors import Unauthenticated
+from server.domain.principals import ALL_SCOPES, Principal, Scope
 
 
 class Clock:

@@ -56,7 +56,7 @@ def service() -> Iterator[Service]:
 
 @pytest.fixture
 def run(service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Runs one command against the service; returns its status and what it wrote."""
+    """Run one command against the service; return its status and what it wrote."""
     monkeypatch.setenv("MAILING_ADDRESS", service.address)
 
     def call(*arguments: str) -> Outcome:

@@ -220,7 +220,7 @@ class Admin(AdminServiceServicer):
 
 
 def progress(state: Mailing.State.ValueType, total: int, *, expanded: bool = True, **counts: int) -> Mailing:
-    """A mailing whose other messages, beside those in `counts`, are pending."""
+    """Return a mailing whose other messages, beside those in `counts`, are pending."""
     figures = MailingProgress(total=total, expanded=expanded, **counts)  # type: ignore[arg-type]
     figures.pending = total - sum(counts.values())
     return Mailing(id=7, state=state, progress=figures)

@@ -33,7 +33,7 @@ def channel() -> grpc_testing.Channel:
 
 
 def start(call: Callable[..., Any], *arguments: Any) -> Future[Any]:
-    """Makes a call in a thread that nobody has to wait for, so that a broken test ends too."""
+    """Make a call in a thread that nobody has to wait for, so that a broken test ends too."""
     future: Future[Any] = Future()
 
     def run() -> None:
@@ -47,7 +47,7 @@ def start(call: Callable[..., Any], *arguments: Any) -> Future[Any]:
 
 
 def take(channel: grpc_testing.Channel, method: MethodDescriptor) -> tuple[Any, Any]:
-    """Waits for a call as the service would; returns its request and what answers it."""
+    """Wait for a call as the service would; return its request and what answers it."""
     _, request, call = start(channel.take_unary_unary, method).result(10)
     return request, call
 

@@ -68,7 +68,7 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, in
 
 
 def exchange(address: tuple[str, int], request: bytes, step: int = 1 << 20) -> list[Reply]:
-    """Sends bytes, `step` at a time, and reads all answers until the endpoint closes."""
+    """Send bytes, `step` at a time, and read all answers until the endpoint closes."""
     with socket.create_connection(address, 10) as connection:
         for start in range(0, len(request), step):
             connection.sendall(request[start : start + step])

@@ -17,7 +17,7 @@ SERVICE = "mailing.v1.ClientService"
 
 @pytest.fixture
 def servicer(monkeypatch: pytest.MonkeyPatch, run: Run) -> Iterator[health.HealthServicer]:
-    """A service that knows nothing but its health, at which commands are pointed."""
+    """Yield a service that knows nothing but its health, at which commands are pointed."""
     known = health.HealthServicer()
     with ThreadPoolExecutor(2) as threads:
         server = grpc.server(threads, options=[("grpc.so_reuseport", 0)])

@@ -27,7 +27,7 @@ def milliseconds(count: float) -> Duration:
 
 @pytest.fixture
 def full() -> Report:
-    """A mailing of a million with something of everything."""
+    """Return a mailing of a million with something of everything."""
     mailing = progress(Mailing.STATE_COMPLETED, 1_000_000, delivered=987_654, failed=12_000, skipped=346)
     mailing.title, mailing.progress.attempts = "Spring", 1_013_000
     first, last = Timestamp(seconds=BEGIN), Timestamp(seconds=BEGIN + 86_400 * 30)

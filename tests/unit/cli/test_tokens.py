@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from server.auth.tokens import TokensFile
+from server.auth.tokens_file import TokensFile
 from tests.support.tls import TlsFolder
 from tests.unit.cli.conftest import Run, Service
 

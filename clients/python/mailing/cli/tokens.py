@@ -30,7 +30,7 @@ def create(
     ],
 ) -> None:
     """Make a token, shown once, and the line that MAILING_TOKENS_FILE needs for it."""
-    tokens = import_module("server.auth.tokens")
+    tokens = import_module("server.auth.tokens_file")
     token = tokens.new_token()
     try:
         line = tokens.token_line(name, token, scope)

@@ -1,0 +1,108 @@
+"""Keeps the pools' breakers in step with what all replicas know of the endpoints.
+
+What a pool finds out is told to the database; what others found out is learned from it. While
+an endpoint is down, nothing of its messages is held here and their attempts cost nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
+
+from dispatcher.breaker import PROBE_FIRST, PROBE_MOST, WINDOW
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.ports import Clock, Ledger, StorageUnavailable
+
+log = logging.getLogger(__name__)
+
+_MARGIN = 1.0
+"""Seconds that a probe may take on top of the longest request."""
+
+_PAUSE = 0.5
+"""Seconds between two tries to tell the database."""
+
+
+class BreakerSync:
+    """Serves all pools of a replica. `finished` is called with leases that need no more sending."""
+
+    def __init__(
+        self, ledger: Ledger, clock: Clock, registry: LeaseRegistry, finished: Callable[[Lease], None]
+    ) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._registry = registry
+        self._finished = finished
+        self._news: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+
+    async def run(self) -> None:
+        """Tell the database what the pools found out, in order, until cancelled."""
+        while True:
+            tell = await self._news.get()
+            while True:
+                try:
+                    await tell()
+                    break
+                except StorageUnavailable as error:
+                    log.warning("the state of an endpoint waits for the database: %s", error)
+                    await self._clock.sleep(_PAUSE)
+
+    def tripped(self, pool: EndpointWorkers) -> None:
+        """Take note that a pool's breaker opened: for this replica at once, for the others soon."""
+        told = "the endpoint %s is down, nothing is sent there: %s"
+        log.warning(told, pool.name, pool.last_error, extra={"endpoint": pool.name})
+        since = self._clock.monotonic() - WINDOW
+        for lease in self._leases_of(pool):
+            lease.uncount(since)
+        self._let_go(pool)
+        self._news.put_nowait(partial(self._ledger.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
+
+    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
+        """Take note of how a probe ended."""
+        if recovered:
+            log.info("the endpoint %s answers again", pool.name, extra={"endpoint": pool.name})
+            self._news.put_nowait(partial(self._ledger.close_breaker, pool.name))
+        else:
+            self._let_go(pool)
+            self._news.put_nowait(partial(self._probe_failed, pool))
+
+    async def _probe_failed(self, pool: EndpointWorkers) -> None:
+        probe_in = await self._ledger.fail_probe(pool.name, PROBE_FIRST, PROBE_MOST, pool.last_error)
+        if not pool.breaker.closed:
+            pool.breaker.open(self._clock.monotonic(), probe_in)
+
+    async def learn(self, pools: Collection[EndpointWorkers]) -> None:
+        """Take over what others found out. Raise StorageUnavailable."""
+        shared = await self._ledger.breakers([pool.name for pool in pools])
+        now = self._clock.monotonic()
+        for pool in pools:
+            closed = pool.breaker.closed
+            pool.breaker.learn(now, shared.get(pool.name))
+            if closed and not pool.breaker.closed:
+                self._let_go(pool)
+            elif not closed and pool.breaker.closed:
+                pool.limit.restart()
+
+    async def probe(self, pool: EndpointWorkers) -> bool:
+        """Ask whether this replica may try the endpoint, once it is time. Raise StorageUnavailable."""
+        now = self._clock.monotonic()
+        if pool.breaker.closed or pool.breaker.probing(now) or now < pool.breaker.probe_at:
+            return False
+        longest = pool.longest + _MARGIN
+        if await self._ledger.begin_probe(pool.name, longest):
+            pool.breaker.probe(now, now + longest)
+            return True
+        pool.breaker.open(now, PROBE_FIRST)
+        return False
+
+    def _let_go(self, pool: EndpointWorkers) -> None:
+        """Give back what nobody has begun to send."""
+        for lease in self._leases_of(pool):
+            if lease.release(lease.mailing):
+                self._finished(lease)
+
+    def _leases_of(self, pool: EndpointWorkers) -> list[Lease]:
+        return [lease for lease in self._registry.leases if (lease.mailing.endpoint or DEFAULT_ENDPOINT) == pool.name]

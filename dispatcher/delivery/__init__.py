@@ -1,0 +1,1 @@
+"""HTTP out: what a request and its answer mean, and the two senders that make the request."""

@@ -1,0 +1,183 @@
+"""One keep-alive connection: a request at a time, from its bytes to its Answer.
+
+A connection belongs to a `Owner` (the sender), which hears when the connection is ready for
+the next request and when it is gone. It keeps no time: the home sweeps over `deadline`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol, cast
+
+from dispatcher.delivery.http1.response import ResponseReader
+from dispatcher.model.records import Answer
+from dispatcher.model.states import ErrorClass
+
+NEVER = float("inf")
+
+_KNOWN_BYTES = 1024
+_KNOWN_COUNT = 64
+
+KnownAnswers = dict[bytes, tuple[int, bytes, str | None]]
+"""What certain bytes mean when they are all that answers a request.
+
+Endpoints give most messages the same answer, byte for byte. What such bytes parse to never
+changes, so an answer that came whole, in one piece, and left the connection usable is looked
+up here before it is parsed again.
+"""
+
+
+class Owner(Protocol):
+    """Who owns a connection."""
+
+    known_answers: KnownAnswers
+
+    def connection_ready(self, connection: Connection, now: float) -> None:
+        """Take back a connection that may serve another request. `now` is monotonic."""
+
+    def connection_gone(self, connection: Connection) -> None:
+        """Forget a connection that must not be used any more. Called once."""
+
+
+class Connection(asyncio.Protocol):
+    """A connection to the endpoint.
+
+    `deadline` is when the sweep ends what is going on: the request, or being idle.
+    `touched` says whether a byte of the current answer has arrived, `used` whether the
+    connection was idle before the current request, `open` whether it can take requests at
+    all. `closed` is done when the socket is closed.
+    """
+
+    __slots__ = (
+        "_future",
+        "_known",
+        "_new_future",
+        "_owner",
+        "_reader",
+        "_started",
+        "_transport",
+        "closed",
+        "deadline",
+        "open",
+        "retires_at",
+        "touched",
+        "used",
+        "write",
+    )
+
+    write: Callable[[bytes], None]
+    _transport: asyncio.Transport
+
+    def __init__(self, owner: Owner, max_body: int, retires_at: float) -> None:
+        self._owner = owner
+        self._known = owner.known_answers
+        self._reader = ResponseReader(max_body)
+        self._future: asyncio.Future[Answer] | None = None
+        self._started = 0.0
+        self._new_future = asyncio.get_running_loop().create_future
+        self.closed: asyncio.Future[None] = self._new_future()
+        self.deadline = NEVER
+        self.retires_at = retires_at
+        self.open = False
+        self.touched = False
+        self.used = False
+
+    def request(self, data: bytes, started: float, deadline: float) -> asyncio.Future[Answer]:
+        """Send a request and return the future of its Answer, which never gets an exception."""
+        future = self._future = self._new_future()
+        self._started = started
+        self.deadline = deadline
+        self.touched = False
+        self.write(data)
+        return future
+
+    def abandon(self, future: asyncio.Future[Answer]) -> None:
+        """End the connection if the request of `future`, which nobody awaits any more, is still under way here."""
+        if self._future is future:
+            self.abort()
+
+    def abort(self, error: ErrorClass = ErrorClass.DISCONNECT) -> None:
+        """End the connection at once, and with `error` the request it carries."""
+        if self.open:
+            self.open = False
+            self.deadline = NEVER
+            self._transport.abort()
+            self._owner.connection_gone(self)
+        self._resolve(error)
+
+    def _resolve(self, error: ErrorClass) -> None:
+        future, self._future = self._future, None
+        if future is None or future.done():
+            return
+        reader = self._reader
+        status, body, retry_after = (reader.status, reader.body, reader.retry_after) if self.touched else (0, b"", None)
+        future.set_result(Answer(status, body, retry_after, error, True, monotonic() - self._started))
+
+    # Called by the loop.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin: the connection stands, TLS included."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.write = self._transport.write
+        self.open = True
+
+    def data_received(self, data: bytes) -> None:
+        """Take in a piece of an answer; usually it is all of it."""
+        future = self._future
+        if future is None:
+            self.abort()  # nobody asked
+        elif self.touched or (known := self._known.get(data)) is None:
+            self._read(data)
+        elif future.done():
+            self.abort()  # cancelled a moment ago
+        else:
+            self._future = None
+            self.used = True
+            now = monotonic()
+            future.set_result(Answer(*known, ErrorClass.NONE, True, now - self._started))
+            self._owner.connection_ready(self, now)
+
+    def _read(self, data: bytes) -> None:
+        reader = self._reader
+        whole = not self.touched
+        if whole:
+            self.touched = True
+            reader.begin()
+        error = reader.feed(data)
+        if error is not ErrorClass.NONE:
+            self.abort(error)
+        elif reader.complete:
+            if reader.reusable and whole and len(data) <= _KNOWN_BYTES:
+                self._remember(data)
+            self._answered()
+
+    def _remember(self, data: bytes) -> None:
+        if len(self._known) >= _KNOWN_COUNT:
+            self._known.clear()
+        self._known[data] = (self._reader.status, self._reader.body, self._reader.retry_after)
+
+    def _answered(self) -> None:
+        reusable = self._reader.reusable and self._future is not None and not self._future.done()
+        self._resolve(ErrorClass.NONE)
+        self.used = True
+        if reusable:
+            self._owner.connection_ready(self, monotonic())
+        else:
+            self.abort()
+
+    def eof_received(self) -> None:
+        """Note that the endpoint sends no more: the end of an answer, or of the connection."""
+        if self._future is not None and self.touched and self._reader.finish():
+            self._resolve(ErrorClass.NONE)
+        self.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note that the transport is closed."""
+        if exc is None:
+            self.eof_received()
+        else:
+            self.abort()
+        if not self.closed.done():
+            self.closed.set_result(None)

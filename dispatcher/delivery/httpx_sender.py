@@ -1,0 +1,204 @@
+"""The httpx sender: for endpoints behind a proxy or on HTTP/2.
+
+It keeps the promises of the fast sender (same classes, same bounds, same suite) and takes
+proxies from the environment. It is far slower: httpcore looks at all its connections for
+every request, so this one keeps few, and what exceeds them waits in line before it.
+
+It can see a little less: a connection that ends inside the head counts as ended before it,
+a proxy that refuses counts as CONNECT, and of two answers sent as one to a single request
+over HTTP/1.1 it takes the second for the next request's. A request that may not start any
+more costs an HTTP/1.1 connection, which httpcore closes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterator, Mapping
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from time import monotonic
+from typing import Any
+
+import httpx
+
+from dispatcher.delivery.http1.tls import tls_context
+from dispatcher.delivery.protocol import encode_body, parse_target
+from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.states import ErrorClass
+from dispatcher.ports import MayStart
+from dispatcher.tracing import TraceHeaders
+
+MAX_CONNECTIONS = 64
+"""The most connections, and the most requests under way. More make httpcore slower, not faster."""
+
+_ENDED_EARLY = ("disconnected", "closed connection", "ConnectionTerminated", "StreamReset")
+_HEAD_TOO_LARGE = "Receive buffer too long"
+
+
+class _NotStarted(Exception):
+    """Raised from within httpcore, before it writes a request that may not start any more."""
+
+
+class _Exchange:
+    """One request: how far it got, as httpcore tells it, and what has arrived."""
+
+    __slots__ = ("_may_start", "_stream", "body", "connected", "forbidden", "handshaking", "headers", "sent", "status")
+
+    def __init__(self, may_start: MayStart | None) -> None:
+        self._may_start = may_start
+        self._stream: Any = None  # of httpcore
+        self.forbidden = False
+        self.connected = False  # by this request; otherwise the connection is a reused one
+        self.handshaking = False
+        self.sent = False
+        self.status = 0
+        self.headers = httpx.Headers()
+        self.body = b""
+
+    async def trace(self, event: str, about: Mapping[str, Any]) -> None:
+        """Take an event of httpcore's trace extension in."""
+        if event.endswith("connect_tcp.started"):
+            self.connected = True
+        elif event.endswith("connect_tcp.complete"):
+            self._stream = about["return_value"]
+        elif event.endswith("start_tls.started"):
+            self.handshaking = True
+        elif event.endswith("start_tls.failed") and self._stream is not None:
+            await self._stream.aclose()  # httpcore leaves it open when the handshake is cancelled
+        elif event.endswith("start_tls.complete"):
+            self.handshaking = False
+        elif event.endswith("send_request_headers.started") and about["request"].method != b"CONNECT":
+            # What asks a proxy for a tunnel is not seen by the endpoint.
+            if self._may_start is not None and not self._may_start():
+                self.forbidden = True
+                raise _NotStarted
+            self.sent = True
+
+    def answer(self, error: ErrorClass, started: float) -> Answer:
+        """Return what it came to."""
+        retry_after = self.headers.get("retry-after")
+        return Answer(self.status, self.body, retry_after, error, self.sent, monotonic() - started)
+
+
+class HttpxSender:
+    """Sends messages to one endpoint by httpx. Implements `dispatcher.ports.Sender`.
+
+    To be used from one event loop; `trace_headers` gives each request more headers. Raises
+    ValueError for an endpoint whose URL, token or CA file is unusable.
+    """
+
+    def __init__(self, endpoint: Endpoint, trace_headers: TraceHeaders | None = None) -> None:
+        self._trace_headers = trace_headers
+        target = parse_target(endpoint)
+        connections = min(endpoint.max_concurrency, MAX_CONNECTIONS)
+        self._url = endpoint.url if target.path != "/" else endpoint.url.rstrip("/") + "/"
+        self._total_timeout = endpoint.total_timeout
+        self._max_body = endpoint.max_response_bytes
+        self._turns = asyncio.Semaphore(connections)
+        self._under_way: dict[asyncio.Future[None], asyncio.Timeout] = {}
+        self._closed = False
+        self._client = httpx.AsyncClient(
+            headers=target.headers,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # it would keep and send back every one
+            verify=tls_context(endpoint) if target.secure else True,
+            http2=target.secure,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=4),
+            timeout=httpx.Timeout(None, connect=endpoint.connect_timeout),
+            follow_redirects=False,
+        )
+
+    async def send(
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool = False,
+        may_start: MayStart | None = None,
+    ) -> Answer | None:
+        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
+        started = monotonic()
+        exchange = _Exchange(may_start)
+        if self._closed:
+            return exchange.answer(ErrorClass.DISCONNECT, started)
+        try:
+            body = encode_body(message_id, phone, text)
+        except ValueError:
+            return exchange.answer(ErrorClass.PROTOCOL, started)
+        ended = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(self._total_timeout) as self._under_way[ended], self._turns:
+                error = await self._exchange(exchange, message_id, body)
+                if error is ErrorClass.DISCONNECT and not (exchange.connected or exchange.status or at_most_once):
+                    exchange = _Exchange(may_start)
+                    exchange.sent = True  # the first one was
+                    error = await self._exchange(exchange, message_id, body)
+        except TimeoutError:
+            error = ErrorClass.DISCONNECT if self._closed else ErrorClass.TIMEOUT
+        finally:
+            del self._under_way[ended]
+            ended.set_result(None)
+        if exchange.forbidden:
+            return exchange.answer(ErrorClass.DISCONNECT, started) if exchange.sent else None
+        return exchange.answer(error, started)
+
+    async def close(self) -> None:
+        """Close every connection; requests under way end with DISCONNECT."""
+        self._closed = True
+        for timeout in self._under_way.values():
+            if not timeout.expired():
+                timeout.reschedule(0.0)
+        if self._under_way:
+            await asyncio.wait(tuple(self._under_way))
+        await self._client.aclose()
+
+    async def _exchange(self, exchange: _Exchange, message_id: int, body: bytes) -> ErrorClass:
+        try:
+            return await self._read(exchange, message_id, body)
+        except Exception as error:  # httpcore and h2 let more out than they document, and a send never raises
+            return _classify(error, exchange)
+
+    async def _read(self, exchange: _Exchange, message_id: int, body: bytes) -> ErrorClass:
+        headers = {"Idempotency-Key": str(message_id)}
+        if self._trace_headers is not None:
+            headers |= self._trace_headers()
+        request = self._client.stream(
+            "POST", f"{self._url}{message_id}", content=body, headers=headers, extensions={"trace": exchange.trace}
+        )
+        async with request as response:
+            exchange.status, exchange.headers = response.status_code, response.headers
+            if int(response.headers.get("content-length", 0)) > self._max_body:
+                return ErrorClass.TOO_LARGE
+            if response.status_code == 101:  # nobody asked for another protocol
+                return ErrorClass.PROTOCOL
+            async for piece in response.aiter_raw():  # raw: nothing is decompressed
+                if len(exchange.body) + len(piece) > self._max_body:
+                    return ErrorClass.TOO_LARGE
+                exchange.body += piece
+        return ErrorClass.NONE
+
+
+def _classify(error: Exception, exchange: _Exchange) -> ErrorClass:
+    """Return the class of what httpx raised."""
+    match error:
+        case httpx.ConnectTimeout():
+            return ErrorClass.CONNECT
+        case httpx.ConnectError() if exchange.handshaking:
+            return ErrorClass.TLS
+        case httpx.ConnectError() if any(isinstance(cause, socket.gaierror) for cause in _causes(error)):
+            return ErrorClass.RESOLVE
+        case httpx.ConnectError() | httpx.ProxyError():
+            return ErrorClass.CONNECT
+        case httpx.NetworkError():
+            return ErrorClass.DISCONNECT
+        case httpx.RemoteProtocolError() if any(words in str(error) for words in _ENDED_EARLY):
+            return ErrorClass.DISCONNECT
+        case httpx.RemoteProtocolError() if _HEAD_TOO_LARGE in str(error):
+            return ErrorClass.TOO_LARGE
+        case _:
+            return ErrorClass.PROTOCOL
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -1,0 +1,245 @@
+"""Sends: one pool per endpoint, with as many requests in flight as the endpoint bears.
+
+A pool owns the leases handed to it until every message has an outcome. A worker takes one
+message at a time, of the mailing whose turn it is; workers come and go with the work, with
+the concurrency limit, the rates and the breaker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from random import Random
+from typing import Protocol
+
+from dispatcher import retry_policy as policy
+from dispatcher.breaker import Breaker
+from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.delivery.protocol import Verdict, judge
+from dispatcher.fair_queue import FairQueue
+from dispatcher.leases import Lease
+from dispatcher.model.records import BATCH_SIZE, Answer, Endpoint, Outcome
+from dispatcher.model.states import ErrorClass, Semantics
+from dispatcher.ports import Clock, Sender
+from dispatcher.rate_limiter import RateLimiter
+
+log = logging.getLogger(__name__)
+
+_AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and members of an enum take long to look up
+
+MOST_LEASES = 64
+"""Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
+
+
+class Keeper(Protocol):
+    """Who hears what happens in a pool."""
+
+    def finished(self, lease: Lease) -> None:
+        """Every message of the lease has an outcome."""
+
+    def hungry(self) -> None:
+        """There is room for another lease."""
+
+    def rated(self) -> None:
+        """Messages wait for moments that their rates allow."""
+
+    def tripped(self, pool: EndpointWorkers) -> None:
+        """Note that the breaker has opened."""
+
+    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
+        """Note that the one request that was let through has ended."""
+
+
+class EndpointWorkers:
+    """The way to one endpoint. `last_error` says in a few words what spoke against it last."""
+
+    def __init__(
+        self, endpoint: Endpoint, sender: Sender, clock: Clock, limit: ConcurrencyLimit, random: Random, keeper: Keeper
+    ) -> None:
+        self.name = endpoint.name
+        self.longest = endpoint.total_timeout
+        self.active = 0
+        self.promised: Counter[int] = Counter()
+        self.limit = limit
+        self.breaker = Breaker()
+        self.limiter = RateLimiter(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
+        self.queue = FairQueue()
+        self.last_error = ""
+        self._sender = sender
+        self._success = endpoint.success
+        self._now = clock.monotonic
+        self._random = random
+        self._keeper = keeper
+        self._workers: set[asyncio.Task[None]] = set()
+
+    @property
+    def waiting(self) -> int:
+        """How many messages nobody has begun to send."""
+        return self.queue.waiting
+
+    def has_room(self, mailing_id: int, rated: bool) -> bool:
+        """Return whether another batch of the mailing should be claimed; `rated` says that it has a rate.
+
+        Every mailing may have one waiting, so that a small one never waits for a large one, and
+        a rated one a second; the others share room for a few, or for as many messages as are in
+        flight. `promised` counts the batches that are being claimed for this pool.
+        """
+        self.queue.tidy()
+        promised = self.promised.total()
+        held = self.queue.leases + promised
+        if held >= MOST_LEASES or not (self.breaker.closed or (self._may_probe() and held == 0)):
+            return False
+        queue = self.queue.queues.get(mailing_id)
+        mine = self.promised[mailing_id] + (len(queue.leases) if queue else 0)
+        if mine == 0 or rated or self.limiter is not None:
+            return mine < 2
+        leases, waiting = self.queue.unrated()
+        return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
+
+    def enqueue(self, lease: Lease) -> None:
+        """Take over a lease and send its messages."""
+        self.queue.add(lease)
+        if lease.mailing.max_rate > 0 or self.limiter is not None:
+            self._keeper.rated()
+        self.start_workers()
+
+    def start_workers(self) -> None:
+        """Let as many workers work as the limit, the rates and the work allow."""
+        now = self._now()
+        startable = self.queue.startable(now)
+        if self.limiter is not None:
+            startable = min(startable, self.limiter.ready(now))
+        wanted = min(self._allowed(), self.active + startable)
+        while self.active < wanted:
+            self.active += 1
+            worker = asyncio.create_task(self._work())
+            self._workers.add(worker)
+            worker.add_done_callback(self._left)
+
+    def _allowed(self) -> int:
+        """Return how many requests may be in flight: one while it is tried whether the endpoint recovered."""
+        if self.breaker.closed:
+            return self.limit.value
+        return 1 if self._may_probe() else 0
+
+    def _may_probe(self) -> bool:
+        return self.breaker.probing(self._now())
+
+    def _left(self, worker: asyncio.Task[None]) -> None:
+        self._workers.discard(worker)
+        if not worker.cancelled() and (error := worker.exception()):
+            log.error("a worker died and is replaced", exc_info=error)
+            self.start_workers()
+
+    async def _work(self) -> None:
+        try:
+            while self.active <= self._allowed():
+                now = self._now()
+                lease = self._next(now)
+                if lease is None:
+                    return
+                index = lease.take()
+                if index >= 0:
+                    self._pass_gates()
+                if not lease.untaken:
+                    self.queue.tidy()
+                    self._keeper.hungry()
+                if index >= 0:
+                    await self._deliver(lease, index, now)
+        finally:
+            self.active -= 1
+            if not self.active:
+                self.limit.idle()
+
+    def _next(self, now: float) -> Lease | None:
+        """Return the lease whose message leaves next, None when none may leave now."""
+        if self.limiter is not None and not self.limiter.open(now):
+            return None
+        return self.queue.next(now)
+
+    def _pass_gates(self) -> None:
+        if self.limiter is not None:
+            self.limiter.take()
+        if (limiter := self.queue.limiter) is not None:
+            limiter.take()
+
+    async def _deliver(self, lease: Lease, index: int, began: float) -> None:
+        """One message, from the last check before the request, at `began`, to its outcome."""
+        recipient = lease.batch.recipients[index]
+        mailing = lease.mailing
+        if recipient.phone is None or not lease.allows(began, recipient.closes_in):
+            self._withhold(lease, index)
+            return
+        try:
+            answer = await self._sender.send(
+                mailing.id << 32 | recipient.client_id,
+                recipient.phone,
+                recipient.text,
+                mailing.semantics is _AT_MOST_ONCE,
+                lease.permit(recipient.closes_in),
+            )
+        except Exception:
+            # A defect in a sender must not lose a message: it may have been sent.
+            log.exception("the sender failed")
+            answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._now() - began)
+        if answer is None:
+            self._withhold(lease, index)
+            return
+        verdict = judge(answer, self._success)
+        self._learn(began, answer, verdict)
+        if verdict.delivered:
+            self._record(lease, index, policy.delivered(answer))
+        else:
+            uncounted = verdict.error_class in policy.DOWN and not self.breaker.closed
+            began_at = lease.now_at(began)
+            self._record(
+                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, uncounted, self._random)
+            )
+
+    def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
+        """Draw the conclusions of an answer for what is sent next."""
+        now = began + answer.duration
+        if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
+            self.start_workers()
+        failed = verdict.error_class in policy.DOWN
+        if failed:
+            self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
+        if self.breaker.observe(now, began, failed):
+            self.breaker.open(now)
+            self._keeper.tripped(self)
+        elif not self.breaker.closed and self.breaker.decides(now, began):
+            self._probed(now, failed)
+
+    def _probed(self, now: float, failed: bool) -> None:
+        """End the probe: with a few requests at first, or with another wait."""
+        if failed:
+            self.breaker.open(now)
+        else:
+            self.breaker.close(now)
+            self.limit.restart()
+        self._keeper.probed(self, not failed)
+
+    def _withhold(self, lease: Lease, index: int) -> None:
+        """Put back a message that was not begun: until its mailing is confirmed, or for the next lease."""
+        if lease.is_stale(self._now()):
+            lease.give_back(index)
+            self.queue.restore(lease)
+        else:
+            lease.keep(index)
+            self._finish(lease)
+
+    def _record(self, lease: Lease, index: int, outcome: Outcome) -> None:
+        lease.record(index, outcome)
+        self._finish(lease)
+
+    def _finish(self, lease: Lease) -> None:
+        if not lease.left:
+            self._keeper.finished(lease)
+
+    async def close(self) -> None:
+        """End the workers; their requests under way are cut off."""
+        for worker in self._workers:
+            worker.cancel()
+        await asyncio.gather(*self._workers, return_exceptions=True)
+        await self._sender.close()

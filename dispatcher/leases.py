@@ -1,0 +1,232 @@
+"""A claimed batch while this replica works on it, and the book of all of them.
+
+A lease counts down on the monotonic clock from before the database was asked, so what it
+believes of the database's time is never early: no request starts after the lease, the
+client's window or the mailing's end, nor once nobody has confirmed for a while that the
+mailing is as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from dispatcher import retry_policy as policy
+from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
+from dispatcher.model.states import Reason, Status
+from dispatcher.ports import MayStart, Settled
+
+FRESH_FOR = 0.9
+"""Seconds for which a mailing counts as being as it was last seen in the database.
+
+Whoever pauses or cancels it may so be sure that a second later nothing of it starts, even where
+a replica has lost its database.
+"""
+
+_KEPT = policy.unsent(Status.PENDING, Reason.NONE)
+"""Stands for what becomes of a message that stays in its batch, for whoever claims it next."""
+
+
+class Lease:
+    """The messages of one claimed batch, and what became of each so far.
+
+    `asked` is the monotonic time before the claim. No request starts after `send_until`,
+    `fresh_until` (both monotonic) or the end of the recipient's window, or once it is `revoked`.
+    """
+
+    __slots__ = (
+        "_next",
+        "_now",
+        "_returned",
+        "asked",
+        "batch",
+        "fresh_until",
+        "left",
+        "mailing",
+        "outcomes",
+        "revoked",
+        "saved",
+        "send_until",
+        "waiting",
+        "writing",
+    )
+
+    def __init__(
+        self, batch: ClaimedBatch, mailing: Mailing, asked: float, sending: float, now: Callable[[], float]
+    ) -> None:
+        """Begin; `sending` is how many seconds after `asked` requests may still start; `now` is the monotonic clock."""
+        self.batch = batch
+        self.mailing = mailing
+        self.asked = asked
+        self.send_until = asked + sending
+        if mailing.ends_at is not None:
+            left = (mailing.ends_at - batch.claimed_at).total_seconds()
+            self.send_until = min(self.send_until, asked + left)
+        self.fresh_until = asked + FRESH_FOR
+        self.outcomes: list[Outcome | None] = [None] * len(batch.recipients)
+        self.saved = bytearray(len(batch.recipients))
+        self.left = len(batch.recipients)
+        self.revoked = False
+        self.waiting = False
+        self.writing = False
+        self._now = now
+        self._next = 0
+        self._returned: list[int] = []
+
+    def resolve_unsendable(self) -> None:
+        """Record every message that is not to be sent at all, before any is."""
+        for index, recipient in enumerate(self.batch.recipients):
+            outcome = policy.without_sending(self.mailing, recipient, self.batch.reclaimed, self.batch.claimed_at)
+            if outcome is not None:
+                self.record(index, outcome)
+
+    def take(self) -> int:
+        """Return the index of the next message to send, -1 when all are taken."""
+        if self._returned:
+            return self._returned.pop()
+        index, outcomes = self._next, self.outcomes
+        end = len(outcomes)
+        while index < end and outcomes[index] is not None:
+            index += 1
+        self._next = index + 1
+        return index if index < end else -1
+
+    def give_back(self, index: int) -> None:
+        """Take back a message that was not begun after all."""
+        self._returned.append(index)
+
+    @property
+    def untaken(self) -> int:
+        """How many messages at most nobody has begun to send."""
+        return max(0, len(self.outcomes) - self._next) + len(self._returned)
+
+    def is_ready(self, now: float) -> bool:
+        """Return whether there is a message that nobody has begun to send, and the lease is not stale."""
+        return (self._next < len(self.outcomes) or bool(self._returned)) and not self.is_stale(now)
+
+    def allows(self, now: float, closes_in: float | None) -> bool:
+        """Return whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
+        return (
+            now < self.fresh_until
+            and now < self.send_until
+            and not self.revoked
+            and (closes_in is None or now < self.asked + closes_in)
+        )
+
+    def permit(self, closes_in: float | None) -> MayStart:
+        """Return what says, whenever it is asked, whether a request to such a client may start at that moment."""
+        if closes_in is None or self.asked + closes_in >= self.send_until:
+            return self._may_start
+        return lambda: self.allows(self._now(), closes_in)
+
+    def _may_start(self) -> bool:
+        return self.allows(self._now(), None)
+
+    def confirm(self, asked: float) -> None:
+        """Note that the mailing was as it is known when the database was `asked` (monotonic)."""
+        self.fresh_until = max(self.fresh_until, asked + FRESH_FOR)
+
+    def is_stale(self, now: float) -> bool:
+        """Return whether it has not been confirmed for too long, though it still stands."""
+        return now >= self.fresh_until and now < self.send_until and not self.revoked
+
+    def record(self, index: int, outcome: Outcome) -> None:
+        """Note what became of a message; each is recorded once."""
+        self.outcomes[index] = outcome
+        self.left -= 1
+
+    def keep(self, index: int) -> None:
+        """Note that a message stays in its batch: it was not sent, and may be later."""
+        self.record(index, _KEPT)
+
+    def now_at(self, monotonic: float) -> datetime:
+        """Return the time by the database's clock, or a little later."""
+        return self.batch.claimed_at + timedelta(seconds=monotonic - self.asked)
+
+    def release(self, mailing: Mailing) -> bool:
+        """Give up at once what nobody has begun to send; return whether nothing else is under way.
+
+        `mailing` is its present definition: one that is over ends its messages, otherwise they
+        stay in the batch for whoever claims it next.
+        """
+        self.revoked = True
+        before = self.left
+        now_at = self.now_at(self._now())
+        while (index := self.take()) >= 0:
+            outcome = policy.without_sending(mailing, self.batch.recipients[index], False, now_at)
+            self.record(index, outcome or _KEPT)
+        return self.left == 0 and before > 0
+
+    def uncount(self, since: float) -> None:
+        """Take back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
+
+        It is then tried again without having cost an attempt.
+        """
+        since_at = self.now_at(since)
+        for index, outcome in enumerate(self.outcomes):
+            if outcome is not None and outcome.failure is not None and not self.saved[index]:
+                failure = outcome.failure
+                if failure.at >= since_at and failure.error_class in policy.DOWN:
+                    self.outcomes[index] = policy.uncounted(self.mailing, outcome)
+
+    def unsaved(self) -> tuple[list[Settled], list[int]]:
+        """Return what is to be written now, by ascending client id, and their indices.
+
+        Before all is done only terminal outcomes: a message that stays pending belongs to
+        this batch until the batch is closed.
+        """
+        done = self.left == 0
+        indices = [
+            index
+            for index, outcome in enumerate(self.outcomes)
+            if outcome is not None
+            and outcome is not _KEPT
+            and not self.saved[index]
+            and (done or outcome.status is not Status.PENDING)
+        ]
+        recipients = self.batch.recipients
+        settled = [
+            (recipients[index].client_id, recipients[index].attempts, outcome)
+            for index in indices
+            if (outcome := self.outcomes[index]) is not None
+        ]
+        return settled, indices
+
+    def kept(self) -> list[int]:
+        """Return the clients whose messages stay in the batch, ascending."""
+        pairs = zip(self.batch.recipients, self.outcomes, strict=True)
+        return [recipient.client_id for recipient, outcome in pairs if outcome is _KEPT]
+
+
+class LeaseRegistry:
+    """All leases this replica holds."""
+
+    def __init__(self) -> None:
+        self.leases: set[Lease] = set()
+        self.by_mailing: Counter[int] = Counter()
+        self._changed = asyncio.Event()
+
+    @property
+    def unsettled(self) -> int:
+        """How many leases have every outcome and are not written yet."""
+        return sum(not lease.left for lease in self.leases)
+
+    def add(self, lease: Lease) -> None:
+        """Enter a lease."""
+        self.leases.add(lease)
+        self.by_mailing[lease.mailing.id] += 1
+
+    def remove(self, lease: Lease) -> None:
+        """Strike a lease that is settled or lost."""
+        self.leases.discard(lease)
+        self.by_mailing[lease.mailing.id] -= 1
+        if not self.by_mailing[lease.mailing.id]:
+            del self.by_mailing[lease.mailing.id]
+        self._changed.set()
+
+    async def changed(self) -> None:
+        """Return when a lease has been struck since the last call."""
+        await self._changed.wait()
+        self._changed.clear()

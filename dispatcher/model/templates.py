@@ -1,0 +1,121 @@
+"""The text of a mailing with placeholders, parsed once and rendered per client.
+
+`{tag}`, `{phone}`, `{operator_code}`, `{timezone}` and `{attributes.NAME}` stand for the
+client's values, `{attributes.NAME|default}` gives a value for clients without the attribute
+(without a default it is empty), `{{` and `}}` are literal braces. A leaf: it imports nothing
+of the project and does no I/O, since rendering is on the path of every message.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+__all__ = ["Template", "TemplateError", "parse"]
+
+_FIELDS = ("phone", "operator_code", "tag", "timezone")
+_ATTRIBUTE = re.compile(r"attributes\.(\w{1,64})(?:\|([^{}]*))?")
+_BRACE = re.compile(r"[{}]")
+_KNOWN = "{tag}, {phone}, {operator_code}, {timezone} and {attributes.NAME|default}"
+
+_Slot = int | tuple[str, str]
+"""What fills a gap: the index of a field, or an attribute's name and default."""
+
+
+class TemplateError(ValueError):
+    """A text that is no template. `position` counts its characters from 1."""
+
+    def __init__(self, position: int, what: str, advice: str) -> None:
+        super().__init__(f"{what} at character {position} ({advice})")
+        self.position = position
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A parsed text, made by `parse`."""
+
+    _format: str
+    """With a `%s` for every slot; the text itself when there are none."""
+    _slots: tuple[_Slot, ...]
+    _pick: itemgetter[Any] | None
+    """Chooses the fields for `_format`; None when it takes attributes or nothing."""
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every client gets the same text."""
+        return not self._slots
+
+    @property
+    def needs_attributes(self) -> bool:
+        """Whether rendering looks at the client's attributes."""
+        return any(not isinstance(slot, int) for slot in self._slots)
+
+    def render(self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]) -> str:
+        """Return the text for one client. `attributes` is not looked at unless `needs_attributes`."""
+        if not self._slots:
+            return self._format
+        fields = (phone, operator_code, tag, timezone)
+        if self._pick is not None:
+            text: str = self._format % self._pick(fields)
+            return text
+        return self._format % tuple(
+            [fields[slot] if isinstance(slot, int) else attributes.get(slot[0], slot[1]) for slot in self._slots]
+        )
+
+
+def parse(text: str) -> Template:
+    """Return the template that `text` spells.
+
+    Raise TemplateError for a placeholder that is unknown or not closed, and for a single
+    closing brace.
+    """
+    literals, slots, at = [""], list[_Slot](), 0
+    while brace := _BRACE.search(text, at):
+        start = brace.start()
+        literals[-1] += text[at:start]
+        if text.startswith(brace[0] * 2, start):
+            literals[-1] += brace[0]
+            at = start + 2
+        elif brace[0] == "}":
+            raise TemplateError(start + 1, "a single '}'", "write '}}' for a literal brace")
+        else:
+            slot, at = _placeholder(text, start)
+            slots.append(slot)
+            literals.append("")
+    literals[-1] += text[at:]
+    return _assemble(literals, tuple(slots))
+
+
+def _placeholder(text: str, start: int) -> tuple[_Slot, int]:
+    """Read the placeholder whose brace opens at `start`; return it and where it ends."""
+    end = _BRACE.search(text, start + 1)
+    if end is None:
+        raise TemplateError(start + 1, "a placeholder that is not closed", "write '{{' for a literal brace")
+    if end[0] == "{":
+        raise TemplateError(
+            start + 1, "a placeholder with a '{' inside", "close it before; not even a default may have braces"
+        )
+    name = text[start + 1 : end.start()]
+    if not name:
+        raise TemplateError(start + 1, "a placeholder without a name", f"there are {_KNOWN}")
+    if name in _FIELDS:
+        return _FIELDS.index(name), end.end()
+    attribute = _ATTRIBUTE.fullmatch(name)
+    if attribute is None:
+        raise TemplateError(start + 1, f"an unknown placeholder {{{_shortened(name)}}}", f"there are {_KNOWN}")
+    return (attribute[1], attribute[2] or ""), end.end()
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= 40 else name[:39] + "…"
+
+
+def _assemble(literals: list[str], slots: tuple[_Slot, ...]) -> Template:
+    if not slots:
+        return Template(literals[0], (), None)
+    fields = [slot for slot in slots if isinstance(slot, int)]
+    pick = itemgetter(*fields) if len(fields) == len(slots) else None
+    return Template("%s".join(literal.replace("%", "%%") for literal in literals), slots, pick)

@@ -1,0 +1,82 @@
+"""Gets the moments at which requests with a rate may start, for all gates of a replica.
+
+Asks the database as long as messages wait for a gate, for all gates in one statement, and lets
+the pools start workers when a moment comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection, Iterator
+
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.model.records import SlotRequest
+from dispatcher.ports import Clock, Ledger, StorageUnavailable
+from dispatcher.rate_limiter import DatabaseTime, RateLimiter
+
+log = logging.getLogger(__name__)
+
+TICK = 0.003
+"""Seconds between two looks at the gates at the least: what came due meanwhile starts together."""
+
+_LONGEST_WAIT = 1.0
+_AWAY_PAUSE = 0.5
+
+
+class RateSlots:
+    """Serves the gates of `pools`."""
+
+    def __init__(self, ledger: Ledger, clock: Clock, pools: Collection[EndpointWorkers]) -> None:
+        self._ledger = ledger
+        self._clock = clock
+        self._pools = pools
+        self._time = DatabaseTime()
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Note that messages wait for a gate."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            while any(demand for _, demand in self._limiters()):
+                try:
+                    await self._ask()
+                except StorageUnavailable as error:
+                    log.warning("rates wait for the database: %s", error)
+                    await self._clock.sleep(_AWAY_PAUSE)
+                for pool in self._pools:
+                    pool.start_workers()
+                await self._clock.wait(self._woken, self._pause())
+                self._woken.clear()
+
+    def _limiters(self) -> Iterator[tuple[RateLimiter, int]]:
+        """Every gate with how many messages wait for it."""
+        for pool in self._pools:
+            if pool.limiter is not None:
+                yield pool.limiter, pool.waiting
+            for queue in pool.queue.queues.values():
+                if queue.limiter is not None:
+                    yield queue.limiter, queue.waiting
+
+    async def _ask(self) -> None:
+        asked = self._clock.monotonic()
+        requests: dict[str, tuple[RateLimiter, SlotRequest]] = {}
+        for limiter, demand in self._limiters():
+            if (request := limiter.request(asked, demand)) is not None:
+                requests[limiter.key] = limiter, request
+        if not requests:
+            return
+        read_at, given = await self._ledger.reserve([request for _, request in requests.values()])
+        self._time.learn(asked, self._clock.monotonic(), read_at)
+        for key, slots in given.items():
+            requests[key][0].add(self._time.local(slots.since), slots)
+
+    def _pause(self) -> float:
+        now = self._clock.monotonic()
+        next_at = min((limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand), default=now)
+        return max(TICK, min(next_at - now, _LONGEST_WAIT))

@@ -1,0 +1,1 @@
+"""Protobuf to the domain's records and back. Nothing here decides anything."""

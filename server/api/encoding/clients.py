@@ -1,0 +1,102 @@
+"""Clients and filters ↔ their messages. Paths of violations are those of the request."""
+
+from __future__ import annotations
+
+from datetime import time
+
+from mailing.v1 import client_pb2, time_of_day_pb2
+from server.api.encoding.masking import shown_phone
+from server.api.encoding.wellknown import duration, span_of, timestamp
+from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow
+from server.domain.validation import Violations
+
+OUTPUT_ONLY = ("id", "etag", "create_time", "update_time")
+
+
+def definition_of(message: client_pb2.Client, path: str, violations: Violations) -> ClientDefinition:
+    """Return what the caller says of a client, unchecked; report what has no meaning."""
+    window = None
+    if message.HasField("receive_window"):
+        window = _window_of(message.receive_window, f"{path}.receive_window", violations)
+    return ClientDefinition(
+        phone=message.phone,
+        timezone=message.timezone,
+        operator_code=message.operator_code,
+        tag=message.tag,
+        receive_window=window,
+        attributes=dict(message.attributes),
+        opted_out=message.opted_out,
+    )
+
+
+def _window_of(message: client_pb2.ReceiveWindow, path: str, violations: Violations) -> ReceiveWindow | None:
+    start = length = None
+    if message.HasField("start"):
+        start = _time_of_day(message.start, f"{path}.start", violations)
+    else:
+        violations.add(f"{path}.start", "is required: the local time at which the window opens")
+    if message.HasField("duration"):
+        length = span_of(message.duration, f"{path}.duration", violations)
+    else:
+        violations.add(f"{path}.duration", "is required: how long the window stays open")
+    return ReceiveWindow(start, length) if start is not None and length is not None else None
+
+
+def _time_of_day(message: time_of_day_pb2.TimeOfDay, path: str, violations: Violations) -> time | None:
+    try:
+        return time(message.hours, message.minutes, message.seconds)
+    except ValueError:
+        violations.add(path, "is not a time of day from 00:00:00 to 23:59:59")
+        return None
+
+
+def client_message(client: Client) -> client_pb2.Client:
+    """Return a stored client as its message."""
+    definition = client.definition
+    return client_pb2.Client(
+        id=client.id,
+        phone=shown_phone(definition.phone),
+        operator_code=definition.operator_code,
+        tag=definition.tag,
+        timezone=definition.timezone,
+        receive_window=_window_message(definition.receive_window),
+        attributes=definition.attributes,
+        opted_out=definition.opted_out,
+        etag=client.etag,
+        create_time=timestamp(client.created_at),
+        update_time=timestamp(client.updated_at),
+    )
+
+
+def _window_message(window: ReceiveWindow | None) -> client_pb2.ReceiveWindow | None:
+    if window is None:
+        return None
+    start = window.start
+    return client_pb2.ReceiveWindow(
+        start=time_of_day_pb2.TimeOfDay(hours=start.hour, minutes=start.minute, seconds=start.second),
+        duration=duration(window.duration),
+    )
+
+
+def filter_of(message: client_pb2.ClientFilter) -> ClientFilter:
+    """Return the filter, unchecked."""
+    return ClientFilter(
+        tags=tuple(message.tags),
+        operator_codes=tuple(message.operator_codes),
+        timezones=tuple(message.timezones),
+        attributes=dict(message.attributes),
+        client_ids=tuple(message.client_ids),
+    )
+
+
+def filter_message(chosen: ClientFilter) -> client_pb2.ClientFilter | None:
+    """Return the filter as its message; None for the one that matches everybody."""
+    if not chosen.as_json():
+        return None
+    return client_pb2.ClientFilter(
+        tags=chosen.tags,
+        operator_codes=chosen.operator_codes,
+        timezones=chosen.timezones,
+        attributes=chosen.attributes,
+        client_ids=chosen.client_ids,
+    )

@@ -1,0 +1,121 @@
+"""Mailings and their progress ↔ their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from google.protobuf.duration_pb2 import Duration
+
+from dispatcher.model.states import AudienceMode, Semantics
+from mailing.v1 import mailing_pb2
+from server.api.encoding.clients import filter_message, filter_of
+from server.api.encoding.wellknown import duration, number_of, reject_output_only, span_of, time_of, timestamp
+from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing
+from server.domain.validation import Violations
+
+OUTPUT_ONLY = ("id", "state", "progress", "etag", "create_time", "update_time")
+
+_DEFAULTS = RetryRule()
+
+
+def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> MailingDefinition:
+    """Return what the caller says of a mailing, unchecked; report what has no meaning."""
+    start = end = None
+    if message.HasField("start_time"):
+        start = time_of(message.start_time, "mailing.start_time", violations)
+    if message.HasField("end_time"):
+        end = time_of(message.end_time, "mailing.end_time", violations)
+    mode = message.audience_mode or AudienceMode.OPEN
+    semantics = message.semantics or Semantics.AT_LEAST_ONCE
+    return MailingDefinition(
+        text=message.text,
+        title=message.title,
+        filter=filter_of(message.filter),
+        start_time=start,
+        end_time=end,
+        audience_mode=number_of(AudienceMode, mode, "mailing.audience_mode", violations) or AudienceMode.OPEN,
+        semantics=number_of(Semantics, semantics, "mailing.semantics", violations) or Semantics.AT_LEAST_ONCE,
+        priority=message.priority,
+        max_rate=message.max_rate,
+        endpoint=message.endpoint,
+        retry=_retry_of(message.retry, violations) if message.HasField("retry") else _DEFAULTS,
+        labels=dict(message.labels),
+        important=message.important,
+    )
+
+
+def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violations: Violations) -> MailingDefinition:
+    """Return what the caller says of a mailing that is not stored; report everything that is wrong with it."""
+    reject_output_only(message, OUTPUT_ONLY, "mailing", violations)
+    definition = definition_of(message, violations)
+    check_mailing(definition, zones, violations)
+    return definition
+
+
+def _retry_of(message: mailing_pb2.RetryPolicy, violations: Violations) -> RetryRule:
+    initial = _span_or(message, "initial_backoff", _DEFAULTS.initial_backoff, violations)
+    largest = _span_or(message, "max_backoff", max(initial, _DEFAULTS.max_backoff), violations)
+    return RetryRule(message.max_attempts or _DEFAULTS.max_attempts, initial, largest)
+
+
+def _span_or(message: mailing_pb2.RetryPolicy, name: str, default: timedelta, violations: Violations) -> timedelta:
+    populated = {descriptor.name: value for descriptor, value in message.ListFields()}
+    value = populated.get(name)
+    if not isinstance(value, Duration):
+        return default
+    span = span_of(value, f"mailing.retry.{name}", violations)
+    return default if span is None else span
+
+
+def mailing_message(mailing: Mailing) -> mailing_pb2.Mailing:
+    """Return a stored mailing as its message."""
+    definition = mailing.definition
+    return mailing_pb2.Mailing(
+        id=mailing.id,
+        title=definition.title,
+        text=definition.text,
+        filter=filter_message(definition.filter),
+        start_time=timestamp(definition.start_time),
+        end_time=timestamp(definition.end_time),
+        state=mailing_pb2.Mailing.State.ValueType(mailing.state),
+        audience_mode=mailing_pb2.Mailing.AudienceMode.ValueType(definition.audience_mode),
+        semantics=mailing_pb2.Mailing.Semantics.ValueType(definition.semantics),
+        priority=definition.priority,
+        max_rate=definition.max_rate,
+        endpoint=definition.endpoint,
+        retry=_retry_message(definition.retry),
+        progress=_progress_message(mailing.progress),
+        etag=mailing.etag,
+        create_time=timestamp(mailing.created_at),
+        update_time=timestamp(mailing.updated_at),
+        labels=definition.labels,
+        important=definition.important,
+    )
+
+
+def _retry_message(retry: RetryRule) -> mailing_pb2.RetryPolicy:
+    return mailing_pb2.RetryPolicy(
+        max_attempts=retry.max_attempts,
+        initial_backoff=duration(retry.initial_backoff),
+        max_backoff=duration(retry.max_backoff),
+    )
+
+
+def _progress_message(progress: Progress) -> mailing_pb2.MailingProgress:
+    return mailing_pb2.MailingProgress(
+        total=progress.total,
+        pending=progress.pending,
+        delivered=progress.delivered,
+        failed=progress.failed,
+        expired=progress.expired,
+        cancelled=progress.cancelled,
+        skipped=progress.skipped,
+        unknown=progress.unknown,
+        attempts=progress.attempts,
+        first_delivery_time=timestamp(progress.first_delivered_at),
+        last_delivery_time=timestamp(progress.last_delivered_at),
+        rate_per_second=progress.rate,
+        estimated_finish_time=timestamp(progress.estimated_finish_at),
+        expanded=progress.expanded,
+    )

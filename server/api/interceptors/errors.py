@@ -1,0 +1,186 @@
+"""How refusals reach callers: one table from the domain's exceptions to gRPC's status codes.
+
+Every error carries a google.rpc.ErrorInfo, bad fields a google.rpc.BadRequest beside it, and
+limits a google.rpc.RetryInfo. What is in no table is a defect: the caller gets INTERNAL and an
+id, the log gets id and cause.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import NamedTuple, NoReturn
+from uuid import uuid4
+
+import grpc
+from google.protobuf.any_pb2 import Any as AnyMessage
+from google.protobuf.message import Message as ProtoMessage
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from google.rpc.status_pb2 import Status
+from grpc.aio import AbortError
+from grpc_status.rpc_status import to_status
+
+from mailing.v1.error_pb2 import ErrorReason
+from server.api.interceptors.handlers import Context, Handler, Interceptor, around
+from server.domain.errors import (
+    CallTooLong,
+    Conflict,
+    DatabaseUnavailable,
+    DomainError,
+    EndpointUnknown,
+    FieldViolation,
+    InvalidFields,
+    InvalidPageToken,
+    InvalidResumeToken,
+    Kind,
+    LimitReached,
+    MailingEnded,
+    MalformedRequest,
+    MethodClosed,
+    NotFound,
+    NotServedYet,
+    PhoneTaken,
+    RateExceeded,
+    ReaderTooSlow,
+    RequestIdReused,
+    ResumeTokenExpired,
+    ScopeMissing,
+    ShuttingDown,
+    StaleEtag,
+    Unauthenticated,
+    WrongState,
+)
+
+DOMAIN = "mailing.v1"
+
+MAX_VIOLATION_BYTES = 3000
+"""Trailing metadata of more than 8 KB may be dropped on the way, and with it the status."""
+
+_log = logging.getLogger(__name__)
+
+
+class Answer(NamedTuple):
+    """What a kind of refusal is called: the status code, and the reason of the contract."""
+
+    code: grpc.StatusCode
+    reason: ErrorReason.ValueType
+
+
+ANSWERS: Mapping[type[DomainError], Answer] = {
+    InvalidFields: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
+    MalformedRequest: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
+    InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
+    NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
+    EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
+    PhoneTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_PHONE_TAKEN),
+    RequestIdReused: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_REQUEST_ID_REUSED),
+    WrongState: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_WRONG_STATE),
+    MailingEnded: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_MAILING_ENDED),
+    StaleEtag: Answer(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_STALE_ETAG),
+    Conflict: Answer(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_CONFLICT),
+    DatabaseUnavailable: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_DATABASE_UNAVAILABLE),
+    InvalidResumeToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_RESUME_TOKEN),
+    ResumeTokenExpired: Answer(grpc.StatusCode.OUT_OF_RANGE, ErrorReason.ERROR_REASON_RESUME_TOKEN_EXPIRED),
+    ReaderTooSlow: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
+    LimitReached: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    RateExceeded: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    CallTooLong: Answer(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
+    Unauthenticated: Answer(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
+    ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
+    MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
+    NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
+}
+"""Every refusal of the domain."""
+
+MISSING: Mapping[Kind, ErrorReason.ValueType] = {
+    Kind.CLIENT: ErrorReason.ERROR_REASON_CLIENT_NOT_FOUND,
+    Kind.MAILING: ErrorReason.ERROR_REASON_MAILING_NOT_FOUND,
+    Kind.MESSAGE: ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND,
+}
+"""The reason of NotFound, by what was not found."""
+
+
+class ErrorInterceptor(Interceptor):
+    """Turns what handlers raise into a status. Cancellations and aborts pass."""
+
+    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
+        """Wrap every handler there is."""
+        method = call.method
+
+        @asynccontextmanager
+        async def refusing(context: Context) -> AsyncIterator[None]:
+            try:
+                yield
+            except AbortError:
+                raise
+            except NotImplementedError:  # generated code, for methods of gRPC's own services
+                await context.abort_with_status(to_status(status_of(NotServedYet(method), method)))
+            except Exception as error:
+                await refuse(context, status_of(error, method))
+
+        return around(handler, refusing)
+
+
+async def refuse(context: Context, status: Status) -> NoReturn:
+    """End the call with a status, keeping what was already set to go out with it."""
+    final = to_status(status)
+    trailing = (*(context.trailing_metadata() or ()), *final.trailing_metadata)
+    await context.abort(final.code, final.details, trailing)
+    raise AssertionError("aborting does not return")
+
+
+def status_of(error: Exception, method: str) -> Status:
+    """Return what the caller of `method` is told about `error`; log what is not their doing."""
+    if not isinstance(error, DomainError) or type(error) not in ANSWERS:
+        return _internal(error, method)
+    if isinstance(error, DatabaseUnavailable):
+        _log.warning("%s: the database is unavailable: %r", method, error.__cause__)
+    answer = ANSWERS[type(error)]
+    reason = MISSING[error.kind] if isinstance(error, NotFound) else answer.reason
+    details: list[ProtoMessage] = [_info(reason, error.facts)]
+    if isinstance(error, InvalidFields):
+        details.append(_bad_request(error.violations))
+    if error.retry_after is not None:
+        details.append(_retry_info(error.retry_after))
+    return _status(answer.code, str(error), details)
+
+
+def _internal(error: Exception, method: str) -> Status:
+    error_id = uuid4().hex
+    _log.error("%s failed with a defect, error id %s", method, error_id, exc_info=error)
+    info = _info(ErrorReason.ERROR_REASON_INTERNAL, {"error_id": error_id})
+    sentence = f"A defect in the service; its log has the cause under the id {error_id}."
+    return _status(grpc.StatusCode.INTERNAL, sentence, [info])
+
+
+def _info(reason: ErrorReason.ValueType, facts: Mapping[str, str]) -> ErrorInfo:
+    name = ErrorReason.Name(reason).removeprefix("ERROR_REASON_")
+    return ErrorInfo(reason=name, domain=DOMAIN, metadata=facts)
+
+
+def _retry_info(seconds: float) -> RetryInfo:
+    info = RetryInfo()
+    info.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+    return info
+
+
+def _bad_request(violations: Iterable[FieldViolation]) -> BadRequest:
+    """Return as many of the violations as fit."""
+    request = BadRequest()
+    for violation in violations:
+        request.field_violations.add(field=violation.path, description=violation.sentence)
+        if request.ByteSize() > MAX_VIOLATION_BYTES:
+            break
+    return request
+
+
+def _status(code: grpc.StatusCode, sentence: str, details: Iterable[ProtoMessage]) -> Status:
+    status = Status(code=code.value[0], message=sentence)
+    for detail in details:
+        packed = AnyMessage()
+        packed.Pack(detail)
+        status.details.append(packed)
+    return status

@@ -1,0 +1,115 @@
+"""Serves ClientService: requests in, records out. Rules and SQL live elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from mailing.v1 import client_service_pb2 as pb
+from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
+from server.api.encoding.client_import import import_rows
+from server.api.encoding.clients import OUTPUT_ONLY, client_message, definition_of, filter_of
+from server.api.encoding.wellknown import creating_call, populated, reject_output_only
+from server.api.interceptors.handlers import Context
+from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
+from server.domain.pagination import PageRequest
+from server.domain.validation import Violations, check_id, page_size, update_mask
+from server.storage.client_deletion import ClientDeletion
+from server.storage.client_import import ClientImport
+from server.storage.clients import ClientStore
+from server.storage.database import Database
+from server.storage.installation import Installation
+
+EXPORT_CHUNK = 500
+"""Clients per message of an export."""
+
+
+class ClientService(ClientServiceServicer):
+    """The clients of a mailing service."""
+
+    def __init__(self, database: Database, installation: Installation) -> None:
+        self._zones = installation.zones
+        self._clients = ClientStore(database, installation)
+        self._deletion = ClientDeletion(database, installation)
+        self._imports = ClientImport(database, installation)
+
+    async def CreateClient(self, request: pb.CreateClientRequest, context: Context) -> pb.CreateClientResponse:
+        """Add one client."""
+        violations = Violations()
+        reject_output_only(request.client, OUTPUT_ONLY, "client", violations)
+        definition = definition_of(request.client, "client", violations)
+        check_client(definition, self._zones, "client", violations)
+        call = creating_call("CreateClient", request.request_id, request.client, violations)
+        violations.check()
+        client = await self._clients.create(completed(definition), call)
+        return pb.CreateClientResponse(client=client_message(client))
+
+    async def GetClient(self, request: pb.GetClientRequest, context: Context) -> pb.GetClientResponse:
+        """Return one client."""
+        _check_id(request.client_id)
+        return pb.GetClientResponse(client=client_message(await self._clients.get(request.client_id)))
+
+    async def UpdateClient(self, request: pb.UpdateClientRequest, context: Context) -> pb.UpdateClientResponse:
+        """Change the fields named in the mask."""
+        violations = Violations()
+        check_id(request.client.id, "client.id", violations)
+        paths = list(request.update_mask.paths)
+        if not paths:
+            reject_output_only(request.client, ("create_time", "update_time"), "client", violations)
+        set_fields = [name for name in populated(request.client) if name in CLIENT_FIELDS]
+        fields = update_mask(paths, CLIENT_FIELDS, set_fields, violations)
+        patch = definition_of(request.client, "client", violations)
+        check_client(patch, self._zones, "client", violations, fields)
+        violations.check()
+        client = await self._clients.update(request.client.id, request.client.etag, patch, fields)
+        return pb.UpdateClientResponse(client=client_message(client))
+
+    async def DeleteClient(self, request: pb.DeleteClientRequest, context: Context) -> pb.DeleteClientResponse:
+        """Remove one client and end their unsent messages."""
+        _check_id(request.client_id)
+        cancelled = await self._deletion.delete(request.client_id, request.etag)
+        return pb.DeleteClientResponse(cancelled_messages=cancelled)
+
+    async def ListClients(self, request: pb.ListClientsRequest, context: Context) -> pb.ListClientsResponse:
+        """Return a page of clients."""
+        violations = Violations()
+        page = PageRequest(page_size(request.page_size, violations), request.page_token)
+        chosen = self._filter(request, violations)
+        found = await self._clients.list_page(chosen, request.receiving_now, page)
+        clients = [client_message(client) for client in found.records]
+        return pb.ListClientsResponse(clients=clients, next_page_token=found.next_token)
+
+    async def ImportClients(
+        self, request_iterator: AsyncIterator[pb.ImportClientsRequest], context: Context
+    ) -> pb.ImportClientsResponse:
+        """Store the clients of the stream, all or none."""
+
+        async def pieces() -> AsyncIterator[Sequence[ImportRow]]:
+            position = 0
+            async for request in request_iterator:
+                yield import_rows(request.clients, position, self._zones)
+                position += len(request.clients)
+
+        counts = await self._imports.run(pieces())
+        return pb.ImportClientsResponse(created=counts.created, updated=counts.updated, unchanged=counts.unchanged)
+
+    async def ExportClients(
+        self, request: pb.ExportClientsRequest, context: Context
+    ) -> AsyncIterator[pb.ExportClientsResponse]:
+        """Stream the clients of a filter."""
+        async for piece in self._clients.export(self._filter(request, Violations())):
+            for start in range(0, len(piece), EXPORT_CHUNK):
+                clients = [client_message(client) for client in piece[start : start + EXPORT_CHUNK]]
+                yield pb.ExportClientsResponse(clients=clients)
+
+    def _filter(self, request: pb.ListClientsRequest | pb.ExportClientsRequest, violations: Violations) -> ClientFilter:
+        """Return the checked filter; raise InvalidFields for it and for what was found before."""
+        chosen = filter_of(request.filter)
+        check_filter(chosen, self._zones, "filter", violations)
+        violations.check()
+        return chosen
+
+
+def _check_id(client_id: int) -> None:
+    violations = Violations()
+    check_id(client_id, "client_id", violations)
+    violations.check()

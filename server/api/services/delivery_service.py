@@ -1,0 +1,111 @@
+"""Serves DeliveryService: what happens to mailings and messages, as it happens.
+
+Its answers are made as bytes, once for all streams that send the same: protobuf's fields may
+be joined in any order, so an answer is the bytes of its changes and then those of its token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from datetime import timedelta
+
+import grpc
+
+from dispatcher.model.states import Status
+from mailing.v1 import delivery_service_pb2 as pb
+from server.api.encoding.changes import encoded_changes, encoded_position
+from server.api.encoding.wellknown import numbers_of, span_of
+from server.api.interceptors.handlers import Context, Handler
+from server.domain.change_feed import ChangeQuery, Tokens
+from server.domain.errors import Kind, NotFound, ReaderTooSlow, ShuttingDown
+from server.domain.validation import Violations, check_id
+from server.storage.progress import ProgressStore
+from server.watch import Batch, Streams
+
+DELIVERY = pb.DESCRIPTOR.services_by_name["DeliveryService"]
+
+DEFAULT_INTERVAL = timedelta(milliseconds=250)
+SHORTEST_INTERVAL = timedelta(milliseconds=50)
+LONGEST_INTERVAL = timedelta(hours=1)
+
+
+class DeliveryService:
+    """The streams of status monitors."""
+
+    def __init__(self, streams: Streams, progress: ProgressStore) -> None:
+        self._streams = streams
+        self._progress = progress
+
+    def handler(self) -> grpc.GenericRpcHandler:
+        """Return the service's methods; their answers are bytes already."""
+        handlers: dict[str, Handler] = {
+            "WatchMailing": grpc.unary_stream_rpc_method_handler(
+                self.watch_mailing, request_deserializer=pb.WatchMailingRequest.FromString
+            ),
+            "WatchMessages": grpc.unary_stream_rpc_method_handler(
+                self.watch_messages, request_deserializer=pb.WatchMessagesRequest.FromString
+            ),
+        }
+        made: grpc.GenericRpcHandler = grpc.method_handlers_generic_handler(DELIVERY.full_name, handlers)
+        return made
+
+    async def watch_mailing(self, request: pb.WatchMailingRequest, context: Context) -> AsyncIterator[bytes]:
+        """Stream one mailing until its final state."""
+        violations = Violations()
+        check_id(request.mailing_id, "mailing_id", violations)
+        interval = _interval_of(request, violations)
+        violations.check()
+        async with aclosing(self._streams.mailing(request.mailing_id, interval.total_seconds())) as views:
+            async for view in views:
+                yield view.body
+
+    async def watch_messages(self, request: pb.WatchMessagesRequest, context: Context) -> AsyncIterator[bytes]:
+        """Stream transitions of messages until the caller has enough."""
+        query = await self._query_of(request)
+        tokens, token = self._streams.tokens(query), request.resume_token
+        batches = self._streams.messages(query, request.resume_token, request.from_start)
+        try:
+            async with aclosing(batches):
+                async for batch in batches:
+                    after = tokens.encode(batch.positions)
+                    for response in _responses(batch, query, tokens, after):
+                        yield response
+                    token = after
+        except (ReaderTooSlow, ShuttingDown) as end:
+            raise type(end)(token) from None
+
+    async def _query_of(self, request: pb.WatchMessagesRequest) -> ChangeQuery:
+        """Return what is asked for. Raise InvalidFields, and NotFound for a mailing that is not there."""
+        violations = Violations()
+        if request.mailing_id < 0:
+            violations.add("mailing_id", "must be a positive id, or 0 for all mailings")
+        statuses = numbers_of(Status, request.statuses, "statuses", violations)
+        violations.check()
+        if request.mailing_id and not await self._progress.versions([request.mailing_id]):
+            raise NotFound(Kind.MAILING, request.mailing_id)
+        return ChangeQuery(request.mailing_id, frozenset(statuses))
+
+
+def _interval_of(request: pb.WatchMailingRequest, violations: Violations) -> timedelta:
+    if not request.HasField("min_interval"):
+        return DEFAULT_INTERVAL
+    interval = span_of(request.min_interval, "min_interval", violations)
+    if interval is not None and not SHORTEST_INTERVAL <= interval <= LONGEST_INTERVAL:
+        violations.add("min_interval", "must be from 50 ms to 1 hour")
+    return interval or DEFAULT_INTERVAL
+
+
+def _responses(batch: Batch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:
+    """Return a batch as responses, a single one but for an entry that is too large for it.
+
+    Only the last one's token is behind the entry: whoever resumes before it gets all of it again.
+    """
+    if not batch.entries:
+        return [encoded_position(after, checkpoint=True)]
+    if len(batch.entries) > 1:
+        pieces = [piece for entry in batch.entries for piece in encoded_changes(entry, query.statuses)]
+        return [b"".join((*pieces, encoded_position(after)))]
+    *earlier, last = encoded_changes(batch.entries[0], query.statuses)
+    before = encoded_position(tokens.encode(batch.before)) if earlier else b""
+    return [*(piece + before for piece in earlier), last + encoded_position(after)]

@@ -1,0 +1,171 @@
+"""Serves MailingService: requests in, records out. Rules and SQL live elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+
+from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.model.states import MailingState
+from mailing.v1 import mailing_service_pb2 as pb
+from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
+from server.api.encoding.mailings import definition_of, mailing_message, new_definition
+from server.api.encoding.previews import preview_message
+from server.api.encoding.reports import report_response
+from server.api.encoding.wellknown import creating_call, numbers_of, populated, reject_output_only
+from server.api.interceptors.handlers import Context
+from server.api.services.test_messages import TestMessageCalls
+from server.domain.errors import EndpointUnknown
+from server.domain.mailings import (
+    MAILING_FIELDS,
+    MailingDefinition,
+    MailingQuery,
+    check_labels,
+    check_mailing,
+    requeueable,
+)
+from server.domain.pagination import PageRequest
+from server.domain.previews import sample_count
+from server.domain.validation import Violations, check_id, page_size, update_mask
+from server.endpoints.probes import EndpointProbes
+from server.storage.clients import ClientStore
+from server.storage.database import Database
+from server.storage.installation import Installation
+from server.storage.mailing_deletion import MailingDeletion
+from server.storage.mailing_retry import MailingRetry
+from server.storage.mailings import MailingStore
+from server.storage.previews import PreviewStore
+from server.storage.reports import ReportStore
+
+
+class MailingService(MailingServiceServicer):
+    """The mailings. `endpoints` are the names that a mailing may be delivered by."""
+
+    def __init__(
+        self,
+        database: Database,
+        installation: Installation,
+        hint: Callable[[], None],
+        endpoints: Collection[str],
+        preview: PreviewStore,
+        probes: EndpointProbes,
+    ) -> None:
+        self._zones = installation.zones
+        self._endpoints = endpoints
+        self._preview = preview
+        self._mailings = MailingStore(database, installation, hint)
+        self._deletion = MailingDeletion(database)
+        self._retry = MailingRetry(database, hint)
+        self._reports = ReportStore(database)
+        self._probes = TestMessageCalls(self._mailings, ClientStore(database, installation), probes)
+
+    async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
+        """Add one mailing."""
+        violations = Violations()
+        definition = new_definition(request.mailing, self._zones, violations)
+        call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
+        violations.check()
+        self._check_endpoint(definition.endpoint)
+        return pb.CreateMailingResponse(mailing=mailing_message(await self._mailings.create(definition, call)))
+
+    async def GetMailing(self, request: pb.GetMailingRequest, context: Context) -> pb.GetMailingResponse:
+        """Return one mailing with its progress."""
+        _check_id(request.mailing_id)
+        return pb.GetMailingResponse(mailing=mailing_message(await self._mailings.get(request.mailing_id)))
+
+    async def UpdateMailing(self, request: pb.UpdateMailingRequest, context: Context) -> pb.UpdateMailingResponse:
+        """Change the fields named in the mask."""
+        violations = Violations()
+        check_id(request.mailing.id, "mailing.id", violations)
+        paths = list(request.update_mask.paths)
+        if not paths:
+            reject_output_only(
+                request.mailing, ("state", "progress", "create_time", "update_time"), "mailing", violations
+            )
+        set_fields = [name for name in populated(request.mailing) if name in MAILING_FIELDS]
+        fields = update_mask(paths, MAILING_FIELDS, set_fields, violations)
+        patch = definition_of(request.mailing, violations)
+        check_mailing(patch, self._zones, violations, fields)
+        violations.check()
+        if "endpoint" in fields:
+            self._check_endpoint(patch.endpoint)
+        mailing = await self._mailings.update(request.mailing.id, request.mailing.etag, patch, fields)
+        return pb.UpdateMailingResponse(mailing=mailing_message(mailing))
+
+    async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
+        """Remove one mailing and its ledger."""
+        _check_id(request.mailing_id)
+        deleted = await self._deletion.delete(request.mailing_id, request.etag, request.allow_missing)
+        return pb.DeleteMailingResponse(deleted_messages=deleted)
+
+    async def ListMailings(self, request: pb.ListMailingsRequest, context: Context) -> pb.ListMailingsResponse:
+        """Return a page of mailings."""
+        violations = Violations()
+        page = PageRequest(page_size(request.page_size, violations), request.page_token)
+        states = numbers_of(MailingState, request.states, "states", violations)
+        query = MailingQuery(states, dict(request.labels))
+        check_labels(query.labels, "labels", violations)
+        violations.check()
+        found = await self._mailings.list_page(query, page)
+        mailings = [mailing_message(mailing) for mailing in found.records]
+        return pb.ListMailingsResponse(mailings=mailings, next_page_token=found.next_token)
+
+    async def PauseMailing(self, request: pb.PauseMailingRequest, context: Context) -> pb.PauseMailingResponse:
+        """Stop a mailing until it is resumed."""
+        _check_id(request.mailing_id)
+        return pb.PauseMailingResponse(mailing=mailing_message(await self._mailings.pause(request.mailing_id)))
+
+    async def ResumeMailing(self, request: pb.ResumeMailingRequest, context: Context) -> pb.ResumeMailingResponse:
+        """Let a paused mailing go on."""
+        _check_id(request.mailing_id)
+        return pb.ResumeMailingResponse(mailing=mailing_message(await self._mailings.resume(request.mailing_id)))
+
+    async def CancelMailing(self, request: pb.CancelMailingRequest, context: Context) -> pb.CancelMailingResponse:
+        """End a mailing for good."""
+        _check_id(request.mailing_id)
+        return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
+
+    async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
+        """Tell what a mailing would do."""
+        violations = Violations()
+        samples = sample_count(request.samples, violations)
+        mailing: MailingDefinition | int = request.mailing_id
+        match request.WhichOneof("source"):
+            case "mailing":
+                mailing = new_definition(request.mailing, self._zones, violations)
+            case "mailing_id":
+                check_id(request.mailing_id, "mailing_id", violations)
+            case _:
+                violations.add("mailing_id", "is required, or else mailing: what to preview")
+        violations.check()
+        if isinstance(mailing, MailingDefinition):
+            self._check_endpoint(mailing.endpoint)
+        return preview_message(await self._preview.preview(mailing, samples))
+
+    async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
+        """Send one message at once, outside of the ledger."""
+        return await self._probes.send(request)
+
+    async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
+        """Put settled messages of a mailing back."""
+        violations = Violations()
+        check_id(request.mailing_id, "mailing_id", violations)
+        statuses = requeueable(request.statuses, "statuses", violations)
+        violations.check()
+        return pb.RetryMailingResponse(requeued=await self._retry.retry(request.mailing_id, statuses))
+
+    async def GetMailingReport(
+        self, request: pb.GetMailingReportRequest, context: Context
+    ) -> pb.GetMailingReportResponse:
+        """Return the verbose statistics of one mailing."""
+        _check_id(request.mailing_id)
+        return report_response(await self._reports.read(request.mailing_id))
+
+    def _check_endpoint(self, name: str) -> None:
+        if (name or DEFAULT_ENDPOINT) not in self._endpoints:
+            raise EndpointUnknown(name or DEFAULT_ENDPOINT, self._endpoints)
+
+
+def _check_id(mailing_id: int) -> None:
+    violations = Violations()
+    check_id(mailing_id, "mailing_id", violations)
+    violations.check()

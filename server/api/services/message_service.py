@@ -1,0 +1,55 @@
+"""Serves MessageService: the ledger, read."""
+
+from __future__ import annotations
+
+from dispatcher.model.states import Status
+from mailing.v1 import message_service_pb2 as pb
+from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
+from server.api.encoding.messages import attempt_message, ledger_message
+from server.api.encoding.wellknown import numbers_of
+from server.api.interceptors.handlers import Context
+from server.domain.messages import MessageQuery
+from server.domain.pagination import PageRequest
+from server.domain.validation import Violations, check_id, page_size
+from server.storage.database import Database
+from server.storage.installation import Installation
+from server.storage.messages import MessageStore
+
+
+class MessageService(MessageServiceServicer):
+    """What became of every message."""
+
+    def __init__(self, database: Database, installation: Installation) -> None:
+        self._messages = MessageStore(database, installation)
+
+    async def GetMessage(self, request: pb.GetMessageRequest, context: Context) -> pb.GetMessageResponse:
+        """Return one message."""
+        _check_id(request.message_id)
+        return pb.GetMessageResponse(message=ledger_message(await self._messages.get(request.message_id)))
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
+        """Return a page of messages."""
+        violations = Violations()
+        page = PageRequest(page_size(request.page_size, violations), request.page_token)
+        statuses = numbers_of(Status, request.statuses, "statuses", violations)
+        for path, value in (("mailing_id", request.mailing_id), ("client_id", request.client_id)):
+            if value < 0:
+                violations.add(path, "must be a positive id, or 0 for any")
+        if not (request.mailing_id or request.client_id):
+            violations.add("mailing_id", "is required unless client_id is given")
+        violations.check()
+        found = await self._messages.list_page(MessageQuery(request.mailing_id, request.client_id, statuses), page)
+        messages = [ledger_message(message) for message in found.records]
+        return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_token)
+
+    async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
+        """Return the failed attempts of one message."""
+        _check_id(request.message_id)
+        attempts = await self._messages.list_attempts(request.message_id)
+        return pb.ListAttemptsResponse(attempts=[attempt_message(attempt) for attempt in attempts])
+
+
+def _check_id(message_id: int) -> None:
+    violations = Violations()
+    check_id(message_id, "message_id", violations)
+    violations.check()

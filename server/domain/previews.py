@@ -1,0 +1,235 @@
+"""What a mailing would do: who is left out and why, what the first clients would read, and how
+many can be sent before the end.
+
+The schedule is a model. A mailing that is limited to `rate` messages a second has a slot every
+1/rate seconds from its start on, and a slot serves one client whose receive window is open. Of
+those who are open, whoever has the least time left before the end goes first. Where nobody's
+window opens twice before the end that is the rule of the earliest deadline, and no schedule
+sends more; where windows come again it is a schedule that can be kept, and hardly any sends
+more. Failed attempts are not foreseen. Everything here is pure arithmetic.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from fractions import Fraction
+
+from dispatcher.model.states import Reason
+from dispatcher.model.templates import Template
+from server.domain.clients import Client
+from server.domain.sms import SmsLength, sms_length
+from server.domain.validation import Violations
+
+DEFAULT_SAMPLES = 3
+MAX_SAMPLES = 50
+
+MAX_SAMPLE_CHARACTERS = 500_000
+"""Samples that would make more text than this are left out, but never the first one."""
+
+LOOK_AHEAD = timedelta(days=365)
+"""How far a schedule is looked at, from the start on."""
+
+MAX_WINDOWS = 500_000
+"""How many windows of one schedule are looked at, at once; a bound on memory."""
+
+_FIRST_SPAN = timedelta(days=2)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class FrequencyCap:
+    """How many messages a client may get within `period`; 0 messages means no cap."""
+
+    messages: int = 0
+    period: timedelta = timedelta(hours=24)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Clients who are alike: so many of one receive window.
+
+    `window` is what tells them from others, for the store; `reason` why they are left out, and
+    REASON 0 if they are not. `opens_at` is the first moment at which they may be sent to.
+    """
+
+    window: tuple[object, ...]
+    reason: Reason
+    count: int
+    opens_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Audience:
+    """The matching clients: those to be sent to, and how many are left out by reason."""
+
+    groups: tuple[Group, ...] = ()
+    excluded: dict[Reason, int] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """How many clients can receive it."""
+        return sum(group.count for group in self.groups)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The text as one client would get it, at `due_at` at the earliest."""
+
+    client_id: int
+    phone: str
+    text: str
+    length: SmsLength
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a mailing would do. `finish_at` is None unless all of the audience can be sent before the end."""
+
+    audience: Audience
+    samples: tuple[Sample, ...]
+    sendable: int
+    finish_at: datetime | None
+
+
+Slots = range
+"""Successive slots of a schedule, counted from its start."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """So many clients who can be served in any of `windows`, which are in order and apart."""
+
+    count: int
+    windows: list[Slots]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a schedule comes to: how many of each group are left, and the last slot used (-1: none)."""
+
+    left: list[int]
+    last: int
+
+
+def sample_count(value: int, violations: Violations) -> int:
+    """Return how many samples are wanted: the default for 0, never too many; report a negative number."""
+    if value < 0:
+        violations.add("samples", "must not be negative")
+    return min(value, MAX_SAMPLES) if value > 0 else DEFAULT_SAMPLES
+
+
+def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
+    """Return the audience: an opt-out comes before a window that opens too late, that before the cap."""
+    sent: list[Group] = []
+    excluded: dict[Reason, int] = {}
+    for group in groups:
+        reason = group.reason
+        if reason is not Reason.OPTED_OUT and end is not None and group.opens_at >= end:
+            reason = Reason.WINDOW_NOT_BEFORE_END
+        if reason is Reason.NONE:
+            sent.append(group)
+        else:
+            excluded[reason] = excluded.get(reason, 0) + group.count
+    return Audience(tuple(sent), dict(sorted(excluded.items())))
+
+
+def samples_of(template: Template, clients: Iterable[tuple[Client, datetime]]) -> tuple[Sample, ...]:
+    """Return the text as each of the clients would get it at the moment beside them."""
+    samples: list[Sample] = []
+    characters = 0
+    for client, due_at in clients:
+        about = client.definition
+        text = template.render(about.phone, about.operator_code, about.tag, about.timezone, about.attributes)
+        characters += len(text)
+        if samples and characters > MAX_SAMPLE_CHARACTERS:
+            break
+        samples.append(Sample(client.id, about.phone, text, sms_length(text), due_at))
+    return tuple(samples)
+
+
+def strictest(*rates: float) -> float:
+    """Return the lowest of several limits in messages a second; 0 is none."""
+    return min((rate for rate in rates if rate > 0), default=0.0)
+
+
+def spans(start: datetime, end: datetime | None) -> Iterable[tuple[datetime, datetime]]:
+    """Yield the spans of a schedule to look at one after the other, each twice as long as the one before."""
+    last = start + LOOK_AHEAD if end is None else min(end, start + LOOK_AHEAD)
+    since, length = start, _FIRST_SPAN
+    while since < last:
+        until = last if last - since <= length else since + length
+        yield since, until
+        since, length = until, length * 2
+
+
+class Pace:
+    """The slots of a mailing that sends at `rate` (positive) from `start` on.
+
+    They are at whole microseconds, as all moments are: of three in a second the third is not a
+    hair before the end of it because a third is no binary fraction.
+    """
+
+    def __init__(self, start: datetime, rate: float) -> None:
+        self._start = start
+        exact = Fraction(rate)
+        self._up, self._down = exact.numerator, exact.denominator * 1_000_000
+
+    def slots(self, since: datetime, until: datetime) -> Slots:
+        """Return the slots at or after `since` and before `until`."""
+        return range(self._first(since), self._first(until))
+
+    def moment(self, slot: int) -> datetime:
+        """Return when a slot is."""
+        return self._start + (2 * slot * self._down + self._up) // (2 * self._up) * _MICROSECOND
+
+    def _first(self, moment: datetime) -> int:
+        """Return the first slot that, rounded to microseconds, is not before the moment."""
+        since = (moment - self._start) // _MICROSECOND
+        return max(0, -((1 - 2 * since) * self._up // (2 * self._down)))
+
+
+def schedule(waiting: Sequence[Waiting]) -> Outcome:
+    """Serve as many as the model of this module does.
+
+    Takes time in proportion to the number of windows, whatever the number of clients.
+    """
+    openings = _openings(waiting)
+    left = [one.count for one in waiting]
+    ready: list[tuple[int, int, int]] = []  # the deadline, the end of the window, whose it is
+    slot, at, last = 0, 0, -1
+    while ready or at < len(openings):
+        if not ready:
+            slot = max(slot, openings[at][0])
+        while at < len(openings) and openings[at][0] <= slot:
+            heapq.heappush(ready, openings[at][1:])
+            at += 1
+        _, closes, who = ready[0]
+        until = min(closes, openings[at][0]) if at < len(openings) else closes
+        served = min(left[who], until - slot)
+        if served > 0:
+            left[who] -= served
+            slot += served
+            last = slot - 1
+        if not left[who] or closes <= slot:
+            heapq.heappop(ready)
+    return Outcome(left, last)
+
+
+def _openings(waiting: Sequence[Waiting]) -> list[tuple[int, int, int, int]]:
+    """Return every window as when it opens, its deadline, when it closes, and whose it is; in order.
+
+    The deadline of a window is where it would close if all of the later ones were joined to it.
+    """
+    openings = []
+    for who, one in enumerate(waiting):
+        later = 0
+        for window in reversed(one.windows):
+            if window:
+                openings.append((window.start, window.stop + later, window.stop, who))
+                later += window.stop - window.start  # len() has its limits
+    openings.sort()
+    return openings

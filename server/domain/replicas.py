@@ -1,0 +1,149 @@
+"""Dispatching as operators see and steer it: replicas, and settings for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from dispatcher.model.records import DispatchSettings, SettingOverrides
+from server.domain.validation import Violations
+
+OVERRIDE_FIELDS = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
+"""What can be set at run time."""
+
+_POLL = (0.01, 60.0, "10 ms to 1 minute")
+_RECHECK = (0.1, 3600.0, "100 ms to 1 hour")
+_RANGES = {"poll_min": _POLL, "poll_max": _POLL, "recheck_min": _RECHECK, "recheck_max": _RECHECK}
+
+MOST_CONCURRENCY = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSettings:
+    """What is set at run time, and whether all sending is stopped."""
+
+    overrides: SettingOverrides
+    paused: bool
+
+    def in_force(self, started_with: DispatchSettings) -> DispatchSettings:
+        """Return the settings of a replica that was started with these."""
+        return self.overrides.of(started_with)
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointStatus:
+    """How a replica sees an endpoint. `breaker` is the same for all: 1 closed, 2 open, 3 half open."""
+
+    name: str
+    breaker: int
+    in_flight: int
+    concurrency_limit: int
+    failure_ratio: float
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One dispatcher that is alive, as it said at its last beat. Times are seconds."""
+
+    id: UUID
+    host: str
+    process_id: int
+    started_at: datetime
+    in_flight: int
+    concurrency_limit: int
+    poll_interval: float
+    poll_reason: str
+    backlog: int
+    rate: float
+    latency_p50: float | None
+    latency_p99: float | None
+    endpoints: Sequence[EndpointStatus]
+    mailing_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchState:
+    """Every replica that is alive, the oldest first, and what is set."""
+
+    replicas: Sequence[Replica]
+    runtime_settings: RuntimeSettings
+
+
+def check_overrides(
+    overrides: SettingOverrides, violations: Violations, fields: Collection[str] = OVERRIDE_FIELDS
+) -> None:
+    """Report each of `fields` that is set and out of its range."""
+    for name, (lowest, highest, words) in _RANGES.items():
+        value = getattr(overrides, name)
+        if name in fields and value is not None and not lowest <= value <= highest:
+            violations.add(f"settings.{name}", f"must be {words}")
+    most = overrides.max_concurrency
+    if "max_concurrency" in fields and most is not None and not 1 <= most <= MOST_CONCURRENCY:
+        violations.add("settings.max_concurrency", "must be 1 to 10,000")
+
+
+def amended_overrides(
+    before: SettingOverrides, patch: SettingOverrides, fields: Collection[str], started_with: DispatchSettings
+) -> SettingOverrides:
+    """Return `before` with `fields` taken from `patch`.
+
+    Raise InvalidFields where a shortest wait would be longer than its longest one, be
+    these chosen or those of the environment.
+    """
+    after = replace(before, **{name: getattr(patch, name) for name in fields})
+    violations = Violations()
+    for low, high in (("poll_min", "poll_max"), ("recheck_min", "recheck_max")):
+        shortest, longest = (_chosen_or(after, name, started_with) for name in (low, high))
+        if shortest > longest and {low, high} & set(fields):
+            path, other = (low, high) if low in fields else (high, low)
+            relation = "more" if path == low else "less"
+            value = longest if path == low else shortest
+            violations.add(f"settings.{path}", f"must not be {relation} than {other}, which is {value:g} s")
+    violations.check()
+    return after
+
+
+def _chosen_or(overrides: SettingOverrides, name: str, started_with: DispatchSettings) -> float:
+    chosen: float | None = getattr(overrides, name)
+    return float(getattr(started_with, name)) if chosen is None else chosen
+
+
+def replica_of(
+    replica_id: UUID,
+    process: tuple[str, int],
+    started_at: datetime,
+    status: Mapping[str, Any],
+    breakers: Mapping[str, int],
+) -> Replica:
+    """Return a replica as it told of itself; what a replica of another version left out counts as nothing."""
+    return Replica(
+        id=replica_id,
+        host=process[0],
+        process_id=process[1],
+        started_at=started_at,
+        in_flight=status.get("in_flight", 0),
+        concurrency_limit=status.get("concurrency_limit", 0),
+        poll_interval=status.get("poll_interval", 0.0),
+        poll_reason=status.get("poll_reason", ""),
+        backlog=status.get("backlog", 0),
+        rate=status.get("rate", 0.0),
+        latency_p50=status.get("latency_p50"),
+        latency_p99=status.get("latency_p99"),
+        endpoints=[_endpoint_of(one, breakers) for one in status.get("endpoints", ())],
+        mailing_ids=status.get("mailing_ids", ()),
+    )
+
+
+def _endpoint_of(status: Mapping[str, Any], breakers: Mapping[str, int]) -> EndpointStatus:
+    return EndpointStatus(
+        name=status["name"],
+        breaker=breakers.get(status["name"], 1),
+        in_flight=status.get("in_flight", 0),
+        concurrency_limit=status.get("concurrency_limit", 0),
+        failure_ratio=status.get("failure_ratio", 0.0),
+        last_error=status.get("last_error", ""),
+    )

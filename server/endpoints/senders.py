@@ -1,0 +1,96 @@
+"""Which endpoints there are, by the environment and the endpoints file, and who sends to them.
+
+The one of the environment is called `default`, and mailings that name none mean it; a file
+may have one of that name instead.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from dispatcher.delivery.http1 import FastSender
+from dispatcher.model.records import DEFAULT_ENDPOINT, Endpoint
+from dispatcher.ports import Sender
+from dispatcher.tracing import TracedSender, TraceHeaders, Tracer
+from server.config import ConfigError, Settings
+from server.config.types import ConfiguredEndpoint
+from server.endpoints.endpoints_file import read_endpoints
+
+log = logging.getLogger(__name__)
+
+Endpoints = Mapping[str, tuple[Endpoint, Sender]]
+"""Endpoints and their senders by the names that mailings have for them."""
+
+
+def configured_endpoints(settings: Settings) -> list[ConfiguredEndpoint]:
+    """Return all endpoints; none where none is set. Raise ConfigError for those of a bad file."""
+    found = [_of_environment(settings, settings.endpoint_url)] if settings.endpoint_url else []
+    if settings.endpoints_file is not None:
+        named = read_endpoints(settings.endpoints_file)
+        if found and any(one.endpoint.name == DEFAULT_ENDPOINT for one in named):
+            sentence = f"{DEFAULT_ENDPOINT} is the endpoint of MAILING_ENDPOINT_URL, which is set, too: one should go."
+            raise ConfigError([f"{settings.endpoints_file}: endpoint {sentence}"])
+        found += named
+    return [one._replace(endpoint=_borne(one)) for one in found]
+
+
+def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
+    endpoint = Endpoint(
+        name=DEFAULT_ENDPOINT,
+        url=url,
+        token=settings.endpoint_token.get_secret_value(),
+        total_timeout=settings.endpoint_timeout,
+        connect_timeout=min(settings.endpoint_connect_timeout, settings.endpoint_timeout),
+        max_concurrency=settings.endpoint_max_concurrency,
+        ca_file=str(settings.endpoint_ca_file) if settings.endpoint_ca_file else None,
+    )
+    return ConfiguredEndpoint(endpoint, settings.endpoint_transport, "MAILING_ENDPOINT_URL")
+
+
+def _borne(configured: ConfiguredEndpoint) -> Endpoint:
+    """Bound what is in flight by what httpx bears.
+
+    A request must not wait in a sender after it was found to be in time.
+    """
+    endpoint = configured.endpoint
+    if configured.transport == "fast":
+        return endpoint
+    from dispatcher.delivery.httpx_sender import MAX_CONNECTIONS  # loaded only by those who use it
+
+    return replace(endpoint, max_concurrency=min(endpoint.max_concurrency, MAX_CONNECTIONS))
+
+
+def make_sender(configured: ConfiguredEndpoint, tracer: Tracer | None = None) -> Sender:
+    """Return a sender to the endpoint. Raise ValueError for one that no sender takes."""
+    sender = _transport(configured)(configured.endpoint, tracer.headers if tracer else None)
+    return TracedSender(sender, configured.endpoint.name, tracer) if tracer else sender
+
+
+def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeaders | None], Sender]:
+    if configured.transport == "fast":
+        return FastSender
+    from dispatcher.delivery.httpx_sender import HttpxSender  # loaded only by those who use it
+
+    return HttpxSender
+
+
+def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:
+    """Return the endpoints with a sender for each, by their names; '' is the default one's, too.
+
+    Call it in the running loop. Raise ConfigError for those that no sender takes.
+    """
+    made, problems = dict[str, tuple[Endpoint, Sender]](), list[str]()
+    for one in configured:
+        try:
+            made[one.endpoint.name] = one.endpoint, make_sender(one, tracer)
+        except ValueError as error:
+            problems.append(f"The endpoint of {one.source} cannot be used: {error}.")
+    if problems:
+        raise ConfigError(problems)
+    if not made:
+        log.warning("nothing will be delivered: neither MAILING_ENDPOINT_URL nor MAILING_ENDPOINTS_FILE is set")
+    if DEFAULT_ENDPOINT in made:
+        made[""] = made[DEFAULT_ENDPOINT]
+    return made

@@ -1,0 +1,119 @@
+"""What operators look at: the admin port with `/metrics`, `/healthz` and `/readyz`.
+
+Beside the API, so that it answers while the API is full, and on loopback unless told
+otherwise: whoever reaches it reads figures, and never changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from http import HTTPStatus
+from importlib.metadata import PackageNotFoundError, version
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.exposition import choose_encoder
+
+from server.config import DEFAULT_ADMIN_LISTEN, Settings, split_address
+from server.observability.admin_http import AdminHttp, Reply
+from server.observability.health import DatabaseWatch
+from server.observability.metrics import Samples, ServiceCollector
+from server.observability.metrics.backlog import BacklogGauges
+
+log = logging.getLogger(__name__)
+_OPENMETRICS = "application/openmetrics-text"
+
+
+class CannotOpenAdmin(Exception):
+    """The admin port cannot be listened on. `str()` of it is a sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """What is to be looked at. `ledger` is there where the figures of the whole ledger are told."""
+
+    watch: DatabaseWatch
+    stopped: asyncio.Event
+    sources: Sequence[Callable[[], Samples]]
+    registry: CollectorRegistry
+    ledger: BacklogGauges | None = None
+
+    def samples(self) -> Samples:
+        """Return those that no source but this knows."""
+        samples: Samples = {
+            "mailing_database_up": {(): self.watch.up},
+            "mailing_database_errors_total": {("health",): self.watch.failures},
+        }
+        return samples | (self.ledger.samples() if self.ledger else {})
+
+
+@asynccontextmanager
+async def open_admin(settings: Settings, monitored: Monitored) -> AsyncIterator[None]:
+    """Watch the database and serve the admin port, where there is one, inside the block.
+
+    Raise CannotOpenAdmin when the port that is set is taken; the one that nobody has set is done without.
+    """
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(monitored.watch.running())
+        if settings.admin_listen != "off":
+            if monitored.ledger is not None:
+                stack.push_async_callback(monitored.ledger.close)
+            await _listen(stack, settings, _Pages(monitored))
+        yield
+
+
+async def _listen(stack: AsyncExitStack, settings: Settings, pages: _Pages) -> None:
+    address = settings.admin_listen or DEFAULT_ADMIN_LISTEN
+    host, port = split_address(address)
+    http = AdminHttp({"/metrics": pages.metrics, "/healthz": pages.healthz, "/readyz": pages.readyz})
+    try:
+        port = await http.start(host, port)
+    except OSError as error:
+        sentence = f"Cannot listen on {address} (MAILING_ADMIN_LISTEN): {(error.strerror or str(error)).lower()}."
+        if settings.admin_listen is not None:
+            raise CannotOpenAdmin(sentence) from error
+        log.warning("%s There are no metrics of this process: name another address, or off.", sentence)
+        return
+    stack.push_async_callback(http.stop)
+    log.info("metrics and health are on http://%s:%d", host, port)
+
+
+class _Pages:
+    """What the paths answer."""
+
+    def __init__(self, monitored: Monitored) -> None:
+        self._monitored = monitored
+        self._registry = monitored.registry
+        self._registry.register(ServiceCollector(_version(), [*monitored.sources, monitored.samples]))
+        ProcessCollector(registry=self._registry)
+
+    async def metrics(self, headers: Mapping[str, str]) -> Reply:
+        """Everything there is, as Prometheus or OpenMetrics text, whichever is asked for."""
+        if self._monitored.ledger is not None:
+            await self._monitored.ledger.refresh()
+        # Not the caller's own words: the library chokes on versions that it does not know.
+        wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in headers.get("accept", "") else ""
+        encode, content_type = choose_encoder(wanted)
+        return Reply(HTTPStatus.OK, encode(self._registry), content_type)
+
+    async def healthz(self, _: Mapping[str, str]) -> Reply:
+        """Return the process is alive and its loop turns."""
+        return Reply(HTTPStatus.OK, b"ok\n")
+
+    async def readyz(self, _: Mapping[str, str]) -> Reply:
+        """Call may be sent here."""
+        if self._monitored.stopped.is_set():
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"stopping\n")
+        if not self._monitored.watch.up:
+            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"the database is away\n")
+        return Reply(HTTPStatus.OK, b"ready\n")
+
+
+def _version() -> str:
+    try:
+        return version("mailing")
+    except PackageNotFoundError:
+        return "0"

@@ -1,0 +1,32 @@
+"""Samples of the connections that this process has to its database."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from server.observability.metrics.samples import Samples
+
+
+class ConnectionPool(Protocol):
+    """What is asked of a pool."""
+
+    def get_size(self) -> int:
+        """Return how many connections are open."""
+        ...
+
+    def get_idle_size(self) -> int:
+        """Return how many of them nobody uses."""
+        ...
+
+    def get_max_size(self) -> int:
+        """Return how many there may be."""
+        ...
+
+
+def pool_samples(pool: ConnectionPool, part: str) -> Samples:
+    """Return how many connections a pool has; `part` names its owner."""
+    idle = pool.get_idle_size()
+    return {
+        "mailing_database_connections": {(part, "busy"): pool.get_size() - idle, (part, "idle"): idle},
+        "mailing_database_connections_max": {(part,): pool.get_max_size()},
+    }

@@ -1,0 +1,1 @@
+"""The long-running parts that one process is put together from."""

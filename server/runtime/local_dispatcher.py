@@ -1,0 +1,142 @@
+"""Dispatching as the settings say: in this process, or by processes beside it.
+
+Both forms look alike to those who run them: `hint`, `run` until stopped, `stop`. Each
+dispatcher is a replica of its own; they meet in the database only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+from uuid import uuid4
+
+from dispatcher.counters import Counters
+from dispatcher.dispatcher import Dispatcher
+from dispatcher.model.records import DispatchSettings, FrequencyCap
+from dispatcher.tracing import Tracer
+from server.config import Settings
+from server.endpoints.dns_check import DnsCheck
+from server.endpoints.senders import Endpoints
+from server.observability.metrics import Samples, samples_of
+from server.observability.metrics.database import pool_samples
+from server.storage.database import Pool
+from server.storage.heartbeats import PostgresHeartbeats
+from server.storage.instrumented_queue import InstrumentedQueue
+from server.storage.traced_queue import TracedQueue
+from server.storage.work_queue import PostgresLedger
+
+log = logging.getLogger(__name__)
+
+
+class Dispatch(Protocol):
+    """Somebody who delivers."""
+
+    def hint(self) -> None:
+        """Note that something changed in the ledger."""
+        ...
+
+    def signal(self, number: int) -> None:
+        """Pass a signal on to processes beside this one."""
+        ...
+
+    async def run(self) -> None:
+        """Deliver until `stop` is called."""
+        ...
+
+    async def stop(self, grace: float) -> None:
+        """Ask `run` to settle what is in flight within `grace` seconds and to end."""
+        ...
+
+    def samples(self) -> Samples:
+        """Return what it did and how it does."""
+        ...
+
+
+async def free_batches(pool: Pool) -> None:
+    """Take all leases back, on a database that was just started for this process alone.
+
+    Whoever held them died with its database; without this their batches would wait for the
+    leases to run out.
+    """
+    await PostgresLedger(pool, uuid4()).release_all()
+
+
+async def _tell_unresolved(endpoints: Endpoints) -> None:
+    """Say at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
+    for failure in set((await DnsCheck(endpoint for endpoint, _ in endpoints.values()).failures()).values()):
+        log.warning("%s: nothing can be delivered there", failure)
+
+
+def dispatch_settings(settings: Settings) -> DispatchSettings:
+    """Return what the environment says of dispatching."""
+    return DispatchSettings(
+        poll_min=settings.poll_min,
+        poll_max=settings.poll_max,
+        recheck_min=settings.recheck_min,
+        recheck_max=settings.recheck_max,
+        lease=settings.lease,
+        max_concurrency=settings.endpoint_max_concurrency,
+    )
+
+
+def _frequency_cap(settings: Settings) -> FrequencyCap | None:
+    if not settings.frequency_cap:
+        return None
+    return FrequencyCap(settings.frequency_cap, settings.frequency_period_hours * 3600)
+
+
+class LocalDispatcher:
+    """A dispatcher in this process, woken by this process and by the database's notifications."""
+
+    def __init__(self, pool: Pool, endpoints: Endpoints, settings: Settings, tracer: Tracer | None = None) -> None:
+        replica_id, cap = uuid4(), _frequency_cap(settings)
+        self._pool = pool
+        self._counters = counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
+        self._ledger = (
+            TracedQueue(tracer, pool, replica_id, cap, counters)
+            if tracer
+            else InstrumentedQueue(pool, replica_id, cap, counters)
+        )
+        self._endpoints = endpoints
+        # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
+        self._listens = settings.statement_cache_size > 0
+        self._dispatcher = Dispatcher(
+            self._ledger,
+            endpoints,
+            dispatch_settings(settings),
+            replicas=PostgresHeartbeats(pool, replica_id),
+        )
+
+    def hint(self) -> None:
+        """Make the dispatcher look for work now."""
+        self._dispatcher.hint()
+
+    def signal(self, number: int) -> None:
+        """Do nothing: there is no other process."""
+
+    def samples(self) -> Samples:
+        """Return what it did and how it does."""
+        return samples_of(self._dispatcher, self._counters) | pool_samples(self._pool, "dispatcher")
+
+    async def run(self) -> None:
+        """Deliver until `stop` is called. Raise what no dispatcher can go on after."""
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(_tell_unresolved(self._endpoints))]
+        try:
+            await self._dispatcher.run()
+        finally:
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
+
+    async def stop(self, grace: float) -> None:
+        """Ask `run` to settle what is in flight within `grace` seconds and to end."""
+        await self._dispatcher.stop(grace)
+
+    async def _listen(self) -> None:
+        if not self._listens:
+            return
+        try:
+            await self._ledger.listen(self._dispatcher.hint)
+        except Exception:  # hints only save time: without them there is still the polling
+            log.exception("no notifications any more, changes are found by polling")

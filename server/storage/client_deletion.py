@@ -1,0 +1,86 @@
+"""Deletes a client and ends their unsent messages, in one transaction.
+
+A message whose batch a dispatcher holds, or held until its lease ran out, may have been sent. It
+is left to that dispatcher or to the next one, which finds the client gone and ends the message
+itself. Locks are taken in the order of the whole project: client, batches, bucket, messages,
+counts, journal, log.
+"""
+
+from __future__ import annotations
+
+import asyncpg
+
+from server.domain.call_events import client_deleted
+from server.domain.clients import check_etag
+from server.domain.errors import Kind, NotFound
+from server.storage.clients import client_of
+from server.storage.database import Database, RaceLost
+from server.storage.events import record
+from server.storage.installation import Installation
+from server.storage.queries import load_queries
+
+_CLIENTS = load_queries("clients.sql")
+_SQL = load_queries("client_deletion.sql")
+
+
+class ClientDeletion:
+    """Removes clients. May raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database, installation: Installation) -> None:
+        self._database = database
+        self._installation = installation
+
+    async def delete(self, client_id: int, etag: str) -> int:
+        """Remove the client; return how many messages ended CANCELLED with them.
+
+        Raise NotFound, StaleEtag.
+        """
+        bucket = self._installation.bucket_of_client(client_id)
+
+        async def work(connection: asyncpg.Connection) -> int:
+            row = await connection.fetchrow(_CLIENTS["lock_client"], bucket, client_id)
+            if row is None:
+                raise NotFound(Kind.CLIENT, client_id)
+            check_etag(etag, client_of(row).etag)
+            await connection.execute(_CLIENTS["delete_client"], bucket, client_id)
+            await connection.execute(_CLIENTS["delete_phone"], row["phone"])
+            cancelled = await _cancel_unsent(connection, bucket, client_id)
+            await connection.execute(_CLIENTS["record_client_changes"], bucket, [client_id])
+            await record(connection, client_deleted(client_id, cancelled), bucket=bucket)
+            return cancelled
+
+        return await self._database.transact(work)
+
+
+async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id: int) -> int:
+    waiting = [row["id"] for row in await connection.fetch(_SQL["list_pending_mailings"], bucket, client_id)]
+    mailings = [id_ for id_ in waiting if await _take_from_batch(connection, bucket, id_, client_id)]
+    if not mailings:
+        return 0
+    last = await connection.fetchval(_SQL["take_journal_numbers"], bucket, len(mailings))
+    done = await connection.execute(_SQL["cancel_messages_of_client"], bucket, mailings, client_id)
+    if done != f"UPDATE {len(mailings)}":
+        raise RaceLost  # a number of the journal without an entry would be a gap for its readers
+    await connection.execute(_SQL["count_cancelled"], bucket, mailings)
+    await connection.execute(_SQL["count_attempts_of_cancelled"], bucket, mailings, client_id)
+    await connection.execute(_SQL["journal_cancelled"], bucket, last, mailings, client_id)
+    return len(mailings)
+
+
+async def _take_from_batch(connection: asyncpg.Connection, bucket: int, mailing_id: int, client_id: int) -> bool:
+    """Lock the open batch of the client's message; return whether that is ours to end.
+
+    The batch goes with its last pending message; otherwise it keeps the id, which whoever
+    claims it passes over.
+    """
+    batches = await connection.fetch(_SQL["lock_open_batch"], bucket, mailing_id, client_id)
+    for batch in batches:
+        ids = batch["client_ids"]
+        arguments = (bucket, mailing_id, ids, min(ids), max(ids))
+        pending = {row["client_id"] for row in await connection.fetch(_SQL["list_pending_of_batch"], *arguments)}
+        if client_id not in pending:
+            continue
+        if pending == {client_id}:
+            await connection.execute(_SQL["delete_batch"], bucket, mailing_id, batch["no"])
+        return True
+    return False

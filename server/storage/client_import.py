@@ -1,0 +1,206 @@
+"""Imports clients from a stream: all of them or none, matched by phone.
+
+Rows are staged by COPY while the stream goes on, in one transaction, and merged at its end:
+only then are clients locked, so that a slow stream is in nobody's way. While Postgres takes
+one chunk the next one is being made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from zlib import crc32
+
+import asyncpg
+import orjson
+
+from server.domain.call_events import clients_imported
+from server.domain.clients import ImportRow
+from server.domain.errors import Conflict
+from server.storage.database import RACES, TRIES, Database, RaceLost
+from server.storage.events import record
+from server.storage.installation import Installation
+from server.storage.queries import load_queries
+
+_SQL = load_queries("client_import.sql")
+
+CHUNK = 5000
+"""Rows per COPY: larger ones are not faster."""
+
+MERGE_TIMEOUT = 900.0
+"""Seconds that one statement of the merge may take; ten million rows take minutes."""
+
+_ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCounts:
+    """What an import did. Rows that a later row replaced count as updated."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+class ClientImport:
+    """Runs imports: at once at most as many as leave half of the pool to others."""
+
+    def __init__(self, database: Database, installation: Installation) -> None:
+        self._database = database
+        self._buckets = installation.buckets
+        self._turns = asyncio.Semaphore(max(1, database.size // 2))
+
+    async def run(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> ImportCounts:
+        """Store the checked rows of `pieces`; where a phone comes twice the last row wins.
+
+        Nothing is stored when `pieces` raises or the caller is cancelled. Raise
+        DatabaseUnavailable, and Conflict when others kept writing the same clients.
+        """
+        async with self._turns, aclosing(self._chunks(pieces)) as chunks:
+            first = await anext(chunks, None)
+            if first is None:
+                return ImportCounts()
+            async with self._database.transaction() as connection:
+                await connection.execute(_SQL["create_staging"])
+                await _stage(connection, first, chunks)
+                await connection.execute(_SQL["widen_memory"])
+                await connection.execute(_SQL["sample_little"])
+                await connection.execute(_SQL["measure_staging"], timeout=MERGE_TIMEOUT)
+                counts = await _merge(connection)
+                await _record_changes(connection)
+                await record(connection, clients_imported(counts.created, counts.updated, counts.unchanged))
+                return counts
+
+    async def _chunks(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> AsyncGenerator[bytes, None]:
+        rows: list[ImportRow] = []
+        position = 0
+        async for piece in pieces:
+            rows.extend(piece)
+            if len(rows) >= CHUNK:
+                yield _copy_text(rows, position, self._buckets)
+                position += len(rows)
+                rows.clear()
+        if rows:
+            yield _copy_text(rows, position, self._buckets)
+
+
+async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIterator[bytes]) -> None:
+    """Copy every chunk, one of them under way while the next one is read and made."""
+    copying = asyncio.create_task(_copy(connection, first))
+    try:
+        async for chunk in chunks:
+            await copying
+            copying = asyncio.create_task(_copy(connection, chunk))
+        await copying
+    finally:
+        # The connection is not free before the copy has ended, one way or the other.
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
+
+
+async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
+    await connection.copy_to_table("import_rows", source=BytesIO(chunk))
+
+
+async def _merge(connection: asyncpg.Connection) -> ImportCounts:
+    """Merge what was staged; begin again when somebody wrote the same clients meanwhile."""
+    for _ in range(TRIES):
+        try:
+            async with connection.transaction():  # a savepoint
+                return await _merge_once(connection)
+        except (RaceLost, *RACES):
+            continue
+    raise Conflict
+
+
+async def _merge_once(connection: asyncpg.Connection) -> ImportCounts:
+    await connection.execute(_SQL["create_latest"], timeout=MERGE_TIMEOUT)
+    found = await connection.fetchrow(_SQL["count_latest"], timeout=MERGE_TIMEOUT)
+    if found["fresh"] and not await _claim_phones(connection, found["fresh"]):
+        found = await connection.fetchrow(_SQL["count_latest"], timeout=MERGE_TIMEOUT)
+    rows, phones, fresh, changed = found["staged"], found["phones"], found["fresh"], found["changed"]
+    if fresh:
+        await connection.execute(_SQL["insert_fresh_clients"], timeout=MERGE_TIMEOUT)
+    if changed and changed != await connection.fetchval(_SQL["update_changed_clients"], timeout=MERGE_TIMEOUT):
+        raise RaceLost
+    return ImportCounts(created=fresh, updated=changed + rows - phones, unchanged=phones - fresh - changed)
+
+
+async def _claim_phones(connection: asyncpg.Connection, fresh: int) -> bool:
+    """Make the phones of the `fresh` rows ours; return whether nobody else had taken one."""
+    try:
+        async with connection.transaction():
+            await connection.execute(_SQL["insert_fresh_phones"], timeout=MERGE_TIMEOUT)
+            return True
+    except asyncpg.UniqueViolationError:
+        await _claim_what_is_left(connection, fresh)
+        return False
+
+
+async def _claim_what_is_left(connection: asyncpg.Connection, fresh: int) -> None:
+    """Claim the phones one has not lost to others, and turn to their clients for the rest.
+
+    A phone that is ours stays so until the end, so every turn has fewer left.
+    """
+    claimed = 0
+    for _ in range(TRIES):
+        claimed += await _claim_once(connection)
+        if claimed == fresh:
+            return
+        fresh -= _rows(await connection.execute(_SQL["adopt_taken_phones"], timeout=MERGE_TIMEOUT))
+        if claimed == fresh:
+            return
+    raise RaceLost
+
+
+async def _claim_once(connection: asyncpg.Connection) -> int:
+    return _rows(await connection.execute(_SQL["claim_fresh_phones"], timeout=MERGE_TIMEOUT))
+
+
+def _rows(tag: str) -> int:
+    """Return how many rows a command's tag, such as `INSERT 0 5`, tells of."""
+    return int(tag.rpartition(" ")[2])
+
+
+async def _record_changes(connection: asyncpg.Connection) -> None:
+    await connection.execute(_SQL["create_touched"])
+    await connection.execute(_SQL["keep_touched_plain"])
+    await connection.execute(_SQL["fill_touched"], timeout=MERGE_TIMEOUT)
+    for row in await connection.fetch(_SQL["list_touched_buckets"]):
+        await connection.execute(_SQL["record_imported_changes"], row["bucket"])
+
+
+def _copy_text(rows: Sequence[ImportRow], position: int, buckets: int) -> bytes:
+    """Return the rows in COPY's text format. Runs once per client: every call in it counts."""
+    lines = []
+    for phone, operator_code, tag, timezone, window, attributes, opted_out in rows:
+        bucket = crc32(phone.encode()) % buckets
+        json = _attributes_text(attributes) if attributes else "{}"
+        lines.append(
+            f"{position}\t{bucket}\t{phone}\t{operator_code}\t{_escaped(tag)}\t{timezone}\t"
+            f"{_window_text(window)}\t{json}\t{'t' if opted_out else 'f'}\n"
+        )
+        position += 1
+    return "".join(lines).encode()
+
+
+@lru_cache(maxsize=4096)
+def _escaped(text: str) -> str:
+    return text.translate(_ESCAPES)
+
+
+@lru_cache(maxsize=4096)
+def _window_text(window: tuple[int, int] | None) -> str:
+    if window is None:
+        return "\\N\t\\N"
+    start, length = window
+    return f"{start // 3600:02}:{start // 60 % 60:02}:{start % 60:02}\t{length}"
+
+
+def _attributes_text(attributes: Mapping[str, str]) -> str:
+    # JSON has escaped every other character that COPY would take for its own.
+    return orjson.dumps(attributes).decode().replace("\\", "\\\\")

@@ -1,0 +1,190 @@
+"""Clients in the database: one by one, page by page, and all of them.
+
+Each write ends with a row of client_changes, from which running mailings learn of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Sequence
+
+import asyncpg
+import orjson
+
+from server.domain.call_events import client_opted
+from server.domain.clients import (
+    Client,
+    ClientDefinition,
+    ClientFilter,
+    ReceiveWindow,
+    amended_client,
+    check_etag,
+)
+from server.domain.errors import Kind, NotFound, PhoneTaken
+from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.storage.database import Database, RaceLost
+from server.storage.events import record
+from server.storage.installation import Installation
+from server.storage.queries import load_queries
+from server.storage.request_ids import CreatingCall, Requests
+
+_SQL = load_queries("clients.sql")
+
+EXPORT_PIECE = 250
+"""How many clients an export reads from each bucket at once."""
+
+
+class ClientStore:
+    """Reads and writes clients. Every method may raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database, installation: Installation) -> None:
+        self._database = database
+        self._installation = installation
+        self._requests = Requests(installation)
+
+    async def create(self, definition: ClientDefinition, call: CreatingCall | None) -> Client:
+        """Add a client, or return the one that the same call added before.
+
+        Raise PhoneTaken, RequestIdReused, and NotFound if that client is gone.
+        """
+
+        async def work(connection: asyncpg.Connection) -> Client:
+            bucket = self._installation.bucket_of_phone(definition.phone)
+            number = await connection.fetchval(_SQL["next_client_no"])
+            client_id = number * self._installation.buckets + bucket
+            if call is not None and not await self._requests.record(connection, call, client_id):
+                return await self._replayed(connection, call)
+            await _insert_phone(connection, definition.phone, bucket, client_id)
+            row = await connection.fetchrow(_SQL["insert_client"], bucket, client_id, *_arguments(definition))
+            await connection.execute(_SQL["record_client_changes"], bucket, [client_id])
+            return client_of(row)
+
+        return await self._database.transact(work)
+
+    async def _replayed(self, connection: asyncpg.Connection, call: CreatingCall) -> Client:
+        client_id = await self._requests.find(connection, call)
+        if client_id is None:  # the other call was undone in between
+            raise RaceLost
+        return await self._read(connection, "get_client", client_id)
+
+    async def get(self, client_id: int) -> Client:
+        """Return the client. Raise NotFound."""
+        async with self._database.connection() as connection:
+            return await self._read(connection, "get_client", client_id)
+
+    async def find(self, phone: str) -> ClientDefinition | None:
+        """Return what is known of the client with this phone; None when there is no such client."""
+        async with self._database.connection() as connection:
+            found = await connection.fetchrow(_SQL["find_phone"], phone)
+            row = found and await connection.fetchrow(_SQL["get_client"], found["bucket"], found["client_id"])
+        return client_of(row).definition if row else None
+
+    async def update(self, client_id: int, etag: str, patch: ClientDefinition, fields: Collection[str]) -> Client:
+        """Take `fields` from `patch`. Raise NotFound, StaleEtag, PhoneTaken."""
+
+        async def work(connection: asyncpg.Connection) -> Client:
+            before = await self._read(connection, "lock_client", client_id)
+            check_etag(etag, before.etag)
+            after = amended_client(before.definition, patch, fields)
+            bucket = self._installation.bucket_of_client(client_id)
+            if after.phone != before.definition.phone:
+                await connection.execute(_SQL["delete_phone"], before.definition.phone)
+                await _insert_phone(connection, after.phone, bucket, client_id)
+            row = await connection.fetchrow(_SQL["update_client"], bucket, client_id, *_arguments(after))
+            await connection.execute(_SQL["record_client_changes"], bucket, [client_id])
+            if after.opted_out != before.definition.opted_out:
+                await record(connection, client_opted(client_id, after.opted_out), bucket=bucket)
+            return client_of(row)
+
+        return await self._database.transact(work)
+
+    async def list_page(self, chosen: ClientFilter, receiving_now: bool, page: PageRequest) -> Page[Client]:
+        """Return a page in the order of ids. Raise InvalidPageToken."""
+        digest = query_digest("clients", chosen.as_json(), receiving_now)
+        (after,) = decode_token(page.token, digest, (0,))
+        name, ids = ("list_chosen_clients", [list(chosen.client_ids)]) if chosen.client_ids else ("list_clients", [])
+        arguments = (after, page.size + 1, *_filter_arguments(chosen), receiving_now, *ids)
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_SQL[name], *arguments)
+        clients = tuple(client_of(row) for row in rows[: page.size])
+        more = len(rows) > page.size
+        return Page(clients, encode_token(digest, clients[-1].id) if more else "")
+
+    async def export(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
+        """Yield every client in the order of ids, some thousand at a time.
+
+        Holds no connection while the caller is busy with a piece; a client written
+        meanwhile is seen as it is when its piece is read.
+        """
+        if chosen.client_ids:
+            async for piece in self._export_chosen(chosen):
+                yield piece
+            return
+        after = 0
+        while True:
+            async with self._database.connection() as connection:
+                arguments = (after, EXPORT_PIECE, *_filter_arguments(chosen))
+                rows = await connection.fetch(_SQL["export_clients"], *arguments)
+            if not rows:
+                return
+            after = rows[-1]["id"]
+            yield [client_of(row) for row in rows]
+
+    async def _export_chosen(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
+        page = PageRequest(1000)
+        while True:
+            found = await self.list_page(chosen, False, page)
+            yield found.records
+            if not found.next_token:
+                return
+            page = PageRequest(page.size, found.next_token)
+
+    async def _read(self, connection: asyncpg.Connection, name: str, client_id: int) -> Client:
+        row = await connection.fetchrow(_SQL[name], self._installation.bucket_of_client(client_id), client_id)
+        if row is None:
+            raise NotFound(Kind.CLIENT, client_id)
+        return client_of(row)
+
+
+def client_of(row: asyncpg.Record) -> Client:
+    """Return the client that a row of clients holds."""
+    start = row["window_start"]
+    definition = ClientDefinition(
+        phone=row["phone"],
+        timezone=row["timezone"],
+        operator_code=row["operator_code"],
+        tag=row["tag"],
+        receive_window=None if start is None else ReceiveWindow(start, row["window_length"]),
+        attributes=orjson.loads(row["attributes"]),
+        opted_out=row["opted_out"],
+    )
+    return Client(row["id"], definition, row["version"], row["created_at"], row["updated_at"])
+
+
+async def _insert_phone(connection: asyncpg.Connection, phone: str, bucket: int, client_id: int) -> None:
+    try:
+        await connection.execute(_SQL["insert_phone"], phone, bucket, client_id)
+    except asyncpg.UniqueViolationError:
+        raise PhoneTaken from None
+
+
+def _arguments(definition: ClientDefinition) -> tuple[object, ...]:
+    window = definition.receive_window
+    return (
+        definition.phone,
+        definition.operator_code,
+        definition.tag,
+        definition.timezone,
+        window and window.start,
+        window and window.duration,
+        orjson.dumps(dict(definition.attributes)).decode(),
+        definition.opted_out,
+    )
+
+
+def _filter_arguments(chosen: ClientFilter) -> tuple[object, ...]:
+    return (
+        list(chosen.tags) or None,
+        list(chosen.operator_codes) or None,
+        list(chosen.timezones) or None,
+        orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
+    )

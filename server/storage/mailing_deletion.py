@@ -1,0 +1,95 @@
+"""Deletes mailings with their ledgers, of any size.
+
+The first transaction ends everything that could still write to the ledger and removes the
+mailing: from then on it is not found, and nobody reads a half of its ledger. The rest goes in
+short transactions. When the service dies between two of them, a repeated call finishes, or the sweep
+of any replica.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import asyncpg
+
+from server.domain.call_events import mailing_event
+from server.domain.clients import check_etag
+from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.mailings import DELETABLE
+from server.storage.database import Database
+from server.storage.events import record
+from server.storage.mailing_rows import mailing_of
+from server.storage.queries import load_queries
+
+STEP = 10_000
+"""The most messages that one transaction removes."""
+
+_SQL = load_queries("mailing_deletion.sql")
+_MAILINGS = load_queries("mailings.sql")
+
+
+class MailingDeletion:
+    """Removes mailings. May raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def delete(self, mailing_id: int, etag: str, allow_missing: bool) -> int:
+        """Remove the mailing and its ledger; return how many messages this call removed.
+
+        Raise StaleEtag, WrongState while it is running or paused, and NotFound when nothing is
+        left of it, unless `allow_missing`.
+        """
+
+        async def work(connection: asyncpg.Connection) -> bool:
+            return await _remove_mailing(connection, mailing_id, etag)
+
+        found = await self._database.transact(work)
+        buckets = await self._remains(mailing_id)
+        if not (found or buckets or allow_missing):
+            raise NotFound(Kind.MAILING, mailing_id)
+        return await self._delete_rest(mailing_id, buckets)
+
+    async def sweep(self) -> dict[int, int]:
+        """Remove what deletions that broke off have left; return how many messages of which mailings."""
+        async with self._database.connection() as connection:
+            leftovers = [row["mailing_id"] for row in await connection.fetch(_SQL["list_leftovers"])]
+        return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
+
+    async def _remains(self, mailing_id: int) -> list[int]:
+        async with self._database.connection() as connection:
+            return [row["bucket"] for row in await connection.fetch(_SQL["list_remains"], mailing_id)]
+
+    async def _delete_rest(self, mailing_id: int, buckets: Sequence[int]) -> int:
+        return sum([await self._delete_ledger(mailing_id, bucket) for bucket in buckets])
+
+    async def _delete_ledger(self, mailing_id: int, bucket: int) -> int:
+        """Remove what is left in one bucket; return how many messages."""
+        deleted, last = 0, 0
+        while last is not None:
+            async with self._database.connection() as connection:
+                row = await connection.fetchrow(_SQL["delete_messages"], bucket, mailing_id, last, STEP)
+            deleted, last = deleted + row["deleted"], row["last"]
+        async with self._database.transaction() as connection:
+            for name in ("delete_counts", "delete_figures", "delete_expansion"):
+                await connection.execute(_SQL[name], bucket, mailing_id)
+        return deleted
+
+
+async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag: str) -> bool:
+    """Remove the mailing itself and its open work; return whether there was one."""
+    row = await connection.fetchrow(_MAILINGS["lock_mailing"], mailing_id)
+    if row is None:
+        return False
+    mailing = mailing_of(row)
+    check_etag(etag, mailing.etag)
+    if mailing.state not in DELETABLE:
+        raise WrongState("deleted", mailing.state, DELETABLE)
+    await connection.execute(_SQL["close_expansions"], mailing_id)
+    # Asked anew each time: a settle that was waited for may have put messages into new batches.
+    while await connection.fetchval(_SQL["has_batches"], mailing_id):
+        await connection.execute(_SQL["delete_batches"], mailing_id)
+    await connection.execute(_SQL["delete_mailing"], mailing_id)
+    await connection.execute(_SQL["delete_rate_slots"], mailing_id)
+    await record(connection, mailing_event(mailing_id, "deleted"))
+    return True

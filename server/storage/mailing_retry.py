@@ -1,0 +1,108 @@
+"""Puts settled messages back to PENDING, with fresh attempts.
+
+In short transactions of one bucket, each of which locks the mailing and looks anew whether it
+may still be retried: whoever pauses, cancels or deletes it waits for one of them at the most,
+and when the service dies in between, a repeated call puts back the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+import asyncpg
+
+from dispatcher.model.records import BATCH_SIZE
+from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
+from dispatcher.retry_policy import batch_size
+from server.domain.call_events import mailing_retried
+from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.mailings import RETRYABLE
+from server.storage.database import Database, RaceLost
+from server.storage.events import record
+from server.storage.queries import load_queries
+
+STEP = 5000
+"""The most messages that one transaction puts back."""
+
+_SQL = load_queries("mailing_retry.sql")
+_MAILINGS = load_queries("mailings.sql")
+_PLANNER = load_queries("planning.sql")
+
+
+class MailingRetry:
+    """Retries mailings. May raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database, hint: Callable[[], None]) -> None:
+        self._database = database
+        self._hint = hint
+
+    async def retry(self, mailing_id: int, statuses: Collection[Status]) -> int:
+        """Put the messages back that have one of the statuses now; return how many.
+
+        A COMPLETED mailing with such messages runs again. One that is settled anew while the
+        call is under way is left alone. Raise NotFound, WrongState and MailingEnded, perhaps
+        after some messages were put back, when the mailing was moved in between.
+        """
+        began_at, buckets = await self._begin(mailing_id, statuses)
+        requeued = 0
+        for bucket in buckets:
+            position: int | None = 0
+            while position is not None:
+                count, position = await self._step(mailing_id, statuses, began_at, bucket, position)
+                requeued += count
+        self._hint()
+        return requeued
+
+    async def _begin(self, mailing_id: int, statuses: Collection[Status]) -> tuple[datetime, list[int]]:
+        """Return the time by the database's clock, and the buckets that have such messages."""
+
+        async def work(connection: asyncpg.Connection) -> tuple[datetime, list[int]]:
+            mailing = await _lock(connection, mailing_id)
+            rows = await connection.fetch(_SQL["list_buckets_to_retry"], mailing_id, sorted(statuses))
+            if rows:
+                await record(connection, mailing_retried(mailing_id, statuses))
+            return mailing["read_at"], [row["bucket"] for row in rows]
+
+        return await self._database.transact(work)
+
+    async def _step(
+        self, mailing_id: int, statuses: Collection[Status], began_at: datetime, bucket: int, position: int
+    ) -> tuple[int, int | None]:
+        """Put back the next messages of a bucket; return how many, and the last one unless there are no more."""
+
+        async def work(connection: asyncpg.Connection) -> tuple[int, int | None]:
+            mailing = await _lock(connection, mailing_id)
+            size = batch_size(Semantics(mailing["semantics"]), mailing["max_rate"], BATCH_SIZE)
+            arguments = (bucket, mailing_id, position, sorted(statuses), began_at, STEP, size)
+            row = await connection.fetchrow(_SQL["requeue"], *arguments)
+            if row["requeued"] != row["found"]:
+                raise RaceLost  # the counters, the journal and the batches would tell of others
+            if row["found"]:
+                await _reopen(connection, mailing_id, mailing)
+                await connection.execute(_MAILINGS["wake_dispatchers"])
+            return row["found"], row["last"] if row["found"] == STEP else None
+
+        return await self._database.transact(work)
+
+
+async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
+    """Lock the mailing and return it. Raise NotFound, WrongState, MailingEnded."""
+    row = await connection.fetchrow(_SQL["lock_retried"], mailing_id)
+    if row is None:
+        raise NotFound(Kind.MAILING, mailing_id)
+    state = MailingState(row["state"])
+    if state not in RETRYABLE:
+        raise WrongState("retried", state, RETRYABLE)
+    if row["ended"]:
+        raise MailingEnded
+    return row
+
+
+async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:
+    """Let a completed mailing run again; an open one takes in who began to match meanwhile."""
+    if mailing["state"] != MailingState.COMPLETED:
+        return
+    await connection.execute(_SQL["reopen_mailing"], mailing_id)
+    if mailing["audience_mode"] == AudienceMode.OPEN:
+        await connection.execute(_PLANNER["expand_anew"], [mailing_id])

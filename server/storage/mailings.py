@@ -1,0 +1,174 @@
+"""Mailings in the database, each with its progress.
+
+A write that dispatchers should see at once notifies them in its own transaction and, after
+the commit, calls the hint of this process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import asyncpg
+import orjson
+
+from dispatcher.model.states import MailingState
+from server.domain.call_events import mailing_created, mailing_event, mailing_updated
+from server.domain.clients import check_etag
+from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.mailings import (
+    CANCELLABLE,
+    PAUSABLE,
+    RESUMABLE,
+    Mailing,
+    MailingDefinition,
+    MailingQuery,
+    amended_mailing,
+    changes,
+    ended_already,
+)
+from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.storage.database import Database, RaceLost
+from server.storage.events import record
+from server.storage.installation import Installation
+from server.storage.mailing_rows import definition_arguments, mailing_of
+from server.storage.queries import load_queries
+from server.storage.request_ids import CreatingCall, Requests
+
+_SQL = load_queries("mailings.sql")
+_PLANNER = load_queries("planning.sql")
+_LARGEST_ID = 2**63 - 1
+
+
+class MailingStore:
+    """Reads and writes mailings. Every method may raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database, installation: Installation, hint: Callable[[], None]) -> None:
+        self._database = database
+        self._requests = Requests(installation)
+        self._hint = hint
+
+    async def create(self, definition: MailingDefinition, call: CreatingCall | None) -> Mailing:
+        """Add a mailing, or return the one that the same call added before.
+
+        It runs at once if its start has come. Raise InvalidFields for an end that has
+        passed, RequestIdReused, and NotFound if the mailing of a replay is gone.
+        """
+
+        async def work(connection: asyncpg.Connection) -> int:
+            if call is not None and (made := await self._requests.find(connection, call)) is not None:
+                return made
+            mailing_id = await self._insert(connection, definition)
+            if call is not None and not await self._requests.record(connection, call, mailing_id):
+                raise RaceLost  # undoes ours; the next try finds the other one
+            return mailing_id
+
+        mailing_id = await self._database.transact(work)
+        self._hint()
+        return await self.get(mailing_id)
+
+    async def _insert(self, connection: asyncpg.Connection, definition: MailingDefinition) -> int:
+        mailing_id = int(await connection.fetchval(_SQL["next_mailing_id"]))
+        state = await connection.fetchval(_SQL["insert_mailing"], mailing_id, *definition_arguments(definition))
+        if state is None:
+            raise ended_already()
+        if state == MailingState.RUNNING:
+            await connection.execute(_SQL["begin_expansion"], mailing_id)
+        await connection.execute(_SQL["wake_dispatchers"])
+        await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
+        return mailing_id
+
+    async def get(self, mailing_id: int) -> Mailing:
+        """Return the mailing. Raise NotFound."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_SQL["get_mailings"], [mailing_id])
+        if not rows:
+            raise NotFound(Kind.MAILING, mailing_id)
+        return mailing_of(rows[0])
+
+    async def list_page(self, query: MailingQuery, page: PageRequest) -> Page[Mailing]:
+        """Return a page, newest first. Raise InvalidPageToken."""
+        digest = query_digest("mailings", list(query.states), dict(query.labels))
+        (before,) = decode_token(page.token, digest, (_LARGEST_ID,))
+        labels = orjson.dumps(dict(query.labels)).decode() if query.labels else None
+        arguments = (before, page.size + 1, list(query.states) or None, labels)
+        async with self._database.connection() as connection:
+            ids = [row["id"] for row in await connection.fetch(_SQL["list_mailing_ids"], *arguments)]
+            rows = await connection.fetch(_SQL["get_mailings"], ids[: page.size])
+        more = len(ids) > page.size
+        return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
+
+    async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
+        """Take `fields` from `patch`. Raise NotFound, StaleEtag, WrongState, InvalidFields.
+
+        A running mailing whose start is moved into the future is SCHEDULED again. Whoever matches
+        another filter of an open mailing is taken in by a new pass over all clients.
+        """
+
+        async def work(connection: asyncpg.Connection) -> None:
+            row = await self._lock(connection, mailing_id)
+            mailing = mailing_of(row)
+            check_etag(etag, mailing.etag)
+            begun = await connection.fetchval(_SQL["has_begun"], mailing_id)
+            after = amended_mailing(mailing, patch, fields, row["read_at"], begun)
+            await connection.execute(_SQL["update_mailing"], mailing_id, *definition_arguments(after))
+            if "filter" in changes(mailing.definition, after):
+                await connection.execute(_PLANNER["expand_anew"], [mailing_id])
+            await connection.execute(_SQL["wake_dispatchers"])
+            await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
+
+        await self._database.transact(work)
+        self._hint()
+        return await self.get(mailing_id)
+
+    async def _lock(self, connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
+        row = await connection.fetchrow(_SQL["lock_mailing"], mailing_id)
+        if row is None:
+            raise NotFound(Kind.MAILING, mailing_id)
+        return row
+
+    async def pause(self, mailing_id: int) -> Mailing:
+        """Stop the mailing; one that is paused stays so. Raise NotFound, WrongState."""
+        return await self._move(mailing_id, "paused", MailingState.PAUSED, PAUSABLE)
+
+    async def resume(self, mailing_id: int) -> Mailing:
+        """Let a paused mailing go on; one that runs stays so. Raise NotFound, WrongState."""
+        return await self._move(mailing_id, "resumed", MailingState.RUNNING, RESUMABLE)
+
+    async def cancel(self, mailing_id: int) -> Mailing:
+        """End the mailing; one that is cancelled stays so. Raise NotFound, WrongState.
+
+        Its unsent messages are ended by the dispatcher.
+        """
+        return await self._move(mailing_id, "cancelled", MailingState.CANCELLED, CANCELLABLE)
+
+    async def _move(self, mailing_id: int, what: str, to: MailingState, sources: Collection[MailingState]) -> Mailing:
+        async def work(connection: asyncpg.Connection) -> None:
+            moved = await connection.fetchval(_SQL["move_mailing"], mailing_id, to, _numbers(sources))
+            if moved is None:
+                await self._check_moved(connection, mailing_id, what, to, sources)
+            await connection.execute(_SQL["wake_dispatchers"])
+            if moved is not None:
+                await record(connection, mailing_event(mailing_id, what))
+
+        await self._database.transact(work)
+        self._hint()
+        return await self.get(mailing_id)
+
+    async def _check_moved(
+        self,
+        connection: asyncpg.Connection,
+        mailing_id: int,
+        what: str,
+        to: MailingState,
+        sources: Collection[MailingState],
+    ) -> None:
+        """Tell why the mailing did not move: it is gone, already there, or elsewhere."""
+        found = await connection.fetchval(_SQL["find_state"], mailing_id)
+        if found is None:
+            raise NotFound(Kind.MAILING, mailing_id)
+        if found != to:
+            raise WrongState(what, MailingState(found), sources)
+
+
+def _numbers(states: Collection[MailingState]) -> Sequence[int]:
+    return sorted(int(state) for state in states)

@@ -1,0 +1,114 @@
+"""The ledger, read: messages and their failed attempts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import asyncpg
+
+from dispatcher.model.states import ErrorClass, Reason, Status
+from server.domain.errors import Kind, NotFound
+from server.domain.messages import Attempt, Message, MessageQuery, split_message_id
+from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.storage.database import Database
+from server.storage.installation import Installation
+from server.storage.queries import load_queries
+
+_SQL = load_queries("messages.sql")
+_MAILINGS = load_queries("mailings.sql")
+
+
+class MessageStore:
+    """Reads messages. Every method may raise DatabaseUnavailable."""
+
+    def __init__(self, database: Database, installation: Installation) -> None:
+        self._database = database
+        self._installation = installation
+
+    async def get(self, identity: int) -> Message:
+        """Return the message with this id. Raise NotFound."""
+        async with self._database.connection() as connection:
+            return await self._read(connection, identity)
+
+    async def list_attempts(self, identity: int) -> Sequence[Attempt]:
+        """Return the failed attempts of a message, in order. Raise NotFound."""
+        async with self._database.connection() as connection:
+            await self._read(connection, identity)
+            rows = await connection.fetch(_SQL["list_attempts"], *self._key(identity))
+        return [_attempt_of(row) for row in rows]
+
+    async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
+        """Return a page, by mailing and within it by client.
+
+        Raise InvalidPageToken, and NotFound for a mailing that is not there.
+        """
+        digest = query_digest("messages", query.mailing_id, query.client_id, list(query.statuses))
+        mailing, client = decode_token(page.token, digest, (0, 0))
+        statuses = list(query.statuses) or None
+        limit = page.size + 1
+        async with self._database.connection() as connection:
+            if query.mailing_id:
+                await _check_mailing(connection, query.mailing_id)
+            if query.client_id:
+                bucket = self._installation.bucket_of_client(query.client_id)
+                key = (bucket, query.client_id, mailing)
+                rows = await connection.fetch(_SQL["list_messages_of_client"], *key, limit, statuses, query.mailing_id)
+            else:
+                key = (query.mailing_id, client, limit)
+                rows = await connection.fetch(_SQL["list_messages_of_mailing"], *key, statuses)
+        messages = tuple(message_of(row) for row in rows[: page.size])
+        if len(rows) <= page.size:
+            return Page(messages)
+        return Page(messages, encode_token(digest, messages[-1].mailing_id, messages[-1].client_id))
+
+    async def _read(self, connection: asyncpg.Connection, identity: int) -> Message:
+        row = await connection.fetchrow(_SQL["get_message"], *self._key(identity))
+        if row is None:
+            raise NotFound(Kind.MESSAGE, identity)
+        return message_of(row)
+
+    def _key(self, identity: int) -> tuple[int, int, int]:
+        mailing_id, client_id = split_message_id(identity)
+        return self._installation.bucket_of_client(client_id), mailing_id, client_id
+
+
+async def _check_mailing(connection: asyncpg.Connection, mailing_id: int) -> None:
+    if await connection.fetchval(_MAILINGS["find_state"], mailing_id) is None:
+        raise NotFound(Kind.MAILING, mailing_id)
+
+
+def message_of(row: asyncpg.Record) -> Message:
+    """Return the message of a row. The code of a delivered one is 0 and not stored."""
+    status = Status(row["status"])
+    code = row["endpoint_code"]
+    return Message(
+        mailing_id=row["mailing_id"],
+        client_id=row["client_id"],
+        status=status,
+        reason=Reason(row["reason"]),
+        attempts=row["attempts"],
+        due_at=row["due_at"],
+        settled_at=row["settled_at"],
+        endpoint_status=row["endpoint_status"] or 0,
+        endpoint_code=0 if code is None and status is Status.DELIVERED else code,
+        duration=_milliseconds(row["duration_ms"]),
+        created_at=row["created_at"],
+    )
+
+
+def _attempt_of(row: asyncpg.Record) -> Attempt:
+    return Attempt(
+        number=row["number"],
+        at=row["at"],
+        endpoint=row["endpoint"],
+        endpoint_status=row["endpoint_status"] or 0,
+        endpoint_code=row["endpoint_code"],
+        error_class=ErrorClass(row["error_class"]),
+        duration=timedelta(milliseconds=row["duration_ms"]),
+        response_excerpt=row["response_excerpt"],
+    )
+
+
+def _milliseconds(value: int | None) -> timedelta | None:
+    return None if value is None else timedelta(milliseconds=value)

@@ -1,0 +1,127 @@
+"""Brings a database to the schema of this release.
+
+Migrations are numbered SQL files in dbmate's format, and `schema_migrations` is dbmate's
+table, so operators may use that tool instead. Each file is one transaction; replicas that
+start together wait for one another. Never undoes anything: the down sections are for operators.
+
+A file goes to the server in one piece. Citus refuses a piece with several changes of a distributed
+table's definition, so such changes take a file each.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from importlib.resources import files
+
+import asyncpg
+
+from server.embedded_postgres import OLDEST_MAJOR
+
+_NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
+_LOCK = 0x6D61696C696E67  # "mailing"
+_FILE = re.compile(r"(\d+).*\.sql")
+_SECTION = re.compile(r"^-- migrate:(up|down)[ \t]*(.*)$", re.MULTILINE)
+
+
+class MigrationError(Exception):
+    """The database cannot be brought to this release's schema; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """One file: its version (the leading digits of its name) and its up section."""
+
+    version: str
+    file: str
+    script: str
+
+
+async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> list[str]:
+    """Apply what is missing and return the versions it applied, oldest first.
+
+    `database` is a DSN, to be connected to within `timeout` seconds, or an open connection
+    that is in no transaction. Safe at any number
+    of callers at once, also through a pooler in transaction mode. Raise MigrationError for
+    a server that is too old, a schema newer than this release, or a statement that fails;
+    errors of connecting pass through.
+    """
+    if not isinstance(database, str):
+        return await _migrate(database)
+    connection = await asyncpg.connect(database, statement_cache_size=0, timeout=timeout)
+    try:
+        return await _migrate(connection)
+    finally:
+        await connection.close(timeout=timeout)
+
+
+def load_migrations(package: str = "server.storage") -> list[Migration]:
+    """Return the migrations in the `migrations` folder of `package`, in order. Raise ValueError for a bad file."""
+    folder = files(package).joinpath("migrations")
+    found = [
+        Migration(match[1], entry.name, up_section(entry.read_text(encoding="utf-8")))
+        for entry in folder.iterdir()
+        if (match := _FILE.fullmatch(entry.name))
+    ]
+    if len({migration.version for migration in found}) != len(found):
+        raise ValueError(f"{folder}: a version occurs twice")
+    return sorted(found, key=lambda migration: migration.version)
+
+
+def up_section(text: str) -> str:
+    """Return what stands between `-- migrate:up` and `-- migrate:down`. Raise ValueError where that is unclear."""
+    sections = list(_SECTION.finditer(text))
+    if not sections or sections[0][1] != "up" or [section[1] for section in sections[1:]] not in ([], ["down"]):
+        raise ValueError("a migration has one '-- migrate:up' and after it at most one '-- migrate:down'")
+    if sections[0][2].strip():
+        raise ValueError(f"options of '-- migrate:up' are not supported: {sections[0][2].strip()}")
+    return text[sections[0].end() : sections[1].start() if len(sections) > 1 else None]
+
+
+async def _migrate(connection: asyncpg.Connection) -> list[str]:
+    migrations = load_migrations()
+    major = connection.get_server_version().major
+    if major < OLDEST_MAJOR:
+        raise MigrationError(
+            f"The database server is PostgreSQL {major}, but version {OLDEST_MAJOR} or later is needed: upgrade it, or "
+            "point MAILING_DSN at another."
+        )
+    applied = []
+    while (migration := await _apply_next(connection, migrations)) is not None:
+        applied.append(migration.version)
+    return applied
+
+
+async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
+    """Apply the oldest missing migration in one transaction. Return None when nothing is missing."""
+    migration = None
+    try:
+        async with connection.transaction():
+            # Bound to the transaction, as poolers hand the session to somebody else after it.
+            await connection.execute("SET LOCAL statement_timeout = 0")
+            await connection.execute("SET LOCAL lock_timeout = 0")
+            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=_NO_LIMIT)
+            migration = _next(migrations, await _applied(connection))
+            if migration is not None:
+                await connection.execute(migration.script, timeout=_NO_LIMIT)
+                await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
+    except asyncpg.PostgresError as error:
+        place = migration.file if migration else "before the first migration"
+        raise MigrationError(f"The schema cannot be brought up to date ({place}): {error}.") from error
+    return migration
+
+
+async def _applied(connection: asyncpg.Connection) -> set[str]:
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        await connection.execute("CREATE TABLE schema_migrations (version varchar NOT NULL PRIMARY KEY)")
+    return {row["version"] for row in await connection.fetch("SELECT version FROM schema_migrations")}
+
+
+def _next(migrations: list[Migration], applied: set[str]) -> Migration | None:
+    unknown = applied - {migration.version for migration in migrations}
+    if unknown:
+        raise MigrationError(
+            f"The database has schema version {max(unknown)}, but this release knows none after "
+            f"{migrations[-1].version}: install the release that made it, or a newer one."
+        )
+    return next((migration for migration in migrations if migration.version not in applied), None)

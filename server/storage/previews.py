@@ -1,0 +1,181 @@
+"""What a mailing would do, read from the database: the audience, samples, and the schedule's windows.
+
+Nothing is written. One preview of a replica runs at a time, on one connection, so that previews
+of large audiences leave the others to other calls; the next one waits for its turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import asyncpg
+import orjson
+
+from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.model.states import AudienceMode, MailingState, Reason
+from dispatcher.model.templates import parse
+from server.domain.clients import Client
+from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.mailings import MailingDefinition, ended_already
+from server.domain.previews import (
+    MAX_WINDOWS,
+    Audience,
+    FrequencyCap,
+    Group,
+    Pace,
+    Preview,
+    Waiting,
+    audience_of,
+    samples_of,
+    schedule,
+    spans,
+    strictest,
+)
+from server.storage.clients import client_of
+from server.storage.database import Database
+from server.storage.mailing_rows import mailing_of
+from server.storage.queries import load_queries
+
+_SQL = load_queries("previews.sql")
+
+PREVIEW_TIMEOUT = 60.0
+"""Seconds that one statement of a preview may take, whatever other statements may."""
+
+PREVIEWABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    """What is previewed: a definition that begins at `start`, not before now, and its id if it has begun."""
+
+    definition: MailingDefinition
+    start: datetime
+    mailing_id: int | None
+
+
+class PreviewStore:
+    """Previews mailings.
+
+    `cap` is the service's frequency cap, `rates` are the most messages a second that endpoints take, by
+    their names, as far as they have a limit.
+    """
+
+    def __init__(self, database: Database, cap: FrequencyCap, rates: Mapping[str, float]) -> None:
+        self._database = database
+        self._cap = cap
+        self._rates = rates
+        self._turn = asyncio.Lock()
+
+    async def preview(self, mailing: MailingDefinition | int, samples: int) -> Preview:
+        """Tell what a mailing, or the stored one with this id, would do if it went on now.
+
+        Raise NotFound, WrongState and MailingEnded for a stored mailing that sends nothing any
+        more, InvalidFields for an end that has passed, and DatabaseUnavailable.
+        """
+        async with (
+            self._turn,
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            subject = await _subject(connection, mailing)
+            arguments = self._arguments(subject)
+            end = subject.definition.end_time
+            groups = await connection.fetch(_SQL["preview_groups"], *arguments, timeout=PREVIEW_TIMEOUT)
+            audience = audience_of(map(_group_of, groups), end)
+            first = await _first_clients(connection, arguments, end, min(samples, audience.size))
+            rate = strictest(
+                subject.definition.max_rate, self._rates.get(subject.definition.endpoint or DEFAULT_ENDPOINT, 0.0)
+            )
+            sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
+        return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)
+
+    def _arguments(self, subject: _Subject) -> tuple[object, ...]:
+        """Return the parameters that all questions about the candidates share."""
+        chosen = subject.definition.filter
+        return (
+            list(chosen.tags) or None,
+            list(chosen.operator_codes) or None,
+            list(chosen.timezones) or None,
+            orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
+            list(chosen.client_ids) or None,
+            subject.mailing_id,
+            subject.definition.audience_mode is AudienceMode.SNAPSHOT,
+            self._cap.messages > 0 and not subject.definition.important,
+            self._cap.messages,
+            subject.start - self._cap.period,
+            subject.start,
+        )
+
+
+async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | int) -> _Subject:
+    mailing_id = mailing if isinstance(mailing, int) else None
+    row = await connection.fetchrow(_SQL["preview_moment"], mailing_id)
+    now: datetime = row["read_at"]
+    if not isinstance(mailing, int):
+        if mailing.end_time and mailing.end_time <= now:
+            raise ended_already()
+        return _Subject(mailing, max(mailing.start_time or now, now), None)
+    if row["id"] is None:
+        raise NotFound(Kind.MAILING, mailing)
+    stored = mailing_of(row)
+    if stored.state not in PREVIEWABLE:
+        raise WrongState("previewed", stored.state, PREVIEWABLE)
+    definition = stored.definition
+    if definition.end_time and definition.end_time <= now:
+        raise MailingEnded
+    begun = stored.state is not MailingState.SCHEDULED  # else nobody has a message to look for
+    return _Subject(definition, max(definition.start_time or now, now), stored.id if begun else None)
+
+
+async def _first_clients(
+    connection: asyncpg.Connection, arguments: Sequence[object], end: datetime | None, count: int
+) -> list[tuple[Client, datetime]]:
+    if not count:
+        return []
+    await connection.execute(_SQL["preview_in_order"])
+    rows = await connection.fetch(_SQL["preview_samples"], *arguments, end, count, timeout=PREVIEW_TIMEOUT)
+    return [(client_of(row), row["due_at"]) for row in rows]
+
+
+async def _sendable(
+    connection: asyncpg.Connection, audience: Audience, start: datetime, end: datetime | None, rate: float
+) -> tuple[int, datetime | None]:
+    """Return how many can be sent before the end, and when the last one is if these are all."""
+    if not audience.groups:
+        return 0, None
+    if not rate:
+        return audience.size, max(group.opens_at for group in audience.groups)
+    pace, left, last = Pace(start, rate), list(audience.groups), -1
+    for since, until in spans(start, end):
+        if len(left) * max(1, (until - since) / timedelta(days=1)) > MAX_WINDOWS:
+            break
+        waiting = await _waiting(connection, left, pace, since, until)
+        outcome = await asyncio.to_thread(schedule, waiting)
+        last = max(last, outcome.last)
+        left = [replace(group, count=n) for group, n in zip(left, outcome.left, strict=True) if n]
+        if not left:
+            return audience.size, pace.moment(last)
+    unsent = sum(group.count for group in left)
+    # Without an end everybody's turn comes, however far away it is.
+    return audience.size if end is None else audience.size - unsent, None
+
+
+async def _waiting(
+    connection: asyncpg.Connection, groups: Sequence[Group], pace: Pace, since: datetime, until: datetime
+) -> list[Waiting]:
+    zones, starts, lengths = zip(*(group.window for group in groups), strict=True)
+    rows = await connection.fetch(
+        _SQL["preview_windows"], zones, starts, lengths, since, until, timeout=PREVIEW_TIMEOUT
+    )
+    waiting = [Waiting(group.count, []) for group in groups]
+    for who, opens_at, closes_at in rows:
+        waiting[who - 1].windows.append(pace.slots(opens_at, closes_at))
+    return waiting
+
+
+def _group_of(row: asyncpg.Record) -> Group:
+    window = (row["timezone"], row["window_start"], row["window_length"])
+    return Group(window, Reason(row["reason"]), row["n"], row["opens_at"])

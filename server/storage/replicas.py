@@ -1,0 +1,103 @@
+"""Dispatching in the database: who is alive, what is set, and the emergency stop.
+
+A write notifies dispatchers in its own transaction; those that hear nothing see it at their
+next beat. The stop itself is judged where work is claimed, so it needs no one to hear of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from datetime import timedelta
+
+import asyncpg
+import orjson
+
+from dispatcher.model.records import DispatchSettings, SettingOverrides
+from server.domain.call_events import dispatch_paused, dispatch_settings_changed
+from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
+from server.storage.database import Database
+from server.storage.events import record
+from server.storage.queries import load_queries
+
+_SQL = load_queries("replicas.sql")
+
+
+class ReplicaStore:
+    """Reads replicas, writes settings. Every method may raise DatabaseUnavailable.
+
+    `started_with` are the settings of this process; `hint` wakes its dispatcher.
+    """
+
+    def __init__(self, database: Database, started_with: DispatchSettings, hint: Callable[[], None]) -> None:
+        self._database = database
+        self._hint = hint
+        self.started_with = started_with
+
+    async def read(self) -> DispatchState:
+        """Return the replicas that are alive, and the settings."""
+        async with self._database.connection() as connection:
+            runtime_settings = await connection.fetchrow(_SQL["get_steering"])
+            rows = await connection.fetch(_SQL["list_replicas"])
+        replicas = [
+            replica_of(
+                row["id"],
+                (row["host"], row["pid"]),
+                row["started_at"],
+                orjson.loads(row["status"]),
+                orjson.loads(row["breakers"]),
+            )
+            for row in rows
+        ]
+        return DispatchState(replicas, _runtime_settings(runtime_settings))
+
+    async def update(self, patch: SettingOverrides, fields: Collection[str]) -> RuntimeSettings:
+        """Take `fields` from `patch`; None gives one back to the environment. Raise InvalidFields."""
+
+        async def work(connection: asyncpg.Connection) -> None:
+            before = _runtime_settings(await connection.fetchrow(_SQL["lock_steering"])).overrides
+            after = amended_overrides(before, patch, fields, self.started_with)
+            if after == before:
+                return
+            await connection.execute(_SQL["set_tuning"], *_values(after).values())
+            if "recheck_max" in fields:
+                longest = after.of(self.started_with).recheck_max
+                await connection.execute(_SQL["hurry_rechecks"], timedelta(seconds=longest))
+            await connection.execute(_SQL["hint_dispatchers"])
+            await record(connection, dispatch_settings_changed(_values(before), _values(after)))
+
+        return await self._change(work)
+
+    async def pause(self) -> RuntimeSettings:
+        """Stop all sending; stay so until it is resumed."""
+        return await self._set_paused(True)
+
+    async def resume(self) -> RuntimeSettings:
+        """Let sending go on."""
+        return await self._set_paused(False)
+
+    async def _set_paused(self, paused: bool) -> RuntimeSettings:
+        async def work(connection: asyncpg.Connection) -> None:
+            if await connection.fetchval(_SQL["set_paused"], paused) is not None:
+                await connection.execute(_SQL["hint_dispatchers"])
+                await record(connection, dispatch_paused(paused))
+
+        return await self._change(work)
+
+    async def _change(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> RuntimeSettings:
+        async def change(connection: asyncpg.Connection) -> RuntimeSettings:
+            await work(connection)
+            return _runtime_settings(await connection.fetchrow(_SQL["get_steering"]))
+
+        runtime_settings = await self._database.transact(change)
+        self._hint()
+        return runtime_settings
+
+
+def _values(overrides: SettingOverrides) -> dict[str, float | None]:
+    return {name: getattr(overrides, name) for name in OVERRIDE_FIELDS}
+
+
+def _runtime_settings(row: asyncpg.Record) -> RuntimeSettings:
+    return RuntimeSettings(
+        SettingOverrides(version=row["version"], **{name: row[name] for name in OVERRIDE_FIELDS}), row["paused"]
+    )

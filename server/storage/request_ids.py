@@ -1,0 +1,52 @@
+"""Remembers creating calls by the id their caller chose, so that a replay makes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+
+from server.domain.errors import RequestIdReused
+from server.storage.installation import Installation
+from server.storage.queries import load_queries
+
+_SQL = load_queries("request_ids.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class CreatingCall:
+    """A creating call: its method, the caller's id for it and a digest of its body."""
+
+    method: str
+    id: UUID
+    digest: bytes
+
+
+class Requests:
+    """The calls made so far."""
+
+    def __init__(self, installation: Installation) -> None:
+        self._installation = installation
+
+    async def find(self, connection: asyncpg.Connection, call: CreatingCall) -> int | None:
+        """Return the id of what `call` made before, None if it is new.
+
+        Raise RequestIdReused when another call has its id.
+        """
+        bucket = self._installation.bucket_of_request(call.id)
+        row = await connection.fetchrow(_SQL["find_request"], bucket, call.id)
+        if row is None:
+            return None
+        if (row["method"], row["digest"]) != (call.method, call.digest):
+            raise RequestIdReused
+        return int(row["resource_id"])
+
+    async def record(self, connection: asyncpg.Connection, call: CreatingCall, resource_id: int) -> bool:
+        """Remember that `call` makes `resource_id`; return False if its id is in use.
+
+        Waits while a call with the same id is under way.
+        """
+        bucket = self._installation.bucket_of_request(call.id)
+        arguments = (bucket, call.id, call.method, call.digest, resource_id)
+        return await connection.fetchval(_SQL["record_request"], *arguments) is not None

@@ -1,0 +1,99 @@
+"""What calls to the API are made of, and what a refusal must look like."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
+from grpc_status.rpc_status import from_call
+
+from mailing.v1 import client_pb2, client_service_pb2, mailing_pb2, time_of_day_pb2
+from tests.integration.api.conftest import Service
+
+
+@contextmanager
+def refused(code: str, reason: str, *paths: str) -> Iterator[ErrorInfo]:
+    """The block must be refused with this status and reason, the bad fields being `paths`."""
+    info = ErrorInfo()
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        yield info
+    error = caught.value
+    assert error.code().name == code, error.details()
+    status = from_call(error)
+    assert status is not None, error.details()
+    bad = BadRequest()
+    for detail in status.details:
+        assert detail.Unpack(info) or detail.Unpack(bad) or detail.Is(RetryInfo.DESCRIPTOR)
+    assert (info.reason, info.domain) == (reason, "mailing.v1")
+    assert [violation.field for violation in bad.field_violations] == list(paths)
+    assert all(violation.description for violation in bad.field_violations)
+
+
+def window(hours: int = 9, length: float = 3600) -> client_pb2.ReceiveWindow:
+    span = Duration()
+    span.FromMilliseconds(int(length * 1000))
+    return client_pb2.ReceiveWindow(start=time_of_day_pb2.TimeOfDay(hours=hours), duration=span)
+
+
+def client(phone: str | int = "79261234567", timezone: str = "Europe/Moscow", **fields: Any) -> client_pb2.Client:
+    return client_pb2.Client(phone=str(phone), timezone=timezone, **fields)
+
+
+def mailing(text: str = "Hello", **fields: Any) -> mailing_pb2.Mailing:
+    return mailing_pb2.Mailing(text=text, **fields)
+
+
+async def add_client(service: Service, phone: str | int = "79261234567", **fields: Any) -> client_pb2.Client:
+    request = client_service_pb2.CreateClientRequest(client=client(phone, **fields))
+    return (await service.clients.CreateClient(request)).client
+
+
+async def requests(*pieces: Sequence[client_pb2.Client]) -> AsyncIterator[client_service_pb2.ImportClientsRequest]:
+    for piece in pieces:
+        yield client_service_pb2.ImportClientsRequest(clients=piece)
+
+
+async def imported(service: Service, *pieces: Sequence[client_pb2.Client]) -> tuple[int, int, int]:
+    """Import; return how many were created, updated and unchanged."""
+    answer = await service.clients.ImportClients(requests(*pieces))
+    return answer.created, answer.updated, answer.unchanged
+
+
+async def until(holds: Callable[[], Awaitable[object]]) -> None:
+    """Return once `holds` gives something true; fail after ten seconds."""
+    async with asyncio.timeout(10):
+        while not await holds():  # noqa: ASYNC110  what is waited for happens in another process
+            await asyncio.sleep(0.01)
+
+
+async def waiting(pool: asyncpg.Pool) -> int:
+    """Return how many sessions wait for locks that others hold."""
+    count: int = await pool.fetchval(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    return count
+
+
+async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
+    """Return once so many sessions wait for locks that others hold."""
+
+    async def enough() -> bool:
+        return await waiting(pool) >= sessions
+
+    await until(enough)
+
+
+async def until_nobody_waits(pool: asyncpg.Pool) -> None:
+    """Return once no session waits for a lock any more."""
+
+    async def none() -> bool:
+        return await waiting(pool) == 0
+
+    await until(none)

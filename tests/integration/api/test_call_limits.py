@@ -1,0 +1,163 @@
+"""What one caller may take: calls at once, calls a second, time, and the age of a connection."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import grpc
+import pytest
+from google.rpc.error_details_pb2 import RetryInfo
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_status.rpc_status import from_call
+from prometheus_client import CollectorRegistry
+
+from mailing.v1.client_service_pb2 import ListClientsRequest
+from mailing.v1.client_service_pb2_grpc import ClientServiceStub
+from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
+from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from server.api import CallLimits, RpcSettings, build_server
+from server.auth import Authenticator
+from server.auth.tokens_file import TokensFile, new_token, token_line
+from tests.integration.api.calls import imported, refused, until
+from tests.integration.api.conftest import Service
+
+
+@pytest.fixture
+def rpc_settings(request: pytest.FixtureRequest) -> RpcSettings:
+    """Return the settings that a test's `limited` mark names."""
+    return replace(RpcSettings(), **request.param)
+
+
+def limited(**limits: Any) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("rpc_settings", [{"limits": CallLimits(**limits)}], indirect=True)
+
+
+@asynccontextmanager
+async def clients_locked(pool: asyncpg.Pool) -> AsyncIterator[None]:
+    """Let every call wait that reads clients."""
+    async with pool.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+async def waiting_for_locks(pool: asyncpg.Pool, number: int) -> bool:
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    return await pool.fetchval(waiting) == number  # type: ignore[no-any-return]
+
+
+async def healthy(service: Service) -> None:
+    health: Any = health_pb2_grpc.HealthStub(service.channel)
+    answer = await health.Check(health_pb2.HealthCheckRequest())
+    assert answer.status == health_pb2.HealthCheckResponse.SERVING
+
+
+async def to_its_end(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
+@limited(calls=2)
+async def test_one_call_too_many_at_once_is_refused(service: Service, pool: asyncpg.Pool) -> None:
+    """Fails when calls are not counted, or not when they end."""
+    async with clients_locked(pool):
+        waiting = [asyncio.ensure_future(service.clients.ListClients(ListClientsRequest())) for _ in range(2)]
+        await until(lambda: waiting_for_locks(pool, 2))
+        with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED") as info:
+            await asyncio.gather(*(service.clients.ListClients(ListClientsRequest()) for _ in range(2)))
+        assert info.metadata["limit"] == "2"
+        await healthy(service)
+    await asyncio.gather(*waiting)
+    for _ in range(5):
+        await service.clients.ListClients(ListClientsRequest())
+
+
+@limited(per_second=4)
+async def test_more_calls_a_second_are_refused_with_the_time_to_wait(service: Service) -> None:
+    """Fails when nothing is taken from the bucket, and when it is never filled again."""
+    for _ in range(3):
+        await service.clients.ListClients(ListClientsRequest())
+    await imported(service, [])
+    with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED") as info:
+        await asyncio.gather(*(service.clients.ListClients(ListClientsRequest()) for _ in range(8)))
+    assert info.metadata["limit"] == "4"
+    for _ in range(8):
+        await healthy(service)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.gather(*(service.clients.ListClients(ListClientsRequest()) for _ in range(8)))
+    status, retry = from_call(caught.value), RetryInfo()
+    assert status is not None
+    assert any(detail.Unpack(retry) for detail in status.details)
+    assert 0 < retry.retry_delay.ToMicroseconds() <= 250_000
+
+    async def welcome() -> bool:
+        try:
+            await service.clients.ListClients(ListClientsRequest())
+        except grpc.aio.AioRpcError:
+            return False
+        return True
+
+    await until(welcome)
+
+
+@limited(longest=0.3)
+@pytest.mark.parametrize("deadline", [None, 60.0])
+async def test_a_call_lasts_no_longer_than_the_service_allows(
+    service: Service, pool: asyncpg.Pool, deadline: float | None
+) -> None:
+    """Fails, by the suite's patience, when the caller's deadline alone counts."""
+    async with clients_locked(pool):
+        with refused("DEADLINE_EXCEEDED", "LIMIT_REACHED") as info:
+            await service.clients.ListClients(ListClientsRequest(), timeout=deadline)
+        assert info.metadata["limit"] == "0.3"
+    await service.clients.ListClients(ListClientsRequest())
+
+
+@pytest.mark.parametrize("rpc_settings", [{"connection_age": 0.5, "connection_grace": 0.2}], indirect=True)
+async def test_a_connection_ages_and_calls_go_on_over_a_new_one(service: Service) -> None:
+    """Fails, by the suite's patience, without a limit of age: the stream would never end."""
+    stream = DeliveryServiceStub(service.channel).WatchMessages(WatchMessagesRequest())
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await asyncio.wait_for(to_its_end(stream), 20)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    for _ in range(50):
+        await service.clients.ListClients(ListClientsRequest())
+
+
+async def test_a_connection_on_which_nothing_is_said_is_closed(pool: asyncpg.Pool) -> None:
+    """Fails, by the suite's patience, with gRPC's own two minutes."""
+    server = await build_server(pool, lambda: None, CollectorRegistry(), RpcSettings(handshake_timeout=0.2))
+    port = server.bind("127.0.0.1:0")
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await asyncio.wait_for(reader.read(), 20)
+    writer.close()
+    await server.stop(0)
+
+
+async def test_callers_of_one_host_with_tokens_of_their_own_do_not_share(pool: asyncpg.Pool, tmp_path: Path) -> None:
+    """Fails when the host counts although callers say who they are."""
+    tokens = {name: new_token() for name in ("billing", "shop")}
+    lines = [token_line(name, token, ["all"]) for name, token in tokens.items()]
+    (tmp_path / "tokens").write_text("\n".join(lines))
+    authenticator = Authenticator(TokensFile(tmp_path / "tokens"))
+    settings = RpcSettings(authenticator=authenticator, limits=CallLimits(per_second=3))
+    server = await build_server(pool, lambda: None, CollectorRegistry(), settings)
+    address = f"127.0.0.1:{server.bind('127.0.0.1:0')}"
+    await server.start()
+
+    async def calls(name: str, number: int) -> None:
+        async with grpc.aio.insecure_channel(address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            stub, metadata = ClientServiceStub(channel), (("authorization", f"Bearer {tokens[name]}"),)
+            await asyncio.gather(*(stub.ListClients(ListClientsRequest(), metadata=metadata) for _ in range(number)))
+
+    await calls("billing", 3)
+    await calls("shop", 3)
+    with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED"):
+        await calls("billing", 8)
+    await server.stop(0)

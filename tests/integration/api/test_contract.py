@@ -1,0 +1,89 @@
+"""The whole contract is there: each method is served, or says why it is not yet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
+
+from server.api.server import SERVED
+from tests.integration.api.calls import refused
+from tests.integration.api.conftest import Service
+
+NOT_YET: set[str] = set()
+METHODS = [method for service in SERVED for method in service.methods]
+
+
+def test_the_contract_is_complete() -> None:
+    names = {service.name for service in SERVED}
+    assert names == {"ClientService", "MailingService", "MessageService", "DeliveryService", "AdminService"}
+
+
+async def call(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any = None) -> Any:
+    """Call a method with an empty request; return its first or only answer."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    request = GetMessageClass(method.input_type)()
+    answer_type = GetMessageClass(method.output_type)
+    serializers: dict[str, Any] = {
+        "request_serializer": lambda message: message.SerializeToString(),
+        "response_deserializer": answer_type.FromString,
+    }
+
+    async def one() -> AsyncIterator[Any]:
+        yield request
+
+    if method.client_streaming:
+        return await channel.stream_unary(path, **serializers)(one(), metadata=metadata)
+    if method.server_streaming:
+        return await channel.unary_stream(path, **serializers)(request, metadata=metadata).read()
+    return await channel.unary_unary(path, **serializers)(request, metadata=metadata)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+async def test_every_method_is_served_or_says_that_it_is_not_yet(service: Service, method: MethodDescriptor) -> None:
+    if method.name in NOT_YET:
+        with refused("UNIMPLEMENTED", "NOT_SERVED_YET"):
+            await call(service.channel, method)
+        return
+    try:
+        await call(service.channel, method)
+    except grpc.aio.AioRpcError as error:
+        # The request was empty, and no endpoint is configured.
+        assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND)  # noqa: PT017
+
+
+async def test_health_speaks_for_every_service_and_for_all(service: Service) -> None:
+    health: Any = health_pb2_grpc.HealthStub(service.channel)
+    for name in ("", *(one.full_name for one in SERVED)):
+        answer = await health.Check(health_pb2.HealthCheckRequest(service=name))
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    watching = health.Watch(health_pb2.HealthCheckRequest())
+    assert (await watching.read()).status == health_pb2.HealthCheckResponse.SERVING
+    await service.shut_down()
+    assert (await watching.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+    watching.cancel()
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_names_every_service_and_gives_their_files(service: Service, version: str) -> None:
+    talk: Any = service.channel.stream_stream(
+        f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+        request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+        response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+    )
+
+    async def questions() -> AsyncIterator[reflection_pb2.ServerReflectionRequest]:
+        yield reflection_pb2.ServerReflectionRequest(list_services="")
+        for one in SERVED:
+            yield reflection_pb2.ServerReflectionRequest(file_containing_symbol=one.full_name)
+
+    names, *files = [answer async for answer in talk(questions())]
+    listed = {one.name for one in names.list_services_response.service}
+    assert listed >= {one.full_name for one in SERVED} | {"grpc.health.v1.Health"}
+    assert all(answer.file_descriptor_response.file_descriptor_proto for answer in files)

@@ -1,0 +1,121 @@
+"""An endpoint that is down: sending stops for all replicas, costs no attempts, and comes back by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from dispatcher import breaker_sync as guard
+from dispatcher.breaker import MIN_REQUESTS
+from dispatcher.dispatcher import Dispatcher
+from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.states import BreakerState, ErrorClass, Status
+from server.storage.work_queue import PostgresLedger
+from tests.integration.dispatcher.conftest import SETTINGS, Start
+from tests.integration.dispatcher.test_delivery import completed
+from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.support.ledger import add_clients, add_mailing, audit, statuses
+
+
+class Outage(ScriptedSender):
+    """An endpoint that is down until `up` is set."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda _, __: answer() if self.up else broken(ErrorClass.CONNECT, sent=False), delay=0.002)
+        self.up = False
+
+
+async def breaker(pool: asyncpg.Pool) -> int | None:
+    state: int | None = await pool.fetchval("SELECT breaker FROM endpoints WHERE name = 'default'")
+    return state
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes come quickly."""
+    monkeypatch.setattr(guard, "PROBE_FIRST", 0.2)
+    monkeypatch.setattr(guard, "PROBE_MOST", 0.4)
+
+
+async def test_the_time_an_endpoint_is_down_costs_no_attempts(pool: asyncpg.Pool, start: Start) -> None:
+    """Two attempts are allowed; the outage takes many. Fails when nothing is forgiven."""
+    await add_clients(pool, 2000)
+    mailing = await add_mailing(pool, max_attempts=2, backoff=0.01)
+    sender = Outage()
+    start(sender)
+    await eventually(lambda: breaker(pool), lambda state: state == BreakerState.OPEN)
+    probes = "SELECT probes FROM endpoints"
+    await eventually(lambda: pool.fetchval(probes), lambda made: made >= 3)
+    made = len(sender.requests)
+    assert made < 500, "what is down is not hammered"
+    sender.up = True
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 2000}
+    assert await breaker(pool) == BreakerState.CLOSED
+    assert await audit(pool) == []
+
+
+async def test_one_probe_at_a_time_over_all_replicas(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when begin_probe does not look at probe_at (seen with the condition taken out)."""
+    await add_clients(pool, 2000)
+    mailing = await add_mailing(pool)
+    first, second = Outage(), Outage()
+    start(first)
+    start(second)
+    await eventually(lambda: breaker(pool), lambda state: state == BreakerState.OPEN)
+    await eventually(lambda: pool.fetchval("SELECT probes FROM endpoints"), lambda made: made >= 1)
+    before = len(first.requests) + len(second.requests)
+    begun = await pool.fetchval("SELECT probes FROM endpoints")
+    await eventually(lambda: pool.fetchval("SELECT probes FROM endpoints"), lambda made: made >= begun + 4)
+    probes = await pool.fetchval("SELECT probes FROM endpoints") - begun
+    requests = len(first.requests) + len(second.requests) - before
+    assert requests <= probes + 1
+    first.up = second.up = True
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 2000}
+
+
+async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, start: Start) -> None:
+    ledger = PostgresLedger(pool, uuid4())
+    await ledger.open_breaker("default", 3600.0, "seen by somebody else")
+    await add_clients(pool, 100)
+    await add_mailing(pool)
+    sender = ScriptedSender()
+    dispatcher = start(sender)
+    await eventually(lambda: pool.fetchval("SELECT count(*) FROM batches"), lambda batches: batches == 16)
+    other = await add_mailing(pool, endpoint="other")
+    await eventually(lambda: statuses(pool, other), lambda found: found.total() == 100)
+    dispatcher.hint()
+    assert not sender.requests
+
+
+async def test_another_endpoint_is_not_affected(pool: asyncpg.Pool) -> None:
+    await add_clients(pool, 3 * MIN_REQUESTS)
+    down, well = Outage(), ScriptedSender()
+    endpoints = {
+        "": (Endpoint("default", "http://127.0.0.1:1/", ""), down),
+        "well": (Endpoint("well", "http://127.0.0.1:2/", ""), well),
+    }
+    stuck = await add_mailing(pool, priority=10)
+    dispatcher = Dispatcher(PostgresLedger(pool, uuid4()), endpoints, SETTINGS)
+    task = asyncio.create_task(dispatcher.run())
+    await eventually(lambda: breaker(pool), lambda state: state == BreakerState.OPEN)
+    mailing = await add_mailing(pool, endpoint="well")
+    dispatcher.hint()
+    await completed(pool, mailing)
+    assert len(well.requests) == 3 * MIN_REQUESTS
+    assert (await statuses(pool, stuck))[Status.DELIVERED] == 0
+    await dispatcher.stop(1.0)
+    await task
+
+
+async def test_answers_about_messages_do_not_open_the_breaker(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 10 * MIN_REQUESTS)
+    ends: list[Answer] = [answer(404), answer(200, b'{"code": 5}'), answer(429), answer(302)]
+    await add_mailing(pool, max_attempts=1)
+    start(sender := ScriptedSender(lambda client, _: ends[client % 4]))
+    await sender.until(10 * MIN_REQUESTS)
+    assert await breaker(pool) is None

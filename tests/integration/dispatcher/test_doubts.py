@@ -1,0 +1,91 @@
+"""What the ledger does when a dispatcher cannot know whether its statement took effect.
+
+Each of these was found by a schedule of tests/simulation.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import uuid4
+
+import asyncpg
+
+from dispatcher import retry_policy as policy
+from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
+from dispatcher.model.states import MailingState, Reason, Semantics, Status
+from server.storage.database import Database
+from server.storage.mailing_retry import MailingRetry
+from server.storage.work_queue import PostgresLedger
+from tests.support.ledger import add_clients, add_mailing, audit, database_now
+
+BUCKET = 0
+
+
+async def prepare(pool: asyncpg.Pool, semantics: Semantics = Semantics.AT_LEAST_ONCE) -> tuple[PostgresLedger, Mailing]:
+    """Return a running mailing with a batch of three messages in one bucket."""
+    for client_id in (16, 32, 48):
+        await add_clients(pool, 1, client_id)
+    mailing_id = await add_mailing(pool, semantics=semantics)
+    ledger = PostgresLedger(pool, uuid4())
+    await ledger.start_due()
+    (expansion,) = await ledger.expandable(10)
+    await ledger.expand(expansion, BUCKET, 500, 1000)
+    return ledger, (await ledger.definitions([mailing_id]))[mailing_id]
+
+
+async def claim(ledger: PostgresLedger, mailing: Mailing) -> list[ClaimedBatch]:
+    return await ledger.claim(mailing, BUCKET, 1, 60.0, None)
+
+
+async def test_an_outcome_whose_answer_was_lost_is_not_recorded_twice(pool: asyncpg.Pool) -> None:
+    """One message is to be tried again, the others were not begun; the dispatcher asks a second time."""
+    ledger, mailing = await prepare(pool)
+    (batch,) = await claim(ledger, mailing)
+    again = Outcome(
+        Status.PENDING, Reason.RETRYING, 1, 500, None, 1, await database_now(pool) + timedelta(seconds=1), None
+    )
+    assert await ledger.settle(batch, "default", [(16, 0, again)], True, [32, 48])
+    await ledger.settle(batch, "default", [(16, 0, again)], True, [32, 48])
+    assert await audit(pool) == []
+    assert await pool.fetchval("SELECT attempts FROM messages WHERE client_id = 16") == 1
+
+
+async def test_a_mailing_that_was_paused_before_it_was_read_is_not_claimed(pool: asyncpg.Pool) -> None:
+    """It was running when the open work was looked for, and paused when its definition was read."""
+    ledger, mailing = await prepare(pool)
+    await pool.execute("UPDATE mailings SET state = 3, version = version + 1")
+    paused = (await ledger.definitions([mailing.id]))[mailing.id]
+    assert paused.state is MailingState.PAUSED
+    assert await claim(ledger, paused) == []
+
+
+async def test_a_claim_whose_answer_was_lost_does_not_make_a_doubtful_message_certain(pool: asyncpg.Pool) -> None:
+    """The first holder may have sent them; the second never heard of its claim and gave it back."""
+    first, mailing = await prepare(pool, Semantics.AT_MOST_ONCE)
+    await claim(first, mailing)
+    await pool.execute("UPDATE batches SET lease_until = now() - interval '1 s'")
+    second = PostgresLedger(pool, uuid4())
+    (batch,) = await claim(second, mailing)
+    assert batch.reclaimed
+    await second.release_orphans([])
+    (batch,) = await claim(PostgresLedger(pool, uuid4()), mailing)
+    assert batch.reclaimed
+    outcome = policy.without_sending(mailing, batch.recipients[0], batch.reclaimed, batch.claimed_at)
+    assert outcome is not None
+    assert outcome.status is Status.UNKNOWN
+
+
+async def test_a_retried_message_stands_in_one_batch_although_its_first_is_still_held(pool: asyncpg.Pool) -> None:
+    """Were that holder to die, both batches would send it. Fails without `shortened` and `emptied` in `requeue`."""
+    ledger, mailing = await prepare(pool)
+    (batch,) = await claim(ledger, mailing)
+    refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
+    assert await ledger.settle(batch, "default", [(16, 0, refused)], False)
+    retry = MailingRetry(Database(pool), lambda: None)
+    assert await retry.retry(mailing.id, [Status.FAILED]) == 1
+    assert await audit(pool) == []
+    assert await ledger.settle(batch, "default", [(32, 0, refused), (48, 0, refused)], False)
+    assert await retry.retry(mailing.id, [Status.FAILED]) == 2
+    assert await audit(pool) == []
+    assert not await ledger.settle(batch, "default", [], True)
+    assert await audit(pool) == []

@@ -1,0 +1,163 @@
+"""Rates over all replicas, the order of priorities, and the frequency cap."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from itertools import pairwise
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from dispatcher.model.records import Answer, Endpoint, FrequencyCap, SlotRequest
+from dispatcher.model.states import Reason, Status
+from dispatcher.rate_limiter import HORIZON
+from server.storage.queries import load_queries
+from server.storage.work_queue import PostgresLedger
+from tests.integration.dispatcher.conftest import ENDPOINT, Start
+from tests.integration.dispatcher.test_delivery import completed
+from tests.integration.dispatcher.test_life import ends
+from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.support.ledger import add_clients, add_mailing, audit, statuses
+
+PROGRESS = load_queries("mailings.sql")["get_mailings"]
+
+
+def busiest_second(*senders: ScriptedSender) -> int:
+    """Return the most requests that began within any second."""
+    moments = sorted(moment for sender in senders for *_, moment in sender.requests)
+    most = first = 0
+    for last, moment in enumerate(moments):
+        while moments[first] <= moment - 1.0:
+            first += 1
+        most = max(most, last - first + 1)
+    return most
+
+
+@pytest.mark.parametrize("limited", ["mailing", "endpoint"])
+async def test_three_replicas_together_keep_a_rate(pool: asyncpg.Pool, start: Start, limited: str) -> None:
+    """Never more than 1.05 times in any second. Fails (3 times as many) when replicas count for themselves."""
+    rate = 100.0
+    await add_clients(pool, 2000)
+    mailing = await add_mailing(pool)
+    endpoint = ENDPOINT
+    if limited == "mailing":
+        await pool.execute("UPDATE mailings SET max_rate = $1", rate)
+    else:
+        endpoint = Endpoint("default", "http://127.0.0.1:1/", "", max_rate=rate)
+    senders = [ScriptedSender() for _ in range(3)]
+    for sender in senders:
+        start(sender, endpoint=endpoint)
+
+    async def sent() -> int:
+        return sum(len(sender.requests) for sender in senders)
+
+    await eventually(sent, lambda requests: requests >= 4 * rate)
+    assert busiest_second(*senders) <= 1.05 * rate
+    assert sum(bool(sender.requests) for sender in senders) >= 2
+    moments = sorted(moment for sender in senders for *_, moment in sender.requests)
+    # A machine that is busy with other things misses moments, and what is missed is lost.
+    assert 4 * rate / (moments[-1] - moments[0]) > 0.6 * rate
+    assert (await statuses(pool, mailing)).total() == 2000
+    (row,) = await pool.fetch(PROGRESS, [mailing])
+    assert 0.5 * rate < row["rate"] < 1.3 * rate
+
+
+async def test_moments_are_given_out_once(pool: asyncpg.Pool) -> None:
+    """Twenty askers at once: no two get the same moment, and none lies beyond the horizon."""
+    ledgers = [PostgresLedger(pool, uuid4()) for _ in range(4)]
+    requests = [SlotRequest("mailing/1", 200.0, 15), SlotRequest("endpoint/x", 50.0, 3)]
+    answers = await asyncio.gather(*(ledgers[n % 4].reserve(requests) for n in range(20)))
+    for key, rate in (("mailing/1", 200.0), ("endpoint/x", 50.0)):
+        moments = sorted(
+            given[key].since + n * given[key].step for _, given in answers for n in range(given[key].granted)
+        )
+        gaps = [later - earlier for earlier, later in pairwise(moments)]
+        assert min(gaps) > 0.999 / rate
+    for read_at, given in answers:
+        for slots in given.values():
+            assert slots.granted == 0 or slots.since + (slots.granted - 1) * slots.step <= read_at + HORIZON + 0.001
+
+
+async def test_what_nobody_asked_for_in_time_is_lost(pool: asyncpg.Pool) -> None:
+    ledger = PostgresLedger(pool, uuid4())
+    await pool.execute("INSERT INTO rate_slots (key, next_at) VALUES ('mailing/1', now() - interval '1 h')")
+    read_at, given = await ledger.reserve([SlotRequest("mailing/1", 10.0, 1000)])
+    slots = given["mailing/1"]
+    assert abs(slots.since - read_at) < 0.001
+    assert slots.granted == int(10 * HORIZON) + 1
+
+
+async def test_a_small_mailing_does_not_wait_for_a_large_one(pool: asyncpg.Pool, start: Start) -> None:
+    """The endpoint takes 800 messages a second, so the large one alone takes half a minute."""
+    await add_clients(pool, 50, 1_000_000, tag="few")
+    await add_clients(pool, 20_000)
+    await add_mailing(pool)
+    start(sender := ScriptedSender(delay=0.02), max_concurrency=16)
+    await sender.until(500)
+    small = await add_mailing(pool, where='{"tags": ["few"]}')
+    await completed(pool, small, within=8.0)
+    assert await statuses(pool, small) == {Status.DELIVERED: 50}
+
+
+async def test_a_higher_priority_goes_first_and_the_lower_does_not_starve(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 4000)
+    low = await add_mailing(pool, priority=0)
+    high = await add_mailing(pool, priority=5)
+    start(sender := ScriptedSender(delay=0.01), max_concurrency=16)
+    await completed(pool, high)
+    before = sum(one[0] >> 32 == low for one in sender.requests)
+    assert 0 < before < 4000 // 2
+    await completed(pool, low)
+
+
+async def test_a_client_gets_no_more_than_the_cap_allows(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when the claim does not ask `admit`."""
+    await add_clients(pool, 200)
+    cap = FrequencyCap(2, 3600.0)
+    start(ScriptedSender(), ledger=PostgresLedger(pool, uuid4(), cap))
+    start(ScriptedSender(), ledger=PostgresLedger(pool, uuid4(), cap))
+    mailings = [await add_mailing(pool) for _ in range(4)]
+    important = await add_mailing(pool)
+    await pool.execute("UPDATE mailings SET important = true WHERE id = $1", important)
+    for mailing in (*mailings, important):
+        await completed(pool, mailing)
+    assert await statuses(pool, important) == {Status.DELIVERED: 200}
+    per_client = await pool.fetch(
+        "SELECT client_id, count(*) FILTER (WHERE status = 2) AS sent FROM messages"
+        " WHERE mailing_id = ANY($1) GROUP BY 1",
+        mailings,
+    )
+    assert {row["sent"] for row in per_client} <= {1, 2}
+    skipped = [end for mailing in mailings for end in (await ends(pool, mailing)).values() if end[0] != 2]
+    assert set(skipped) == {(Status.SKIPPED, Reason.FREQUENCY_CAP)}
+    assert await audit(pool) == []
+
+
+async def test_what_did_not_arrive_does_not_count_towards_the_cap(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 50)
+    refused = await add_mailing(pool)
+    script = {refused: answer(400)}
+    sender = _ByMailing(script)
+    start(sender, ledger=PostgresLedger(pool, uuid4(), FrequencyCap(1, 3600.0)))
+    await completed(pool, refused)
+    assert await statuses(pool, refused) == {Status.FAILED: 50}
+    taken = await add_mailing(pool)
+    await completed(pool, taken)
+    assert await statuses(pool, taken) == {Status.DELIVERED: 50}
+    capped = await add_mailing(pool)
+    await completed(pool, capped)
+    assert await statuses(pool, capped) == {Status.SKIPPED: 50}
+
+
+class _ByMailing(ScriptedSender):
+    """Answers by mailing."""
+
+    def __init__(self, script: Mapping[int, Answer]) -> None:
+        super().__init__()
+        self._by_mailing = script
+
+    async def send(self, message_id: int, *arguments: object) -> object:  # type: ignore[override]
+        reply = await super().send(message_id, *arguments)  # type: ignore[arg-type]
+        return self._by_mailing.get(message_id >> 32, reply)

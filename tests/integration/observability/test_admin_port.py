@@ -1,0 +1,63 @@
+"""Where the admin port is when nobody says where: at its place if that is free, and otherwise not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Iterator
+
+import asyncpg
+import pytest
+from prometheus_client import CollectorRegistry
+
+from server.config import Settings
+from server.observability import admin_port as operation
+from server.observability.admin_port import CannotOpenAdmin, Monitored, open_admin
+from server.observability.health import DatabaseWatch
+from server.storage.database import Database
+from tests.support.scrape import get
+
+
+async def nobody(_: bool) -> None:
+    pass
+
+
+@pytest.fixture
+def monitored(pool: asyncpg.Pool) -> Monitored:
+    return Monitored(DatabaseWatch(Database(pool), nobody), asyncio.Event(), [], CollectorRegistry())
+
+
+@pytest.fixture
+def taken() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield f"127.0.0.1:{listening.getsockname()[1]}"
+
+
+async def test_a_second_process_does_without(
+    monitored: Monitored, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(operation, "DEFAULT_ADMIN_LISTEN", taken)
+    with caplog.at_level(logging.WARNING):
+        async with open_admin(Settings(), monitored):
+            pass
+    assert f"Cannot listen on {taken} (MAILING_ADMIN_LISTEN): " in caplog.text
+    assert "There are no metrics of this process" in caplog.text
+
+
+async def test_an_address_that_is_set_is_not_done_without(monitored: Monitored, taken: str) -> None:
+    with pytest.raises(CannotOpenAdmin, match=taken):
+        async with open_admin(Settings(admin_listen=taken), monitored):
+            raise AssertionError("it opened")
+
+
+async def test_one_that_is_being_stopped_says_so(
+    monitored: Monitored, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        async with open_admin(Settings(admin_listen="127.0.0.1:0"), monitored):
+            address = caplog.text.rpartition("http://")[2].strip()
+            assert (await asyncio.to_thread(get, address, "/readyz")).status == 200
+            monitored.stopped.set()
+            assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (503, "stopping\n")
+            assert (await asyncio.to_thread(get, address, "/healthz")).status == 200

