@@ -94,8 +94,8 @@ sbom: ## Write dist/sbom.json, the bill of materials of the image (CycloneDX); w
 	echo "$(SBOM)"
 
 .PHONY: licences
-licences: venv ## Is every installed package under a licence that [tool.pip-licenses] allows?
-	@pip-licenses --python $(BIN)/python
+licences: venv ## Are all installed packages under licences that [tool.pip-licenses] allows?
+	@pip-licenses --python $(BIN)/python --summary
 
 # The schemas of Kubernetes alone are 17,000 files, so the linters get an environment of their own.
 .PHONY: deploy-lint
