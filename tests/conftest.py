@@ -38,7 +38,8 @@ class PostgresServer:
     async def create(self, template: str = "template1") -> str:
         """Make a database and return its name."""
         name = f"test_{next(_numbers)}"
-        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        # Copying files takes a fifth of writing every page to the log; fsync is off, so its checkpoints cost nothing.
+        await self._execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name
 
     async def drop(self, name: str) -> None:

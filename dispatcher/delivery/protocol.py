@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 import time
+from codecs import BOM_UTF8
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
@@ -212,7 +213,7 @@ def _read_success(status: int, body: bytes, rule: SuccessRule) -> Verdict:
 
 def _object(body: bytes) -> dict[str, object] | None:
     try:
-        value = orjson.loads(body)
+        value = orjson.loads(body.removeprefix(BOM_UTF8))
     except orjson.JSONDecodeError:
         return None
     return value if isinstance(value, dict) else None

@@ -166,6 +166,40 @@ RIGHT = [
     ),
 ]
 
+
+def lenient(name: str, *steps: bytes | float | str) -> Behaviour:
+    """Return a row of an answer that is not quite HTTP, has one meaning, and costs the connection."""
+    return differs(delivered(name, *steps, keeps=False), "h11 reads it and does not say that it was odd", keeps=True)
+
+
+LENGTH_25 = f"Content-Length: {len(OK)}"
+
+NOT_QUITE_HTTP = [
+    delivered("a byte-order mark before the JSON", http(b"\xef\xbb\xbf" + OK)),
+    lenient("lines that end in LF alone", http().replace(b"\r\n", b"\n")),
+    lenient("lines that end in LF alone, in pieces", *(b"%c" % c for c in http().replace(b"\r\n", b"\n"))),
+    lenient("the same length twice", head("200 OK", LENGTH_25, LENGTH_25) + OK),
+    lenient("a length as a list of equal numbers", head("200 OK", f"{LENGTH_25}, {len(OK)}") + OK),
+    lenient("a length beside chunks", head("200 OK", "Content-Length: 3", CHUNKED) + chunked(OK)),
+    lenient("a chunk size padded with blanks", head("200 OK", CHUNKED) + b"19  \r\n" + OK + b"\r\n0\r\n\r\n"),
+    lenient("a folded header", head("200 OK", LENGTH_25, "X-Device: a=1;\r\n b=2") + OK),
+    lenient("a control character in a header", head("200 OK", LENGTH_25, "Set-Cookie: a=\1b") + OK),
+    lenient("HTTP/1.2", http().replace(b"1.1", b"1.2", 1)),
+    lenient("a 100 before the same length twice", head("100 Continue") + head("200 OK", LENGTH_25, LENGTH_25) + OK),
+    differs(
+        delivered(
+            "no line end behind the last chunk, then a close",
+            head("200 OK", CHUNKED) + chunked(OK, end=b"0\r\n"),
+            "close",
+            keeps=False,
+        ),
+        "h11 misses the end of the body",
+        error=ErrorClass.DISCONNECT,
+        retryable=True,
+        code=None,
+    ),
+]
+
 REFUSALS = [
     *(
         final(f"{status}", ErrorClass.REFUSED, status, http(b'{"code":3}', f"{status} No"), code=3)
@@ -302,6 +336,31 @@ GARBAGE = [
     again("a length that is no number", ErrorClass.PROTOCOL, head("200 OK", "Content-Length: much"), "hang"),
     again("a negative length", ErrorClass.PROTOCOL, head("200 OK", "Content-Length: -1"), "hang"),
     again("a length of 400 digits", ErrorClass.PROTOCOL, head("200 OK", f"Content-Length: {'9' * 400}"), "hang"),
+    again(
+        "no line end behind a trailer, then a hang",
+        ErrorClass.TIMEOUT,
+        CHUNKED_200 + chunked(OK, end=b"0\r\n"),
+        "hang",
+        status=200,
+    ),
+    differs(
+        again(
+            "chunks with lines that end in LF alone",
+            ErrorClass.PROTOCOL,
+            CHUNKED_200 + chunked(OK).replace(b"\r\n", b"\n"),
+            "hang",
+            status=200,
+        ),
+        "h11 waits for the CR",
+        error=ErrorClass.TIMEOUT,
+    ),
+    again("two lengths in a list", ErrorClass.PROTOCOL, head("200 OK", "Content-Length: 5, 25") + OK, "hang"),
+    again(
+        "two lengths in lines that end in LF",
+        ErrorClass.PROTOCOL,
+        b"HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 25\n\n" + OK,
+        "hang",
+    ),
     again("two lengths", ErrorClass.PROTOCOL, head("200 OK", "Content-Length: 5", "Content-Length: 25") + OK, "hang"),
     again("a chunk of no length", ErrorClass.PROTOCOL, CHUNKED_200 + b"zz\r\n" + OK, "hang", status=200),
     again("a chunk of a negative length", ErrorClass.PROTOCOL, CHUNKED_200 + b"-1\r\n" + OK, "hang", status=200),
@@ -347,6 +406,7 @@ HANDSHAKES = [
 
 BEHAVIOURS = [
     *RIGHT,
+    *NOT_QUITE_HTTP,
     *REFUSALS,
     *CODES,
     *UNREADABLE,

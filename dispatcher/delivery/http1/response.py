@@ -1,13 +1,15 @@
 """Reads one response after the other from the bytes of a connection.
 
 Owns framing and the caps on what an endpoint may make us hold: the response head, the body
-and everything around it. httptools (llhttp, strict) does the parsing. It does no I/O.
+and everything around it. httptools (llhttp, strict) does the parsing; what it refuses is read
+once more in the lenient form, and the connection is then not used again. It does no I/O.
 """
 
 from __future__ import annotations
 
 import httptools
 
+from dispatcher.delivery.http1.leniency import NotHttp, tidy_head
 from dispatcher.model.states import ErrorClass
 
 MAX_HEAD_BYTES = 32 * 1024
@@ -29,9 +31,11 @@ class ResponseReader:
         "_chunked",
         "_has_length",
         "_head_complete",
+        "_lenient",
         "_max_body",
         "_max_wire",
         "_parser",
+        "_raw",
         "_too_large",
         "_wire_bytes",
         "complete",
@@ -44,11 +48,13 @@ class ResponseReader:
         self._max_body = max_body
         self._max_wire = MAX_HEAD_BYTES + _WIRE_FACTOR * max_body
         self._parser = httptools.HttpResponseParser(self)
+        self._lenient = False
         self.begin()
 
     def begin(self) -> None:
         """Forget the last response."""
         self._wire_bytes = 0
+        self._raw: list[bytes] = []
         self._too_large = False
         self.complete = False
         self.reusable = False
@@ -72,8 +78,8 @@ class ResponseReader:
         """Take bytes in. Return NONE, PROTOCOL or TOO_LARGE; after an error no more may come."""
         self._wire_bytes += len(data)
         try:
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._parse(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade, NotHttp):
             if not self.complete:  # garbage after a complete answer costs the connection, not the answer
                 return ErrorClass.TOO_LARGE if self._too_large else ErrorClass.PROTOCOL
             self.reusable = False
@@ -82,8 +88,45 @@ class ResponseReader:
         limit = self._max_wire if self._head_complete else MAX_HEAD_BYTES
         return ErrorClass.TOO_LARGE if self._too_large or self._wire_bytes > limit else ErrorClass.NONE
 
+    def _parse(self, data: bytes) -> None:
+        if self._lenient:
+            self._parse_leniently(data)
+            return
+        self._raw.append(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            if self.complete or self._too_large or self._wire_bytes > MAX_HEAD_BYTES:
+                raise
+            self._lenient = True
+            self._begin_head()
+            self._parse_leniently(b"")
+
+    def _parse_leniently(self, data: bytes) -> None:
+        """Read on, or read an answer's head once it is whole; interim answers are left out."""
+        if self._head_complete:
+            self._parser.feed_data(data)
+            return
+        self._raw.append(data)
+        while (tidied := tidy_head(b"".join(self._raw))) is not None:
+            status, head, rest = tidied
+            self._raw = [rest]
+            if status >= 200:
+                self._parser = httptools.HttpResponseParser(self)
+                self._parser.set_dangerous_leniencies(
+                    lenient_spaces_after_chunk_size=True, lenient_optional_cr_before_lf=True
+                )
+                self._parser.feed_data(head + rest)
+                return
+
     def finish(self) -> bool:
-        """Return whether the end of the connection now is the proper end of the response."""
+        """Return whether the end of the connection now is the proper end of the response.
+
+        The line end behind the last chunk may be missing: nothing can follow it any more.
+        """
+        if self._chunked and self._head_complete:
+            self.feed(b"\r\n")
+            return self.complete
         delimited_by_end = self._head_complete and not (self._has_length or self._chunked)
         return delimited_by_end and self.status >= 200
 
@@ -131,4 +174,4 @@ class ResponseReader:
             self._begin_head()
         elif not self._too_large:
             self.complete = True
-            self.reusable = self._parser.should_keep_alive()
+            self.reusable = self._parser.should_keep_alive() and not self._lenient
