@@ -25,7 +25,14 @@ def rooms() -> set[str]:
     } - {"server.__init__"}
 
 
-@pytest.mark.parametrize(("contract", "owner"), [("postgres-in-storage", "storage"), ("protobuf-in-api", "api")])
+@pytest.mark.parametrize(
+    ("contract", "owner"),
+    [
+        ("postgres-in-storage", "storage"),
+        ("protobuf-in-api", "api"),
+        ("http-server-in-observability", "observability"),
+    ],
+)
 def test_every_room_but_the_owner_is_forbidden(contract: str, owner: str) -> None:
     assert set(CONTRACTS[contract]["source_modules"]) == rooms() - {f"server.{owner}"}
 
