@@ -87,6 +87,9 @@ sbom: ## Write dist/sbom.json, the bill of materials of the image (CycloneDX); w
 	pip() { "$$folder/tool/bin/python" -m pip --quiet "$$@"; }; \
 	pip install cyclonedx-bom==7.5.0; \
 	pip --python "$$folder/image" install --require-hashes -r deploy/docker/requirements.lock; \
+	if [ -f clients/python/pyproject.toml ]; then \
+	  pip --python "$$folder/image" install --no-deps --no-build-isolation ./clients/python; \
+	  rm "$$folder"/image/lib/*/site-packages/mailing-*.dist-info/direct_url.json; fi; \
 	pip --python "$$folder/image" uninstall --yes hatchling pathspec pluggy trove-classifiers; \
 	mkdir -p "$(dir $(SBOM))"; \
 	"$$folder/tool/bin/cyclonedx-py" environment --output-reproducible --pyproject pyproject.toml \
