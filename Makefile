@@ -70,15 +70,34 @@ lock: ## Compile both requirements.lock from both pyproject.toml.
 
 ## What is shipped
 
+.PHONY: release
+release: venv ## Build wheels, image context, notes and SBOM of HEAD into dist/VERSION; with network.
+	@set -eu; folder=$$(python deploy/release.py $(ARGS)); \
+	$(MAKE) --no-print-directory sbom SBOM="$$folder/sbom.json" >/dev/null; \
+	cd "$$folder"; sha256sum -- * >SHA256SUMS; ls -d "$$PWD"/*
+
+# The generator needs 30 packages, so it gets an environment of its own, beside one that holds
+# exactly what the image holds: the bill is read from what is installed there.
 .PHONY: sbom
-sbom: venv ## Write dist/sbom.json, the bill of materials (CycloneDX).
-	@mkdir -p dist
-	@$(BIN)/python deploy/packages.py sbom >dist/sbom.json
-	@echo dist/sbom.json
+SBOM ?= dist/sbom.json
+sbom: ## Write dist/sbom.json, the bill of materials of the image (CycloneDX); with network.
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(or $(PYTHON),python3) -m venv "$$folder/tool"; \
+	$(or $(PYTHON),python3) -m venv --without-pip "$$folder/image"; \
+	pip() { "$$folder/tool/bin/python" -m pip --quiet "$$@"; }; \
+	pip install cyclonedx-bom==7.5.0; \
+	pip --python "$$folder/image" install --require-hashes -r deploy/docker/requirements.lock; \
+	pip --python "$$folder/image" install --no-deps --no-build-isolation ./clients/python; \
+	rm "$$folder"/image/lib/*/site-packages/mailing-*.dist-info/direct_url.json; \
+	pip --python "$$folder/image" uninstall --yes hatchling pathspec pluggy trove-classifiers; \
+	mkdir -p "$(dir $(SBOM))"; \
+	"$$folder/tool/bin/cyclonedx-py" environment --output-reproducible --pyproject pyproject.toml \
+	  -o "$(SBOM)" "$$folder/image"; \
+	echo "$(SBOM)"
 
 .PHONY: licences
-licences: venv ## List the licences of all packages; fails for one that nobody looked at.
-	@$(BIN)/python deploy/packages.py licences
+licences: venv ## Are all installed packages under licences that [tool.pip-licenses] allows?
+	@pip-licenses --python $(BIN)/python --summary
 
 # The schemas of Kubernetes alone are 17,000 files, so the linters get an environment of their own.
 .PHONY: deploy-lint
@@ -109,7 +128,7 @@ clean: ## Remove everything that was made here, .venv included.
 ## The gate
 
 .PHONY: check
-check: format lint types imports protos drift test ## The one gate: everything below, then the tests.
+check: format lint types imports protos drift licences test ## The one gate: everything below, then the tests.
 
 .PHONY: format
 format: venv ## Is the code formatted?
@@ -143,7 +162,10 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 
 .PHONY: drift
 drift: venv ## Are the generated code and the API reference what the protos say?
-	@python protos/drift.py
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	buf generate --output "$$folder"; \
+	diff -rq -x __init__.py -x __pycache__ "$$folder/clients/python/mailing/v1" clients/python/mailing/v1 >&2 || \
+	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }
 	@python docs/api.py --check
 
 .PHONY: test

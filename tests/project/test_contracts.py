@@ -26,7 +26,12 @@ def rooms() -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("contract", "owners"), [("postgres-in-storage", {"storage"}), ("protobuf-in-api", {"api", "cli"})]
+    ("contract", "owners"),
+    [
+        ("postgres-in-storage", {"storage"}),
+        ("protobuf-in-api", {"api", "cli"}),
+        ("http-server-in-observability", {"observability"}),
+    ],
 )
 def test_every_room_but_the_owners_is_forbidden(contract: str, owners: set[str]) -> None:
     assert set(CONTRACTS[contract]["source_modules"]) == rooms() - {f"server.{owner}" for owner in owners}
