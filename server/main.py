@@ -44,17 +44,16 @@ from server.runtime.lifecycle import ServiceError, database_of, run_until_stoppe
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
 from server.runtime.supervisor import Supervisor
-from server.storage.backlog import BacklogStore
 from server.storage.change_feed import ChangeFeedStore
-from server.storage.database import Database
+from server.storage.database import Database, read_installation
 from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
-from server.storage.installation import read_installation
 from server.storage.mailing_deletion import MailingDeletion
+from server.storage.mailings import ProgressStore
 from server.storage.pool import DatabaseError, open_pool, prepare_database
 from server.storage.previews import PreviewStore
-from server.storage.progress import ProgressStore
 from server.storage.replicas import ReplicaStore
+from server.storage.reports import BacklogStore
 from server.watch import Streams, StreamStores
 
 log = logging.getLogger("server.main")  # also when run as __main__

@@ -21,8 +21,7 @@ from server.endpoints.senders import Endpoints
 from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
 from server.storage.database import DispatcherDatabase, Pool
-from server.storage.dispatcher_storage import dispatcher_storage
-from server.storage.notifications import listen
+from server.storage.dispatcher_storage import dispatcher_storage, listen
 from server.storage.work_queue import PostgresWorkQueue
 
 log = logging.getLogger(__name__)

@@ -58,8 +58,7 @@ class ChangeFeedStore(RetainedEntries):
     async def poll(self, since: Positions | None, most: int) -> Poll:
         """Return the entries behind `since`, at most `most` of a bucket; none at all for None."""
         behind = [_NOWHERE] * self.buckets if since is None else list(since)
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(*_SQL["poll_changes"].bind(positions=behind, most=most))
+        rows = await self._database.fetch(*_SQL["poll_changes"].bind(positions=behind, most=most))
         heads, floors, more = [], [], False
         entries: list[Entry] = []
         for _, group in groupby(rows, itemgetter("bucket")):
@@ -75,8 +74,7 @@ class ChangeFeedStore(RetainedEntries):
         """Return up to `most` entries of one bucket behind `after`, of one mailing or (0) of all."""
         until = after + READ_SPAN
         statement = _SQL["read_changes"].bind(bucket=bucket, after=after, until=until, mailing_id=mailing_id, most=most)
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(*statement)
+        rows = await self._database.fetch(*statement)
         head = rows[0]["journal_seq"]
         full = len(rows) == most and rows[-1]["seq"] is not None
         reached = rows[-1]["seq"] if full else min(until, head)

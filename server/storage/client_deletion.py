@@ -14,9 +14,8 @@ from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound
 from server.domain.events import client_deleted
 from server.storage.clients import client_of
-from server.storage.database import Database, RaceLost
+from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
-from server.storage.installation import Installation
 from server.storage.queries import load_queries
 
 _CLIENTS = load_queries("clients.sql")

@@ -22,9 +22,8 @@ from dispatcher.tasks import cancel
 from server.domain.clients import ImportRow
 from server.domain.errors import Conflict
 from server.domain.events import clients_imported
-from server.storage.database import RACES, TRIES, Database, RaceLost
+from server.storage.database import RACES, TRIES, Database, Installation, RaceLost
 from server.storage.events import record
-from server.storage.installation import Installation
 from server.storage.queries import load_queries
 
 _SQL = load_queries("client_import.sql")

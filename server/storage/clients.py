@@ -21,9 +21,9 @@ from server.domain.clients import (
 from server.domain.errors import Kind, NotFound, PhoneTaken
 from server.domain.events import client_opted
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
-from server.storage.database import Database, RaceLost
+from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
-from server.storage.installation import Installation
+from server.storage.mailing_rows import filter_arguments
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
 
@@ -105,18 +105,12 @@ class ClientStore:
         """Return a page in the order of ids. Raise InvalidPageToken."""
         digest = query_digest("clients", chosen.as_json(), receiving_now)
         (after,) = decode_token(page.token, digest, (0,))
-        arguments = {
-            "after": after,
-            "limit": page.size + 1,
-            "receiving_now": receiving_now,
-            **_filter_arguments(chosen),
-        }
-        if chosen.client_ids:
-            statement = _SQL["list_chosen_clients"].bind(**arguments, chosen_ids=list(chosen.client_ids))
+        arguments = {**filter_arguments(chosen), "after": after, "limit": page.size + 1, "receiving_now": receiving_now}
+        if ids := arguments.pop("chosen_ids"):
+            statement = _SQL["list_chosen_clients"].bind(**arguments, chosen_ids=ids)
         else:
             statement = _SQL["list_clients"].bind(**arguments)
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(*statement)
+        rows = await self._database.fetch(*statement)
         clients = tuple(client_of(row) for row in rows[: page.size])
         more = len(rows) > page.size
         return Page(clients, encode_token(digest, clients[-1].id) if more else "")
@@ -131,11 +125,11 @@ class ClientStore:
             async for piece in self._export_chosen(chosen):
                 yield piece
             return
-        after, arguments = 0, _filter_arguments(chosen)
+        after, arguments = 0, filter_arguments(chosen)
+        del arguments["chosen_ids"]
         while True:
             statement = _SQL["export_clients"].bind(after=after, limit=EXPORT_PIECE, **arguments)
-            async with self._database.connection() as connection:
-                rows = await connection.fetch(*statement)
+            rows = await self._database.fetch(*statement)
             if not rows:
                 return
             after = rows[-1]["id"]
@@ -195,13 +189,4 @@ def _arguments(definition: ClientDefinition) -> dict[str, object]:
         "window_length": window and window.duration,
         "attributes": orjson.dumps(dict(definition.attributes)).decode(),
         "opted_out": definition.opted_out,
-    }
-
-
-def _filter_arguments(chosen: ClientFilter) -> dict[str, object]:
-    return {
-        "tags": list(chosen.tags) or None,
-        "operator_codes": list(chosen.operator_codes) or None,
-        "timezones": list(chosen.timezones) or None,
-        "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
     }

@@ -1,8 +1,8 @@
-"""Connections and transactions, and the one place that says what an error of the database means.
+"""Connections and transactions, and the one function that decides what an error of the database means.
 
 `Database` serves the API and raises errors of the domain, `DispatcherDatabase` serves the engine and
 raises the error of its port. Both ask `classify`. A transaction of the API that lost a race against
-another one is repeated a few times before the caller hears of it.
+another one is repeated a few times before the caller gets an error.
 """
 
 from __future__ import annotations
@@ -11,13 +11,20 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, TypeVar
+from uuid import UUID
+from zlib import crc32
 
 import asyncpg
 
 from dispatcher.ports import StorageUnavailable
+from server.domain.clients import known_zones
 from server.domain.errors import Conflict, DatabaseUnavailable
+from server.storage.queries import load_queries
+
+_SQL = load_queries("database.sql")
 
 Pool = asyncpg.Pool
 """The connections that stores share; a name for modules that only hand them on."""
@@ -190,3 +197,33 @@ class DispatcherDatabase(Database):
 
     def _unavailable(self, error: Exception) -> Exception | None:
         return None if classify(error) is Fault.BUG else StorageUnavailable(f"{type(error).__name__}: {error}")
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """What was fixed when the database was set up: the buckets, the time zones of clients, its identity, `epoch`."""
+
+    buckets: int
+    zones: frozenset[str]
+    epoch: UUID
+
+    def bucket_of_phone(self, phone: str) -> int:
+        """Return the bucket of a new client with this phone."""
+        return crc32(phone.encode()) % self.buckets
+
+    def bucket_of_client(self, client_id: int) -> int:
+        """Return the bucket that a client's id names."""
+        return client_id % self.buckets
+
+    def bucket_of_request(self, request_id: UUID) -> int:
+        """Return the bucket that stores a request id."""
+        return crc32(request_id.bytes) % self.buckets
+
+
+async def read_installation(database: Database) -> Installation:
+    """Return it; this takes some 100 ms. Raise DatabaseUnavailable."""
+    async with database.connection() as connection:
+        buckets = await connection.fetchval(*_SQL["count_buckets"].bind())
+        names = [row["name"] for row in await connection.fetch(*_SQL["list_zones"].bind())]
+        epoch = await connection.fetchval(*_SQL["database_epoch"].bind())
+    return Installation(buckets, known_zones(names), epoch)

@@ -1,26 +1,95 @@
-"""How endpoints are doing, as the dispatchers of all replicas tell in the database."""
+"""What all replicas share about endpoints: circuit breakers, and the slots of rate limits.
+
+The first two classes implement ports of the engine and may raise StorageUnavailable; EndpointStore
+serves the API.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
 
+from dispatcher.model.records import EndpointState, SlotRequest, Slots
 from dispatcher.model.states import BreakerState
+from dispatcher.outcome_events import breaker_closed, breaker_opened
+from dispatcher.rate_limiter import HORIZON
 from server.domain.replicas import EndpointHealth
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
+from server.storage.events import record
 from server.storage.queries import load_queries
 
 _SQL = load_queries("endpoints.sql")
 
 
+class PostgresEndpointHealth:
+    """Circuit breakers; a probe belongs to `replica_id`. Implements `ports.EndpointHealth`."""
+
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID) -> None:
+        self._database = database
+        self._replica_id = replica_id
+
+    async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
+        rows = await self._database.fetch(*_SQL["breakers"].bind(names=endpoints))
+        return {row["name"]: EndpointState(BreakerState(row["breaker"]), row["probe_in"]) for row in rows}
+
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
+        statement = _SQL["open_breaker"].bind(endpoint=endpoint, probe_in=timedelta(seconds=probe_in), error=error)
+        async with self._database.transaction() as connection:
+            if await connection.execute(*statement) == "INSERT 0 1":
+                await record(connection, breaker_opened(endpoint, error))
+
+    async def begin_probe(self, endpoint: str, longest: float) -> bool:
+        statement = _SQL["begin_probe"].bind(
+            endpoint=endpoint, replica_id=self._replica_id, longest=timedelta(seconds=longest)
+        )
+        return await self._database.fetchrow(*statement) is not None
+
+    async def close_breaker(self, endpoint: str) -> None:
+        statement = _SQL["close_breaker"].bind(endpoint=endpoint, replica_id=self._replica_id)
+        async with self._database.transaction() as connection:
+            if await connection.execute(*statement) == "UPDATE 1":
+                await record(connection, breaker_closed(endpoint))
+
+    async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
+        statement = _SQL["fail_probe"].bind(
+            endpoint=endpoint,
+            replica_id=self._replica_id,
+            shortest=timedelta(seconds=shortest),
+            longest=timedelta(seconds=longest),
+            error=error,
+        )
+        row = await self._database.fetchrow(*statement)
+        return float(row["probe_in"]) if row is not None else shortest
+
+
+class PostgresRateSlots:
+    """Slots of rate limits. Implements `ports.RateSlotStore`."""
+
+    def __init__(self, database: DispatcherDatabase) -> None:
+        self._database = database
+
+    async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+        rates = {request.key: request.rate for request in requests}
+        statement = _SQL["reserve"].bind(
+            keys=[request.key for request in requests],
+            rates=[request.rate for request in requests],
+            wanted=[request.wanted for request in requests],
+            horizon=timedelta(seconds=HORIZON),
+        )
+        rows = await self._database.fetch(*statement)
+        slots = {row["key"]: Slots(row["since"], 1 / rates[row["key"]], row["granted"]) for row in rows}
+        return float(rows[0]["read_at"]), slots
+
+
 class EndpointStore:
-    """Reads the state that replicas share. Every method may raise DatabaseUnavailable."""
+    """Reads the state of endpoints. May raise DatabaseUnavailable."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def health(self, names: Sequence[str]) -> dict[str, EndpointHealth]:
-        """Return the state of these endpoints; those that nobody told anything of are healthy."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(*_SQL["get_endpoints"].bind(names=list(names)))
+        """Return the state of these endpoints; one without a recorded state is healthy."""
+        rows = await self._database.fetch(*_SQL["get_endpoints"].bind(names=list(names)))
         known = {row["name"]: EndpointHealth(BreakerState(row["breaker"]), row["last_error"]) for row in rows}
         return {name: known.get(name, EndpointHealth()) for name in names}

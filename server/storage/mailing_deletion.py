@@ -52,13 +52,11 @@ class MailingDeletion:
 
     async def sweep(self) -> dict[int, int]:
         """Remove what deletions that broke off have left; return how many messages of which mailings."""
-        async with self._database.connection() as connection:
-            leftovers = [row["mailing_id"] for row in await connection.fetch(*_SQL["list_leftovers"].bind())]
+        leftovers = [row["mailing_id"] for row in await self._database.fetch(*_SQL["list_leftovers"].bind())]
         return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
 
     async def _remains(self, mailing_id: int) -> list[int]:
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(*_SQL["list_remains"].bind(mailing_id=mailing_id))
+        rows = await self._database.fetch(*_SQL["list_remains"].bind(mailing_id=mailing_id))
         return [row["bucket"] for row in rows]
 
     async def _delete_rest(self, mailing_id: int, buckets: Sequence[int]) -> int:
@@ -68,8 +66,7 @@ class MailingDeletion:
         """Remove what is left in one bucket; return how many messages."""
         key, deleted, last = {"bucket": bucket, "mailing_id": mailing_id}, 0, 0
         while last is not None:
-            async with self._database.connection() as connection:
-                row = await connection.fetchrow(*_SQL["delete_messages"].bind(**key, after=last, most=STEP))
+            row = await self._database.fetchrow(*_SQL["delete_messages"].bind(**key, after=last, most=STEP))
             deleted, last = deleted + row["deleted"], row["last"]
         async with self._database.transaction() as connection:
             for name in ("delete_counts", "delete_figures", "delete_expansion"):

@@ -1,10 +1,13 @@
-"""Mailings as rows: the one place that knows which column holds which field."""
+"""Mailings and their filters as rows and parameters: which column or parameter holds which field."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import asyncpg
 import orjson
 
+from dispatcher.model.records import AudienceFilter
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
 from server.domain.clients import ClientFilter
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, estimated_finish
@@ -85,3 +88,20 @@ def _progress_of(row: asyncpg.Record) -> Progress:
         estimated_finish_at=estimated_finish(row["pending"], row["rate"], row["read_at"]),
         expanded=row["expanded"],
     )
+
+
+def filter_arguments(chosen: ClientFilter | AudienceFilter) -> dict[str, Any]:
+    """Return the filter as five parameters of a statement; NULL matches everybody."""
+    return {
+        "tags": chosen.tags or None,
+        "operator_codes": chosen.operator_codes or None,
+        "timezones": chosen.timezones or None,
+        "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
+        "chosen_ids": chosen.client_ids or None,
+    }
+
+
+def audience_of(text: str) -> AudienceFilter:
+    """Return the same filter as the engine wants it."""
+    stored = {field: value for field, value in orjson.loads(text).items() if value}
+    return AudienceFilter(**stored)

@@ -11,8 +11,7 @@ from dispatcher.model.states import ErrorClass, Reason, Status
 from server.domain.errors import Kind, NotFound
 from server.domain.messages import Attempt, Message, MessageQuery, split_message_id
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
-from server.storage.database import Database
-from server.storage.installation import Installation
+from server.storage.database import Database, Installation
 from server.storage.queries import load_queries
 
 _SQL = load_queries("messages.sql")

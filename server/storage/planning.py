@@ -14,9 +14,9 @@ import asyncpg
 
 from dispatcher.model.records import Expansion, PollResult, Step
 from dispatcher.model.states import Semantics
-from server.storage.audience import filter_arguments, read_filter
 from server.storage.database import DispatcherDatabase
-from server.storage.event_writer import record_completed, record_expanded, record_started
+from server.storage.events import record_completed, record_expanded, record_started
+from server.storage.mailing_rows import audience_of, filter_arguments
 from server.storage.queries import load_queries
 
 _SQL = load_queries("planning.sql")
@@ -113,7 +113,7 @@ def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -
     return Expansion(
         mailing_id=row["id"],
         version=row["version"],
-        filter=read_filter(row["filter"]),
+        filter=audience_of(row["filter"]),
         semantics=Semantics(row["semantics"]),
         max_rate=row["max_rate"],
         positions=dict(zip(row["buckets"], row["positions"], strict=True)),

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import asyncpg
-import orjson
 
 from dispatcher.model.records import endpoint_name
 from dispatcher.model.states import AudienceMode, MailingState, Reason
@@ -36,7 +35,7 @@ from server.domain.previews import (
 )
 from server.storage.clients import client_of
 from server.storage.database import Database
-from server.storage.mailing_rows import mailing_of
+from server.storage.mailing_rows import filter_arguments, mailing_of
 from server.storage.queries import load_queries
 
 _SQL = load_queries("previews.sql")
@@ -94,13 +93,8 @@ class PreviewStore:
 
     def _arguments(self, subject: _Subject) -> dict[str, object]:
         """Return the parameters that all questions about the candidates share."""
-        chosen = subject.definition.filter
         return {
-            "tags": list(chosen.tags) or None,
-            "operator_codes": list(chosen.operator_codes) or None,
-            "timezones": list(chosen.timezones) or None,
-            "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
-            "chosen_ids": list(chosen.client_ids) or None,
+            **filter_arguments(subject.definition.filter),
             "mailing_id": subject.mailing_id,
             "fixed": subject.definition.audience_mode is AudienceMode.SNAPSHOT,
             "capped": self._cap.messages > 0 and not subject.definition.important,

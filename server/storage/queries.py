@@ -58,9 +58,8 @@ def load_queries(file: str, package: str = "server.storage") -> dict[str, Query]
     """
     folder = files(package).joinpath("sql")
     text = folder.joinpath(file).read_text(encoding="utf-8")
-    for included in _INCLUDE.findall(text):
-        text += folder.joinpath("shared", f"{included}.sql").read_text(encoding="utf-8")
-    parts = _OPENING.split(text)[1:]
+    shared = [folder.joinpath("shared", f"{name}.sql").read_text(encoding="utf-8") for name in _INCLUDE.findall(text)]
+    parts = [part for one in (text, *shared) for part in _OPENING.split(one)[1:]]
     kinds, names = parts[::3], parts[1::3]
     bodies = [body.strip().rstrip(";") for body in parts[2::3]]
     if len(set(names)) != len(names):

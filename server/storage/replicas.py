@@ -1,13 +1,17 @@
-"""Dispatching in the database: who is alive, what is set, and the emergency stop.
+"""Replicas, the runtime settings of all of them, and the emergency stop.
 
-A write notifies dispatchers in its own transaction; those that hear nothing see it at their
-next beat. The stop itself is judged where work is claimed, so it needs no one to hear of it.
+A write notifies dispatchers in its own transaction; one that misses the notification sees the new
+settings at its next heartbeat. Claims check the emergency stop themselves, so it works at once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
+import os
+import socket
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -15,7 +19,7 @@ import orjson
 from dispatcher.model.records import DispatchSettings, SettingOverrides
 from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
-from server.storage.database import Database
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.events import record
 from server.storage.queries import load_queries
 
@@ -23,7 +27,7 @@ _SQL = load_queries("replicas.sql")
 
 
 class ReplicaStore:
-    """Reads replicas, writes settings. Every method may raise DatabaseUnavailable.
+    """Reads replicas, writes runtime settings. Every method may raise DatabaseUnavailable.
 
     `started_with` are the settings of this process; `hint` wakes its dispatcher.
     """
@@ -34,7 +38,7 @@ class ReplicaStore:
         self.started_with = started_with
 
     async def read(self) -> DispatchState:
-        """Return the replicas that are alive, and the settings."""
+        """Return the replicas that are alive, and the runtime settings."""
         async with self._database.connection() as connection:
             runtime_settings = await connection.fetchrow(*_SQL["get_steering"].bind())
             rows = await connection.fetch(*_SQL["list_replicas"].bind())
@@ -51,7 +55,7 @@ class ReplicaStore:
         return DispatchState(replicas, _runtime_settings(runtime_settings))
 
     async def update(self, patch: SettingOverrides, fields: Collection[str]) -> RuntimeSettings:
-        """Take `fields` from `patch`; None gives one back to the environment. Raise InvalidFields."""
+        """Set `fields` as in `patch`; None returns one to its environment setting. Raise InvalidFields."""
 
         async def work(connection: asyncpg.Connection) -> None:
             before = _runtime_settings(await connection.fetchrow(*_SQL["lock_steering"].bind())).overrides
@@ -68,11 +72,11 @@ class ReplicaStore:
         return await self._change(work)
 
     async def pause(self) -> RuntimeSettings:
-        """Stop all sending; stay so until it is resumed."""
+        """Stop all sending until `resume`."""
         return await self._set_paused(True)
 
     async def resume(self) -> RuntimeSettings:
-        """Let sending go on."""
+        """Continue sending."""
         return await self._set_paused(False)
 
     async def _set_paused(self, paused: bool) -> RuntimeSettings:
@@ -101,3 +105,27 @@ def _runtime_settings(row: asyncpg.Record) -> RuntimeSettings:
     return RuntimeSettings(
         SettingOverrides(version=row["version"], **{name: row[name] for name in OVERRIDE_FIELDS}), row["paused"]
     )
+
+
+class PostgresHeartbeats:
+    """The row of one replica, this process. Implements `ports.Heartbeats`."""
+
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID) -> None:
+        self._database = database
+        self._replica_id = replica_id
+        self._host, self._pid = socket.gethostname(), os.getpid()
+
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
+        statement = _SQL["beat"].bind(
+            replica_id=self._replica_id,
+            host=self._host,
+            pid=self._pid,
+            age=timedelta(seconds=age),
+            alive_for=timedelta(seconds=alive_for),
+            status=orjson.dumps(status).decode(),
+        )
+        row = await self._database.fetchrow(*statement)
+        return SettingOverrides(**row)
+
+    async def leave(self) -> None:
+        await self._database.execute(*_SQL["leave"].bind(replica_id=self._replica_id))

@@ -1,6 +1,12 @@
-"""Reports of mailings, read in one snapshot, so that their sums agree with the progress."""
+"""Figures from counters: the report of one mailing, and the backlog of all of them for metrics.
+
+Neither reads messages, so both cost the same at any size. A report is read in one snapshot, so
+that its sums agree with the progress.
+"""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import asyncpg
 
@@ -65,3 +71,46 @@ def _course_of(rows: list[asyncpg.Record]) -> Course:
     if not rows:
         return Course()
     return course_of(rows[0]["step"], ((row["minute"], row["delivered"], row["failed"]) for row in rows))
+
+
+class OpenWork(NamedTuple):
+    """Open batches of an endpoint: all, those leased, and for how many seconds the oldest other one has been due."""
+
+    batches: int
+    leased: int
+    lag: float
+
+
+class Backlog(NamedTuple):
+    """`work` and `backlog` (pending messages) by endpoint, `mailings` by state, `recheck_lag` in seconds.
+
+    With `stopped`, operators have stopped all sending.
+    """
+
+    work: dict[str, OpenWork]
+    backlog: dict[str, int]
+    mailings: dict[str, int]
+    recheck_lag: float
+    stopped: bool
+
+
+class BacklogStore:
+    """Reads the backlog."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def read(self) -> Backlog:
+        """Return the backlog as of now. Raise DatabaseUnavailable."""
+        async with self._database.connection() as connection:
+            work = await connection.fetch(*_SQL["open_work"].bind())
+            backlog = await connection.fetch(*_SQL["backlog"].bind())
+            mailings = dict(await connection.fetchrow(*_SQL["live_mailings"].bind()))
+        recheck_lag, stopped = mailings.pop("recheck_lag"), mailings.pop("stopped")
+        return Backlog(
+            work={row["endpoint"]: OpenWork(row["batches"], row["leased"], row["lag"]) for row in work},
+            backlog={row["endpoint"]: row["messages"] for row in backlog},
+            mailings=mailings,
+            recheck_lag=recheck_lag,
+            stopped=bool(stopped),
+        )

@@ -22,8 +22,7 @@ class RetainedEntries:
 
     async def expired_buckets(self, older_than: timedelta) -> list[int]:
         """Return the buckets that have entries older than that. Raise DatabaseUnavailable."""
-        async with self._database.connection() as connection:
-            rows = await connection.fetch(*self._queries["expired_buckets"].bind(older_than=older_than))
+        rows = await self._database.fetch(*self._queries["expired_buckets"].bind(older_than=older_than))
         return [row["bucket"] for row in rows]
 
     async def remove_expired(self, bucket: int, older_than: timedelta, most: int) -> int:

@@ -29,9 +29,9 @@ from dispatcher.model.records import (
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render
-from server.storage.audience import filter_arguments, read_filter
 from server.storage.database import DispatcherDatabase
-from server.storage.event_writer import event_columns, say
+from server.storage.events import event_columns, log_events
+from server.storage.mailing_rows import audience_of, filter_arguments
 from server.storage.queries import load_queries
 
 T = TypeVar("T")
@@ -154,7 +154,7 @@ class PostgresWorkQueue:
         )
         row = await self._database.fetchrow(*statement)
         if row["held"]:
-            say(events, logging.DEBUG)
+            log_events(events, logging.DEBUG)
         return bool(row["held"])
 
 
@@ -223,7 +223,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         priority=row["priority"],
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
-        audience=None if row["filter"] is None else read_filter(row["filter"]),
+        audience=None if row["filter"] is None else audience_of(row["filter"]),
         max_rate=row["max_rate"],
         important=row["important"],
     )

@@ -15,7 +15,7 @@ from dispatcher.model.states import MailingState
 from dispatcher.tasks import cancel, happens
 from server.domain.errors import DatabaseUnavailable, Kind, NotFound, ShuttingDown
 from server.domain.mailings import Mailing
-from server.storage.progress import ProgressStore
+from server.storage.mailings import ProgressStore
 from server.watch.mailing_topic import MailingTopic, View
 
 _log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from server.domain.resume_tokens import Tokens
 from server.observability.metrics.samples import Samples
 from server.storage.change_feed import ChangeFeedStore
 from server.storage.events import EventStore
-from server.storage.progress import ProgressStore
+from server.storage.mailings import ProgressStore
 from server.storage.replicas import ReplicaStore
 from server.watch.change_pages import ChangePages
 from server.watch.change_reader import ChangeBatch, ChangeReader

@@ -16,8 +16,7 @@ from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
-from server.storage.database import Database
-from server.storage.installation import Installation
+from server.storage.database import Database, Installation
 
 EXPORT_CHUNK = 500
 """Clients per message of an export."""

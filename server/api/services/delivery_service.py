@@ -20,7 +20,7 @@ from server.domain.change_feed import ChangeQuery
 from server.domain.errors import Kind, NotFound, ReaderTooSlow, ShuttingDown
 from server.domain.resume_tokens import Tokens
 from server.domain.validation import Violations, check_id
-from server.storage.progress import ProgressStore
+from server.storage.mailings import ProgressStore
 from server.watch import ChangeBatch, Streams
 
 DELIVERY = pb.DESCRIPTOR.services_by_name["DeliveryService"]

@@ -11,8 +11,7 @@ from server.api.handlers import Context
 from server.domain.messages import MessageQuery
 from server.domain.pagination import PageRequest
 from server.domain.validation import Violations, page_size, require_id
-from server.storage.database import Database
-from server.storage.installation import Installation
+from server.storage.database import Database, Installation
 from server.storage.messages import MessageStore
 
 

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dispatcher.tasks import SingleFlight
 from server.domain.errors import DatabaseUnavailable
 from server.observability.metrics.samples import Samples
-from server.storage.backlog import Backlog, OpenWork
+from server.storage.reports import Backlog, OpenWork
 
 log = logging.getLogger(__name__)
 

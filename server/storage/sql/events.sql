@@ -52,3 +52,33 @@ LEFT JOIN LATERAL (
   ORDER BY no LIMIT $most
 ) l ON true
 ORDER BY s.bucket, l.no;
+
+-- name: record_log
+-- Writes entries into one bucket, in their order, as the doing of $principal. Takes the last lock of its transaction:
+-- nothing that others wait for may be locked after it.
+WITH tick AS (
+  UPDATE log_seqs SET seq = seq + cardinality($levels::smallint[]) WHERE bucket = $bucket RETURNING seq
+)
+INSERT INTO log (bucket, no, level, event, text, mailing_id, message_id, client_id, details, principal)
+SELECT $bucket, t.seq - cardinality($levels::smallint[]) + e.ordinality, e.level, e.event, e.text, e.mailing_id,
+  CASE WHEN e.mailing_id > 0 AND e.client_id > 0 THEN e.mailing_id << 32 | e.client_id ELSE 0 END,
+  e.client_id, e.details::jsonb, $principal
+FROM tick t
+CROSS JOIN unnest(
+  $levels::smallint[], $names::text[], $texts::text[], $mailing_ids::bigint[], $client_ids::bigint[], $details::text[]
+) WITH ORDINALITY AS e(level, event, text, mailing_id, client_id, details, ordinality);
+
+-- name: note_expanded
+-- Notes which mailings have their whole audience; each is returned once.
+UPDATE mailings m SET expanded_at = now()
+WHERE m.expanded_at IS NULL AND m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}, {MailingState.COMPLETED})
+  AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
+  AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
+RETURNING m.id;
+
+-- name: totals
+-- How many messages mailings have, by status.
+SELECT k.mailing_id, k.status, sum(k.n)::bigint AS n
+FROM buckets b JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = ANY($ids::bigint[])
+GROUP BY 1, 2 HAVING sum(k.n) > 0
+ORDER BY 1, 2;

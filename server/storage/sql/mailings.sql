@@ -103,3 +103,8 @@ SELECT state FROM mailings WHERE id = $mailing_id;
 
 -- name: wake_dispatchers
 SELECT pg_notify('mailing', '');
+
+-- name: mailing_versions
+-- Whether anything was done to these mailings since they were read. A start by the clock
+-- leaves the version as it is.
+SELECT id, version, updated_at FROM mailings WHERE id = ANY ($ids::bigint[]);

@@ -11,8 +11,8 @@ from dispatcher.model.states import MailingState
 from server.domain.errors import DatabaseUnavailable
 from server.observability.metrics import backlog as module
 from server.observability.metrics.backlog import BacklogGauges
-from server.storage.backlog import Backlog, BacklogStore, OpenWork
 from server.storage.database import Database
+from server.storage.reports import Backlog, BacklogStore, OpenWork
 from tests.support.ledger import add_mailing
 
 NOTHING = Backlog(work={}, backlog={}, mailings={"running": 1}, recheck_lag=0.0, stopped=False)

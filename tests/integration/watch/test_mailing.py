@@ -12,7 +12,7 @@ from dispatcher.model.states import MailingState
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, PauseMailingRequest
 from server.storage.database import Database
-from server.storage.progress import ProgressStore
+from server.storage.mailings import ProgressStore
 from server.watch.mailing_hub import MailingHub
 from tests.integration.api.calls import refused
 from tests.integration.watch.calls import PATIENCE, Progress

@@ -78,7 +78,7 @@ def test_fragments_are_included_and_are_no_statements(package: Path) -> None:
 
 def test_a_file_includes_a_shared_one_with_its_own_fragments(package: Path) -> None:
     (package.parent / "shared").mkdir()
-    (package.parent / "shared" / "age.sql").write_text("-- name: old\nSELECT {number} FROM {table};\n")
+    (package.parent / "shared" / "age.sql").write_text("-- What is old.\n-- name: old\nSELECT {number} FROM {table};\n")
     tables = "-- fragment: table\nt\n-- fragment: number\nn\n"
     found = load(package, f"-- A file.\n-- include: age\n\n{tables}-- name: one\nSELECT 1;\n")
     assert {name: query.text for name, query in found.items()} == {"one": "SELECT 1", "old": "SELECT n FROM t"}
