@@ -31,8 +31,8 @@ from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
+from server.storage.database import Installation
 from server.storage.dispatcher_storage import dispatcher_storage
-from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
 from tests.simulation.rows import BUCKETS, Client, MailingRow
