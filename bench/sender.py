@@ -20,9 +20,9 @@ from bench.measure import say
 from bench.wrk import CONNECTIONS, MESSAGE_ID, wrk_per_s
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.records import Endpoint
 from dispatcher.ports import Sender
+from dispatcher.verdict import judge
 
 _PHONE = "79000000000"
 _TEXT = "Hello 79000000000"

@@ -1,4 +1,4 @@
-"""A real service process under measurement, used as any client uses it: `mailing serve` and gRPC.
+"""A real service process under measurement, used as any client uses it: `mailing-server serve` and gRPC.
 
 The database is the service's own Postgres in a throwaway folder or, where MAILING_DSN is
 set, a throwaway database on that server. The harness reads Postgres directly too: its
@@ -127,7 +127,7 @@ async def running_service(
 ) -> AsyncIterator[Service]:
     """Lend a service on a fresh database that delivers to `endpoint_url`; it is stopped at the end.
 
-    `arguments` are added to `mailing serve`, `settings` to its environment. Raise
+    `arguments` are added to `mailing-server serve`, `settings` to its environment. Raise
     BenchmarkFailed when it does not start.
     """
     async with contextlib.AsyncExitStack() as stack:
@@ -160,7 +160,7 @@ async def running_service(
 
 
 async def _spawn(environment: dict[str, str], folder: Path, arguments: Sequence[str]) -> asyncio.subprocess.Process:
-    command = str(Path(sys.executable).with_name("mailing"))
+    command = str(Path(sys.executable).with_name("mailing-server"))
     with (folder / "stdout").open("wb") as output, (folder / "stderr").open("wb") as errors:
         return await asyncio.create_subprocess_exec(
             *(command, "serve", "--listen", "127.0.0.1:0", *arguments), env=environment, stdout=output, stderr=errors

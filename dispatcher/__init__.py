@@ -1,5 +1,5 @@
-"""The dispatcher: turns rows of the ledger into HTTP deliveries.
+"""The engine: turns open batches in the database into HTTP deliveries.
 
-It knows Postgres only through `ports.Ledger`, HTTP only through `ports.Sender`, and
-neither gRPC nor the server at all.
+It reaches the database only through the ports of `dispatcher.ports`, endpoints only through
+`ports.Sender`, and knows neither gRPC nor the server. Everything begins in `dispatcher.dispatcher`.
 """

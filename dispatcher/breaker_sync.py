@@ -1,6 +1,6 @@
 """Keeps the pools' breakers in step with what all replicas know of the endpoints.
 
-What a pool finds out is told to the database; what others found out is learned from it. While
+What a pool finds out is written to the database; what others found out is read from it. While
 an endpoint is down, nothing of its messages is held here and their attempts cost nothing.
 """
 
@@ -14,7 +14,6 @@ from functools import partial
 from dispatcher.breaker import PROBE_FIRST, PROBE_MOST, WINDOW
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.records import DEFAULT_ENDPOINT
 from dispatcher.ports import Clock, EndpointHealth, StorageUnavailable
 
 log = logging.getLogger(__name__)
@@ -23,51 +22,52 @@ _MARGIN = 1.0
 """Seconds that a probe may take on top of the longest request."""
 
 _PAUSE = 0.5
-"""Seconds between two tries to tell the database."""
+"""Seconds between two tries to report something."""
 
 
 class BreakerSync:
-    """Serves all pools of a replica. `finished` is called with leases that need no more sending."""
+    """Serves all pools of a replica."""
 
-    def __init__(
-        self, health: EndpointHealth, clock: Clock, registry: LeaseRegistry, finished: Callable[[Lease], None]
-    ) -> None:
+    def __init__(self, health: EndpointHealth, clock: Clock, registry: LeaseRegistry) -> None:
         self._health = health
         self._clock = clock
         self._registry = registry
-        self._finished = finished
-        self._news: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
+        self._reports: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     async def run(self) -> None:
-        """Tell the database what the pools found out, in order, until cancelled."""
+        """Report to the database what the pools found out, in order, until cancelled."""
         while True:
-            tell = await self._news.get()
+            report = await self._reports.get()
             while True:
                 try:
-                    await tell()
+                    await report()
                     break
                 except StorageUnavailable as error:
                     log.warning("the state of an endpoint waits for the database: %s", error)
                     await self._clock.sleep(_PAUSE)
 
-    def tripped(self, pool: EndpointWorkers) -> None:
+    def breaker_opened(self, pool: EndpointWorkers) -> None:
         """Take note that a pool's breaker opened: for this replica at once, for the others soon."""
-        told = "the endpoint %s is down, nothing is sent there: %s"
-        log.warning(told, pool.name, pool.last_error, extra={"endpoint": pool.name})
+        log.warning(
+            "the endpoint %s is down, nothing is sent there: %s",
+            pool.name,
+            pool.last_error,
+            extra={"endpoint": pool.name},
+        )
         since = self._clock.monotonic() - WINDOW
         for lease in self._leases_of(pool):
             lease.uncount(since)
         self._let_go(pool)
-        self._news.put_nowait(partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
+        self._reports.put_nowait(partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
 
-    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
+    def probe_ended(self, pool: EndpointWorkers, recovered: bool) -> None:
         """Take note of how a probe ended."""
         if recovered:
             log.info("the endpoint %s answers again", pool.name, extra={"endpoint": pool.name})
-            self._news.put_nowait(partial(self._health.close_breaker, pool.name))
+            self._reports.put_nowait(partial(self._health.close_breaker, pool.name))
         else:
             self._let_go(pool)
-            self._news.put_nowait(partial(self._probe_failed, pool))
+            self._reports.put_nowait(partial(self._probe_failed, pool))
 
     async def _probe_failed(self, pool: EndpointWorkers) -> None:
         probe_in = await self._health.fail_probe(pool.name, PROBE_FIRST, PROBE_MOST, pool.last_error)
@@ -99,10 +99,10 @@ class BreakerSync:
         return False
 
     def _let_go(self, pool: EndpointWorkers) -> None:
-        """Give back what nobody has begun to send."""
+        """Give back what has not been begun."""
         for lease in self._leases_of(pool):
             if lease.release(lease.mailing):
-                self._finished(lease)
+                self._registry.settle_soon(lease)
 
     def _leases_of(self, pool: EndpointWorkers) -> list[Lease]:
-        return [lease for lease in self._registry.leases if (lease.mailing.endpoint or DEFAULT_ENDPOINT) == pool.name]
+        return [lease for lease in self._registry.leases if lease.mailing.endpoint == pool.name]

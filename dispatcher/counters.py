@@ -1,7 +1,7 @@
 """What a dispatcher process did since it began: plain counters that only grow.
 
 Fed once per settle, from what was recorded, so that sending a message costs nothing here.
-Knows nobody who reads them: names and forms of metrics are theirs.
+Names and formats of metrics are the readers' business.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Counters:
         self.latency = {name: Histogram(ATTEMPT_BOUNDS) for name in names}
         self.settle = Histogram(SETTLE_BOUNDS)
 
-    def settled(self, settlement: Settlement, seconds: float) -> None:
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
         """Take in what one statement recorded, which took so long."""
         self.settle.observe(seconds)
         endpoint, durations = settlement.endpoint, settlement.attempt_durations_ms

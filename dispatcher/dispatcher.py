@@ -1,6 +1,6 @@
 """Puts the dispatcher together: planner, claimer, pools, settler, and how they stop.
 
-claim → send → settle; the planner feeds the front, the pacer keeps the idle quiet. All
+claim → send → settle; the planner opens the work, the back-off keeps the idle quiet. All
 replicas are equal: any number of dispatchers share one database.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Sequence
 from random import Random
 
 from dispatcher.breaker_sync import BreakerSync
@@ -17,22 +17,22 @@ from dispatcher.claimer import Claimer
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.counters import Counters
 from dispatcher.endpoint_workers import EndpointWorkers
-from dispatcher.heartbeat import Heartbeat
-from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.outcomes import Settlement
+from dispatcher.heartbeat import Heartbeat, ReplicaStatus
+from dispatcher.lease_watch import LeaseWatch
+from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
 from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
+from dispatcher.open_work import OpenWorkList
 from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff
 from dispatcher.ports import Clock, Sender, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
-from dispatcher.replica_status import ReplicaStatus
 from dispatcher.settler import Settler
 from dispatcher.tasks import cancel
 
 log = logging.getLogger(__name__)
 
 RESTART_PAUSE = 1.0
-"""Seconds before a part that failed begins anew."""
+"""Seconds before a part that failed is restarted."""
 
 SETTLE_MARGIN = 5.0
 """Seconds between the end of the last request of a lease and the end of the lease."""
@@ -41,112 +41,78 @@ SETTLE_MARGIN = 5.0
 class Dispatcher:
     """Delivers what the database says, until stopped.
 
-    `endpoints` maps a mailing's endpoint name ('' is the default one) to where and how it is
-    reached. A mailing whose endpoint is not among them waits.
+    `endpoints` are those it can send to; a mailing to any other waits.
     """
 
     def __init__(
         self,
         storage: Storage,
-        endpoints: Mapping[str, tuple[Endpoint, Sender]],
+        endpoints: Sequence[tuple[Endpoint, Sender]],
         settings: DispatchSettings,
         clock: Clock | None = None,
         random: Random | None = None,
     ) -> None:
-        self._clock = clock or LoopClock()
-        self._random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
-        self.counters = Counters(endpoint.name for endpoint, _ in endpoints.values())
-        self.registry = LeaseRegistry()
-        self._queue = storage.queue
-        self.poll_backoff = PollBackoff(self._clock, settings.poll_min, settings.poll_max)
-        longest = max((endpoint.total_timeout for endpoint, _ in endpoints.values()), default=0.0)
-        lease = max(settings.lease, 3 * longest + SETTLE_MARGIN)
-        self._settler = Settler(storage.queue, self._clock, self.registry, self._closed, self._recorded)
-        self._breaker_sync = BreakerSync(storage.health, self._clock, self.registry, self._settler.put)
-        pools = {
-            endpoint.name: self._pool(endpoint, sender, settings.max_concurrency)
-            for endpoint, sender in endpoints.values()
-        }
-        self._pools = {name: pools[endpoint.name] for name, (endpoint, _) in endpoints.items()}
-        self._rate_slots = RateSlots(storage.rates, self._clock, list(pools.values()))
-        self._claimer = Claimer(
-            queue=storage.queue,
-            pools=self._pools,
-            breaker_sync=self._breaker_sync,
-            registry=self.registry,
-            lease=lease,
-            sending=lease - longest - SETTLE_MARGIN,
-            clock=self._clock,
-            random=self._random,
-            finished=self._settler.put,
-        )
-        self._planner = Planner(
-            storage.plan, self.poll_backoff, settings, self._clock, self._random, self._claimer.wake
-        )
+        clock = self._clock = clock or LoopClock()
+        random = random or Random()  # noqa: S311 - jitter and fairness, not secrets
         self._settings = settings
-        self._bounds = [(pools[endpoint.name].limit, endpoint.max_concurrency) for endpoint, _ in endpoints.values()]
-        self._replica_status = ReplicaStatus(self._clock, self.poll_backoff, self.registry, self._pools)
-        self._heartbeat = (
-            Heartbeat(storage.heartbeats, self._clock, self._replica_status, self._apply_overrides)
-            if storage.heartbeats
-            else None
-        )
+        self._endpoints = [endpoint for endpoint, _ in endpoints]
+        self._queue = storage.queue
         self._grace = 15.0
         self._stopping = asyncio.Event()
+        self.counters = Counters(endpoint.name for endpoint in self._endpoints)
+        self.registry = registry = LeaseRegistry()
+        self.poll_backoff = PollBackoff(clock, settings.poll_min, settings.poll_max)
+        self.pools = {
+            endpoint.name: EndpointWorkers(endpoint, sender, registry, self._limit(endpoint), clock, random)
+            for endpoint, sender in endpoints
+        }
+        self._settler = Settler(storage.queue, clock, registry)
+        self._breaker_sync = BreakerSync(storage.health, clock, registry)
+        self._rate_slots = RateSlots(storage.rates, clock, self.pools)
+        self._lease_watch = LeaseWatch(storage.queue, registry, self.pools, self._breaker_sync, clock)
+        work = OpenWorkList(storage.queue, registry, self.pools, clock, random)
+        self._claimer = Claimer(storage.queue, work, self._breaker_sync, registry, self._lease_terms(), clock)
+        self._planner = Planner(storage.plan, self.poll_backoff, settings, clock, random, self._claimer)
+        self._status = ReplicaStatus(clock, self.poll_backoff, registry, self.pools)
+        self._heartbeat = Heartbeat(storage.heartbeats, clock, self._status) if storage.heartbeats else None
+        self._connect()
 
-    def _pool(self, endpoint: Endpoint, sender: Sender, most: int) -> EndpointWorkers:
-        limit = ConcurrencyLimit(min(most, endpoint.max_concurrency))
-        return EndpointWorkers(endpoint, sender, self._clock, limit, self._random, keeper=self)
+    def _limit(self, endpoint: Endpoint) -> ConcurrencyLimit:
+        return ConcurrencyLimit(min(self._settings.max_concurrency, endpoint.max_concurrency))
 
-    @property
-    def pools(self) -> list[EndpointWorkers]:
-        """The ways to the endpoints, one each."""
-        return list(dict.fromkeys(self._pools.values()))
+    def _lease_terms(self) -> LeaseTerms:
+        longest = max((endpoint.total_timeout for endpoint in self._endpoints), default=0.0)
+        length = max(self._settings.lease, 3 * longest + SETTLE_MARGIN)
+        return LeaseTerms(length, length - longest - SETTLE_MARGIN)
 
-    # What the pools report: see `sender.Keeper`.
-
-    def finished(self, lease: Lease) -> None:
-        """Settle the lease soon."""
-        self._settler.put(lease)
-
-    def hungry(self) -> None:
-        """Claim for a pool that has room."""
-        self._claimer.wake()
-
-    def rated(self) -> None:
-        """Messages wait for what their rates allow."""
-        self._rate_slots.wake()
-
-    def tripped(self, pool: EndpointWorkers) -> None:
-        """Share that a breaker opened."""
-        self._breaker_sync.tripped(pool)
-        self._claimer.wake()
-
-    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
-        """Share how a probe ended."""
-        self._breaker_sync.probed(pool, recovered)
-        self._claimer.wake()
+    def _connect(self) -> None:
+        """Connect the signals of the parts to those above them."""
+        for pool in self.pools.values():
+            pool.has_room_again.connect(self._claimer.wake)
+            pool.rate_blocked.connect(self._rate_slots.wake)
+            pool.breaker_opened.connect(self._breaker_sync.breaker_opened)
+            pool.probe_ended.connect(self._breaker_sync.probe_ended)
+        self._settler.recorded.connect(self.counters.recorded)
+        self._settler.recorded.connect(self._status.recorded)
+        self._settler.closed.connect(self._closed)
+        if self._heartbeat:
+            self._settler.recorded.connect(self._heartbeat.recorded)
+            self._heartbeat.overridden.connect(self._override)
 
     def hint(self) -> None:
-        """Note that something changed: it is looked at now instead of at the next poll."""
+        """Note that something changed: poll now instead of when it is time."""
         self.poll_backoff.hint()
         if self._heartbeat:
             self._heartbeat.hint()
 
-    def _apply_overrides(self, overrides: SettingOverrides) -> None:
+    def _override(self, overrides: SettingOverrides) -> None:
         """Take over what is set for all replicas."""
         settings = self._planner.settings = overrides.of(self._settings)
         self.poll_backoff.bound(settings.poll_min, settings.poll_max)
-        for limit, most in self._bounds:
-            limit.bound(min(settings.max_concurrency, most))
+        for endpoint in self._endpoints:
+            self.pools[endpoint.name].limit.bound(min(settings.max_concurrency, endpoint.max_concurrency))
 
-    def _recorded(self, settlement: Settlement, seconds: float) -> None:
-        self.counters.settled(settlement, seconds)
-        self._replica_status.note(settlement)
-        if self._heartbeat:
-            self._heartbeat.work()
-
-    def _closed(self, lease: Lease, held: bool) -> None:
+    def _closed(self, lease: Lease) -> None:
         self._claimer.wake()
         if lease.mailing.id not in self.registry.by_mailing:
             self._planner.drained(lease.mailing.id)
@@ -159,7 +125,7 @@ class Dispatcher:
             for work in (
                 self._planner.run,
                 self._claimer.run,
-                self._claimer.watch,
+                self._lease_watch.run,
                 self._breaker_sync.run,
                 self._rate_slots.run,
             )
@@ -176,29 +142,29 @@ class Dispatcher:
             await cancel(settling, *([beating] if beating else []))
             if self._heartbeat:
                 await self._heartbeat.leave()
-            for pool in set(self._pools.values()):
+            for pool in self.pools.values():
                 await pool.close()
 
     async def _persist(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Begin a loop anew when a defect ended it: one mailing must not stop the others."""
+        """Restart a loop that a bug ended: one mailing must not stop the others."""
         while True:
             try:
                 await work()
             except Exception:
-                log.exception("a part of the dispatcher failed and begins anew")
+                log.exception("a part of the dispatcher failed and is restarted")
                 await self._clock.sleep(RESTART_PAUSE)
 
     async def _drain(self) -> None:
         """Release what nobody has begun to send, and wait for the rest to be settled."""
         for lease in self.registry.leases:
             if lease.release(lease.mailing):
-                self._settler.put(lease)
+                self.registry.settle_soon(lease)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._grace):
                 while self.registry.leases:
                     await self.registry.changed()
         with contextlib.suppress(StorageUnavailable):
-            await self._queue.release_orphans([lease.batch.no for lease in self.registry.leases])
+            await self._queue.release_orphans(self.registry.batch_numbers)
         if self.registry.leases:
             log.warning("%d batches were not settled in time: their leases run out", len(self.registry.leases))
 

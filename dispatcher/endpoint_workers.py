@@ -11,19 +11,19 @@ import asyncio
 import logging
 from collections import Counter
 from random import Random
-from typing import Protocol
 
 from dispatcher import retry_policy as policy
 from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
-from dispatcher.delivery.protocol import Verdict, judge
 from dispatcher.fair_queue import FairQueue
-from dispatcher.leases import Lease
+from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.records import BATCH_SIZE, Answer, Endpoint, Outcome
 from dispatcher.model.states import ErrorClass, Semantics
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
+from dispatcher.signals import Signal
 from dispatcher.tasks import cancel
+from dispatcher.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
 
@@ -33,31 +33,26 @@ MOST_LEASES = 64
 """Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
 
 
-class Keeper(Protocol):
-    """Who hears what happens in a pool."""
-
-    def finished(self, lease: Lease) -> None:
-        """Every message of the lease has an outcome."""
-
-    def hungry(self) -> None:
-        """There is room for another lease."""
-
-    def rated(self) -> None:
-        """Messages wait for moments that their rates allow."""
-
-    def tripped(self, pool: EndpointWorkers) -> None:
-        """Note that the breaker has opened."""
-
-    def probed(self, pool: EndpointWorkers, recovered: bool) -> None:
-        """Note that the one request that was let through has ended."""
-
-
 class EndpointWorkers:
-    """The way to one endpoint. `last_error` says in a few words what spoke against it last."""
+    """The way to one endpoint. `last_error` says in a few words what spoke against it last.
+
+    Emits `has_room_again` when another batch may be claimed, `rate_blocked` when messages wait for
+    moments that their rates allow, `breaker_opened`, and `probe_ended` with whether it recovered.
+    """
 
     def __init__(
-        self, endpoint: Endpoint, sender: Sender, clock: Clock, limit: ConcurrencyLimit, random: Random, keeper: Keeper
+        self,
+        endpoint: Endpoint,
+        sender: Sender,
+        registry: LeaseRegistry,
+        limit: ConcurrencyLimit,
+        clock: Clock,
+        random: Random,
     ) -> None:
+        self.has_room_again: Signal[()] = Signal()
+        self.rate_blocked: Signal[()] = Signal()
+        self.breaker_opened: Signal[EndpointWorkers] = Signal()
+        self.probe_ended: Signal[EndpointWorkers, bool] = Signal()
         self.name = endpoint.name
         self.longest = endpoint.total_timeout
         self.active = 0
@@ -68,10 +63,10 @@ class EndpointWorkers:
         self.queue = FairQueue()
         self.last_error = ""
         self._sender = sender
+        self._registry = registry
         self._success = endpoint.success
         self._now = clock.monotonic
         self._random = random
-        self._keeper = keeper
         self._workers: set[asyncio.Task[None]] = set()
 
     @property
@@ -79,11 +74,11 @@ class EndpointWorkers:
         """How many messages nobody has begun to send."""
         return self.queue.waiting
 
-    def has_room(self, mailing_id: int, rated: bool) -> bool:
-        """Return whether another batch of the mailing should be claimed; `rated` says that it has a rate.
+    def has_room(self, mailing_id: int, has_rate: bool) -> bool:
+        """Return whether another batch of the mailing should be claimed; `has_rate` says that it has a rate.
 
         Every mailing may have one waiting, so that a small one never waits for a large one, and
-        a rated one a second; the others share room for a few, or for as many messages as are in
+        one with a rate a second; the others share room for a few, or for as many messages as are in
         flight. `promised` counts the batches that are being claimed for this pool.
         """
         self.queue.tidy()
@@ -93,16 +88,16 @@ class EndpointWorkers:
             return False
         queue = self.queue.queues.get(mailing_id)
         mine = self.promised[mailing_id] + (len(queue.leases) if queue else 0)
-        if mine == 0 or rated or self.limiter is not None:
+        if mine == 0 or has_rate or self.limiter is not None:
             return mine < 2
-        leases, waiting = self.queue.unrated()
+        leases, waiting = self.queue.without_rate()
         return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
 
     def enqueue(self, lease: Lease) -> None:
         """Take over a lease and send its messages."""
         self.queue.add(lease)
         if lease.mailing.max_rate > 0 or self.limiter is not None:
-            self._keeper.rated()
+            self.rate_blocked.emit()
         self.start_workers()
 
     def start_workers(self) -> None:
@@ -145,7 +140,7 @@ class EndpointWorkers:
                     self._pass_gates()
                 if not lease.untaken:
                     self.queue.tidy()
-                    self._keeper.hungry()
+                    self.has_room_again.emit()
                 if index >= 0:
                     await self._deliver(lease, index, now)
         finally:
@@ -208,7 +203,8 @@ class EndpointWorkers:
             self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
         if self.breaker.observe(now, began, failed):
             self.breaker.open(now)
-            self._keeper.tripped(self)
+            self.breaker_opened.emit(self)
+            self.has_room_again.emit()
         elif not self.breaker.closed and self.breaker.decides(now, began):
             self._probed(now, failed)
 
@@ -219,7 +215,8 @@ class EndpointWorkers:
         else:
             self.breaker.close(now)
             self.limit.restart()
-        self._keeper.probed(self, not failed)
+        self.probe_ended.emit(self, not failed)
+        self.has_room_again.emit()
 
     def _withhold(self, lease: Lease, index: int) -> None:
         """Put back a message that was not begun: until its mailing is confirmed, or for the next lease."""
@@ -236,7 +233,7 @@ class EndpointWorkers:
 
     def _finish(self, lease: Lease) -> None:
         if not lease.left:
-            self._keeper.finished(lease)
+            self._registry.settle_soon(lease)
 
     async def close(self) -> None:
         """End the workers; their requests under way are cut off."""

@@ -1,8 +1,8 @@
-"""Whose turn it is: the leases of one pool, by mailing, and the order in which messages leave.
+"""Which message leaves next: the leases of one pool, by mailing.
 
 The highest priority comes first; mailings of one priority take turns, so that a huge one does
-not hold up a small one. Every tenth choice asks for no priority, so that nobody starves. A
-mailing with a rate is passed over until its gate opens. Pure but for the leases it holds.
+not hold up a small one. Every tenth choice ignores priorities, so that none starves. A mailing
+with a rate is passed over until its limiter lets a message go. Pure but for the leases it holds.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class MailingQueue:
 
 
 class FairQueue:
-    """All leases of a pool that still have messages nobody has begun to send."""
+    """All leases of a pool that still have messages to begin."""
 
     def __init__(self) -> None:
         self.queues: dict[int, MailingQueue] = {}
@@ -79,10 +79,10 @@ class FairQueue:
 
     @property
     def limiter(self) -> RateLimiter | None:
-        """The gate of the mailing whose turn it is."""
+        """The limiter of the mailing whose turn it is."""
         return self._current.limiter if self._current is not None else None
 
-    def unrated(self) -> tuple[int, int]:
+    def without_rate(self) -> tuple[int, int]:
         """Return the leases, and the messages nobody has begun to send, of mailings without a rate."""
         queues = [queue for queue in self.queues.values() if queue.limiter is None]
         return sum(len(queue.leases) for queue in queues), sum(queue.waiting for queue in queues)

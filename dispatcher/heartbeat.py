@@ -1,19 +1,28 @@
-"""The heart of a replica: says that it lives and how it does, and hears what is set for all.
+"""The heartbeat of a replica: reports that it is alive and how it does, and reads what is set for all.
 
 One statement does both. It is made every second while there is work, rarely while there is
 none, and at once after a hint. Each beat promises the next one, so a replica that died is
 missed within seconds; one that stops in order takes its leave. Nothing else waits for it.
+
+The status is plain values, read from public attributes of the other parts once per beat. Its
+readers may be of another version. Times are seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
+from dispatcher.endpoint_stats import EndpointStats, summarize
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.leases import LeaseRegistry
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import SettingOverrides
+from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
-from dispatcher.replica_status import ReplicaStatus
+from dispatcher.signals import Signal
 
 log = logging.getLogger(__name__)
 
@@ -26,24 +35,72 @@ IDLE_INTERVAL = 3.6
 BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.5
 """Seconds that a beat may be late. A busy event loop and a busy database need more of them."""
 
+MOST_MAILINGS = 100
+"""The most mailings that are named."""
+
 HINTED_INTERVAL = 0.1
 """Seconds between two beats at the least, however many hints there are."""
 
 
-class Heartbeat:
-    """Beats for one replica. `apply_overrides` takes over other settings."""
+class ReplicaStatus:
+    """What one replica reports of itself. `pools` are by endpoint."""
 
     def __init__(
-        self,
-        heartbeats: Heartbeats,
-        clock: Clock,
-        replica_status: ReplicaStatus,
-        apply_overrides: Callable[[SettingOverrides], None],
+        self, clock: Clock, poll_backoff: PollBackoff, registry: LeaseRegistry, pools: Mapping[str, EndpointWorkers]
     ) -> None:
+        self._clock = clock
+        self._poll_backoff = poll_backoff
+        self._registry = registry
+        self._pools = pools
+        self._stats = {name: EndpointStats() for name in pools}
+
+    @property
+    def busy(self) -> bool:
+        """Whether there are leases to work on."""
+        return bool(self._registry.leases)
+
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
+        """Take in what was written just now."""
+        if (stats := self._stats.get(settlement.endpoint)) is not None:
+            stats.note(self._clock.monotonic(), settlement)
+
+    def status(self) -> dict[str, Any]:
+        """Return how the replica does."""
+        pools = self._pools.values()
+        overall = summarize(self._clock.monotonic(), list(self._stats.values()))
+        return {
+            "in_flight": sum(pool.active for pool in pools),
+            "concurrency_limit": sum(pool.limit.value for pool in pools),
+            "poll_interval": self._poll_backoff.interval,
+            "poll_reason": self._poll_backoff.reason,
+            "backlog": sum(pool.waiting for pool in pools),
+            "rate": overall.rate,
+            "latency_p50": overall.latency_p50,
+            "latency_p99": overall.latency_p99,
+            "mailing_ids": sorted(self._registry.by_mailing)[:MOST_MAILINGS],
+            "endpoints": [self._endpoint(name) for name in sorted(self._pools)],
+        }
+
+    def _endpoint(self, name: str) -> dict[str, Any]:
+        pool = self._pools[name]
+        own = summarize(self._clock.monotonic(), [self._stats[name]])
+        return {
+            "name": name,
+            "in_flight": pool.active,
+            "concurrency_limit": pool.limit.value,
+            "failure_ratio": own.failure_ratio,
+            "last_error": own.last_error,
+        }
+
+
+class Heartbeat:
+    """Beats for one replica. Emits `overridden` when other settings than before are in force."""
+
+    def __init__(self, heartbeats: Heartbeats, clock: Clock, status: ReplicaStatus) -> None:
+        self.overridden: Signal[SettingOverrides] = Signal()
         self._heartbeats = heartbeats
         self._clock = clock
-        self._replica_status = replica_status
-        self._apply_overrides = apply_overrides
+        self._status = status
         self._woken = asyncio.Event()
         self._resting = False
         self._overrides: SettingOverrides | None = None
@@ -52,8 +109,8 @@ class Heartbeat:
         """Note that settings may have been changed."""
         self._woken.set()
 
-    def work(self) -> None:
-        """Note that there is work."""
+    def recorded(self, settlement: Settlement, seconds: float) -> None:
+        """Note that there is work: beats come more often again."""
         if self._resting:
             self._woken.set()
 
@@ -62,11 +119,11 @@ class Heartbeat:
         born = self._clock.monotonic()
         while True:
             began = self._clock.monotonic()
-            busy = self._replica_status.busy
+            busy = self._status.busy
             interval, margin = (BUSY_INTERVAL, BUSY_MARGIN) if busy else (IDLE_INTERVAL, IDLE_MARGIN)
             self._woken.clear()
             try:
-                overrides = await self._heartbeats.beat(began - born, interval + margin, self._replica_status.status())
+                overrides = await self._heartbeats.beat(began - born, interval + margin, self._status.status())
             except StorageUnavailable as error:
                 log.warning("this replica cannot be seen, the database is away: %s", error)
                 interval = BUSY_INTERVAL
@@ -79,7 +136,7 @@ class Heartbeat:
     def _take_over(self, overrides: SettingOverrides) -> None:
         if overrides != self._overrides:
             self._overrides = overrides
-            self._apply_overrides(overrides)
+            self.overridden.emit(overrides)
             self._woken.set()  # so that it is soon seen that they hold
 
     async def leave(self) -> None:

@@ -1,9 +1,9 @@
-"""A claimed batch while this replica works on it, and the book of all of them.
+"""A claimed batch while this replica works on it, and the registry of all of them.
 
 A lease counts down on the monotonic clock from before the database was asked, so what it
 believes of the database's time is never early: no request starts after the lease, the
-client's window or the mailing's end, nor once nobody has confirmed for a while that the
-mailing is as it was.
+client's window or the mailing's end, nor when the mailing was last confirmed to be unchanged
+too long ago.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.outcomes import Settled
+from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
 from dispatcher.model.states import Reason, Status
 from dispatcher.ports import MayStart
@@ -22,57 +23,69 @@ from dispatcher.ports import MayStart
 FRESH_FOR = 0.9
 """Seconds for which a mailing counts as being as it was last seen in the database.
 
-Whoever pauses or cancels it may so be sure that a second later nothing of it starts, even where
-a replica has lost its database.
+So nothing of a mailing starts a second after it was paused or cancelled, even where a replica has
+lost its database.
 """
 
 _KEPT = policy.unsent(Status.PENDING, Reason.NONE)
-"""Stands for what becomes of a message that stays in its batch, for whoever claims it next."""
+"""Stands for the outcome of a message that stays in its batch, for the next holder."""
+
+
+class LeaseTerms(NamedTuple):
+    """For how many seconds a batch is leased, and in how many of them its requests may start."""
+
+    length: float
+    sending: float
 
 
 class Lease:
     """The messages of one claimed batch, and what became of each so far.
 
-    `asked` is the monotonic time before the claim. No request starts after `send_until`,
-    `fresh_until` (both monotonic) or the end of the recipient's window, or once it is `revoked`.
+    `asked` is the monotonic time before the claim, `held_until` when the lease is over. No request
+    starts after `send_until`, `fresh_until` (all monotonic) or the end of the recipient's window,
+    or once it is `revoked`.
     """
 
     __slots__ = (
         "_next",
         "_now",
         "_returned",
+        "_saved",
+        "_unanswered",
         "asked",
         "batch",
         "fresh_until",
+        "held_until",
         "left",
         "mailing",
         "outcomes",
         "revoked",
-        "saved",
         "send_until",
         "waiting",
         "writing",
     )
 
     def __init__(
-        self, batch: ClaimedBatch, mailing: Mailing, asked: float, sending: float, now: Callable[[], float]
+        self, batch: ClaimedBatch, mailing: Mailing, asked: float, terms: LeaseTerms, now: Callable[[], float]
     ) -> None:
-        """Begin; `sending` is how many seconds after `asked` requests may still start; `now` is the monotonic clock."""
+        """Begin; `now` is the monotonic clock."""
         self.batch = batch
         self.mailing = mailing
         self.asked = asked
-        self.send_until = asked + sending
+        self.held_until = asked + terms.length
+        self.send_until = asked + terms.sending
         if mailing.ends_at is not None:
             left = (mailing.ends_at - batch.claimed_at).total_seconds()
             self.send_until = min(self.send_until, asked + left)
         self.fresh_until = asked + FRESH_FOR
         self.outcomes: list[Outcome | None] = [None] * len(batch.recipients)
-        self.saved = bytearray(len(batch.recipients))
         self.left = len(batch.recipients)
         self.revoked = False
         self.waiting = False
         self.writing = False
         self._now = now
+        self._saved = bytearray(len(batch.recipients))
+        self._unanswered: tuple[Settlement, list[int]] | None = None
         self._next = 0
         self._returned: list[int] = []
 
@@ -150,7 +163,7 @@ class Lease:
         """Give up at once what nobody has begun to send; return whether nothing else is under way.
 
         `mailing` is its present definition: one that is over ends its messages, otherwise they
-        stay in the batch for whoever claims it next.
+        stay in the batch for its next holder.
         """
         self.revoked = True
         before = self.left
@@ -167,13 +180,35 @@ class Lease:
         """
         since_at = self.now_at(since)
         for index, outcome in enumerate(self.outcomes):
-            if outcome is not None and outcome.failure is not None and not self.saved[index]:
+            if outcome is not None and outcome.failure is not None and not self._saved[index]:
                 failure = outcome.failure
                 if failure.at >= since_at and failure.error_class in policy.DOWN:
                     self.outcomes[index] = policy.uncounted(self.mailing, outcome)
 
-    def unsaved(self) -> tuple[list[Settled], list[int]]:
-        """Return what is to be written now, by ascending client id, and their indices.
+    def settlement(self) -> Settlement | None:
+        """Return what is to be written now, None for nothing.
+
+        One whose write was not answered comes again as it was: it may have taken effect.
+        """
+        if self._unanswered is None:
+            self._unanswered = self._collect()
+        return self._unanswered[0] if self._unanswered else None
+
+    def written(self) -> None:
+        """Note that the settlement returned last was answered."""
+        if self._unanswered is not None:
+            for index in self._unanswered[1]:
+                self._saved[index] = 1
+            self._unanswered = None
+
+    def leave_details_out(self) -> None:
+        """Let the settlement returned last come again without anything that the endpoint had a say in."""
+        if self._unanswered is not None:
+            settlement, indices = self._unanswered
+            self._unanswered = settlement.without_details(), indices
+
+    def _collect(self) -> tuple[Settlement, list[int]] | None:
+        """Return the unsaved outcomes by ascending client id, and their indices.
 
         Before all is done only terminal outcomes: a message that stays pending belongs to
         this batch until the batch is closed.
@@ -184,16 +219,19 @@ class Lease:
             for index, outcome in enumerate(self.outcomes)
             if outcome is not None
             and outcome is not _KEPT
-            and not self.saved[index]
+            and not self._saved[index]
             and (done or outcome.status is not Status.PENDING)
         ]
+        if not indices and not done:
+            return None
         recipients = self.batch.recipients
         settled = [
             (recipients[index].client_id, recipients[index].attempts, outcome)
             for index in indices
             if (outcome := self.outcomes[index]) is not None
         ]
-        return settled, indices
+        kept = self.kept() if done else ()
+        return Settlement(self.batch, self.mailing.endpoint, settled, done, kept), indices
 
     def kept(self) -> list[int]:
         """Return the clients whose messages stay in the batch, ascending."""
@@ -202,13 +240,21 @@ class Lease:
 
 
 class LeaseRegistry:
-    """All leases this replica holds. `claimed` and `lost` count those it ever took, and lost to others."""
+    """All leases this replica holds, and those of them that wait to be settled.
+
+    `claimed` and `lost` count the batches it ever took, and those whose outcomes it could not
+    record. `answered_at` is when the database was last asked something about the leases that it
+    answered (monotonic).
+    """
 
     def __init__(self) -> None:
-        self.claimed = 0
-        self.lost = 0
         self.leases: set[Lease] = set()
         self.by_mailing: Counter[int] = Counter()
+        self.claimed = 0
+        self.lost = 0
+        self.answered_at = float("-inf")
+        self._given_up: set[int] = set()
+        self._to_settle: asyncio.Queue[Lease] = asyncio.Queue()
         self._changed = asyncio.Event()
 
     @property
@@ -216,21 +262,45 @@ class LeaseRegistry:
         """How many leases have every outcome and are not written yet."""
         return sum(not lease.left for lease in self.leases)
 
+    @property
+    def batch_numbers(self) -> list[int]:
+        """The batches that this replica knows of: those it holds, and those that it gave up."""
+        return [*(lease.batch.no for lease in self.leases), *self._given_up]
+
     def add(self, lease: Lease) -> None:
-        """Enter a lease."""
+        """Add a lease that was just claimed."""
         self.leases.add(lease)
         self.claimed += 1
         self.by_mailing[lease.mailing.id] += 1
 
+    def settle_soon(self, lease: Lease) -> None:
+        """Ask for the lease's unsaved outcomes to be written."""
+        if not lease.waiting:
+            lease.waiting = True
+            self._to_settle.put_nowait(lease)
+
+    async def next_to_settle(self) -> Lease:
+        """Return the next lease whose outcomes are to be written."""
+        return await self._to_settle.get()
+
     def remove(self, lease: Lease) -> None:
-        """Strike a lease that is settled or lost."""
+        """Remove a lease that is settled or lost."""
+        lease.revoked = True
         self.leases.discard(lease)
         self.by_mailing[lease.mailing.id] -= 1
         if not self.by_mailing[lease.mailing.id]:
             del self.by_mailing[lease.mailing.id]
         self._changed.set()
 
+    def give_up(self, lease: Lease) -> None:
+        """Remove a lease whose outcomes cannot be recorded.
+
+        Its batch stays known: what was sent of it must not pass for a claim whose answer got lost.
+        """
+        self._given_up.add(lease.batch.no)
+        self.remove(lease)
+
     async def changed(self) -> None:
-        """Return when a lease has been struck since the last call."""
+        """Return when a lease has been removed since the last call."""
         await self._changed.wait()
         self._changed.clear()

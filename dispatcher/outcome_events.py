@@ -1,7 +1,7 @@
-"""Entries of the log, for people: what they are, and which ones outcomes make.
+"""Entries of the event log: what they are, and which ones a settlement makes.
 
-Pure. However many messages fail, one settle makes a bounded number of entries: few failures
-are told one by one, many as one entry with their number. Successes make none.
+Pure. However many messages fail, one settlement makes a bounded number of entries: few failures
+make one each, many make one together with their number. Successes make none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dispatcher.model.records import Outcome
 from dispatcher.model.states import Reason, Status
 
 MOST_SINGLE = 20
-"""So many failures of one settle are told one by one."""
+"""So many failures of one settlement have an entry each."""
 
 _MOST_KINDS = 5
 
@@ -108,36 +108,36 @@ def _reason(outcome: Outcome) -> str:
 
 
 def _most_common(kinds: Counter[str]) -> str:
-    told = [f"{count} {kind}" for kind, count in kinds.most_common(_MOST_KINDS)]
-    return ", ".join(told) + (", …" if len(kinds) > _MOST_KINDS else "")
+    named = [f"{count} {kind}" for kind, count in kinds.most_common(_MOST_KINDS)]
+    return ", ".join(named) + (", …" if len(kinds) > _MOST_KINDS else "")
 
 
 def started(mailing_id: int) -> Event:
-    """Return what is told of a mailing that runs from now on."""
+    """Return the event of a mailing that runs from now on."""
     return Event(Level.INFO, "mailing.started", "The mailing was started.", mailing_id)
 
 
 def expanded(mailing_id: int, messages: int) -> Event:
-    """Return what is told of a mailing whose whole audience has messages."""
+    """Return the event of a mailing whose whole audience has messages."""
     text = f"All who match have a message: {messages:,}."
     return Event(Level.INFO, "mailing.expanded", text, mailing_id, details={"messages": str(messages)})
 
 
 def completed(mailing_id: int, counts: Mapping[Status, int]) -> Event:
-    """Return what is told of a mailing that is over, with its messages by status."""
+    """Return the event of a mailing that is over, with its messages by status."""
     named = {status.name.lower(): count for status, count in counts.items()}
-    told = ", ".join(f"{count:,} {name}" for name, count in named.items()) or "nobody matched"
+    ends = ", ".join(f"{count:,} {name}" for name, count in named.items()) or "nobody matched"
     details = {name: str(count) for name, count in named.items()}
-    return Event(Level.INFO, "mailing.completed", f"The mailing is completed: {told}.", mailing_id, details=details)
+    return Event(Level.INFO, "mailing.completed", f"The mailing is completed: {ends}.", mailing_id, details=details)
 
 
 def breaker_opened(endpoint: str, error: str) -> Event:
-    """Return what is told of an endpoint that is down for all replicas."""
+    """Return the event of an endpoint that is down for all replicas."""
     text = f"The endpoint {endpoint} is down, nothing is sent there: {error}"
     return Event(Level.ERROR, "breaker.opened", text, details={"endpoint": endpoint, "error": error})
 
 
 def breaker_closed(endpoint: str) -> Event:
-    """Return what is told of an endpoint that answers again."""
+    """Return the event of an endpoint that answers again."""
     text = f"The endpoint {endpoint} answers again."
     return Event(Level.INFO, "breaker.closed", text, details={"endpoint": endpoint})

@@ -1,7 +1,7 @@
-"""Plans: starts what is due, expands audiences, looks again at open ones, ends what is over.
+"""Plans: starts what is due, expands audiences, rechecks open ones, completes what is over.
 
-The heartbeat of the dispatcher: each round looks once at the database, does what there is to
-do, and waits as long as the pacer says. Any number of replicas may plan at once; every step
+Each round polls the database once, does what there is to do, and waits as long as the back-off
+says. Any number of replicas may plan at once; every step
 is one statement that does nothing when another replica was faster.
 """
 
@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from random import Random
 
 from dispatcher import retry_policy as policy
+from dispatcher.claimer import Claimer
 from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, PollResult
 from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, MailingPlan, StorageUnavailable
 
 log = logging.getLogger(__name__)
 
-SWEEP_INTERVAL = 10.0
-"""Seconds between two looks for anything that a hint or a look did not name, while mailings run."""
+CHECK_INTERVAL = 10.0
+"""Seconds between two rounds that also find what no hint and no poll named, while mailings run."""
 
-IDLE_SWEEP_INTERVAL = 120.0
+IDLE_CHECK_INTERVAL = 120.0
 """The same while none does."""
 
 ENDING_INTERVAL = 0.2
@@ -36,7 +36,7 @@ _CHANGES_PER_STEP = 10
 
 
 class Planner:
-    """Plans for all mailings; `work` is called whenever there may be something to claim.
+    """Plans for all mailings, and wakes the claimer whenever there may be something to claim.
 
     `settings` may be replaced at any time.
     """
@@ -48,17 +48,17 @@ class Planner:
         settings: DispatchSettings,
         clock: Clock,
         random: Random,
-        work: Callable[[], None],
+        claimer: Claimer,
     ) -> None:
         self._plan = plan
         self._poll_backoff = poll_backoff
         self.settings = settings
         self._clock = clock
         self._random = random
-        self._work = work
+        self._claimer = claimer
         self._limits: dict[int, int] = {}
         self._perhaps_done: set[int] = set()
-        self._swept = clock.monotonic()
+        self._checked_at = clock.monotonic()
 
     def drained(self, mailing_id: int) -> None:
         """Note that a mailing has perhaps nothing left to do."""
@@ -79,10 +79,10 @@ class Planner:
             hinted = await self._poll_backoff.wait(next_in)
 
     async def _round(self, hinted: bool) -> float | None:
-        """One look and whatever it calls for; returns when to look next, in seconds."""
+        """Poll once and do what there is to do; return when to poll next, in seconds."""
         poll = await self._plan.poll()
         if poll.claims:
-            self._work()
+            self._claimer.wake()
         if poll.starts:
             await self._plan.start_due()
         throttled = False
@@ -93,18 +93,18 @@ class Planner:
         if poll.starts or found or (poll.expands and not throttled):
             self._poll_backoff.reset()
             return 0.0
-        # Open work alone is no reason to hurry: the claimer knows of it, and of the room for it.
+        # Open work alone is no reason to poll again at once: the claimer knows of it, and of the room for it.
         return _THROTTLED_WAIT if throttled or poll.ends else poll.next_in
 
     async def _finish(self, poll: PollResult, hinted: bool) -> None:
-        """End the mailings that are done, and hurries what waits in those that are over."""
-        pause = ENDING_INTERVAL if poll.ends else SWEEP_INTERVAL if poll.running else IDLE_SWEEP_INTERVAL
-        sweep = self._clock.monotonic() - self._swept > pause
-        if hinted or sweep:
+        """End the mailings that are done, and expedite what waits in those that are over."""
+        pause = ENDING_INTERVAL if poll.ends else CHECK_INTERVAL if poll.running else IDLE_CHECK_INTERVAL
+        full = self._clock.monotonic() - self._checked_at > pause
+        if hinted or full:
             await self._plan.expedite()
-        if sweep:
-            self._swept = self._clock.monotonic()
-            self._work()
+        if full:
+            self._checked_at = self._clock.monotonic()
+            self._claimer.wake()
             await self._plan.expanded(self.settings.recheck_min)
             await self._plan.complete()
             await self._plan.forget_changes()
@@ -146,7 +146,7 @@ class Planner:
         """Go on in one bucket; return the messages made and whether the bucket is finished.
 
         Until there is a message to send: the few clients of a rare audience are found bucket by
-        bucket, and the first one does not wait for a look at all clients.
+        bucket, and the first one does not wait until all clients are read.
         """
         size = policy.batch_size(expansion.semantics, expansion.max_rate, BATCH_SIZE)
         while True:
@@ -155,21 +155,21 @@ class Planner:
             if step.moved:
                 self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
             if step.inserted:
-                self._work()
+                self._claimer.wake()
             if step.inserted or step.finished or not step.moved:
                 return step.inserted, step.finished
             expansion.positions[bucket] = step.position
 
     async def _recheck_all(self) -> bool:
-        """Take clients into open mailings that began to match since the last look; whether there were any."""
-        looked, found = [], []
+        """Take clients into open mailings that began to match since the last time; return whether there were any."""
+        checked, found = [], []
         for expansion in await self._plan.rechecks_due():
-            looked.append(expansion.mailing_id)
+            checked.append(expansion.mailing_id)
             if sum([await self._recheck(expansion, bucket) for bucket in expansion.positions]):
                 found.append(expansion.mailing_id)
-                self._work()
-        if looked:
-            await self._plan.rechecked(looked, found, self.settings.recheck_min, self.settings.recheck_max)
+                self._claimer.wake()
+        if checked:
+            await self._plan.rechecked(checked, found, self.settings.recheck_min, self.settings.recheck_max)
         return bool(found)
 
     async def _recheck(self, expansion: Expansion, bucket: int) -> int:

@@ -68,7 +68,7 @@ class PollBackoff:
         self._backoff = self.poll_min
 
     async def wait(self, next_in: float | None) -> bool:
-        """Wait for the next look and return whether a hint ended the wait.
+        """Wait until the next poll and return whether a hint ended the wait.
 
         `next_in` is the time to the next due thing, None when nothing is scheduled.
         """

@@ -1,4 +1,4 @@
-"""What the engine asks of the world: time, somebody who sends, and storage.
+"""What the engine asks of the world: time, senders, and storage.
 
 Storage is split by who needs it: one port for the planner, one for claims and settlements, one
 for breakers, one for rates, one for heartbeats. Each has a real implementation in
@@ -93,7 +93,7 @@ class MailingPlan(Protocol):
         ...
 
     async def expand(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        """Look at the next `limit` clients of a bucket and give those that match a message."""
+        """Read the next `limit` clients of a bucket and give those that match a message."""
         ...
 
     async def expanded(self, recheck_min: float) -> None:
@@ -101,15 +101,15 @@ class MailingPlan(Protocol):
         ...
 
     async def rechecks_due(self) -> list[Expansion]:
-        """Return the open mailings to be looked at again, with the buckets that changed."""
+        """Return the open mailings whose recheck is due, with the buckets that changed."""
         ...
 
     async def expand_changes(self, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        """Look at the next `limit` changes of clients and take in those that now match."""
+        """Read the next `limit` changes of clients and take in those that now match."""
         ...
 
     async def rechecked(self, ids: Sequence[int], found: Sequence[int], shortest: float, longest: float) -> None:
-        """Note that mailings were looked at, and in which of them clients were found."""
+        """Note that mailings were rechecked, and in which of them clients were found."""
         ...
 
     async def expedite(self) -> None:
@@ -132,7 +132,7 @@ class WorkQueue(Protocol):
     """
 
     async def scan(self) -> list[OpenWork]:
-        """Return the open work that nobody holds."""
+        """Return the open work that no replica holds."""
         ...
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
@@ -156,7 +156,7 @@ class WorkQueue(Protocol):
     async def settle(self, settlement: Settlement) -> bool:
         """Record outcomes under their batch's fence.
 
-        Return False, having changed nothing, when the batch belongs to somebody else by now.
+        Return False, having changed nothing, when another replica has claimed the batch since.
         """
         ...
 
@@ -175,7 +175,7 @@ class EndpointHealth(Protocol):
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         """Return whether this replica may send one message to an endpoint that is down.
 
-        Nobody else may for `longest` seconds.
+        No other replica may for `longest` seconds.
         """
         ...
 
@@ -192,7 +192,7 @@ class RateSlotStore(Protocol):
     """The rates that all replicas share."""
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
-        """Give this replica moments at which requests may start, none of which anybody else gets.
+        """Give this replica moments at which requests may start, none of which another replica gets.
 
         Return the database's time in seconds since the epoch, and the moments by key. May raise
         StorageUnavailable.
@@ -219,7 +219,7 @@ class Heartbeats(Protocol):
 class Storage:
     """The tables behind one dispatcher, one port for each part that needs them.
 
-    Without `heartbeats` nobody sees the replica, and it keeps the settings it was started with.
+    Without `heartbeats` the replica is not listed, and it keeps the settings it was started with.
     """
 
     plan: MailingPlan

@@ -1,4 +1,4 @@
-"""Rates that hold over all replicas together: gates that open at moments the database gave out.
+"""Rates that hold over all replicas together: messages leave at moments the database gave out.
 
 The database gives moments to replicas one after the other, never two to the same one, a little
 ahead of time. A replica lets one request start per moment of its own, and drops what it is late

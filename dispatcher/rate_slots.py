@@ -1,6 +1,6 @@
-"""Gets the moments at which requests with a rate may start, for all gates of a replica.
+"""Gets the moments at which messages with a rate may leave, for all rate limiters of a replica.
 
-Asks the database as long as messages wait for a gate, for all gates in one statement, and lets
+Asks the database as long as messages wait for one, for all limiters in one statement, and lets
 the pools start workers when a moment comes.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator, Mapping
 
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.model.records import SlotRequest
@@ -18,16 +18,16 @@ from dispatcher.rate_limiter import DatabaseTime, RateLimiter
 log = logging.getLogger(__name__)
 
 TICK = 0.003
-"""Seconds between two looks at the gates at the least: what came due meanwhile starts together."""
+"""Seconds between two rounds at the least: what came due meanwhile starts together."""
 
 _LONGEST_WAIT = 1.0
 _AWAY_PAUSE = 0.5
 
 
 class RateSlots:
-    """Serves the gates of `pools`."""
+    """Serves the rate limiters of `pools` and of the mailings in them."""
 
-    def __init__(self, store: RateSlotStore, clock: Clock, pools: Collection[EndpointWorkers]) -> None:
+    def __init__(self, store: RateSlotStore, clock: Clock, pools: Mapping[str, EndpointWorkers]) -> None:
         self._store = store
         self._clock = clock
         self._pools = pools
@@ -35,7 +35,7 @@ class RateSlots:
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
-        """Note that messages wait for a gate."""
+        """Note that messages wait for a rate limiter."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -49,14 +49,14 @@ class RateSlots:
                 except StorageUnavailable as error:
                     log.warning("rates wait for the database: %s", error)
                     await self._clock.sleep(_AWAY_PAUSE)
-                for pool in self._pools:
+                for pool in self._pools.values():
                     pool.start_workers()
                 await self._clock.wait(self._woken, self._pause())
                 self._woken.clear()
 
     def _limiters(self) -> Iterator[tuple[RateLimiter, int]]:
-        """Every gate with how many messages wait for it."""
-        for pool in self._pools:
+        """Yield every rate limiter with how many messages wait for it."""
+        for pool in self._pools.values():
             if pool.limiter is not None:
                 yield pool.limiter, pool.waiting
             for queue in pool.queue.queues.values():

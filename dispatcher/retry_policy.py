@@ -10,16 +10,16 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
 
-from dispatcher.delivery.protocol import Verdict
 from dispatcher.model.records import Answer, Failure, Mailing, Outcome, Recipient, RetryPolicy
 from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.verdict import Verdict
 
 AT_MOST_ONCE_BATCH = 50
 """Messages per batch under AT_MOST_ONCE: what a lost lease makes UNKNOWN."""
 
 EXPAND_FIRST, EXPAND_TARGET, EXPAND_MOST = 1000, 5000, 50_000
-"""Clients looked at in the first step of an expansion, messages aimed at per step, and the
-most clients looked at in one."""
+"""Clients read in the first step of an expansion, messages aimed at per step, and the most
+clients read in one."""
 
 RATED_BATCH_SECONDS = 2.0
 """How long a batch of a mailing with a rate takes to send, in seconds, at the full rate."""
@@ -196,7 +196,7 @@ def batch_size(semantics: Semantics, max_rate: float, most: int) -> int:
 
 
 def next_step(limit: int, seen: int, inserted: int) -> int:
-    """Return how many clients the next step of an expansion looks at.
+    """Return how many clients the next step of an expansion reads.
 
     Aims at EXPAND_TARGET new messages per step, so that a step stays short whatever share
     of the clients matches; grows fourfold at the most.
@@ -206,7 +206,7 @@ def next_step(limit: int, seen: int, inserted: int) -> int:
 
 
 def idle_wait(next_in: float | None, patience: float, poll_min: float, poll_max: float) -> float:
-    """Return the seconds to wait before the next look at the database.
+    """Return the seconds to wait before the next poll of the database.
 
     The time to the next due thing or the `patience` gained so far, whichever is shorter,
     within the bounds.

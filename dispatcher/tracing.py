@@ -29,19 +29,19 @@ class Span(Protocol):
 
 
 class Tracer(Protocol):
-    """Takes note of pieces of work: how they lie within each other, and how long they take."""
+    """Records spans: how pieces of work nest, and how long they take."""
 
     def span(self, name: str, **facts: int | str) -> AbstractContextManager[Span]:
         """Enclose a piece of work; an exception fails it."""
         ...
 
     def headers(self) -> Mapping[str, str]:
-        """Return what tells others of the present span, as headers of a request; ASCII, without line breaks."""
+        """Return the headers that carry the present span to the endpoint; ASCII, without line breaks."""
         ...
 
 
 TraceHeaders = Callable[[], Mapping[str, str]]
-"""Gives a request the headers that tell the endpoint of the trace it belongs to."""
+"""Returns the headers of a request that carry its trace to the endpoint."""
 
 
 class TracedSender:

@@ -25,8 +25,8 @@ from rich.console import Console
 
 from bench.service import Service, running_service
 from mailing import MailingClient, new_filter, new_mailing
-from mailing.cli.top_feed import Board, Feed
-from mailing.cli.top_view import TopView
+from mailing.cli.commands.top_monitor import Monitor
+from mailing.cli.terminal.top_view import Snapshot, TopView
 from mailing.v1.mailing_pb2 import Mailing
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -91,34 +91,34 @@ def _work(client: MailingClient) -> int:
     return sale.id
 
 
-def _watched(address: str) -> tuple[Board, int]:
+def _watched(address: str) -> tuple[Snapshot, int]:
     """Return what `mailing top` knows at the end of the work, and the chosen mailing."""
     with MailingClient.connect(address) as client:
-        feed = Feed(client)
-        feed.start()
+        monitor = Monitor(client)
+        monitor.start()
         try:
             chosen = _work(client)
-            return feed.board, chosen
+            return monitor.snapshot, chosen
         finally:
-            feed.stop()
+            monitor.stop()
 
 
-def _with_plain_names(board: Board) -> Board:
+def _with_plain_names(snapshot: Snapshot) -> Snapshot:
     """Replace the machine's name and the processes' numbers, which differ from run to run."""
-    assert board.dispatch is not None
-    dispatch = type(board.dispatch)()
-    dispatch.CopyFrom(board.dispatch)
+    assert snapshot.dispatch is not None
+    dispatch = type(snapshot.dispatch)()
+    dispatch.CopyFrom(snapshot.dispatch)
     for number, one in enumerate(dispatch.replicas, 1):
         one.host, one.process_id = f"sender-{number}", 4240 + number
-    return replace(board, dispatch=dispatch)
+    return replace(snapshot, dispatch=dispatch)
 
 
-def picture(board: Board, chosen: int) -> str:
+def picture(snapshot: Snapshot, chosen: int) -> str:
     """Return the screen as SVG. Fonts are the reader's own: nothing is loaded from elsewhere."""
     console = Console(
         width=COLUMNS, height=ROWS, record=True, file=io.StringIO(), force_terminal=True, color_system="truecolor"
     )
-    console.print(TopView(console, "127.0.0.1:50051", keys=True).draw(board, chosen, ""))
+    console.print(TopView(console, "127.0.0.1:50051", keys=True).draw(snapshot, chosen, ""))
     svg = console.export_svg(title="mailing top", unique_id="top")
     return re.sub(r" *@font-face \{.*?\}\n", "", svg, flags=re.DOTALL)
 
@@ -127,8 +127,8 @@ async def draw() -> str:
     """Return the picture of a run."""
     with ExitStack() as stack:
         async with _service(stack) as service:
-            board, chosen = await asyncio.to_thread(_watched, service.address)
-    return picture(_with_plain_names(board), chosen)
+            snapshot, chosen = await asyncio.to_thread(_watched, service.address)
+    return picture(_with_plain_names(snapshot), chosen)
 
 
 if __name__ == "__main__":

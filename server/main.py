@@ -72,9 +72,9 @@ def run(settings: Settings) -> int:
     return _run(settings, lambda: serve(settings))
 
 
-def run_migrations(settings: Settings) -> int:
-    """Bring the database to this release's schema, print the versions applied and return the exit status."""
-    return _run(settings, lambda: _migrate(settings))
+def run_migrations(settings: Settings, applied: Callable[[str], object] = print) -> int:
+    """Upgrade the database to this release's schema, call `applied` with each version, return the exit status."""
+    return _run(settings, lambda: _migrate(settings, applied))
 
 
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
@@ -192,10 +192,10 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
             await run_until_stopped(stopped, _settle_grace(configured), dispatcher)
 
 
-async def _migrate(settings: Settings) -> None:
+async def _migrate(settings: Settings, applied: Callable[[str], object]) -> None:
     with database_of(settings) as (dsn, _):
         for version in await prepare_database(dsn, settings):
-            print(version)
+            applied(version)
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:

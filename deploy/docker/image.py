@@ -126,7 +126,7 @@ def _rehearse(stage: Stage, dsn: str) -> None:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     environment = {"PATH": "/opt/mailing/bin:/usr/bin:/bin", "HOME": "/nonexistent"} | stage.environment()
     environment |= {"MAILING_DSN": dsn, "MAILING_LISTEN": address, "MAILING_ADDRESS": address}
-    for arguments in (["version"], ["config"], ["migrate"]):
+    for arguments in (["--version"], ["config"], ["migrate"]):
         _run(*drop, *entry, *arguments, environment=environment)
     serve = subprocess.Popen(  # noqa: S603 - the Dockerfile's own
         [*drop, *entry, *command(stage.last("CMD"))], env=environment, cwd="/", stdout=subprocess.PIPE, text=True

@@ -49,6 +49,7 @@ class Settlement:
         self.endpoint = endpoint
         self.done = done
         self.kept = kept
+        self.has_details = True
         self.client_ids: Sequence[int] = ()
         self.attempts_before: Sequence[int] = ()
         self.outcomes: Sequence[Outcome] = ()
@@ -69,13 +70,15 @@ class Settlement:
     def __len__(self) -> int:
         return len(self.client_ids)
 
-    def bare(self) -> Settlement:
+    def without_details(self) -> Settlement:
         """Return the same without anything that the endpoint had a say in."""
         settled = [
             (client, before, outcome._replace(endpoint_status=None, endpoint_code=None, failure=None))
             for client, before, outcome in self
         ]
-        return Settlement(self.batch, self.endpoint, settled, self.done, self.kept)
+        bare = Settlement(self.batch, self.endpoint, settled, self.done, self.kept)
+        bare.has_details = False
+        return bare
 
     @property
     def attempt_durations_ms(self) -> Sequence[int | None]:

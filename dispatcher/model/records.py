@@ -19,6 +19,11 @@ DEFAULT_ENDPOINT = "default"
 """The name of the endpoint that a mailing without one uses."""
 
 
+def endpoint_name(chosen: str) -> str:
+    """Return the name of the endpoint that a mailing with this choice uses; '' chooses none."""
+    return chosen or DEFAULT_ENDPOINT
+
+
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
     """How failed attempts are repeated.
@@ -155,7 +160,7 @@ class Recipient(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """What a failed attempt leaves in the ledger."""
+    """What is recorded of a failed attempt."""
 
     at: datetime
     error_class: ErrorClass
@@ -197,7 +202,7 @@ class EndpointState(NamedTuple):
 
 
 class SlotRequest(NamedTuple):
-    """A wish for up to `wanted` moments at which requests may start, `rate` a second, under `key`."""
+    """A request for up to `wanted` moments at which messages may leave, `rate` a second, under `key`."""
 
     key: str
     rate: float
@@ -266,7 +271,7 @@ class SettingOverrides:
 
 @dataclass(frozen=True, slots=True)
 class PollResult:
-    """What a look at the database found: kinds of work, and when the next thing falls due.
+    """What a poll of the database found: kinds of work, and when the next thing falls due.
 
     `running` says that there are mailings under way, though perhaps with nothing to do now.
     `next_in` is in seconds, None when nothing is scheduled at all.

@@ -30,7 +30,9 @@ def unknown_variables(environment: Collection[str], known_beside: Collection[str
     for variable in sorted({*environment} - known - foreign):
         if variable.startswith(PREFIX):
             similar = get_close_matches(variable.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], 1)
-            advice = f"did you mean {PREFIX}{similar[0]}?" if similar else "`mailing config` lists those there are."
+            advice = (
+                f"did you mean {PREFIX}{similar[0]}?" if similar else "`mailing-server config` lists those there are."
+            )
             problems.append(f"{variable} is not a setting of this service: {advice}")
     return problems
 
@@ -38,7 +40,7 @@ def unknown_variables(environment: Collection[str], known_beside: Collection[str
 def unknown_name(subject: str, name: str) -> str:
     """Return a sentence for a name that is not a setting; `subject` says where it was found."""
     similar = get_close_matches(name, Settings.model_fields, 1)
-    advice = f"did you mean {similar[0]}?" if similar else "`mailing config` lists those there are."
+    advice = f"did you mean {similar[0]}?" if similar else "`mailing-server config` lists those there are."
     return f"{subject} is not a setting of this service: {advice}"
 
 

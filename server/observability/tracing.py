@@ -34,7 +34,7 @@ def tracing(settings: Settings) -> Iterator[ServiceTracer | None]:
     try:
         from server.observability.opentelemetry import open_tracer
     except ImportError as error:
-        raise ConfigError(["MAILING_TRACING needs OpenTelemetry: pip install 'mailing[otel]'."]) from error
+        raise ConfigError(["MAILING_TRACING needs OpenTelemetry: pip install 'mailing-server[otel]'."]) from error
     tracer = open_tracer()
     try:
         yield tracer

@@ -109,8 +109,8 @@ def _check_exposure(settings: Settings, authenticator: Authenticator, loopback: 
         raise ConfigError(
             [
                 "Without authentication the service listens on loopback only, and MAILING_LISTEN is "
-                f"{settings.listen}: set MAILING_TOKENS_FILE (see `mailing tokens create`), MAILING_OIDC_ISSUER or "
-                "MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let everybody in who can reach it."
+                f"{settings.listen}: set MAILING_TOKENS_FILE (see `mailing-server tokens create`), MAILING_OIDC_ISSUER "
+                "or MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let everybody in who can reach it."
             ]
         )
     if settings.channelz_listen != "off" and not is_loopback(settings.channelz_listen):

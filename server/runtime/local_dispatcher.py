@@ -62,7 +62,7 @@ async def free_batches(pool: Pool) -> None:
 
 async def _tell_unresolved(endpoints: Endpoints) -> None:
     """Say at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
-    for failure in set((await DnsCheck(endpoint for endpoint, _ in endpoints.values()).failures()).values()):
+    for failure in set((await DnsCheck(endpoint for endpoint, _ in endpoints).failures()).values()):
         log.warning("%s: nothing can be delivered there", failure)
 
 

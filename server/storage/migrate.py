@@ -1,15 +1,16 @@
 """Brings a database to the schema of this release.
 
 Migrations are numbered SQL files in dbmate's format, and `schema_migrations` is dbmate's
-table, so operators may use that tool instead. Each file is one transaction, executed
-statement by statement; replicas that start together wait for one another. Never undoes
-anything: the down sections are for operators.
+table, so operators may use that tool instead. Each file is one transaction; replicas that
+start together wait for one another. Never undoes anything: the down sections are for operators.
+
+A file goes to the server in one piece. Citus refuses a piece with several changes of a distributed
+table's definition, so such changes take a file each.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -21,17 +22,6 @@ _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
 _LOCK = 0x6D61696C696E67  # "mailing"
 _FILE = re.compile(r"(\d+).*\.sql")
 _SECTION = re.compile(r"^-- migrate:(up|down)[ \t]*(.*)$", re.MULTILINE)
-_TOKEN = re.compile(
-    r"""--[^\n]*
-      | /\*
-      | \b[eE]'(?:[^'\\]|''|\\.)*'
-      | '(?:[^']|'')*'
-      | "(?:[^"]|"")*"
-      | (?<![\w$])\$(?P<tag>(?:[^\W\d]\w*)?)\$.*?\$(?P=tag)\$
-      | \bBEGIN\s+ATOMIC\b
-      | [();]""",
-    re.VERBOSE | re.DOTALL | re.IGNORECASE,
-)
 
 
 class MigrationError(Exception):
@@ -40,11 +30,11 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file: its version (the leading digits of its name) and the statements of its up section."""
+    """One file: its version (the leading digits of its name) and its up section."""
 
     version: str
     file: str
-    statements: tuple[str, ...]
+    script: str
 
 
 async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> list[str]:
@@ -69,7 +59,7 @@ def load_migrations(package: str = "server.storage") -> list[Migration]:
     """Return the migrations in the `migrations` folder of `package`, in order. Raise ValueError for a bad file."""
     folder = files(package).joinpath("migrations")
     found = [
-        Migration(match[1], entry.name, tuple(split_statements(up_section(entry.read_text(encoding="utf-8")))))
+        Migration(match[1], entry.name, up_section(entry.read_text(encoding="utf-8")))
         for entry in folder.iterdir()
         if (match := _FILE.fullmatch(entry.name))
     ]
@@ -88,43 +78,6 @@ def up_section(text: str) -> str:
     return text[sections[0].end() : sections[1].start() if len(sections) > 1 else None]
 
 
-def split_statements(script: str) -> Iterator[str]:
-    """Yield the statements of an SQL script, without the semicolons that end them.
-
-    Knows comments, nested ones too, quoted text, identifiers and dollar-quoted bodies.
-    Raise ValueError for BEGIN ATOMIC, whose body has semicolons of its own.
-    """
-    start = position = depth = 0
-    empty = True
-    while found := _TOKEN.search(script, position):
-        piece = found[0]
-        empty = empty and not script[position : found.start()].strip()
-        position = found.end()
-        if piece == "/*":
-            position = _comment_end(script, position)
-        elif piece[0] in "Bb":
-            raise ValueError("BEGIN ATOMIC is not supported in migrations: write the body between $$")
-        elif piece == ";" and depth == 0:
-            if not empty:
-                yield script[start : found.start()].strip()
-            start, empty = position, True
-        elif not piece.startswith("--"):
-            depth += (piece == "(") - (piece == ")")
-            empty = False
-    if not empty or script[position:].strip():
-        yield script[start:].strip()
-
-
-def _comment_end(script: str, position: int) -> int:
-    """Where the comment ends that was opened before `position`; comments nest in SQL."""
-    depth = 1
-    for found in re.compile(r"/\*|\*/").finditer(script, position):
-        depth += 1 if found[0] == "/*" else -1
-        if depth == 0:
-            return found.end()
-    return len(script)
-
-
 async def _migrate(connection: asyncpg.Connection) -> list[str]:
     migrations = load_migrations()
     major = connection.get_server_version().major
@@ -141,7 +94,7 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
 
 async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
     """Apply the oldest missing migration in one transaction. Return None when nothing is missing."""
-    migration, statement = None, ""
+    migration = None
     try:
         async with connection.transaction():
             # Bound to the transaction, as poolers hand the session to somebody else after it.
@@ -150,12 +103,10 @@ async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=_NO_LIMIT)
             migration = _next(migrations, await _applied(connection))
             if migration is not None:
-                for statement in migration.statements:
-                    await connection.execute(statement, timeout=_NO_LIMIT)
-                statement = "INSERT INTO schema_migrations (version) VALUES ($1)"
-                await connection.execute(statement, migration.version)
+                await connection.execute(migration.script, timeout=_NO_LIMIT)
+                await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
     except asyncpg.PostgresError as error:
-        place = f"{migration.file}, at '{_first_line(statement)}'" if migration else "before the first migration"
+        place = migration.file if migration else "before the first migration"
         raise MigrationError(f"The schema cannot be brought up to date ({place}): {error}.") from error
     return migration
 
@@ -174,8 +125,3 @@ def _next(migrations: list[Migration], applied: set[str]) -> Migration | None:
             f"{migrations[-1].version}: install the release that made it, or a newer one."
         )
     return next((migration for migration in migrations if migration.version not in applied), None)
-
-
-def _first_line(statement: str) -> str:
-    """Return the first line of a statement that is no comment."""
-    return next((line.strip() for line in statement.splitlines() if not line.lstrip().startswith("--")), statement)

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.model.records import endpoint_name
 from dispatcher.model.states import AudienceMode, MailingState, Reason
 from dispatcher.model.templates import parse
 from server.domain.clients import Client
@@ -86,7 +86,7 @@ class PreviewStore:
             audience = audience_of(map(_group_of, groups), end)
             first = await _first_clients(connection, arguments, end, min(samples, audience.size))
             rate = strictest(
-                subject.definition.max_rate, self._rates.get(subject.definition.endpoint or DEFAULT_ENDPOINT, 0.0)
+                subject.definition.max_rate, self._rates.get(endpoint_name(subject.definition.endpoint), 0.0)
             )
             sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
         return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)

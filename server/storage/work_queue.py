@@ -24,6 +24,7 @@ from dispatcher.model.records import (
     OpenWork,
     Recipient,
     RetryPolicy,
+    endpoint_name,
 )
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
@@ -52,7 +53,7 @@ class PostgresWorkQueue:
 
     async def scan(self) -> list[OpenWork]:
         rows = await self._database.fetch(*_SQL["scan"].bind())
-        return [OpenWork(**row) for row in rows]
+        return [OpenWork(**{**row, "endpoint": endpoint_name(row["endpoint"])}) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
@@ -216,7 +217,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         version=row["version"],
         state=MailingState(row["state"]),
         text=row["text"],
-        endpoint=row["endpoint"],
+        endpoint=endpoint_name(row["endpoint"]),
         semantics=Semantics(row["semantics"]),
         priority=row["priority"],
         ends_at=row["ends_at"],

@@ -7,10 +7,10 @@ from collections import Counter
 
 import pytest
 
-from dispatcher.delivery.protocol import Verdict, judge
 from dispatcher.model.records import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import Sender
+from dispatcher.verdict import Verdict, judge
 from tests.conformance.behaviours import BEHAVIOURS, MAX_BODY, Behaviour
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 import orjson
 import pytest
 
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.records import Answer
 from dispatcher.model.states import ErrorClass
+from dispatcher.verdict import judge
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import HASTY, PATIENT, TOKEN, Contender, deliver, endpoint, nothing_is_left

@@ -11,8 +11,8 @@ import h2.events
 import pytest
 
 from dispatcher.delivery.httpx_sender import MAX_CONNECTIONS, HttpxSender
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.states import ErrorClass
+from dispatcher.verdict import judge
 from tests.conformance.behaviours import MAX_BODY, OK
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http

@@ -13,9 +13,9 @@ import pytest
 
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.http1 import pool as sender_module
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import Sender
+from dispatcher.verdict import judge
 from tests.conformance.certificates import Certificates
 from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, http
 from tests.conformance.senders import HASTY, Contender, deliver, endpoint, nothing_is_left

@@ -70,5 +70,5 @@ def test_a_demo_without_its_files_is_one_sentence(tmp_path: Path) -> None:
         [*PROGRAM, "demo", "--examples", str(tmp_path)], env=environment(), capture_output=True, text=True, timeout=60
     )
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
-    assert "clients.csv is not there" in ended.stderr
+    assert "clients.csv does not exist" in ended.stderr
     assert (EXAMPLES / "clients.csv").is_file()

@@ -18,14 +18,14 @@ def entries(cli: Cli, *arguments: str) -> list[dict[str, object]]:
 
 
 def test_a_stop_a_setting_and_the_log_that_tells_of_them(cli: Cli) -> None:
-    assert cli.json("dispatch", "pause")["paused"] is True
-    assert cli.json("dispatch", "settings", "--max-concurrency", "5")["max_concurrency"] == 5
+    assert cli.json("dispatchers", "pause")["paused"] is True
+    assert cli.json("dispatchers", "settings", "--max-concurrency", "5")["max_concurrency"] == 5
     for phone in ("70100000001", f"70100{REJECTED}"):
         cli.json("clients", "add", phone, "--timezone", "UTC")
     mailing = cli.json("mailings", "create", "--text", "Hello", "--snapshot")["id"]
-    (replica,) = cli.json("dispatch", "replicas")["replicas"]
+    (replica,) = cli.json("dispatchers", "list")["replicas"]
     assert replica["endpoints"][0]["breaker"] == "BREAKER_CLOSED"
-    assert not cli.json("dispatch", "resume")["paused"]
+    assert not cli.json("dispatchers", "resume")["paused"]
     assert cli.run("watch", str(mailing)).returncode == 4
 
     told = entries(cli, "--mailing-id", str(mailing))
@@ -53,15 +53,15 @@ def test_top_shows_and_steers(cli: Cli) -> None:
         top.shows(f"mailing {mailing} is paused")
         assert cli.json("mailings", "get", str(mailing))["state"] == "STATE_PAUSED"
         top.type("p")
-        top.shows(f"mailing {mailing} goes on")
+        top.shows(f"mailing {mailing} is resumed")
         top.type("Py")
         top.shows("ALL SENDING IS STOPPED")
-        assert cli.json("dispatch", "settings")["paused"] is True
+        assert cli.json("dispatchers", "settings")["paused"] is True
         top.type("P")
-        top.shows("sending goes on")
+        top.shows("sending is resumed")
         top.type("q")
         assert top.ended() == 0
-    assert cli.json("dispatch", "settings")["paused"] is False
+    assert cli.json("dispatchers", "settings")["paused"] is False
     cli.json("mailings", "cancel", str(mailing))
 
 

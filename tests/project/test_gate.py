@@ -1,4 +1,4 @@
-"""The gate's own tools work: drift is noticed, and the Makefile says what is missing."""
+"""The gate's own tools work: drift and licences are noticed, and the Makefile says what is missing."""
 
 from __future__ import annotations
 
@@ -6,46 +6,26 @@ import os
 import re
 import shutil
 import subprocess
+import sys
+from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from protos.drift import copied_differences, copied_drift, differences, drift
 from tests.support.project import ROOT
 
-
-def test_the_generated_code_is_what_the_protos_say() -> None:
-    assert drift() == []
+TARGETS = re.findall(r"^([a-z%-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_drift_names_every_file_that_is_missing_left_over_or_different(tmp_path: Path) -> None:
-    committed, fresh = tmp_path / "committed", tmp_path / "fresh"
-    for folder, files in [
-        (committed, {"old": "1", "same": "1", "other": "1"}),
-        (fresh, {"same": "1", "other": "2", "new": "1"}),
-    ]:
-        (folder / "mailing").mkdir(parents=True)
-        for name, content in files.items():
-            (folder / "mailing" / f"{name}_pb2.py").write_text(content)
-    (committed / "mailing" / "by_hand.py").write_text("")
-    assert differences(committed, fresh) == [
-        "mailing/new_pb2.py is missing",
-        "mailing/old_pb2.py is left over from a proto that is gone",
-        "mailing/other_pb2.py is out of date",
-    ]
-
-
-def test_google_s_protos_are_those_of_the_installed_package(tmp_path: Path) -> None:
-    assert copied_drift() == []
-    copies, originals = tmp_path / "copies", tmp_path / "originals"
-    for folder, files in [(copies, {"same": "1", "other": "1", "own": "1"}), (originals, {"same": "1", "other": "2"})]:
-        (folder / "api").mkdir(parents=True)
-        for name, content in files.items():
-            (folder / "api" / f"{name}.proto").write_text(content)
-    assert copied_differences(copies, originals) == [
-        "google/api/other.proto differs from googleapis-common-protos",
-        "google/api/own.proto differs from googleapis-common-protos",
-    ]
+def test_google_s_protos_are_those_of_the_installed_package() -> None:
+    installed = Path(str(distribution("googleapis-common-protos").locate_file("google")))
+    copies = sorted((ROOT / "protos" / "google").rglob("*.proto"))
+    assert copies
+    for copy in copies:
+        original = installed / copy.relative_to(ROOT / "protos" / "google")
+        assert copy.read_bytes() == original.read_bytes(), f"copy {copy.name} anew from googleapis-common-protos"
 
 
 @pytest.fixture
@@ -53,13 +33,16 @@ def checkout(tmp_path: Path) -> Path:
     """Return a folder with the Makefile and what its environment is made from, and nothing else."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "requirements.lock").touch()
-    (tmp_path / "pyproject.toml").touch()
+    for project in (tmp_path, tmp_path / "clients" / "python"):
+        project.mkdir(parents=True, exist_ok=True)
+        (project / "pyproject.toml").touch()
     return tmp_path
 
 
 def make(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     # A make that runs this test must not lend its flags and job slots to this one.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
     return subprocess.run(
         ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
     )
@@ -73,9 +56,7 @@ def interpreter(folder: Path, body: str) -> str:
 
 
 def test_help_is_the_default_and_lists_every_target(checkout: Path) -> None:
-    listed = re.findall(r"^  ([a-z%-]+) ", make(checkout).stdout, re.MULTILINE)
-    declared = re.findall(r"^([a-z%-]+):", (checkout / "Makefile").read_text(), re.MULTILINE)
-    assert listed == declared
+    assert re.findall(r"^  ([a-z%-]+) ", make(checkout).stdout, re.MULTILINE) == TARGETS
 
 
 @pytest.mark.parametrize(
@@ -98,3 +79,55 @@ def test_a_ready_environment_is_left_alone(checkout: Path) -> None:
     (checkout / ".venv").mkdir()
     (checkout / ".venv" / ".ready").touch()
     assert make(checkout, "venv", interpreter(checkout, "exit 127")).returncode == 0
+
+
+def test_drift_names_files_that_differ_lack_or_are_left_over(checkout: Path) -> None:
+    (checkout / ".venv").mkdir()
+    (checkout / ".venv" / ".ready").touch()
+    generated = Path("clients/python/mailing/v1")
+    for name in ("buf.yaml", "buf.gen.yaml"):
+        shutil.copy(ROOT / name, checkout)
+    for folder in (Path("protos"), generated):
+        shutil.copytree(ROOT / folder, checkout / folder)
+    (checkout / generated / "gone_pb2.py").touch()
+    (checkout / generated / "client_pb2.pyi").write_text("")
+    (checkout / generated / "message_pb2.py").unlink()
+    before = {path: path.stat().st_mtime_ns for path in checkout.rglob("*")}
+    ended = make(checkout, "drift")
+    assert ended.returncode != 0
+    *differences, advice = [line for line in ended.stderr.splitlines() if not line.startswith("make")]
+    assert [re.sub(r"\S*/mailing/v1", "v1", line) for line in differences] == [
+        "Files v1/client_pb2.pyi and v1/client_pb2.pyi differ",
+        "Only in v1: gone_pb2.py",
+        "Only in v1: message_pb2.py",
+    ]
+    assert "make generate" in advice
+    assert {path: path.stat().st_mtime_ns for path in checkout.rglob("*")} == before
+
+
+@pytest.mark.parametrize("licence", ["GPL-3.0-only", "MIT AND GPL-3.0-only", "see the file", ""])
+def test_a_licence_nobody_looked_at_is_refused(tmp_path: Path, licence: str) -> None:
+    (tmp_path / "odd-1.0.dist-info").mkdir()
+    told = f"Metadata-Version: 2.4\nName: odd\nVersion: 1.0\n{licence and f'License-Expression: {licence}'}\n"
+    (tmp_path / "odd-1.0.dist-info" / "METADATA").write_text(told)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [str(Path(sys.executable).with_name("pip-licenses")), "--packages", "odd"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "odd:1.0" in ended.stderr
+
+
+def loaded(name: str) -> Any:
+    return yaml.safe_load((ROOT / name).read_text(encoding="utf-8"))
+
+
+def test_both_kinds_of_ci_call_the_gate_and_no_more() -> None:
+    assert loaded(".gitlab-ci.yml")["check"]["script"] == ".ci/run"
+    steps = loaded(".github/workflows/check.yml")["jobs"]["check"]["steps"]
+    assert [step["run"] for step in steps if "uses" not in step] == [".ci/run"]
+
+
+def test_hooks_are_targets_of_the_gate_in_its_order() -> None:
+    (gate,) = re.findall(r"^check: (.*) ##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    entries = [hook["entry"] for hook in loaded(".pre-commit-config.yaml")["repos"][0]["hooks"]]
+    assert entries == [f"make {target}" for target in gate.split() if target != "test"]

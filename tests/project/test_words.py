@@ -130,9 +130,14 @@ def test_the_table_of_changeable_fields_is_the_code_s() -> None:
 
 
 def test_every_dependency_says_why_it_is_there() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    project, sdk = (
+        tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))
+        for folder in (ROOT, ROOT / "clients" / "python")
+    )
     for heading, wanted in [
-        ("## To run", project["project"]["dependencies"]),
+        ("## The SDK: `mailing`", sdk["project"]["dependencies"]),
+        ("## The server: `mailing-server`", project["project"]["dependencies"]),
+        ("## With the extra `embedded`", project["project"]["optional-dependencies"]["embedded"]),
         ("## With the extra `otel`", project["project"]["optional-dependencies"]["otel"]),
         ("## To develop", project["dependency-groups"]["dev"]),
     ]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from dispatcher.model.records import RetryPolicy
-from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Reason, Semantics, Status
+from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.promises import Promises
 from tests.simulation.rows import Client, MailingRow
+from tests.simulation.stores import delete_client, retry
 from tests.simulation.world import World
 
 TAGS = ("red", "blue")
@@ -83,7 +84,7 @@ class Actors:
         self._database.define(mailing, now)
         if mailing.state is MailingState.RUNNING:
             self._database.begin_expansion(mailing, now)
-        self._world.tell("people create", mailing)
+        self._world.tell("actors create", mailing)
 
     def _mailing(self, *states: MailingState) -> MailingRow | None:
         found = [mailing for mailing in self._database.mailings.values() if mailing.state in states]
@@ -103,14 +104,14 @@ class Actors:
     def _changed(self, mailing: MailingRow, what: str) -> None:
         mailing.version += 1
         self._database.define(mailing, self._world.now_at)
-        self._world.tell("people change", mailing.id, what)
+        self._world.tell("actors change", mailing.id, what)
 
     def _move(self, mailing: MailingRow, to: MailingState) -> None:
         assert to in STATE_TRANSITIONS[mailing.state]
         mailing.state = to
         mailing.version += 1
         mailing.stopped_at = None if to is MailingState.RUNNING else self._world.now_at
-        self._world.tell("people move", mailing.id, "to", to.name)
+        self._world.tell("actors move", mailing.id, "to", to.name)
 
     def pause(self) -> None:
         if mailing := self._mailing(MailingState.RUNNING):
@@ -129,20 +130,8 @@ class Actors:
         mailing = self._mailing(MailingState.RUNNING, MailingState.PAUSED, MailingState.COMPLETED)
         if mailing is None or mailing.is_over(self._world.now_at):
             return
-        statuses = (Status.FAILED, Status.EXPIRED, Status.UNKNOWN)
-        chosen = [m for m in self._database.messages.values() if m.mailing_id == mailing.id and m.status in statuses]
-        for message in chosen:
-            self._database.move(message, Status.PENDING, Reason.NONE)
-            message.uncounted = message.attempts
-            message.retried += 1
-            message.due_at = self._world.now_at
-        self._database.take_out(mailing.id, {message.client_id for message in chosen})
-        for bucket in sorted({message.bucket for message in chosen}):
-            ids = [message.client_id for message in chosen if message.bucket == bucket]
-            self._database.open_batches(mailing.id, ids, self._world.now_at)
-        if chosen and mailing.state is MailingState.COMPLETED:
-            self._move(mailing, MailingState.RUNNING)
-        self._world.tell("people retry", mailing.id, len(chosen))
+        count = retry(self._database, mailing, (Status.FAILED, Status.EXPIRED, Status.UNKNOWN), self._world.now_at)
+        self._world.tell("actors retry", mailing.id, count)
 
     def _client(self) -> Client | None:
         clients = list(self._database.clients.values())
@@ -167,23 +156,10 @@ class Actors:
         self._world.tell("client", client.id, what)
 
     def delete_client(self) -> None:
-        """Remove a client, and cancel what waits for them in batches that nobody holds."""
-        if not (client := self._client()):
-            return
-        database, now = self._database, self._world.now_at
-        del database.clients[client.id]
-        for batch in list(database.batches.values()):
-            if client.id not in batch.client_ids or batch.lease_until > now:
-                continue
-            mailing = database.mailings[batch.mailing_id]
-            message = database.messages[batch.mailing_id, client.id]
-            if message.status is not Status.PENDING or mailing.state is MailingState.CANCELLED:
-                continue
-            database.move(message, Status.CANCELLED, Reason.CLIENT_DELETED)
-            messages = [database.messages[batch.mailing_id, i] for i in batch.client_ids]
-            if all(m.status is not Status.PENDING for m in messages):
-                database.end_batch(batch.no)
-        self._write(client, "goes")
+        if client := self._client():
+            self._promises.touched.add(client.id)
+            delete_client(self._database, client)
+            self._world.tell("client", client.id, "goes")
 
     def resume_all(self) -> None:
         """Let every paused mailing go on."""

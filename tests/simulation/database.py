@@ -110,6 +110,13 @@ class Database:
             row = ExpansionRow(bucket, mailing.id, self.change_seq[bucket], now)
             self.expansions.setdefault((bucket, mailing.id), row)
 
+    def expand_anew(self, mailing: MailingRow) -> None:
+        """Begin another pass over all clients, at a position that no step under way can know."""
+        for row in self.expansions.values():
+            if row.mailing_id == mailing.id:
+                row.last_client_id, row.finished = -mailing.version, False
+                row.change_seq = self.change_seq[row.bucket]
+
     def expandable(self, most: int, now: datetime) -> list[Expansion]:
         found = []
         for mailing in self.mailings.values():
@@ -255,7 +262,7 @@ class Database:
 
     def _work(self, mailing: MailingRow, bucket: int, batches: int, now: datetime) -> OpenWork:
         over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
-        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "", over)
+        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "default", over)
 
     def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
@@ -307,7 +314,8 @@ class Database:
         id_, attempts, uncounted = message.client_id, message.attempts, message.uncounted
         client = self.clients.get(id_)
         if client is None:
-            return Recipient(id_, attempts, uncounted, None, 0, None, None, "")
+            gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
+            return Recipient(id_, attempts, uncounted, None, gone, None, None, "" if render else mailing.text)
         skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
         text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
@@ -336,7 +344,6 @@ class Database:
     def _give_back(self, batch: BatchRow) -> None:
         self._end_lease(batch, "given back")
         batch.lease_until, batch.holder = _LONG_AGO, None
-        batch.fence += 1
 
     def settle(self, settlement: Settlement) -> bool:
         batch, done, kept = settlement.batch, settlement.done, settlement.kept
@@ -357,6 +364,7 @@ class Database:
         if done and kept:
             row.client_ids = list(kept)
             self._give_back(row)
+            row.fence += 1
             row.maybe_sent = False
         elif done:
             self.end_batch(row.no)

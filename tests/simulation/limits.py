@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
@@ -58,7 +59,7 @@ class Limits:
 
     def _reserve(self, request: SlotRequest, now: datetime) -> Slots:
         since = max(self._next_at.get(request.key, now), now)
-        ahead = (now - since).total_seconds() + HORIZON
-        granted = max(0, min(request.wanted, int(ahead * request.rate // 1) + 1))
+        ahead = (now - since + timedelta(seconds=HORIZON)).total_seconds()
+        granted = max(0, min(request.wanted, math.floor(ahead / (1 / request.rate)) + 1))
         self._next_at[request.key] = since + timedelta(seconds=granted / request.rate)
         return Slots(since.timestamp(), 1 / request.rate, granted)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Outcome
 from dispatcher.model.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.verdict import judge
 from tests.simulation.database import Database
 from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
 from tests.simulation.world import World

@@ -87,7 +87,7 @@ class MailingRow:
             version=self.version,
             state=self.state,
             text=self.text,
-            endpoint="",
+            endpoint="default",
             semantics=self.semantics,
             priority=self.priority,
             ends_at=self.ends_at,

@@ -73,7 +73,7 @@ class Replica:
         self, remote: RemoteDatabase, endpoint: Endpoint, sender: ModelSender, clock: ProcessClock, random: Random
     ) -> None:
         settings = DispatchSettings(poll_max=2.0, recheck_min=0.2, recheck_max=3.0, lease=self._schedule.lease)
-        self.dispatcher = Dispatcher(remote.ports, {"": (endpoint, sender)}, settings, clock, random)
+        self.dispatcher = Dispatcher(remote.ports, [(endpoint, sender)], settings, clock, random)
         await self.dispatcher.run()
 
     def crash(self) -> None:

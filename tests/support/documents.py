@@ -1,4 +1,4 @@
-"""Reads the project's documents as tests do: their shell lines, calls by grpcurl, commands and anchors.
+"""Reads the project's documents as tests do: their shell lines, calls by grpcurl, blocks and anchors.
 
 Knows nothing of what a page should say; tests/project does.
 """
@@ -16,9 +16,7 @@ from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
-from typer.main import get_command
 
-from mailing.cli.app import app
 from mailing.v1 import (
     admin_service_pb2,
     client_service_pb2,
@@ -34,6 +32,7 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
     *sorted(DOCS.glob("*.md")),
+    ROOT / "clients" / "python" / "README.md",
 ]
 SERVED = (
     admin_service_pb2,
@@ -111,19 +110,6 @@ def check_call(line: str) -> str:
     for document in documents:
         json_format.ParseDict(document, message_factory.GetMessageClass(method.input_type)())
     return _KINDS[method.client_streaming, method.server_streaming]
-
-
-def check_command(line: str) -> None:
-    """Raise for a command, an option or an argument that the program of the line does not know."""
-    program, *words = shlex.split(line.partition("||")[0], comments=True)
-    command: Any = get_command(PROGRAMS[program])
-    while hasattr(command, "commands"):
-        command = command.commands[words.pop(0)]
-    command.make_context(command.name, words)
-
-
-PROGRAMS = {"mailing": app}
-"""The command lines that documents show, by the name of their program."""
 
 
 def anchors(document: Path) -> set[str]:

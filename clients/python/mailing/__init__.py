@@ -1,18 +1,15 @@
 """The Python client of the mailing service.
 
-`MailingClient` is the way in; the `new_…` functions build requests from plain values, and
-every failed call raises `MailingError`. The messages and generated stubs of the contract
-stand in `mailing.v1`. Nothing here knows the server.
+Start with `MailingClient`; the `new_…` functions build requests from plain values, and every
+failed call raises `MailingError`. The generated messages and stubs are in `mailing.v1`.
+Nothing here imports the server.
 
     with MailingClient.connect("127.0.0.1:50051") as mailing:
         mailing.import_clients([new_client("70100000001", "Europe/Moscow", tag="news")])
         job = mailing.create_mailing(new_mailing("Hello {phone}", filter=new_filter(tags=["news"])))
 """
 
-from mailing.channel import tls_credentials
-from mailing.client import MailingClient
-from mailing.errors import FieldViolation, MailingError, mailing_errors
-from mailing.values import (
+from mailing.builders import (
     new_client,
     new_dispatch_settings,
     new_duration,
@@ -22,6 +19,9 @@ from mailing.values import (
     new_timestamp,
     new_window,
 )
+from mailing.channel import tls_credentials
+from mailing.client import MailingClient
+from mailing.errors import FieldViolation, MailingError, mailing_errors
 from mailing.watch import LogWatch, MessageWatch
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""How a channel to the service is made: limits, proxies, TLS and the bearer token.
+"""Opens channels to the service: limits, proxies, TLS and the bearer token.
 
-The token travels as `authorization` metadata of every call. Without channel credentials
+The token is sent as `authorization` metadata with every call. Without channel credentials
 the connection is plain text, which suits loopback and private networks only.
 """
 
@@ -20,7 +20,7 @@ _MAX_RECEIVED_BYTES = 64 << 20
 
 
 def product_version() -> str:
-    """Returns the version of this package, or "0" when it is not installed."""
+    """Return the version of this package, or "0" when it is not installed."""
     try:
         return version("mailing")
     except PackageNotFoundError:
@@ -32,10 +32,10 @@ def tls_credentials(
     cert_file: str | PathLike[str] | None = None,
     key_file: str | PathLike[str] | None = None,
 ) -> grpc.ChannelCredentials:
-    """Returns credentials for TLS from PEM files.
+    """Return credentials for TLS from PEM files.
 
-    `ca_file` has the authority to trust, gRPC's own list without it; `cert_file` and `key_file` are
-    the caller's certificate, for services that want one. Raises OSError, and ValueError for one
+    `ca_file` is the authority to trust, by default gRPC's own list; `cert_file` and `key_file` are
+    the caller's certificate, for services that require one. Raise OSError, and ValueError for one
     of the two without the other.
     """
     if (cert_file is None) != (key_file is None):
@@ -47,13 +47,13 @@ def tls_credentials(
 
 
 def open_channel(address: str, token: str | None, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    """Returns a channel to `address` ("host:port" or "unix:/path"); it connects at its first call."""
+    """Return a channel to `address` ("host:port" or "unix:/path"); it connects at its first call."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
         ("grpc.primary_user_agent", f"mailing-python/{product_version()}"),
     ]
     if _LOOPBACK.fullmatch(address):
-        # A proxy of the environment cannot know this machine's own ports.
+        # A proxy named in the environment cannot reach this machine's own ports.
         options.append(("grpc.enable_http_proxy", 0))
     channel = (
         grpc.secure_channel(address, credentials, options) if credentials else grpc.insecure_channel(address, options)

@@ -1,8 +1,8 @@
 """`MailingClient`: the service's calls as plain synchronous methods.
 
 A thin layer over the generated stubs: arguments instead of request messages, iterators
-instead of pages, `MailingError` instead of gRPC errors. Creating calls carry a fresh
-request id, so a caller may repeat them with the same one. Safe to share between threads.
+instead of pages, `MailingError` instead of gRPC errors. Calls that create something carry a
+request id; repeated with the same one they create nothing new. Safe to share between threads.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
 from mailing.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
 
 PAGE_SIZE = 1000
-"""The largest page the service gives."""
+"""The service's largest page size."""
 
 _T = TypeVar("_T")
 
@@ -80,12 +80,12 @@ _T = TypeVar("_T")
 class MailingClient:
     """A connection to the service.
 
-    The generated stubs are there for everything else: `clients`, `mailings`, `messages`,
+    The generated stubs are available for everything else: `clients`, `mailings`, `messages`,
     `delivery`, `schedules`, `segments` and `admin`. They raise `grpc.RpcError`; `mailing_errors()` translates.
     """
 
     def __init__(self, channel: grpc.Channel, *, timeout: float = 60.0) -> None:
-        """Takes a channel, which `close` closes. `timeout` bounds each unary call, in seconds."""
+        """Use a channel, which `close` closes. `timeout` bounds each unary call, in seconds."""
         self.clients = ClientServiceStub(channel)
         self.mailings = MailingServiceStub(channel)
         self.messages = MessageServiceStub(channel)
@@ -105,15 +105,15 @@ class MailingClient:
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 60.0,
     ) -> Self:
-        """Returns a client of the service at `address` ("host:port" or "unix:/path").
+        """Return a client of the service at `address` ("host:port" or "unix:/path").
 
-        The connection is made by the first call. `token` goes along as a bearer token;
-        without `credentials`, which `tls_credentials` makes from files, nothing is encrypted.
+        The first call connects. `token` is sent as a bearer token. Without `credentials`, which
+        `tls_credentials` makes from files, nothing is encrypted.
         """
         return cls(open_channel(address, token, credentials), timeout=timeout)
 
     def close(self) -> None:
-        """Ends the connection and every call still under way."""
+        """Close the connection and cancel every call in progress."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -125,29 +125,29 @@ class MailingClient:
         self.close()
 
     def health(self, service: str = "", *, timeout: float = 5.0) -> bool:
-        """Returns whether calls to a service can be answered, '' being all of them. Asks for `timeout` seconds."""
+        """Return whether a service, by default all of them, can answer calls; wait `timeout` seconds at most."""
         with mailing_errors():
             request = health_pb2.HealthCheckRequest(service=service)
             answer = health_pb2_grpc.HealthStub(self._channel).Check(request, timeout=timeout)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def create_client(self, client: Client, request_id: str | None = None) -> Client:
-        """Adds one client and returns it as stored."""
+        """Create one client and return it as stored."""
         request = CreateClientRequest(client=client, request_id=request_id or str(uuid4()))
         return self._call(self.clients.CreateClient, request).client
 
     def get_client(self, client_id: int) -> Client:
-        """Returns one client."""
+        """Return one client."""
         return self._call(self.clients.GetClient, GetClientRequest(client_id=client_id)).client
 
     def update_client(self, client: Client, fields: Iterable[str] | None = None) -> Client:
-        """Changes the named fields, or every populated one, of the client with this id."""
+        """Change the named fields, or every populated one, of the client with this id."""
         return self._call(
             self.clients.UpdateClient, UpdateClientRequest(client=client, update_mask=_mask(fields))
         ).client
 
     def delete_client(self, client_id: int, etag: str = "") -> int:
-        """Removes one client; returns how many of their messages were cancelled."""
+        """Delete one client; return how many of its messages were cancelled."""
         request = DeleteClientRequest(client_id=client_id, etag=etag)
         return self._call(self.clients.DeleteClient, request).cancelled_messages
 
@@ -158,43 +158,43 @@ class MailingClient:
         receiving_now: bool = False,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Client]:
-        """Yields the matching clients in the order of their ids, fetching page after page."""
+        """Yield the matching clients in the order of their ids, fetching page after page."""
         request = ListClientsRequest(filter=filter, receiving_now=receiving_now, page_size=page_size)
         return chain.from_iterable(page.clients for page in self._pages(self.clients.ListClients, request))
 
     def import_clients(self, clients: Iterable[Client]) -> ImportClientsResponse:
-        """Creates or updates clients by their phones: all of them or, when anything fails, none.
+        """Create or update clients by their phones: all of them or, when anything fails, none.
 
-        Reads the iterable as the service takes it in, so it may be of any length. An error
-        that the iterable raises cancels the import and is raised from here.
+        The iterable is read as fast as the service accepts it and may have any length. An error
+        that it raises cancels the import and is raised from here.
         """
         return import_in_batches(self.clients, clients)
 
     def export_clients(self, filter: ClientFilter | None = None) -> Iterator[Client]:  # noqa: A002 - as above
-        """Yields every matching client of one stream; much faster than `list_clients`."""
+        """Yield every matching client from one stream; much faster than `list_clients`."""
         with mailing_errors():
             for part in self.clients.ExportClients(ExportClientsRequest(filter=filter)):
                 yield from part.clients
 
     def create_mailing(self, mailing: Mailing, request_id: str | None = None) -> Mailing:
-        """Adds one mailing and returns it as stored."""
+        """Create one mailing and return it as stored."""
         request = CreateMailingRequest(mailing=mailing, request_id=request_id or str(uuid4()))
         return self._call(self.mailings.CreateMailing, request).mailing
 
     def get_mailing(self, mailing_id: int) -> Mailing:
-        """Returns one mailing with its progress."""
+        """Return one mailing with its progress."""
         return self._call(self.mailings.GetMailing, GetMailingRequest(mailing_id=mailing_id)).mailing
 
     def update_mailing(self, mailing: Mailing, fields: Iterable[str] | None = None) -> Mailing:
-        """Changes the named fields, or every populated one, of the mailing with this id."""
+        """Change the named fields, or every populated one, of the mailing with this id."""
         request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields))
         return self._call(self.mailings.UpdateMailing, request).mailing
 
     def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> int:
-        """Removes one mailing that is not running; returns how many messages went with it.
+        """Delete one mailing that is not running; return how many of its messages were deleted.
 
-        When a call breaks off, a repeated one removes the rest. With `allow_missing` a mailing
-        that is not there is no error.
+        After an interrupted call, a repeated one deletes the rest. With `allow_missing` a mailing
+        that does not exist is no error.
         """
         request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
         return self._call(self.mailings.DeleteMailing, request).deleted_messages
@@ -206,14 +206,14 @@ class MailingClient:
         *,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Mailing]:
-        """Yields mailings, newest first, fetching page after page."""
+        """Yield mailings, newest first, fetching page after page."""
         request = ListMailingsRequest(states=states, labels=labels, page_size=page_size)
         return chain.from_iterable(page.mailings for page in self._pages(self.mailings.ListMailings, request))
 
     def preview_mailing(self, mailing: Mailing | int, samples: int = 0) -> PreviewMailingResponse:
-        """Tells what a mailing, or the stored one with this id, would do; nothing is sent or stored.
+        """Return what a mailing, or the stored one with this id, would do; nothing is sent or stored.
 
-        `samples` is how many rendered texts are wanted: 3 for 0, 50 at the most.
+        `samples` is the number of rendered texts: 3 for 0, at most 50.
         """
         request = PreviewMailingRequest(samples=samples)
         if isinstance(mailing, Mailing):
@@ -223,34 +223,34 @@ class MailingClient:
         return self._call(self.mailings.PreviewMailing, request)
 
     def pause_mailing(self, mailing_id: int) -> Mailing:
-        """Stops one mailing until it is resumed."""
+        """Pause one mailing until it is resumed."""
         return self._call(self.mailings.PauseMailing, PauseMailingRequest(mailing_id=mailing_id)).mailing
 
     def resume_mailing(self, mailing_id: int) -> Mailing:
-        """Lets a paused mailing go on."""
+        """Resume a paused mailing."""
         return self._call(self.mailings.ResumeMailing, ResumeMailingRequest(mailing_id=mailing_id)).mailing
 
     def cancel_mailing(self, mailing_id: int) -> Mailing:
-        """Ends one mailing for good."""
+        """Cancel one mailing for good."""
         return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
 
     def retry_mailing(self, mailing_id: int, statuses: Iterable[Message.Status.ValueType]) -> int:
-        """Puts messages that are FAILED, EXPIRED or UNKNOWN, as chosen, back to PENDING; returns how many.
+        """Return messages that are FAILED, EXPIRED or UNKNOWN, as chosen, to PENDING; return how many.
 
-        When a call breaks off, a repeated one puts back the rest.
+        After an interrupted call, a repeated one returns the rest.
         """
         request = RetryMailingRequest(mailing_id=mailing_id, statuses=statuses)
         return self._call(self.mailings.RetryMailing, request).requeued
 
     def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
-        """Returns the verbose statistics of one mailing."""
+        """Return detailed statistics of one mailing."""
         return self._call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
 
     def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
-        """Sends one message at once to `phone`, outside of the ledger; returns the attempt and what was sent.
+        """Send one message to `phone` now, without recording it; return the attempt and what was sent.
 
         `source` is the id of a stored mailing, or a mailing that is not stored. The attempt
-        was successful when its error class is the unspecified one.
+        succeeded when its error class is the unspecified one.
         """
         request = SendTestMessageRequest(phone=phone)
         if isinstance(source, Mailing):
@@ -262,7 +262,7 @@ class MailingClient:
     def watch_mailing(
         self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None
     ) -> Iterator[Mailing]:
-        """Yields the mailing now and after each change, until its final state; see `mailing.watch.watch_mailing`."""
+        """Yield the mailing now and after each change, until its final state; see `mailing.watch.watch_mailing`."""
         return watch_mailing(self.delivery, mailing_id, min_interval=min_interval, patience=patience)
 
     def watch_messages(
@@ -274,13 +274,13 @@ class MailingClient:
         from_start: bool = False,
         patience: float | None = None,
     ) -> MessageWatch:
-        """Returns an endless iterator of what happens to messages, each change once; see `MessageWatch`."""
+        """Return an endless iterator of changes of messages, each once; see `MessageWatch`."""
         return MessageWatch(
             self.delivery, mailing_id, statuses, resume_token=resume_token, from_start=from_start, patience=patience
         )
 
     def get_message(self, message_id: int) -> Message:
-        """Returns one message of the ledger."""
+        """Return one message."""
         return self._call(self.messages.GetMessage, GetMessageRequest(message_id=message_id)).message
 
     def list_messages(
@@ -291,40 +291,40 @@ class MailingClient:
         *,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Message]:
-        """Yields the messages of a mailing, of a client, or of both, fetching page after page."""
+        """Yield the messages of a mailing, of a client, or of both, fetching page after page."""
         request = ListMessagesRequest(
             mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
         )
         return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
 
     def get_dispatch(self) -> GetDispatchResponse:
-        """Returns every dispatcher that is alive, and the settings in force."""
+        """Return every dispatcher that is alive, and the settings in force."""
         return self._call(self.admin.GetDispatch, GetDispatchRequest())
 
     def watch_dispatch(
         self, *, min_interval: float | None = None, patience: float | None = None
     ) -> Iterator[WatchDispatchResponse]:
-        """Yields the same, about once in `min_interval` seconds (1 by default); see `watch_dispatch`."""
+        """Yield the same about every `min_interval` seconds (1 by default); see `watch_dispatch`."""
         return watch_dispatch(self.admin, min_interval=min_interval, patience=patience)
 
     def update_dispatch_settings(
         self, settings: DispatchSettings | None = None, fields: Iterable[str] | None = None
     ) -> DispatchSettings:
-        """Changes settings of all dispatchers and returns those in force; see `new_dispatch_settings`.
+        """Change settings of all dispatchers and return those in force; see `new_dispatch_settings`.
 
-        Changes what is set or, with `fields`, those: one that is not set goes back to what
-        each dispatcher was started with.
+        Change the fields that are set or, with `fields`, those: a named field that is not set
+        returns to the value each dispatcher was started with.
         """
         settings = settings or DispatchSettings()
         request = UpdateDispatchSettingsRequest(settings=settings, update_mask=_mask(fields))
         return self._call(self.admin.UpdateDispatchSettings, request).settings
 
     def pause_dispatch(self) -> DispatchSettings:
-        """Stops all sending on all replicas, within a second: the emergency stop."""
+        """Stop all sending on all replicas within a second: the emergency stop."""
         return self._call(self.admin.PauseDispatch, PauseDispatchRequest()).settings
 
     def resume_dispatch(self) -> DispatchSettings:
-        """Takes the emergency stop back."""
+        """Resume sending after the emergency stop."""
         return self._call(self.admin.ResumeDispatch, ResumeDispatchRequest()).settings
 
     def watch_log(
@@ -338,22 +338,22 @@ class MailingClient:
         follow: bool = True,
         patience: float | None = None,
     ) -> LogWatch:
-        """Returns an iterator of the log, past and live; see `LogWatch`."""
+        """Return an iterator of the event log, past and live; see `LogWatch`."""
         chosen = (mailing_id, message_id, client_id, level)
         return LogWatch(self.admin, *chosen, resume_token=resume_token, follow=follow, patience=patience)
 
     def list_attempts(self, message_id: int) -> list[Attempt]:
-        """Returns the failed attempts of one message, in order."""
+        """Return the failed attempts of one message, in order."""
         return list(self._call(self.messages.ListAttempts, ListAttemptsRequest(message_id=message_id)).attempts)
 
     def list_endpoints(self) -> list[Endpoint]:
-        """Returns the configured endpoints and how they are doing, in the order of their names."""
+        """Return the configured endpoints with their status, in the order of their names."""
         return list(self._call(self.admin.ListEndpoints, ListEndpointsRequest()).endpoints)
 
     def probe_endpoint(self, name: str = "") -> Attempt:
-        """Makes one request to an endpoint, '' being the default one, and returns how it ended.
+        """Make one request to an endpoint, by default the default one, and return the attempt.
 
-        It was successful when the attempt's error class is the unspecified one.
+        It succeeded when the attempt's error class is the unspecified one.
         """
         return self._call(self.admin.ProbeEndpoint, ProbeEndpointRequest(endpoint=name)).attempt
 

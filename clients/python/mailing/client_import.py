@@ -1,7 +1,7 @@
-"""The client side of ImportClients: batches of 500 out of any iterable, all or nothing.
+"""The client side of ImportClients: batches of 500 from any iterable, all saved or none.
 
-gRPC reads the requests in a thread of its own and logs what they raise; so an error of the
-iterable is kept here, the call is cancelled, and the caller gets the error itself.
+gRPC reads the requests in its own thread and only logs what they raise; so an error of the
+iterable is kept here, the call is cancelled, and the error itself is raised to the caller.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ BATCH_SIZE = 500
 
 
 def import_in_batches(stub: ClientServiceStub, clients: Iterable[Client]) -> ImportClientsResponse:
-    """Sends all clients in one call and returns what it did.
+    """Send all clients in one call and return its response.
 
-    Raises what the iterable raises, or MailingError; in both cases nothing was imported.
+    Raise what the iterable raises, or MailingError; in both cases nothing was imported.
     """
     requests = _Requests(clients)
     call = stub.ImportClients.future(iter(requests))
@@ -42,7 +42,7 @@ def import_in_batches(stub: ClientServiceStub, clients: Iterable[Client]) -> Imp
 
 
 class _Requests:
-    """The stream's messages; ends the call itself when the iterable fails."""
+    """The stream's messages; cancels the call when the iterable fails."""
 
     def __init__(self, clients: Iterable[Client]) -> None:
         self.error: BaseException | None = None

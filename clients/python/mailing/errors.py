@@ -1,7 +1,7 @@
 """What a failed call raises: `MailingError`, made from a gRPC error and its rich details.
 
-Owns the reading of google.rpc.ErrorInfo and BadRequest, so that no caller ever parses
-trailing metadata. It decides nothing: what to do about an error is the caller's business.
+Reads google.rpc.ErrorInfo and BadRequest, so that no caller has to parse trailing metadata.
+Whether to retry is the caller's decision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 
 
 class FieldViolation(NamedTuple):
-    """One bad field: its path in the request, such as `clients[17].timezone`, and a sentence."""
+    """One invalid field: its path in the request, such as `clients[17].timezone`, and a sentence."""
 
     field: str
     description: str
@@ -27,7 +27,7 @@ class MailingError(Exception):
 
     `code` is the gRPC status. `reason` is a name of `mailing.v1.ErrorReason` without its
     prefix, such as `PHONE_TAKEN`, or empty when the service was not reached. `message` is
-    one sentence. `fields` names every bad field of an INVALID_ARGUMENT.
+    one sentence. `fields` has every invalid field of an INVALID_ARGUMENT.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class MailingError(Exception):
 
     @classmethod
     def from_rpc_error(cls, error: grpc.RpcError) -> MailingError:
-        """Returns the same failure with its details read; works for any gRPC error."""
+        """Return the same failure with its details; works for any gRPC error."""
         if not isinstance(error, grpc.Call):
             return cls(grpc.StatusCode.UNKNOWN, message=str(error))
         reason, fields = _details_of(error)
@@ -54,7 +54,7 @@ class MailingError(Exception):
 
 @contextmanager
 def mailing_errors() -> Iterator[None]:
-    """Turns the gRPC errors of the block into `MailingError`: for direct use of the stubs."""
+    """Translate gRPC errors raised in the block to `MailingError`: for direct use of the stubs."""
     try:
         yield
     except grpc.RpcError as error:

@@ -1,8 +1,7 @@
-"""The service's streams as plain iterators that outlive their connection.
+"""The service's streams as plain iterators that reconnect.
 
-When a replica goes away they go on by themselves, on whichever one answers. `MessageWatch`
-goes on behind what it was given and hands each change on once. An error that waiting does
-not cure is raised as `MailingError`.
+When a replica stops they continue on another one. `MessageWatch` resumes after the last
+change and yields each change once. An error that is not temporary is raised as `MailingError`.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from mailing.builders import new_duration
 from mailing.errors import MailingError
 from mailing.v1.admin_service_pb2 import WatchDispatchRequest, WatchDispatchResponse, WatchLogRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
@@ -28,14 +28,13 @@ from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
-from mailing.values import new_duration
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
-"""Seconds between two attempts to go on; the pauses double, with some randomness."""
+"""Seconds before the next attempt to reconnect; they double, with random jitter."""
 
 _ENDED = {"READER_TOO_SLOW", "SHUTTING_DOWN"}
-"""Reasons for which a stream ends though nothing is wrong."""
+"""Reasons with which a stream ends that can be resumed."""
 
 _Key = tuple[int, int, int, int]
 
@@ -47,53 +46,36 @@ def watch_mailing(
     min_interval: float | None = None,
     patience: float | None = None,
 ) -> Iterator[Mailing]:
-    """Yields the mailing as it is now and after each change, until its final state.
+    """Yield the mailing as it is now and after each change, until its final state.
 
-    `min_interval` is the least time between two of them, in seconds: 0.25 by default, at least
-    0.05. Once something came, a service that is away is waited for, up to `patience` seconds
-    (None: for ever). Raises MailingError.
+    `min_interval` is the minimum time between two states in seconds: 0.25 by default, at least
+    0.05. After the first response, wait up to `patience` seconds for a service that cannot be
+    reached (None: without limit). Raise MailingError.
     """
     interval = None if min_interval is None else new_duration(min_interval)
     request = WatchMailingRequest(mailing_id=mailing_id, min_interval=interval)
-    absence = _Absence(patience)
-    while True:
-        try:
-            with _cancelled_at_end(delivery.WatchMailing(request)) as responses:
-                for response in responses:
-                    absence.end()
-                    yield response.mailing
-                return
-        except grpc.RpcError as error:
-            absence.wait_or_raise(error)
+    for response in _reconnecting(lambda: delivery.WatchMailing(request), patience):
+        yield response.mailing
 
 
 def watch_dispatch(
     admin: AdminServiceStub, *, min_interval: float | None = None, patience: float | None = None
 ) -> Iterator[WatchDispatchResponse]:
-    """Yields replicas and settings about once in `min_interval` seconds (1 by default, at least 0.1), without end.
+    """Yield replicas and settings about every `min_interval` seconds (1 by default, at least 0.1), without end.
 
-    Once something came, a service that is away is waited for, up to `patience` seconds (None:
-    for ever). Raises MailingError.
+    After the first response, wait up to `patience` seconds for a service that cannot be reached
+    (None: without limit). Raise MailingError.
     """
     interval = None if min_interval is None else new_duration(min_interval)
     request = WatchDispatchRequest(min_interval=interval)
-    absence = _Absence(patience)
-    while True:
-        try:
-            with _cancelled_at_end(admin.WatchDispatch(request)) as responses:
-                for response in responses:
-                    absence.end()
-                    yield response
-            return
-        except grpc.RpcError as error:
-            absence.wait_or_raise(error)
+    return _reconnecting(lambda: admin.WatchDispatch(request), patience)
 
 
 class MessageWatch(Iterator[MessageChange]):
-    """The changes of messages, one after the other, without end.
+    """Yields the changes of messages, without end.
 
-    `resume_token` is behind the last change handed on whose whole response was; kept and given
-    to another watch of the same query, that goes on there. Changes since are handed on again.
+    `resume_token` is the position after the last response that was yielded completely. Another
+    watch of the same query continues there, and yields the changes since then again.
     """
 
     def __init__(
@@ -106,48 +88,43 @@ class MessageWatch(Iterator[MessageChange]):
         from_start: bool = False,
         patience: float | None = None,
     ) -> None:
-        """Watches messages of one mailing, or (0) of all, for changes to `statuses`, or to any.
+        """Watch messages of one mailing, or (0) of all, for changes to `statuses`, or to any.
 
-        Begins behind `resume_token`; without one now, or from the start of what is kept. Once
-        something came, a service that is away is waited for, up to `patience` seconds.
+        Begin after `resume_token`; without one now, or with the oldest change that is kept. After
+        the first response, wait up to `patience` seconds for a service that cannot be reached.
         """
         self.resume_token = resume_token
         self._request = WatchMessagesRequest(
             mailing_id=mailing_id, statuses=statuses, resume_token=resume_token, from_start=from_start
         )
-        self._open: Callable[..., Any] = delivery.WatchMessages
-        self._absence = _Absence(patience)
-        self._changes = self._all()
+        self._changes = self._all(delivery, patience)
 
     def __next__(self) -> MessageChange:
-        """Returns the next change, waiting for it. Raises MailingError."""
+        """Wait for the next change and return it; raise MailingError."""
         return next(self._changes)
 
     def close(self) -> None:
-        """Ends the stream."""
+        """End the stream."""
         self._changes.close()
 
-    def _all(self) -> Generator[MessageChange, None, None]:
-        repeats = _Repeats()
-        while True:
+    def _all(self, delivery: DeliveryServiceStub, patience: float | None) -> Generator[MessageChange, None, None]:
+        deduplicator = _Deduplicator()
+
+        def open_stream() -> Any:
+            deduplicator.resume()
             self._request.resume_token = self.resume_token
-            try:
-                with _cancelled_at_end(self._open(self._request)) as responses:
-                    for response in responses:
-                        self._absence.end()
-                        yield from repeats.without(response)
-                        self.resume_token = response.resume_token
-                return
-            except grpc.RpcError as error:
-                self._absence.wait_or_raise(error)
-                repeats.expect()
+            return delivery.WatchMessages(self._request)
+
+        for response in _reconnecting(open_stream, patience):
+            yield from deduplicator.new_changes(response)
+            self.resume_token = response.resume_token
 
 
 class LogWatch(Iterator[LogEntry]):
-    """The entries of the log, each once: those that are kept and, with `follow`, those that come.
+    """Yields the entries of the event log: those that are kept and, with `follow`, new ones.
 
-    `resume_token` is behind the last response handed on whole; given to another watch of the
-    same query, that goes on there.
+    `resume_token` is the position after the last response that was yielded completely. Another
+    watch of the same query continues there.
     """
 
     def __init__(
@@ -162,49 +139,43 @@ class LogWatch(Iterator[LogEntry]):
         follow: bool = True,
         patience: float | None = None,
     ) -> None:
-        """Reads what is about a mailing, a message and a client (0: any), of at least `level`.
+        """Read entries about a mailing, a message and a client (0: any), of at least `level`.
 
-        Begins behind `resume_token`, without one with the oldest entry kept. Once something
-        came, a service that is away is waited for, up to `patience` seconds.
+        Begin after `resume_token`, without one with the oldest entry that is kept. After the first
+        response, wait up to `patience` seconds for a service that cannot be reached.
         """
         self.resume_token = resume_token
         self._request = WatchLogRequest(
             mailing_id=mailing_id, message_id=message_id, client_id=client_id, level=level, resume_token=resume_token
         )
-        self._open: Callable[..., Any] = admin.WatchLog
         self._follow = follow
-        self._absence = _Absence(patience)
-        self._entries = self._all()
+        self._entries = self._all(admin, patience)
 
     def __next__(self) -> LogEntry:
-        """Returns the next entry, waiting for it. Raises MailingError."""
+        """Wait for the next entry and return it; raise MailingError."""
         return next(self._entries)
 
     def close(self) -> None:
-        """Ends the stream."""
+        """End the stream."""
         self._entries.close()
 
-    def _all(self) -> Generator[LogEntry, None, None]:
-        while True:
+    def _all(self, admin: AdminServiceStub, patience: float | None) -> Generator[LogEntry, None, None]:
+        def open_stream() -> Any:
             self._request.resume_token = self.resume_token
-            try:
-                with _cancelled_at_end(self._open(self._request)) as responses:
-                    for response in responses:
-                        self._absence.end()
-                        yield from response.entries
-                        self.resume_token = response.resume_token
-                        if response.checkpoint and not self._follow:
-                            return
+            return admin.WatchLog(self._request)
+
+        for response in _reconnecting(open_stream, patience):
+            yield from response.entries
+            self.resume_token = response.resume_token
+            if response.checkpoint and not self._follow:
                 return
-            except grpc.RpcError as error:
-                self._absence.wait_or_raise(error)
 
 
-class _Repeats:
-    """Knows what a resumed stream may bring again: what came with the token that it resumes from.
+class _Deduplicator:
+    """Drops what a resumed stream repeats: the changes that came with the token it resumes from.
 
-    The service sends a large piece of work in several responses, and only the last one's
-    token is behind it.
+    The service may send one batch in several responses; only the token of the last one is
+    after the whole batch.
     """
 
     def __init__(self) -> None:
@@ -212,8 +183,8 @@ class _Repeats:
         self._same: list[WatchMessagesResponse] = []
         self._seen: set[_Key] = set()
 
-    def without(self, response: WatchMessagesResponse) -> Iterator[MessageChange]:
-        """Yields the changes of a response that were not there before the stream was resumed."""
+    def new_changes(self, response: WatchMessagesResponse) -> Iterator[MessageChange]:
+        """Yield the changes of a response that did not come before the stream was resumed."""
         if response.resume_token != self._token:
             self._token, self._same = response.resume_token, []
         self._same.append(response)
@@ -222,11 +193,11 @@ class _Repeats:
             return
         fresh = [change for change in response.changes if _key(change) not in self._seen]
         if len(fresh) == len(response.changes) > 0:
-            self._seen.clear()  # behind all that could be repeated
+            self._seen.clear()  # everything that could be repeated is past
         yield from fresh
 
-    def expect(self) -> None:
-        """Says that the stream is resumed."""
+    def resume(self) -> None:
+        """Expect repeated changes, since the stream is opened again."""
         self._seen |= {_key(change) for response in self._same for change in response.changes}
 
 
@@ -234,8 +205,22 @@ def _key(change: MessageChange) -> _Key:
     return change.message_id, int(change.status), change.time.seconds, change.time.nanos
 
 
-class _Absence:
-    """How long the service has been away, and how long it is waited for."""
+def _reconnecting(open_stream: Callable[[], Any], patience: float | None) -> Iterator[Any]:
+    """Yield the responses of a stream, which is opened again after each outage."""
+    outage = _Outage(patience)
+    while True:
+        try:
+            with _cancelling(open_stream()) as responses:
+                for response in responses:
+                    outage.end()
+                    yield response
+            return
+        except grpc.RpcError as error:
+            outage.wait_or_raise(error)
+
+
+class _Outage:
+    """How long the service has been unreachable, and how long to wait for it."""
 
     def __init__(self, patience: float | None) -> None:
         self._patience = patience
@@ -243,13 +228,13 @@ class _Absence:
         self._pause = FIRST_PAUSE
 
     def end(self) -> None:
-        """Says that the service answered."""
+        """Note that the service answered."""
         self._answered_at, self._pause = time.monotonic(), FIRST_PAUSE
 
     def wait_or_raise(self, error: grpc.RpcError) -> None:
-        """Waits before the next attempt, or raises what the error means for the caller."""
+        """Wait before the next attempt, or raise the error as MailingError when waiting does not help."""
         failure = MailingError.from_rpc_error(error)
-        if self._answered_at is None or not _passing(failure):
+        if self._answered_at is None or not _temporary(failure):
             raise failure from error
         if self._patience is not None and time.monotonic() - self._answered_at > self._patience:
             raise failure from error
@@ -257,13 +242,13 @@ class _Absence:
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
 
 
-def _passing(failure: MailingError) -> bool:
+def _temporary(failure: MailingError) -> bool:
     return failure.code is grpc.StatusCode.UNAVAILABLE or failure.reason in _ENDED
 
 
 @contextmanager
-def _cancelled_at_end(call: Any) -> Iterator[Any]:
-    """Lends a call whose stream ends with the block, however that ends."""
+def _cancelling(call: Any) -> Iterator[Any]:
+    """Yield the call and cancel it at the end of the block."""
     try:
         yield call
     finally:

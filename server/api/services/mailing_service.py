@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dispatcher.model.records import DEFAULT_ENDPOINT
+from dispatcher.model.records import endpoint_name
 from dispatcher.model.states import MailingState
 from dispatcher.model.templates import parse
 from mailing.v1 import mailing_service_pb2 as pb
@@ -188,5 +188,5 @@ class MailingService(MailingServiceServicer):
 
     def _check_endpoint(self, name: str) -> None:
         known = self._probes.names
-        if (name or DEFAULT_ENDPOINT) not in known:
-            raise EndpointUnknown(name or DEFAULT_ENDPOINT, known)
+        if (endpoint := endpoint_name(name)) not in known:
+            raise EndpointUnknown(endpoint, known)

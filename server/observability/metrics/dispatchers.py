@@ -15,7 +15,7 @@ _BREAKER = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.
 
 def samples_of(dispatcher: Dispatcher) -> Samples:
     """Return the figures of a dispatcher in this process, whose number is 0."""
-    own, pools, counters, registry = "0", dispatcher.pools, dispatcher.counters, dispatcher.registry
+    own, pools, counters, registry = "0", dispatcher.pools.values(), dispatcher.counters, dispatcher.registry
     return {
         "mailing_messages_total": {(name, status.name.lower()): n for (name, status), n in counters.messages.items()},
         "mailing_attempts_total": {(name, kind.name.lower()): n for (name, kind), n in counters.attempts.items()},

@@ -70,7 +70,7 @@ async def dispatching(pool: asyncpg.Pool, *senders: ScriptedSender) -> AsyncIter
     """A dispatcher per sender."""
     settings = DispatchSettings(poll_max=0.1)
     running = [
-        Dispatcher(dispatcher_storage(DispatcherDatabase(pool), uuid4()), {"": (ENDPOINT, one)}, settings)
+        Dispatcher(dispatcher_storage(DispatcherDatabase(pool), uuid4()), [(ENDPOINT, one)], settings)
         for one in senders
     ]
     tasks = [asyncio.create_task(one.run()) for one in running]

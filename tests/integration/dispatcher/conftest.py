@@ -37,7 +37,7 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
         storage = dispatcher_storage(DispatcherDatabase(pool), uuid4(), cap)
         dispatcher = Dispatcher(
             replace(storage, queue=queue or storage.queue),
-            {"": (endpoint, sender)},
+            [(endpoint, sender)],
             replace(SETTINGS, **settings),  # type: ignore[arg-type]
         )
         running.append((dispatcher, asyncio.create_task(dispatcher.run())))

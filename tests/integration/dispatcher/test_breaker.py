@@ -96,10 +96,10 @@ async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, s
 async def test_another_endpoint_is_not_affected(pool: asyncpg.Pool) -> None:
     await add_clients(pool, 3 * MIN_REQUESTS)
     down, well = Outage(), ScriptedSender()
-    endpoints = {
-        "": (Endpoint("default", "http://127.0.0.1:1/", ""), down),
-        "well": (Endpoint("well", "http://127.0.0.1:2/", ""), well),
-    }
+    endpoints = [
+        (Endpoint("default", "http://127.0.0.1:1/", ""), down),
+        (Endpoint("well", "http://127.0.0.1:2/", ""), well),
+    ]
     stuck = await add_mailing(pool, priority=10)
     dispatcher = Dispatcher(dispatcher_storage(DispatcherDatabase(pool), uuid4()), endpoints, SETTINGS)
     task = asyncio.create_task(dispatcher.run())

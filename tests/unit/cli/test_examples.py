@@ -17,9 +17,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from examples import make_clients
-from mailing.cli.demo import TAGS
+from mailing.cli.commands.demo import TAGS
 from mailing.cli.processes import running
-from mailing.csvfile import ClientReader, open_csv
+from mailing.client_csv import ClientReader, open_csv
 
 EXAMPLES = Path(make_clients.__file__).parent
 CLIENTS = EXAMPLES / "clients.csv"

@@ -41,7 +41,7 @@ def test_a_stored_mailing_is_asked_for_by_its_id(run: Run, service: Service) -> 
         "12,345",
         "left out: opted out",
         "12,000",
-        "not before the end",
+        "will not finish before the end time",
         "79261234567",
         "UCS2",
         "Hi\\x1b[31m",

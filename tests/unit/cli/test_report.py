@@ -10,7 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
-from mailing.cli.report import BAR_WIDTH, CHART_ROWS, report, slices
+from mailing.cli.commands.report import BAR_WIDTH, CHART_ROWS, report, slices
 from mailing.cli.session import Session
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportResponse as Report
@@ -66,7 +66,7 @@ def test_a_report_shows_everything_within_80_columns(run: Run, service: Service,
         "attempts exhausted 12,000 97.2% ####",
         "no longer matches 346 2.8% #",
         "50% 1 ms 90% 12 ms 99% 1,234 ms",
-        "each 1 min from",
+        "minute starting",
         f"900,000 12,000 {'#' * BAR_WIDTH}",
         "87,653 0 ###",
     ):

@@ -16,9 +16,8 @@ from google.protobuf.duration_pb2 import Duration
 from rich.console import Console
 
 from mailing.cli import main
-from mailing.cli.figures import RateHistory, rate, span, sparkline
-from mailing.cli.top_feed import Board
-from mailing.cli.top_view import TopView
+from mailing.cli.terminal.rates import RateHistory, rate, span, sparkline
+from mailing.cli.terminal.top_view import Snapshot, TopView
 from mailing.v1 import admin_service_pb2 as ads
 from mailing.v1 import mailing_service_pb2 as ms
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
@@ -133,7 +132,7 @@ def test_keys_pause_and_resume_the_chosen_mailing(service: Service) -> None:
         assert service.mailings.listed[7].state == Mailing.STATE_PAUSED
         assert service.mailings.listed[8].state == Mailing.STATE_RUNNING
         screen.type("p")
-        screen.shows("mailing 7 goes on")
+        screen.shows("mailing 7 is resumed")
         assert service.mailings.listed[7].state == Mailing.STATE_RUNNING
         screen.type("q")
         assert screen.ended() == 0
@@ -152,7 +151,7 @@ def test_all_sending_is_stopped_only_when_asked_twice(service: Service) -> None:
         screen.shows("ALL SENDING IS STOPPED")
         assert service.admin.settings.paused
         screen.type("P")
-        screen.shows("sending goes on")
+        screen.shows("sending is resumed")
         assert not service.admin.settings.paused
 
 
@@ -170,7 +169,7 @@ def test_a_service_without_dispatchers_to_show_shows_its_mailings(older_service:
 def test_without_a_terminal_there_is_a_line_per_update(
     service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailing.cli.top.INTERVAL", 0.2)
+    monkeypatch.setattr("mailing.cli.commands.top.INTERVAL", 0.2)
     assert main(["top", "--updates", "2", "--address", service.address]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
@@ -180,7 +179,7 @@ def test_without_a_terminal_there_is_a_line_per_update(
 def test_json_is_a_document_per_update(
     service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mailing.cli.top.INTERVAL", 0.2)
+    monkeypatch.setattr("mailing.cli.commands.top.INTERVAL", 0.2)
     assert main(["top", "--updates", "2", "--json", "--address", service.address]) == 0
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["id"] for one in documents[1]["mailings"]] == [8, 7]
@@ -197,7 +196,7 @@ def test_whatever_there_is_fits_80_by_24_and_steers_no_terminal() -> None:
     mailings = [Mailing(id=10**6 + number, title=hostile) for number in range(50)]
     output = io.StringIO()
     console = Console(file=output, width=80, height=24)
-    console.print(TopView(console, "127.0.0.1:50051", True).draw(Board(dispatch, mailings), mailings[40].id, ""))
+    console.print(TopView(console, "127.0.0.1:50051", True).draw(Snapshot(dispatch, mailings), mailings[40].id, ""))
     lines = output.getvalue().splitlines()
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80

@@ -248,19 +248,15 @@ def test_a_file_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -
         load_settings()
 
 
-async def test_each_endpoint_gets_a_sender_and_the_default_one_its_empty_name(
-    write: Write, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_each_endpoint_gets_a_sender(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
     text = sms("transport = 'httpx'") + "[endpoints.default]\nurl = 'http://host/'"
     monkeypatch.setenv("MAILING_ENDPOINTS_FILE", str(write(text)))
     made = make_endpoints(configured_endpoints(load_settings()))
-    assert {name: (one.name, type(sender).__name__) for name, (one, sender) in made.items()} == {
-        "sms": ("sms", "HttpxSender"),
-        "default": ("default", "FastSender"),
-        "": ("default", "FastSender"),
-    }
-    assert made["sms"][0].max_concurrency == 64
-    for _, sender in made.values():
+    assert [(one.name, one.max_concurrency, type(sender).__name__) for one, sender in made] == [
+        ("sms", 64, "HttpxSender"),
+        ("default", 1024, "FastSender"),
+    ]
+    for _, sender in made:
         await sender.close()
 
 

@@ -78,7 +78,7 @@ def test_unknown_keys_and_options_are_errors_with_a_suggestion(tmp_path: Path) -
         "The option pol_max is not a setting of this service: did you mean poll_max?",
     ]
     assert problems(path, "[server]\nx = 1") == [
-        f"{path}: server is not a setting of this service: `mailing config` lists those there are."
+        f"{path}: server is not a setting of this service: `mailing-server config` lists those there are."
     ]
 
 

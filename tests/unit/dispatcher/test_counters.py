@@ -29,7 +29,7 @@ def unsent(status: Status) -> Outcome:
 
 def counted(*outcomes: Outcome) -> Counters:
     counters = Counters(["default"])
-    counters.settled(settlement([(n, 0, outcome) for n, outcome in enumerate(outcomes)]), 0.004)
+    counters.recorded(settlement([(n, 0, outcome) for n, outcome in enumerate(outcomes)]), 0.004)
     return counters
 
 

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
 from random import Random
 
 import pytest
 
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.endpoint_workers import EndpointWorkers
-from dispatcher.leases import Lease
-from dispatcher.model.records import Answer, ClaimedBatch, Endpoint, Mailing, Recipient, RetryPolicy
-from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.states import ErrorClass, Status
 from dispatcher.ports import MayStart
+from tests.unit.dispatcher.batches import ASKED, lease
 
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-ASKED = 100.0
 OK = Answer(200, b'{"code":0}', None, ErrorClass.NONE, True, 0.1)
 
 
@@ -57,45 +55,19 @@ class Connecting:
         """Nothing to close."""
 
 
-class Listening:
-    """Whoever hears what happens in a pool, and waits for the end of a lease."""
-
-    def __init__(self) -> None:
-        self.ended = asyncio.Event()
-
-    def finished(self, lease: Lease) -> None:
-        self.ended.set()
-
-    def hungry(self) -> None: ...
-
-    def rated(self) -> None: ...
-
-    def tripped(self, pool: EndpointWorkers) -> None: ...
-
-    def probed(self, pool: EndpointWorkers, recovered: bool) -> None: ...
-
-
-def lease(clock: StandingClock, closes_in: float | None) -> Lease:
-    """Return a lease of one message under which requests may start for 45 s after it was asked for."""
-    mailing = Mailing(7, 1, MailingState.RUNNING, "x", "", Semantics.AT_LEAST_ONCE, 0, None, RetryPolicy())
-    recipients = [Recipient(16, 0, 0, "79", Reason.NONE, None, closes_in, "x")]
-    one = Lease(ClaimedBatch(0, 7, 1, 1, NOW, False, recipients), mailing, ASKED, 45.0, clock.monotonic)
-    one.confirm(ASKED + 1000.0)
-    return one
-
-
 def delivered_when(meanwhile: Callable[[StandingClock, Lease], None], closes_in: float | None = None) -> bool:
     """Return whether a message is delivered when that happens while its connection is opened; else it is kept."""
 
     async def case() -> bool:
-        clock, keeper = StandingClock(), Listening()
-        one = lease(clock, closes_in)
+        clock, registry = StandingClock(), LeaseRegistry()
+        one = lease(1, closes_in=closes_in, now=clock.monotonic)
+        one.confirm(ASKED + 1000.0)
         sender = Connecting(lambda: meanwhile(clock, one))
         endpoint = Endpoint("default", "http://127.0.0.1:1/", "")
-        pool = EndpointWorkers(endpoint, sender, clock, ConcurrencyLimit(1), Random(1), keeper)
+        pool = EndpointWorkers(endpoint, sender, registry, ConcurrencyLimit(1), clock, Random(1))
         pool.enqueue(one)
         async with asyncio.timeout(10):
-            await keeper.ended.wait()
+            assert await registry.next_to_settle() is one
         await pool.close()
         (outcome,) = one.outcomes
         assert outcome is not None

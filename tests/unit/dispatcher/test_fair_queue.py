@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import UTC, datetime
 
 from dispatcher.fair_queue import EQUAL_TURN, QUANTUM, FairQueue
 from dispatcher.leases import Lease
-from dispatcher.model.records import ClaimedBatch, Mailing, Recipient, RetryPolicy, Slots
-from dispatcher.model.states import MailingState, Reason, Semantics
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+from dispatcher.model.records import Slots
+from tests.unit.dispatcher import batches
 
 
 def lease(mailing_id: int, size: int = 500, priority: int = 0, max_rate: float = 0.0) -> Lease:
-    mailing = Mailing(
-        *(mailing_id, 1, MailingState.RUNNING, "x", "", Semantics.AT_LEAST_ONCE, priority, None, RetryPolicy()),
-        max_rate=max_rate,
-    )
-    people = [Recipient(16 * n, 0, 0, "79", Reason.NONE, None, None, "x") for n in range(1, size + 1)]
-    return Lease(ClaimedBatch(0, mailing_id, 1, 1, NOW, False, people), mailing, 100.0, 45.0, lambda: 100.1)
+    return batches.lease(size, batches.mailing(mailing_id, priority=priority, max_rate=max_rate))
 
 
 def served(queue: FairQueue, messages: int) -> list[int]:

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from dispatcher import retry_policy as policy
-from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.records import ClaimedBatch, Failure, Mailing, Outcome, Recipient, RetryPolicy
-from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
-
-NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-
-
-def lease(
-    recipients: int = 3, ends_in: float | None = None, asked: float = 100.0, sending: float = 45.0, now: float = 100.5
-) -> Lease:
-    ends_at = None if ends_in is None else NOW + timedelta(seconds=ends_in)
-    mailing = Mailing(7, 1, MailingState.RUNNING, "x", "", Semantics.AT_LEAST_ONCE, 0, ends_at, RetryPolicy())
-    people = [Recipient(16 * n, n, 0, "79", Reason.NONE, None, None, "x") for n in range(1, recipients + 1)]
-    return Lease(ClaimedBatch(0, 7, 1, 1, NOW, False, people), mailing, asked, sending, lambda: now)
+from dispatcher.leases import LeaseRegistry
+from dispatcher.model.records import Failure, Outcome
+from dispatcher.model.states import ErrorClass, Reason, Status
+from tests.unit.dispatcher.batches import NOW, lease, mailing
 
 
 def test_sending_ends_with_the_lease_or_with_the_mailing_whichever_is_first() -> None:
     assert lease().send_until == 145.0
-    assert lease(ends_in=30.0).send_until == 130.0
-    assert lease(ends_in=300.0).send_until == 145.0
+    assert lease(of=mailing(ends_in=30.0)).send_until == 130.0
+    assert lease(of=mailing(ends_in=300.0)).send_until == 145.0
 
 
 def test_the_databases_time_is_never_believed_to_be_earlier_than_it_is() -> None:
@@ -45,14 +35,35 @@ def test_before_all_is_done_only_terminal_outcomes_are_written() -> None:
     one = lease(3)
     one.record(2, policy.put_off(NOW))
     one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
-    settled, indices = one.unsaved()
-    assert indices == [0]
-    assert [(client, before) for client, before, _ in settled] == [(16, 1)]
-    one.saved[0] = 1
+    first = one.settlement()
+    assert first is not None
+    assert [(client, before) for client, before, _ in first] == [(16, 1)]
+    assert not first.done
+    one.written()
+    assert one.settlement() is None
     one.record(1, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
-    settled, indices = one.unsaved()
-    assert indices == [1, 2]
-    assert [client for client, _, _ in settled] == [32, 48]
+    last = one.settlement()
+    assert last is not None
+    assert last.client_ids == (32, 48)
+    assert last.done
+
+
+def test_a_settlement_that_was_not_answered_comes_again_as_it_was() -> None:
+    # Fails when outcomes that came in meanwhile, or were taken back, change what may have been written already.
+    one = lease(2)
+    one.record(0, failed(ErrorClass.CONNECT))
+    first = one.settlement()
+    one.uncount(since=100.0)
+    one.record(1, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
+    assert one.settlement() is first
+    one.leave_details_out()
+    bare = one.settlement()
+    assert bare is not None
+    assert [outcome.failure for _, _, outcome in bare] == [None]
+    one.written()
+    rest = one.settlement()
+    assert rest is not None
+    assert rest.client_ids == (32,)
 
 
 def test_releasing_leaves_what_nobody_has_begun_in_the_batch() -> None:
@@ -62,8 +73,9 @@ def test_releasing_leaves_what_nobody_has_begun_in_the_batch() -> None:
     assert not one.permit(None)()
     assert one.kept() == [32, 48]
     one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
-    settled, _ = one.unsaved()
-    assert [client for client, _, _ in settled] == [16]
+    settlement = one.settlement()
+    assert settlement is not None
+    assert (settlement.client_ids, settlement.kept) == ((16,), [32, 48])
     other = lease(2)
     assert other.release(other.mailing)
 
@@ -77,7 +89,7 @@ def test_a_message_given_back_is_taken_again() -> None:
 
 
 def test_nothing_starts_once_the_mailing_has_not_been_confirmed_for_a_while() -> None:
-    one, late = lease(now=100.89), lease(now=100.91)
+    one, late = lease(now=lambda: 100.89), lease(now=lambda: 100.91)
     assert one.permit(None)()
     assert not late.permit(None)()
     assert late.is_stale(100.91)
@@ -86,20 +98,27 @@ def test_nothing_starts_once_the_mailing_has_not_been_confirmed_for_a_while() ->
 
 
 def test_nothing_starts_after_a_window_the_lease_or_the_end() -> None:
-    assert lease(now=100.5).permit(0.6)()
-    assert not lease(now=100.5).permit(0.5)()
+    assert lease(now=lambda: 100.5).permit(0.6)()
+    assert not lease(now=lambda: 100.5).permit(0.5)()
     assert not lease(sending=0.5).permit(None)()
-    assert not lease(ends_in=0.5).permit(None)()
-    assert not lease(ends_in=0.5).is_stale(100.5)
+    assert not lease(of=mailing(ends_in=0.5)).permit(None)()
+    assert not lease(of=mailing(ends_in=0.5)).is_stale(100.5)
 
 
-def test_what_failed_because_the_endpoint_is_down_is_forgiven_until_it_is_written() -> None:
+def failed(error: ErrorClass, at: float = 1.0) -> Outcome:
+    """Return the outcome of a last attempt that failed so many seconds after the claim."""
+    failure = Failure(NOW + timedelta(seconds=at), error, "")
+    return Outcome(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, 1, None, None, 5, None, failure)
+
+
+def test_what_failed_because_the_endpoint_is_down_costs_no_attempt_until_written() -> None:
     one = lease(4)
-    for index, at in enumerate([0.0, 1.0, 1.0, 1.0]):
-        failure = Failure(NOW + timedelta(seconds=at), ErrorClass.REFUSED if index == 3 else ErrorClass.CONNECT, "")
-        exhausted = Outcome(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, 1, None, None, 5, None, failure)
-        one.record(index, exhausted)
-    one.saved[2] = 1
+    one.record(2, failed(ErrorClass.CONNECT))
+    assert one.settlement()
+    one.written()
+    one.record(0, failed(ErrorClass.CONNECT, at=0.0))
+    one.record(1, failed(ErrorClass.CONNECT))
+    one.record(3, failed(ErrorClass.REFUSED))
     one.uncount(since=100.5)
     assert [outcome and outcome.status for outcome in one.outcomes] == [
         Status.FAILED,  # too long ago
@@ -110,12 +129,12 @@ def test_what_failed_because_the_endpoint_is_down_is_forgiven_until_it_is_writte
 
 
 def test_releasing_after_the_end_expires_what_nobody_has_begun() -> None:
-    one = lease(2, ends_in=30.0, now=130.0)
+    one = lease(2, mailing(ends_in=30.0), now=lambda: 130.0)
     assert one.release(one.mailing)
     assert [outcome and outcome.status for outcome in one.outcomes] == [Status.EXPIRED, Status.EXPIRED]
 
 
-async def test_the_book_counts_leases_by_mailing_and_tells_of_changes() -> None:
+async def test_the_registry_counts_leases_by_mailing_and_notes_changes() -> None:
     registry, one, two = LeaseRegistry(), lease(), lease()
     registry.add(one)
     registry.add(two)
@@ -126,3 +145,14 @@ async def test_the_book_counts_leases_by_mailing_and_tells_of_changes() -> None:
     registry.remove(two)
     assert not registry.by_mailing
     assert not registry.leases
+
+
+def test_a_batch_that_was_given_up_stays_known() -> None:
+    # What was sent of it must not pass for a claim whose answer got lost, which is given back as unsent.
+    registry, held, gone = LeaseRegistry(), lease(no=1), lease(no=2)
+    registry.add(held)
+    registry.add(gone)
+    registry.give_up(gone)
+    assert sorted(registry.batch_numbers) == [1, 2]
+    assert registry.leases == {held}
+    assert not gone.permit(None)()

@@ -8,9 +8,9 @@ from random import Random
 import pytest
 
 from dispatcher import retry_policy as policy
-from dispatcher.delivery.protocol import judge
 from dispatcher.model.records import Answer, Mailing, Outcome, Recipient, RetryPolicy
 from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.verdict import judge
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)

@@ -1,4 +1,4 @@
-"""Runs the command line as `python -m mailing.cli`."""
+"""Run the command line as `python -m mailing.cli`."""
 
 import sys
 

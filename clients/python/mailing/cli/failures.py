@@ -1,4 +1,4 @@
-"""How a command ends that did not succeed: an exit status and one sentence.
+"""How a command fails: with an exit status and one sentence.
 
 The statuses are part of the interface; `mailing --help` shows them.
 """
@@ -15,7 +15,7 @@ _SHOWN_FIELDS = 3
 
 
 class ExitStatus(IntEnum):
-    """What the exit status of a command means."""
+    """The documented exit statuses."""
 
     OK = 0
     FAILED = 1
@@ -29,9 +29,9 @@ STATUS_HELP = {
     ExitStatus.OK: "done",
     ExitStatus.FAILED: "the service refused the call, or something failed",
     ExitStatus.BAD_INPUT: "wrong usage or bad input: an option, a field, a row of a file",
-    ExitStatus.UNREACHABLE: "the service is not there or cannot work right now; try again later",
+    ExitStatus.UNREACHABLE: "the service cannot be reached or cannot work right now; try again later",
     ExitStatus.UNDELIVERED: "watch: the mailing ended and not every message was delivered; "
-    "test, endpoints --probe: the endpoint did not take the message",
+    "test, endpoints --probe: the endpoint did not accept the message",
     ExitStatus.INTERRUPTED: "interrupted with Ctrl-C",
 }
 
@@ -45,11 +45,11 @@ class CommandError(Exception):
 
 
 class ReaderGoneError(Exception):
-    """Whoever read standard output has enough: nothing is wrong and nobody listens."""
+    """The reader of standard output has closed it, which is no failure."""
 
 
 def from_call(error: MailingError, address: str) -> CommandError:
-    """Returns what a failed call means to the user of the command line."""
+    """Return the error that a failed call ends a command with."""
     if error.code is grpc.StatusCode.UNAVAILABLE and "handshake failed" in error.message:
         return CommandError(
             f"TLS with {address} failed: MAILING_CA_FILE names the authority to trust, and MAILING_CERT_FILE and "
@@ -85,6 +85,6 @@ def _sentence(error: MailingError) -> str:
 
 
 def first_few(sentences: list[str]) -> str:
-    """Joins some sentences to one and counts the others."""
+    """Join the first sentences to one and count the others."""
     more = len(sentences) - _SHOWN_FIELDS
     return "; ".join(sentences[:_SHOWN_FIELDS]) + (f"; and {more} more" if more > 0 else "")

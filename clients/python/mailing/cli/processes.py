@@ -1,6 +1,6 @@
 """Child processes that never outlive the command that started them.
 
-Each writes to a log of its own and says in one line that it is ready. On Linux the kernel
+Each writes to its own log file and prints one line when it is ready. On Linux the kernel
 ends them even when the parent is killed.
 """
 
@@ -23,17 +23,17 @@ _TAIL_LINES = 15
 
 
 class ProcessError(Exception):
-    """A process that did not get ready; the text says what it wrote."""
+    """A process did not become ready; the message has what it printed."""
 
 
 @contextmanager
 def running(
     arguments: Sequence[str], ready: re.Pattern[str], log: Path, environment: Mapping[str, str]
 ) -> Iterator[re.Match[str]]:
-    """Runs a program for the length of the block, which begins when its output matches `ready`.
+    """Run a program for the length of the block, which begins when its output matches `ready`.
 
-    Must be called in the main thread: children end with the thread that started them.
-    Raises ProcessError when the program ends or says nothing for START_SECONDS.
+    Call it in the main thread, since children end with the thread that started them. Raise
+    ProcessError when the program ends before, or is not ready within START_SECONDS.
     """
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own programs
@@ -76,7 +76,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def tail(text: str) -> str:
-    """Returns the last lines of a log."""
+    """Return the last lines of a log."""
     return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
 

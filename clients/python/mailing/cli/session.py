@@ -1,7 +1,7 @@
-"""What every command gets: where the service is, how to answer, and the consoles.
+"""What every command is given: the service's address, the form of output, and the consoles.
 
-Also owns how a command is registered, so that `--address` and `--json` are understood
-before and after the command's name alike.
+Also owns how a command is registered, so that `--address` and `--json` are understood both
+before and after the command's name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TLS_VARIABLE = "MAILING_TLS"
 FILE_VARIABLES = ("MAILING_CA_FILE", "MAILING_CERT_FILE", "MAILING_KEY_FILE")
 """PEM files: the authority to trust, the caller's certificate, its key. Any of them means TLS."""
 _PIPE_WIDTH = 100_000
-"""No line is folded or cut where no terminal shows it."""
+"""Lines that do not go to a terminal are neither folded nor cut."""
 
 _GLOBAL = "Global options"
 AddressOption = Annotated[
@@ -37,7 +37,7 @@ AddressOption = Annotated[
     typer.Option(
         "--address",
         metavar="HOST:PORT",
-        help=f"Where the service is; else {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}.",
+        help=f"Address of the service; else {ADDRESS_VARIABLE}, else {DEFAULT_ADDRESS}.",
         rich_help_panel=_GLOBAL,
     ),
 ]
@@ -58,19 +58,19 @@ class Session:
 
     address: str = field(default_factory=lambda: os.environ.get(ADDRESS_VARIABLE) or DEFAULT_ADDRESS)
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
-    """What says how the service is reached: the token and TLS."""
+    """The variables for the token and for TLS."""
     json: bool = False
     out: Console = field(default_factory=lambda: _console(stderr=False))
     err: Console = field(default_factory=lambda: _console(stderr=True))
 
     def override(self, address: str | None, json: bool) -> None:
-        """Takes over the global options that were given."""
+        """Take over the global options that were given."""
         self.address = address or self.address
         self.json = self.json or json
 
     @contextmanager
     def connected(self) -> Iterator[MailingClient]:
-        """A client of the service; failed calls of the block end the command with a sentence."""
+        """Yield a client of the service; a failed call in the block ends the command with a sentence."""
         token = self.environment.get(TOKEN_VARIABLE) or None
         with MailingClient.connect(self.address, token, credentials=_credentials(self.environment)) as client:
             try:
@@ -80,7 +80,7 @@ class Session:
 
 
 def _credentials(environment: Mapping[str, str]) -> grpc.ChannelCredentials | None:
-    """Returns credentials for TLS when the environment asks for it."""
+    """Return credentials for TLS when the environment asks for it."""
     files = [environment.get(name) or None for name in FILE_VARIABLES]
     if not any(files) and environment.get(TLS_VARIABLE, "").lower() not in ("1", "true", "yes", "on"):
         return None
@@ -93,7 +93,7 @@ def _credentials(environment: Mapping[str, str]) -> grpc.ChannelCredentials | No
 
 
 def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Registers a function whose first parameter is the session as a command of `app`.
+    """Register a function whose first parameter is the session as a command of `app`.
 
     A parameter whose type is a dataclass stands for the options that its fields are.
     """
@@ -132,7 +132,7 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[
 
 
 def _options(parameter: inspect.Parameter, hint: Any) -> list[inspect.Parameter]:
-    """Returns the parameters that stand for one: itself, or what the fields of its dataclass are."""
+    """Return the parameters that stand for one: itself, or what the fields of its dataclass are."""
     if not is_dataclass(hint):
         return [parameter.replace(annotation=hint)]
     hints = get_type_hints(hint, include_extras=True)

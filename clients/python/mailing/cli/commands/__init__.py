@@ -1,0 +1,1 @@
+"""The commands of `mailing`, a module for each group of them."""

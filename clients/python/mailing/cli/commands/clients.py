@@ -1,0 +1,230 @@
+"""`mailing clients`: import, export, list and add."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, TextIO
+
+import typer
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from mailing import MailingClient, MailingError, new_client
+from mailing.builders import window_times
+from mailing.cli.commands.options import (
+    Attributes,
+    ClientIds,
+    Limit,
+    OperatorCodes,
+    Tags,
+    Timezones,
+    page_size,
+    read_filter,
+    read_optional,
+    read_pairs,
+    read_window,
+)
+from mailing.cli.failures import CommandError, ExitStatus, first_few
+from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import document_of, print_json, print_list, print_message
+from mailing.cli.terminal.tables import facts_table, new_table, pairs
+from mailing.client_csv import ClientReader, CsvError, open_csv, text_of, write_clients
+from mailing.v1.client_pb2 import Client
+from mailing.v1.client_service_pb2 import ImportClientsResponse
+
+app = typer.Typer(no_args_is_help=True, help="Manage clients, the recipients of mailings.")
+
+_STANDARD_STREAM = "-"
+_STEP = 500
+
+
+@command(app, "import")
+def import_file(
+    session: Session,
+    file: Annotated[str, typer.Argument(metavar="FILE.csv", help="The file; - reads standard input.")],
+) -> None:
+    """Create or update clients from a CSV file; all rows are saved or none.
+
+    Columns: phone and timezone (required), operator_code, tag, window_start and window_end (HH:MM[:SS]; an
+    end at or before the start crosses midnight), opted_out, attributes.NAME. Clients are matched by phone.
+    """
+    started = time.monotonic()
+    with _opened(file) as lines, session.connected() as mailing:
+        outcome, rows = import_csv(session, mailing, lines, "standard input" if file == _STANDARD_STREAM else file)
+    seconds = time.monotonic() - started
+    if session.json:
+        print_json(session, document_of(outcome))
+        return
+    table = new_table(">rows", ">created", ">updated", ">unchanged", ">seconds", ">rows/s")
+    counts = (rows, outcome.created, outcome.updated, outcome.unchanged)
+    table.add_row(*(f"{count:,}" for count in counts), f"{seconds:.1f}", f"{rows / max(seconds, 1e-9):,.0f}")
+    session.out.print(table)
+
+
+@command(app, "export")
+def export(
+    session: Session,
+    tag: Tags = [],  # noqa: B006 - typer copies the default
+    operator_code: OperatorCodes = [],  # noqa: B006
+    timezone: Timezones = [],  # noqa: B006
+    attribute: Attributes = [],  # noqa: B006
+    client_id: ClientIds = [],  # noqa: B006
+    output: Annotated[
+        str, typer.Option("--output", "-o", metavar="FILE.csv", help="Output file; - is standard output.")
+    ] = _STANDARD_STREAM,
+) -> None:
+    """Write the matching clients as CSV, in the format that import reads. With --json: one document."""
+    chosen = read_filter(tag, operator_code, timezone, attribute, client_id)
+    with session.connected() as mailing:
+        clients = mailing.export_clients(chosen)
+        if session.json:
+            print_list(session, "clients", clients, 0, (), lambda _: ())
+        elif output == _STANDARD_STREAM:
+            write_clients(clients, sys.stdout)
+        else:
+            _write_file(Path(output), clients)
+
+
+@command(app, "list")
+def list_clients(
+    session: Session,
+    tag: Tags = [],  # noqa: B006
+    operator_code: OperatorCodes = [],  # noqa: B006
+    timezone: Timezones = [],  # noqa: B006
+    attribute: Attributes = [],  # noqa: B006
+    client_id: ClientIds = [],  # noqa: B006
+    receiving_now: Annotated[
+        bool, typer.Option("--receiving-now", help="Only clients inside their receive window now.")
+    ] = False,
+    limit: Limit = 50,
+) -> None:
+    """List clients in the order of their ids."""
+    chosen = read_filter(tag, operator_code, timezone, attribute, client_id)
+    with session.connected() as mailing:
+        clients = mailing.list_clients(chosen, receiving_now=receiving_now, page_size=page_size(limit))
+        columns = (">id", "phone", "operator", "tag", "timezone", "window", "attributes")
+        print_list(session, "clients", clients, limit, columns, _row)
+
+
+@command(app, "add")
+def add(
+    session: Session,
+    phone: Annotated[str, typer.Argument(help="7 to 15 digits with the country code, without '+'.")],
+    timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="IANA name, as Europe/Moscow.")],
+    operator_code: Annotated[str, typer.Option("--operator-code", metavar="CODE", help="Three digits.")] = "",
+    tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="A label to choose clients by.")] = "",
+    window: Annotated[
+        str | None,
+        typer.Option(
+            "--window", metavar="HH:MM-HH:MM", help="When messages may be sent, in the client's time zone; else always."
+        ),
+    ] = None,
+    attribute: Annotated[list[str], typer.Option("--attribute", metavar="NAME=VALUE", help="Repeat for several.")] = [],  # noqa: B006
+    opted_out: Annotated[bool, typer.Option("--opted-out", help="Client has opted out: never send.")] = False,
+) -> None:
+    """Add one client."""
+    client = new_client(
+        phone,
+        timezone,
+        operator_code=operator_code,
+        tag=tag,
+        window=read_optional("--window", read_window, window),
+        attributes=read_pairs("--attribute", attribute),
+        opted_out=opted_out,
+    )
+    with session.connected() as mailing:
+        stored = mailing.create_client(client)
+    print_message(session, stored, lambda: _facts(stored))
+
+
+def import_csv(session: Session, mailing: MailingClient, lines: TextIO, name: str) -> tuple[ImportClientsResponse, int]:
+    """Import an open CSV file, with a progress bar on a terminal; return the outcome and the number of rows.
+
+    Raise CommandError, naming row and column, for what the file or the service finds wrong.
+    """
+    reader = ClientReader(lines, name)
+    try:
+        with _progress(session, lines) as show:
+            return mailing.import_clients(_counted(reader, show)), reader.rows
+    except CsvError as error:
+        raise CommandError(str(error), ExitStatus.BAD_INPUT) from None
+    except MailingError as error:
+        complaints = reader.explain(error.fields)
+        if not complaints:
+            raise
+        raise CommandError(f"{name}, {first_few(complaints)}", ExitStatus.BAD_INPUT) from None
+
+
+def _counted(clients: Iterable[Client], show: Callable[[int], None]) -> Iterator[Client]:
+    for count, client in enumerate(clients, 1):
+        if not count % _STEP:
+            show(count)
+        yield client
+
+
+@contextmanager
+def _progress(session: Session, lines: TextIO) -> Iterator[Callable[[int], None]]:
+    """Show how much of the file was read; for a pipe, which has no size, the number of rows alone."""
+    if not session.err.is_terminal:
+        yield lambda rows: None
+        return
+    size = _size(lines)
+    columns = (TextColumn("importing"), BarColumn(), TextColumn("{task.fields[rows]:,} rows"), TimeRemainingColumn())
+    with Progress(*columns, console=session.err, transient=True) as progress:
+        task = progress.add_task("", total=size, rows=0)
+        yield lambda rows: progress.update(task, completed=lines.buffer.tell() if size else 0, rows=rows)
+
+
+def _size(lines: TextIO) -> int | None:
+    status = os.fstat(lines.fileno())
+    return status.st_size if stat.S_ISREG(status.st_mode) else None
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[TextIO]:
+    try:
+        lines = text_of(sys.stdin.buffer) if file == _STANDARD_STREAM else open_csv(file)
+    except OSError as error:
+        raise CommandError(f"{file}: {error.strerror}", ExitStatus.BAD_INPUT) from None
+    with lines:
+        yield lines
+
+
+def _write_file(path: Path, clients: Iterable[Client]) -> None:
+    """Write beside the file and rename, so that a failed export leaves the file as it was."""
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("w", encoding="utf-8", newline="") as out:
+            write_clients(clients, out)
+        part.replace(path)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", ExitStatus.BAD_INPUT) from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _row(client: Client) -> Sequence[str]:
+    return (
+        str(client.id),
+        client.phone,
+        client.operator_code,
+        client.tag,
+        client.timezone,
+        _window(client),
+        pairs(client.attributes),
+    )
+
+
+def _facts(client: Client) -> Table:
+    names = ("id", "phone", "operator code", "tag", "time zone", "window", "attributes")
+    return facts_table([*zip(names, _row(client), strict=True), ("opted out", "yes" if client.opted_out else "")])
+
+
+def _window(client: Client) -> str:
+    return "-".join(window_times(client.receive_window)) if client.HasField("receive_window") else ""

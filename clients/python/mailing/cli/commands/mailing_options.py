@@ -1,0 +1,118 @@
+"""The options that describe a mailing, the same for every command that takes one.
+
+A command has a parameter of one of these classes; `session.command` makes an option of each field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+import typer
+
+from mailing import new_duration, new_mailing, new_timestamp
+from mailing.cli.commands.options import (
+    Attributes,
+    ClientIds,
+    OperatorCodes,
+    Tags,
+    Timezones,
+    read_filter,
+    read_optional,
+    read_pairs,
+)
+from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
+
+_WHEN = "RFC 3339 (local time without a zone), +10m from now, or now."
+Title = Annotated[str | None, typer.Option("--title", help="Internal name; recipients do not see it.")]
+Start = Annotated[str | None, typer.Option("--start", metavar="WHEN", help=f"When sending begins: {_WHEN}")]
+End = Annotated[str | None, typer.Option("--end", metavar="WHEN", help=f"When sending ends: {_WHEN}")]
+Priority = Annotated[int | None, typer.Option("--priority", help="Higher priorities are sent first: -1000 to 1000.")]
+MaxRate = Annotated[float | None, typer.Option("--max-rate", help="Maximum messages per second; 0: no limit.")]
+Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Name of the endpoint; '': the default one.")]
+Labels = Annotated[
+    list[str], typer.Option("--label", metavar="NAME=VALUE", help="A label to find it by; repeat for several.")
+]
+MaxAttempts = Annotated[int | None, typer.Option("--max-attempts", help="Maximum number of attempts per message.")]
+InitialBackoff = Annotated[
+    str | None,
+    typer.Option("--initial-backoff", metavar="SPAN", help="Delay after the first failure, as 500ms or 1s."),
+]
+MaxBackoff = Annotated[
+    str | None, typer.Option("--max-backoff", metavar="SPAN", help="Maximum delay between attempts, as 5m.")
+]
+Snapshot = Annotated[
+    bool,
+    typer.Option(
+        "--snapshot", help="Send only to clients that match at the start. Without this, clients added later get it too."
+    ),
+]
+AtMostOnce = Annotated[
+    bool, typer.Option("--at-most-once", help="Do not retry when it is unclear whether the gateway accepted it.")
+]
+Important = Annotated[bool, typer.Option("--important", help="Ignore the per-client message limit.")]
+TEXT_HELP = "The message; {tag}, {phone} and {attributes.NAME|default} are replaced."
+
+
+@dataclass(slots=True)
+class MailingFields:
+    """The options of a mailing that is created or changed, as they were typed."""
+
+    title: Title = None
+    tag: Tags = field(default_factory=list)
+    operator_code: OperatorCodes = field(default_factory=list)
+    timezone: Timezones = field(default_factory=list)
+    attribute: Attributes = field(default_factory=list)
+    client_id: ClientIds = field(default_factory=list)
+    start: Start = None
+    end: End = None
+    priority: Priority = None
+    max_rate: MaxRate = None
+    endpoint: Endpoint = None
+    max_attempts: MaxAttempts = None
+    initial_backoff: InitialBackoff = None
+    max_backoff: MaxBackoff = None
+    label: Labels = field(default_factory=list)
+
+    def given(self) -> dict[str, Any]:
+        """Return the given fields by their names in the contract; raise a usage error that names the option."""
+        fields = {
+            "title": self.title,
+            "filter": read_filter(self.tag, self.operator_code, self.timezone, self.attribute, self.client_id),
+            "start_time": read_optional("--start", new_timestamp, self.start),
+            "end_time": read_optional("--end", new_timestamp, self.end),
+            "priority": self.priority,
+            "max_rate": self.max_rate,
+            "endpoint": self.endpoint,
+            "retry": self._retry(),
+            "labels": read_pairs("--label", self.label) or None,
+        }
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def _retry(self) -> RetryPolicy | None:
+        if self.max_attempts is None and self.initial_backoff is None and self.max_backoff is None:
+            return None
+        return RetryPolicy(
+            max_attempts=self.max_attempts or 0,
+            initial_backoff=read_optional("--initial-backoff", new_duration, self.initial_backoff),
+            max_backoff=read_optional("--max-backoff", new_duration, self.max_backoff),
+        )
+
+
+@dataclass(slots=True)
+class NewMailing(MailingFields):
+    """The options of a new mailing, except for its text."""
+
+    snapshot: Snapshot = False
+    at_most_once: AtMostOnce = False
+    important: Important = False
+
+    def mailing(self, text: str) -> Mailing:
+        """Return the mailing; raise a usage error that names the option."""
+        mailing = new_mailing(text, snapshot=self.snapshot, at_most_once=self.at_most_once, important=self.important)
+        mailing.MergeFrom(Mailing(**self.given()))
+        return mailing
+
+    def is_given(self) -> bool:
+        """Return whether any of the options was given."""
+        return self != NewMailing()

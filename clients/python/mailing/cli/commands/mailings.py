@@ -1,0 +1,218 @@
+"""`mailing mailings`: create, list, get, update, delete, and the controls of a running mailing.
+
+The controls are `pause`, `resume`, `cancel` and `retry`; the root command has them, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from mailing import MailingClient
+from mailing.cli.commands.mailing_options import TEXT_HELP, MailingFields, NewMailing
+from mailing.cli.commands.options import Limit, page_size, read_pairs, read_values
+from mailing.cli.session import Session, command
+from mailing.cli.terminal.output import print_json, print_list, print_message
+from mailing.cli.terminal.tables import enum_name, facts_table, moment, pairs
+from mailing.v1.client_pb2 import ClientFilter
+from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.message_pb2 import Message
+
+app = typer.Typer(no_args_is_help=True, help="Manage mailings: one text to many clients.")
+
+MailingId = Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")]
+Etag = Annotated[str, typer.Option("--etag", help="Fail if the mailing changed since this etag was read.")]
+
+
+@command(app, "create")
+def create(
+    session: Session,
+    text: Annotated[str, typer.Option("--text", help=TEXT_HELP)],
+    fields: NewMailing,
+    request_id: Annotated[
+        str | None,
+        typer.Option("--request-id", metavar="UUID", help="A call repeated with the same id creates nothing new."),
+    ] = None,
+) -> None:
+    """Create a mailing. It starts now, or at its start time."""
+    mailing = fields.mailing(text)
+    print_result(session, lambda client: client.create_mailing(mailing, request_id))
+
+
+@command(app, "update")
+def update(
+    session: Session,
+    mailing_id: MailingId,
+    fields: MailingFields,
+    text: Annotated[str | None, typer.Option("--text", help="The message.")] = None,
+    clear: Annotated[
+        list[str], typer.Option("--clear", metavar="FIELD", help="Clear this field, as end_time or filter.")
+    ] = [],  # noqa: B006 - typer copies the default
+    etag: Etag = "",
+) -> None:
+    """Change a mailing that is not finished; only what is given changes."""
+    wanted = fields.given()
+    if text is not None:
+        wanted["text"] = text
+    both = sorted(wanted.keys() & set(clear))
+    if both:
+        raise typer.BadParameter(f"{both[0]} is set and cleared at once", param_hint="--clear")
+    mask = [*wanted, *clear]
+    if not mask:
+        raise typer.BadParameter("nothing to change is given")
+    mailing = Mailing(id=mailing_id, etag=etag, **wanted)
+    print_result(session, lambda client: client.update_mailing(mailing, mask))
+
+
+@command(app, "list")
+def list_mailings(
+    session: Session,
+    state: Annotated[
+        list[str], typer.Option("--state", metavar="STATE", help="In this state, as running; repeat for alternatives.")
+    ] = [],  # noqa: B006
+    label: Annotated[list[str], typer.Option("--label", metavar="NAME=VALUE", help="With this label.")] = [],  # noqa: B006
+    limit: Limit = 50,
+) -> None:
+    """List mailings, newest first, with their progress."""
+    states = read_values("--state", state, Mailing.State.items(), "STATE_")
+    labels = read_pairs("--label", label)
+    columns = (">id", "title", "state", "start", ">total", ">pending", ">delivered", ">undelivered")
+    with session.connected() as mailing:
+        mailings = mailing.list_mailings(states, labels, page_size=page_size(limit))
+        print_list(session, "mailings", mailings, limit, columns, _row)
+
+
+@command(app, "get")
+def get(session: Session, mailing_id: MailingId) -> None:
+    """Show one mailing with its progress."""
+    print_result(session, lambda client: client.get_mailing(mailing_id))
+
+
+@command(app, "delete")
+def delete(
+    session: Session,
+    mailing_id: MailingId,
+    etag: Etag = "",
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Succeed when there is no such mailing.")
+    ] = False,
+) -> None:
+    """Delete a mailing that is not running, and its messages."""
+    with session.connected() as mailing:
+        deleted = mailing.delete_mailing(mailing_id, etag, allow_missing=allow_missing)
+    if session.json:
+        print_json(session, {"deleted_messages": deleted})
+    else:
+        session.out.print(f"Mailing {mailing_id} is deleted, and {deleted:,} messages with it.")
+
+
+def pause(session: Session, mailing_id: MailingId) -> None:
+    """Stop a mailing until it is resumed."""
+    print_result(session, lambda client: client.pause_mailing(mailing_id))
+
+
+def resume(session: Session, mailing_id: MailingId) -> None:
+    """Resume a paused mailing."""
+    print_result(session, lambda client: client.resume_mailing(mailing_id))
+
+
+def cancel(session: Session, mailing_id: MailingId) -> None:
+    """Cancel a mailing for good; messages not sent yet are cancelled."""
+    print_result(session, lambda client: client.cancel_mailing(mailing_id))
+
+
+def retry(
+    session: Session,
+    mailing_id: MailingId,
+    status: Annotated[
+        list[str],
+        typer.Option(
+            "--status", metavar="STATUS", help="Messages that are failed, expired or unknown; repeat for several."
+        ),
+    ],
+) -> None:
+    """Retry messages that were not delivered, with a new set of attempts."""
+    statuses = read_values("--status", status, Message.Status.items(), "STATUS_")
+    with session.connected() as client:
+        requeued = client.retry_mailing(mailing_id, statuses)
+    if session.json:
+        print_json(session, {"requeued": requeued})
+    else:
+        session.out.print(f"{requeued:,} messages of mailing {mailing_id} are pending again.")
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group to `root`, and there once more what controls a running mailing: `mailing pause ID`."""
+    root.add_typer(app, name="mailings")
+    controls: Mapping[str, Callable[..., None]] = {"pause": pause, "resume": resume, "cancel": cancel, "retry": retry}
+    for name, function in controls.items():
+        command(app, name)(function)
+        command(root, name)(function)
+
+
+def mailing_table(mailing: Mailing) -> Table:
+    """Return the facts and the progress of one mailing."""
+    return facts_table(
+        [
+            ("id", str(mailing.id)),
+            ("title", mailing.title),
+            ("state", enum_name(mailing, "state")),
+            ("text", mailing.text),
+            ("audience", _audience(mailing)),
+            ("start", moment(mailing.start_time)),
+            ("end", moment(mailing.end_time)),
+            ("semantics", enum_name(mailing, "semantics").lower().replace("_", " ")),
+            ("priority", str(mailing.priority or "")),
+            ("max rate", f"{mailing.max_rate:g}/s" if mailing.max_rate else ""),
+            ("endpoint", mailing.endpoint),
+            ("labels", pairs(mailing.labels)),
+            *_progress(mailing),
+            ("etag", mailing.etag),
+        ]
+    )
+
+
+def _progress(mailing: Mailing) -> list[tuple[str, str]]:
+    progress = mailing.progress
+    counts = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
+    shown = [(name, getattr(progress, name)) for name in counts]
+    return [(name, f"{count:,}") for name, count in shown if count or name in ("total", "delivered")] + [
+        ("first delivery", moment(progress.first_delivery_time)),
+        ("last delivery", moment(progress.last_delivery_time)),
+    ]
+
+
+def print_result(session: Session, call: Callable[[MailingClient], Mailing]) -> None:
+    """Make a call that returns a mailing, and print the mailing."""
+    with session.connected() as client:
+        mailing = call(client)
+    print_message(session, mailing, lambda: mailing_table(mailing))
+
+
+def _row(mailing: Mailing) -> Sequence[str]:
+    progress = mailing.progress
+    undelivered = progress.total - progress.pending - progress.delivered
+    counts = (progress.total, progress.pending, progress.delivered, undelivered)
+    return (
+        str(mailing.id),
+        mailing.title,
+        enum_name(mailing, "state"),
+        moment(mailing.start_time),
+        *(f"{count:,}" for count in counts),
+    )
+
+
+def _audience(mailing: Mailing) -> str:
+    later = ", including later ones" if mailing.audience_mode == Mailing.AUDIENCE_MODE_OPEN else ""
+    return f"{_filter(mailing.filter) or 'all clients'}{later}"
+
+
+def _filter(chosen: ClientFilter) -> str:
+    lists = ("tags", "operator_codes", "timezones", "client_ids")
+    parts = [f"{name}: {', '.join(map(str, getattr(chosen, name)))}" for name in lists if getattr(chosen, name)]
+    if chosen.attributes:
+        parts.append(f"attributes: {pairs(chosen.attributes)}")
+    return "; ".join(parts)

@@ -1,0 +1,62 @@
+"""How a command line is set up and how it ends; `mailing` and `mailing-server` share it.
+
+Every end goes through `run`: an exit status of `ExitStatus` and, on failure, one sentence on
+standard error. Only a bug in the program itself shows a traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError
+
+_BROKEN_PIPE = 141
+"""What a shell reports of a program whose reader went away."""
+
+
+def new_app(**settings: Any) -> typer.Typer:
+    """Return an application without commands; `settings` are typer's own."""
+    return typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="rich",
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **settings,
+    )
+
+
+def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
+    """Run one command of `app` and return its exit status; `arguments` default to those of the process."""
+    try:
+        status = app(args=None if arguments is None else list(arguments), prog_name=program, standalone_mode=False)
+        sys.stdout.flush()
+    except CommandError as error:
+        return _fail(program, str(error), error.status)
+    except typer.TyperException as error:
+        return _fail(program, _usage(error.format_message()), ExitStatus.BAD_INPUT)
+    except (KeyboardInterrupt, typer.Abort):
+        return ExitStatus.INTERRUPTED
+    except (ReaderGoneError, BrokenPipeError):
+        # The interpreter must not complain when it flushes the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _BROKEN_PIPE
+    return status or ExitStatus.OK
+
+
+def _fail(program: str, sentence: str, status: ExitStatus) -> int:
+    sys.stdout.flush()
+    # Without a sentence the help was printed instead.
+    if sentence:
+        print(f"{program}: {' '.join(sentence.split())}", file=sys.stderr)
+    return status
+
+
+def _usage(message: str) -> str:
+    sentence = message.strip().removesuffix(".")
+    return f"{sentence[:1].lower()}{sentence[1:]} (--help shows how)" if sentence else ""

@@ -1,0 +1,69 @@
+"""Watches the leases at work: confirms those whose mailing is unchanged, releases the others.
+
+A released lease puts what has not been begun back into open work, even while the endpoint hangs.
+Without a confirmation nothing of a lease would start any more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dispatcher.breaker_sync import BreakerSync
+from dispatcher.endpoint_workers import EndpointWorkers
+from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.records import Mailing
+from dispatcher.model.states import MailingState
+from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
+
+REFRESH_INTERVAL = 0.25
+"""Seconds between two checks of the mailings at work."""
+
+
+class LeaseWatch:
+    """Watches the leases of the registry, and the breakers of the pools."""
+
+    def __init__(
+        self,
+        queue: WorkQueue,
+        registry: LeaseRegistry,
+        pools: Mapping[str, EndpointWorkers],
+        breaker_sync: BreakerSync,
+        clock: Clock,
+    ) -> None:
+        self._queue = queue
+        self._registry = registry
+        self._pools = pools
+        self._breaker_sync = breaker_sync
+        self._clock = clock
+
+    async def run(self) -> None:
+        """Release leases that ran out or whose mailing was changed, paused or ended, until cancelled."""
+        while True:
+            await self._clock.sleep(REFRESH_INTERVAL)
+            if not self._registry.leases:
+                continue
+            asked = self._clock.monotonic()
+            leases = list(self._registry.leases)
+            try:
+                mailings = await self._queue.definitions(list(self._registry.by_mailing))
+                self._registry.answered_at = asked
+                self._confirm(leases, mailings, asked)
+                await self._breaker_sync.learn(self._pools.values())
+            except StorageUnavailable:
+                continue
+
+    def _confirm(self, leases: list[Lease], mailings: Mapping[int, Mailing], asked: float) -> None:
+        """Compare the leases with the mailings as they were when the database was `asked`."""
+        now = self._clock.monotonic()
+        for lease in leases:
+            mailing = mailings.get(lease.mailing.id)
+            if mailing is not None and not _changed(mailing, lease.mailing) and now < lease.send_until:
+                lease.confirm(asked)
+            elif lease.release(mailing or lease.mailing):
+                self._registry.settle_soon(lease)
+        for pool in self._pools.values():
+            pool.start_workers()
+
+
+def _changed(now: Mailing, then: Mailing) -> bool:
+    return now.version != then.version or (now.state is not then.state and now.state is not MailingState.RUNNING)

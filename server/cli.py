@@ -1,0 +1,169 @@
+"""`mailing-server`: the commands of an operator, run on the machine of the service.
+
+Owns their options and what they print; what they do is done by `server.main`. Options win over
+the environment, the environment over the file of settings. `main` is also what `mailing serve`
+calls, by the entry points of the group `mailing.commands`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mailing.channel import product_version
+from mailing.cli.commands.options import read_pairs
+from mailing.cli.failures import CommandError, ExitStatus
+from mailing.cli.runner import new_app, run
+from mailing.cli.session import JsonOption, Session
+from mailing.cli.terminal.output import print_json
+from mailing.cli.terminal.tables import cell, new_table
+from server.auth.tokens_file import new_token, token_line
+from server.config import ConfigError, Loaded, load, rows_in_force
+
+PROGRAM = "mailing-server"
+
+_PANEL = "Settings"
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", metavar="FILE", help="TOML file of settings; else MAILING_CONFIG_FILE.", rich_help_panel=_PANEL
+    ),
+]
+Assignments = Annotated[
+    list[str],
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="One setting, such as pool_size=20; repeatable.", rich_help_panel=_PANEL
+    ),
+]
+
+app = new_app(name=PROGRAM)
+tokens = typer.Typer(no_args_is_help=True, help="Static tokens for callers of the service.")
+app.add_typer(tokens, name="tokens")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; `arguments` default to those of the process."""
+    return run(app, PROGRAM, arguments)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"{PROGRAM} {product_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Run and set up the Mailing service; `mailing` is the command line of its callers."""
+
+
+@app.command()
+def serve(
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            "--listen",
+            metavar="HOST:PORT",
+            help="Where to serve; port 0 takes a free one. Else MAILING_LISTEN, else 127.0.0.1:50051.",
+        ),
+    ] = None,
+    dispatchers: Annotated[
+        int | None,
+        typer.Option("--dispatchers", metavar="N", help="Dispatch in N processes beside the server; 0: inside of it."),
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Answer everyone who reaches the address, without authentication.")
+    ] = False,
+    config: ConfigFile = None,
+    values: Assignments = [],  # noqa: B006 - typer copies the default
+) -> None:
+    """Start the service; it runs until Ctrl-C or SIGTERM.
+
+    `mailing-server config` shows all settings. Without MAILING_DSN it runs a Postgres of its own.
+    """
+    from server.main import run as serve_until_stopped
+
+    loaded = _loaded(config, values, listen=listen, dispatchers=dispatchers, insecure=insecure or None)
+    raise typer.Exit(serve_until_stopped(loaded.settings))
+
+
+@app.command()
+def dispatcher(config: ConfigFile = None, values: Assignments = []) -> None:  # noqa: B006
+    """Run a dispatcher alone, for a service on the same database."""
+    from server.main import run_dispatcher
+
+    raise typer.Exit(run_dispatcher(_loaded(config, values).settings))
+
+
+@app.command()
+def migrate(config: ConfigFile = None, values: Assignments = [], json: JsonOption = False) -> None:  # noqa: B006
+    """Upgrade the database schema to this release; the service does so itself when it starts."""
+    from server.main import run_migrations
+
+    applied: list[str] = []
+    status = run_migrations(_loaded(config, values).settings, applied.append)
+    if json:
+        print_json(Session(), {"applied": applied})
+    elif not status:
+        print(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
+    raise typer.Exit(status)
+
+
+@app.command("config")
+def show_config(config: ConfigFile = None, values: Assignments = [], json: JsonOption = False) -> None:  # noqa: B006
+    """Show the settings that would be in force here, and where each comes from; secrets are masked."""
+    session, rows = Session(), rows_in_force(_loaded(config, values))
+    if json:
+        print_json(session, {"settings": rows})
+        return
+    table = new_table("Setting", "Value", "From")
+    for row in rows:
+        value = "" if row["value"] is None else str(row["value"])
+        place = "" if row["from"] == "default" else str(row["from"])
+        table.add_row(cell(str(row["name"])), cell(value), cell(place))
+    session.out.print(table)
+
+
+@tokens.command("create")
+def create_token(
+    name: Annotated[str, typer.Argument(help="Who calls with it, as logs will name them.")],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            "--scope", metavar="SCOPE", help="A permission, such as mailings.read; repeat for several, or all."
+        ),
+    ],
+    json: JsonOption = False,
+) -> None:
+    """Make a token, shown once, and the line that MAILING_TOKENS_FILE needs for it.
+
+    Nothing is stored here, and the service keeps nothing but the hash in that line.
+    """
+    token = new_token()
+    try:
+        line = token_line(name, token, scope)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    if json:
+        print_json(Session(), {"name": name, "token": token, "line": line})
+        return
+    print("The token, shown only this once, and the line that MAILING_TOKENS_FILE needs for it:", file=sys.stderr)
+    print(token)
+    print(line)
+
+
+def _loaded(config: Path | None, values: list[str], **options: Any) -> Loaded:
+    """Return the settings and their places; raise CommandError for those that cannot be used."""
+    given = read_pairs("--set", values) | {name: one for name, one in options.items() if one is not None}
+    try:
+        return load(config, given)
+    except ConfigError as error:
+        raise CommandError(" ".join(error.problems), ExitStatus.BAD_INPUT) from None
