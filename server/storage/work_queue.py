@@ -203,7 +203,14 @@ def _failure_arguments(settlement: Settlement) -> dict[str, Any]:
 
 def _event_arguments(events: Sequence[Event]) -> dict[str, list[Any]]:
     """Return the events as parallel arrays; all of them are of one mailing."""
-    return {f"event_{name}": values for name, values in event_columns(events).items() if name != "mailing_ids"}
+    columns = event_columns(events)
+    return {
+        "event_levels": columns["levels"],
+        "event_names": columns["names"],
+        "event_texts": columns["texts"],
+        "event_client_ids": columns["client_ids"],
+        "event_details": columns["details"],
+    }
 
 
 def _alike(values: Sequence[T]) -> Sequence[T]:
