@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from dispatcher.model.records import AudienceFilter
+from dispatcher.model.mailings import AudienceFilter
 
 
 def filter_arguments(audience: AudienceFilter) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import asyncpg
 
-from dispatcher.model.records import FrequencyCap
+from dispatcher.model.settings import FrequencyCap
 from dispatcher.ports import Storage
 from server.storage.endpoint_limits import PostgresEndpointHealth, PostgresRateSlots
 from server.storage.heartbeats import PostgresHeartbeats

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import asyncpg
 
-from dispatcher.model.records import EndpointState, SlotRequest, Slots
+from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.states import BreakerState
 from dispatcher.outcome_events import breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher.model.records import SettingOverrides
+from dispatcher.model.settings import SettingOverrides
 from server.storage.queries import load_queries
 from server.storage.reach import translate_database_errors
 
