@@ -111,6 +111,7 @@ class Settler:
             self._give_up(lease, "the lease is over")
         else:
             log.warning("outcomes wait for the database: %s", error)
+            lease.waiting = False  # what it waited for meanwhile may have been left to this worker
             self._registry.settle_soon(lease)
 
     def _give_up(self, lease: Lease, why: str) -> None:

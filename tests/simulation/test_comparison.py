@@ -26,7 +26,7 @@ from tests.simulation.comparison import REPLICAS, SET_UP, Comparison
 from tests.simulation.rows import MailingRow
 from tests.support.ledger import audit
 
-FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:25").split(":"))
+FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:20").split(":"))
 STEPS = 150
 TAGS = ("red", "blue")
 TEXTS = ("Hello", "Good bye")

@@ -136,6 +136,24 @@ async def test_outcomes_wait_for_a_database_that_is_away_for_longer_than_the_lea
     assert registry.lost == 0
 
 
+async def test_a_lease_asked_for_while_its_write_fails_is_not_forgotten() -> None:
+    """Another worker leaves it to the one that is writing it, whose write then fails."""
+    registry = LeaseRegistry()
+    one = ended(registry, 1)
+
+    class Slow(Queue):
+        async def settle(self, settlement: Settlement) -> bool:
+            if not self.tries:
+                registry.settle_soon(one)
+                for _ in range(5):  # until another worker has seen it
+                    await asyncio.sleep(0)
+            return await super().settle(settlement)
+
+    queue = Slow(lambda _: StorageUnavailable("away") if len(queue.tries) == 1 else None)
+    async with settling(queue, registry) as closed:
+        assert await closed.get() is one
+
+
 async def test_nothing_is_retried_once_its_lease_is_over_and_the_database_answers() -> None:
     registry = LeaseRegistry()
     one = ended(registry, 1)
