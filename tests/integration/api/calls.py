@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
@@ -64,36 +62,3 @@ async def imported(service: Service, *pieces: Sequence[client_pb2.Client]) -> tu
     """Import; return how many were created, updated and unchanged."""
     answer = await service.clients.ImportClients(requests(*pieces))
     return answer.created, answer.updated, answer.unchanged
-
-
-async def until(holds: Callable[[], Awaitable[object]]) -> None:
-    """Return once `holds` gives something true; fail after ten seconds."""
-    async with asyncio.timeout(10):
-        while not await holds():  # noqa: ASYNC110  what is waited for happens in another process
-            await asyncio.sleep(0.01)
-
-
-async def waiting(pool: asyncpg.Pool) -> int:
-    """Return how many sessions wait for locks that others hold."""
-    count: int = await pool.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return count
-
-
-async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
-    """Return once so many sessions wait for locks that others hold."""
-
-    async def enough() -> bool:
-        return await waiting(pool) >= sessions
-
-    await until(enough)
-
-
-async def until_nobody_waits(pool: asyncpg.Pool) -> None:
-    """Return once no session waits for a lock any more."""
-
-    async def none() -> bool:
-        return await waiting(pool) == 0
-
-    await until(none)

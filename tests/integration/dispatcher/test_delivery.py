@@ -9,7 +9,8 @@ import asyncpg
 
 from dispatcher.model.states import AudienceMode, ErrorClass, MailingState, Semantics, Status
 from tests.integration.dispatcher.conftest import Start
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 

@@ -23,7 +23,8 @@ from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import SETTINGS, Start
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 ENDPOINT = Endpoint("default", "http://127.0.0.1:1/", "token", total_timeout=2.0, max_concurrency=500)

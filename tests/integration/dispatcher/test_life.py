@@ -12,7 +12,8 @@ import pytest
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from tests.integration.dispatcher.conftest import Start
 from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, database_now, statuses
 
 
