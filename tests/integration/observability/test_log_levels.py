@@ -12,7 +12,7 @@ import grpc
 
 from mailing.v1.mailing_service_pb2 import GetMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from tests.integration.test_main import PATIENCE, serving
+from tests.support.processes import PATIENCE, serving
 
 
 def line_with(process: subprocess.Popen[str], **facts: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The embedded Postgres: real servers, real processes, real kills."""
 
-# ruff: noqa: ASYNC220, ASYNC240, ASYNC251 - nothing else runs in these loops
+# ruff: noqa: ASYNC220, ASYNC240 - nothing else runs in these loops
 
 from __future__ import annotations
 
@@ -8,14 +8,12 @@ import asyncio
 import contextlib
 import os
 import pwd
-import select
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +21,8 @@ import asyncpg
 import pytest
 
 from server.embedded_postgres import EmbeddedPostgres, EmbeddedPostgresError, binaries, runner
+from tests.support.eventually import eventually_sync
+from tests.support.processes import gone
 
 ROOT = os.geteuid() == 0
 PATIENCE = 30.0
@@ -87,18 +87,6 @@ def postmaster(folder: Path) -> int:
     return int((folder / "postgres" / "postmaster.pid").read_text().splitlines()[0])
 
 
-def wait_for_end(pid: int) -> None:
-    """Return when the process has ended; fail when it goes on for too long."""
-    try:
-        watch = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([watch], [], [], PATIENCE)[0], f"process {pid} still runs"
-    finally:
-        os.close(watch)
-
-
 def uid_of(pid: int) -> int:
     return Path(f"/proc/{pid}").stat().st_uid
 
@@ -142,7 +130,7 @@ def test_kill_9_of_the_service_ends_the_server(folder: Path) -> None:
         assert dsn.startswith("postgresql://")
         pid = postmaster(folder)
         process.kill()
-        wait_for_end(pid)
+        gone(pid)
 
 
 async def test_after_kill_9_the_next_service_starts_at_once_on_the_same_data(folder: Path) -> None:
@@ -224,9 +212,7 @@ async def test_the_remains_of_an_interrupted_beginning_are_removed(tmp_path: Pat
 
 async def test_kill_9_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SERVICE, str(tmp_path)], stdin=subprocess.PIPE)
-    give_up_at = time.monotonic() + PATIENCE
-    while not list(tmp_path.glob("initdb-*/base/1/*")) and time.monotonic() < give_up_at:
-        time.sleep(0.001)
+    eventually_sync(lambda: list(tmp_path.glob("initdb-*/base/1/*")), pause=0.001)
     process.kill()
     process.communicate()
     assert not (tmp_path / "postgres").exists()
@@ -332,7 +318,7 @@ def test_an_ordinary_user_is_served_alike(public_folder: Path, prefix: list[str]
         assert dsn.startswith("postgresql://"), dsn
         pid = postmaster(data)
         process.kill()
-        wait_for_end(pid)
+        gone(pid)
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can act for others")
@@ -373,4 +359,4 @@ async def test_without_setpriv_the_server_still_ends_with_its_parent(public_fold
         assert await ask(dsn, "SELECT 1") == "1"
         pid = postmaster(public_folder)
         process.kill()
-        wait_for_end(pid)
+        gone(pid)
