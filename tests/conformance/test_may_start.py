@@ -17,10 +17,9 @@ from dispatcher.model.states import ErrorClass
 from dispatcher.ports import Sender
 from dispatcher.verdict import judge
 from tests.conformance.certificates import Certificates
-from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, http
+from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, goes_stale, http
 from tests.conformance.senders import HASTY, Contender, deliver, endpoint, nothing_is_left
 from tests.conformance.slow_gateway import SlowGateway
-from tests.conformance.test_connections import goes_stale
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import grpc
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status.rpc_status import from_call
 
@@ -62,3 +64,23 @@ async def imported(service: Service, *pieces: Sequence[client_pb2.Client]) -> tu
     """Import; return how many were created, updated and unchanged."""
     answer = await service.clients.ImportClients(requests(*pieces))
     return answer.created, answer.updated, answer.unchanged
+
+
+async def call(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any = None) -> Any:
+    """Call a method with an empty request; return its first or only answer."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    request = GetMessageClass(method.input_type)()
+    answer_type = GetMessageClass(method.output_type)
+    serializers: dict[str, Any] = {
+        "request_serializer": lambda message: message.SerializeToString(),
+        "response_deserializer": answer_type.FromString,
+    }
+
+    async def one() -> AsyncIterator[Any]:
+        yield request
+
+    if method.client_streaming:
+        return await channel.stream_unary(path, **serializers)(one(), metadata=metadata)
+    if method.server_streaming:
+        return await channel.unary_stream(path, **serializers)(request, metadata=metadata).read()
+    return await channel.unary_unary(path, **serializers)(request, metadata=metadata)

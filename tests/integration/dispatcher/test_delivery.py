@@ -9,17 +9,10 @@ import asyncpg
 
 from dispatcher.model.states import AudienceMode, ErrorClass, MailingState, Semantics, Status
 from tests.integration.dispatcher.conftest import Start
+from tests.integration.dispatcher.mailings import completed
 from tests.support.endpoints import ScriptedSender, answer, broken
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
-
-
-async def completed(pool: asyncpg.Pool, mailing_id: int, within: float = 20.0) -> None:
-    async def state() -> int:
-        found: int = await pool.fetchval("SELECT state FROM mailings WHERE id = $1", mailing_id)
-        return found
-
-    await eventually(state, lambda found: found == MailingState.COMPLETED, within)
 
 
 async def test_everybody_gets_the_message_once_and_the_ledger_says_so(pool: asyncpg.Pool, start: Start) -> None:

@@ -11,16 +11,10 @@ import pytest
 
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
+from tests.integration.dispatcher.mailings import completed, ends
 from tests.support.endpoints import ScriptedSender, answer
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, database_now, statuses
-
-
-async def ends(pool: asyncpg.Pool, mailing: int) -> dict[int, tuple[int, int]]:
-    """Status and reason of every message, by client."""
-    rows = await pool.fetch("SELECT client_id, status, reason FROM messages WHERE mailing_id = $1", mailing)
-    return {row["client_id"]: (row["status"], row["reason"]) for row in rows}
 
 
 async def change(pool: asyncpg.Pool, mailing: int, **columns: Any) -> None:

@@ -18,9 +18,8 @@ from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import refused
 from tests.integration.watch.calls import Messages, Progress
 from tests.integration.watch.conftest import Replica, Start
-from tests.integration.watch.ledger import Work
+from tests.integration.watch.ledger import Work, append
 from tests.integration.watch.proxy import FreezingProxy
-from tests.integration.watch.test_messages import append
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients
 
