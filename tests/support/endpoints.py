@@ -40,7 +40,7 @@ class ScriptedSender:
         self.in_flight = 0
         self.most_in_flight = 0
         self._script = script or (lambda client_id, number: answer())
-        self._delay = delay
+        self.delay = delay
 
     async def send(
         self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
@@ -56,8 +56,8 @@ class ScriptedSender:
         try:
             async with self.seen:
                 self.seen.notify_all()
-            if self._delay:
-                await asyncio.sleep(self._delay)
+            if self.delay:
+                await asyncio.sleep(self.delay)
             await self.gate.wait()
             return self._script(message_id & 0xFFFFFFFF, number)
         finally:

@@ -140,7 +140,7 @@ async def test_the_emergency_stop_gives_leases_up_and_lets_no_request_start(pool
         late = await add_mailing(pool, state=MailingState.SCHEDULED)
         await eventually(lambda: statuses(pool, late), lambda found: found[Status.PENDING] == 3000)
         assert len(sender.requests) == requests
-        sender._delay = 0.0
+        sender.delay = 0.0
         await pool.execute("UPDATE dispatch_settings SET paused = false, version = version + 1")
         await pool.execute("SELECT pg_notify('mailing', '')")
         for one in (mailing_id, late):
