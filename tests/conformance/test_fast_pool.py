@@ -14,7 +14,7 @@ from dispatcher.delivery.http1 import pool as sender_module
 from dispatcher.delivery.http1 import resolver as addresses_module
 from dispatcher.delivery.http1.pool import PoolStatus
 from dispatcher.delivery.http1.resolver import STALE, TTL, Address, Addresses, look_up
-from dispatcher.model.records import Answer
+from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
