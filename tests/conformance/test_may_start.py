@@ -119,7 +119,7 @@ def test_an_idle_connection_is_spared_what_may_not_start(contender: Contender) -
     contender.run(case())
 
 
-def test_it_is_asked_after_a_wait_for_a_free_connection_which_the_next_one_gets(contender: Contender) -> None:
+def test_may_start_is_asked_after_a_wait_for_a_free_connection(contender: Contender) -> None:
     async def case() -> None:
         answered = asyncio.Event()
 

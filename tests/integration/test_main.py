@@ -90,7 +90,7 @@ def test_bad_settings_end_it_before_anything_is_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_an_endpoint_that_no_sender_takes_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
+def test_an_unusable_endpoint_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     result = ended(
         "serve",

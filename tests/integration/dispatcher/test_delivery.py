@@ -125,9 +125,7 @@ async def test_a_client_outside_the_window_is_sent_to_when_it_opens(pool: asyncp
     assert len(rows) == 3
 
 
-async def test_a_window_that_does_not_open_before_the_end_expires_the_message_at_once(
-    pool: asyncpg.Pool, start: Start
-) -> None:
+async def test_a_window_that_opens_after_the_end_expires_the_message_at_once(pool: asyncpg.Pool, start: Start) -> None:
     later = (datetime.now(UTC) + timedelta(hours=3)).time()
     await add_clients(pool, 3, timezone="UTC", window_start=later, window_length=timedelta(hours=1))
     await add_clients(pool, 2, 100)

@@ -209,7 +209,7 @@ async def test_the_remains_of_an_interrupted_beginning_are_removed(tmp_path: Pat
     assert not list(tmp_path.glob("initdb-*"))
 
 
-async def test_kill_9_in_the_middle_of_the_first_start_leaves_nothing_in_the_way(tmp_path: Path) -> None:
+async def test_kill_9_during_the_first_start_leaves_nothing_in_the_way(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", SERVICE, str(tmp_path)], stdin=subprocess.PIPE)
     eventually_sync(lambda: list(tmp_path.glob("initdb-*/base/1/*")), pause=0.001)
     process.kill()

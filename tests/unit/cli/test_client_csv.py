@@ -104,7 +104,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
         assert [one.phone for one in ClientReader(lines, "clients.csv")] == ["1234567"]
 
 
-def test_rows_are_found_again_behind_empty_lines_and_line_breaks_in_quotes() -> None:
+def test_rows_are_found_behind_empty_lines_and_line_breaks_in_quotes() -> None:
     text = 'phone,timezone,tag\n1000001,UTC,\n\n\n1000002,UTC,"two\nlines"\n1000003,UTC,"a\nb\nc"\n1000004,UTC,\n'
     reader = ClientReader(io.StringIO(text, newline=""), "clients.csv")
     phones = [one.phone for one in reader]
