@@ -23,9 +23,11 @@ from server.api import CallLimits, TransportSettings
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
 from server.runtime.api_settings import ApiSettings
-from tests.integration.api.calls import imported, refused, until
+from tests.integration.api.calls import imported, refused
 from tests.integration.api.conftest import Service
 from tests.support.api import serving
+from tests.support.eventually import eventually
+from tests.support.locks import blocked
 
 
 @pytest.fixture
@@ -46,11 +48,6 @@ async def clients_locked(pool: asyncpg.Pool) -> AsyncIterator[None]:
         yield
 
 
-async def waiting_for_locks(pool: asyncpg.Pool, number: int) -> bool:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return await pool.fetchval(waiting) == number  # type: ignore[no-any-return]
-
-
 async def healthy(service: Service) -> None:
     health: Any = health_pb2_grpc.HealthStub(service.channel)
     answer = await health.Check(health_pb2.HealthCheckRequest())
@@ -67,7 +64,7 @@ async def test_one_call_too_many_at_once_is_rejected(service: Service, pool: asy
     """Fails when calls are not counted, or not when they end."""
     async with clients_locked(pool):
         waiting = [asyncio.ensure_future(service.clients.ListClients(ListClientsRequest())) for _ in range(2)]
-        await until(lambda: waiting_for_locks(pool, 2))
+        await blocked(pool, 2)
         with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED") as info:
             await asyncio.gather(*(service.clients.ListClients(ListClientsRequest()) for _ in range(2)))
         assert info.metadata["limit"] == "2"
@@ -102,7 +99,7 @@ async def test_more_calls_a_second_are_rejected_with_the_time_to_wait(service: S
             return False
         return True
 
-    await until(welcome)
+    await eventually(welcome)
 
 
 @limited(longest=0.3)

@@ -18,10 +18,12 @@ from mailing.v1.mailing_service_pb2 import CancelMailingRequest, RetryMailingReq
 from server.storage import mailing_retry
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
-from tests.integration.api.calls import refused, until, until_somebody_waits
+from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import State, at, get, move_to, update
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
+from tests.support.locks import blocked
 
 ENDS = {
     Status.DELIVERED: (Status.DELIVERED, Reason.NONE, 1),
@@ -202,7 +204,7 @@ async def test_one_that_fails_again_meanwhile_is_not_put_back_twice(
         await other.execute("BEGIN")
         await other.execute("SELECT FROM buckets WHERE bucket = 15 FOR UPDATE")
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await other.execute("UPDATE messages SET settled_at = clock_timestamp() WHERE client_id = $1", in_bucket_15[1])
         await other.execute("COMMIT")
     assert await call == 47
@@ -218,9 +220,9 @@ async def test_a_cancellation_in_the_middle_stops_the_rest(service: Service, poo
         await other.execute("BEGIN")
         await other.execute("SELECT FROM buckets WHERE bucket = 8 FOR UPDATE")
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         cancelling = service.mailings.CancelMailing(CancelMailingRequest(mailing_id=mailing_id))
-        await until_somebody_waits(pool, 2)
+        await blocked(pool, 2)
         await other.execute("COMMIT")
     await cancelling
     with refused("FAILED_PRECONDITION", "WRONG_STATE") as info:
@@ -239,11 +241,11 @@ async def test_a_completion_under_way_does_not_bury_what_is_put_back(service: Se
         await other.execute("BEGIN")
         await other.execute("SELECT FROM buckets WHERE bucket = 15 FOR UPDATE")
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await until(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
+        await eventually(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
         await pool.execute("DELETE FROM batches")  # as if those were settled: complete() sees none
-        await until_somebody_waits(pool)
+        await blocked(pool)
         completing = asyncio.create_task(dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete())
-        await until_somebody_waits(pool, 2)
+        await blocked(pool, 2)
         await other.execute("COMMIT")
     assert await call == 16
     assert await completing == []

@@ -62,7 +62,7 @@ async def test_a_mailing_that_was_paused_before_it_was_read_is_not_claimed(pool:
     assert await claim(storage, paused) == []
 
 
-async def test_a_claim_whose_answer_was_lost_does_not_make_a_doubtful_message_certain(pool: asyncpg.Pool) -> None:
+async def test_a_claim_whose_answer_was_lost_leaves_a_message_maybe_sent(pool: asyncpg.Pool) -> None:
     """The first holder may have sent them; the second never heard of its claim and gave it back."""
     first, mailing = await prepare(pool, Semantics.AT_MOST_ONCE)
     await claim(first, mailing)
@@ -78,7 +78,7 @@ async def test_a_claim_whose_answer_was_lost_does_not_make_a_doubtful_message_ce
     assert outcome.status is Status.UNKNOWN
 
 
-async def test_a_retried_message_stands_in_one_batch_although_its_first_is_still_held(pool: asyncpg.Pool) -> None:
+async def test_a_retried_message_is_in_one_batch_while_its_first_is_held(pool: asyncpg.Pool) -> None:
     """Were that holder to die, both batches would send it. Fails without `shortened` and `emptied` in `requeue`."""
     storage, mailing = await prepare(pool)
     (batch,) = await claim(storage, mailing)

@@ -11,8 +11,9 @@ from dispatcher.model.endpoints import Answer, SuccessRule
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import MayStart
 from tests.integration.dispatcher.conftest import ENDPOINT, Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 

@@ -12,7 +12,7 @@ from dispatcher.model.states import ErrorClass, Reason, Status
 from tests.unit.dispatcher.batches import NOW, lease, mailing
 
 
-def test_sending_ends_with_the_lease_or_with_the_mailing_whichever_is_first() -> None:
+def test_sending_ends_with_the_lease_or_the_mailing_whichever_is_first() -> None:
     assert lease().send_until == 145.0
     assert lease(of=mailing(ends_in=30.0)).send_until == 130.0
     assert lease(of=mailing(ends_in=300.0)).send_until == 145.0
@@ -88,7 +88,7 @@ def test_a_message_given_back_is_taken_again() -> None:
     assert [one.take(), one.take()] == [0, -1]
 
 
-def test_nothing_starts_once_the_mailing_has_not_been_confirmed_for_a_while() -> None:
+def test_nothing_starts_when_the_mailing_was_long_not_confirmed() -> None:
     one, late = lease(now=lambda: 100.89), lease(now=lambda: 100.91)
     assert one.permit(None)()
     assert not late.permit(None)()
@@ -111,7 +111,7 @@ def failed(error: ErrorClass, at: float = 1.0) -> Outcome:
     return Outcome(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, 1, None, None, 5, None, failure)
 
 
-def test_what_failed_because_the_endpoint_is_down_costs_no_attempt_until_written() -> None:
+def test_what_failed_in_an_outage_costs_no_attempt_until_written() -> None:
     one = lease(4)
     one.record(2, failed(ErrorClass.CONNECT))
     assert one.settlement()

@@ -140,7 +140,7 @@ def test_what_is_not_sent_at_all_has_its_reason() -> None:
         assert unsent(mailing(), recipient(skip_reason=reason)) == (Status.SKIPPED, reason)
 
 
-def test_a_closed_window_puts_off_to_its_opening_unless_the_end_comes_first() -> None:
+def test_a_closed_window_defers_to_its_opening_unless_the_end_is_first() -> None:
     closed = recipient(opens_at=NOW + HOUR, closes_in=7200.0)
     found = policy.without_sending(mailing(ends_at=NOW + 2 * HOUR), closed, False, NOW)
     assert found is not None
@@ -164,7 +164,7 @@ def test_attempts_at_an_endpoint_that_is_down_cost_nothing() -> None:
     assert outcome(answered(500), attempts=50, uncounted=49).status is Status.PENDING
 
 
-def test_an_attempt_is_forgiven_afterwards_unless_its_message_may_have_arrived() -> None:
+def test_an_attempt_is_uncounted_unless_its_message_maybe_arrived() -> None:
     exhausted = outcome(answered(500), attempts=2)
     again = policy.uncounted(mailing(), exhausted)
     assert (again.status, again.reason, again.uncounted) == (Status.PENDING, Reason.RETRYING, 1)
@@ -177,7 +177,7 @@ def test_an_attempt_is_forgiven_afterwards_unless_its_message_may_have_arrived()
         assert policy.uncounted(mailing(), final) == final
 
 
-def test_an_expansion_step_aims_at_the_same_number_of_messages_whatever_matches() -> None:
+def test_an_expansion_step_aims_at_a_fixed_number_of_messages() -> None:
     assert policy.next_step(1000, 1000, 1000) == 4000
     assert policy.next_step(4000, 4000, 4000) == policy.EXPAND_TARGET
     assert policy.next_step(1000, 1000, 0) == 4000

@@ -125,7 +125,7 @@ async def test_outcomes_that_are_refused_are_written_without_details() -> None:
     assert registry.lost == 0
 
 
-async def test_outcomes_wait_for_a_database_that_is_away_for_longer_than_the_lease() -> None:
+async def test_outcomes_wait_for_a_database_away_for_longer_than_the_lease() -> None:
     registry = LeaseRegistry()
     ended(registry, 1)
     queue = Queue(lambda _: StorageUnavailable("away") if len(queue.tries) < 100 else None)
@@ -154,7 +154,7 @@ async def test_a_lease_asked_for_while_its_write_fails_is_not_forgotten() -> Non
         assert await closed.get() is one
 
 
-async def test_nothing_is_retried_once_its_lease_is_over_and_the_database_answers() -> None:
+async def test_nothing_is_retried_after_its_lease_when_the_database_answers() -> None:
     registry = LeaseRegistry()
     one = ended(registry, 1)
     registry.answered_at = one.held_until
