@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +25,7 @@ from tests.integration.api.calls import imported, refused
 from tests.integration.api.conftest import Service
 from tests.support.api import serving
 from tests.support.eventually import eventually
-from tests.support.locks import blocked
+from tests.support.locks import CLIENTS, blocked, holding
 
 
 @pytest.fixture
@@ -38,14 +36,6 @@ def api_settings(request: pytest.FixtureRequest) -> ApiSettings:
 
 def limited(**limits: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("api_settings", [{"limits": CallLimits(**limits)}], indirect=True)
-
-
-@asynccontextmanager
-async def clients_locked(pool: asyncpg.Pool) -> AsyncIterator[None]:
-    """Let every call wait that reads clients."""
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
-        yield
 
 
 async def healthy(service: Service) -> None:
@@ -62,7 +52,7 @@ async def to_its_end(stream: Any) -> None:
 @limited(calls=2)
 async def test_one_call_too_many_at_once_is_rejected(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when calls are not counted, or not when they end."""
-    async with clients_locked(pool):
+    async with holding(pool, CLIENTS):
         waiting = [asyncio.ensure_future(service.clients.ListClients(ListClientsRequest())) for _ in range(2)]
         await blocked(pool, 2)
         with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED") as info:
@@ -108,7 +98,7 @@ async def test_a_call_lasts_no_longer_than_the_service_allows(
     service: Service, pool: asyncpg.Pool, deadline: float | None
 ) -> None:
     """Fails, by the suite's patience, when the caller's deadline alone counts."""
-    async with clients_locked(pool):
+    async with holding(pool, CLIENTS):
         with refused("DEADLINE_EXCEEDED", "LIMIT_REACHED") as info:
             await service.clients.ListClients(ListClientsRequest(), timeout=deadline)
         assert info.metadata["limit"] == "0.3"

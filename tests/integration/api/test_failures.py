@@ -26,7 +26,7 @@ from tests.integration.api.calls import add_client, client, imported, mailing, r
 from tests.integration.api.conftest import Service
 from tests.support.api import make_api
 from tests.support.eventually import eventually
-from tests.support.locks import blocked
+from tests.support.locks import CLIENTS, blocked, holding
 
 
 async def lock_out(postgres_server: PostgresServer, pool: asyncpg.Pool) -> None:
@@ -98,16 +98,12 @@ async def test_calls_are_unavailable_when_every_connection_is_taken(service: Ser
 
 
 async def test_a_call_whose_statement_is_cancelled_is_unavailable(service: Service, pool: asyncpg.Pool) -> None:
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+    async with holding(pool, CLIENTS):
         call = service.clients.ListClients(ListClientsRequest())
         await blocked(pool)
         await pool.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         with refused("UNAVAILABLE", "DATABASE_UNAVAILABLE"):
             await call
-        await transaction.rollback()
 
 
 async def test_an_internal_error_shows_an_id_and_never_its_cause(
@@ -205,13 +201,9 @@ async def test_metrics_count_a_stream_that_its_caller_left(service: Service) -> 
 
 
 async def test_a_deadline_is_counted_as_one_and_frees_the_connection(service: Service, pool: asyncpg.Pool) -> None:
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+    async with holding(pool, CLIENTS):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await service.clients.ListClients(ListClientsRequest(), timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await eventually(lambda: counted(service, "ListClients", "UNARY", "DEADLINE_EXCEEDED"))
-        await transaction.rollback()
     assert not (await service.clients.ListClients(ListClientsRequest())).clients

@@ -28,7 +28,7 @@ from tests.integration.api.mailing_calls import get
 from tests.integration.api.rows import add_batch
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, database_now
-from tests.support.locks import blocked, unblocked
+from tests.support.locks import blocked, bucket_lock, holding, unblocked
 
 TABLES = ("messages", "batches", "attempts", "mailing_counts", "mailing_figures", "expansions", "rate_slots")
 
@@ -65,15 +65,12 @@ async def left(pool: asyncpg.Pool) -> dict[str, int]:
 
 async def break_off(service: Service, pool: asyncpg.Pool, mailing_id: int) -> None:
     """Begin to delete a mailing, and give up in the middle."""
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM messages WHERE bucket = 9 FOR UPDATE")
+    async with holding(pool, "SELECT FROM messages WHERE bucket = 9 FOR UPDATE"):
         call = asyncio.create_task(delete(service, mailing_id))
         await blocked(pool)
         call.cancel()
         await asyncio.wait([call])
         await unblocked(pool)  # the service has heard of it
-        await other.execute("COMMIT")
 
 
 async def test_everything_goes_in_steps(service: Service, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,14 +154,11 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     await pool.execute("DELETE FROM batches WHERE bucket > 0")
     await pool.execute("UPDATE mailings SET state = $1", MailingState.CANCELLED)
     later = put_off(await database_now(pool))
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM buckets WHERE bucket = 0 FOR UPDATE")
+    async with holding(pool, bucket_lock(0)):
         settling = asyncio.create_task(storage.queue.settle(Settlement(batch, "default", [(16, 0, later)], True)))
         await blocked(pool)
         call = asyncio.create_task(delete(service, mailing_id))
         await blocked(pool, 2)
-        await other.execute("COMMIT")
     assert await settling
     await call
     assert await left(pool) == {}
