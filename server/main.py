@@ -1,7 +1,7 @@
 """The composition root: settings → database → schema → API and dispatcher, in this order.
 
 Standard output gets one line, `serving on HOST:PORT`, when calls are answered; everything else
-goes to standard error. Exit status: 0 after SIGTERM or SIGINT, 2 for invalid settings, 1 for
+goes to standard error. Exit status: 0 after SIGTERM, SIGINT or SIGHUP, 2 for invalid settings, 1 for
 any other failure. What the parts are made of is decided here, and nothing else.
 """
 
@@ -68,7 +68,7 @@ _CHILD = "--until-stdin-closes"
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit status."""
+    """Serve until SIGTERM, SIGINT or SIGHUP and return the exit status."""
     return _run(settings, lambda: serve(settings))
 
 
@@ -78,7 +78,7 @@ def run_migrations(settings: Settings, applied: Callable[[str], object] = print)
 
 
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
-    """Run a dispatcher alone, without API, until SIGTERM or SIGINT and return the exit status.
+    """Run a dispatcher alone, without API, until SIGTERM, SIGINT or SIGHUP and return the exit status.
 
     Its database is another service's, so one must be set.
     """
@@ -86,7 +86,7 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
 
 
 async def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT. Raise one of the errors that `run` turns into a status."""
+    """Run the service until SIGTERM, SIGINT or SIGHUP. Raise one of the errors that `run` turns into a status."""
     stopped = install_stop_signals()
     access = read_access(settings)
     configured = configured_endpoints(settings)
@@ -170,7 +170,7 @@ async def build_api(
 
 
 async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:
-    """Run one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
+    """Run one dispatcher until SIGTERM, SIGINT or SIGHUP, or until its parent closes its standard input."""
     if settings.database_url is None:
         raise ConfigError(["MAILING_DSN should be the database of the service that this dispatcher works for."])
     stopped = install_stop_signals()

@@ -62,7 +62,7 @@ def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_serves_on_a_free_port_and_ends_with_0_when_asked(database_dsn: str, number: signal.Signals) -> None:
     with serving(MAILING_DSN=database_dsn) as (process, address):
         assert health(address) == health_pb2.HealthCheckResponse.SERVING
