@@ -40,6 +40,7 @@ from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
 from server.runtime.deletion_sweeper import sweep
+from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
@@ -90,6 +91,8 @@ async def serve(settings: Settings) -> None:
     stopped = install_stop_signals()
     access = read_access(settings)
     configured = configured_endpoints(settings)
+    connections = settings.pool_size + (0 if settings.dispatchers else DISPATCHER_CONNECTIONS)
+    raise_descriptor_limit(needed_descriptors(settings, connections, () if settings.dispatchers else configured))
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
@@ -177,6 +180,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     if until_stdin_closes:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
     configured = configured_endpoints(settings)
+    raise_descriptor_limit(needed_descriptors(settings, DISPATCHER_CONNECTIONS, configured))
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)

@@ -19,6 +19,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server.runtime.descriptors import BESIDE
+
 PATIENCE = 60.0
 
 
@@ -34,9 +36,11 @@ def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the service and lend the process and the address it serves on."""
+def serving(*arguments: str, limits: str = "", **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the service, with `limits` set by a shell, and lend the process and the address it serves on."""
     words, environment = command(*(arguments or ("serve",)), **settings)
+    if limits:
+        words = ["sh", "-c", f'{limits}; exec "$@"', "sh", *words]
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
@@ -190,6 +194,22 @@ def test_dispatchers_beside_the_server_are_replaced_and_end_with_it(database_dsn
         process.kill()
         for pid in second:
             wait_for_end(pid)
+
+
+def test_the_soft_limit_of_descriptors_is_raised(database_dsn: str) -> None:
+    with serving(limits="ulimit -Sn 200; ulimit -Hn 3000", MAILING_DSN=database_dsn) as (process, _):
+        assert re.search(r"Max open files +3000 +3000 ", Path(f"/proc/{process.pid}/limits").read_text())
+
+
+@pytest.mark.parametrize(("concurrency", "told"), [("", [("600", str(1024 + 10 + 13 + BESIDE))]), ("100", [])])
+def test_too_few_descriptors_are_told_with_the_number_needed(
+    database_dsn: str, concurrency: str, told: list[tuple[str, str]]
+) -> None:
+    settings = {"MAILING_ENDPOINT_URL": "http://127.0.0.1:9/", "MAILING_ENDPOINT_MAX_CONCURRENCY": concurrency}
+    with serving(limits="ulimit -n 600", MAILING_DSN=database_dsn, **settings) as (process, _):
+        process.terminate()
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert re.findall(r"(\d+) files and connections may be open, but up to (\d+) may be needed", errors) == told
 
 
 def test_a_dispatcher_alone_needs_a_database() -> None:
