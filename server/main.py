@@ -51,7 +51,7 @@ from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.mailing_deletion import MailingDeletion
 from server.storage.mailings import ProgressStore
-from server.storage.pool import DatabaseError, open_pool, prepare_database
+from server.storage.pool import DatabaseError, check_database, open_pool, prepare_database
 from server.storage.previews import PreviewStore
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
@@ -184,6 +184,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
+        await check_database(settings.database_url, settings)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
         tune_gc()
