@@ -169,7 +169,7 @@ class Lease:
         before = self.left
         now_at = self.now_at(self._now())
         while (index := self.take()) >= 0:
-            outcome = policy.without_sending(mailing, self.batch.recipients[index], False, now_at)
+            outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
 

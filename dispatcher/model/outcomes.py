@@ -32,6 +32,7 @@ class Columns(NamedTuple):
     due_ats: Sequence[datetime | None] = ()
     failures: Sequence[Failure | None] = ()
     uncounted: Sequence[int] = ()
+    maybe_sent: Sequence[bool] = ()
 
 
 class Settlement:

@@ -142,16 +142,17 @@ class Answer:
 class Recipient(NamedTuple):
     """One message of a claimed batch.
 
-    `attempts` were made before, of which `uncounted` do not count against the limit. `phone` is
-    None when the client is gone; `skip_reason` is why they are not to get it, NONE when they are.
-    `opens_at` is set when it is not to be sent at the claim by the database's clock: to when it
-    may be; `closes_in` is how many seconds after the claim the client's window closes, None
-    without a window.
+    `attempts` were made before, of which `uncounted` do not count against the limit; `maybe_sent`
+    says that nobody knows of one whether it arrived. `phone` is None when the client is gone;
+    `skip_reason` is why they are not to get it, NONE when they are. `opens_at` is set when it is
+    not to be sent at the claim by the database's clock: to when it may be; `closes_in` is how many
+    seconds after the claim the client's window closes, None without a window.
     """
 
     client_id: int
     attempts: int
     uncounted: int
+    maybe_sent: bool
     phone: str | None
     skip_reason: int
     opens_at: datetime | None
@@ -172,7 +173,7 @@ class Outcome(NamedTuple):
 
     `attempted` counts the requests made, 0 or 1, `uncounted` those of them that do not count
     against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
-    new batch that falls due then.
+    new batch that falls due then. `maybe_sent` says that the request may have arrived.
     """
 
     status: Status
@@ -184,6 +185,7 @@ class Outcome(NamedTuple):
     due_at: datetime | None
     failure: Failure | None
     uncounted: int = 0
+    maybe_sent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,7 +353,7 @@ class OpenWork:
 class ClaimedBatch:
     """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
 
-    `reclaimed` says that an earlier lease of it ran out: its messages may have been sent.
+    `reclaimed` says that an earlier lease of it ran out: all of its messages are `maybe_sent`.
     """
 
     bucket: int

@@ -106,6 +106,8 @@ class PostgresWorkQueue:
             recipients = [Recipient._make((*record, *text)) for record in records]
         else:
             recipients = [_rendered(record, render) for record in records]
+        if row["reclaimed"]:
+            recipients = [one._replace(maybe_sent=True) for one in recipients]
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
@@ -169,6 +171,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
         "reasons": _alike(columns.reasons),
         "attempted": _alike(columns.attempted),
         "uncounted": _alike(columns.uncounted),
+        "maybe_sent": _alike(columns.maybe_sent),
         "endpoint_statuses": _alike(columns.endpoint_statuses),
         "endpoint_codes": _alike(columns.endpoint_codes),
         "durations": _alike(columns.durations_ms),

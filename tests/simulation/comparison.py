@@ -329,7 +329,7 @@ def _parts(answer: Any) -> Any:
 
 def _messages(comparison: Comparison) -> list[tuple[Any, ...]]:
     return [
-        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted)
+        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted, m.maybe_sent)
         for m in comparison.model.messages.values()
     ]
 
@@ -365,7 +365,8 @@ _ROWS: list[tuple[str, Callable[[Comparison], list[tuple[Any, ...]]], str]] = [
     (
         "messages",
         _messages,
-        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0) FROM messages",
+        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0),"
+        " maybe_sent IS TRUE FROM messages",
     ),
     (
         "batches",

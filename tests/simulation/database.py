@@ -311,18 +311,17 @@ class Database:
     def _recipient(
         self, mailing: Mailing, message: MessageRow, claimed: Claimed, render: Render | None, now: datetime
     ) -> Recipient:
-        id_, attempts, uncounted = message.client_id, message.attempts, message.uncounted
+        id_, past = message.client_id, (message.attempts, message.uncounted, message.maybe_sent or claimed.reclaimed)
         client = self.clients.get(id_)
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
-            return Recipient(id_, attempts, uncounted, None, gone, None, None, "" if render else mailing.text)
+            return Recipient(id_, *past, None, gone, None, None, "" if render else mailing.text)
         skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
         text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
         return Recipient(
-            client_id=id_,
-            attempts=attempts,
-            uncounted=uncounted,
+            id_,
+            *past,
             phone=client.phone,
             skip_reason=skip_reason,
             opens_at=opens_at if opens_at > now else None,
@@ -357,6 +356,7 @@ class Database:
                 self.move(message, outcome.status, outcome.reason)
                 message.attempts += outcome.attempted
                 message.uncounted += outcome.uncounted
+                message.maybe_sent |= outcome.maybe_sent or row.maybe_sent
                 self.attempts[batch.mailing_id] += outcome.attempted
                 message.due_at = outcome.due_at or message.due_at
             if outcome.due_at is not None:
@@ -365,7 +365,6 @@ class Database:
             row.client_ids = list(kept)
             self._give_back(row)
             row.fence += 1
-            row.maybe_sent = False
         elif done:
             self.end_batch(row.no)
         for due_at, client_ids in requeued.items():

@@ -38,6 +38,10 @@ UNKNOWN_ERRORS = {
     ErrorClass.UNREADABLE,
 }
 
+NOT_SENT = {Status.EXPIRED, Status.CANCELLED, Status.SKIPPED}
+IN_DOUBT = {"nothing", "unknown", "delivered"}
+"""What senders know of requests that may have arrived. One that was delivered is told so only if it is recorded."""
+
 
 @dataclass
 class Request:
@@ -207,13 +211,21 @@ class Promises:
         made = [r for r in self.requests[message.mailing_id, message.client_id] if r.lease == lease]
         if made and not outcome.attempted:
             self.breaks("a request was made and is not recorded:", made, outcome)
-        if not self._is_true(outcome, message, mailing, client, made):
+        if not self._is_true(outcome, message, mailing, client, made, lease):
             self.breaks("an outcome is not true:", outcome, mailing, client, made)
+        if outcome.status in NOT_SENT and any(r.processed and r.knows in IN_DOUBT for r in self._all(message)):
+            self.breaks("a message that arrived is recorded as not sent:", self._all(message), outcome)
         if outcome.reason is Reason.RETRYING:
             self._check_retry(mailing, before - message.uncounted - outcome.uncounted, outcome, made)
 
     def _is_true(
-        self, outcome: Outcome, message: MessageRow, mailing: MailingRow, client: Client | None, made: list[Request]
+        self,
+        outcome: Outcome,
+        message: MessageRow,
+        mailing: MailingRow,
+        client: Client | None,
+        made: list[Request],
+        lease: tuple[int, int],
     ) -> bool:
         """Return whether what is to be recorded of a message is what has happened."""
         now = self._world.now_at
@@ -225,6 +237,8 @@ class Promises:
                 return "refused" in knows
             case Status.FAILED, Reason.ATTEMPTS_EXHAUSTED:
                 return knows <= {"failed", "unknown"} and outcome.attempted == 1
+            case Status.UNKNOWN, Reason.MAYBE_SENT:
+                return outcome.attempted == 1 or self._is_doubtful(message, lease)
             case Status.UNKNOWN, reason:
                 amo = mailing.semantics is Semantics.AT_MOST_ONCE
                 return amo and (reason is Reason.LEASE_LOST or knows <= {"unknown"})
@@ -246,6 +260,14 @@ class Promises:
                 return knows <= {"failed", "unknown"} and outcome.attempted == 1
             case status, reason:
                 return (status, reason) == (Status.PENDING, Reason.NONE)
+
+    def _all(self, message: MessageRow) -> list[Request]:
+        return self.requests[message.mailing_id, message.client_id]
+
+    def _is_doubtful(self, message: MessageRow, lease: tuple[int, int]) -> bool:
+        """Return whether a request of the message may have arrived, or a lease of its batch ran out."""
+        earlier = any(request.knows in IN_DOUBT for request in self._all(message))
+        return earlier or message.maybe_sent or self._database.batches[lease[0]].maybe_sent
 
     def _check_retry(self, mailing: MailingRow, before: int, outcome: Outcome, made: list[Request]) -> None:
         """Another attempt: allowed by the limit, not before Retry-After, not after the longest back-off."""

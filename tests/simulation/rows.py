@@ -131,6 +131,7 @@ class MessageRow:
     reason: Reason = Reason.NONE
     attempts: int = 0
     uncounted: int = 0
+    maybe_sent: bool = False
     settled: int = 0
     """How often it reached a terminal status."""
     retried: int = 0

@@ -237,15 +237,16 @@ class Play:
             Outcome(Status.DELIVERED, Reason.NONE, 1, 200, 0, 5, None, None),
             Outcome(Status.DELIVERED, Reason.NONE, 1, 200, 0, 9, None, None),
             Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 7, None, failure),
-            Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 9, None, failure),
+            Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 9, None, failure, 0, True),
             policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED),
             policy.unsent(Status.SKIPPED, Reason.OPTED_OUT),
         ]
         if done:  # before that a message that stays pending belongs to the batch
             due_at = now + timedelta(seconds=self._random.choice([0.5, 2.0]))
+            doubt = self._world.chance(0.5)
             outcomes += [
                 policy.put_off(due_at),
-                Outcome(Status.PENDING, Reason.RETRYING, 1, 503, None, 3, due_at, failure, counted),
+                Outcome(Status.PENDING, Reason.RETRYING, 1, 503, None, 3, due_at, failure, counted, doubt),
             ] * 2
         return recipient.client_id, recipient.attempts, self._random.choice(outcomes)
 

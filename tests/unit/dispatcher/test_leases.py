@@ -134,6 +134,14 @@ def test_releasing_after_the_end_expires_what_nobody_has_begun() -> None:
     assert [outcome and outcome.status for outcome in one.outcomes] == [Status.EXPIRED, Status.EXPIRED]
 
 
+def test_releasing_a_reclaimed_batch_of_a_mailing_that_is_over_leaves_it_in_doubt() -> None:
+    # Its earlier holder may have sent what nobody here has begun.
+    of = mailing(ends_in=30.0)
+    one = lease(2, of, now=lambda: 130.0, reclaimed=True)
+    assert one.release(of)
+    assert [outcome and outcome.reason for outcome in one.outcomes] == [Reason.MAYBE_SENT, Reason.MAYBE_SENT]
+
+
 async def test_the_registry_counts_leases_by_mailing_and_notes_changes() -> None:
     registry, one, two = LeaseRegistry(), lease(), lease()
     registry.add(one)
