@@ -42,7 +42,7 @@ def test_a_closed_terminal_repeats_nothing(start_service: StartService, endpoint
     data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
     first = start_service(**data)
     mailing = prepare(first.client)
-    until(lambda: len(endpoint.received()) > COUNT // 4)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
     assert first.hang_up() == 0
     assert len(endpoint.received()) < COUNT
 

@@ -24,7 +24,7 @@ from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
-from server.storage.database import Installation
+from server.storage.database import DispatcherDatabase, Installation
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
@@ -43,6 +43,7 @@ CREATE TABLE simulation.clock AS SELECT now() AS moment;
 CREATE FUNCTION simulation.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT moment FROM simulation.clock';
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT simulation.now()';
 ALTER TABLE expansions ALTER started_at SET DEFAULT simulation.now();
+ALTER TABLE client_changes ALTER at SET DEFAULT simulation.now();
 DELETE FROM client_change_seqs WHERE bucket >= {BUCKETS};
 DELETE FROM buckets WHERE bucket >= {BUCKETS};
 DO $$ BEGIN
@@ -70,7 +71,9 @@ class Comparison:
         self.world = World(seed)
         self.model = Database(self.world, 500)
         self._pool = pool
-        self._storages = {name: dispatcher_storage(pool, replica_id) for name, replica_id in REPLICAS.items()}
+        self._storages = {
+            name: dispatcher_storage(DispatcherDatabase(pool), replica_id) for name, replica_id in REPLICAS.items()
+        }
         connections = Connections(pool)
         self._deletion = ClientDeletion(connections, Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
         self._retry = MailingRetry(connections, lambda: None)
@@ -217,7 +220,7 @@ class Comparison:
         return await self._write(f"complete {ids}", model, self._plan.complete(ids), sorted)
 
     async def forget_changes(self) -> None:
-        self.model.forget_changes()
+        self.model.forget_changes(self.now)
         await self._write("forget_changes", None, self._plan.forget_changes())
 
     # The statements of claims and settlements.
@@ -229,6 +232,14 @@ class Comparison:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         found = self._storages["replica 1"].queue.definitions(ids)
         return await self._read("definitions", self.model.definitions(ids), found)
+
+    async def changed_clients(self, bucket: int, after: int, client_ids: Sequence[int]) -> list[int]:
+        queue = self._storages["replica 1"].queue
+        numbers = await self._read("change_numbers", self.model.change_numbers(), queue.change_numbers())
+        until = numbers[bucket]
+        found = queue.changed_clients(bucket, after, until, client_ids)
+        what = f"changed_clients {bucket} {after} {until} {client_ids}"
+        return await self._read(what, self.model.changed_clients(bucket, after, until, client_ids), found, sorted)
 
     async def claim(
         self, replica: str, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
@@ -327,7 +338,7 @@ def _parts(answer: Any) -> Any:
 
 def _messages(comparison: Comparison) -> list[tuple[Any, ...]]:
     return [
-        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted)
+        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted, m.maybe_sent)
         for m in comparison.model.messages.values()
     ]
 
@@ -363,7 +374,8 @@ _ROWS: list[tuple[str, Callable[[Comparison], list[tuple[Any, ...]]], str]] = [
     (
         "messages",
         _messages,
-        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0) FROM messages",
+        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0),"
+        " maybe_sent IS TRUE FROM messages",
     ),
     (
         "batches",
