@@ -12,7 +12,7 @@ from datetime import datetime
 
 import asyncpg
 
-from dispatcher.model.records import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 from dispatcher.retry_policy import batch_size
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState

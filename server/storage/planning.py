@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from dispatcher.model.records import Expansion, PollResult, Step
+from dispatcher.model.mailings import Expansion, PollResult, Step
 from dispatcher.model.states import Semantics
 from server.storage.database import DispatcherDatabase
 from server.storage.events import record_completed, record_expanded, record_started

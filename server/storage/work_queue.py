@@ -15,17 +15,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
+from dispatcher.model.endpoints import endpoint_name
+from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    AudienceFilter,
-    ClaimedBatch,
-    FrequencyCap,
-    Mailing,
-    OpenWork,
-    Recipient,
-    RetryPolicy,
-    endpoint_name,
-)
+from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render

@@ -16,17 +16,10 @@ import asyncpg
 import orjson
 import pytest
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import SlotRequest, Slots
+from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    ClaimedBatch,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    SlotRequest,
-    Slots,
-    Step,
-)
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
