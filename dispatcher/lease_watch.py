@@ -46,7 +46,6 @@ class LeaseWatch:
             leases = list(self._registry.leases)
             try:
                 mailings = await self._queue.definitions(list(self._registry.by_mailing))
-                self._registry.answered_at = asked
                 self._confirm(leases, mailings, asked)
                 await self._breaker_sync.learn(self._pools.values())
             except StorageUnavailable:

@@ -85,10 +85,16 @@ class TracedQueue:
         return await self._queue.definitions(ids)
 
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         with self._tracer.span("claim", mailing_id=mailing.id, bucket=bucket) as span:
-            batches = await self._queue.claim(mailing, bucket, most, lease, render)
+            batches = await self._queue.claim(mailing, bucket, most, lease, render, held)
             span.note(batches=len(batches))
             return batches
 

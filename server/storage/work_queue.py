@@ -61,7 +61,13 @@ class PostgresWorkQueue:
         return {row["id"]: _mailing(row) for row in rows}
 
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         statement = _SQL["claim"].bind(
             bucket=bucket,
@@ -71,6 +77,7 @@ class PostgresWorkQueue:
             most=most,
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
+            held=held,
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)

@@ -22,10 +22,12 @@ FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatc
 -- Leases open batches. The rise of the fence takes all power from whoever held them before;
 -- a mailing changed since the scan gives none, and neither does one that was stopped between the
 -- scan and the look at its definition, which then says so. A holder that is still named gave
--- nothing back: what it sent is not known, and stays so until somebody settles the batch.
+-- nothing back: what it sent is not known, and stays so until somebody settles the batch. The
+-- batches $held are left alone: their outcomes wait at this replica to be recorded.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND due_at <= now() AND lease_until <= now()
+    AND no <> ALL($held::bigint[])
     AND EXISTS (
       SELECT FROM mailings
       WHERE id = $mailing_id AND version = $version AND state = $state
