@@ -11,7 +11,7 @@ import logging
 
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
-from dispatcher.model.records import OpenWork
+from dispatcher.model.batches import OpenWork
 from dispatcher.open_work import Job, OpenWorkList
 from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
 

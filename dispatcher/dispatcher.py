@@ -20,7 +20,8 @@ from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.heartbeat import Heartbeat, ReplicaStatus
 from dispatcher.lease_watch import LeaseWatch
 from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
-from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from dispatcher.open_work import OpenWorkList
 from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff

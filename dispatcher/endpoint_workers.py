@@ -17,7 +17,9 @@ from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.records import BATCH_SIZE, Answer, Endpoint, Outcome
+from dispatcher.model.batches import BATCH_SIZE
+from dispatcher.model.endpoints import Answer, Endpoint
+from dispatcher.model.outcomes import Outcome
 from dispatcher.model.states import ErrorClass, Semantics
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter

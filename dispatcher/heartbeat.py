@@ -19,7 +19,7 @@ from dispatcher.endpoint_stats import EndpointStats, summarize
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import LeaseRegistry
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import SettingOverrides
+from dispatcher.model.settings import SettingOverrides
 from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
 from dispatcher.recording import Recording

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.records import Mailing
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.states import MailingState
 from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
 

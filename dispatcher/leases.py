@@ -15,8 +15,9 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
+from dispatcher.model.batches import ClaimedBatch
+from dispatcher.model.mailings import Mailing
+from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import Reason, Status
 from dispatcher.ports import MayStart
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.fair_queue import EQUAL_TURN
 from dispatcher.leases import LeaseRegistry
-from dispatcher.model.records import Mailing, OpenWork
+from dispatcher.model.batches import OpenWork
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.templates import TemplateError, parse
 from dispatcher.ports import Clock, Render, WorkQueue
 from dispatcher.recording import Recording

@@ -12,20 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import Answer, EndpointState, SlotRequest, Slots
+from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    Answer,
-    ClaimedBatch,
-    EndpointState,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    SettingOverrides,
-    SlotRequest,
-    Slots,
-    Step,
-)
+from dispatcher.model.settings import SettingOverrides
 
 
 class StorageUnavailable(Exception):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from dispatcher.model.records import SlotRequest, Slots
+from dispatcher.model.endpoints import SlotRequest, Slots
 
 HORIZON = 0.2
 """How far ahead moments are given out."""

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator, Mapping
 
 from dispatcher.endpoint_workers import EndpointWorkers
-from dispatcher.model.records import SlotRequest
+from dispatcher.model.endpoints import SlotRequest
 from dispatcher.ports import Clock, RateSlotStore, StorageUnavailable
 from dispatcher.rate_limiter import DatabaseTime, RateLimiter
 

@@ -10,7 +10,10 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
 
-from dispatcher.model.records import Answer, Failure, Mailing, Outcome, Recipient, RetryPolicy
+from dispatcher.model.batches import Recipient
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.mailings import Mailing, RetryPolicy
+from dispatcher.model.outcomes import Failure, Outcome
 from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
 from dispatcher.verdict import Verdict
 

@@ -10,8 +10,10 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.mailings import Expansion, Mailing, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import Answer, ClaimedBatch, Expansion, Mailing, OpenWork, Step
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MailingPlan, MayStart, Render, Sender, Storage, WorkQueue
 

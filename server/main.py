@@ -30,7 +30,7 @@ from server.config.types import ConfiguredEndpoint
 from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.probes import EndpointProbes
 from server.endpoints.senders import configured_endpoints, make_endpoints
-from server.observability.admin_port import CannotOpenAdmin, Monitored, open_admin
+from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
 from server.observability.logging import configure_logs
 from server.observability.metrics.backlog import BacklogGauges
@@ -113,14 +113,14 @@ async def serve(settings: Settings) -> None:
         api = await build_api(calls, probes, values, access, interceptors, dispatcher.hint)
         port = api.bind(settings.listen)
         database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
-        monitored = Monitored(
+        sources = AdminSources(
             watch=DatabaseWatch(background, api.ready),
             stopped=stopped,
-            sources=[dispatcher.samples, api.samples, *database_samples],
+            metrics=[dispatcher.samples, api.samples, *database_samples],
             registry=registry,
-            ledger=BacklogGauges(BacklogStore(background).read, probes.names),
+            backlog=BacklogGauges(BacklogStore(background).read, probes.names),
         )
-        await stack.enter_async_context(open_admin(settings, monitored))
+        await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
         await api.start()
@@ -187,7 +187,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
             beside = reporting(dispatcher.samples, sys.stdout.fileno())
         else:
             watch = DatabaseWatch(Database(pool))
-            beside = open_admin(settings, Monitored(watch, stopped, [dispatcher.samples], CollectorRegistry()))
+            beside = open_admin(settings, AdminSources(watch, stopped, [dispatcher.samples], CollectorRegistry()))
         async with beside:
             await run_until_stopped(stopped, _settle_grace(configured), dispatcher)
 

@@ -27,7 +27,7 @@ from pydantic import (
 from pydantic import model_validator as checked
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from dispatcher.model.records import DEFAULT_SUCCESS, Endpoint, SuccessRule
+from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
 from server.config import ConfigError
 from server.config.types import ConfiguredEndpoint, EndpointUrl, Token, Transport
 

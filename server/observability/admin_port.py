@@ -37,44 +37,41 @@ class CannotOpenAdmin(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Monitored:
-    """What is to be looked at. `ledger` is there where the figures of the whole ledger are told.
-
-    That is beside the API; without it the process is a dispatcher and nothing else.
-    """
+class AdminSources:
+    """What the admin port shows. `backlog` is None where the process has no API."""
 
     watch: DatabaseWatch
     stopped: asyncio.Event
-    sources: Sequence[Callable[[], Samples]]
+    metrics: Sequence[Callable[[], Samples]]
     registry: CollectorRegistry
-    ledger: BacklogGauges | None = None
+    backlog: BacklogGauges | None = None
 
     def samples(self) -> Samples:
-        """Return those that no source but this knows."""
+        """Return the metrics of the database and of the backlog."""
         samples: Samples = {
             "mailing_database_up": {(): self.watch.up},
             "mailing_database_errors_total": {("health",): self.watch.failures},
         }
-        return samples | (self.ledger.samples() if self.ledger else {})
+        return samples | (self.backlog.samples() if self.backlog else {})
 
     def records(self) -> bool:
         """Return whether the dispatchers of this process can record what they send."""
-        families = [source().get("mailing_dispatcher_unrecorded_seconds", {}) for source in self.sources]
+        families = [source().get("mailing_dispatcher_unrecorded_seconds", {}) for source in self.metrics]
         return not any(seconds >= PATIENCE for family in families for seconds in family.values())  # type: ignore[operator]
 
 
 @asynccontextmanager
-async def open_admin(settings: Settings, monitored: Monitored) -> AsyncIterator[None]:
+async def open_admin(settings: Settings, sources: AdminSources) -> AsyncIterator[None]:
     """Watch the database and serve the admin port, where there is one, inside the block.
 
-    Raise CannotOpenAdmin when the port that is set is taken; the one that nobody has set is done without.
+    Raise CannotOpenAdmin when the configured port is taken; without a configured one, a taken port is only logged.
     """
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(monitored.watch.running())
+        await stack.enter_async_context(sources.watch.running())
         if settings.admin_listen != "off":
-            if monitored.ledger is not None:
-                stack.push_async_callback(monitored.ledger.close)
-            await _listen(stack, settings, _Pages(monitored))
+            if sources.backlog is not None:
+                stack.push_async_callback(sources.backlog.close)
+            await _listen(stack, settings, _Pages(sources))
         yield
 
 
@@ -97,16 +94,16 @@ async def _listen(stack: AsyncExitStack, settings: Settings, pages: _Pages) -> N
 class _Pages:
     """What the paths answer."""
 
-    def __init__(self, monitored: Monitored) -> None:
-        self._monitored = monitored
-        self._registry = monitored.registry
-        self._registry.register(ServiceCollector(_version(), [*monitored.sources, monitored.samples]))
+    def __init__(self, sources: AdminSources) -> None:
+        self._sources = sources
+        self._registry = sources.registry
+        self._registry.register(ServiceCollector(_version(), [*sources.metrics, sources.samples]))
         ProcessCollector(registry=self._registry)
 
     async def metrics(self, request: Request) -> Response:
         """Tell everything there is, as Prometheus or OpenMetrics text, whichever is asked for."""
-        if self._monitored.ledger is not None:
-            await self._monitored.ledger.refresh()
+        if self._sources.backlog is not None:
+            await self._sources.backlog.refresh()
         # Not the caller's own words: the library chokes on versions that it does not know.
         wanted = f"{_OPENMETRICS}; version=1.0.0" if _OPENMETRICS in request.headers.get("accept", "") else ""
         encode, content_type = choose_encoder(wanted)
@@ -118,13 +115,13 @@ class _Pages:
 
     async def readyz(self, _: Request) -> Response:
         """Say whether calls may be sent here."""
-        if self._monitored.stopped.is_set():
+        if self._sources.stopped.is_set():
             return PlainTextResponse("stopping\n", HTTPStatus.SERVICE_UNAVAILABLE)
-        if not self._monitored.watch.up:
+        if not self._sources.watch.up:
             return PlainTextResponse("the database is away\n", HTTPStatus.SERVICE_UNAVAILABLE)
-        if not self._monitored.records():
+        if not self._sources.records():
             # Whoever calls the API is served all the same: the other replicas would be no better off.
-            serves = self._monitored.ledger is not None
+            serves = self._sources.backlog is not None
             status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
             return PlainTextResponse(f"{'ready, but ' if serves else ''}{CANNOT_RECORD}\n", status)
         return PlainTextResponse("ready\n")

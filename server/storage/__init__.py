@@ -1,5 +1,6 @@
-"""The ledger as the API sees it: records in, records out, SQL in between.
+"""The database: the only package that speaks SQL and knows asyncpg.
 
-Besides the dispatcher's own ledger this is the only place that knows asyncpg; callers see
-records and refusals of `server.domain`.
+Modules for the API take and return records of `server.domain` and raise its errors. Those that
+implement the engine's ports (`dispatcher_storage` lists them) use `dispatcher.model` and raise
+StorageUnavailable.
 """

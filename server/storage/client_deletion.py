@@ -1,9 +1,9 @@
 """Deletes a client and ends their unsent messages, in one transaction.
 
-A message whose batch a dispatcher holds, or held until its lease ran out, may have been sent. It
-is left to that dispatcher or to the next one, which finds the client gone and ends the message
-itself. Locks are taken in the order of the whole project: client, batches, bucket, messages,
-counts, journal, log.
+A message whose batch a dispatcher holds, or held until its lease expired, may have been sent. It is
+left to that dispatcher or to the next one, which finds the client gone and ends the message itself.
+Rows are locked in the order of the whole project: client, batches, bucket, messages, counts, change
+feed, event log.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id:
     mailings = [row["id"] for row in waiting if await _take_from_batch(connection, bucket, row["id"], client_id)]
     if not mailings:
         return 0
-    last = await connection.fetchval(*_SQL["take_journal_numbers"].bind(bucket=bucket, count=len(mailings)))
+    last = await connection.fetchval(*_SQL["take_change_numbers"].bind(bucket=bucket, count=len(mailings)))
     messages = {"bucket": bucket, "mailing_ids": mailings, "client_id": client_id}
     done = await connection.execute(*_SQL["cancel_messages_of_client"].bind(**messages))
     if done != f"UPDATE {len(mailings)}":
-        raise RaceLost  # a number of the journal without an entry would be a gap for its readers
+        raise RaceLost  # a number without an entry would be a gap in the change feed
     await connection.execute(*_SQL["count_cancelled"].bind(bucket=bucket, mailing_ids=mailings))
     await connection.execute(*_SQL["count_attempts_of_cancelled"].bind(**messages))
-    await connection.execute(*_SQL["journal_cancelled"].bind(last=last, **messages))
+    await connection.execute(*_SQL["record_cancelled_changes"].bind(last=last, **messages))
     return len(mailings)
 
 
 async def _take_from_batch(connection: asyncpg.Connection, bucket: int, mailing_id: int, client_id: int) -> bool:
-    """Lock the open batch of the client's message; return whether that is ours to end.
+    """Lock the open batch of the client's message; return whether the message may be ended here.
 
-    The batch goes with its last pending message; otherwise it keeps the id, which whoever
-    claims it passes over.
+    A batch without other pending messages is removed. Otherwise it keeps the client's id, which a
+    claim skips because its message is no longer pending.
     """
     key = {"bucket": bucket, "mailing_id": mailing_id}
     for batch in await connection.fetch(*_SQL["lock_open_batch"].bind(**key, client_id=client_id)):

@@ -1,8 +1,8 @@
 """Imports clients from a stream: all of them or none, matched by phone.
 
-Rows are staged by COPY while the stream goes on, in one transaction, and merged at its end:
-only then are clients locked, so that a slow stream is in nobody's way. While Postgres takes
-one chunk the next one is being made.
+Rows are staged by COPY in one transaction while the stream is read, and merged at its end. Clients
+are locked only then, so that a slow stream blocks nobody. While Postgres copies one chunk, the next
+one is prepared.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from server.storage.queries import load_queries
 _SQL = load_queries("client_import.sql")
 
 CHUNK = 5000
-"""Rows per COPY: larger ones are not faster."""
+"""Rows per COPY; more are not faster."""
 
 MERGE_TIMEOUT = 900.0
 """Seconds that one statement of the merge may take; ten million rows take minutes."""
@@ -47,7 +47,7 @@ class ImportCounts:
 
 
 class ClientImport:
-    """Runs imports: at once at most as many as leave half of the pool to others."""
+    """Runs imports, at most as many at once as leave half of the pool to others."""
 
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
@@ -55,7 +55,7 @@ class ClientImport:
         self._turns = asyncio.Semaphore(max(1, database.size // 2))
 
     async def run(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> ImportCounts:
-        """Store the checked rows of `pieces`; where a phone comes twice the last row wins.
+        """Store the checked rows of `pieces`; of two rows with the same phone the last one wins.
 
         Nothing is stored when `pieces` raises or the caller is cancelled. Raise
         DatabaseUnavailable, and Conflict when others kept writing the same clients.
@@ -89,7 +89,7 @@ class ClientImport:
 
 
 async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIterator[bytes]) -> None:
-    """Copy every chunk, one of them under way while the next one is read and made."""
+    """Copy every chunk, one of them while the next one is read and prepared."""
     copying = asyncio.create_task(_copy(connection, first))
     try:
         async for chunk in chunks:
@@ -97,7 +97,7 @@ async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIter
             copying = asyncio.create_task(_copy(connection, chunk))
         await copying
     finally:
-        # The connection is not free before the copy has ended, one way or the other.
+        # The connection is not free before the copy has ended.
         await cancel(copying)
 
 
@@ -106,7 +106,7 @@ async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
 
 
 async def _merge(connection: asyncpg.Connection) -> ImportCounts:
-    """Merge what was staged; begin again when somebody wrote the same clients meanwhile."""
+    """Merge the staged rows; repeat that when others wrote the same clients meanwhile."""
     for _ in range(TRIES):
         try:
             async with connection.transaction():  # a savepoint
@@ -130,7 +130,7 @@ async def _merge_once(connection: asyncpg.Connection) -> ImportCounts:
 
 
 async def _claim_phones(connection: asyncpg.Connection, fresh: int) -> bool:
-    """Make the phones of the `fresh` rows ours; return whether nobody else had taken one."""
+    """Insert the phones of the `fresh` rows; return whether nobody else had inserted one."""
     try:
         async with connection.transaction():
             await connection.execute(*_SQL["insert_fresh_phones"].bind(), timeout=MERGE_TIMEOUT)
@@ -141,9 +141,9 @@ async def _claim_phones(connection: asyncpg.Connection, fresh: int) -> bool:
 
 
 async def _claim_what_is_left(connection: asyncpg.Connection, fresh: int) -> None:
-    """Claim the phones one has not lost to others, and turn to their clients for the rest.
+    """Insert the phones that others have not taken; let the other rows update the clients that have them.
 
-    A phone that is ours stays so until the end, so every turn has fewer left.
+    An inserted phone stays ours until the end, so every turn leaves fewer.
     """
     claimed = 0
     for _ in range(TRIES):
@@ -161,7 +161,7 @@ async def _claim_once(connection: asyncpg.Connection) -> int:
 
 
 def _rows(tag: str) -> int:
-    """Return how many rows a command's tag, such as `INSERT 0 5`, tells of."""
+    """Return the number of rows in a command's tag, such as `INSERT 0 5`."""
     return int(tag.rpartition(" ")[2])
 
 
@@ -174,7 +174,7 @@ async def _record_changes(connection: asyncpg.Connection) -> None:
 
 
 def _copy_text(rows: Sequence[ImportRow], position: int, buckets: int) -> bytes:
-    """Return the rows in COPY's text format. Runs once per client: every call in it counts."""
+    """Return the rows in COPY's text format. Its loop runs once per client, so every call in it costs."""
     lines = []
     for phone, operator_code, tag, timezone, window, attributes, opted_out in rows:
         bucket = crc32(phone.encode()) % buckets
@@ -201,5 +201,5 @@ def _window_text(window: tuple[int, int] | None) -> str:
 
 
 def _attributes_text(attributes: Mapping[str, str]) -> str:
-    # JSON has escaped every other character that COPY would take for its own.
+    # JSON has escaped all other characters with a meaning in COPY.
     return orjson.dumps(attributes).decode().replace("\\", "\\\\")

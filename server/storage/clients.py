@@ -1,6 +1,6 @@
 """Clients in the database: one by one, page by page, and all of them.
 
-Each write ends with a row of client_changes, from which running mailings learn of it.
+Each write ends with a row of client_changes, in which running mailings find the client.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from server.storage.request_ids import CreatingCall, Requests
 _SQL = load_queries("clients.sql")
 
 EXPORT_PIECE = 250
-"""How many clients an export reads from each bucket at once."""
+"""Clients that an export reads from each bucket at once."""
 
 
 class ClientStore:
@@ -64,7 +64,7 @@ class ClientStore:
 
     async def _replayed(self, connection: asyncpg.Connection, call: CreatingCall) -> Client:
         client_id = await self._requests.find(connection, call)
-        if client_id is None:  # the other call was undone in between
+        if client_id is None:  # the other call was rolled back in between
             raise RaceLost
         return await self._read(connection, "get_client", client_id)
 
@@ -74,14 +74,14 @@ class ClientStore:
             return await self._read(connection, "get_client", client_id)
 
     async def find(self, phone: str) -> ClientDefinition | None:
-        """Return what is known of the client with this phone; None when there is no such client."""
+        """Return the definition of the client with this phone, None without one."""
         async with self._database.connection() as connection:
             found = await connection.fetchrow(*_SQL["find_phone"].bind(phone=phone))
             row = found and await connection.fetchrow(*_SQL["get_client"].bind(**found))
         return client_of(row).definition if row else None
 
     async def update(self, client_id: int, etag: str, patch: ClientDefinition, fields: Collection[str]) -> Client:
-        """Take `fields` from `patch`. Raise NotFound, StaleEtag, PhoneTaken."""
+        """Set `fields` as in `patch`. Raise NotFound, StaleEtag, PhoneTaken."""
 
         async def work(connection: asyncpg.Connection) -> Client:
             before = await self._read(connection, "lock_client", client_id)
@@ -118,8 +118,8 @@ class ClientStore:
     async def export(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
         """Yield every client in the order of ids, some thousand at a time.
 
-        Holds no connection while the caller is busy with a piece; a client written
-        meanwhile is seen as it is when its piece is read.
+        Hold no connection while the caller handles a piece; a client written meanwhile appears as it
+        is when its piece is read.
         """
         if chosen.client_ids:
             async for piece in self._export_chosen(chosen):
@@ -153,7 +153,7 @@ class ClientStore:
 
 
 def client_of(row: asyncpg.Record) -> Client:
-    """Return the client that a row of clients holds."""
+    """Return the client of a row."""
     start = row["window_start"]
     definition = ClientDefinition(
         phone=row["phone"],

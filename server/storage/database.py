@@ -30,20 +30,20 @@ Pool = asyncpg.Pool
 """The connections that stores share; a name for modules that only hand them on."""
 
 TRIES = 5
-"""How often a transaction is tried when others get in its way."""
+"""How often a transaction is tried that loses races."""
 
 Result = TypeVar("Result")
 
 
 class Fault(Enum):
-    """What an error means for whoever used the database."""
+    """What an error of the database means for the caller."""
 
     AWAY = "away"
     """The database is down, starting, failing over, full or too slow: waiting helps."""
     RACE = "race"
     """Another transaction got in the way: the same work may succeed at once."""
     BUG = "bug"
-    """A mistake of ours: it would fail again."""
+    """A mistake in this program: it would fail again."""
 
 
 RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
@@ -66,14 +66,14 @@ _AWAY = (
 _ENDED = re.compile(
     "(pool|connection) is clos(ed|ing)$|another operation is (in progress|cancelling)$|released back to the pool$"
 )
-"""What asyncpg says of a pool or connection that is closed, or reads the last words of a server that went away."""
+"""asyncpg's messages about a pool or connection that is closed, or is closing because the server went away."""
 
 
 def classify(error: BaseException) -> Fault:
-    """Return what an error means that was raised where the database was used.
+    """Return what an error means that was raised while the database was used.
 
-    asyncpg raises InterfaceError for a lost connection and for our mistakes (a wrong number of
-    arguments) alike; only its message tells them apart.
+    asyncpg raises InterfaceError both for a closed connection and for mistakes such as a wrong number
+    of arguments; only its message tells them apart.
     """
     if isinstance(error, _AWAY):
         return Fault.AWAY
@@ -85,14 +85,14 @@ def classify(error: BaseException) -> Fault:
 
 
 class RaceLost(Exception):
-    """Another transaction changed what this one had looked at; the work is to be repeated."""
+    """Another transaction changed what this one has read; the work is to be repeated."""
 
 
 class Database:
-    """The pool, behind limits, for the API.
+    """The database as the API uses it, through a pool.
 
-    `acquire_timeout` is in seconds, None for no limit; `failures` counts how often the database
-    could not be used for the time being.
+    `acquire_timeout` is in seconds, None for no limit. `failures` counts the uses that failed because
+    the database was unavailable.
     """
 
     def __init__(self, pool: asyncpg.Pool, acquire_timeout: float | None = 5.0) -> None:
@@ -102,7 +102,7 @@ class Database:
 
     @property
     def size(self) -> int:
-        """The most connections there are at once."""
+        """The maximum number of connections."""
         return int(self._pool.get_max_size())
 
     @asynccontextmanager
@@ -125,11 +125,11 @@ class Database:
         try:
             return await self._pool.acquire(timeout=self._acquire_timeout)
         except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            # Refused credentials, a database that is being made: whatever it is, there is no connection to be had.
+            # Refused credentials, a missing database: for whatever reason, there is no connection.
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
 
     def _unavailable(self, error: Exception) -> Exception | None:
-        """Return what to raise instead of an error that waiting helps against."""
+        """Return what to raise instead of `error` if the database is unavailable, else None."""
         return DatabaseUnavailable() if classify(error) is Fault.AWAY else None
 
     async def fetch(self, query: str, *arguments: Any) -> list[asyncpg.Record]:
@@ -149,7 +149,7 @@ class Database:
             await connection.execute(query, *arguments)
 
     async def answers(self, within: float) -> bool | None:
-        """Return whether a statement is answered within so many seconds; None when every connection is at work."""
+        """Return whether a statement is answered within so many seconds; None when every connection is in use."""
         if self._pool.get_idle_size() == 0 and self._pool.get_size() == self.size:
             return None
         try:
@@ -167,7 +167,7 @@ class Database:
 
     @asynccontextmanager
     async def snapshot(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection on which all reads see the same moment. Raise DatabaseUnavailable."""
+        """Lend a connection whose reads all see the same state. Raise DatabaseUnavailable."""
         async with self.connection() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
             yield connection
 
@@ -186,10 +186,10 @@ class Database:
 
 
 class DispatcherDatabase(Database):
-    """The same for the engine, which has a pool of its own.
+    """The database as the engine uses it.
 
-    Every method raises StorageUnavailable instead of DatabaseUnavailable, for a lost race as well:
-    the engine does later whatever it could not do now.
+    Every method raises StorageUnavailable instead of DatabaseUnavailable, after a lost race as well:
+    the engine tries everything again later.
     """
 
     def __init__(self, pool: asyncpg.Pool) -> None:
@@ -197,6 +197,11 @@ class DispatcherDatabase(Database):
 
     def _unavailable(self, error: Exception) -> Exception | None:
         return None if classify(error) is Fault.BUG else StorageUnavailable(f"{type(error).__name__}: {error}")
+
+
+async def notify_dispatchers(connection: asyncpg.Connection) -> None:
+    """Make the dispatchers of all replicas poll as soon as the present transaction commits."""
+    await connection.execute(*_SQL["notify_dispatchers"].bind())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from dispatcher.model.records import EndpointState, SlotRequest, Slots
+from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.states import BreakerState
 from dispatcher.outcome_events import breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON

@@ -1,9 +1,9 @@
-"""Deletes mailings with their ledgers, of any size.
+"""Deletes mailings with their messages, of any size.
 
-The first transaction ends everything that could still write to the ledger and removes the
-mailing: from then on it is not found, and nobody reads a half of its ledger. The rest goes in
-short transactions. When the service dies between two of them, a repeated call finishes, or the sweep
-of any replica.
+The first transaction ends everything that could still write messages and removes the mailing: from
+then on it is not found, and nobody reads a part of its messages. The rest is removed in short
+transactions. When the service dies between two of them, a repeated call finishes the deletion, or
+the deletion sweeper of any replica does.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class MailingDeletion:
         self._database = database
 
     async def delete(self, mailing_id: int, etag: str, allow_missing: bool) -> int:
-        """Remove the mailing and its ledger; return how many messages this call removed.
+        """Remove the mailing and its messages; return how many messages this call removed.
 
         Raise StaleEtag, WrongState while it is running or paused, and NotFound when nothing is
         left of it, unless `allow_missing`.
@@ -51,7 +51,7 @@ class MailingDeletion:
         return await self._delete_rest(mailing_id, buckets)
 
     async def sweep(self) -> dict[int, int]:
-        """Remove what deletions that broke off have left; return how many messages of which mailings."""
+        """Finish deletions that were interrupted; return the number of removed messages by mailing."""
         leftovers = [row["mailing_id"] for row in await self._database.fetch(*_SQL["list_leftovers"].bind())]
         return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
 
@@ -60,9 +60,9 @@ class MailingDeletion:
         return [row["bucket"] for row in rows]
 
     async def _delete_rest(self, mailing_id: int, buckets: Sequence[int]) -> int:
-        return sum([await self._delete_ledger(mailing_id, bucket) for bucket in buckets])
+        return sum([await self._delete_messages(mailing_id, bucket) for bucket in buckets])
 
-    async def _delete_ledger(self, mailing_id: int, bucket: int) -> int:
+    async def _delete_messages(self, mailing_id: int, bucket: int) -> int:
         """Remove what is left in one bucket; return how many messages."""
         key, deleted, last = {"bucket": bucket, "mailing_id": mailing_id}, 0, 0
         while last is not None:
@@ -84,7 +84,7 @@ async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag:
     if mailing.state not in DELETABLE:
         raise WrongState("deleted", mailing.state, DELETABLE)
     await connection.execute(*_SQL["close_expansions"].bind(mailing_id=mailing_id))
-    # Asked anew each time: a settle that was waited for may have put messages into new batches.
+    # Repeated, because a settle that this waited for may have put messages into new batches.
     while await connection.fetchval(*_SQL["has_batches"].bind(mailing_id=mailing_id)):
         await connection.execute(*_SQL["delete_batches"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_mailing"].bind(mailing_id=mailing_id))

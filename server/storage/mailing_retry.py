@@ -1,8 +1,8 @@
-"""Puts settled messages back to PENDING, with fresh attempts.
+"""Puts settled messages back to PENDING, with new attempts.
 
-In short transactions of one bucket, each of which locks the mailing and looks anew whether it
-may still be retried: whoever pauses, cancels or deletes it waits for one of them at the most,
-and when the service dies in between, a repeated call puts back the rest.
+Works in short transactions of one bucket. Each locks the mailing and checks again whether it may be
+retried, so pausing, cancelling or deleting it waits for one of them at most. When the service dies
+in between, a repeated call puts back the rest.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from datetime import datetime
 
 import asyncpg
 
-from dispatcher.model.records import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 from dispatcher.retry_policy import batch_size
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
 from server.domain.events import mailing_retried
 from server.domain.mailings import RETRYABLE
-from server.storage.database import Database, RaceLost
+from server.storage.database import Database, RaceLost, notify_dispatchers
 from server.storage.events import record
 from server.storage.queries import load_queries
 
@@ -38,11 +38,11 @@ class MailingRetry:
         self._hint = hint
 
     async def retry(self, mailing_id: int, statuses: Collection[Status]) -> int:
-        """Put the messages back that have one of the statuses now; return how many.
+        """Put back the messages that have one of the statuses now; return how many.
 
-        A COMPLETED mailing with such messages runs again. One that is settled anew while the
-        call is under way is left alone. Raise NotFound, WrongState and MailingEnded, perhaps
-        after some messages were put back, when the mailing was moved in between.
+        A COMPLETED mailing with such messages runs again. A message that is settled again during the
+        call stays settled. Raise NotFound, WrongState and MailingEnded, possibly after some messages
+        were put back, if the mailing's state was changed in between.
         """
         began_at, buckets = await self._begin(mailing_id, statuses)
         requeued = 0
@@ -55,7 +55,7 @@ class MailingRetry:
         return requeued
 
     async def _begin(self, mailing_id: int, statuses: Collection[Status]) -> tuple[datetime, list[int]]:
-        """Return the time by the database's clock, and the buckets that have such messages."""
+        """Return the database's time and the buckets that have such messages."""
 
         async def work(connection: asyncpg.Connection) -> tuple[datetime, list[int]]:
             mailing = await _lock(connection, mailing_id)
@@ -86,10 +86,10 @@ class MailingRetry:
             )
             row = await connection.fetchrow(*statement)
             if row["requeued"] != row["found"]:
-                raise RaceLost  # the counters, the journal and the batches would tell of others
+                raise RaceLost  # counters, change feed and batches would name other messages
             if row["found"]:
                 await _reopen(connection, mailing_id, mailing)
-                await connection.execute(*_MAILINGS["wake_dispatchers"].bind())
+                await notify_dispatchers(connection)
             return row["found"], row["last"] if row["found"] == STEP else None
 
         return await self._database.transact(work)
@@ -109,7 +109,7 @@ async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Reco
 
 
 async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:
-    """Let a completed mailing run again; an open one takes in who began to match meanwhile."""
+    """Let a completed mailing run again; an open one takes in clients that match since."""
     if mailing["state"] != MailingState.COMPLETED:
         return
     await connection.execute(*_SQL["reopen_mailing"].bind(mailing_id=mailing_id))

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from dispatcher.model.records import AudienceFilter
+from dispatcher.model.mailings import AudienceFilter
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
 from server.domain.clients import ClientFilter
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, estimated_finish
@@ -16,7 +16,7 @@ _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", 
 
 
 def definition_arguments(definition: MailingDefinition) -> dict[str, object]:
-    """Return the definition as the parameters, beside the id, of insert_mailing and update_mailing."""
+    """Return the parameters of insert_mailing and update_mailing, except for the id."""
     return {
         "title": definition.title,
         "text": definition.text,
@@ -68,7 +68,7 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
 
 
 def filter_of(text: str) -> ClientFilter:
-    """Return the filter that `ClientFilter.as_json` was stored from."""
+    """Return the filter that `ClientFilter.as_json` made the text of."""
     fields = orjson.loads(text)
     return ClientFilter(
         tags=tuple(fields.get("tags", ())),
@@ -102,6 +102,6 @@ def filter_arguments(chosen: ClientFilter | AudienceFilter) -> dict[str, Any]:
 
 
 def audience_of(text: str) -> AudienceFilter:
-    """Return the same filter as the engine wants it."""
+    """Return the filter of the same text as the engine uses it."""
     stored = {field: value for field, value in orjson.loads(text).items() if value}
     return AudienceFilter(**stored)

@@ -28,7 +28,7 @@ from server.domain.mailings import (
     ended_already,
 )
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
-from server.storage.database import Database, Installation, RaceLost
+from server.storage.database import Database, Installation, RaceLost, notify_dispatchers
 from server.storage.events import record
 from server.storage.mailing_rows import definition_arguments, mailing_of
 from server.storage.queries import load_queries
@@ -53,8 +53,8 @@ class MailingStore:
     async def create(self, definition: MailingDefinition, call: CreatingCall | None) -> Mailing:
         """Add a mailing, or return the one that the same call added before.
 
-        It runs at once if its start has come. Raise InvalidFields for an end that has
-        passed, RequestIdReused, and NotFound if the mailing of a replay is gone.
+        It runs at once if its start has come. Raise InvalidFields for an end that has passed,
+        RequestIdReused, and NotFound if the mailing of a repeated call is gone.
         """
 
         async def work(connection: asyncpg.Connection) -> int:
@@ -62,7 +62,7 @@ class MailingStore:
                 return made
             mailing_id = await self._insert(connection, definition)
             if call is not None and not await self._requests.record(connection, call, mailing_id):
-                raise RaceLost  # undoes ours; the next try finds the other one
+                raise RaceLost  # rolls ours back; the next try finds the other one
             return mailing_id
 
         mailing_id = await self._database.transact(work)
@@ -77,7 +77,7 @@ class MailingStore:
             raise ended_already()
         if state == MailingState.RUNNING:
             await connection.execute(*_SQL["begin_expansion"].bind(mailing_id=mailing_id))
-        await connection.execute(*_SQL["wake_dispatchers"].bind())
+        await notify_dispatchers(connection)
         await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
         return mailing_id
 
@@ -103,10 +103,10 @@ class MailingStore:
         return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
 
     async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
-        """Take `fields` from `patch`. Raise NotFound, StaleEtag, WrongState, InvalidFields.
+        """Set `fields` as in `patch`. Raise NotFound, StaleEtag, WrongState, InvalidFields.
 
-        A running mailing whose start is moved into the future is SCHEDULED again. Whoever matches
-        another filter of an open mailing is taken in by a new pass over all clients.
+        A running mailing whose start is moved into the future is SCHEDULED again. When the filter of an
+        open mailing changes, a new pass over all clients takes in those that match.
         """
 
         async def work(connection: asyncpg.Connection) -> None:
@@ -118,7 +118,7 @@ class MailingStore:
             await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **definition_arguments(after)))
             if "filter" in changes(mailing.definition, after):
                 await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))
-            await connection.execute(*_SQL["wake_dispatchers"].bind())
+            await notify_dispatchers(connection)
             await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
 
         await self._database.transact(work)
@@ -132,17 +132,17 @@ class MailingStore:
         return row
 
     async def pause(self, mailing_id: int) -> Mailing:
-        """Stop the mailing; one that is paused stays so. Raise NotFound, WrongState."""
+        """Stop the mailing; no change for a paused one. Raise NotFound, WrongState."""
         return await self._move(mailing_id, "paused", MailingState.PAUSED, PAUSABLE)
 
     async def resume(self, mailing_id: int) -> Mailing:
-        """Let a paused mailing go on; one that runs stays so. Raise NotFound, WrongState."""
+        """Continue a paused mailing; no change for a running one. Raise NotFound, WrongState."""
         return await self._move(mailing_id, "resumed", MailingState.RUNNING, RESUMABLE)
 
     async def cancel(self, mailing_id: int) -> Mailing:
-        """End the mailing; one that is cancelled stays so. Raise NotFound, WrongState.
+        """End the mailing; no change for a cancelled one. Raise NotFound, WrongState.
 
-        Its unsent messages are ended by the dispatcher.
+        The dispatcher ends its unsent messages.
         """
         return await self._move(mailing_id, "cancelled", MailingState.CANCELLED, CANCELLABLE)
 
@@ -153,7 +153,7 @@ class MailingStore:
             )
             if moved is None:
                 await self._check_moved(connection, mailing_id, what, to, sources)
-            await connection.execute(*_SQL["wake_dispatchers"].bind())
+            await notify_dispatchers(connection)
             if moved is not None:
                 await record(connection, mailing_event(mailing_id, what))
 
@@ -169,7 +169,7 @@ class MailingStore:
         to: MailingState,
         sources: Collection[MailingState],
     ) -> None:
-        """Tell why the mailing did not move: it is gone, already there, or elsewhere."""
+        """Raise the reason why the state did not change, unless the mailing already has it."""
         found = await connection.fetchval(*_SQL["find_state"].bind(mailing_id=mailing_id))
         if found is None:
             raise NotFound(Kind.MAILING, mailing_id)

@@ -1,4 +1,4 @@
-"""The ledger, read: messages and their failed attempts."""
+"""Messages and their failed attempts, read."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class MessageStore:
     async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
         """Return a page, by mailing and within it by client.
 
-        Raise InvalidPageToken, and NotFound for a mailing that is not there.
+        Raise InvalidPageToken, and NotFound for a mailing that does not exist.
         """
         digest = query_digest("messages", query.mailing_id, query.client_id, list(query.statuses))
         mailing, client = decode_token(page.token, digest, (0, 0))

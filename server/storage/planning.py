@@ -1,7 +1,7 @@
-"""The plan of mailings on Postgres: they start, take in clients, are looked at again, and end.
+"""The plan of mailings on Postgres: they start, take in clients, are rechecked for new ones, and end.
 
-Every method is one statement or one short transaction that does nothing when another replica
-was faster. Connection errors and timeouts become StorageUnavailable.
+Every method is one statement or one short transaction, which does nothing when another replica was
+faster.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 import asyncpg
 
-from dispatcher.model.records import Expansion, PollResult, Step
+from dispatcher.model.mailings import Expansion, PollResult, Step
 from dispatcher.model.states import Semantics
 from server.storage.database import DispatcherDatabase
 from server.storage.events import record_completed, record_expanded, record_started
@@ -23,7 +23,7 @@ _SQL = load_queries("planning.sql")
 
 
 class PostgresMailingPlan:
-    """The plan behind an asyncpg pool; implements `ports.MailingPlan`."""
+    """Implements `ports.MailingPlan`."""
 
     def __init__(self, database: DispatcherDatabase) -> None:
         self._database = database
@@ -36,7 +36,7 @@ class PostgresMailingPlan:
         async with self._database.transaction() as connection:
             ids = [row["id"] for row in await connection.fetch(*_SQL["start_due"].bind())]
             if ids:
-                # Those that ran before and are open look at all clients again; then come the new ones.
+                # Open mailings that ran before begin another pass over all clients; then come the new ones.
                 await connection.execute(*_SQL["expand_anew"].bind(ids=ids))
                 await connection.execute(*_SQL["open_expansions"].bind(ids=ids))
                 await record_started(connection, ids)
@@ -103,7 +103,7 @@ class PostgresMailingPlan:
 
 
 async def _planned_for(connection: asyncpg.Connection, statement: tuple[Any, ...]) -> asyncpg.Record | None:
-    """Run a statement with a plan for these arguments: a generic one takes no index for chosen clients."""
+    """Run a statement with a plan for its arguments: a generic plan uses no index for chosen clients."""
     async with connection.transaction():
         await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
         return await connection.fetchrow(*statement)

@@ -1,7 +1,7 @@
-"""The connections of one process to its database, and the first contact with it.
+"""The pool of one process's connections, opened at start.
 
-`DatabaseError` says in one sentence why the database cannot be used at start; what happens
-to it later is the business of those who use the pool.
+`DatabaseError` tells in one sentence why the database cannot be used at start. Later errors are
+handled where the pool is used.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def prepare_database(dsn: str, settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> AsyncIterator[asyncpg.Pool]:
-    """Lend a pool of the limits that are set, of `size` or the size that is set.
+    """Lend a pool with the timeouts of the settings, of `size` or the size of the settings.
 
     Raise DatabaseError when no connection can be made.
     """
@@ -62,15 +62,14 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
 
 
 async def _keep(connection: asyncpg.Connection) -> None:
-    """Reset nothing when a connection is given back: nobody leaves state in a session, and it costs a round trip."""
+    """Do not reset a connection that is returned: no session has state, and it would cost a round trip."""
 
 
 def _session(settings: Settings) -> dict[str, str] | None:
-    """Parameters of every session; none without prepared statements, as poolers refuse them."""
+    """Return the parameters of every session; none without prepared statements, as poolers reject them."""
     if settings.statement_cache_size == 0:
         return None
-    # The tables' sizes change by orders of magnitude while a prepared statement lives: JIT would trust estimates
-    # that are wrong.
+    # Tables grow by orders of magnitude while a prepared statement exists: JIT would compile for wrong estimates.
     return {"application_name": "mailing", "jit": "off"}
 
 

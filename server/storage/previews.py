@@ -1,7 +1,7 @@
-"""What a mailing would do, read from the database: the audience, samples, and the schedule's windows.
+"""Previews of mailings: the audience, samples, and the windows of the schedule.
 
-Nothing is written. One preview of a replica runs at a time, on one connection, so that previews
-of large audiences leave the others to other calls; the next one waits for its turn.
+Nothing is written. A replica runs one preview at a time, on one connection, so that previews of
+large audiences leave the other connections to other calls.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from dispatcher.model.records import endpoint_name
+from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.states import AudienceMode, MailingState, Reason
 from dispatcher.model.templates import parse
 from server.domain.clients import Client
@@ -41,14 +41,14 @@ from server.storage.queries import load_queries
 _SQL = load_queries("previews.sql")
 
 PREVIEW_TIMEOUT = 60.0
-"""Seconds that one statement of a preview may take, whatever other statements may."""
+"""Seconds that one statement of a preview may take, instead of the usual timeout."""
 
 PREVIEWABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED})
 
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is previewed: a definition that begins at `start`, not before now, and its id if it has begun."""
+    """What is previewed: a definition, its `start` (not before now), and its id if it has begun."""
 
     definition: MailingDefinition
     start: datetime
@@ -58,8 +58,8 @@ class _Subject:
 class PreviewStore:
     """Previews mailings.
 
-    `cap` is the service's frequency cap, `rates` are the most messages a second that endpoints take, by
-    their names, as far as they have a limit.
+    `cap` is the service's frequency cap; `rates` are the rate limits of endpoints in messages a second,
+    by name, for those that have one.
     """
 
     def __init__(self, database: Database, cap: FrequencyCap, rates: Mapping[str, float]) -> None:
@@ -69,10 +69,10 @@ class PreviewStore:
         self._turn = asyncio.Lock()
 
     async def preview(self, mailing: MailingDefinition | int, samples: int) -> Preview:
-        """Tell what a mailing, or the stored one with this id, would do if it went on now.
+        """Return what a mailing, or the stored one with this id, would do if it continued now.
 
-        Raise NotFound, WrongState and MailingEnded for a stored mailing that sends nothing any
-        more, InvalidFields for an end that has passed, and DatabaseUnavailable.
+        Raise NotFound, WrongState and MailingEnded for a stored mailing that sends nothing any more,
+        InvalidFields for an end that has passed, and DatabaseUnavailable.
         """
         async with (
             self._turn,
@@ -92,7 +92,7 @@ class PreviewStore:
         return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)
 
     def _arguments(self, subject: _Subject) -> dict[str, object]:
-        """Return the parameters that all questions about the candidates share."""
+        """Return the parameters that all statements about candidates share."""
         return {
             **filter_arguments(subject.definition.filter),
             "mailing_id": subject.mailing_id,
@@ -120,7 +120,7 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
     definition = stored.definition
     if definition.end_time and definition.end_time <= now:
         raise MailingEnded
-    begun = stored.state is not MailingState.SCHEDULED  # else nobody has a message to look for
+    begun = stored.state is not MailingState.SCHEDULED  # before that nobody has a message
     return _Subject(definition, max(definition.start_time or now, now), stored.id if begun else None)
 
 
@@ -138,7 +138,7 @@ async def _first_clients(
 async def _sendable(
     connection: asyncpg.Connection, audience: Audience, start: datetime, end: datetime | None, rate: float
 ) -> tuple[int, datetime | None]:
-    """Return how many can be sent before the end, and when the last one is if these are all."""
+    """Return how many messages can be sent before the end, and when the last one is if these are all."""
     if not audience.groups:
         return 0, None
     if not rate:
@@ -154,7 +154,7 @@ async def _sendable(
         if not left:
             return audience.size, pace.moment(last)
     unsent = sum(group.count for group in left)
-    # Without an end everybody's turn comes, however far away it is.
+    # Without an end all are sent, however late.
     return audience.size if end is None else audience.size - unsent, None
 
 

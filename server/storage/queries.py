@@ -1,11 +1,11 @@
-"""Loads named SQL: every statement of the project stands in an `sql/*.sql` file.
+"""Loads named SQL: every statement of the project is in an `sql/*.sql` file.
 
-A file is a row of statements, each opened by `-- name: NAME` and a comment where the name is not
-enough. `-- fragment: NAME` opens a piece that other statements of the file include as `{NAME}`. A file that
-says `-- include: NAME` before its first statement also has those of `sql/shared/NAME.sql`.
-Parameters have names (`$bucket`), and so have the numbers of enums (`{Status.PENDING}`). Postgres
-gets `$1` and plain numbers. Whatever a file names is checked when it is loaded, which happens on
-import; a call that leaves out a parameter, or has one too many, raises TypeError.
+`-- name: NAME` opens a statement, with a comment where the name is not enough, and `-- fragment: NAME`
+a piece that other statements of the file include as `{NAME}`. A file with `-- include: NAME` before
+its first statement also has the statements of `sql/shared/NAME.sql`. Parameters have names
+(`$bucket`), and so have the numbers of enums (`{Status.PENDING}`); Postgres gets `$1` and plain
+numbers. A file is loaded and checked on import. A call with a parameter missing or too many raises
+TypeError.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Query:
         positions = {parameter: f"${number}" for number, parameter in enumerate(self.names, 1)}
         self.text = _PARAMETER.sub(lambda match: positions[match[1]], source)
         self.bind = _binder(name, self.text, self.names)
-        """Take the parameters by keyword; return what asyncpg's methods take: the text and the values in order."""
+        """Take the parameters as keywords; return the arguments of asyncpg's methods: the text, then the values."""
 
 
 def load_queries(file: str, package: str = "server.storage") -> dict[str, Query]:
@@ -90,7 +90,7 @@ def _resolve(body: str, fragments: dict[str, str], where: str) -> str:
 
 
 def _binder(name: str, text: str, names: tuple[str, ...]) -> Callable[..., tuple[Any, ...]]:
-    """Return a function of keywords, made as `namedtuple` makes its own: Python itself checks them, in 0.1 µs."""
+    """Return a function of keywords, made like those of `namedtuple`: Python itself checks its arguments."""
     scope: dict[str, Any] = {}
     parameters = ", ".join(names)
     source = f"def {name}({'*, ' if names else ''}{parameters}): return ({text!r}, {parameters})"

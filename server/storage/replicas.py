@@ -16,10 +16,10 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
-from server.storage.database import Database, DispatcherDatabase
+from server.storage.database import Database, DispatcherDatabase, notify_dispatchers
 from server.storage.events import record
 from server.storage.queries import load_queries
 
@@ -40,7 +40,7 @@ class ReplicaStore:
     async def read(self) -> DispatchState:
         """Return the replicas that are alive, and the runtime settings."""
         async with self._database.connection() as connection:
-            runtime_settings = await connection.fetchrow(*_SQL["get_steering"].bind())
+            runtime_settings = await connection.fetchrow(*_SQL["get_runtime_settings"].bind())
             rows = await connection.fetch(*_SQL["list_replicas"].bind())
         replicas = [
             replica_of(
@@ -58,15 +58,15 @@ class ReplicaStore:
         """Set `fields` as in `patch`; None returns one to its environment setting. Raise InvalidFields."""
 
         async def work(connection: asyncpg.Connection) -> None:
-            before = _runtime_settings(await connection.fetchrow(*_SQL["lock_steering"].bind())).overrides
+            before = _runtime_settings(await connection.fetchrow(*_SQL["lock_runtime_settings"].bind())).overrides
             after = amended_overrides(before, patch, fields, self.started_with)
             if after == before:
                 return
-            await connection.execute(*_SQL["set_tuning"].bind(**_values(after)))
+            await connection.execute(*_SQL["set_overrides"].bind(**_values(after)))
             if "recheck_max" in fields:
                 longest = after.of(self.started_with).recheck_max
-                await connection.execute(*_SQL["hurry_rechecks"].bind(longest=timedelta(seconds=longest)))
-            await connection.execute(*_SQL["hint_dispatchers"].bind())
+                await connection.execute(*_SQL["expedite_rechecks"].bind(longest=timedelta(seconds=longest)))
+            await notify_dispatchers(connection)
             await record(connection, dispatch_settings_changed(_values(before), _values(after)))
 
         return await self._change(work)
@@ -82,7 +82,7 @@ class ReplicaStore:
     async def _set_paused(self, paused: bool) -> RuntimeSettings:
         async def work(connection: asyncpg.Connection) -> None:
             if await connection.fetchval(*_SQL["set_paused"].bind(paused=paused)) is not None:
-                await connection.execute(*_SQL["hint_dispatchers"].bind())
+                await notify_dispatchers(connection)
                 await record(connection, dispatch_paused(paused))
 
         return await self._change(work)
@@ -90,7 +90,7 @@ class ReplicaStore:
     async def _change(self, work: Callable[[asyncpg.Connection], Awaitable[None]]) -> RuntimeSettings:
         async def change(connection: asyncpg.Connection) -> RuntimeSettings:
             await work(connection)
-            return _runtime_settings(await connection.fetchrow(*_SQL["get_steering"].bind()))
+            return _runtime_settings(await connection.fetchrow(*_SQL["get_runtime_settings"].bind()))
 
         runtime_settings = await self._database.transact(change)
         self._hint()

@@ -1,4 +1,4 @@
-"""Remembers creating calls by the id their caller chose, so that a replay makes nothing."""
+"""Stores creating calls by the request id of their caller, so that a repeated call makes nothing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SQL = load_queries("request_ids.sql")
 
 @dataclass(frozen=True, slots=True)
 class CreatingCall:
-    """A creating call: its method, the caller's id for it and a digest of its body."""
+    """A creating call: its method, its request id and a digest of its body."""
 
     method: str
     id: UUID
@@ -24,13 +24,13 @@ class CreatingCall:
 
 
 class Requests:
-    """The calls made so far."""
+    """Reads and stores creating calls."""
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
 
     async def find(self, connection: asyncpg.Connection, call: CreatingCall) -> int | None:
-        """Return the id of what `call` made before, None if it is new.
+        """Return the id of the resource that `call` made before, None if it is new.
 
         Raise RequestIdReused when another call has its id.
         """
@@ -43,9 +43,9 @@ class Requests:
         return int(row["resource_id"])
 
     async def record(self, connection: asyncpg.Connection, call: CreatingCall, resource_id: int) -> bool:
-        """Remember that `call` makes `resource_id`; return False if its id is in use.
+        """Store that `call` makes `resource_id`; return False if its request id is in use.
 
-        Waits while a call with the same id is under way.
+        Wait while another call with the same request id is in progress.
         """
         statement = _SQL["record_request"].bind(
             bucket=self._installation.bucket_of_request(call.id),

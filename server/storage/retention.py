@@ -28,7 +28,7 @@ class RetainedEntries:
     async def remove_expired(self, bucket: int, older_than: timedelta, most: int) -> int:
         """Remove up to `most` of a bucket's oldest entries; return how many numbers they took.
 
-        Do nothing while another replica is at this bucket. Raise DatabaseUnavailable.
+        Do nothing while another replica removes entries of this bucket. Raise DatabaseUnavailable.
         """
         expired = self._queries["expired_entries"].bind(bucket=bucket, older_than=older_than, most=most)
         async with self._database.transaction() as connection:

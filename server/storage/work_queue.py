@@ -1,7 +1,7 @@
 """The work queue on Postgres: batches are scanned, leased with their messages, and settled.
 
-Every method is one statement (a claim: one more per batch), so nothing is half done when the
-process dies between two of them. Connection errors and timeouts become StorageUnavailable.
+Every method is one statement, a claim one more per batch, so nothing is half done when the process
+dies between two of them.
 """
 
 from __future__ import annotations
@@ -15,17 +15,11 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
+from dispatcher.model.endpoints import endpoint_name
+from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    AudienceFilter,
-    ClaimedBatch,
-    FrequencyCap,
-    Mailing,
-    OpenWork,
-    Recipient,
-    RetryPolicy,
-    endpoint_name,
-)
+from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render
@@ -41,10 +35,9 @@ _EVERYBODY = AudienceFilter()
 
 
 class PostgresWorkQueue:
-    """The queue behind an asyncpg pool; implements `ports.WorkQueue`.
+    """Implements `ports.WorkQueue`. `replica_id` is the holder of the batches it claims.
 
-    `replica_id` is written into the batches it holds. With a `cap`, no client is sent more than it
-    allows.
+    With a `cap`, no client is sent more messages than it allows.
     """
 
     def __init__(self, database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
@@ -87,7 +80,7 @@ class PostgresWorkQueue:
         await self._database.execute(*_SQL["release_orphans"].bind(replica_id=self._replica_id, known=known))
 
     async def release_all(self) -> None:
-        """Free every held batch: for when it is known that no holder is alive."""
+        """Free every held batch, for when it is known that no holder is alive."""
         await self._database.execute(*_SQL["release_all"].bind())
 
     async def _batch(
@@ -128,7 +121,7 @@ class PostgresWorkQueue:
         recipients: list[Recipient],
         cap: FrequencyCap,
     ) -> list[Recipient]:
-        """Bar the clients who got as many messages as the cap allows, and count this one for the others."""
+        """Mark clients at the frequency cap to be skipped, and count this message for the others."""
         sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
         statement = _SQL["admit"].bind(
             bucket=bucket,
@@ -166,7 +159,7 @@ class PostgresWorkQueue:
 
 
 def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
-    """Return what is recorded of each message: arrays parallel to the client ids, which ascend."""
+    """Return what is recorded of each message, as arrays parallel to the ascending client ids."""
     clients, columns = settlement.client_ids, settlement.columns
     return {
         "client_ids": clients,
@@ -184,7 +177,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
 
 
 def _requeue_arguments(settlement: Settlement) -> dict[str, Any]:
-    """Return the messages that stay pending, and when each is due; `due_times` is parallel to all outcomes."""
+    """Return the messages that stay pending and when each is due; `due_times` is parallel to all outcomes."""
     due_ats = settlement.columns.due_ats
     requeued = [(client, due_at) for client, due_at in zip(settlement.client_ids, due_ats, strict=True) if due_at]
     return {
@@ -211,11 +204,18 @@ def _failure_arguments(settlement: Settlement) -> dict[str, Any]:
 
 def _event_arguments(events: Sequence[Event]) -> dict[str, list[Any]]:
     """Return the events as parallel arrays; all of them are of one mailing."""
-    return {f"event_{name}": values for name, values in event_columns(events).items() if name != "mailing_ids"}
+    columns = event_columns(events)
+    return {
+        "event_levels": columns["levels"],
+        "event_names": columns["names"],
+        "event_texts": columns["texts"],
+        "event_client_ids": columns["client_ids"],
+        "event_details": columns["details"],
+    }
 
 
 def _alike(values: Sequence[T]) -> Sequence[T]:
-    """Return the values, or a single one when all are alike: encoding an array costs per entry."""
+    """Return the values, or a single one when all are equal: encoding an array costs per entry."""
     return values[:1] if values and values.count(values[0]) == len(values) else values
 
 

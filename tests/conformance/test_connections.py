@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import orjson
 import pytest
 
-from dispatcher.model.records import Answer
+from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
 from tests.conformance.certificates import Certificates

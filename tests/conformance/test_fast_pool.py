@@ -13,7 +13,7 @@ from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.http1 import pool as sender_module
 from dispatcher.delivery.http1 import resolver as addresses_module
 from dispatcher.delivery.http1.resolver import Address, Addresses
-from dispatcher.model.records import Answer
+from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http

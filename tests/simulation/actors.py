@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from dispatcher.model.records import RetryPolicy
+from dispatcher.model.mailings import RetryPolicy
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.promises import Promises

@@ -16,22 +16,15 @@ import asyncpg
 import orjson
 import pytest
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import SlotRequest, Slots
+from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    ClaimedBatch,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    SlotRequest,
-    Slots,
-    Step,
-)
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
-from server.storage.database import Installation
+from server.storage.database import DispatcherDatabase, Installation
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
@@ -77,7 +70,9 @@ class Comparison:
         self.world = World(seed)
         self.model = Database(self.world, 500)
         self._pool = pool
-        self._storages = {name: dispatcher_storage(pool, replica_id) for name, replica_id in REPLICAS.items()}
+        self._storages = {
+            name: dispatcher_storage(DispatcherDatabase(pool), replica_id) for name, replica_id in REPLICAS.items()
+        }
         connections = Connections(pool)
         self._deletion = ClientDeletion(connections, Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
         self._retry = MailingRetry(connections, lambda: None)

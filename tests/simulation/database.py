@@ -12,17 +12,9 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
+from dispatcher.model.mailings import AudienceFilter, Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    AudienceFilter,
-    ClaimedBatch,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    Recipient,
-    Step,
-)
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from dispatcher.ports import Render
 from tests.simulation.limits import Limits
@@ -268,7 +260,7 @@ class Database:
         return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
 
     def is_claimable(self, mailing: Mailing, now: datetime) -> bool:
-        """Return whether the mailing is as somebody read it, and send or is over: what a claim asks of its snapshot."""
+        """Return whether the mailing is as it was read, and sends or is over: what a claim asks of its snapshot."""
         row = self.mailings.get(mailing.id)
         if row is None or (row.version, row.state) != (mailing.version, mailing.state):
             return False
@@ -323,7 +315,8 @@ class Database:
         client = self.clients.get(id_)
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
-            return Recipient(id_, attempts, uncounted, None, gone, None, None, "" if render else mailing.text)
+            due_at = message.due_at if message.due_at > now else None
+            return Recipient(id_, attempts, uncounted, None, gone, due_at, None, "" if render else mailing.text)
         skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
         text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})

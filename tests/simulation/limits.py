@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from dispatcher.model.records import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
+from dispatcher.model.endpoints import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
 from dispatcher.model.states import BreakerState
 from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import Answer, ClaimedBatch, Outcome
+from dispatcher.model.batches import ClaimedBatch
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
 from dispatcher.verdict import judge
 from tests.simulation.database import Database
@@ -41,7 +42,7 @@ UNKNOWN_ERRORS = {
 
 @dataclass
 class Request:
-    """A request that has left. `processed` is the endpoint's truth, `knows` what its sender was told."""
+    """A request that has left. `processed` is the endpoint's truth, `knows` what its sender learned."""
 
     number: int
     process: str
@@ -61,7 +62,7 @@ class Promises:
         self.broken: list[str] = []
         self.requests: dict[tuple[int, int], list[Request]] = defaultdict(list)
         self.touched: set[int] = set()
-        """Clients that somebody changed: nobody promises that they get a message."""
+        """Clients that were changed: there is no promise that they get a message."""
         self.clock_error: float | None = None
         """How many seconds replicas may be wrong about the database's clock; None where rates are not checked."""
         self.thaws: dict[str, datetime] = {}
@@ -100,7 +101,7 @@ class Promises:
     def _check_lease(self, request: Request, message: MessageRow, text: Stamped) -> None:
         batch = self._database.batches.get(text.batch_no)
         if batch is None or batch.fence != text.fence or batch.holder != request.process:
-            self.breaks("a request leaves under a lease that somebody else has by now:", request)
+            self.breaks("a request leaves under a lease that another replica has by now:", request)
         elif batch.lease_until <= request.started_at:
             self.breaks("a request leaves after its lease:", request, batch.lease_until)
         if message.status is not Status.PENDING:
@@ -130,7 +131,7 @@ class Promises:
         """No message goes out twice, but where nobody can know whether the first one arrived."""
         for earlier in self.requests[message.mailing_id, message.client_id]:
             if earlier.epoch != message.retried:
-                continue  # Somebody asked for the repetition.
+                continue  # A caller asked for the repetition.
             if earlier.lease == request.lease:
                 self.breaks("a message leaves twice under one lease:", earlier, request)
             how = self._database.ends_of_leases.get(earlier.lease)

@@ -2,7 +2,7 @@
 
 Every statement begins when the question has arrived and takes effect when it commits; the
 answer comes later still. A question may be lost, and so may an answer whose statement has
-taken effect. A statement under way commits although whoever asked is dead.
+taken effect. A statement under way commits although its caller is dead.
 """
 
 from __future__ import annotations
@@ -13,18 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
+from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    ClaimedBatch,
-    EndpointState,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    SlotRequest,
-    Slots,
-    Step,
-)
 from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises

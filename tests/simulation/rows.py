@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dispatcher.model.records import AudienceFilter, Mailing, RetryPolicy
+from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
 from tests.simulation.world import EPOCH
 
@@ -147,7 +147,7 @@ class MessageRow:
 
 @dataclass
 class EndpointRow:
-    """`prober` may send one message until `probe_at`; then somebody else may try."""
+    """`prober` may send one message until `probe_at`; then another replica may try."""
 
     breaker: BreakerState = BreakerState.CLOSED
     changed_at: datetime = EPOCH

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from dispatcher.model.records import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from dispatcher.retry_policy import batch_size
 from tests.simulation.database import Database

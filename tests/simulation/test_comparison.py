@@ -15,17 +15,10 @@ import asyncpg
 import pytest
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.outcomes import Settled, Settlement
-from dispatcher.model.records import (
-    ClaimedBatch,
-    Expansion,
-    Failure,
-    Mailing,
-    Outcome,
-    Recipient,
-    RetryPolicy,
-    SlotRequest,
-)
+from dispatcher.model.batches import ClaimedBatch, Recipient
+from dispatcher.model.endpoints import SlotRequest
+from dispatcher.model.mailings import Expansion, Mailing, RetryPolicy
+from dispatcher.model.outcomes import Failure, Outcome, Settled, Settlement
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, ErrorClass, MailingState, Reason, Semantics, Status
 from server.config import Settings
 from server.storage.pool import open_pool

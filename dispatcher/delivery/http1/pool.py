@@ -17,7 +17,7 @@ from dispatcher.delivery.http1.connection import Connection, KnownAnswers
 from dispatcher.delivery.http1.resolver import Address, Addresses
 from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import encode_body, parse_target
-from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
 from dispatcher.tracing import TraceHeaders

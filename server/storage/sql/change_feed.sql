@@ -27,7 +27,7 @@ LEFT JOIN LATERAL (
 ORDER BY b.bucket, j.seq;
 
 -- name: read_changes
--- At most $most entries of one bucket behind $after and up to $until, of the mailing $mailing_id or (0) of all.
+-- At most $most entries of one bucket behind $after and up to $until, of one mailing or (0) of all.
 SELECT f.floor, b.journal_seq, j.seq, j.mailing_id, j.at, j.client_ids, j.statuses
 FROM buckets b
 JOIN journal_floors f ON f.bucket = b.bucket

@@ -1,8 +1,8 @@
 -- What happens to the unsent messages of a client who is deleted.
 
 -- name: list_pending_mailings
--- The live mailings in which the client waits for a message. The mailings lead, because
--- messages have no index by client.
+-- The live mailings in which the client has a pending message. Looks up one message per mailing,
+-- because messages have no index by client.
 SELECT g.id
 FROM mailings g
 CROSS JOIN LATERAL (
@@ -13,9 +13,9 @@ WHERE g.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingStat
 ORDER BY g.id;
 
 -- name: lock_open_batch
--- The batch of the client's message, unless it names a holder, even one whose lease ran out: its
--- message may have been delivered and the record of that be under way, which is accepted until
--- somebody else claims the batch. Waits for a claim under way and then looks again.
+-- The batch of the client's message, unless it names a holder, even one whose lease has expired: the
+-- message may have been delivered and its outcome be on the way, which is accepted until another
+-- replica claims the batch. Waits for a claim in progress and then checks again.
 SELECT no, client_ids
 FROM batches
 WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids @> ARRAY[$client_id::bigint] AND holder IS NULL
@@ -23,15 +23,15 @@ ORDER BY no
 FOR UPDATE;
 
 -- name: list_pending_of_batch
--- Which of a batch's messages are pending. The bounds beside the list keep the key's range
--- small on a mailing without statistics.
+-- The pending messages of a batch. $first_id and $last_id keep the index range small for a mailing
+-- without statistics.
 SELECT client_id
 FROM messages
 WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id BETWEEN $first_id AND $last_id
   AND client_id = ANY ($client_ids::bigint[]) AND status = {Status.PENDING};
 
--- name: take_journal_numbers
--- Takes $count numbers and returns the last one.
+-- name: take_change_numbers
+-- Takes $count numbers of the bucket's change feed and returns the last one.
 UPDATE buckets SET journal_seq = journal_seq + $count WHERE bucket = $bucket RETURNING journal_seq;
 
 -- name: cancel_messages_of_client
@@ -40,8 +40,8 @@ WHERE bucket = $bucket AND mailing_id = ANY ($mailing_ids::bigint[]) AND client_
   AND status = {Status.PENDING};
 
 -- name: count_cancelled
--- One message of each mailing moves from PENDING to CANCELLED; rows are written in the order
--- of their keys.
+-- Moves one message of each mailing from PENDING to CANCELLED. Rows are written in the order of
+-- their keys.
 INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
 SELECT $bucket, mailing_id, status, reason, n
 FROM unnest($mailing_ids::bigint[]) AS mailing_id
@@ -53,7 +53,7 @@ ORDER BY mailing_id, status, reason
 ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = now();
 
 -- name: count_attempts_of_cancelled
--- The messages that were cancelled enter the histogram of the attempts that settled ones took.
+-- Adds the cancelled messages to the histogram of attempts.
 INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
 SELECT bucket, mailing_id, {Figure.ATTEMPTS}, attempts, 1
 FROM messages
@@ -61,7 +61,7 @@ WHERE bucket = $bucket AND mailing_id = ANY ($mailing_ids::bigint[]) AND client_
 ORDER BY mailing_id
 ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n;
 
--- name: journal_cancelled
+-- name: record_cancelled_changes
 INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
 SELECT $bucket, $last - cardinality($mailing_ids::bigint[]) + n, mailing_id, ARRAY[$client_id::bigint],
   ARRAY[{Status.CANCELLED}::smallint]

@@ -1,7 +1,7 @@
 -- An import: rows are staged by COPY and merged at the end, all of them or none.
 
 -- name: create_staging
--- Phones sort byte by byte: it is faster than by any locale.
+-- Phones sort by bytes, which is faster than by any locale.
 CREATE TEMPORARY TABLE import_rows (
   position      bigint  NOT NULL,
   bucket        int     NOT NULL,
@@ -16,21 +16,21 @@ CREATE TEMPORARY TABLE import_rows (
 ) ON COMMIT DROP;
 
 -- name: widen_memory
--- The merge sorts and joins everything that was staged. Until the end of the transaction.
+-- For the rest of the transaction: the merge sorts and joins all staged rows.
 SET LOCAL work_mem = '64MB';
 
 -- name: sample_little
--- Statistics of a few thousand rows are enough to plan the merge by.
+-- A sample of a few thousand rows is enough to plan the merge.
 SET LOCAL default_statistics_target = 10;
 
 -- name: measure_staging
--- Temporary tables get no statistics by themselves, and the merge is planned by them.
+-- Temporary tables get no statistics by themselves, and the plan of the merge needs them.
 ANALYZE import_rows;
 
 -- name: create_latest
--- Of each phone the last row, beside what is stored: one look at the clients, so that every
--- row is either new, or differs, or is stored exactly so. In the order of phones, where
--- neighbours in the index come together. coalesce takes a number for new ones only.
+-- The last row of each phone, compared with the stored client: it is new, differs, or is unchanged.
+-- In the order of phones, so that neighbours in the index are read together. coalesce takes a number
+-- for new clients only.
 CREATE TEMPORARY TABLE import_latest ON COMMIT DROP AS
 SELECT s.*, c.bucket AS home, c.id IS NULL AS is_new,
   coalesce(c.id, nextval('client_no') * (SELECT count(*) FROM buckets) + s.bucket) AS id,
@@ -47,19 +47,19 @@ SELECT (SELECT count(*) FROM import_rows) AS staged, count(*) AS phones,
 FROM import_latest;
 
 -- name: insert_fresh_phones
--- The usual case, in which nobody took one of the phones since create_latest looked; fails in
--- the other. In the order of phones, so that two imports never wait for one another.
+-- The usual case, in which nobody took one of the phones since create_latest; fails otherwise. In the
+-- order of phones, so that two imports never deadlock.
 INSERT INTO client_phones (phone, bucket, client_id)
 SELECT phone, bucket, id FROM import_latest WHERE is_new ORDER BY phone;
 
 -- name: claim_fresh_phones
--- The same, passing over phones that are taken: half as fast.
+-- The same without phones that are taken: half as fast.
 INSERT INTO client_phones (phone, bucket, client_id)
 SELECT phone, bucket, id FROM import_latest WHERE is_new ORDER BY phone
 ON CONFLICT DO NOTHING;
 
 -- name: adopt_taken_phones
--- Rows whose phone somebody else took are no longer new: they meet the client of that phone.
+-- Rows whose phone somebody else took are no longer new: they update the client of that phone.
 UPDATE import_latest s
 SET is_new = false, home = c.bucket, id = c.id,
   differs = (c.operator_code, c.tag, c.timezone, c.window_start, c.window_length, c.attributes, c.opted_out)
@@ -78,7 +78,7 @@ FROM import_latest
 WHERE is_new;
 
 -- name: update_changed_clients
--- Returns fewer than there were when somebody else deleted one since create_latest looked.
+-- Returns fewer than were counted when somebody else deleted a client since create_latest.
 WITH written AS (
   UPDATE clients c
   SET operator_code = s.operator_code, tag = s.tag, timezone = s.timezone, window_start = s.window_start,
@@ -91,7 +91,7 @@ WITH written AS (
 SELECT count(*) FROM written;
 
 -- name: create_touched
--- What was written, by bucket and in pieces of some 5,000 ids.
+-- The ids of written clients, by bucket and in pieces of some 5,000.
 CREATE TEMPORARY TABLE import_touched (
   bucket     int      NOT NULL,
   part       bigint   NOT NULL,
@@ -99,11 +99,11 @@ CREATE TEMPORARY TABLE import_touched (
 ) ON COMMIT DROP;
 
 -- name: keep_touched_plain
--- As client_changes stores them, so that nothing is compressed on the way.
+-- Stored as in client_changes, so that nothing is compressed in between.
 ALTER TABLE import_touched ALTER client_ids SET STORAGE EXTERNAL;
 
 -- name: fill_touched
--- 80,000 numbers in a row are spread over 16 buckets.
+-- 80,000 consecutive numbers are some 5,000 in each of 16 buckets.
 INSERT INTO import_touched (bucket, part, client_ids)
 SELECT coalesce(home, bucket), id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
 FROM import_latest
@@ -114,7 +114,7 @@ GROUP BY 1, 2;
 SELECT DISTINCT bucket FROM import_touched ORDER BY bucket;
 
 -- name: record_imported_changes
--- As record_client_changes, with the ids that stand in import_touched.
+-- Like record_client_changes, with the ids from import_touched.
 WITH pieces AS (
   SELECT client_ids, row_number() OVER (ORDER BY part) AS number, count(*) OVER () AS pieces
   FROM import_touched WHERE bucket = $bucket

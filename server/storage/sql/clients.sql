@@ -4,7 +4,7 @@
 SELECT nextval('client_no');
 
 -- name: insert_phone
--- The key over all buckets: a second client with the phone fails here.
+-- The key spans all buckets: a second client with the phone fails here.
 INSERT INTO client_phones (phone, bucket, client_id) VALUES ($phone, $bucket, $client_id);
 
 -- name: delete_phone
@@ -41,22 +41,22 @@ RETURNING *;
 DELETE FROM clients WHERE bucket = $bucket AND id = $client_id;
 
 -- name: record_client_changes
--- The last statement of every transaction that writes clients: it holds the bucket's
--- number until the commit, so the order of numbers is the order of commits.
+-- The last statement of every transaction that writes clients. It locks the bucket's number until the
+-- commit, so the order of numbers is the order of commits.
 WITH tick AS (
   UPDATE client_change_seqs SET seq = seq + 1 WHERE bucket = $bucket RETURNING seq
 )
 INSERT INTO client_changes (bucket, seq, client_ids) SELECT $bucket, seq, $client_ids::bigint[] FROM tick;
 
 -- fragment: matches
--- The filter of a request, but for its ids; NULL asks nothing.
+-- The filter of a request, except for its ids; NULL matches everybody.
 ($tags::text[] IS NULL OR tag = ANY ($tags))
     AND ($operator_codes::text[] IS NULL OR operator_code = ANY ($operator_codes))
     AND ($timezones::text[] IS NULL OR timezone = ANY ($timezones))
     AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
 
 -- fragment: listed
--- Of one bucket, those of a list behind its key.
+-- The clients of one bucket behind the key of a page.
 SELECT *
   FROM clients
   WHERE bucket = b.bucket AND id > $after
@@ -64,8 +64,8 @@ SELECT *
     AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
 
 -- name: list_clients
--- A page over all buckets in the order of ids: from each bucket the first ones behind the
--- key, of these again the first.
+-- A page over all buckets in the order of ids: the first ones behind the key in each bucket, and of
+-- these again the first.
 SELECT c.*
 FROM buckets b
 CROSS JOIN LATERAL (
@@ -77,7 +77,7 @@ ORDER BY c.id
 LIMIT $limit;
 
 -- name: list_chosen_clients
--- The same for a filter that names ids: these are looked up, whatever else it asks.
+-- The same for a filter with ids, which are looked up whatever else it contains.
 SELECT c.*
 FROM buckets b
 CROSS JOIN LATERAL (
@@ -88,8 +88,8 @@ ORDER BY c.id
 LIMIT $limit;
 
 -- name: export_clients
--- Like list_clients, without throwing away what was read: $limit from each bucket, and of these
--- all up to the id behind which a bucket may have more.
+-- Like list_clients, but uses all rows that were read: $limit of each bucket, and of these all up to
+-- the id behind which a bucket may have more.
 WITH piece AS (
   SELECT c.*
   FROM buckets b

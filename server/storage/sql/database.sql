@@ -1,4 +1,4 @@
--- What was fixed when the database was set up.
+-- What was fixed when the database was set up, and the notification of dispatchers.
 
 -- name: count_buckets
 -- The number of buckets, which every client id contains.
@@ -9,5 +9,9 @@ SELECT count(*) FROM buckets;
 SELECT name FROM pg_timezone_names;
 
 -- name: database_epoch
--- What distinguishes this database from those it might be mistaken for, such as what it was restored from.
+-- What distinguishes this database from others, such as the one it was restored from.
 SELECT epoch FROM journal_epochs ORDER BY created_at DESC, epoch LIMIT 1;
+
+-- name: notify_dispatchers
+-- Arrives when the transaction commits; one notification however often it is sent in it.
+SELECT pg_notify('mailing', '');

@@ -43,7 +43,7 @@ LEFT JOIN LATERAL (
 ORDER BY s.bucket, l.no;
 
 -- name: read_log_of_mailing
--- The same of one mailing, which has an index.
+-- The same for one mailing, which has an index.
 SELECT s.bucket, s.seq AS head, f.floor, r.at AS reached_at, l.*
 {bounds}
 LEFT JOIN LATERAL (
@@ -54,8 +54,8 @@ LEFT JOIN LATERAL (
 ORDER BY s.bucket, l.no;
 
 -- name: record_log
--- Writes entries into one bucket, in their order, as the doing of $principal. Takes the last lock of its transaction:
--- nothing that others wait for may be locked after it.
+-- Writes events of one bucket, in their order, in the name of $principal. This takes the last lock of
+-- its transaction: nothing that others wait for may be locked after it.
 WITH tick AS (
   UPDATE log_seqs SET seq = seq + cardinality($levels::smallint[]) WHERE bucket = $bucket RETURNING seq
 )
@@ -69,7 +69,7 @@ CROSS JOIN unnest(
 ) WITH ORDINALITY AS e(level, event, text, mailing_id, client_id, details, ordinality);
 
 -- name: note_expanded
--- Notes which mailings have their whole audience; each is returned once.
+-- Marks mailings whose audience is complete, and returns each of them once.
 UPDATE mailings m SET expanded_at = now()
 WHERE m.expanded_at IS NULL AND m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}, {MailingState.COMPLETED})
   AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
@@ -77,7 +77,7 @@ WHERE m.expanded_at IS NULL AND m.state IN ({MailingState.RUNNING}, {MailingStat
 RETURNING m.id;
 
 -- name: totals
--- How many messages mailings have, by status.
+-- The number of messages of mailings, by status.
 SELECT k.mailing_id, k.status, sum(k.n)::bigint AS n
 FROM buckets b JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = ANY($ids::bigint[])
 GROUP BY 1, 2 HAVING sum(k.n) > 0

@@ -1,15 +1,15 @@
--- A mailing is gone with its row; what belongs to it is removed afterwards, bucket by bucket.
--- The expansion is the last of a bucket to go: it says where something is left.
+-- A mailing is gone with its row; what belongs to it is removed afterwards, bucket by bucket. The
+-- expansion of a bucket goes last: it tells that something is left there.
 
 -- name: close_expansions
--- Waits for steps under way; those that come later find nothing to do.
+-- Waits for steps in progress; later ones find nothing to do.
 UPDATE expansions SET finished = true WHERE mailing_id = $mailing_id;
 
 -- name: has_batches
 SELECT EXISTS (SELECT FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = $mailing_id);
 
 -- name: delete_batches
--- Behind this no settle finds its batch any more.
+-- After this no settle finds its batch.
 DELETE FROM batches t USING buckets b WHERE t.bucket = b.bucket AND t.mailing_id = $mailing_id;
 
 -- name: delete_mailing
@@ -19,7 +19,7 @@ DELETE FROM mailings WHERE id = $mailing_id;
 DELETE FROM rate_slots WHERE key = 'mailing/' || $mailing_id::bigint;
 
 -- name: list_remains
--- The buckets in which something is left of a mailing that is gone.
+-- The buckets in which something is left of a deleted mailing.
 SELECT e.bucket
 FROM buckets b
 JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $mailing_id
@@ -27,8 +27,8 @@ WHERE NOT EXISTS (SELECT FROM mailings WHERE id = $mailing_id)
 ORDER BY e.bucket;
 
 -- name: list_leftovers
--- The mailings that are gone and have left something behind. OFFSET 0 keeps the look at each bucket
--- by its key.
+-- The deleted mailings of which something is left. OFFSET 0 keeps the planner reading bucket by
+-- bucket, by the key.
 SELECT DISTINCT e.mailing_id
 FROM buckets b
 CROSS JOIN LATERAL (SELECT mailing_id FROM expansions WHERE bucket = b.bucket OFFSET 0) e

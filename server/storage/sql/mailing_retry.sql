@@ -1,7 +1,7 @@
--- Settled messages go back to PENDING, a bounded part of one bucket at a time.
+-- Puts settled messages back to PENDING, a bounded part of one bucket at a time.
 
 -- name: lock_retried
--- Holds off whoever would pause, cancel, complete or delete the mailing meanwhile.
+-- Keeps others from pausing, cancelling, completing or deleting the mailing meanwhile.
 SELECT state, semantics, audience_mode, max_rate, coalesce(ends_at <= now(), false) AS ended, now() AS read_at
 FROM mailings
 WHERE id = $mailing_id
@@ -16,10 +16,10 @@ WHERE k.n > 0
 ORDER BY k.bucket;
 
 -- name: requeue
--- Puts back the next $most messages of a bucket behind the client $after that have one of the statuses
--- in $statuses and were settled at $settled_until or before, in batches of $batch_size. Attempts made so far are forgiven.
--- The mailing is locked, so that nobody else moves these: `requeued` finds the messages that
--- `found` did, without a join whose plan would depend on statistics.
+-- Puts back the next $most messages of a bucket behind the client $after that have one of $statuses
+-- and were settled at $settled_until or before, in batches of $batch_size. Attempts made so far no
+-- longer count against the limit. The mailing is locked, so that nobody else changes these messages:
+-- `requeued` finds the same ones as `found`, without a join whose plan would depend on statistics.
 WITH found AS MATERIALIZED (
   SELECT client_id, status, reason, attempts
   FROM messages
@@ -36,8 +36,8 @@ WITH found AS MATERIALIZED (
     GROUP BY part
   ) parts
 ), emptied AS (
-  -- A batch under way still names the messages that it has settled. They must not stand in two:
-  -- were its holder to die, both would send them.
+  -- A batch in progress still names the messages that it has settled. No message may be in two
+  -- batches: if the holder died, both would send it.
   DELETE FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids <@ ARRAY(SELECT client_id FROM found)
   RETURNING no
@@ -50,14 +50,14 @@ WITH found AS MATERIALIZED (
     AND NOT client_ids <@ ARRAY(SELECT client_id FROM found)
   RETURNING no
 ), tick AS (
-  -- The batches are locked before the bucket's row, and that before its messages and counters: one
-  -- order for everybody.
+  -- Locks batches before the bucket's row, and that before its messages and counters: all statements
+  -- lock in this order.
   UPDATE buckets SET journal_seq = journal_seq + 1
   WHERE bucket = $bucket AND EXISTS (SELECT FROM found)
     AND (SELECT count(*) FROM emptied) + (SELECT count(*) FROM shortened) >= 0
   RETURNING journal_seq
 ), requeued AS (
-  -- The facts of the last attempt stay.
+  -- The columns of the last attempt stay.
   UPDATE messages m
   SET status = {Status.PENDING}, reason = CASE WHEN attempts > 0 THEN {Reason.RETRYING} ELSE {Reason.NONE} END,
     forgiven = nullif(attempts, 0), settled_at = NULL, due_at = now()

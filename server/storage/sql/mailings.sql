@@ -1,12 +1,11 @@
--- Mailings with their progress. The progress is summed from mailing_counts, some 13 rows per
--- bucket at the most; messages are never counted.
+-- Mailings with their progress, which is summed from mailing_counts: at most some 13 rows per bucket.
+-- Messages are never counted.
 
 -- name: next_mailing_id
 SELECT nextval('mailing_id');
 
 -- name: insert_mailing
--- Postgres decides the time: whether the start has come, and whether the end has passed, in
--- which case no row is returned.
+-- The database's clock decides whether the start has come. Returns no row when the end has passed.
 INSERT INTO mailings (
   id, title, text, filter, starts_at, ends_at, state, audience_mode, semantics, priority, max_rate, endpoint,
   max_attempts, initial_backoff, max_backoff, labels, important
@@ -20,12 +19,12 @@ WHERE $end_time::timestamptz IS NULL OR $end_time::timestamptz > now()
 RETURNING state;
 
 -- name: begin_expansion
--- What a mailing that runs needs; one that is scheduled gets it when it starts.
+-- For a mailing that runs at once; a scheduled one gets its expansion when it starts.
 INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, $mailing_id, seq FROM client_change_seqs;
 
 -- name: get_mailings
--- OFFSET 0 keeps the subqueries apart: bucket by bucket, by the key, whatever the planner believes
--- of the tables.
+-- OFFSET 0 keeps the planner from merging the subqueries: they read bucket by bucket, by the key,
+-- whatever it estimates.
 SELECT g.*, p.*, x.expanded, now() AS read_at
 FROM mailings g
 CROSS JOIN LATERAL (
@@ -41,8 +40,8 @@ CROSS JOIN LATERAL (
     coalesce(sum(k.attempts), 0)::bigint AS attempts,
     min(first_at) FILTER (WHERE status = {Status.DELIVERED} AND n > 0) AS first_delivered_at,
     max(last_at) FILTER (WHERE status = {Status.DELIVERED} AND n > 0) AS last_delivered_at,
-    -- Over the last five seconds: the present slot and the share of the one before it that lies in
-    -- them; of a mailing that began later, over the time since.
+    -- Over the last five seconds: the present slot and the part of the one before it that lies within
+    -- them; for a mailing that began later, over the time since.
     (coalesce(sum(
       CASE rate_slot(now()) - slot
         WHEN 0 THEN slot_n + before_n * (1 - rate_slot_share(now()))
@@ -76,12 +75,12 @@ LIMIT $limit;
 SELECT *, now() AS read_at FROM mailings WHERE id = $mailing_id FOR UPDATE;
 
 -- name: has_begun
--- Whether a mailing ran before: its expansion stays.
+-- Whether a mailing ran before, in which case it has expansions.
 SELECT EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $mailing_id);
 
 -- name: update_mailing
--- Postgres decides the time: a running mailing whose start lies ahead from now on is stopped
--- until then. Rechecks of another audience begin when it is expanded.
+-- A running mailing whose start is moved into the future, by the database's clock, is SCHEDULED again.
+-- With another filter, rechecks begin once the new audience is expanded.
 UPDATE mailings
 SET title = $title, text = $text, filter = $filter, starts_at = coalesce($start_time::timestamptz, now()),
   ends_at = $end_time, audience_mode = $audience_mode, semantics = $semantics, priority = $priority,
@@ -93,7 +92,7 @@ SET title = $title, text = $text, filter = $filter, starts_at = coalesce($start_
 WHERE id = $mailing_id;
 
 -- name: move_mailing
--- The only way of a mailing's state by request: from one of $sources to $state.
+-- Changes a mailing's state on request, from one of $sources.
 UPDATE mailings SET state = $state, version = version + 1, updated_at = now()
 WHERE id = $mailing_id AND state = ANY ($sources::smallint[])
 RETURNING state;
@@ -101,10 +100,7 @@ RETURNING state;
 -- name: find_state
 SELECT state FROM mailings WHERE id = $mailing_id;
 
--- name: wake_dispatchers
-SELECT pg_notify('mailing', '');
-
 -- name: mailing_versions
--- Whether anything was done to these mailings since they were read. A start by the clock
--- leaves the version as it is.
+-- What differs when a mailing was changed since it was read; a start by the clock leaves the version
+-- as it is and changes updated_at.
 SELECT id, version, updated_at FROM mailings WHERE id = ANY ($ids::bigint[]);

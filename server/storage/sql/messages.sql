@@ -1,4 +1,4 @@
--- The ledger, read. What is left of a mailing that is being deleted is no part of it.
+-- Messages and attempts, read. What is left of a mailing that is being deleted is not shown.
 
 -- name: get_message
 SELECT *
@@ -7,7 +7,7 @@ WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id
   AND EXISTS (SELECT FROM mailings WHERE id = $mailing_id);
 
 -- name: list_messages_of_mailing
--- A page over all buckets in the order of clients, as list_clients does it.
+-- A page over all buckets in the order of clients, like list_clients.
 SELECT m.*
 FROM buckets b
 CROSS JOIN LATERAL (
@@ -22,7 +22,7 @@ ORDER BY m.client_id
 LIMIT $limit;
 
 -- name: list_messages_of_client
--- One look at the key per mailing: messages have no index by client.
+-- One look-up by the key per mailing: messages have no index by client.
 SELECT m.*
 FROM mailings g
 CROSS JOIN LATERAL (

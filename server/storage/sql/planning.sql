@@ -1,6 +1,8 @@
+-- The life of mailings: they start, take in clients, are rechecked for new ones, and end.
+
 -- name: poll
--- What there is to do and when the next thing falls due: the one query of an idle dispatcher.
--- ORDER BY and LIMIT keep to the index on due_at, whatever the planner believes of its range.
+-- What there is to do, and when the next thing is due: the only query of an idle dispatcher.
+-- ORDER BY and LIMIT keep to the index on due_at, whatever the planner estimates for its range.
 WITH due AS MATERIALIZED (
   SELECT b.mailing_id, b.lease_until
   FROM batches b CROSS JOIN LATERAL (
@@ -34,33 +36,32 @@ SELECT
   ) - clock_timestamp())::float8 AS next_in;
 
 -- name: start_due
--- Starts the mailings whose time has come; rechecks begin when they are expanded.
+-- Starts the mailings that are due; rechecks begin once they are expanded.
 UPDATE mailings SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
 WHERE state = {MailingState.SCHEDULED} AND starts_at <= now()
 RETURNING id;
 
 -- name: open_expansions
--- Marks where the expansion of a started mailing begins, before any client is read: a
--- client changed from here on is found through client_changes. One that ran before, and was
--- scheduled again, keeps what it has.
+-- Sets where the expansion of a started mailing begins, before any client is read: later changes of
+-- clients are found through client_changes. A mailing that ran before keeps its positions.
 INSERT INTO expansions (bucket, mailing_id, change_seq)
 SELECT s.bucket, i.id, s.seq FROM client_change_seqs s CROSS JOIN unnest($ids::bigint[]) AS i(id)
 ON CONFLICT DO NOTHING;
 
 -- name: expand_anew
--- Begins another pass over all clients for open mailings: whoever matches and has no message yet
--- is taken in. That is needed when the filter changes, and when a mailing runs again after a time
--- in which changes of clients were not kept for it. The new position is one that no step under
--- way can know, so that none goes on with the filter it had read.
+-- Begins another pass over all clients for open mailings, which takes in matching clients without a
+-- message. Needed when the filter changes, and when a mailing runs again after a time in which
+-- changes of clients were not kept for it. The new position is one that no step in progress knows,
+-- so that none continues with the old filter.
 UPDATE expansions e SET last_client_id = -m.version, finished = false, change_seq = s.seq
 FROM mailings m, client_change_seqs s
 WHERE m.id = ANY($ids::bigint[]) AND m.audience_mode = {AudienceMode.OPEN}
   AND e.mailing_id = m.id AND e.bucket = s.bucket;
 
 -- name: expandable
--- The mailings that still have clients to take in, with their open due batches: expansion
--- stays only a little ahead of sending. Those that have $most of them come last: they wait, and
--- must not keep others of a lower priority out of the list.
+-- The mailings that still have clients to take in, with the number of their due batches: expansion
+-- stays only a little ahead of sending. Those with $most due batches come last: they wait, and must
+-- not keep mailings of a lower priority out of the list.
 SELECT m.id, m.version, m.filter, m.semantics, m.max_rate, e.buckets, e.positions,
   o.batches AS open_batches, coalesce(m.ends_at <= now(), false) AS over
 FROM (
@@ -77,16 +78,15 @@ ORDER BY o.batches >= $most::int, m.priority DESC, o.batches, m.id
 LIMIT 50;
 
 -- fragment: matches
--- The filter of a mailing, but for its ids; NULL asks nothing.
+-- The filter of a mailing, except for its ids; NULL matches everybody.
 ($tags::text[] IS NULL OR tag = ANY($tags))
     AND ($operator_codes::text[] IS NULL OR operator_code = ANY($operator_codes))
     AND ($timezones::text[] IS NULL OR timezone = ANY($timezones))
     AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
 
 -- fragment: take_in
--- Gives each client of `audience` a message, puts the pending ones into batches that fall
--- due together, and settles at once those whose window does not open before the end.
--- Parameters 1 to 3 are bucket, mailing and batch size.
+-- Gives each client of `audience` a message, puts the pending ones into batches that are due
+-- together, and ends at once those whose window does not open before the mailing's end.
 inserted AS (
   INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, reason, settled_at)
   SELECT $bucket, $mailing_id, a.id, a.due_at,
@@ -95,9 +95,9 @@ inserted AS (
       ELSE {Reason.WINDOW_NOT_BEFORE_END} END,
     CASE WHEN a.due_at < h.ends_at THEN NULL ELSE now() END
   FROM audience a CROSS JOIN held h
-  -- Not ON CONFLICT: a speculative insertion writes a quarter more WAL. Nobody else inserts
-  -- while `held` is locked, so what is not there now will not come. The LIMIT makes it a
-  -- look-up per client; as NOT EXISTS it may read the whole mailing instead.
+  -- Not ON CONFLICT: a speculative insertion writes a quarter more WAL, and nobody else inserts
+  -- while `held` is locked. The LIMIT makes it a look-up per client; NOT EXISTS might read the
+  -- whole mailing instead.
   LEFT JOIN LATERAL (
     SELECT true AS present FROM messages
     WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = a.id LIMIT 1
@@ -116,14 +116,14 @@ inserted AS (
   WHERE bucket = $bucket AND EXISTS (SELECT FROM inserted WHERE status <> {Status.PENDING})
   RETURNING journal_seq
 ), counted AS (
-  -- Reads tick, so that the bucket is locked before the counters, as settling does.
+  -- Reads tick, so that the bucket is locked before the counters, as in settle.
   INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
   SELECT $bucket, $mailing_id, status, reason, n FROM (
     SELECT status, reason, count(*) AS n FROM inserted GROUP BY status, reason ORDER BY status, reason
   ) c WHERE (SELECT count(*) FROM tick) >= 0
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
 ), figured AS (
-  -- Those settled at once took no attempt. Reads tick, too.
+  -- Messages that ended at once took no attempt. Reads tick, too.
   INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
   SELECT $bucket, $mailing_id, {Figure.ATTEMPTS}, 0, count(*) FROM inserted
   WHERE status <> {Status.PENDING} AND (SELECT count(*) FROM tick) >= 0 HAVING count(*) > 0
@@ -135,9 +135,9 @@ inserted AS (
 )
 
 -- name: expand
--- Takes in the next clients of a bucket, in the order of their ids. `held` is empty when
--- another replica is at it, has moved on, or the mailing was changed: then nothing happens.
--- An audience that is fixed at the start takes no client in that was added since.
+-- Takes in the next clients of a bucket, in the order of their ids. `held` is empty, and nothing
+-- happens, when another replica holds or has moved the position or the mailing was changed. An
+-- audience that is fixed at the start takes in no client that was added since.
 WITH held AS (
   SELECT coalesce(m.ends_at, 'infinity') AS ends_at,
     CASE m.audience_mode WHEN {AudienceMode.SNAPSHOT} THEN e.started_at ELSE 'infinity' END AS added_until
@@ -170,8 +170,8 @@ SELECT last_client_id AS position, finished,
 FROM moved;
 
 -- name: rechecks_due
--- Running open mailings that are to be looked at again, with the buckets in which clients
--- changed since the last look.
+-- Running open mailings whose recheck is due, with the buckets in which clients changed since the
+-- last one.
 SELECT m.id, m.version, m.filter, m.semantics, m.max_rate,
   coalesce(array_agg(e.bucket) FILTER (WHERE s.seq > e.change_seq), '{}') AS buckets,
   coalesce(array_agg(e.change_seq) FILTER (WHERE s.seq > e.change_seq), '{}') AS positions
@@ -184,7 +184,7 @@ JOIN expansions e ON e.bucket = s.bucket AND e.mailing_id = m.id
 GROUP BY m.id, m.version, m.filter, m.semantics, m.max_rate;
 
 -- name: expand_changes
--- Takes in the clients that were changed since the last look and now match.
+-- Takes in the clients that were changed since the last recheck and now match.
 WITH held AS (
   SELECT coalesce(m.ends_at, 'infinity') AS ends_at
   FROM expansions e JOIN mailings m ON m.id = e.mailing_id
@@ -196,7 +196,7 @@ WITH held AS (
     SELECT seq, client_ids FROM client_changes WHERE bucket = $bucket AND seq > $position ORDER BY seq LIMIT $limit
   ) f
 ), seen AS MATERIALIZED (
-  -- LIMIT: one by one, by their key, however many the planner believes there are.
+  -- LIMIT: one by one, by their key, whatever number the planner estimates.
   SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
   FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
   CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = $bucket AND id = i.id LIMIT 1) c
@@ -216,8 +216,8 @@ SELECT change_seq AS position, (SELECT count(*) FROM fresh) < $limit AS finished
 FROM moved;
 
 -- name: rechecked
--- Notes when a mailing is to be looked at next: soon where clients were found, else later
--- and later.
+-- Sets when a mailing is rechecked next: soon if clients were found, else after twice the last
+-- interval.
 UPDATE mailings m
 SET recheck_interval = i.next, recheck_at = now() + i.next
 FROM (
@@ -228,15 +228,15 @@ FROM (
 WHERE m.id = i.id AND m.state = {MailingState.RUNNING};
 
 -- name: expanded
--- Begins the rechecks of open mailings whose audience is completely expanded.
+-- Begins the rechecks of open mailings that are completely expanded.
 UPDATE mailings m SET recheck_interval = $recheck_min::interval, recheck_at = now() + $recheck_min::interval
 WHERE m.state = {MailingState.RUNNING} AND m.audience_mode = {AudienceMode.OPEN} AND m.recheck_at = 'infinity'
   AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
   AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished);
 
 -- name: expedite
--- Makes the waiting batches of mailings that are over due at once, and those that wait for a moment
--- after the end, so that they are claimed and settled without being sent.
+-- Makes batches due at once whose mailing is over or ends before they are due, so that they are
+-- claimed and settled without being sent.
 UPDATE batches b SET due_at = now()
 FROM mailings m
 WHERE b.due_at > now() AND m.id = b.mailing_id
@@ -246,15 +246,15 @@ WHERE b.due_at > now() AND m.id = b.mailing_id
   );
 
 -- fragment: done
--- Past the end, or with a fixed audience, and nothing left to take in or to settle.
+-- A mailing past its end or with a fixed audience that has nothing left to take in or to settle.
 m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}) AND ($ids::bigint[] IS NULL OR m.id = ANY($ids))
   AND (m.ends_at <= now() OR m.audience_mode = {AudienceMode.SNAPSHOT})
   AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
   AND NOT EXISTS (SELECT FROM buckets k JOIN batches b ON b.bucket = k.bucket AND b.mailing_id = m.id)
 
 -- name: lock_done
--- Locks the mailings that seem to have nothing left to do. Who puts messages back holds that lock,
--- so `complete`, whose snapshot is younger, sees them: one statement for both would not.
+-- Locks the mailings that seem to have nothing left to do. Retries hold the same lock while they put
+-- messages back, so `complete`, whose snapshot is later, sees those; a single statement would not.
 SELECT m.id FROM mailings m WHERE {done} ORDER BY m.id FOR UPDATE;
 
 -- name: complete
@@ -264,7 +264,7 @@ WHERE {done}
 RETURNING m.id;
 
 -- name: forget_changes
--- Removes client changes that every live mailing has read.
+-- Removes changes of clients that every live mailing has read.
 DELETE FROM client_changes c
 USING (
   SELECT s.bucket, coalesce(min(e.change_seq), s.seq) AS seq

@@ -1,14 +1,14 @@
--- What a mailing would do. Read in one transaction that writes nothing, so that the figures agree.
+-- What a mailing would do, read in one transaction that writes nothing, so that the figures agree.
 
 -- name: preview_moment
--- The clock of this transaction, and the mailing if $mailing_id names a stored one.
+-- The time of this transaction, and the stored mailing if $mailing_id is given.
 SELECT now() AS read_at, m.* FROM (SELECT $mailing_id::bigint AS wanted) w LEFT JOIN mailings m ON m.id = w.wanted;
 
 -- fragment: could_get_it
--- Whether client `c` matches and could still get the mailing: to be followed by more conditions. Of a
--- mailing that has begun ($mailing_id, else NULL) those with a message count while it is pending; into a fixed
--- audience ($fixed) nobody is taken in behind its expansion. The LIMIT makes it a look-up by the key: the
--- planner knows nothing of a new mailing and might read all of it instead, again and again.
+-- Whether client `c` matches and could still get the mailing; more conditions follow. If the mailing has
+-- begun ($mailing_id, else NULL), clients with a message count while it is pending, and a fixed audience
+-- ($fixed) takes nobody in behind its expansion. The LIMIT makes it a look-up by the key: without
+-- statistics of a new mailing the planner might read all of it for every client.
 LEFT JOIN expansions e ON e.bucket = c.bucket AND e.mailing_id = $mailing_id
 LEFT JOIN LATERAL (
   SELECT status FROM messages
@@ -25,9 +25,9 @@ WHERE ($tags::text[] IS NULL OR c.tag = ANY ($tags))
   ))
 
 -- fragment: capped
--- Whether what was sent to a client, `s`, reaches the cap, if that is looked at ($capped): $cap messages of
--- other mailings since $capped_since. First by their number and times alone: messages are looked up for those
--- who may have reached it.
+-- Whether a client has reached the frequency cap ($cap messages of other mailings since $capped_since),
+-- if that is asked ($capped). `s` is what was sent to them. Messages are looked up only for clients
+-- who may have reached it by the number and times alone.
 $capped::boolean AND cardinality(s.mailing_ids) >= $cap::int AND CASE WHEN (
   SELECT count(*) FROM unnest(s.mailing_ids, s.sent_at) AS sent (mailing_id, at)
   WHERE at > $capped_since::timestamptz AND mailing_id IS DISTINCT FROM $mailing_id
@@ -45,9 +45,9 @@ $capped::boolean AND cardinality(s.mailing_ids) >= $cap::int AND CASE WHEN (
 ) >= $cap ELSE false END
 
 -- name: preview_groups
--- Those who could get it, by receive window and by the reason why they are left out, 0 if they
--- are not. Whom the cap keeps out is counted from what was sent, which is mostly less than a look
--- at each client, and taken off the others. A window's next opening is asked once for all who share it.
+-- The number of clients who could get it, by receive window and by the reason why they are skipped or
+-- NONE. Clients at the cap are counted from what was sent, which mostly reads less than all clients,
+-- and subtracted from the others. A window's next opening is computed once for all who share it.
 SELECT timezone, window_start, window_length, reason, sum(n)::bigint AS n,
   window_opens_at(timezone, window_start, window_length, $start::timestamptz) AS opens_at
 FROM (
@@ -72,14 +72,14 @@ GROUP BY 1, 2, 3, 4
 HAVING sum(n) > 0;
 
 -- name: preview_in_order
--- For the rest of the transaction, rows that are asked for in an order are read in it: of clients
--- that were never analyzed the planner believes that it is cheaper to read and sort them all.
+-- For the rest of the transaction, ordered rows are read in their order: without statistics the
+-- planner takes it for cheaper to read and sort all clients.
 SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
   set_config('enable_seqscan', 'off', true);
 
 -- name: preview_samples
--- The first candidates by id who are not left out, each with when it would be sent at the earliest:
--- from each bucket the first ones, of these again the first.
+-- The first candidates by id who are not skipped, each with the earliest time of sending: the first
+-- ones of each bucket, and of these again the first.
 SELECT s.*
 FROM buckets b
 CROSS JOIN LATERAL (
@@ -96,8 +96,8 @@ ORDER BY s.id
 LIMIT $limit;
 
 -- name: preview_windows
--- When the windows of several groups are open between two moments, one after the other:
--- the next one is the first at or after the end of the one before.
+-- When the windows of several groups are open between two moments; each window is the first one at or
+-- after the end of the one before.
 WITH RECURSIVE opened AS (
   SELECT who, timezone, window_start, window_length,
     window_opens_at(timezone, window_start, window_length, $since::timestamptz) AS opens_at,

@@ -1,4 +1,4 @@
--- Replicas and settings, as operators see and steer them.
+-- Replicas, their heartbeats, and the runtime settings of all of them.
 
 -- name: list_replicas
 SELECT id, host, pid, started_at, status,
@@ -6,35 +6,32 @@ SELECT id, host, pid, started_at, status,
 FROM replicas WHERE beats_until > now()
 ORDER BY started_at, id;
 
--- name: get_steering
+-- name: get_runtime_settings
 SELECT * FROM dispatch_settings;
 
--- name: lock_steering
+-- name: lock_runtime_settings
 SELECT * FROM dispatch_settings FOR UPDATE;
 
--- name: set_tuning
+-- name: set_overrides
 UPDATE dispatch_settings
 SET poll_min = $poll_min, poll_max = $poll_max, recheck_min = $recheck_min, recheck_max = $recheck_max,
   max_concurrency = $max_concurrency, version = version + 1, updated_at = now();
 
--- name: hurry_rechecks
--- Brings looks at mailings forward that were put off for longer than is allowed now.
+-- name: expedite_rechecks
+-- Brings rechecks forward that are further away than is allowed now.
 UPDATE mailings SET recheck_at = now() + $longest::interval, recheck_interval = $longest::interval
 WHERE state = {MailingState.RUNNING} AND recheck_at > now() + $longest::interval AND recheck_at < 'infinity';
 
 -- name: set_paused
--- No row when it is so already.
+-- Returns no row when nothing changes.
 UPDATE dispatch_settings SET paused = $paused, version = version + 1, updated_at = now()
 WHERE paused <> $paused
 RETURNING version;
 
--- name: hint_dispatchers
-SELECT pg_notify('mailing', '');
-
 -- name: beat
--- Says how a replica does and until when it counts as alive, and answers with the settings.
--- Whoever has been silent for a minute is swept away, but never by itself: which of both would
--- hold, when one statement removes and writes a row, is not defined.
+-- Records a replica's status and until when it counts as alive, and returns the runtime settings.
+-- Other replicas that have been silent for a minute are removed. Never the replica itself: the result
+-- of one statement that deletes and writes the same row is undefined.
 WITH swept AS (
   DELETE FROM replicas WHERE id <> $replica_id AND beats_until < now() - interval '1 min'
 ), beat AS (

@@ -1,10 +1,10 @@
--- What a report is made of: counters only, a few hundred rows for any number of messages. The
--- course has a row per minute and bucket, so no more than its last part is read. OFFSET 0 keeps the
--- subqueries apart: bucket by bucket, by the key. A plan for any mailing would read the whole table
--- where a few mailings have most of it.
+-- Reports and the backlog, from counters only: a few hundred rows for any number of messages. The
+-- timeline has a row per minute and bucket, so only its last part is read. OFFSET 0 keeps the planner
+-- from merging the subqueries: they read bucket by bucket, by the key. A generic plan would read the
+-- whole table where a few mailings have most of it.
 
 -- name: report_counts
--- Messages by status and reason. A row may be left at 0 after RetryMailing: it does not count.
+-- Messages by status and reason, without rows that RetryMailing left at 0.
 SELECT k.status, k.reason, sum(k.n)::bigint AS n, min(k.first_at) AS first_at, max(k.last_at) AS last_at
 FROM buckets b
 CROSS JOIN LATERAL (
@@ -25,8 +25,8 @@ HAVING sum(f.n) > 0
 ORDER BY f.kind, f.key;
 
 -- name: report_course
--- Deliveries and failures over time, for the last $longest minutes of the course: by the
--- minute, or in steps of $coarse_step minutes where that would be more than $longest / $coarse_step rows.
+-- Deliveries and failures over the last $longest minutes of the timeline: by the minute, or in steps
+-- of $coarse_step minutes where that would be more than $longest / $coarse_step rows.
 WITH latest AS MATERIALIZED (
   SELECT max(l.key) AS key
   FROM buckets b
@@ -43,7 +43,7 @@ WITH latest AS MATERIALIZED (
   CROSS JOIN LATERAL (
     SELECT kind, key, n FROM mailing_figures
     WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind IN ({Figure.DELIVERED}, {Figure.FAILED})
-      -- Whole steps, so that there are no more than fit.
+      -- Whole steps, so that there are no more than $longest / $coarse_step.
       AND key >= (SELECT key / $coarse_step::bigint * $coarse_step + $coarse_step - $longest::bigint FROM latest)
     OFFSET 0
   ) f
@@ -58,8 +58,8 @@ GROUP BY c.step, m.key / c.step
 ORDER BY minute;
 
 -- name: open_work
--- What is open, by endpoint, and how long the oldest batch waits that could be sent: those of
--- mailings with a rate wait because they are told to.
+-- Open batches by endpoint, and for how long the oldest one has been waiting that could be sent. The
+-- batches of mailings with a rate limit wait on purpose.
 SELECT coalesce(nullif(m.endpoint, ''), 'default') AS endpoint, count(*) AS batches,
   count(*) FILTER (WHERE b.lease_until > now()) AS leased,
   coalesce(extract(epoch FROM now() - min(b.due_at) FILTER (
@@ -70,7 +70,7 @@ FROM batches b JOIN mailings m ON m.id = b.mailing_id
 GROUP BY 1;
 
 -- name: backlog
--- Pending messages of mailings that are not over, by endpoint. Asks the counters by their key.
+-- Pending messages of live mailings, by endpoint. Reads the counters by their key.
 SELECT coalesce(nullif(m.endpoint, ''), 'default') AS endpoint, sum(k.n)::bigint AS messages
 FROM mailings m CROSS JOIN buckets b
 JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = m.id AND k.status = {Status.PENDING}
@@ -78,8 +78,8 @@ WHERE m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED})
 GROUP BY 1;
 
 -- name: live_mailings
--- How many mailings are scheduled, running and paused, how long the oldest recheck is overdue, and
--- whether all dispatching is stopped.
+-- The number of scheduled, running and paused mailings, how long the oldest recheck is overdue, and
+-- whether all sending is stopped.
 SELECT count(*) FILTER (WHERE state = {MailingState.SCHEDULED}) AS scheduled,
   count(*) FILTER (WHERE state = {MailingState.RUNNING}) AS running,
   count(*) FILTER (WHERE state = {MailingState.PAUSED}) AS paused,

@@ -1,11 +1,11 @@
--- Which creating call made what: a repeated call makes nothing.
+-- What creating calls made, by their request id: a repeated call makes nothing.
 
 -- name: find_request
 SELECT method, digest, resource_id FROM requests WHERE bucket = $bucket AND request_id = $request_id;
 
 -- name: record_request
--- Returns no row when the id was used before. While another call with the same id is under
--- way this waits for its end, so of two simultaneous ones only one makes something.
+-- Returns no row when the id was used before. Waits for the end of another call with the same id, so
+-- that only one of two simultaneous calls makes something.
 INSERT INTO requests (bucket, request_id, method, digest, resource_id)
 VALUES ($bucket, $request_id, $method, $digest, $resource_id)
 ON CONFLICT DO NOTHING

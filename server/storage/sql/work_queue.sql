@@ -1,5 +1,7 @@
+-- The dispatcher's queue of batches: scanned, leased with their messages, and settled.
+
 -- name: scan
--- Open work that nobody holds, by mailing and bucket. Takes no lock.
+-- Due batches that nobody holds, by mailing and bucket. Takes no lock.
 SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.endpoint,
   m.state = {MailingState.CANCELLED} OR coalesce(m.ends_at <= now(), false) AS over
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
@@ -9,9 +11,9 @@ WHERE b.due_at <= now() AND b.lease_until <= now()
 GROUP BY b.mailing_id, b.bucket, m.id;
 
 -- name: definitions
--- What the dispatcher needs to know of mailings, as of now; nothing while all sending is
--- stopped, so that what is leased is given up. The filter of an open audience goes with it: who
--- no longer matches is left out. A fixed audience stays as it was at the start.
+-- What the dispatcher needs of mailings, as of now. No rows while all sending is stopped, so that
+-- leases are given up. The filter of an open audience is included, because clients who no longer
+-- match it are skipped; a fixed audience (SNAPSHOT) stays as it was at the start.
 SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
   CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN filter END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
@@ -19,11 +21,11 @@ SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_att
 FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
 -- name: claim
--- Leases open batches. The rise of the fence takes all power from whoever held them before;
--- a mailing changed since the scan gives none, and neither does one that was stopped between the
--- scan and the look at its definition, which then says so. A holder that is still named gave
--- nothing back: what it sent is not known, and stays so until somebody settles the batch. The
--- batches $held are left alone: their outcomes wait at this replica to be recorded.
+-- Leases open batches. The incremented fence makes writes of earlier holders fail. A mailing that
+-- was changed or stopped since its definition was read yields none. A batch that still names a
+-- holder was not given back: what that one sent is unknown, so the batch is marked (`doubtful`)
+-- until it is settled. The batches $held are left alone: their outcomes wait at this
+-- replica to be recorded.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND due_at <= now() AND lease_until <= now()
@@ -45,21 +47,22 @@ WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = p.no
 RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at;
 
 -- name: release_orphans
--- Frees the batches whose claim succeeded without this replica ever hearing of it, because
--- the connection broke before the answer came. $known are those that it does know of. It sent
--- nothing of them, but those who held them before may have.
+-- Frees batches that this replica claimed without learning of it, because the connection was lost
+-- before the answer arrived; $known are those it knows of. It sent nothing of the others, but an
+-- earlier holder may have, so they stay marked.
 UPDATE batches SET lease_until = '-infinity', holder = NULL
 WHERE holder = $replica_id AND lease_until > now() AND no <> ALL($known::bigint[]);
 
 -- name: release_all
--- Frees every batch: for when it is known that no holder is alive. What they sent is not known.
+-- Frees every batch, for when it is known that no holder is alive. What the holders sent is
+-- unknown, so they stay named.
 UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
 
 -- fragment: recipient
--- What tells whether the message may be sent now. `skip_reason` is a reason or 0; `opens_at` is set
--- when it is to be sent later: when the client's window opens, or when its next attempt is due
--- (its batch may be claimed before that if it is due after the end). `closes_in` is NULL
--- without a window. Parameters 6 to 10 are the filter, all NULL for everybody.
+-- Whether the message may be sent now. `skip_reason` is why the client is not to get it, or NONE.
+-- `opens_at` is set for a message to be sent later: when the client's window opens, or when its
+-- next attempt is due (a batch due after the mailing's end is claimed earlier). `closes_in` is NULL
+-- without a window. The filter's parameters are NULL for everybody.
 m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
   CASE WHEN c.opted_out THEN {Reason.OPTED_OUT}
     WHEN ($tags::text[] IS NULL OR c.tag = ANY($tags))
@@ -76,10 +79,8 @@ m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
   END AS closes_in
 
 -- fragment: pending
--- The messages of a batch that are still to be sent. The bounds beside the array keep the
--- index range tight whatever the planner believes about the array; the LIMIT keeps the
--- clients from being joined any other way than one by one, by their key. Parameters:
--- bucket, mailing, client ids, the lowest and the highest of them.
+-- The pending messages of a batch. $first_id and $last_id keep the index range tight whatever the
+-- planner estimates for the array; the LIMIT makes it look up clients one by one, by their key.
 FROM messages m
 LEFT JOIN LATERAL (SELECT * FROM clients WHERE bucket = $bucket AND id = m.client_id LIMIT 1) c ON true
 WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id AND m.client_id = ANY($client_ids::bigint[])
@@ -87,21 +88,21 @@ WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id AND m.client_id = ANY($c
 ORDER BY m.client_id
 
 -- name: fetch
--- The recipients of a claimed batch whose text is the same for all.
+-- The recipients of a claimed batch of a mailing with one text for all.
 SELECT {recipient}
 {pending};
 
 -- name: fetch_values
--- The same with the values that a text can name.
+-- The same with the values for the placeholders of a text.
 SELECT {recipient},
   c.operator_code, c.tag, c.timezone, c.attributes
 {pending};
 
 -- name: admit
--- Notes that the mailing is about to be sent to clients, and returns those to whom it must not
--- be: they got, or are about to get, $cap messages of others within $period already. What did not arrive
--- in the end does not count. $important says that the mailing goes to everybody all the same. One row
--- per client, so two mailings that want the same client wait for one another.
+-- Records that a mailing is about to be sent to clients, and returns those to whom it must not be:
+-- they got, or are about to get, $cap messages of other mailings within $period. Messages that
+-- ended undelivered do not count. An $important mailing goes to everybody. There is one row per
+-- client, so two mailings to the same client wait for each other.
 WITH asked AS (
   SELECT DISTINCT id FROM unnest($client_ids::bigint[]) AS id
 ), noted AS (
@@ -128,8 +129,7 @@ WITH asked AS (
 SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
 
 -- fragment: logged
--- The log's entries of bucket $bucket and mailing $mailing_id, after everything else ($event_levels to $event_details run parallel).
--- Without any, nothing is read or locked.
+-- The events, in parallel arrays, written last. Without any, nothing is read or locked.
 numbered AS (
   UPDATE log_seqs SET seq = seq + cardinality($event_levels::smallint[])
   WHERE cardinality($event_levels::smallint[]) > 0 AND bucket = $bucket AND EXISTS (SELECT FROM tick)
@@ -146,12 +146,11 @@ numbered AS (
 )
 
 -- name: settle
--- Records outcomes of a leased batch, all in one statement and only under the fence it was
--- claimed with. The arrays run parallel to the ascending client ids in $client_ids and are read by
--- entry_of: no join, whose plan would depend on statistics that a new mailing does not have.
--- $done says that the batch is done with: it is removed, or, with what was not begun ($kept), given
--- back. Messages that stay pending otherwise must stand in the requeued batches ($requeued_ids clients,
--- $requeued_times times).
+-- Records outcomes of a leased batch, in one statement and only under the fence it was claimed
+-- with. The arrays are parallel to $client_ids, which ascend; an array of one entry holds for all.
+-- entry_of reads them: the plan of a join would depend on statistics that a new mailing does not
+-- have. With $done the batch is removed or, with the clients in $kept, which were not begun, given
+-- back. Other messages that stay pending go into new batches ($requeued_ids at $requeued_times).
 WITH held AS (
   SELECT no FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND no = $batch_no AND fence = $fence
@@ -161,13 +160,13 @@ WITH held AS (
   WHERE $done AND cardinality($kept::bigint[]) = 0
     AND b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = held.no
 ), released AS (
-  -- The fence rises, so that the same call, repeated because its answer was lost, finds nothing.
+  -- The fence is incremented, so that the same call, repeated because its answer was lost, finds nothing.
   UPDATE batches b SET client_ids = $kept, fence = b.fence + 1, lease_until = '-infinity', holder = NULL,
     doubtful = false FROM held
   WHERE $done AND cardinality($kept::bigint[]) > 0
     AND b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = held.no
 ), tick AS (
-  -- The bucket's row is locked before its messages and counters: one order for everybody.
+  -- Locks the bucket's row before its messages and counters: all statements lock in this order.
   UPDATE buckets SET journal_seq = journal_seq + 1
   WHERE bucket = $bucket AND EXISTS (SELECT FROM held)
   RETURNING journal_seq
@@ -187,7 +186,7 @@ WITH held AS (
   FROM tick
   WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id AND m.client_id BETWEEN $first_id AND $last_id
     AND m.client_id = ANY($client_ids::bigint[]) AND m.status = {Status.PENDING}
-    -- Not one that was settled by this call before, its answer lost, and put back since.
+    -- Not a message that this call settled before, its answer lost, and that was put back since.
     AND m.attempts = entry_of($attempts_before::smallint[], m.client_id, $client_ids::bigint[])
   RETURNING m.client_id, m.status, m.reason, m.attempts, m.duration_ms,
     entry_of($attempted::smallint[], m.client_id, $client_ids::bigint[]) AS attempted
@@ -211,7 +210,7 @@ WITH held AS (
   ) AS f(client_id, number, at, error_class, endpoint_status, endpoint_code, duration_ms, excerpt) CROSS JOIN tick
   ON CONFLICT DO NOTHING
 ), alike AS MATERIALIZED (
-  -- The one look at all of them; what is counted is summed from these few rows.
+  -- The only pass over all messages; counters are summed from these few rows.
   SELECT status, reason, attempts, CASE WHEN status = {Status.DELIVERED} THEN latency_bin(duration_ms) END AS latency,
     count(*) AS n, sum(attempted) AS tried
   FROM settled GROUP BY 1, 2, 3, 4

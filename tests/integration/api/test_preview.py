@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.states import MailingState, Status
 from mailing.v1 import client_pb2, mailing_pb2
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, PreviewMailingResponse

@@ -18,7 +18,8 @@ import asyncpg
 import pytest
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import DispatchSettings, Endpoint
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.settings import DispatchSettings
 from dispatcher.model.states import Reason, Status
 from mailing.v1.client_service_pb2 import DeleteClientRequest
 from mailing.v1.mailing_pb2 import Mailing

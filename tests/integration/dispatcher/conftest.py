@@ -11,7 +11,8 @@ import asyncpg
 import pytest
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import DispatchSettings, Endpoint, FrequencyCap
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.settings import DispatchSettings, FrequencyCap
 from dispatcher.ports import Sender, WorkQueue
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage

@@ -11,7 +11,7 @@ import pytest
 from dispatcher import breaker_sync as guard
 from dispatcher.breaker import MIN_REQUESTS
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import BreakerState, ErrorClass, Status
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
@@ -42,7 +42,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_time_an_endpoint_is_down_costs_no_attempts(pool: asyncpg.Pool, start: Start) -> None:
-    """Two attempts are allowed; the outage takes many. Fails when nothing is forgiven."""
+    """Two attempts are allowed; the outage takes many. Fails when each of them counts."""
     await add_clients(pool, 2000)
     mailing = await add_mailing(pool, max_attempts=2, backoff=0.01)
     sender = Outage()
@@ -81,7 +81,7 @@ async def test_one_probe_at_a_time_over_all_replicas(pool: asyncpg.Pool, start: 
 
 async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, start: Start) -> None:
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
-    await storage.health.open_breaker("default", 3600.0, "seen by somebody else")
+    await storage.health.open_breaker("default", 3600.0, "seen by another replica")
     await add_clients(pool, 100)
     await add_mailing(pool)
     sender = ScriptedSender()

@@ -11,8 +11,9 @@ from uuid import uuid4
 import asyncpg
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
+from dispatcher.model.batches import ClaimedBatch
+from dispatcher.model.mailings import Mailing
+from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import MailingState, Reason, Semantics, Status
 from dispatcher.ports import Storage
 from server.storage.database import Database, DispatcherDatabase

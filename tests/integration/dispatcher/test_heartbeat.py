@@ -15,7 +15,8 @@ import asyncpg
 import pytest
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import Endpoint, Mailing
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Sender, StorageUnavailable
 from server.storage.database import DispatcherDatabase
@@ -77,11 +78,11 @@ async def test_it_tells_what_it_is_doing(pool: asyncpg.Pool) -> None:
         assert working["in_flight"] == working["endpoints"][0]["in_flight"] <= working["concurrency_limit"]
         sender.gate.set()
         # What is tried again is recorded with its whole batch.
-        told = await status_of(pool, lambda status: status["endpoints"][0]["failure_ratio"] > 0)
-        assert told["rate"] > 0
-        assert told["latency_p50"] is not None
-        assert told["endpoints"][0]["last_error"] == "server (HTTP 503)"
-        assert told["endpoints"][0]["failure_ratio"] < 1
+        status = await status_of(pool, lambda status: status["endpoints"][0]["failure_ratio"] > 0)
+        assert status["rate"] > 0
+        assert status["latency_p50"] is not None
+        assert status["endpoints"][0]["last_error"] == "server (HTTP 503)"
+        assert status["endpoints"][0]["failure_ratio"] < 1
 
 
 async def test_whoever_died_is_swept_away(pool: asyncpg.Pool) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import asyncpg
 
-from dispatcher.model.records import Answer, SuccessRule
+from dispatcher.model.endpoints import Answer, SuccessRule
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import MayStart
 from tests.integration.dispatcher.conftest import ENDPOINT, Start

@@ -10,7 +10,8 @@ from uuid import uuid4
 import asyncpg
 import pytest
 
-from dispatcher.model.records import Answer, Endpoint, FrequencyCap, SlotRequest
+from dispatcher.model.endpoints import Answer, Endpoint, SlotRequest
+from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import Reason, Status
 from dispatcher.rate_limiter import HORIZON
 from server.storage.database import DispatcherDatabase

@@ -11,8 +11,10 @@ import asyncpg
 import pytest
 
 from dispatcher import planner
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Settled, Settlement
-from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
 from dispatcher.open_work import SCAN_AGE
 from dispatcher.ports import MayStart, Storage, StorageUnavailable

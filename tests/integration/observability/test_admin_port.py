@@ -16,7 +16,7 @@ from dispatcher.heartbeat import CANNOT_RECORD
 from dispatcher.recording import PATIENCE
 from server.config import Settings
 from server.observability import admin_port as operation
-from server.observability.admin_port import CannotOpenAdmin, Monitored, open_admin
+from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
 from server.observability.metrics.backlog import BacklogGauges
 from server.storage.database import Database
@@ -29,8 +29,8 @@ async def nobody(_: bool) -> None:
 
 
 @pytest.fixture
-def monitored(pool: asyncpg.Pool) -> Monitored:
-    return Monitored(DatabaseWatch(Database(pool), nobody), asyncio.Event(), [], CollectorRegistry())
+def sources(pool: asyncpg.Pool) -> AdminSources:
+    return AdminSources(DatabaseWatch(Database(pool), nobody), asyncio.Event(), [], CollectorRegistry())
 
 
 @pytest.fixture
@@ -40,46 +40,46 @@ def taken() -> Iterator[str]:
 
 
 async def test_a_second_process_does_without(
-    monitored: Monitored, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sources: AdminSources, taken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(operation, "DEFAULT_ADMIN_LISTEN", taken)
     with caplog.at_level(logging.WARNING):
-        async with open_admin(Settings(), monitored):
+        async with open_admin(Settings(), sources):
             pass
     assert f"Cannot listen on {taken} (MAILING_ADMIN_LISTEN): " in caplog.text
     assert "There are no metrics of this process" in caplog.text
 
 
-async def test_an_address_that_is_set_is_not_done_without(monitored: Monitored, taken: str) -> None:
+async def test_an_address_that_is_set_is_not_done_without(sources: AdminSources, taken: str) -> None:
     with pytest.raises(CannotOpenAdmin, match=taken):
-        async with open_admin(Settings(admin_listen=taken), monitored):
+        async with open_admin(Settings(admin_listen=taken), sources):
             raise AssertionError("it opened")
 
 
 async def test_one_that_is_being_stopped_says_so(
-    monitored: Monitored, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    sources: AdminSources, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO):
-        async with open_admin(Settings(admin_listen="127.0.0.1:0"), monitored):
+        async with open_admin(Settings(admin_listen="127.0.0.1:0"), sources):
             address = caplog.text.rpartition("http://")[2].strip()
             assert (await asyncio.to_thread(get, address, "/readyz")).status == 200
-            monitored.stopped.set()
+            sources.stopped.set()
             assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (503, "stopping\n")
             assert (await asyncio.to_thread(get, address, "/healthz")).status == 200
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["dispatcher alone", "beside the API"])
 async def test_a_dispatcher_that_cannot_record_says_so(
-    pool: asyncpg.Pool, monitored: Monitored, caplog: pytest.LogCaptureFixture, alone: bool
+    pool: asyncpg.Pool, sources: AdminSources, caplog: pytest.LogCaptureFixture, alone: bool
 ) -> None:
     failing_for = 0.0
-    monitored = replace(
-        monitored,
-        sources=[lambda: {"mailing_dispatcher_unrecorded_seconds": {("0",): failing_for}}],
-        ledger=None if alone else BacklogGauges(BacklogStore(Database(pool)).read, ["default"]),
+    sources = replace(
+        sources,
+        metrics=[lambda: {"mailing_dispatcher_unrecorded_seconds": {("0",): failing_for}}],
+        backlog=None if alone else BacklogGauges(BacklogStore(Database(pool)).read, ["default"]),
     )
     with caplog.at_level(logging.INFO):
-        async with open_admin(Settings(admin_listen="127.0.0.1:0"), monitored):
+        async with open_admin(Settings(admin_listen="127.0.0.1:0"), sources):
             address = caplog.text.rpartition("http://")[2].strip()
             assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (200, "ready\n")
             failing_for = PATIENCE

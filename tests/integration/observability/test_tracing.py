@@ -158,7 +158,7 @@ def test_nothing_of_opentelemetry_is_loaded_when_traces_are_off() -> None:
 
 def test_without_opentelemetry_the_setting_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "server.observability.opentelemetry", None)
-    with pytest.raises(ConfigError, match=r"mailing\[otel\]"), tracing(Settings(tracing=True)):
+    with pytest.raises(ConfigError, match=r"mailing-server\[otel\]"), tracing(Settings(tracing=True)):
         pass
 
 

@@ -119,7 +119,7 @@ async def tell(dsn: str, statement: str) -> None:
         await connection.close()
 
 
-async def test_an_empty_folder_becomes_a_durable_server_that_only_its_user_reaches(tmp_path: Path) -> None:
+async def test_an_empty_folder_becomes_a_durable_server_for_its_user_alone(tmp_path: Path) -> None:
     with running(EmbeddedPostgres(tmp_path / "new" / "data")) as dsn:
         assert await ask(dsn, "SELECT current_database()") == "mailing"
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
@@ -234,7 +234,7 @@ async def test_kill_9_in_the_middle_of_the_first_start_leaves_nothing_in_the_way
         assert await ask(dsn, "SELECT current_database()") == "mailing"
 
 
-async def test_a_pid_file_that_names_somebody_elses_process_does_not_stop_the_start(folder: Path) -> None:
+async def test_a_pid_file_of_another_process_does_not_stop_the_start(folder: Path) -> None:
     with running(EmbeddedPostgres(folder)):
         file = folder / "postgres" / "postmaster.pid"
         _, *rest = file.read_text().splitlines()

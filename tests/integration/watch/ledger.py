@@ -8,8 +8,9 @@ from uuid import uuid4
 
 import asyncpg
 
+from dispatcher.model.batches import ClaimedBatch
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import ClaimedBatch, Mailing
 from dispatcher.model.states import Status
 from dispatcher.retry_policy import OPEN_BATCHES, unsent
 from server.storage.database import DispatcherDatabase

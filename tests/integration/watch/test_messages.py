@@ -10,7 +10,7 @@ from datetime import timedelta
 import asyncpg
 import pytest
 
-from dispatcher.model.records import ClaimedBatch
+from dispatcher.model.batches import ClaimedBatch
 from dispatcher.model.states import Status
 from mailing.v1.message_pb2 import Message
 from server.api.services.delivery_service import DELIVERY

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.model.records import DEFAULT_SUCCESS, Endpoint, SuccessRule
+from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
 from server.config import ConfigError, load_settings
 from server.endpoints.endpoints_file import MAX_TOKEN_BYTES, read_endpoints
 from server.endpoints.senders import configured_endpoints, make_endpoints

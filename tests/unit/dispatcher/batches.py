@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dispatcher.leases import Lease, LeaseTerms
+from dispatcher.model.batches import ClaimedBatch, Recipient
+from dispatcher.model.mailings import Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settled, Settlement
-from dispatcher.model.records import ClaimedBatch, Mailing, Recipient, RetryPolicy
 from dispatcher.model.states import MailingState, Reason, Semantics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dispatcher.counters import Counters, Histogram
-from dispatcher.model.records import Failure, Outcome
+from dispatcher.model.outcomes import Failure, Outcome
 from dispatcher.model.states import ErrorClass, Reason, Status
 from tests.unit.dispatcher.batches import settlement
 

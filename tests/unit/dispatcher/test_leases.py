@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from dispatcher import retry_policy as policy
 from dispatcher.leases import LeaseRegistry
-from dispatcher.model.records import Failure, Outcome
+from dispatcher.model.outcomes import Failure, Outcome
 from dispatcher.model.states import ErrorClass, Reason, Status
 from tests.unit.dispatcher.batches import NOW, lease, mailing
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.model.records import SlotRequest, Slots
+from dispatcher.model.endpoints import SlotRequest, Slots
 from dispatcher.rate_limiter import HORIZON, LATE, DatabaseTime, RateLimiter
 
 STEP = 0.1

@@ -8,7 +8,10 @@ from random import Random
 import pytest
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.records import Answer, Mailing, Outcome, Recipient, RetryPolicy
+from dispatcher.model.batches import Recipient
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.mailings import Mailing, RetryPolicy
+from dispatcher.model.outcomes import Outcome
 from dispatcher.model.states import ErrorClass, MailingState, Reason, Semantics, Status
 from dispatcher.verdict import judge
 

@@ -12,8 +12,9 @@ import pytest
 
 from dispatcher import retry_policy as policy
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import ClaimedBatch, Failure, Mailing, OpenWork, Outcome
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.mailings import Mailing
+from dispatcher.model.outcomes import Failure, Outcome, Settlement
 from dispatcher.model.states import ErrorClass, Reason, Status
 from dispatcher.ports import Render, StorageUnavailable
 from dispatcher.recording import PATIENCE, Recording

@@ -1,9 +1,9 @@
--- Entries that are numbered by bucket, removed by age. A file that includes this one says what the
--- table of the `entries` is called, its column with the `number`, and the table of the `floors`: the
--- last numbers removed. Removing locks nothing that writing needs.
+-- Entries that are numbered by bucket, removed by age. A file that includes this one has fragments
+-- with the names of the table of `entries`, its column with the `number`, and the table of `floors`:
+-- the last numbers removed. Removing locks nothing that writing needs.
 
 -- name: expired_buckets
--- The buckets whose oldest entry is older than $older_than: what an idle replica asks once in a while.
+-- The buckets whose oldest entry is older than $older_than, which every replica asks now and then.
 SELECT f.bucket
 FROM {floors} f
 CROSS JOIN LATERAL (SELECT at FROM {entries} WHERE bucket = f.bucket AND {number} > f.floor ORDER BY {number} LIMIT 1) o
@@ -11,8 +11,8 @@ WHERE o.at < now() - $older_than::interval
 ORDER BY f.bucket;
 
 -- name: expired_entries
--- Up to which number the entries of a bucket are older than $older_than, looking at its $most oldest
--- ones only; null when none is, no row while another replica is at this bucket.
+-- Up to which number the entries of a bucket are older than $older_than, among its $most oldest ones;
+-- null when none is, no row while another replica removes entries of this bucket.
 WITH held AS (
   SELECT bucket, floor FROM {floors} WHERE bucket = $bucket FOR UPDATE SKIP LOCKED
 )
