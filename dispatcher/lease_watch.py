@@ -54,7 +54,6 @@ class LeaseWatch:
         asked = self._clock.monotonic()
         leases = list(self._registry.leases)
         mailings = await self._queue.definitions(list(self._registry.by_mailing))
-        self._registry.answered_at = asked
         await self._withdraw_changed(leases)
         self._confirm(leases, mailings, asked)
         await self._breaker_sync.learn(self._pools.values())

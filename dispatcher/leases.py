@@ -45,7 +45,8 @@ class Lease:
 
     `asked` is the monotonic time before the claim, `held_until` when the lease is over. No request
     starts after `send_until`, `fresh_until` (all monotonic) or the end of the recipient's window,
-    or once it is `revoked`. `change_no` is the last change of clients that was looked at for it.
+    or once it is `revoked`. Its outcomes are not written before `settle_at`, which is set when that
+    failed, `postponed` times in a row. `change_no` is the last change of clients that was looked at for it.
     """
 
     __slots__ = (
@@ -63,8 +64,10 @@ class Lease:
         "left",
         "mailing",
         "outcomes",
+        "postponed",
         "revoked",
         "send_until",
+        "settle_at",
         "waiting",
         "writing",
     )
@@ -88,6 +91,8 @@ class Lease:
         self.revoked = False
         self.waiting = False
         self.writing = False
+        self.settle_at = asked
+        self.postponed = 0
         self._now = now
         self._saved = bytearray(len(batch.recipients))
         self._unanswered: tuple[Settlement, list[int]] | None = None
@@ -228,6 +233,12 @@ class Lease:
             for index in self._unanswered[1]:
                 self._saved[index] = 1
             self._unanswered = None
+        self.postponed = 0
+
+    def postpone(self, now: float, shortest: float, longest: float) -> None:
+        """Let the outcomes wait, each time twice as long: they could not be written."""
+        self.settle_at = now + min(shortest * 2 ** min(self.postponed, 20), longest)
+        self.postponed += 1
 
     def leave_details_out(self) -> None:
         """Let the settlement returned last come again without anything that the endpoint had a say in."""
@@ -275,9 +286,8 @@ class Lease:
 class LeaseRegistry:
     """All leases this replica holds, and those of them that wait to be settled.
 
-    `claimed` and `lost` count the batches it ever took, and those whose outcomes it could not
-    record. `answered_at` is when the database was last asked something about the leases that it
-    answered (monotonic).
+    `claimed` and `lost` count the batches it ever took, and those that others took over before
+    their outcomes were recorded.
     """
 
     def __init__(self) -> None:
@@ -285,20 +295,18 @@ class LeaseRegistry:
         self.by_mailing: Counter[int] = Counter()
         self.claimed = 0
         self.lost = 0
-        self.answered_at = float("-inf")
-        self._given_up: set[int] = set()
         self._to_settle: asyncio.Queue[Lease] = asyncio.Queue()
         self._changed = asyncio.Event()
 
     @property
     def unsettled(self) -> int:
-        """How many leases have every outcome and are not written yet."""
-        return sum(not lease.left for lease in self.leases)
+        """How many leases have every outcome and are not written yet, but for those that could not be."""
+        return sum(not lease.left and not lease.postponed for lease in self.leases)
 
     @property
     def batch_numbers(self) -> list[int]:
-        """The batches that this replica knows of: those it holds, and those that it gave up."""
-        return [*(lease.batch.no for lease in self.leases), *self._given_up]
+        """The batches whose outcomes this replica holds."""
+        return [lease.batch.no for lease in self.leases]
 
     def add(self, lease: Lease) -> None:
         """Add a lease that was just claimed."""
@@ -324,14 +332,6 @@ class LeaseRegistry:
         if not self.by_mailing[lease.mailing.id]:
             del self.by_mailing[lease.mailing.id]
         self._changed.set()
-
-    def give_up(self, lease: Lease) -> None:
-        """Remove a lease whose outcomes cannot be recorded.
-
-        Its batch stays known: what was sent of it must not pass for a claim whose answer got lost.
-        """
-        self._given_up.add(lease.batch.no)
-        self.remove(lease)
 
     async def changed(self) -> None:
         """Return when a lease has been removed since the last call."""

@@ -142,12 +142,19 @@ class WorkQueue(Protocol):
         ...
 
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         """Lease up to `most` batches and return them with the messages still to be sent.
 
         None are returned when the mailing is no longer as given. `render` makes the text from
-        a client's values; None means that the mailing's text is everybody's.
+        a client's values; None means that the mailing's text is everybody's. `held` are the
+        numbers of batches that are left alone, even when their leases are over.
         """
         ...
 

@@ -93,10 +93,16 @@ class TracedQueue:
         return await self._queue.changed_clients(bucket, after, until, client_ids)
 
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         with self._tracer.span("claim", mailing_id=mailing.id, bucket=bucket) as span:
-            batches = await self._queue.claim(mailing, bucket, most, lease, render)
+            batches = await self._queue.claim(mailing, bucket, most, lease, render, held)
             span.note(batches=len(batches))
             return batches
 

@@ -19,6 +19,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.rates import bounded_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
@@ -62,7 +63,13 @@ class PostgresWorkQueue:
         return [row["id"] for row in await self._database.fetch(*statement)]
 
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         statement = _SQL["claim"].bind(
             bucket=bucket,
@@ -72,6 +79,7 @@ class PostgresWorkQueue:
             most=most,
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
+            held=held,
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)
@@ -242,7 +250,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         audience=None if row["filter"] is None else audience_of(row["filter"]),
-        max_rate=row["max_rate"],
+        max_rate=bounded_rate(row["max_rate"]),
         important=row["important"],
     )
 

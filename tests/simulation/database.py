@@ -282,12 +282,20 @@ class Database:
         return self._sends(row, now)
 
     def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, holder: str, now: datetime
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        holder: str,
+        now: datetime,
+        held: Sequence[int] = (),
     ) -> list[Claimed]:
         free = [
             b
             for b in self.batches.values()
             if (b.mailing_id, b.bucket) == (mailing.id, bucket) and b.due_at <= now and b.lease_until <= now
+            if b.no not in held
         ]
         claimed = []
         for batch in sorted(free, key=lambda b: b.no)[:most]:
@@ -367,9 +375,9 @@ class Database:
         if row is None or row.fence != batch.fence:
             return False
         requeued: dict[datetime, list[int]] = {}
-        for client_id, _, outcome in settlement:
+        for client_id, attempts_before, outcome in settlement:
             message = self.messages[batch.mailing_id, client_id]
-            if message.status is Status.PENDING:
+            if message.status is Status.PENDING and message.attempts == attempts_before:
                 self.move(message, outcome.status, outcome.reason)
                 message.attempts += outcome.attempted
                 message.uncounted += outcome.uncounted

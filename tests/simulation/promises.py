@@ -205,9 +205,8 @@ class Promises:
         for client_id, before, outcome in settlement if held else ():
             message = self._database.messages[batch.mailing_id, client_id]
             self._world.tell("   ", client_id, outcome.status.name, outcome.reason.name, outcome.due_at or "")
-            if message.status is Status.PENDING:
-                if before != message.attempts:
-                    self.breaks("an outcome is recorded a second time:", message, before, outcome)
+            # Not one whose settlement took effect, its answer lost, and that was put back since.
+            if message.status is Status.PENDING and message.attempts == before:
                 self._check_outcome((batch.no, batch.fence), message, before, outcome)
 
     def _check_kept(self, lease: tuple[int, int], mailing_id: int, kept: Sequence[int]) -> None:

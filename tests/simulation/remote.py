@@ -148,12 +148,18 @@ class RemoteDatabase:
         return await self._ask(lambda now: self._database.changed_clients(bucket, after, until, client_ids))
 
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         database, name = self._database, self._name
 
         def claim(now: datetime) -> list[Claimed]:
-            claimed = database.claim(mailing, bucket, most, lease, name, now)
+            claimed = database.claim(mailing, bucket, most, lease, name, now, held)
             for batch in claimed:
                 self._world.tell(name, "claims", batch.no, "fence", batch.fence, batch.client_ids)
             return claimed

@@ -38,10 +38,12 @@ WHERE (SELECT count(*) FROM fresh) < $until::bigint - $after::bigint;
 -- Leases open batches. The incremented fence makes writes of earlier holders fail. A mailing that
 -- was changed or stopped since its definition was read yields none. A batch that still names a
 -- holder was not given back: what that one sent is unknown, so the batch is marked (`doubtful`)
--- until it is settled.
+-- until it is settled. The batches $held are left alone: their outcomes wait at this
+-- replica to be recorded.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND due_at <= now() AND lease_until <= now()
+    AND no <> ALL($held::bigint[])
     AND EXISTS (
       SELECT FROM mailings
       WHERE id = $mailing_id AND version = $version AND state = $state

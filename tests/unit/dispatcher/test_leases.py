@@ -170,14 +170,3 @@ async def test_the_registry_counts_leases_by_mailing_and_notes_changes() -> None
     registry.remove(two)
     assert not registry.by_mailing
     assert not registry.leases
-
-
-def test_a_batch_that_was_given_up_stays_known() -> None:
-    # What was sent of it must not pass for a claim whose answer got lost, which is given back as unsent.
-    registry, held, gone = LeaseRegistry(), lease(no=1), lease(no=2)
-    registry.add(held)
-    registry.add(gone)
-    registry.give_up(gone)
-    assert sorted(registry.batch_numbers) == [1, 2]
-    assert registry.leases == {held}
-    assert not gone.permit(0)()
