@@ -1,7 +1,7 @@
 """Keeps the pools' breakers in step with what all replicas know of the endpoints.
 
 What a pool finds out is written to the database; what others found out is read from it. While
-an endpoint is down, nothing of its messages is held here and their attempts cost nothing.
+an endpoint is down, nothing of its messages is held here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
-from dispatcher.breaker import PROBE_FIRST, PROBE_MOST, WINDOW
+from dispatcher.breaker import PROBE_FIRST, PROBE_MOST
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.ports import Clock, EndpointHealth, StorageUnavailable
@@ -54,9 +54,6 @@ class BreakerSync:
             pool.last_error,
             extra={"endpoint": pool.name},
         )
-        since = self._clock.monotonic() - WINDOW
-        for lease in self._leases_of(pool):
-            lease.uncount(since)
         self._let_go(pool)
         self._reports.put_nowait(partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
 

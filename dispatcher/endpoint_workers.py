@@ -187,11 +187,8 @@ class EndpointWorkers:
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
         else:
-            uncounted = verdict.error_class in policy.DOWN and not self.breaker.closed
             began_at = lease.now_at(began)
-            self._record(
-                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, uncounted, self._random)
-            )
+            self._record(lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, self._random))
 
     def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
         """Draw the conclusions of an answer for what is sent next."""

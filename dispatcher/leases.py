@@ -173,18 +173,6 @@ class Lease:
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
 
-    def uncount(self, since: float) -> None:
-        """Take back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
-
-        It is then tried again without having cost an attempt.
-        """
-        since_at = self.now_at(since)
-        for index, outcome in enumerate(self.outcomes):
-            if outcome is not None and outcome.failure is not None and not self._saved[index]:
-                failure = outcome.failure
-                if failure.at >= since_at and failure.error_class in policy.DOWN:
-                    self.outcomes[index] = policy.uncounted(self.mailing, outcome)
-
     def settlement(self) -> Settlement | None:
         """Return what is to be written now, None for nothing.
 

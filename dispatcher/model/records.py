@@ -146,7 +146,8 @@ class Recipient(NamedTuple):
     None when the client is gone; `skip_reason` is why they are not to get it, NONE when they are.
     `opens_at` is set when it is not to be sent at the claim by the database's clock: to when it
     may be; `closes_in` is how many seconds after the claim the client's window closes, None
-    without a window.
+    without a window. `overdue` says that the message is more than a day old: where its mailing has no
+    end, every attempt counts from then on.
     """
 
     client_id: int
@@ -156,6 +157,7 @@ class Recipient(NamedTuple):
     skip_reason: int
     opens_at: datetime | None
     closes_in: float | None
+    overdue: bool
     text: str
 
 

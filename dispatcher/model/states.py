@@ -89,6 +89,8 @@ class ErrorClass(IntEnum):
     REFUSED = 11
     REJECTED = 12
     UNREADABLE = 13
+    CREDENTIALS = 14
+    LOCAL = 17
 
 
 STATUS_TRANSITIONS: dict[Status, frozenset[Status]] = {

@@ -315,7 +315,7 @@ class Database:
         client = self.clients.get(id_)
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
-            return Recipient(id_, attempts, uncounted, None, gone, None, None, "" if render else mailing.text)
+            return Recipient(id_, attempts, uncounted, None, gone, None, None, False, "" if render else mailing.text)
         skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
         text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
@@ -327,6 +327,7 @@ class Database:
             skip_reason=skip_reason,
             opens_at=opens_at if opens_at > now else None,
             closes_in=client.closes_in(now),
+            overdue=False,  # no schedule lasts a day
             text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not skip_reason),
         )
 

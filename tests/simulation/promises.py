@@ -52,6 +52,8 @@ class Request:
     knows: str = "nothing"
     returned_at: datetime | None = None
     retry_after: float = 0.0
+    counts: bool = True
+    """Whether the attempt counts against the limit: it does unless the endpoint did not look at the message."""
 
 
 class Promises:
@@ -172,6 +174,7 @@ class Promises:
         else:
             request.knows = "unknown" if verdict.error_class in UNKNOWN_ERRORS else "failed"
         request.returned_at = self._world.now_at
+        request.counts = verdict.error_class not in (ErrorClass.THROTTLED, ErrorClass.CREDENTIALS)
         request.retry_after = verdict.retry_after or 0.0
         self._world.tell(request.process, "learns of", request.number, request.knows)
 
@@ -210,7 +213,9 @@ class Promises:
         if not self._is_true(outcome, message, mailing, client, made):
             self.breaks("an outcome is not true:", outcome, mailing, client, made)
         if outcome.reason is Reason.RETRYING:
-            self._check_retry(mailing, before - message.uncounted - outcome.uncounted, outcome, made)
+            self._check_retry(mailing, message, outcome, made)
+        if outcome.uncounted != int(outcome.attempted and not any(request.counts for request in made)):
+            self.breaks("only what was surely not looked at costs no attempt:", outcome, made)
 
     def _is_true(
         self, outcome: Outcome, message: MessageRow, mailing: MailingRow, client: Client | None, made: list[Request]
@@ -247,10 +252,12 @@ class Promises:
             case status, reason:
                 return (status, reason) == (Status.PENDING, Reason.NONE)
 
-    def _check_retry(self, mailing: MailingRow, before: int, outcome: Outcome, made: list[Request]) -> None:
+    def _check_retry(self, mailing: MailingRow, message: MessageRow, outcome: Outcome, made: list[Request]) -> None:
         """Another attempt: allowed by the limit, not before Retry-After, not after the longest back-off."""
         retry = mailing.retry
-        if before + 1 >= retry.max_attempts:
+        counted = message.attempts - message.uncounted
+        before = message.attempts if outcome.uncounted else counted
+        if not outcome.uncounted and counted + 1 >= retry.max_attempts:
             self.breaks("a message is tried again beyond its limit:", outcome, retry)
         ended = [request for request in made if request.returned_at is not None]
         if not ended:

@@ -57,7 +57,7 @@ UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
 -- What tells whether the message may be sent now. `skip_reason` is a reason or 0; `opens_at` is set
 -- when it is to be sent later: when the client's window opens, or when its next attempt is due
 -- (its batch may be claimed before that if it is due after the end). `closes_in` is NULL
--- without a window. Parameters 6 to 10 are the filter, all NULL for everybody.
+-- without a window; `overdue` bounds the attempts that do not count. Parameters 6 to 10 are the filter, all NULL for everybody.
 m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
   CASE WHEN c.opted_out THEN {Reason.OPTED_OUT}
     WHEN ($tags::text[] IS NULL OR c.tag = ANY($tags))
@@ -71,7 +71,8 @@ m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
     WHEN m.due_at > now() THEN m.due_at END AS opens_at,
   CASE WHEN c.window_start IS NOT NULL THEN
     extract(epoch FROM window_closes_at(c.timezone, c.window_start, c.window_length, now()) - now())::float8
-  END AS closes_in
+  END AS closes_in,
+  m.created_at < now() - interval '1 day' AS overdue
 
 -- fragment: pending
 -- The messages of a batch that are still to be sent. The bounds beside the array keep the
