@@ -8,7 +8,7 @@ database. Pure: time comes in as an argument; times are monotonic seconds.
 from __future__ import annotations
 
 from dispatcher.model.records import EndpointState
-from dispatcher.model.states import BreakerState
+from dispatcher.model.states import BreakerState, Suspension
 
 FAILURE_RATIO = 0.5
 """The share of failed requests from which on it opens."""
@@ -28,12 +28,16 @@ _CLOSED = BreakerState.CLOSED  # looked at for each message, and members of an e
 
 
 class Breaker:
-    """Counts how requests end. `state` is what this replica goes by; `probe_at` is when it may be tried next."""
+    """Counts how requests end. `state` is what this replica goes by; `probe_at` is when it may be tried next.
+
+    `suspension` is set while it is not closed because of what the endpoint's answers say about us.
+    """
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
         self.probe_at = _NEVER
         self.opened_at = 0.0
+        self.suspension = Suspension.NONE
         self._closed_at = float("-inf")
         self._probe_began, self._probing_until = 0.0, float("-inf")
         self._requests, self._failures, self._since = 0, 0, 0.0
@@ -58,13 +62,17 @@ class Breaker:
         if now - self._since > _HALF:
             self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
             self._requests, self._failures, self._since = 0, 0, now
-        if began < self._closed_at:
+        if self.is_before_closing(began):
             return False
         self._requests += 1
         if not failed:
             return False
         self._failures += 1
         return self.closed and self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
+
+    def is_before_closing(self, began: float) -> bool:
+        """Return whether a request that began at `began` says nothing, because the breaker was closed since."""
+        return began < self._closed_at
 
     def open(self, now: float, probe_in: float = PROBE_FIRST) -> None:
         """Let nothing through until a probe succeeds; the next one may be made in `probe_in` seconds."""
@@ -77,6 +85,7 @@ class Breaker:
     def close(self, now: float) -> None:
         """Let everything through; what began before says nothing any more."""
         self.state = BreakerState.CLOSED
+        self.suspension = Suspension.NONE
         self.probe_at = _NEVER
         self._closed_at = now
         self._probing_until = float("-inf")
@@ -92,6 +101,7 @@ class Breaker:
         else:
             self.open(now, shared.probe_in)
             self.state = shared.breaker
+            self.suspension = shared.suspension
 
     def probe(self, now: float, until: float) -> None:
         """Note that this replica may send one request, whose end is known before `until`."""

@@ -48,14 +48,21 @@ class BreakerSync:
 
     def breaker_opened(self, pool: EndpointWorkers) -> None:
         """Take note that a pool's breaker opened: for this replica at once, for the others soon."""
-        log.warning(
-            "the endpoint %s is down, nothing is sent there: %s",
+        suspension, refusals = pool.breaker.suspension, pool.refusals
+        log.log(
+            logging.ERROR if suspension else logging.WARNING,
+            "the endpoint %s is %s, nothing is sent there: %s",
             pool.name,
+            f"suspended ({suspension.name})" if suspension else "down",
             pool.last_error,
             extra={"endpoint": pool.name},
         )
+        if suspension and refusals.kind is not None:
+            for lease in self._leases_of(pool):
+                lease.excuse(refusals.since, refusals.kind)
         self._let_go(pool)
-        self._reports.put_nowait(partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
+        report = partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error, suspension)
+        self._reports.put_nowait(report)
 
     def probe_ended(self, pool: EndpointWorkers, recovered: bool) -> None:
         """Take note of how a probe ended."""

@@ -19,6 +19,7 @@ from dispatcher.model.outcomes import Settlement
 from dispatcher.model.records import ClaimedBatch, Mailing, Outcome
 from dispatcher.model.states import Reason, Status
 from dispatcher.ports import MayStart
+from dispatcher.refusals import Refusal
 
 FRESH_FOR = 0.9
 """Seconds for which a mailing counts as being as it was last seen in the database.
@@ -172,6 +173,19 @@ class Lease:
             outcome = policy.without_sending(mailing, self.batch.recipients[index], False, now_at)
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
+
+    def excuse(self, since: float, kind: Refusal) -> None:
+        """Take back the refusals of this kind after `since` (monotonic), as far as nobody was asked to write them."""
+        since_at = self.now_at(since)
+        fixed = set(self._unanswered[1]) if self._unanswered else set()
+        for index, outcome in enumerate(self.outcomes):
+            if outcome is None or outcome.reason is not Reason.REFUSED or self._saved[index] or index in fixed:
+                continue
+            failure = outcome.failure
+            if failure is not None and failure.at >= since_at:
+                refusal = Refusal(failure.error_class, outcome.endpoint_status or 0, outcome.endpoint_code)
+                if refusal == kind:
+                    self.outcomes[index] = policy.excused(self.mailing, self.batch.recipients[index], outcome)
 
     def settlement(self) -> Settlement | None:
         """Return what is to be written now, None for nothing.

@@ -26,6 +26,7 @@ from dispatcher.model.records import (
     Slots,
     Step,
 )
+from dispatcher.model.states import Suspension
 
 
 class StorageUnavailable(Exception):
@@ -168,8 +169,11 @@ class EndpointHealth(Protocol):
         """Return how those endpoints are doing to which not everything is let through."""
         ...
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds."""
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds.
+
+        `suspension` says what the endpoint's answers mean, if it is that.
+        """
         ...
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:

@@ -88,13 +88,17 @@ def failed(
     verdict: Verdict,
     began_at: datetime,
     random: Random,
+    excused: bool = False,
 ) -> Outcome:
     """Return what to record of a failed attempt.
 
-    `began_at` is when the request began, by the database's clock. What would be tried again only
+    `began_at` is when the request began, by the database's clock; `excused` says that a refusal
+    speaks of us, and not of the message. What would be tried again only
     after the mailing's end is EXPIRED at once.
     """
-    uncounted = is_uncounted(mailing, recipient, answer, verdict)
+    uncounted = is_uncounted(mailing, recipient, answer, verdict, excused)
+    if excused and uncounted:
+        verdict = verdict._replace(retryable=True)
     tried = recipient.attempts - recipient.uncounted
     status, reason = _failed(mailing, tried, answer, verdict, uncounted)
     due_at = None
@@ -111,15 +115,17 @@ def failed(
     )
 
 
-def is_uncounted(mailing: Mailing, recipient: Recipient, answer: Answer, verdict: Verdict) -> bool:
+def is_uncounted(
+    mailing: Mailing, recipient: Recipient, answer: Answer, verdict: Verdict, excused: bool = False
+) -> bool:
     """Return whether a failed attempt does not count against the limit.
 
-    Because it surely did not reach the endpoint, or because the endpoint asked for patience or
-    refused our credentials. Nothing else ever counts for nothing, whatever the breaker's state:
-    what may have arrived must not be repeated more often than was asked for. That ends with the
-    mailing or, where it has no end, when the message is overdue.
+    Because it surely did not reach the endpoint, or because the endpoint asked for patience,
+    refused our credentials, or refuses everything (`excused`). Nothing else is ever uncounted,
+    whatever the breaker's state: what may have arrived must not be repeated more often than was
+    asked for. That ends with the mailing or, where it has no end, when the message is overdue.
     """
-    if verdict.error_class not in (_FREE if answer.sent else _UNREACHED):
+    if not excused and verdict.error_class not in (_FREE if answer.sent else _UNREACHED):
         return False
     overdue = recipient.overdue and mailing.ends_at is None
     return not overdue and recipient.attempts < MOST_ATTEMPTS
@@ -196,6 +202,18 @@ def unsent(status: Status, reason: Reason) -> Outcome:
 def put_off(due_at: datetime) -> Outcome:
     """Return the outcome of a message that goes into a new batch without an attempt."""
     return Outcome(Status.PENDING, Reason.NONE, 0, None, None, None, due_at, None)
+
+
+def excused(mailing: Mailing, recipient: Recipient, outcome: Outcome) -> Outcome:
+    """Return a refusal's outcome as it is when it turns out to speak of us: due again, at no cost."""
+    overdue = recipient.overdue and mailing.ends_at is None
+    if outcome.failure is None or overdue or recipient.attempts >= MOST_ATTEMPTS:
+        return outcome
+    wait = timedelta(seconds=backoff(mailing.retry, recipient.attempts))
+    due_at = in_slot(outcome.failure.at + wait, retry_slot(mailing.retry, recipient.attempts))
+    if mailing.ends_at is not None and due_at >= mailing.ends_at:
+        return outcome._replace(status=Status.EXPIRED, reason=Reason.MAILING_ENDED, uncounted=1)
+    return outcome._replace(status=Status.PENDING, reason=Reason.RETRYING, due_at=due_at, uncounted=1)
 
 
 def batch_size(semantics: Semantics, max_rate: float, most: int) -> int:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
-from dispatcher.model.states import BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.model.states import BreakerState, ErrorClass, MailingState, Reason, Semantics, Status, Suspension
 
 BATCH_SIZE = 500
 """The most messages of one batch."""
@@ -201,6 +201,7 @@ class EndpointState(NamedTuple):
 
     breaker: BreakerState
     probe_in: float
+    suspension: Suspension = Suspension.NONE
 
 
 class SlotRequest(NamedTuple):

@@ -72,6 +72,16 @@ class BreakerState(IntEnum):
     HALF_OPEN = 3
 
 
+class Suspension(IntEnum):
+    """Why an endpoint is suspended: what its answers say about us, and not about the messages."""
+
+    NONE = 0
+    CREDENTIALS = 1
+    NOT_FOUND = 2
+    REFUSES_ALL = 3
+    THROTTLED = 4
+
+
 class ErrorClass(IntEnum):
     """How a request to the endpoint ended. Every end has exactly one class."""
 

@@ -27,11 +27,11 @@ from dispatcher.model.records import (
     Slots,
     Step,
 )
-from dispatcher.model.states import MailingState, Status
+from dispatcher.model.states import MailingState, Status, Suspension
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
-from server.storage.database import Installation
+from server.storage.database import DispatcherDatabase, Installation
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
@@ -77,7 +77,9 @@ class Comparison:
         self.world = World(seed)
         self.model = Database(self.world, 500)
         self._pool = pool
-        self._storages = {name: dispatcher_storage(pool, replica_id) for name, replica_id in REPLICAS.items()}
+        self._storages = {
+            name: dispatcher_storage(DispatcherDatabase(pool), replica_id) for name, replica_id in REPLICAS.items()
+        }
         connections = Connections(pool)
         self._deletion = ClientDeletion(connections, Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
         self._retry = MailingRetry(connections, lambda: None)
@@ -260,7 +262,10 @@ class Comparison:
         """Make one of the statements about the breaker."""
         limits, health = self.model.limits, self._storages[replica].health
         pairs: dict[str, tuple[Any, Any]] = {
-            "open": (lambda: limits.open_breaker(1.0, self.now), lambda: health.open_breaker("default", 1.0, "no")),
+            "open": (
+                lambda: limits.open_breaker(1.0, Suspension.CREDENTIALS, self.now),
+                lambda: health.open_breaker("default", 1.0, "no", Suspension.CREDENTIALS),
+            ),
             "begin": (lambda: limits.begin_probe(replica, 5.0, self.now), lambda: health.begin_probe("default", 5.0)),
             "close": (lambda: limits.close_breaker(replica, self.now), lambda: health.close_breaker("default")),
             "fail": (

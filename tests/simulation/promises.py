@@ -52,6 +52,7 @@ class Request:
     knows: str = "nothing"
     returned_at: datetime | None = None
     retry_after: float = 0.0
+    locked: bool = False
     counts: bool = True
     """Whether the attempt counts against the limit: it does unless the endpoint did not look at the message."""
 
@@ -136,7 +137,8 @@ class Promises:
             if earlier.lease == request.lease:
                 self.breaks("a message leaves twice under one lease:", earlier, request)
             how = self._database.ends_of_leases.get(earlier.lease)
-            if earlier.knows in ("nothing", "delivered", "refused") and how != "ran out":
+            refused = earlier.knows == "refused" and not message.uncounted
+            if (refused or earlier.knows in ("nothing", "delivered")) and how != "ran out":
                 self.breaks("a message leaves twice although its lease", how, earlier, request)
             if mailing.semantics is Semantics.AT_MOST_ONCE and (earlier.knows != "failed" or how == "ran out"):
                 self.breaks("a message that goes out at most once leaves again:", earlier, request)
@@ -174,6 +176,7 @@ class Promises:
         else:
             request.knows = "unknown" if verdict.error_class in UNKNOWN_ERRORS else "failed"
         request.returned_at = self._world.now_at
+        request.locked = verdict.error_class is ErrorClass.CREDENTIALS
         request.counts = verdict.error_class not in (ErrorClass.THROTTLED, ErrorClass.CREDENTIALS)
         request.retry_after = verdict.retry_after or 0.0
         self._world.tell(request.process, "learns of", request.number, request.knows)
@@ -214,7 +217,8 @@ class Promises:
             self.breaks("an outcome is not true:", outcome, mailing, client, made)
         if outcome.reason is Reason.RETRYING:
             self._check_retry(mailing, message, outcome, made)
-        if outcome.uncounted != int(outcome.attempted and not any(request.counts for request in made)):
+        excused = outcome.uncounted and {request.knows for request in made} == {"refused"}
+        if not excused and outcome.uncounted != int(outcome.attempted and not any(request.counts for request in made)):
             self.breaks("only what was surely not looked at costs no attempt:", outcome, made)
 
     def _is_true(
@@ -227,7 +231,7 @@ class Promises:
             case Status.DELIVERED, _:
                 return "delivered" in knows and any(request.processed for request in made)
             case Status.FAILED, Reason.REFUSED:
-                return "refused" in knows
+                return "refused" in knows or any(request.locked for request in made)
             case Status.FAILED, Reason.ATTEMPTS_EXHAUSTED:
                 return knows <= {"failed", "unknown"} and outcome.attempted == 1
             case Status.UNKNOWN, reason:
@@ -248,7 +252,8 @@ class Promises:
             case Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END:
                 return any(d.ends_at is not None for d in mailing.definitions)
             case Status.PENDING, Reason.RETRYING:
-                return knows <= {"failed", "unknown"} and outcome.attempted == 1
+                excused = outcome.uncounted == 1 and knows == {"refused"}  # everybody was refused alike
+                return (knows <= {"failed", "unknown"} or excused) and outcome.attempted == 1
             case status, reason:
                 return (status, reason) == (Status.PENDING, Reason.NONE)
 

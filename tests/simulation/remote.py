@@ -25,6 +25,7 @@ from dispatcher.model.records import (
     Slots,
     Step,
 )
+from dispatcher.model.states import Suspension
 from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
@@ -181,8 +182,8 @@ class RemoteDatabase:
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         return await self._ask(self._limits.breakers)
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        await self._ask(lambda now: self._limits.open_breaker(probe_in, now))
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        await self._ask(lambda now: self._limits.open_breaker(probe_in, suspension, now))
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         return await self._ask(lambda now: self._limits.begin_probe(self._name, longest, now))

@@ -177,7 +177,7 @@ class Schedule:
             world.after(world.delay(0.0, 0.5), act)
 
     def _endpoint_turns(self) -> None:
-        self.habits.mood = self.world.random.choice(["away", "busy", "broken", "hanging"])
+        self.habits.mood = self.world.random.choice(["away", "busy", "locked", "broken", "hanging"])
         self.world.tell("the endpoint is", self.habits.mood)
         self.world.after(self.world.delay(0.2, 10.0), self._endpoint_recovers)
 

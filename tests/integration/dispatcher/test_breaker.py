@@ -12,7 +12,7 @@ from dispatcher import breaker_sync as guard
 from dispatcher.breaker import MIN_REQUESTS
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.records import Answer, Endpoint
-from dispatcher.model.states import BreakerState, ErrorClass, Status
+from dispatcher.model.states import BreakerState, ErrorClass, Status, Suspension
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.dispatcher.conftest import SETTINGS, Start
@@ -105,7 +105,7 @@ async def test_one_probe_at_a_time_over_all_replicas(pool: asyncpg.Pool, start: 
 
 async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, start: Start) -> None:
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
-    await storage.health.open_breaker("default", 3600.0, "seen by somebody else")
+    await storage.health.open_breaker("default", 3600.0, "seen by somebody else", Suspension.NONE)
     await add_clients(pool, 100)
     await add_mailing(pool)
     sender = ScriptedSender()
@@ -141,6 +141,6 @@ async def test_answers_about_messages_do_not_open_the_breaker(pool: asyncpg.Pool
     await add_clients(pool, 10 * MIN_REQUESTS)
     ends: list[Answer] = [answer(404), answer(200, b'{"code": 5}'), answer(429), answer(302)]
     await add_mailing(pool, max_attempts=1)
-    start(sender := ScriptedSender(lambda client, _: ends[client % 4]))
+    start(sender := ScriptedSender(lambda client, _: ends[client // 16 % 4]))
     await sender.until(10 * MIN_REQUESTS)
     assert await breaker(pool) is None

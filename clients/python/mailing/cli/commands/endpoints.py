@@ -133,5 +133,5 @@ def _row(endpoint: Endpoint) -> Sequence[str]:
         f"{endpoint.max_rate:g}/s" if endpoint.max_rate else "",
         f"{endpoint.max_concurrency:,}",
         enum_name(endpoint.status, "breaker").lower().replace("_", " "),
-        endpoint.status.last_error,
+        endpoint.status.suspension.detail or endpoint.status.last_error,
     )
