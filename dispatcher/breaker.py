@@ -1,7 +1,7 @@
 """The circuit breaker of one endpoint as one replica sees it.
 
-It opens when too large a share of the last requests failed in a way that speaks against the
-endpoint. What is open, and who may try whether it recovered, is shared by all replicas in the
+It opens when too large a share of the last requests, or enough of them in a row, failed in a way
+that speaks against the endpoint. What is open, and who may try whether it recovered, is shared by all replicas in the
 database. Pure: time comes in as an argument; times are monotonic seconds.
 """
 
@@ -18,6 +18,15 @@ MIN_REQUESTS = 20
 
 WINDOW = 10.0
 """How far back requests count, at the most."""
+
+RECENT = 100
+"""Of so many requests on the last ones count, or twice as many: what was before an outage does not dilute it."""
+
+RUN, SLOW_RUN, SLOW_RUN_LASTS = 20, 5, 1.0
+"""So many failures in a row open it however long they took, or fewer that took so many seconds.
+
+An endpoint that hangs has too few requests in the window when one at a time is allowed.
+"""
 
 PROBE_FIRST, PROBE_MOST = 1.0, 15.0
 """Seconds until the first probe, and between two probes at the most: the wait doubles."""
@@ -42,6 +51,7 @@ class Breaker:
         self._probe_began, self._probing_until = 0.0, float("-inf")
         self._requests, self._failures, self._since = 0, 0, 0.0
         self._before = (0, 0)
+        self._run, self._run_began = 0, 0.0
 
     @property
     def closed(self) -> bool:
@@ -59,16 +69,26 @@ class Breaker:
 
         Requests from before it was last closed say nothing.
         """
-        if now - self._since > _HALF:
+        if now - self._since > _HALF or self._requests >= RECENT:
             self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
             self._requests, self._failures, self._since = 0, 0, now
         if self.is_before_closing(began):
             return False
         self._requests += 1
         if not failed:
+            self._run = 0
             return False
         self._failures += 1
-        return self.closed and self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
+        if not self._run:
+            self._run_began = now
+        self._run += 1
+        return self.closed and (self._fails_in_a_row(now) or self._fails_often())
+
+    def _fails_in_a_row(self, now: float) -> bool:
+        return self._run >= RUN or (self._run >= SLOW_RUN and now - self._run_began >= SLOW_RUN_LASTS)
+
+    def _fails_often(self) -> bool:
+        return self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
 
     def is_before_closing(self, began: float) -> bool:
         """Return whether a request that began at `began` says nothing, because the breaker was closed since."""
@@ -90,6 +110,7 @@ class Breaker:
         self._closed_at = now
         self._probing_until = float("-inf")
         self._requests, self._failures, self._before = 0, 0, (0, 0)
+        self._run = 0
 
     def learn(self, now: float, shared: EndpointState | None) -> None:
         """Take over what all replicas know; None means that it is closed."""
