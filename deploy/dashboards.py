@@ -234,6 +234,11 @@ ENDPOINT = Dashboard(
             ((f"mailing_dispatcher_breaker{{{LANE}}}", "{{instance}} {{dispatcher}} {{endpoint}}"),),
             states=BREAKER,
         ),
+        Panel(
+            "Suspended",
+            ((f"max by (endpoint, reason) (mailing_dispatcher_suspended{{{LANE}}})", "{{endpoint}} {{reason}}"),),
+            about="1 while nothing is sent because of what the endpoint answers.",
+        ),
         Panel("Messages settled", ((rate("mailing_messages_total", LANE, "status"), "{{status}}"),), "mps"),
         Panel("Backlog", ((most("mailing_backlog_messages", "endpoint", LANE), "{{endpoint}}"),)),
         Panel("Oldest due work", ((most("mailing_due_lag_seconds", "endpoint", LANE), "{{endpoint}}"),), "s"),

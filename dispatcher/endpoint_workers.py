@@ -17,12 +17,13 @@ from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.batches import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE, Recipient
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.outcomes import Outcome
-from dispatcher.model.states import ErrorClass, Semantics
+from dispatcher.model.states import ErrorClass, Semantics, Suspension
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
+from dispatcher.refusals import TRIES, Refusal, Refusals
 from dispatcher.signals import Signal
 from dispatcher.tasks import cancel
 from dispatcher.verdict import Verdict, judge
@@ -61,6 +62,7 @@ class EndpointWorkers:
         self.promised: Counter[int] = Counter()
         self.limit = limit
         self.breaker = Breaker()
+        self.refusals = Refusals()
         self.limiter = RateLimiter(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
         self.queue = FairQueue()
         self.last_error = ""
@@ -185,36 +187,62 @@ class EndpointWorkers:
             self._withhold(lease, index)
             return
         verdict = judge(answer, self._success)
-        self._learn(began, answer, verdict)
+        self._learn(began, answer, verdict, recipient.client_id)
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
         else:
-            uncounted = verdict.error_class in policy.DOWN and not self.breaker.closed
-            began_at = lease.now_at(began)
-            self._record(
-                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, uncounted, self._random)
-            )
+            self._record(lease, index, self._failed(lease, recipient, began, answer, verdict))
 
-    def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
+    def _failed(self, lease: Lease, recipient: Recipient, began: float, answer: Answer, verdict: Verdict) -> Outcome:
+        """Return what to record of a failed attempt: a refusal may speak of us, or of this message alone."""
+        suspension, excused = self.breaker.suspension, False
+        if suspension is Suspension.NONE:
+            if verdict.error_class is ErrorClass.CREDENTIALS and recipient.attempts >= TRIES:
+                verdict = verdict._replace(retryable=False)  # others are accepted
+        elif suspension is not Suspension.CREDENTIALS:
+            excused = self.refusals.is_excused(_refusal(answer, verdict))
+        return policy.failed(
+            lease.mailing, recipient, answer, verdict, lease.now_at(began), self._random, excused=excused
+        )
+
+    def _learn(self, began: float, answer: Answer, verdict: Verdict, client_id: int) -> None:
         """Draw the conclusions of an answer for what is sent next."""
         now = began + answer.duration
         if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
             self.start_workers()
         failed = verdict.error_class in policy.DOWN
-        if failed:
+        suspension = self._learn_refusal(began, answer, verdict, client_id)
+        if failed or suspension:
             self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
-        if self.breaker.observe(now, began, failed):
+        if self.breaker.observe(now, began, failed) or (suspension and self.breaker.closed):
             self.breaker.open(now)
+            self.breaker.suspension = suspension
             self.breaker_opened.emit(self)
             self.has_room_again.emit()
         elif not self.breaker.closed and self.breaker.decides(now, began):
-            self._probed(now, failed)
+            self._probed(now, failed or self._still_refuses(answer, verdict))
+
+    def _learn_refusal(self, began: float, answer: Answer, verdict: Verdict, client_id: int) -> Suspension:
+        """Return what this answer means together with those before it, where it was not accepted."""
+        if verdict.delivered:
+            self.refusals.succeeded()
+            return Suspension.NONE
+        if not self.breaker.closed or self.breaker.is_before_closing(began):
+            return Suspension.NONE
+        return self.refusals.observe(began, _refusal(answer, verdict), client_id)
+
+    def _still_refuses(self, answer: Answer, verdict: Verdict) -> bool:
+        suspension = self.breaker.suspension
+        if verdict.delivered or suspension is Suspension.NONE:
+            return False
+        return self.refusals.persists(suspension, _refusal(answer, verdict))
 
     def _probed(self, now: float, failed: bool) -> None:
         """End the probe: with a few requests at first, or with another wait."""
         if failed:
             self.breaker.open(now)
         else:
+            self.refusals.healed(self.breaker.suspension)
             self.breaker.close(now)
             self.limit.restart()
         self.probe_ended.emit(self, not failed)
@@ -241,3 +269,7 @@ class EndpointWorkers:
         """End the workers; their requests under way are cut off."""
         await cancel(*self._workers)
         await self._sender.close()
+
+
+def _refusal(answer: Answer, verdict: Verdict) -> Refusal:
+    return Refusal(verdict.error_class, answer.status, verdict.endpoint_code)

@@ -21,6 +21,7 @@ from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import Reason, Status
 from dispatcher.ports import MayStart
+from dispatcher.refusals import Refusal
 
 FRESH_FOR = 0.9
 """Seconds for which a mailing and its clients count as being as they were last seen in the database.
@@ -206,17 +207,18 @@ class Lease:
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
 
-    def uncount(self, since: float) -> None:
-        """Take back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
-
-        It is then tried again without having cost an attempt.
-        """
+    def excuse(self, since: float, kind: Refusal) -> None:
+        """Take back the refusals of this kind after `since` (monotonic), as far as nobody was asked to write them."""
         since_at = self.now_at(since)
+        fixed = set(self._unanswered[1]) if self._unanswered else set()
         for index, outcome in enumerate(self.outcomes):
-            if outcome is not None and outcome.failure is not None and not self._saved[index]:
-                failure = outcome.failure
-                if failure.at >= since_at and failure.error_class in policy.DOWN:
-                    self.outcomes[index] = policy.uncounted(self.mailing, outcome)
+            if outcome is None or outcome.reason is not Reason.REFUSED or self._saved[index] or index in fixed:
+                continue
+            failure = outcome.failure
+            if failure is not None and failure.at >= since_at:
+                refusal = Refusal(failure.error_class, outcome.endpoint_status or 0, outcome.endpoint_code)
+                if refusal == kind:
+                    self.outcomes[index] = policy.excused(self.mailing, self.batch.recipients[index], outcome)
 
     def settlement(self) -> Settlement | None:
         """Return what is to be written now, None for nothing.

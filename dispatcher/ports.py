@@ -17,6 +17,7 @@ from dispatcher.model.endpoints import Answer, EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.settings import SettingOverrides
+from dispatcher.model.states import Suspension
 
 
 class StorageUnavailable(Exception):
@@ -177,8 +178,11 @@ class EndpointHealth(Protocol):
         """Return how those endpoints are doing to which not everything is let through."""
         ...
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds."""
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds.
+
+        `suspension` says what the endpoint's answers mean, if it is that.
+        """
         ...
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:

@@ -33,7 +33,8 @@ class Recipient(NamedTuple):
     says that nobody knows of one whether it arrived. `phone` is None when the client is gone;
     `skip_reason` is why they are not to get it, NONE when they are. `opens_at` is set when it is
     not to be sent at the claim by the database's clock: to when it may be; `closes_in` is how many
-    seconds after the claim the client's window closes, None without a window.
+    seconds after the claim the client's window closes, None without a window. `overdue` says that the
+    message is more than a day old: where its mailing has no end, every attempt counts from then on.
     """
 
     client_id: int
@@ -44,6 +45,7 @@ class Recipient(NamedTuple):
     skip_reason: int
     opens_at: datetime | None
     closes_in: float | None
+    overdue: bool
     text: str
 
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dispatcher.model.states import BreakerState, ErrorClass
+from dispatcher.model.states import BreakerState, ErrorClass, Suspension
 
 DEFAULT_ENDPOINT = "default"
 """The name of the endpoint that a mailing without one uses."""
@@ -102,6 +102,7 @@ class EndpointState(NamedTuple):
 
     breaker: BreakerState
     probe_in: float
+    suspension: Suspension = Suspension.NONE
 
 
 class SlotRequest(NamedTuple):

@@ -20,6 +20,7 @@ from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
 from server.storage.database import Database, DispatcherDatabase, notify_dispatchers
+from server.storage.endpoints import get_suspensions
 from server.storage.events import record
 from server.storage.queries import load_queries
 
@@ -42,6 +43,7 @@ class ReplicaStore:
         async with self._database.connection() as connection:
             runtime_settings = await connection.fetchrow(*_SQL["get_runtime_settings"].bind())
             rows = await connection.fetch(*_SQL["list_replicas"].bind())
+            suspensions = await get_suspensions(connection)
         replicas = [
             replica_of(
                 row["id"],
@@ -49,6 +51,7 @@ class ReplicaStore:
                 row["started_at"],
                 orjson.loads(row["status"]),
                 orjson.loads(row["breakers"]),
+                suspensions,
             )
             for row in rows
         ]

@@ -20,7 +20,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.states import MailingState, Status
+from dispatcher.model.states import MailingState, Status, Suspension
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
@@ -269,7 +269,10 @@ class Comparison:
         """Make one of the statements about the breaker."""
         limits, health = self.model.limits, self._storages[replica].health
         pairs: dict[str, tuple[Any, Any]] = {
-            "open": (lambda: limits.open_breaker(1.0, self.now), lambda: health.open_breaker("default", 1.0, "no")),
+            "open": (
+                lambda: limits.open_breaker(1.0, Suspension.CREDENTIALS, self.now),
+                lambda: health.open_breaker("default", 1.0, "no", Suspension.CREDENTIALS),
+            ),
             "begin": (lambda: limits.begin_probe(replica, 5.0, self.now), lambda: health.begin_probe("default", 5.0)),
             "close": (lambda: limits.close_breaker(replica, self.now), lambda: health.close_breaker("default")),
             "fail": (

@@ -340,7 +340,7 @@ class Database:
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
             due_at = message.due_at if message.due_at > now else None
-            return Recipient(id_, *past, None, gone, due_at, None, "" if render else mailing.text)
+            return Recipient(id_, *past, None, gone, due_at, None, False, "" if render else mailing.text)
         skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
         text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
@@ -351,6 +351,7 @@ class Database:
             skip_reason=skip_reason,
             opens_at=opens_at if opens_at > now else None,
             closes_in=client.closes_in(now),
+            overdue=False,  # no schedule lasts a day
             text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not skip_reason),
         )
 

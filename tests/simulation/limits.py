@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
-from dispatcher.model.states import BreakerState
+from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow
 from tests.simulation.world import World
@@ -25,12 +25,14 @@ class Limits:
         row = self.endpoint
         if row.breaker is BreakerState.CLOSED:
             return {}
-        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, (row.probe_at - now).total_seconds())}
+        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, (row.probe_at - now).total_seconds(), row.suspension)}
 
-    def open_breaker(self, probe_in: float, now: datetime) -> None:
+    def open_breaker(self, probe_in: float, suspension: Suspension, now: datetime) -> None:
         if self.endpoint.breaker is BreakerState.CLOSED:
             self._world.tell("the breaker opens")
-            self.endpoint = EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in))
+            self.endpoint = EndpointRow(
+                BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension
+            )
 
     def begin_probe(self, prober: str, longest: float, now: datetime) -> bool:
         row = self.endpoint

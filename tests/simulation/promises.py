@@ -57,6 +57,9 @@ class Request:
     knows: str = "nothing"
     returned_at: datetime | None = None
     retry_after: float = 0.0
+    locked: bool = False
+    counts: bool = True
+    """Whether the attempt counts against the limit: it does unless the endpoint did not look at the message."""
 
 
 class Promises:
@@ -148,7 +151,8 @@ class Promises:
             if earlier.lease == request.lease:
                 self.breaks("a message leaves twice under one lease:", earlier, request)
             how = self._database.ends_of_leases.get(earlier.lease)
-            if earlier.knows in ("nothing", "delivered", "refused") and how != "ran out":
+            refused = earlier.knows == "refused" and not message.uncounted
+            if (refused or earlier.knows in ("nothing", "delivered")) and how != "ran out":
                 self.breaks("a message leaves twice although its lease", how, earlier, request)
             if mailing.semantics is Semantics.AT_MOST_ONCE and (earlier.knows != "failed" or how == "ran out"):
                 self.breaks("a message that goes out at most once leaves again:", earlier, request)
@@ -186,6 +190,8 @@ class Promises:
         else:
             request.knows = "unknown" if verdict.error_class in UNKNOWN_ERRORS else "failed"
         request.returned_at = self._world.now_at
+        request.locked = verdict.error_class is ErrorClass.CREDENTIALS
+        request.counts = verdict.error_class not in (ErrorClass.THROTTLED, ErrorClass.CREDENTIALS)
         request.retry_after = verdict.retry_after or 0.0
         self._world.tell(request.process, "learns of", request.number, request.knows)
 
@@ -225,7 +231,10 @@ class Promises:
         if outcome.status in NOT_SENT and any(r.processed and r.knows in IN_DOUBT for r in self._all(message)):
             self.breaks("a message that arrived is recorded as not sent:", self._all(message), outcome)
         if outcome.reason is Reason.RETRYING:
-            self._check_retry(mailing, before - message.uncounted - outcome.uncounted, outcome, made)
+            self._check_retry(mailing, message, outcome, made)
+        excused = outcome.uncounted and {request.knows for request in made} == {"refused"}
+        if not excused and outcome.uncounted != int(outcome.attempted and not any(request.counts for request in made)):
+            self.breaks("only what was surely not looked at costs no attempt:", outcome, made)
 
     def _is_true(
         self,
@@ -243,7 +252,7 @@ class Promises:
             case Status.DELIVERED, _:
                 return "delivered" in knows and any(request.processed for request in made)
             case Status.FAILED, Reason.REFUSED:
-                return "refused" in knows
+                return "refused" in knows or any(request.locked for request in made)
             case Status.FAILED, Reason.ATTEMPTS_EXHAUSTED:
                 return knows <= {"failed", "unknown"} and outcome.attempted == 1
             case Status.UNKNOWN, Reason.MAYBE_SENT:
@@ -266,7 +275,8 @@ class Promises:
             case Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END:
                 return any(d.ends_at is not None for d in mailing.definitions)
             case Status.PENDING, Reason.RETRYING:
-                return knows <= {"failed", "unknown"} and outcome.attempted == 1
+                excused = outcome.uncounted == 1 and knows == {"refused"}  # everybody was refused alike
+                return (knows <= {"failed", "unknown"} or excused) and outcome.attempted == 1
             case status, reason:
                 return (status, reason) == (Status.PENDING, Reason.NONE)
 
@@ -278,10 +288,12 @@ class Promises:
         earlier = any(request.knows in IN_DOUBT for request in self._all(message))
         return earlier or message.maybe_sent or self._database.batches[lease[0]].maybe_sent
 
-    def _check_retry(self, mailing: MailingRow, before: int, outcome: Outcome, made: list[Request]) -> None:
+    def _check_retry(self, mailing: MailingRow, message: MessageRow, outcome: Outcome, made: list[Request]) -> None:
         """Another attempt: allowed by the limit, not before Retry-After, not after the longest back-off."""
         retry = mailing.retry
-        if before + 1 >= retry.max_attempts:
+        counted = message.attempts - message.uncounted
+        before = message.attempts if outcome.uncounted else counted
+        if not outcome.uncounted and counted + 1 >= retry.max_attempts:
             self.breaks("a message is tried again beyond its limit:", outcome, retry)
         ended = [request for request in made if request.returned_at is not None]
         if not ended:

@@ -17,6 +17,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.states import Suspension
 from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
@@ -185,8 +186,8 @@ class RemoteDatabase:
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         return await self._ask(self._limits.breakers)
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        await self._ask(lambda now: self._limits.open_breaker(probe_in, now))
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        await self._ask(lambda now: self._limits.open_breaker(probe_in, suspension, now))
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         return await self._ask(lambda now: self._limits.begin_probe(self._name, longest, now))

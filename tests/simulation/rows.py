@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
-from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
+from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from tests.simulation.world import EPOCH
 
 BUCKETS = 2
@@ -165,6 +165,7 @@ class EndpointRow:
     probe_at: datetime = EPOCH
     probes: int = 0
     prober: str | None = None
+    suspension: Suspension = Suspension.NONE
 
 
 class Stamped(str):

@@ -60,6 +60,12 @@ _TABLE = (
     Family("mailing_dispatcher_concurrency_limit", "gauge", _LANE, "Current limit of requests in flight."),
     Family("mailing_dispatcher_waiting_messages", "gauge", _LANE, "Messages leased whose request has not started."),
     Family("mailing_dispatcher_breaker", "gauge", _LANE, "The circuit breaker: 0 closed, 1 half open, 2 open."),
+    Family(
+        "mailing_dispatcher_suspended",
+        "gauge",
+        (*_LANE, "reason"),
+        "1 while nothing is sent because of what the endpoint answers: credentials, not_found or refuses_all.",
+    ),
     Family("mailing_dispatcher_leases", "gauge", ("dispatcher",), "Batches leased by the dispatcher."),
     Family("mailing_dispatcher_poll_interval_seconds", "gauge", ("dispatcher",), "Current polling interval."),
     Family(

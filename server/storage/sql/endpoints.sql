@@ -2,16 +2,17 @@
 
 -- name: breakers
 -- The endpoints whose breaker is not closed.
-SELECT name, breaker, extract(epoch FROM probe_at - now())::float8 AS probe_in
+SELECT name, breaker, extract(epoch FROM probe_at - now())::float8 AS probe_in, suspension
 FROM endpoints WHERE name = ANY($names::text[]) AND breaker <> {BreakerState.CLOSED};
 
 -- name: open_breaker
--- Stops sending to an endpoint for all replicas. Only the first call changes something.
-INSERT INTO endpoints AS e (name, breaker, probe_at, last_error)
-VALUES ($endpoint, {BreakerState.OPEN}, now() + $probe_in::interval, $error)
+-- Stops sending to an endpoint for all replicas; $suspension says why, 0 that it does not answer. Only the
+-- first call changes something.
+INSERT INTO endpoints AS e (name, breaker, probe_at, last_error, suspension)
+VALUES ($endpoint, {BreakerState.OPEN}, now() + $probe_in::interval, $error, $suspension)
 ON CONFLICT (name) DO UPDATE SET
   breaker = {BreakerState.OPEN}, changed_at = now(), probe_at = excluded.probe_at, probes = 0, prober = NULL,
-  last_error = excluded.last_error
+  last_error = excluded.last_error, suspension = excluded.suspension
 WHERE e.breaker = {BreakerState.CLOSED};
 
 -- name: begin_probe
@@ -22,7 +23,8 @@ RETURNING name;
 
 -- name: close_breaker
 -- The probe succeeded: all messages are sent again.
-UPDATE endpoints SET breaker = {BreakerState.CLOSED}, changed_at = now(), probes = 0, prober = NULL, last_error = ''
+UPDATE endpoints SET breaker = {BreakerState.CLOSED}, changed_at = now(), probes = 0, prober = NULL, last_error = '',
+  suspension = 0
 WHERE name = $endpoint AND breaker = {BreakerState.HALF_OPEN} AND prober = $replica_id;
 
 -- name: fail_probe
@@ -72,3 +74,12 @@ RETURNING key, extract(epoch FROM since)::float8 AS since, granted,
 -- name: get_endpoints
 -- The state of endpoints, for the API.
 SELECT name, breaker, last_error FROM endpoints WHERE name = ANY ($names::text[]);
+
+-- name: get_suspensions
+-- The endpoints to which nothing is sent because of what they answer, with the reason.
+SELECT name, last_error,
+  CASE WHEN breaker <> {BreakerState.CLOSED} AND suspension > 0 THEN suspension ELSE {Suspension.THROTTLED} END AS reason,
+  CASE WHEN breaker <> {BreakerState.CLOSED} AND suspension > 0 THEN changed_at ELSE paused_at END AS since,
+  CASE WHEN breaker <> {BreakerState.CLOSED} AND suspension > 0 THEN probe_at ELSE paused_until END AS until
+FROM endpoints
+WHERE (breaker <> {BreakerState.CLOSED} AND suspension > 0) OR paused_until > now();

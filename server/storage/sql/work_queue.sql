@@ -77,7 +77,7 @@ UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
 -- Whether the message may be sent now. `skip_reason` is why the client is not to get it, or NONE.
 -- `opens_at` is set for a message to be sent later: when the client's window opens, or when its
 -- next attempt is due (a batch due after the mailing's end is claimed earlier). `closes_in` is NULL
--- without a window. The filter's parameters are NULL for everybody.
+-- without a window. `overdue` bounds the attempts that do not count. The filter's parameters are NULL for everybody.
 m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, m.maybe_sent IS TRUE AS maybe_sent, c.phone,
   CASE WHEN c.opted_out THEN {Reason.OPTED_OUT}
     WHEN ($tags::text[] IS NULL OR c.tag = ANY($tags))
@@ -91,7 +91,8 @@ m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, m.maybe_sent IS T
     WHEN m.due_at > now() THEN m.due_at END AS opens_at,
   CASE WHEN c.window_start IS NOT NULL THEN
     extract(epoch FROM window_closes_at(c.timezone, c.window_start, c.window_length, now()) - now())::float8
-  END AS closes_in
+  END AS closes_in,
+  m.created_at < now() - interval '1 day' AS overdue
 
 -- fragment: pending
 -- The pending messages of a batch. $first_id and $last_id keep the index range tight whatever the
