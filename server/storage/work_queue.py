@@ -19,6 +19,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.rates import bounded_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
@@ -53,8 +54,22 @@ class PostgresWorkQueue:
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
+    async def change_numbers(self) -> dict[int, int]:
+        rows = await self._database.fetch(*_SQL["change_numbers"].bind())
+        return {row["bucket"]: row["seq"] for row in rows}
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        statement = _SQL["changed_clients"].bind(bucket=bucket, after=after, until=until, client_ids=client_ids)
+        return [row["id"] for row in await self._database.fetch(*statement)]
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         statement = _SQL["claim"].bind(
             bucket=bucket,
@@ -64,6 +79,7 @@ class PostgresWorkQueue:
             most=most,
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
+            held=held,
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)
@@ -100,10 +116,19 @@ class PostgresWorkQueue:
             recipients = [Recipient._make((*record, *text)) for record in records]
         else:
             recipients = [_rendered(record, render) for record in records]
+        if row["reclaimed"]:
+            recipients = [one._replace(maybe_sent=True) for one in recipients]
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
-            bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["reclaimed"], recipients
+            bucket,
+            mailing.id,
+            row["no"],
+            row["fence"],
+            row["claimed_at"],
+            row["reclaimed"],
+            recipients,
+            row["change_no"],
         )
 
     async def _capped(
@@ -163,6 +188,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
         "reasons": _alike(columns.reasons),
         "attempted": _alike(columns.attempted),
         "uncounted": _alike(columns.uncounted),
+        "maybe_sent": _alike(columns.maybe_sent),
         "endpoint_statuses": _alike(columns.endpoint_statuses),
         "endpoint_codes": _alike(columns.endpoint_codes),
         "durations": _alike(columns.durations_ms),
@@ -224,7 +250,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         audience=None if row["filter"] is None else audience_of(row["filter"]),
-        max_rate=row["max_rate"],
+        max_rate=bounded_rate(row["max_rate"]),
         important=row["important"],
     )
 

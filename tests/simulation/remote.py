@@ -133,7 +133,7 @@ class RemoteDatabase:
         return await self._ask(lambda now: self._database.complete(ids, now))
 
     async def forget_changes(self) -> None:
-        await self._ask(lambda now: self._database.forget_changes())
+        await self._ask(self._database.forget_changes)
 
     async def scan(self) -> list[OpenWork]:
         return await self._ask(self._database.scan)
@@ -141,13 +141,25 @@ class RemoteDatabase:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return await self._ask(lambda now: self._database.definitions(ids))
 
+    async def change_numbers(self) -> dict[int, int]:
+        return await self._ask(lambda now: self._database.change_numbers())
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        return await self._ask(lambda now: self._database.changed_clients(bucket, after, until, client_ids))
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         database, name = self._database, self._name
 
         def claim(now: datetime) -> list[Claimed]:
-            claimed = database.claim(mailing, bucket, most, lease, name, now)
+            claimed = database.claim(mailing, bucket, most, lease, name, now, held)
             for batch in claimed:
                 self._world.tell(name, "claims", batch.no, "fence", batch.fence, batch.client_ids)
             return claimed

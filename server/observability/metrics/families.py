@@ -63,6 +63,12 @@ _TABLE = (
     Family("mailing_dispatcher_leases", "gauge", ("dispatcher",), "Batches leased by the dispatcher."),
     Family("mailing_dispatcher_poll_interval_seconds", "gauge", ("dispatcher",), "Current polling interval."),
     Family(
+        "mailing_dispatcher_unrecorded_seconds",
+        "gauge",
+        ("dispatcher",),
+        "How long outcomes could not be recorded; 0 when they can. From 1 on the dispatcher claims less, or nothing.",
+    ),
+    Family(
         "mailing_database_errors_total", "counter", ("part",), "Uses of the database that failed and may be retried."
     ),
     Family("mailing_database_connections", "gauge", ("part", "state"), "Connections to the database."),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,9 @@ def recipient(
     closes_in: float | None = None,
     attempts: int = 0,
     uncounted: int = 0,
+    maybe_sent: bool = False,
 ) -> Recipient:
-    return Recipient(16, attempts, uncounted, phone, skip_reason, opens_at, closes_in, "Hello")
+    return Recipient(16, attempts, uncounted, maybe_sent, phone, skip_reason, opens_at, closes_in, "Hello")
 
 
 def outcome(
@@ -138,6 +140,34 @@ def test_what_is_not_sent_at_all_has_its_reason() -> None:
     assert unsent(mailing(ends_at=NOW + HOUR), recipient()) is None
     for reason in (Reason.OPTED_OUT, Reason.NO_LONGER_MATCHES, Reason.FREQUENCY_CAP):
         assert unsent(mailing(), recipient(skip_reason=reason)) == (Status.SKIPPED, reason)
+
+
+@pytest.mark.parametrize(
+    ("of", "to"),
+    [
+        (mailing(MailingState.CANCELLED), {}),
+        (mailing(), {"phone": None}),
+        (mailing(ends_at=NOW), {}),
+        (mailing(), {"skip_reason": Reason.OPTED_OUT}),
+        (mailing(ends_at=NOW + HOUR), {"opens_at": NOW + HOUR, "closes_in": 7200.0}),
+    ],
+    ids=["cancelled", "deleted", "ended", "opted out", "window"],
+)
+def test_what_may_have_been_sent_is_never_recorded_as_not_sent(of: Mailing, to: dict[str, Any]) -> None:
+    assert unsent(of, recipient(**to, maybe_sent=True)) == (Status.UNKNOWN, Reason.MAYBE_SENT)
+    assert unsent(mailing(), recipient(opens_at=NOW + HOUR, maybe_sent=True)) == (Status.PENDING, Reason.NONE)
+
+
+def test_an_attempt_that_may_have_arrived_is_unknown_when_the_end_forbids_another() -> None:
+    soon = NOW + timedelta(milliseconds=100)
+    lost = outcome(broken(ErrorClass.TIMEOUT), ends_at=soon)
+    assert (lost.status, lost.reason, lost.maybe_sent) == (Status.UNKNOWN, Reason.MAYBE_SENT, True)
+    never_left = outcome(broken(ErrorClass.TIMEOUT, False), ends_at=soon)
+    assert (never_left.status, never_left.maybe_sent) == (Status.EXPIRED, False)
+    again = policy.failed(
+        mailing(ends_at=soon), recipient(maybe_sent=True), answered(500), judge(answered(500)), NOW, False, Random(1)
+    )
+    assert (again.status, again.reason) == (Status.UNKNOWN, Reason.MAYBE_SENT)
 
 
 def test_a_closed_window_defers_to_its_opening_unless_the_end_is_first() -> None:
