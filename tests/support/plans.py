@@ -3,10 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+
+PLAN_MODES = ("auto", "force_custom_plan")
+"""A prepared statement may get a generic plan, or a plan for its arguments each time."""
+
+
+@asynccontextmanager
+async def planning(dsn: str, mode: str, rows: str) -> AsyncIterator[asyncpg.Connection]:
+    """Lend a connection that plans in this mode, to a database into which `rows` were inserted and never analyzed."""
+    connection = await asyncpg.connect(
+        dsn, server_settings={"plan_cache_mode": mode, "jit": "off"}, statement_cache_size=0
+    )
+    try:
+        await connection.execute(rows)
+        yield connection
+    finally:
+        await connection.close()
 
 
 def literal(value: Any) -> str:

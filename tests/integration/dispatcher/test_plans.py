@@ -17,7 +17,7 @@ import asyncpg
 import pytest
 
 from server.storage.queries import load_queries
-from tests.support.plans import nodes, plan_of
+from tests.support.plans import PLAN_MODES, nodes, plan_of, planning
 
 SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
 MAILING, BUCKET, CLIENTS, BATCH = 1, 0, 100_000, 500
@@ -28,35 +28,30 @@ STEP = {"bucket": BUCKET, "batch_size": BATCH, "version": 1, "position": 0}
 LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journal", "client_sends"}
 
 
-@pytest.fixture(params=["auto", "force_custom_plan"])
+@pytest.fixture(params=PLAN_MODES)
 async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
     """Yield a connection to 100,000 messages in 200 due batches of one bucket, and 20,000 batches due later."""
-    connection = await asyncpg.connect(
-        database_dsn, server_settings={"plan_cache_mode": request.param, "jit": "off"}, statement_cache_size=0
-    )
-    await connection.execute(
-        f"""
-        INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
-                              initial_backoff, max_backoff)
-        SELECT n, 'x', now(), 2, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, 3) n;
-        INSERT INTO clients (bucket, id, phone, timezone)
-        SELECT {BUCKET}, 16 * n, 79000000000 + n, 'UTC' FROM generate_series(1, {CLIENTS}) n;
-        INSERT INTO messages (bucket, mailing_id, client_id, due_at)
-        SELECT {BUCKET}, {MAILING}, 16 * n, now() FROM generate_series(1, {CLIENTS}) n;
-        INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-        SELECT {BUCKET}, {MAILING}, min(n), array_agg(16 * n ORDER BY n), now()
-        FROM generate_series(1, {CLIENTS}) n GROUP BY (n - 1) / {BATCH};
-        INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-        SELECT n % 16, 2, n, '{{1}}', now() + interval '1 h' FROM generate_series(1000001, 1020000) n;
-        INSERT INTO expansions (bucket, mailing_id, finished, change_seq)
-        SELECT bucket, 1, true, 0 FROM buckets;
-        INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, 3, 0 FROM buckets;
-        INSERT INTO client_changes (bucket, seq, client_ids)
-        SELECT {BUCKET}, n, ARRAY[16 * n] FROM generate_series(1, 20000) n;
-        """
-    )
-    yield connection
-    await connection.close()
+    rows = f"""
+    INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
+                          initial_backoff, max_backoff)
+    SELECT n, 'x', now(), 2, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, 3) n;
+    INSERT INTO clients (bucket, id, phone, timezone)
+    SELECT {BUCKET}, 16 * n, 79000000000 + n, 'UTC' FROM generate_series(1, {CLIENTS}) n;
+    INSERT INTO messages (bucket, mailing_id, client_id, due_at)
+    SELECT {BUCKET}, {MAILING}, 16 * n, now() FROM generate_series(1, {CLIENTS}) n;
+    INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
+    SELECT {BUCKET}, {MAILING}, min(n), array_agg(16 * n ORDER BY n), now()
+    FROM generate_series(1, {CLIENTS}) n GROUP BY (n - 1) / {BATCH};
+    INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
+    SELECT n % 16, 2, n, '{{1}}', now() + interval '1 h' FROM generate_series(1000001, 1020000) n;
+    INSERT INTO expansions (bucket, mailing_id, finished, change_seq)
+    SELECT bucket, 1, true, 0 FROM buckets;
+    INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, 3, 0 FROM buckets;
+    INSERT INTO client_changes (bucket, seq, client_ids)
+    SELECT {BUCKET}, n, ARRAY[16 * n] FROM generate_series(1, 20000) n;
+    """
+    async with planning(database_dsn, request.param, rows) as connection:
+        yield connection
 
 
 async def plan(connection: asyncpg.Connection, name: str, **arguments: Any) -> dict[str, Any]:
