@@ -14,16 +14,17 @@ import pytest
 
 from server.domain.reports import COARSE_STEP, LONGEST_COURSE
 from server.storage.queries import load_queries
-from tests.support.plans import PLAN_MODES, nodes, plan_of, planning
+from tests.conftest import PostgresServer
+from tests.support.plans import PLAN_MODES, nodes, plan_of, planning, populated
 
 SQL = load_queries("reports.sql") | load_queries("mailings.sql")
 MAILING, MAILINGS, MINUTES = 77, 300, 12_000
 COURSE = {"coarse_step": COARSE_STEP, "longest": LONGEST_COURSE}
 
 
-@pytest.fixture(params=PLAN_MODES)
-async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection to counters, 13 a bucket and mailing, and to figures; one mailing has a long course."""
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> str:
+    """Return a database with counters, 13 a bucket and mailing, and figures; one mailing has a long course."""
     rows = f"""
     INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
                           initial_backoff, max_backoff)
@@ -38,7 +39,15 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
     INSERT INTO mailing_figures (bucket, mailing_id, kind, key, n)
     SELECT bucket, {MAILING}, 3, n, 1 FROM buckets, generate_series(1, {MINUTES}) n;
     """
-    async with planning(database_dsn, request.param, rows) as connection:
+    return populated(postgres_server, rows)
+
+
+@pytest.fixture(params=PLAN_MODES)
+async def connection(
+    postgres_server: PostgresServer, database: str, request: pytest.FixtureRequest
+) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to a copy of it."""
+    async with planning(postgres_server, database, request.param) as connection:
         yield connection
 
 
