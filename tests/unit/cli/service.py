@@ -18,7 +18,7 @@ from mailing.v1 import message_service_pb2 as xs
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
-from mailing.v1.dispatch_pb2 import Endpoint
+from mailing.v1.dispatch_pb2 import DispatchSettings, Endpoint
 from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from mailing.v1.message_pb2 import Attempt, Message
@@ -40,6 +40,24 @@ def rich_status(
 def refuse(context: grpc.ServicerContext, *status: Any) -> Never:
     context.abort_with_status(rpc_status.to_status(rich_status(*status)))
     raise AssertionError("abort_with_status raises")
+
+
+class Stoppable(AdminServiceServicer):
+    """Stops all sending and resumes it, by its `settings`."""
+
+    settings: DispatchSettings
+
+    def PauseDispatch(
+        self, request: adm.PauseDispatchRequest, context: grpc.ServicerContext
+    ) -> adm.PauseDispatchResponse:
+        self.settings.paused = True
+        return adm.PauseDispatchResponse(settings=self.settings)
+
+    def ResumeDispatch(
+        self, request: adm.ResumeDispatchRequest, context: grpc.ServicerContext
+    ) -> adm.ResumeDispatchResponse:
+        self.settings.paused = False
+        return adm.ResumeDispatchResponse(settings=self.settings)
 
 
 class Clients(ClientServiceServicer):
