@@ -63,6 +63,12 @@ _TABLE = (
     Family("mailing_dispatcher_leases", "gauge", ("dispatcher",), "Batches leased by the dispatcher."),
     Family("mailing_dispatcher_poll_interval_seconds", "gauge", ("dispatcher",), "Current polling interval."),
     Family(
+        "mailing_dispatcher_newer_schema",
+        "gauge",
+        ("dispatcher",),
+        "1 while the database has a newer schema than the dispatcher's release, which then claims nothing.",
+    ),
+    Family(
         "mailing_database_errors_total", "counter", ("part",), "Uses of the database that failed and may be retried."
     ),
     Family("mailing_database_connections", "gauge", ("part", "state"), "Connections to the database."),
