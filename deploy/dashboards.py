@@ -131,6 +131,10 @@ OVERVIEW = Dashboard(
             "s",
         ),
         Panel(
+            "Dispatchers of an older release than the schema",
+            ((f"mailing_dispatcher_newer_schema{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
+        ),
+        Panel(
             "Dispatching",
             ((most("mailing_dispatch_paused", ""), "dispatching"),),
             states={0.0: "on", 1.0: "paused"},

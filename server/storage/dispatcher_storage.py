@@ -18,20 +18,27 @@ from server.storage.database import DispatcherDatabase
 from server.storage.endpoints import PostgresEndpointHealth, PostgresRateSlots
 from server.storage.planning import PostgresMailingPlan
 from server.storage.replicas import PostgresHeartbeats
+from server.storage.schema_watch import SchemaWatch
 from server.storage.work_queue import PostgresWorkQueue
 
 CHANNEL = "mailing"
 """Notified when something changed for which dispatchers should poll now."""
 
 
-def dispatcher_storage(database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None) -> Storage:
-    """Return the storage of the replica of this id. With a `cap`, no client is sent more than it allows."""
+def dispatcher_storage(
+    database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None, schema: SchemaWatch | None = None
+) -> Storage:
+    """Return the storage of the replica of this id. With a `cap`, no client is sent more than it allows.
+
+    `schema` learns with every heartbeat whether the database has a newer one than this release.
+    """
+    schema = schema or SchemaWatch()
     return Storage(
         plan=PostgresMailingPlan(database),
-        queue=PostgresWorkQueue(database, replica_id, cap),
+        queue=PostgresWorkQueue(database, replica_id, cap, schema),
         health=PostgresEndpointHealth(database, replica_id),
         rates=PostgresRateSlots(database),
-        heartbeats=PostgresHeartbeats(database, replica_id),
+        heartbeats=PostgresHeartbeats(database, replica_id, schema),
     )
 
 

@@ -119,6 +119,8 @@ async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration
             if migration is not None:
                 await connection.execute(migration.script, timeout=_NO_LIMIT)
                 await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
+                # Replicas of an older release stop claiming as soon as they know.
+                await connection.execute("NOTIFY mailing")
     except asyncpg.InsufficientPrivilegeError as error:
         raise MigrationError(
             f"The schema cannot be brought up to date, {error}: run `mailing-server migrate` as the owner of the "

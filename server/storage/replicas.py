@@ -23,6 +23,7 @@ from server.storage.database import Database, DispatcherDatabase, notify_dispatc
 from server.storage.endpoints import get_suspensions
 from server.storage.events import record
 from server.storage.queries import load_queries
+from server.storage.schema_watch import NEWER_SCHEMA, SchemaWatch
 
 _SQL = load_queries("replicas.sql")
 
@@ -111,23 +112,26 @@ def _runtime_settings(row: asyncpg.Record) -> RuntimeSettings:
 
 
 class PostgresHeartbeats:
-    """The row of one replica, this process. Implements `ports.Heartbeats`."""
+    """The row of one replica, this process. Implements `ports.Heartbeats`, and tells `schema` the version."""
 
-    def __init__(self, database: DispatcherDatabase, replica_id: UUID) -> None:
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID, schema: SchemaWatch) -> None:
         self._database = database
         self._replica_id = replica_id
+        self._schema = schema
         self._host, self._pid = socket.gethostname(), os.getpid()
 
     async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
+        shown = {**status, "poll_reason": NEWER_SCHEMA} if self._schema.is_newer else status
         statement = _SQL["beat"].bind(
             replica_id=self._replica_id,
             host=self._host,
             pid=self._pid,
             age=timedelta(seconds=age),
             alive_for=timedelta(seconds=alive_for),
-            status=orjson.dumps(status).decode(),
+            status=orjson.dumps(shown).decode(),
         )
-        row = await self._database.fetchrow(*statement)
+        row = dict(await self._database.fetchrow(*statement))
+        self._schema.seen(row.pop("schema_version"))
         return SettingOverrides(**row)
 
     async def leave(self) -> None:

@@ -28,6 +28,7 @@ from server.storage.database import DispatcherDatabase
 from server.storage.events import event_columns, log_events
 from server.storage.mailing_rows import audience_of, filter_arguments
 from server.storage.queries import load_queries
+from server.storage.schema_watch import SchemaWatch
 
 T = TypeVar("T")
 
@@ -38,19 +39,31 @@ _EVERYBODY = AudienceFilter()
 class PostgresWorkQueue:
     """Implements `ports.WorkQueue`. `replica_id` is the holder of the batches it claims.
 
-    With a `cap`, no client is sent more messages than it allows.
+    With a `cap`, no client is sent more messages than it allows. While the `schema` is newer than this
+    release nothing is found, claimed or confirmed, as during the emergency stop.
     """
 
-    def __init__(self, database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
+    def __init__(
+        self,
+        database: DispatcherDatabase,
+        replica_id: UUID,
+        cap: FrequencyCap | None = None,
+        schema: SchemaWatch | None = None,
+    ) -> None:
+        self._schema = schema or SchemaWatch()
         self._database = database
         self._replica_id = replica_id
         self._cap = cap
 
     async def scan(self) -> list[OpenWork]:
+        if self._schema.is_newer:
+            return []
         rows = await self._database.fetch(*_SQL["scan"].bind())
         return [OpenWork(**{**row, "endpoint": endpoint_name(row["endpoint"])}) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        if self._schema.is_newer:
+            return {}
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
@@ -71,6 +84,8 @@ class PostgresWorkQueue:
         render: Render | None,
         held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
+        if self._schema.is_newer:
+            return []
         statement = _SQL["claim"].bind(
             bucket=bucket,
             mailing_id=mailing.id,

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from mailing import new_client
+from mailing.cli import main
 from mailing.cli.commands import watch as watching
 from mailing.cli.commands.clients import import_csv
 from mailing.cli.session import Session
@@ -232,6 +237,37 @@ class TestClients:
         path.write_text("before")
         assert run("clients", "export", "-o", str(path), "--address", "127.0.0.1:1").status == 3
         assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("out.csv", "before")]
+
+    def test_an_export_keeps_modes_links_pipes_and_devices(self, run: Run, service: Service, tmp_path: Path) -> None:
+        service.clients.stored = [new_client("70100000001", "UTC")]
+        file, link, pipe = tmp_path / "out.csv", tmp_path / "link", tmp_path / "pipe"
+        file.touch(0o640)
+        file.chmod(0o640)
+        link.symlink_to("out.csv")
+        os.mkfifo(pipe)
+        assert run("clients", "export", "-o", str(link)).status == 0
+        assert (link.is_symlink(), stat.S_IMODE(file.stat().st_mode)) == (True, 0o640)
+        with ThreadPoolExecutor() as threads:
+            read = threads.submit(pipe.read_text)
+            assert run("clients", "export", "-o", str(pipe)).status == 0
+        assert file.read_text() == read.result()
+        assert "70100000001" in read.result()
+        assert stat.S_ISFIFO(pipe.lstat().st_mode)
+        assert run("clients", "export", "-o", "/dev/null").status == 0
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+        assert {one.name for one in tmp_path.iterdir()} == {"out.csv", "link", "pipe"}
+
+    def test_an_export_is_utf8_whatever_the_locale(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        service.clients.stored = [new_client("70100000001", "UTC", tag="Анна")]
+        out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["clients", "export", "--address", service.address]) == 0
+        assert "Анна" in out.buffer.getvalue().decode()
+
+    def test_an_argument_that_is_not_utf8_is_bad_input(self, run: Run) -> None:
+        for arguments in (["add", "70100000001", "--timezone", "UTC"], ["list"], ["export"]):
+            status, out, err = run("clients", *arguments, "--tag", "n\udcffn")
+            assert (status, out, err) == (2, "", "mailing: not UTF-8: 'n\\udcffn'\n")
 
     def test_a_client_is_added_with_everything(self, run: Run, service: Service) -> None:
         arguments = ["--timezone", "UTC", "--tag", "t", "--operator-code", "010", "--window", "22:00-06:00"]

@@ -197,16 +197,34 @@ def _opened(file: str) -> Iterator[TextIO]:
 
 
 def _write_file(path: Path, clients: Iterable[Client]) -> None:
-    """Write beside the file and rename, so that a failed export leaves the file as it was."""
+    """Write into what the path leads to: devices and pipes as they are, files so that a failure leaves them."""
+    try:
+        mode = path.stat().st_mode if path.exists() else None
+        if mode is not None and (not stat.S_ISREG(mode) or _is_standard_stream(path)):
+            with path.open("w", encoding="utf-8", newline="") as out:
+                write_clients(clients, out)
+        else:
+            _replace(path.resolve(), mode, clients)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", ExitStatus.BAD_INPUT) from None
+
+
+def _replace(path: Path, mode: int | None, clients: Iterable[Client]) -> None:
+    """Write beside the file, with its mode if it exists, and rename."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="") as out:
+            if mode is not None:
+                part.chmod(stat.S_IMODE(mode))
             write_clients(clients, out)
         part.replace(path)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}", ExitStatus.BAD_INPUT) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_standard_stream(path: Path) -> bool:
+    """Return whether the path names an open file of this process, as /dev/stdout does."""
+    return path.absolute().parts[1:2] in (("dev",), ("proc",))
 
 
 def _row(client: Client) -> Sequence[str]:
