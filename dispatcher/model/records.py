@@ -354,6 +354,7 @@ class ClaimedBatch:
     """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
 
     `reclaimed` says that an earlier lease of it ran out: all of its messages are `maybe_sent`.
+    `change_no` is the number of the last change of clients in the bucket that the recipients show.
     """
 
     bucket: int
@@ -363,3 +364,4 @@ class ClaimedBatch:
     claimed_at: datetime
     reclaimed: bool
     recipients: list[Recipient]
+    change_no: int = 0

@@ -59,6 +59,14 @@ class PostgresWorkQueue:
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
+    async def change_numbers(self) -> dict[int, int]:
+        rows = await self._database.fetch(*_SQL["change_numbers"].bind())
+        return {row["bucket"]: row["seq"] for row in rows}
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        statement = _SQL["changed_clients"].bind(bucket=bucket, after=after, until=until, client_ids=client_ids)
+        return [row["id"] for row in await self._database.fetch(*statement)]
+
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
@@ -111,7 +119,14 @@ class PostgresWorkQueue:
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
-            bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["reclaimed"], recipients
+            bucket,
+            mailing.id,
+            row["no"],
+            row["fence"],
+            row["claimed_at"],
+            row["reclaimed"],
+            recipients,
+            row["change_no"],
         )
 
     async def _capped(

@@ -31,7 +31,7 @@ from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
-from server.storage.database import Installation
+from server.storage.database import DispatcherDatabase, Installation
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
@@ -50,6 +50,7 @@ CREATE TABLE simulation.clock AS SELECT now() AS moment;
 CREATE FUNCTION simulation.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT moment FROM simulation.clock';
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT simulation.now()';
 ALTER TABLE expansions ALTER started_at SET DEFAULT simulation.now();
+ALTER TABLE client_changes ALTER at SET DEFAULT simulation.now();
 DELETE FROM client_change_seqs WHERE bucket >= {BUCKETS};
 DELETE FROM buckets WHERE bucket >= {BUCKETS};
 DO $$ BEGIN
@@ -77,7 +78,9 @@ class Comparison:
         self.world = World(seed)
         self.model = Database(self.world, 500)
         self._pool = pool
-        self._storages = {name: dispatcher_storage(pool, replica_id) for name, replica_id in REPLICAS.items()}
+        self._storages = {
+            name: dispatcher_storage(DispatcherDatabase(pool), replica_id) for name, replica_id in REPLICAS.items()
+        }
         connections = Connections(pool)
         self._deletion = ClientDeletion(connections, Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
         self._retry = MailingRetry(connections, lambda: None)
@@ -219,7 +222,7 @@ class Comparison:
         return await self._compare(f"complete {ids}", model, self._plan.complete(ids), sorted)
 
     async def forget_changes(self) -> None:
-        self.model.forget_changes()
+        self.model.forget_changes(self.now)
         await self._compare("forget_changes", None, self._plan.forget_changes())
 
     # The statements of claims and settlements.
@@ -231,6 +234,14 @@ class Comparison:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         found = self._storages["replica 1"].queue.definitions(ids)
         return await self._compare("definitions", self.model.definitions(ids), found)
+
+    async def changed_clients(self, bucket: int, after: int, client_ids: Sequence[int]) -> list[int]:
+        queue = self._storages["replica 1"].queue
+        numbers = await self._compare("change_numbers", self.model.change_numbers(), queue.change_numbers())
+        until = numbers[bucket]
+        found = queue.changed_clients(bucket, after, until, client_ids)
+        what = f"changed_clients {bucket} {after} {until} {client_ids}"
+        return await self._compare(what, self.model.changed_clients(bucket, after, until, client_ids), found, sorted)
 
     async def claim(
         self, replica: str, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None

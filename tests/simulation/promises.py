@@ -22,7 +22,7 @@ from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
 from tests.simulation.world import World
 
 STOPS_WITHIN = timedelta(seconds=1)
-"""How long after Pause, Cancel or an update a request may still start as before."""
+"""How long after Pause, Cancel, an update or a change of a client a request may still start as before."""
 
 KNOWN_WITHIN = timedelta(seconds=2)
 """How long after a breaker opened other replicas may still send."""
@@ -83,7 +83,7 @@ class Promises:
 
     # A request leaves.
 
-    def started(self, process: str, message_id: int, text: str) -> Request:
+    def started(self, process: str, message_id: int, phone: str, text: str) -> Request:
         """Check a request that leaves at this moment."""
         assert isinstance(text, Stamped)
         key = message_id >> 32, message_id & 0xFFFFFFFF
@@ -94,7 +94,8 @@ class Promises:
         self._world.tell(process, "sends", request.number, key, "lease", *lease)
         self._check_lease(request, message, text)
         self._check_window(request, message)
-        self._check_definition(request, mailing, message, text)
+        self._check_client(request, mailing, message, phone)
+        self._check_definition(request, mailing, phone, text)
         self._check_repetition(request, mailing, message)
         self._check_breaker(request)
         self._check_rate(request, mailing)
@@ -117,7 +118,16 @@ class Promises:
         if client is not None and client.opens_at(request.started_at) != request.started_at:
             self.breaks("a request leaves outside the client's window:", request, client)
 
-    def _check_definition(self, request: Request, mailing: MailingRow, message: MessageRow, text: Stamped) -> None:
+    def _check_client(self, request: Request, mailing: MailingRow, message: MessageRow, phone: str) -> None:
+        now = request.started_at
+        states = self._database.histories[message.client_id]
+        lasting = [nxt.since for nxt in states[1:]] + [now]
+        recent = [s for s, until in zip(states, lasting, strict=True) if until >= now - STOPS_WITHIN]
+        snapshot = mailing.audience is AudienceMode.SNAPSHOT
+        if not any(s.phone == phone and not s.opted_out and (snapshot or s.tag == mailing.tag) for s in recent):
+            self.breaks("a request leaves more than a second after its client was changed:", request, phone, states)
+
+    def _check_definition(self, request: Request, mailing: MailingRow, phone: str, text: Stamped) -> None:
         now = request.started_at
         if mailing.stopped_at is not None and now > mailing.stopped_at + STOPS_WITHIN:
             self.breaks("a request leaves more than a second after its mailing was stopped:", request, mailing)
@@ -125,9 +135,8 @@ class Promises:
         recent = [d for d, until in zip(mailing.definitions, lasting, strict=True) if until >= now - STOPS_WITHIN]
         if not any(d.ends_at is None or now < d.ends_at for d in recent):
             self.breaks("a request leaves after the mailing's end:", request, mailing)
-        client = self._database.clients.get(message.client_id)
-        texts = {d.text.replace("{phone}", client.phone if client else "") for d in recent}
-        if client is not None and str(text) not in texts:
+        texts = {d.text.replace("{phone}", phone) for d in recent}
+        if str(text) not in texts:
             self.breaks("a request leaves with a text that is out of date:", request, str(text), texts)
 
     def _check_repetition(self, request: Request, mailing: MailingRow, message: MessageRow) -> None:

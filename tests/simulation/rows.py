@@ -49,6 +49,16 @@ class Client:
 
 
 @dataclass
+class ClientState:
+    """A client as it was from `since` on; without a phone it is gone."""
+
+    since: datetime
+    phone: str | None
+    tag: str
+    opted_out: bool
+
+
+@dataclass
 class Definition:
     """A mailing's definition, in force from `since` on."""
 

@@ -30,7 +30,7 @@ from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, ErrorClass,
 from server.config import Settings
 from server.storage.pool import open_pool
 from tests.simulation.comparison import REPLICAS, SET_UP, Comparison
-from tests.simulation.rows import MailingRow
+from tests.simulation.rows import BUCKETS, MailingRow
 from tests.support.ledger import audit
 
 FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:25").split(":"))
@@ -77,6 +77,7 @@ class Play:
             (1, comparison.forget_changes),
             (2, comparison.scan),
             (4, self._look_up),
+            (2, self._look_for_changes),
             (14, self._claim),
             (1, self._release_orphans),
             (18, self._settle),
@@ -190,6 +191,12 @@ class Play:
     async def _look_up(self) -> None:
         found = await self._both.definitions([*self._model.mailings, 999])
         self._definitions = [*self._definitions[-2:], *found.values()]
+
+    async def _look_for_changes(self) -> None:
+        bucket = self._random.randrange(BUCKETS)
+        after = self._random.randint(0, self._model.change_seq[bucket])
+        ids = [i for i, client in self._model.clients.items() if client.bucket == bucket]
+        await self._both.changed_clients(bucket, after, [*ids[-5:], 999])
 
     async def _claim(self) -> None:
         """Claim what is open, by definitions of now or of some time ago."""

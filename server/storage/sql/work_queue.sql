@@ -20,6 +20,20 @@ SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_att
   extract(epoch FROM max_backoff)::float8 AS max_backoff
 FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
+-- name: change_numbers
+SELECT bucket, seq FROM client_change_seqs;
+
+-- name: changed_clients
+-- Those of $client_ids that the changes behind $after up to $until name; all of them when one of the
+-- changes is no longer kept. Reads one row for each change, and is only asked when there are some.
+WITH fresh AS MATERIALIZED (
+  SELECT client_ids FROM client_changes WHERE bucket = $bucket AND seq > $after AND seq <= $until
+)
+SELECT h.id FROM unnest($client_ids::bigint[]) AS h(id) JOIN (SELECT unnest(client_ids) AS id FROM fresh) c USING (id)
+UNION
+SELECT h.id FROM unnest($client_ids::bigint[]) AS h(id)
+WHERE (SELECT count(*) FROM fresh) < $until::bigint - $after::bigint;
+
 -- name: claim
 -- Leases open batches. The incremented fence makes writes of earlier holders fail. A mailing that
 -- was changed or stopped since its definition was read yields none. A batch that still names a
@@ -42,7 +56,8 @@ SET fence = b.fence + 1, lease_until = now() + $lease::interval, holder = $repli
   doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = p.no
-RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at;
+RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at,
+  (SELECT seq FROM client_change_seqs WHERE bucket = $bucket) AS change_no;
 
 -- name: release_orphans
 -- Frees batches that this replica claimed without learning of it, because the connection was lost

@@ -70,7 +70,7 @@ def test_releasing_leaves_what_nobody_has_begun_in_the_batch() -> None:
     one = lease(3)
     assert one.take() == 0
     assert not one.release(one.mailing)
-    assert not one.permit(None)()
+    assert not one.permit(0)()
     assert one.kept() == [32, 48]
     one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
     settlement = one.settlement()
@@ -90,18 +90,18 @@ def test_a_message_given_back_is_taken_again() -> None:
 
 def test_nothing_starts_once_the_mailing_has_not_been_confirmed_for_a_while() -> None:
     one, late = lease(now=lambda: 100.89), lease(now=lambda: 100.91)
-    assert one.permit(None)()
-    assert not late.permit(None)()
+    assert one.permit(0)()
+    assert not late.permit(0)()
     assert late.is_stale(100.91)
     late.confirm(100.5)
-    assert late.permit(None)()
+    assert late.permit(0)()
 
 
 def test_nothing_starts_after_a_window_the_lease_or_the_end() -> None:
-    assert lease(now=lambda: 100.5).permit(0.6)()
-    assert not lease(now=lambda: 100.5).permit(0.5)()
-    assert not lease(sending=0.5).permit(None)()
-    assert not lease(of=mailing(ends_in=0.5)).permit(None)()
+    assert lease(now=lambda: 100.5, closes_in=0.6).permit(0)()
+    assert not lease(now=lambda: 100.5, closes_in=0.5).permit(0)()
+    assert not lease(sending=0.5).permit(0)()
+    assert not lease(of=mailing(ends_in=0.5)).permit(0)()
     assert not lease(of=mailing(ends_in=0.5)).is_stale(100.5)
 
 
@@ -142,6 +142,23 @@ def test_releasing_a_reclaimed_batch_of_a_mailing_that_is_over_leaves_it_in_doub
     assert [outcome and outcome.reason for outcome in one.outcomes] == [Reason.MAYBE_SENT, Reason.MAYBE_SENT]
 
 
+def test_what_is_for_a_changed_client_stays_in_the_batch_unless_it_has_left() -> None:
+    one = lease(4)
+    assert [one.take(), one.take(), one.take()] == [0, 1, 2]
+    one.give_back(1)
+    waiting = one.permit(0), one.permit(2)
+    assert not one.withdraw({16, 32, 64, 999})
+    assert [permitted() for permitted in waiting] == [False, True]
+    assert not one.can_wait(0, 101.0)
+    assert one.can_wait(2, 101.0)
+    assert one.take() == -1
+    assert one.kept() == [32, 64]
+    one.record(0, failed(ErrorClass.SERVER))
+    one.keep(2)
+    assert one.left == 0
+    assert lease(1).withdraw({16})
+
+
 async def test_the_registry_counts_leases_by_mailing_and_notes_changes() -> None:
     registry, one, two = LeaseRegistry(), lease(), lease()
     registry.add(one)
@@ -163,4 +180,4 @@ def test_a_batch_that_was_given_up_stays_known() -> None:
     registry.give_up(gone)
     assert sorted(registry.batch_numbers) == [1, 2]
     assert registry.leases == {held}
-    assert not gone.permit(None)()
+    assert not gone.permit(0)()

@@ -63,6 +63,12 @@ class Queue:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         raise AssertionError("the settler asks for no definitions")
 
+    async def change_numbers(self) -> dict[int, int]:
+        raise AssertionError("the settler asks for no changes")
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        raise AssertionError("the settler asks for no changes")
+
     async def claim(
         self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
     ) -> list[ClaimedBatch]:
@@ -150,7 +156,7 @@ async def test_nothing_is_retried_once_its_lease_is_over_and_the_database_answer
         assert await closed.get() is one
     assert len(queue.tries) == 10
     assert registry.lost == 1
-    assert not one.permit(None)()
+    assert not one.permit(0)()
 
 
 async def test_a_lease_whose_write_is_not_answered_does_not_hold_up_the_others() -> None:
