@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from dispatcher.model.records import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.states import Status
 from server.storage.database import Database
 from server.storage.queries import load_queries

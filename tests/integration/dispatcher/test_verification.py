@@ -15,7 +15,7 @@ from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.verification import Verification
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
+from tests.integration.dispatcher.mailings import completed
 from tests.support.endpoints import ScriptedSender
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
