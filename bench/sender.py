@@ -20,7 +20,7 @@ from bench.measure import say
 from bench.wrk import CONNECTIONS, MESSAGE_ID, wrk_per_s
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 from dispatcher.ports import Sender
 from dispatcher.verdict import judge
 

@@ -121,6 +121,11 @@ OVERVIEW = Dashboard(
             ((f"mailing_dispatcher_leases{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
         ),
         Panel(
+            "Time for which outcomes could not be recorded",
+            ((f"mailing_dispatcher_unrecorded_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
+            "s",
+        ),
+        Panel(
             "Idle wait of dispatchers",
             ((f"mailing_dispatcher_poll_interval_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
             "s",

@@ -7,7 +7,7 @@ database. Pure: time comes in as an argument; times are monotonic seconds.
 
 from __future__ import annotations
 
-from dispatcher.model.records import EndpointState
+from dispatcher.model.endpoints import EndpointState
 from dispatcher.model.states import BreakerState
 
 FAILURE_RATIO = 0.5

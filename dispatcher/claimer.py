@@ -11,7 +11,7 @@ import logging
 
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
-from dispatcher.model.records import OpenWork
+from dispatcher.model.batches import OpenWork
 from dispatcher.open_work import Job, OpenWorkList
 from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
 
@@ -108,7 +108,8 @@ class Claimer:
         """Lease one batch and hand it on; return False when there was none to be had."""
         asked = self._clock.monotonic()
         try:
-            batches = await self._queue.claim(job.mailing, work.bucket, 1, self._terms.length, job.render)
+            held = self._registry.batch_numbers  # a lease may be over while its outcomes wait here
+            batches = await self._queue.claim(job.mailing, work.bucket, 1, self._terms.length, job.render, held)
         finally:
             self._work.end(work)
         if not batches:

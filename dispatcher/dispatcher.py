@@ -20,12 +20,14 @@ from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.heartbeat import Heartbeat, ReplicaStatus
 from dispatcher.lease_watch import LeaseWatch
 from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
-from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from dispatcher.open_work import OpenWorkList
 from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff
 from dispatcher.ports import Clock, Sender, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
+from dispatcher.recording import Recording
 from dispatcher.settler import Settler
 from dispatcher.tasks import cancel
 
@@ -66,14 +68,15 @@ class Dispatcher:
             endpoint.name: EndpointWorkers(endpoint, sender, registry, self._limit(endpoint), clock, random)
             for endpoint, sender in endpoints
         }
-        self._settler = Settler(storage.queue, clock, registry)
+        self.recording = Recording(clock)
+        self._settler = Settler(storage.queue, clock, registry, self.recording)
         self._breaker_sync = BreakerSync(storage.health, clock, registry)
         self._rate_slots = RateSlots(storage.rates, clock, self.pools)
         self._lease_watch = LeaseWatch(storage.queue, registry, self.pools, self._breaker_sync, clock)
-        work = OpenWorkList(storage.queue, registry, self.pools, clock, random)
+        work = OpenWorkList(storage.queue, registry, self.recording, self.pools, clock, random)
         self._claimer = Claimer(storage.queue, work, self._breaker_sync, registry, self._lease_terms(), clock)
         self._planner = Planner(storage.plan, self.poll_backoff, settings, clock, random, self._claimer)
-        self._status = ReplicaStatus(clock, self.poll_backoff, registry, self.pools)
+        self._status = ReplicaStatus(clock, self.poll_backoff, registry, self.recording, self.pools)
         self._heartbeat = Heartbeat(storage.heartbeats, clock, self._status) if storage.heartbeats else None
         self._connect()
 

@@ -10,8 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import Outcome
+from dispatcher.model.outcomes import Outcome, Settlement
 
 WINDOW = 5.0
 """Seconds over which rate and failures are taken."""
@@ -64,7 +63,7 @@ class EndpointStats:
 
 
 def summarize(now: float, all_stats: Sequence[EndpointStats]) -> StatsSummary:
-    """Return what the meters say together."""
+    """Return the statistics of several endpoints together."""
     counts = [stats.counts(now) for stats in all_stats]
     delivered, attempts = sum(one for one, _ in counts), sum(one for _, one in counts)
     latencies = sorted(latency for stats in all_stats for latency in stats.latencies)

@@ -19,9 +19,10 @@ from dispatcher.endpoint_stats import EndpointStats, summarize
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import LeaseRegistry
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import SettingOverrides
+from dispatcher.model.settings import SettingOverrides
 from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
+from dispatcher.recording import Recording
 from dispatcher.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,9 @@ BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.5
 MOST_MAILINGS = 100
 """The most mailings that are named."""
 
+CANNOT_RECORD = "outcomes cannot be recorded"
+"""The reason of a replica that claims less than it could, or nothing."""
+
 HINTED_INTERVAL = 0.1
 """Seconds between two beats at the least, however many hints there are."""
 
@@ -46,11 +50,17 @@ class ReplicaStatus:
     """What one replica reports of itself. `pools` are by endpoint."""
 
     def __init__(
-        self, clock: Clock, poll_backoff: PollBackoff, registry: LeaseRegistry, pools: Mapping[str, EndpointWorkers]
+        self,
+        clock: Clock,
+        poll_backoff: PollBackoff,
+        registry: LeaseRegistry,
+        recording: Recording,
+        pools: Mapping[str, EndpointWorkers],
     ) -> None:
         self._clock = clock
         self._poll_backoff = poll_backoff
         self._registry = registry
+        self._recording = recording
         self._pools = pools
         self._stats = {name: EndpointStats() for name in pools}
 
@@ -72,7 +82,7 @@ class ReplicaStatus:
             "in_flight": sum(pool.active for pool in pools),
             "concurrency_limit": sum(pool.limit.value for pool in pools),
             "poll_interval": self._poll_backoff.interval,
-            "poll_reason": self._poll_backoff.reason,
+            "poll_reason": CANNOT_RECORD if self._recording.failing else self._poll_backoff.reason,
             "backlog": sum(pool.waiting for pool in pools),
             "rate": overall.rate,
             "latency_p50": overall.latency_p50,

@@ -2,7 +2,8 @@
 
 The highest priority comes first, but for every tenth claim, so that none starves; among
 mailings of one priority the one of which the fewest batches are held here, so a huge mailing
-never holds up a small one. Work is chosen only while its endpoint's pool has room.
+never holds up a small one. Work is chosen only while its endpoint's pool has room, and while
+its outcomes could be recorded.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import NamedTuple
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.fair_queue import EQUAL_TURN
 from dispatcher.leases import LeaseRegistry
-from dispatcher.model.records import Mailing, OpenWork
+from dispatcher.model.batches import OpenWork
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.templates import TemplateError, parse
 from dispatcher.ports import Clock, Render, WorkQueue
+from dispatcher.recording import Recording
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +46,7 @@ class OpenWorkList:
         self,
         queue: WorkQueue,
         registry: LeaseRegistry,
+        recording: Recording,
         pools: Mapping[str, EndpointWorkers],
         clock: Clock,
         random: Random,
@@ -50,6 +54,7 @@ class OpenWorkList:
         self.pools = pools
         self._queue = queue
         self._registry = registry
+        self._recording = recording
         self._clock = clock
         self._random = random
         self._jobs: dict[int, Job] = {}
@@ -96,7 +101,9 @@ class OpenWorkList:
         )
 
     def _has_room(self, work: OpenWork, known: dict[int, bool]) -> bool:
-        """Return whether its pool takes a batch of it; `known` holds what was found out for other buckets."""
+        """Return whether a batch of it may be claimed; `known` holds what was found out for other buckets."""
+        if not self._recording.allows(work.mailing_id):
+            return False
         if work.over:
             return True
         room = known.get(work.mailing_id)

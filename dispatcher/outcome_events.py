@@ -12,8 +12,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from dispatcher.endpoint_stats import error_of
-from dispatcher.model.outcomes import Settled, Settlement
-from dispatcher.model.records import Outcome
+from dispatcher.model.outcomes import Outcome, Settled, Settlement
 from dispatcher.model.states import Reason, Status
 
 MOST_SINGLE = 20

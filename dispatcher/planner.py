@@ -13,7 +13,9 @@ from random import Random
 
 from dispatcher import retry_policy as policy
 from dispatcher.claimer import Claimer
-from dispatcher.model.records import BATCH_SIZE, DispatchSettings, Expansion, PollResult
+from dispatcher.model.batches import BATCH_SIZE
+from dispatcher.model.mailings import Expansion, PollResult
+from dispatcher.model.settings import DispatchSettings
 from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, MailingPlan, StorageUnavailable
 

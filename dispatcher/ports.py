@@ -12,20 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import Answer, EndpointState, SlotRequest, Slots
+from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    Answer,
-    ClaimedBatch,
-    EndpointState,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    SettingOverrides,
-    SlotRequest,
-    Slots,
-    Step,
-)
+from dispatcher.model.settings import SettingOverrides
 
 
 class StorageUnavailable(Exception):
@@ -139,13 +130,31 @@ class WorkQueue(Protocol):
         """Return mailings as they are now; those that are gone are left out."""
         ...
 
+    async def change_numbers(self) -> dict[int, int]:
+        """Return the number of the last change of clients, by bucket."""
+        ...
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        """Return which of a bucket's clients were changed by its changes behind `after` up to `until`.
+
+        Where these are no longer kept, all of the clients are returned.
+        """
+        ...
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         """Lease up to `most` batches and return them with the messages still to be sent.
 
         None are returned when the mailing is no longer as given. `render` makes the text from
-        a client's values; None means that the mailing's text is everybody's.
+        a client's values; None means that the mailing's text is everybody's. `held` are the
+        numbers of batches that are left alone, even when their leases are over.
         """
         ...
 

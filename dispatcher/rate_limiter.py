@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from typing import NamedTuple
 
-from dispatcher.model.records import SlotRequest, Slots
+from dispatcher.model.endpoints import SlotRequest, Slots
 
 HORIZON = 0.2
 """How far ahead moments are given out."""
@@ -102,6 +102,10 @@ class RateLimiter:
             return None
         most = int(HORIZON * self.rate) + 1
         return SlotRequest(self.key, self.rate, min(demand - self._held, most))
+
+    def postpone(self, until: float) -> None:
+        """Ask for nothing before `until`: what was asked last could not be answered."""
+        self._ask_at = until
 
     def next_at(self, now: float, demand: int) -> float:
         """Return when to look again: at the next moment, or when there may be new ones."""

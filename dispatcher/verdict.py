@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import orjson
 
-from dispatcher.model.records import DEFAULT_SUCCESS, Answer, SuccessRule
+from dispatcher.model.endpoints import DEFAULT_SUCCESS, Answer, SuccessRule
 from dispatcher.model.states import ErrorClass
 
 MAX_RETRY_AFTER = 3600.0

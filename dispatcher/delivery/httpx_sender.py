@@ -23,7 +23,7 @@ import httpx
 
 from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import encode_body, parse_target
-from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
 from dispatcher.tracing import TraceHeaders

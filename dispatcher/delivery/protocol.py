@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 
 _NAME = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+")
 _VISIBLE = re.compile(r"[\x21-\x7e]*")

@@ -1,4 +1,4 @@
-"""What is recorded together of one batch, with everything that is asked of it counted once.
+"""Outcomes of messages, and what is recorded together of one batch, counted once.
 
 The database, the counters, the statistics and the event log all read the same settlement. Its
 columns are in the order of the client ids, as the statement wants them.
@@ -10,8 +10,37 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from dispatcher.model.records import ClaimedBatch, Failure, Outcome
-from dispatcher.model.states import Reason, Status
+from dispatcher.model.batches import ClaimedBatch
+from dispatcher.model.states import ErrorClass, Reason, Status
+
+
+class Failure(NamedTuple):
+    """What is recorded of a failed attempt."""
+
+    at: datetime
+    error_class: ErrorClass
+    excerpt: str
+
+
+class Outcome(NamedTuple):
+    """What is to be recorded of one message.
+
+    `attempted` counts the requests made, 0 or 1, `uncounted` those of them that do not count
+    against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
+    new batch that falls due then. `maybe_sent` says that the request may have arrived.
+    """
+
+    status: Status
+    reason: Reason
+    attempted: int
+    endpoint_status: int | None
+    endpoint_code: int | None
+    duration_ms: int | None
+    due_at: datetime | None
+    failure: Failure | None
+    uncounted: int = 0
+    maybe_sent: bool = False
+
 
 Settled = tuple[int, int, Outcome]
 """A client id, the attempts made before, and the outcome to record."""
@@ -32,6 +61,7 @@ class Columns(NamedTuple):
     due_ats: Sequence[datetime | None] = ()
     failures: Sequence[Failure | None] = ()
     uncounted: Sequence[int] = ()
+    maybe_sent: Sequence[bool] = ()
 
 
 class Settlement:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from platformdirs import user_data_dir
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 
 
 def setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:

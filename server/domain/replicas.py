@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from dispatcher.model.states import BreakerState
 from server.domain.validation import Violations
 

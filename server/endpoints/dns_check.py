@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 from dispatcher.tasks import CachedRead
 
 CACHE_TIME = 10.0

@@ -16,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from secrets import randbelow
 from typing import NamedTuple
 
-from dispatcher.model.records import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
+from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
 from server.config.types import ConfiguredEndpoint

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dispatcher.delivery.http1 import FastSender
-from dispatcher.model.records import DEFAULT_ENDPOINT, Endpoint
+from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Endpoint
 from dispatcher.ports import Sender
 from dispatcher.tracing import TracedSender, TraceHeaders, Tracer
 from server.config import ConfigError, Settings

@@ -20,6 +20,8 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from dispatcher.heartbeat import CANNOT_RECORD
+from dispatcher.recording import PATIENCE
 from server.config import DEFAULT_ADMIN_LISTEN, Settings, split_address
 from server.observability.admin_http import AdminHttp
 from server.observability.health import DatabaseWatch
@@ -51,6 +53,11 @@ class AdminSources:
             "mailing_database_errors_total": {("health",): self.watch.failures},
         }
         return samples | (self.backlog.samples() if self.backlog else {})
+
+    def records(self) -> bool:
+        """Return whether the dispatchers of this process can record what they send."""
+        families = [source().get("mailing_dispatcher_unrecorded_seconds", {}) for source in self.metrics]
+        return not any(seconds >= PATIENCE for family in families for seconds in family.values())  # type: ignore[operator]
 
 
 @asynccontextmanager
@@ -112,6 +119,11 @@ class _Pages:
             return PlainTextResponse("stopping\n", HTTPStatus.SERVICE_UNAVAILABLE)
         if not self._sources.watch.up:
             return PlainTextResponse("the database is away\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        if not self._sources.records():
+            # Whoever calls the API is served all the same: the other replicas would be no better off.
+            serves = self._sources.backlog is not None
+            status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
+            return PlainTextResponse(f"{'ready, but ' if serves else ''}{CANNOT_RECORD}\n", status)
         return PlainTextResponse("ready\n")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from dispatcher.model.records import DispatchSettings
+from dispatcher.model.settings import DispatchSettings
 from server.api import CallLimits, TransportSettings
 from server.config import Settings
 from server.domain.previews import FrequencyCap

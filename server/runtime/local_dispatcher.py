@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import DispatchSettings, FrequencyCap
+from dispatcher.model.settings import DispatchSettings, FrequencyCap
 from dispatcher.tasks import cancel
 from dispatcher.tracing import Tracer, traced
 from server.config import Settings
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class Dispatch(Protocol):
-    """Somebody who delivers."""
+    """A dispatcher, or several: what delivers."""
 
     def hint(self) -> None:
         """Note that something changed in the ledger."""
@@ -55,14 +55,13 @@ class Dispatch(Protocol):
 async def free_batches(pool: Pool) -> None:
     """Take all leases back, on a database that was just started for this process alone.
 
-    Whoever held them died with its database; without this their batches would wait for the
-    leases to run out.
+    Their holders died with the database; without this the batches would wait until the leases run out.
     """
     await PostgresWorkQueue(DispatcherDatabase(pool), uuid4()).release_all()
 
 
-async def _tell_unresolved(endpoints: Endpoints) -> None:
-    """Say at once which endpoint has a name that nobody knows: its messages are tried again until somebody does."""
+async def _log_unresolved(endpoints: Endpoints) -> None:
+    """Log at once which endpoint has a name that does not resolve: its messages are retried until it does."""
     for failure in set((await DnsCheck(endpoint for endpoint, _ in endpoints).failures()).values()):
         log.warning("%s: nothing can be delivered there", failure)
 
@@ -116,7 +115,7 @@ class LocalDispatcher:
 
     async def run(self) -> None:
         """Deliver until `stop` is called. Raise what no dispatcher can go on after."""
-        beside = [asyncio.create_task(self._listen()), asyncio.create_task(_tell_unresolved(self._endpoints))]
+        beside = [asyncio.create_task(self._listen()), asyncio.create_task(_log_unresolved(self._endpoints))]
         try:
             await self._dispatcher.run()
         finally:

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
-from dispatcher.model.records import FrequencyCap
+from dispatcher.model.settings import FrequencyCap
 from dispatcher.ports import Storage, StorageUnavailable
 from server.storage.database import DispatcherDatabase
 from server.storage.endpoints import PostgresEndpointHealth, PostgresRateSlots

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from dispatcher.model.records import EndpointState, SlotRequest, Slots
+from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
+from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import BreakerState
 from dispatcher.outcome_events import breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON
@@ -70,10 +71,10 @@ class PostgresRateSlots:
         self._database = database
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
-        rates = {request.key: request.rate for request in requests}
+        rates = {request.key: bounded_rate(request.rate) for request in requests}
         statement = _SQL["reserve"].bind(
             keys=[request.key for request in requests],
-            rates=[request.rate for request in requests],
+            rates=list(rates.values()),
             wanted=[request.wanted for request in requests],
             horizon=timedelta(seconds=HORIZON),
         )

@@ -12,7 +12,8 @@ from datetime import datetime
 
 import asyncpg
 
-from dispatcher.model.records import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE
+from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 from dispatcher.retry_policy import batch_size
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
@@ -82,7 +83,7 @@ class MailingRetry:
                 statuses=sorted(statuses),
                 settled_until=began_at,
                 most=STEP,
-                batch_size=batch_size(Semantics(mailing["semantics"]), mailing["max_rate"], BATCH_SIZE),
+                batch_size=batch_size(Semantics(mailing["semantics"]), bounded_rate(mailing["max_rate"]), BATCH_SIZE),
             )
             row = await connection.fetchrow(*statement)
             if row["requeued"] != row["found"]:

@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import orjson
 
-from dispatcher.model.records import AudienceFilter
+from dispatcher.model.mailings import AudienceFilter
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
 from server.domain.clients import ClientFilter
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, estimated_finish

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 import asyncpg
 
-from dispatcher.model.records import endpoint_name
+from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.states import AudienceMode, MailingState, Reason
 from dispatcher.model.templates import parse
 from server.domain.clients import Client

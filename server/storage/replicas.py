@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
 from server.storage.database import Database, DispatcherDatabase, notify_dispatchers

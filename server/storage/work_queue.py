@@ -15,17 +15,12 @@ from uuid import UUID
 import asyncpg
 import orjson
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
+from dispatcher.model.endpoints import endpoint_name
+from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    AudienceFilter,
-    ClaimedBatch,
-    FrequencyCap,
-    Mailing,
-    OpenWork,
-    Recipient,
-    RetryPolicy,
-    endpoint_name,
-)
+from dispatcher.model.rates import bounded_rate
+from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render
@@ -72,8 +67,22 @@ class PostgresWorkQueue:
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
+    async def change_numbers(self) -> dict[int, int]:
+        rows = await self._database.fetch(*_SQL["change_numbers"].bind())
+        return {row["bucket"]: row["seq"] for row in rows}
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        statement = _SQL["changed_clients"].bind(bucket=bucket, after=after, until=until, client_ids=client_ids)
+        return [row["id"] for row in await self._database.fetch(*statement)]
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         if self._schema.is_newer:
             return []
@@ -85,6 +94,7 @@ class PostgresWorkQueue:
             most=most,
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
+            held=held,
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)
@@ -121,10 +131,19 @@ class PostgresWorkQueue:
             recipients = [Recipient._make((*record, *text)) for record in records]
         else:
             recipients = [_rendered(record, render) for record in records]
+        if row["reclaimed"]:
+            recipients = [one._replace(maybe_sent=True) for one in recipients]
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
-            bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["reclaimed"], recipients
+            bucket,
+            mailing.id,
+            row["no"],
+            row["fence"],
+            row["claimed_at"],
+            row["reclaimed"],
+            recipients,
+            row["change_no"],
         )
 
     async def _capped(
@@ -184,6 +203,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
         "reasons": _alike(columns.reasons),
         "attempted": _alike(columns.attempted),
         "uncounted": _alike(columns.uncounted),
+        "maybe_sent": _alike(columns.maybe_sent),
         "endpoint_statuses": _alike(columns.endpoint_statuses),
         "endpoint_codes": _alike(columns.endpoint_codes),
         "durations": _alike(columns.durations_ms),
@@ -218,7 +238,14 @@ def _failure_arguments(settlement: Settlement) -> dict[str, Any]:
 
 def _event_arguments(events: Sequence[Event]) -> dict[str, list[Any]]:
     """Return the events as parallel arrays; all of them are of one mailing."""
-    return {f"event_{name}": values for name, values in event_columns(events).items() if name != "mailing_ids"}
+    columns = event_columns(events)
+    return {
+        "event_levels": columns["levels"],
+        "event_names": columns["names"],
+        "event_texts": columns["texts"],
+        "event_client_ids": columns["client_ids"],
+        "event_details": columns["details"],
+    }
 
 
 def _alike(values: Sequence[T]) -> Sequence[T]:
@@ -238,7 +265,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         audience=None if row["filter"] is None else audience_of(row["filter"]),
-        max_rate=row["max_rate"],
+        max_rate=bounded_rate(row["max_rate"]),
         important=row["important"],
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
-from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.ports import Sender
 
 TOKEN = "token-of-the-endpoint"

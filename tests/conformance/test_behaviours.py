@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from dispatcher.model.records import Answer
+from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import Sender
 from dispatcher.verdict import Verdict, judge

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import select
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -20,50 +14,13 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from server.runtime.descriptors import BESIDE
-
-PATIENCE = 60.0
-
-
-def command(*arguments: str, **settings: str) -> tuple[list[str], dict[str, str]]:
-    environment = {"MAILING_LISTEN": "127.0.0.1:0", "MAILING_LOG_FORMAT": "json", **settings}
-    return [sys.executable, "-m", "server.main", *arguments], {**os.environ, **environment}
-
-
-def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself."""
-    words, environment = command(*arguments, **settings)
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-
-
-@contextlib.contextmanager
-def serving(*arguments: str, limits: str = "", **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the service, with `limits` set by a shell, and lend the process and the address it serves on."""
-    words, environment = command(*(arguments or ("serve",)), **settings)
-    if limits:
-        words = ["sh", "-c", f'{limits}; exec "$@"', "sh", *words]
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    try:
-        assert select.select([process.stdout], [], [], PATIENCE)[0]
-        line = process.stdout.readline()
-        match = re.fullmatch(r"serving on (\S+)\n", line)
-        assert match, line or process.communicate()[1]
-        yield process, match[1]
-    finally:
-        process.kill()
-        process.communicate()
+from tests.support.processes import PATIENCE, children_beside, ended, gone, serving
 
 
 def health(address: str) -> int:
     with grpc.insecure_channel(address, [("grpc.enable_http_proxy", 0)]) as channel:
         answer = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
         return int(answer.status)
-
-
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -134,7 +91,7 @@ def test_bad_settings_end_it_before_anything_is_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_an_endpoint_that_no_sender_takes_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
+def test_an_unusable_endpoint_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     result = ended(
         "serve",
@@ -188,12 +145,12 @@ def test_dispatchers_beside_the_server_are_replaced_and_end_with_it(database_dsn
         process,
         _,
     ):
-        first = wait_for_children(process.pid, 2, without=[])
+        first = children_beside(process.pid, 2, known=[])
         os.kill(first[0], signal.SIGKILL)
-        second = wait_for_children(process.pid, 2, without=first[:1])
+        second = children_beside(process.pid, 2, known=first[:1])
         process.kill()
         for pid in second:
-            wait_for_end(pid)
+            gone(pid)
 
 
 def test_the_soft_limit_of_descriptors_is_raised(database_dsn: str) -> None:
@@ -216,24 +173,3 @@ def test_a_dispatcher_alone_needs_a_database() -> None:
     result = ended("dispatch")
     assert result.returncode == 2
     assert result.stderr.startswith("MAILING_DSN should be ")
-
-
-def wait_for_children(pid: int, count: int, without: list[int]) -> list[int]:
-    give_up_at = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up_at:
-        found = [child for child in children(pid) if child not in without]
-        if len(found) == count:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"process {pid} has not {count} children")
-
-
-def wait_for_end(pid: int) -> None:
-    try:
-        watch = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([watch], [], [], PATIENCE)[0], f"process {pid} still runs"
-    finally:
-        os.close(watch)

@@ -1,6 +1,6 @@
 """The model endpoint, and the sender through which one replica reaches it.
 
-A request that has left arrives, whatever becomes of whoever sent it. Answers may be late, lost,
+A request that has left arrives, whatever becomes of its sender. Answers may be late, lost,
 negative or nonsense; the endpoint may refuse connections, ask for patience or hang for a while.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
-from dispatcher.model.records import Answer
+from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from tests.simulation.promises import Promises, Request
 from tests.simulation.world import World
@@ -116,7 +116,7 @@ class ModelSender:
             await asyncio.sleep(connecting)
         if may_start is not None and not may_start():
             return None
-        request = self._promises.started(self._name, message_id, text)
+        request = self._promises.started(self._name, message_id, phone, text)
         answered: asyncio.Future[Answer] = self._loop.create_future()
 
         def reply(answer: Answer) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from dispatcher.model.records import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
+from dispatcher.model.endpoints import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
 from dispatcher.model.states import BreakerState
 from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow
@@ -58,7 +58,8 @@ class Limits:
         return now.timestamp(), {request.key: self._reserve(request, now) for request in requests}
 
     def _reserve(self, request: SlotRequest, now: datetime) -> Slots:
-        since = max(self._next_at.get(request.key, now), now)
+        longest = timedelta(seconds=HORIZON + 1 / request.rate)
+        since = min(max(self._next_at.get(request.key, now), now), now + longest)
         ahead = (now - since + timedelta(seconds=HORIZON)).total_seconds()
         granted = max(0, min(request.wanted, math.floor(ahead / (1 / request.rate)) + 1))
         self._next_at[request.key] = since + timedelta(seconds=granted / request.rate)

@@ -2,7 +2,7 @@
 
 Every statement begins when the question has arrived and takes effect when it commits; the
 answer comes later still. A question may be lost, and so may an answer whose statement has
-taken effect. A statement under way commits although whoever asked is dead.
+taken effect. A statement under way commits although its caller is dead.
 """
 
 from __future__ import annotations
@@ -13,18 +13,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
+from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.records import (
-    ClaimedBatch,
-    EndpointState,
-    Expansion,
-    Mailing,
-    OpenWork,
-    PollResult,
-    SlotRequest,
-    Slots,
-    Step,
-)
 from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
@@ -141,7 +133,7 @@ class RemoteDatabase:
         return await self._ask(lambda now: self._database.complete(ids, now))
 
     async def forget_changes(self) -> None:
-        await self._ask(lambda now: self._database.forget_changes())
+        await self._ask(self._database.forget_changes)
 
     async def scan(self) -> list[OpenWork]:
         return await self._ask(self._database.scan)
@@ -149,13 +141,25 @@ class RemoteDatabase:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return await self._ask(lambda now: self._database.definitions(ids))
 
+    async def change_numbers(self) -> dict[int, int]:
+        return await self._ask(lambda now: self._database.change_numbers())
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        return await self._ask(lambda now: self._database.changed_clients(bucket, after, until, client_ids))
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         database, name = self._database, self._name
 
         def claim(now: datetime) -> list[Claimed]:
-            claimed = database.claim(mailing, bucket, most, lease, name, now)
+            claimed = database.claim(mailing, bucket, most, lease, name, now, held)
             for batch in claimed:
                 self._world.tell(name, "claims", batch.no, "fence", batch.fence, batch.client_ids)
             return claimed

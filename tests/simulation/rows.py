@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from dispatcher.model.records import AudienceFilter, Mailing, RetryPolicy
+from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
 from tests.simulation.world import EPOCH
 
@@ -46,6 +46,16 @@ class Client:
     def _since_opening(self, moment: datetime) -> float:
         since = round(((moment - EPOCH).total_seconds() - (self.opens or 0.0)) % self.DAY, 6)
         return 0.0 if since >= self.DAY else since
+
+
+@dataclass
+class ClientState:
+    """A client as it was from `since` on; without a phone it is gone."""
+
+    since: datetime
+    phone: str | None
+    tag: str
+    opted_out: bool
 
 
 @dataclass
@@ -131,6 +141,7 @@ class MessageRow:
     reason: Reason = Reason.NONE
     attempts: int = 0
     uncounted: int = 0
+    maybe_sent: bool = False
     settled: int = 0
     """How often it reached a terminal status."""
     retried: int = 0
@@ -147,7 +158,7 @@ class MessageRow:
 
 @dataclass
 class EndpointRow:
-    """`prober` may send one message until `probe_at`; then somebody else may try."""
+    """`prober` may send one message until `probe_at`; then another replica may try."""
 
     breaker: BreakerState = BreakerState.CLOSED
     changed_at: datetime = EPOCH

@@ -1,20 +1,22 @@
-"""One random schedule: a world, replicas, faults and people, all drawn from a seed.
+"""One random schedule: a world, replicas, faults and actors, all drawn from a seed.
 
     run(seed) -> Report
 
-For a while everything goes wrong that can; then faults and people cease, and everything must
+For a while everything goes wrong that can; then faults and actors cease, and everything must
 come to rest.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from unittest.mock import patch
 
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.leases import Lease
-from dispatcher.model.records import DispatchSettings, Endpoint
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.settings import DispatchSettings
 from dispatcher.model.states import AudienceMode, MailingState, Status
 from dispatcher.rate_limiter import LATE
 from tests.simulation.actors import Actors
@@ -167,14 +169,19 @@ class Schedule:
                 self.world.after(self.world.delay(0.0, 0.1), replica.hint)
 
     def _database_goes(self) -> None:
-        """For all or for one, and as like as not just when somebody stops or changes something."""
+        """For all or for one, and as like as not just when an actor stops or changes something."""
         world, network = self.world, self.network
         network.away_until = world.now + world.delay(0.2, 15.0)
         network.only = self._some().name if world.chance(0.5) else None
         world.tell("the database is away until", network.away_until, "for", network.only or "all")
         if world.chance(0.7):
             act = world.random.choice([self.actors.pause, self.actors.cancel, self.actors.update_text])
-            world.after(world.delay(0.0, 0.5), act)
+            world.after(world.delay(0.0, 0.5), lambda: self._act_unless_calm(act))
+
+    def _act_unless_calm(self, act: Callable[[], None]) -> None:
+        """Act while things still go wrong: what is paused after that stays so for ever."""
+        if self.world.now < self.troubled_until:
+            act()
 
     def _endpoint_turns(self) -> None:
         self.habits.mood = self.world.random.choice(["away", "busy", "broken", "hanging"])

@@ -12,7 +12,7 @@ from time import monotonic
 from typing import Protocol, cast
 
 from dispatcher.delivery.http1.response import ResponseReader
-from dispatcher.model.records import Answer
+from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 
 NEVER = float("inf")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 
 
 def tls_context(endpoint: Endpoint) -> ssl.SSLContext:

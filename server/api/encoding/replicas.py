@@ -6,7 +6,8 @@ from datetime import timedelta
 
 from google.protobuf.duration_pb2 import Duration
 
-from dispatcher.model.records import DispatchSettings, Endpoint, SettingOverrides
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from mailing.v1 import dispatch_pb2
 from server.api.encoding.wellknown import duration, span_of, timestamp
 from server.domain.replicas import EndpointHealth, EndpointStatus, Replica

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from dispatcher.model.records import endpoint_name
+from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.states import MailingState
 from dispatcher.model.templates import parse
 from mailing.v1 import mailing_service_pb2 as pb

@@ -31,6 +31,7 @@ def samples_of(dispatcher: Dispatcher) -> Samples:
         "mailing_dispatcher_breaker": {(own, pool.name): _BREAKER[pool.breaker.state] for pool in pools},
         "mailing_dispatcher_leases": {(own,): len(registry.leases)},
         "mailing_dispatcher_poll_interval_seconds": {(own,): dispatcher.poll_backoff.interval},
+        "mailing_dispatcher_unrecorded_seconds": {(own,): dispatcher.recording.failing_for},
     }
 
 

@@ -69,6 +69,12 @@ _TABLE = (
         "1 while the database has a newer schema than the dispatcher's release, which then claims nothing.",
     ),
     Family(
+        "mailing_dispatcher_unrecorded_seconds",
+        "gauge",
+        ("dispatcher",),
+        "How long outcomes could not be recorded; 0 when they can. From 1 on the dispatcher claims less, or nothing.",
+    ),
+    Family(
         "mailing_database_errors_total", "counter", ("part",), "Uses of the database that failed and may be retried."
     ),
     Family("mailing_database_connections", "gauge", ("part", "state"), "Connections to the database."),

@@ -33,13 +33,22 @@ SET breaker = {BreakerState.OPEN}, prober = NULL, probes = probes + 1, last_erro
 WHERE name = $endpoint AND breaker = {BreakerState.HALF_OPEN} AND prober = $replica_id
 RETURNING extract(epoch FROM probe_at - now())::float8 AS probe_in;
 
+-- fragment: requests
+-- The requests, with rates of which every step is an interval of some length.
+(
+  SELECT key, least(greatest(rate, 0.001), 1000000) AS rate, wanted
+  FROM unnest($keys::text[], $rates::float8[], $wanted::int[]) AS u(key, rate, wanted)
+) a
+
 -- name: reserve
 -- Reserves moments at which requests may start: for each key up to $wanted of them, $rates a second,
 -- within $horizon from now. They follow one another over all replicas. Moments that nobody reserved
--- in time are lost, so that no burst follows a pause. Keys are locked in their order.
+-- in time are lost, so that no burst follows a pause. The next one is never further ahead than the
+-- horizon and a step: one that is was stored by a clock that was set back since, or for a slower rate.
+-- Keys are locked in their order.
 INSERT INTO rate_slots AS r (key, since, next_at, granted)
 SELECT key, now(), now() + g.n / rate * interval '1 s', g.n
-FROM unnest($keys::text[], $rates::float8[], $wanted::int[]) AS a(key, rate, wanted)
+FROM {requests}
 CROSS JOIN LATERAL (
   SELECT least(wanted, floor(extract(epoch FROM $horizon::interval)::float8 * rate)::int + 1) AS n
 ) g
@@ -52,8 +61,8 @@ ON CONFLICT (key) DO UPDATE SET (since, next_at, granted) = (
       greatest(0, least(b.wanted, floor(extract(epoch FROM now() + $horizon::interval - b.since)::float8
         / extract(epoch FROM b.step)::float8)::int + 1)) AS n
     FROM (
-      SELECT greatest(r.next_at, now()) AS since, (1 / a.rate) * interval '1 s' AS step, a.wanted
-      FROM unnest($keys::text[], $rates::float8[], $wanted::int[]) AS a(key, rate, wanted) WHERE a.key = r.key LIMIT 1
+      SELECT least(greatest(r.next_at, now()), now() + $horizon::interval + d.step) AS since, d.step, a.wanted
+      FROM {requests} CROSS JOIN LATERAL (SELECT (1 / a.rate) * interval '1 s' AS step) d WHERE a.key = r.key LIMIT 1
     ) b
   ) s
 )

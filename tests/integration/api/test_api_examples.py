@@ -11,7 +11,7 @@ import grpc
 import pytest
 from google.protobuf import json_format, message_factory
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 from docs.api_examples import EXAMPLES
 from mailing.v1.message_pb2 import Message
 from server.config.types import ConfiguredEndpoint

@@ -14,7 +14,7 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
-from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from dispatcher.model.states import MailingState
 from mailing.v1.admin_service_pb2 import (
     GetDispatchRequest,

@@ -14,7 +14,7 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 from mailing.v1.admin_service_pb2 import ListEndpointsRequest, ProbeEndpointRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.dispatch_pb2 import EndpointStatus

@@ -9,7 +9,7 @@ import asyncpg
 import orjson
 import pytest
 
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 from mailing.v1.client_service_pb2 import CreateClientRequest, UpdateClientRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, SendTestMessageRequest

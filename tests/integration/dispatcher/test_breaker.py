@@ -11,13 +11,14 @@ import pytest
 from dispatcher import breaker_sync as guard
 from dispatcher.breaker import MIN_REQUESTS
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import BreakerState, ErrorClass, Status
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.dispatcher.conftest import SETTINGS, Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 
@@ -42,7 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_the_time_an_endpoint_is_down_costs_no_attempts(pool: asyncpg.Pool, start: Start) -> None:
-    """Two attempts are allowed; the outage takes many. Fails when nothing is forgiven."""
+    """Two attempts are allowed; the outage takes many. Fails when each of them counts."""
     await add_clients(pool, 2000)
     mailing = await add_mailing(pool, max_attempts=2, backoff=0.01)
     sender = Outage()
@@ -81,7 +82,7 @@ async def test_one_probe_at_a_time_over_all_replicas(pool: asyncpg.Pool, start: 
 
 async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, start: Start) -> None:
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
-    await storage.health.open_breaker("default", 3600.0, "seen by somebody else")
+    await storage.health.open_breaker("default", 3600.0, "seen by another replica")
     await add_clients(pool, 100)
     await add_mailing(pool)
     sender = ScriptedSender()

@@ -15,7 +15,8 @@ import asyncpg
 import pytest
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import Endpoint, Mailing
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Sender, StorageUnavailable
 from server.storage.database import DispatcherDatabase
@@ -23,7 +24,8 @@ from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import SETTINGS, Start
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 ENDPOINT = Endpoint("default", "http://127.0.0.1:1/", "token", total_timeout=2.0, max_concurrency=500)
@@ -77,11 +79,11 @@ async def test_it_tells_what_it_is_doing(pool: asyncpg.Pool) -> None:
         assert working["in_flight"] == working["endpoints"][0]["in_flight"] <= working["concurrency_limit"]
         sender.gate.set()
         # What is tried again is recorded with its whole batch.
-        told = await status_of(pool, lambda status: status["endpoints"][0]["failure_ratio"] > 0)
-        assert told["rate"] > 0
-        assert told["latency_p50"] is not None
-        assert told["endpoints"][0]["last_error"] == "server (HTTP 503)"
-        assert told["endpoints"][0]["failure_ratio"] < 1
+        status = await status_of(pool, lambda status: status["endpoints"][0]["failure_ratio"] > 0)
+        assert status["rate"] > 0
+        assert status["latency_p50"] is not None
+        assert status["endpoints"][0]["last_error"] == "server (HTTP 503)"
+        assert status["endpoints"][0]["failure_ratio"] < 1
 
 
 async def test_whoever_died_is_swept_away(pool: asyncpg.Pool) -> None:
@@ -139,7 +141,7 @@ async def test_the_emergency_stop_gives_leases_up_and_lets_no_request_start(pool
         late = await add_mailing(pool, state=MailingState.SCHEDULED)
         await eventually(lambda: statuses(pool, late), lambda found: found[Status.PENDING] == 3000)
         assert len(sender.requests) == requests
-        sender._delay = 0.0
+        sender.delay = 0.0
         await pool.execute("UPDATE dispatch_settings SET paused = false, version = version + 1")
         await pool.execute("SELECT pg_notify('mailing', '')")
         for one in (mailing_id, late):

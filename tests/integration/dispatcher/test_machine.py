@@ -27,7 +27,8 @@ from hypothesis.stateful import (
 )
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.records import Answer, DispatchSettings, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
+from dispatcher.model.settings import DispatchSettings
 from dispatcher.model.states import AudienceMode, ErrorClass, Semantics, Status
 from server.config import Settings
 from server.domain.clients import known_zones
@@ -39,7 +40,8 @@ from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from server.storage.pool import open_pool
 from tests.conftest import TEMPLATE, PostgresServer
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.faults import FaultyStorage
 from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit
 
@@ -59,7 +61,7 @@ ANSWERS: dict[str, Answer] = {
 UNCERTAIN = {"taken", "nonsense", "cut"}
 """Answers after which the client may have the message."""
 
-TOLD = st.lists(st.sampled_from(sorted(ANSWERS)), min_size=1, max_size=12)
+REPLIES = st.lists(st.sampled_from(sorted(ANSWERS)), min_size=1, max_size=12)
 
 LOSSES = st.lists(
     st.tuples(
@@ -71,7 +73,7 @@ LOSSES = st.lists(
 
 
 class Machine(RuleBasedStateMachine):
-    """Two dispatchers at the most, a few clients, and people who change their minds."""
+    """Two dispatchers at the most, a few clients, and users who change their minds."""
 
     server: PostgresServer
 
@@ -107,9 +109,10 @@ class Machine(RuleBasedStateMachine):
 
     def _answer(self, client_id: int, number: int) -> Answer:
         message_id = self.sender.requests[-1][0]
-        self.answers.append(told := self.answers.pop(0) if self.answers else "taken")
-        self.got[message_id].append(told)
-        return ANSWERS[told]
+        reply = self.answers.pop(0) if self.answers else "taken"
+        self.answers.append(reply)
+        self.got[message_id].append(reply)
+        return ANSWERS[reply]
 
     def _fault(self, statement: str) -> str:
         for index, (name, fault) in enumerate(self.losses):
@@ -122,14 +125,14 @@ class Machine(RuleBasedStateMachine):
         clients=st.integers(2, 12),
         hanging=st.booleans(),
         semantics=st.sampled_from(Semantics),
-        told=TOLD,
+        replies=REPLIES,
         losses=LOSSES,
     )
     def begins(
-        self, clients: int, hanging: bool, semantics: Semantics, told: list[str], losses: list[tuple[str, str]]
+        self, clients: int, hanging: bool, semantics: Semantics, replies: list[str], losses: list[tuple[str, str]]
     ) -> None:
         self.run(self._join(clients))
-        self.answers, self.losses = told, losses
+        self.answers, self.losses = replies, losses
         self.sends(semantics, AudienceMode.SNAPSHOT, None, 4)
         self.endpoint_hangs_or_answers(not hanging)
         self.starts()
@@ -185,9 +188,9 @@ class Machine(RuleBasedStateMachine):
 
         self.run(send())
 
-    @rule(told=TOLD)
-    def answers_will_be(self, told: list[str]) -> None:
-        self.answers = told
+    @rule(replies=REPLIES)
+    def answers_will_be(self, replies: list[str]) -> None:
+        self.answers = replies
 
     @rule(losses=LOSSES)
     def answers_of_the_database_get_lost(self, losses: list[tuple[str, str]]) -> None:
@@ -253,7 +256,7 @@ class Machine(RuleBasedStateMachine):
             self.runner.close()
 
     async def _come_to_rest(self) -> None:
-        """Faults and people cease; everything must end."""
+        """Faults and users cease; everything must end."""
         self.losses.clear()
         self.answers.clear()
         self.sender.gate.set()
@@ -278,11 +281,11 @@ class Machine(RuleBasedStateMachine):
         return left
 
     def _check_repetitions(self) -> None:
-        for message_id, told in self.got.items():
+        for message_id, replies in self.got.items():
             semantics = self.mailings[message_id >> 32]
             if semantics is Semantics.AT_MOST_ONCE and not self.stolen and message_id >> 32 not in self.retried:
-                assert not UNCERTAIN & set(told[:-1]), (message_id & 0xFFFFFFFF, told)
-            assert len(told) <= 40, told
+                assert not UNCERTAIN & set(replies[:-1]), (message_id & 0xFFFFFFFF, replies)
+            assert len(replies) <= 40, replies
 
     async def _close(self) -> None:
         for dispatcher, task, storage, _ in self.dispatchers:

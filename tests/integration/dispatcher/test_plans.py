@@ -111,7 +111,9 @@ async def test_settle_of_mixed_outcomes(connection: asyncpg.Connection) -> None:
 
 async def test_claim(connection: asyncpg.Connection) -> None:
     lease, replica_id = timedelta(seconds=60), UUID(int=1)
-    found = await plan(connection, "claim", **KEY, version=1, state=2, most=1, lease=lease, replica_id=replica_id)
+    found = await plan(
+        connection, "claim", **KEY, version=1, state=2, most=1, lease=lease, replica_id=replica_id, held=[]
+    )
     check(found, {"batches_pkey"}, CLIENTS // BATCH)
 
 

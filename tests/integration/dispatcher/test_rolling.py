@@ -17,7 +17,8 @@ from server.storage.dispatcher_storage import dispatcher_storage, listen
 from server.storage.migrate import Migration, load_migrations, migrate
 from server.storage.schema_watch import NEWER_SCHEMA, SchemaWatch
 from tests.integration.dispatcher.conftest import ENDPOINT, SETTINGS
-from tests.support.endpoints import ScriptedSender, eventually
+from tests.support.endpoints import ScriptedSender
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 NEXT = "9999"

@@ -11,8 +11,10 @@ import asyncpg
 import pytest
 
 from dispatcher import planner
+from dispatcher.model.batches import ClaimedBatch, OpenWork
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Settled, Settlement
-from dispatcher.model.records import Answer, ClaimedBatch, Mailing, OpenWork
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
 from dispatcher.open_work import SCAN_AGE
 from dispatcher.ports import MayStart, Storage, StorageUnavailable
@@ -21,8 +23,9 @@ from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 
@@ -68,6 +71,16 @@ async def test_a_claimed_batch_is_nobody_elses_until_its_lease_ends(pool: asyncp
     assert (again.no, again.fence) == (batch.no, batch.fence + 1)
     assert again.reclaimed
     assert not batch.reclaimed
+
+
+async def test_a_batch_whose_outcomes_are_held_is_left_alone(pool: asyncpg.Pool) -> None:
+    """Fails when the claim does not ask which they are: a lease may be over while its holder still works on it."""
+    await add_clients(pool, 16)
+    mailing = await expanded(pool)
+    queue = dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue
+    (batch,) = await queue.claim(mailing, 0, 1, 0.0, None)
+    assert await queue.claim(mailing, 0, 1, 60.0, None, held=[batch.no]) == []
+    assert len(await queue.claim(mailing, 0, 1, 60.0, None, held=[batch.no + 1])) == 1
 
 
 async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:

@@ -39,7 +39,7 @@ async def token_of(pool: asyncpg.Pool, token: str = "") -> str:
         return first.resume_token
 
 
-async def test_a_restored_database_refuses_old_tokens_and_sends_nothing_until_it_is_told(
+async def test_a_restored_database_refuses_old_tokens_and_sends_nothing_yet(
     pool: asyncpg.Pool, database_dsn: str, empty_dsn: str, tmp_path: Path
 ) -> None:
     """Fails when the epoch stays what it was: the old token is then taken."""

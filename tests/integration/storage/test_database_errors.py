@@ -14,8 +14,11 @@ import asyncpg
 import pytest
 
 from dispatcher.ports import StorageUnavailable
+from server.config import Settings
 from server.domain.errors import DatabaseUnavailable
+from server.runtime.local_dispatcher import LocalDispatcher
 from server.storage.database import Database, DispatcherDatabase
+from tests.support.eventually import eventually
 
 Provoke = Callable[[Database, asyncpg.Pool], Awaitable[Any]]
 SIDES = [
@@ -193,3 +196,17 @@ async def test_a_cancelled_caller_is_no_failure(
             await database.fetch("SELECT pg_sleep(60)")
     assert database.failures == 0
     assert await database.fetch("SELECT 1") == [(1,)]
+
+
+async def test_a_dispatcher_counts_its_own_failures(own_pool: asyncpg.Pool) -> None:
+    dispatch, api = LocalDispatcher(own_pool, [], Settings()), Database(own_pool)
+    await own_pool.close()
+    running = asyncio.create_task(dispatch.run())
+
+    async def failures() -> object:
+        return dispatch.samples()["mailing_database_errors_total"]["dispatcher",]
+
+    await eventually(failures, bool)
+    await dispatch.stop(grace=0)
+    await running
+    assert api.failures == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatcher.breaker import MIN_REQUESTS, PROBE_FIRST, WINDOW, Breaker
-from dispatcher.model.records import EndpointState
+from dispatcher.model.endpoints import EndpointState
 from dispatcher.model.states import BreakerState
 
 

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from dispatcher.endpoint_stats import SAMPLES, WINDOW, EndpointStats, summarize
-from dispatcher.model.outcomes import Settled
-from dispatcher.model.records import Failure, Outcome
+from dispatcher.model.outcomes import Failure, Outcome, Settled
 from dispatcher.model.states import ErrorClass, Reason, Status
 from tests.unit.dispatcher.batches import settlement
 

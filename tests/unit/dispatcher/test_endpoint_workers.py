@@ -11,7 +11,7 @@ import pytest
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.records import Answer, Endpoint
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass, Status
 from dispatcher.ports import MayStart
 from tests.unit.dispatcher.batches import ASKED, lease

@@ -6,7 +6,7 @@ from collections import Counter
 
 from dispatcher.fair_queue import EQUAL_TURN, QUANTUM, FairQueue
 from dispatcher.leases import Lease
-from dispatcher.model.records import Slots
+from dispatcher.model.endpoints import Slots
 from tests.unit.dispatcher import batches
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from dispatcher.model.outcomes import Settled
-from dispatcher.model.records import Failure, Outcome
+from dispatcher.model.outcomes import Failure, Outcome, Settled
 from dispatcher.model.states import ErrorClass, Reason, Status
 from dispatcher.outcome_events import MOST_SINGLE, Level, of_settlement
 from tests.unit.dispatcher.batches import settlement

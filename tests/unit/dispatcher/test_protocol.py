@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
 from dispatcher.delivery.protocol import encode_body, parse_target
-from dispatcher.model.records import Endpoint
+from dispatcher.model.endpoints import Endpoint
 
 
 def target(url: str, token: str = "secret-token") -> dict[str, object]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dispatcher.tasks import CachedRead, SingleFlight
+from dispatcher.tasks import CachedRead, SingleFlight, cancel, happens
 
 
 class Work:
@@ -157,3 +157,23 @@ async def test_a_read_under_way_is_shared_however_old_a_result_may_be() -> None:
     tasks = await begun(read.get(0.0), read.get(60.0), read.get(0.0))
     work.go.set()
     assert await asyncio.gather(*tasks) == [1, 1, 1]
+
+
+async def test_tasks_are_cancelled_and_waited_for_however_they_end() -> None:
+    async def ends_badly() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise ValueError("in the end")
+
+    task = asyncio.create_task(ends_badly())
+    await asyncio.sleep(0)
+    await cancel(task)
+    assert task.done()
+
+
+async def test_an_event_is_waited_for_no_longer_than_wanted() -> None:
+    event = asyncio.Event()
+    assert not await happens(event, 0.001)
+    event.set()
+    assert await happens(event, 60.0)

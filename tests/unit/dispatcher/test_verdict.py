@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dispatcher.model.records import DEFAULT_SUCCESS, Answer, Endpoint, SuccessRule
+from dispatcher.model.endpoints import DEFAULT_SUCCESS, Answer, Endpoint, SuccessRule
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import MAX_EXCERPT, MAX_RETRY_AFTER, judge, parse_retry_after
 

@@ -157,6 +157,8 @@ def mailing_violations(mailing: MailingDefinition) -> set[str]:
         ({"max_rate": -1.0}, "mailing.max_rate"),
         ({"max_rate": float("nan")}, "mailing.max_rate"),
         ({"max_rate": float("inf")}, "mailing.max_rate"),
+        ({"max_rate": 1e12}, "mailing.max_rate"),
+        ({"max_rate": 5.55e-17}, "mailing.max_rate"),
         ({"retry": RetryRule(max_attempts=101)}, "mailing.retry.max_attempts"),
         ({"retry": RetryRule(initial_backoff=timedelta(milliseconds=9))}, "mailing.retry.initial_backoff"),
         ({"retry": RetryRule(max_backoff=timedelta(milliseconds=999))}, "mailing.retry.max_backoff"),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dispatcher.concurrency_limiter import ConcurrencyLimit
-from dispatcher.model.records import DispatchSettings, SettingOverrides
+from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from dispatcher.model.states import ErrorClass
 from server.domain.errors import InvalidFields
 from server.domain.replicas import amended_overrides, check_overrides

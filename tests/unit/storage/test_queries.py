@@ -56,6 +56,12 @@ def test_calls_name_the_parameters_of_their_statement() -> None:
         assert None in given or given == wanted, name
 
 
+def test_members_of_enums_are_named() -> None:
+    columns = "status|state|reason|kind|breaker|audience_mode|semantics"
+    bare = re.compile(rf"\b(?:{columns}) (?:(?:=|<>) |(?:NOT )?IN \()\d+.*")
+    assert [found[0] for path in FOLDER.glob("sql/**/*.sql") for found in bare.finditer(path.read_text())] == []
+
+
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "fables" / "sql").mkdir(parents=True)
