@@ -27,6 +27,7 @@ from server.observability.admin_http import AdminHttp
 from server.observability.health import DatabaseWatch
 from server.observability.metrics import Samples, ServiceCollector
 from server.observability.metrics.backlog import BacklogGauges
+from server.storage.schema_watch import NEWER_SCHEMA
 
 log = logging.getLogger(__name__)
 _OPENMETRICS = "application/openmetrics-text"
@@ -54,10 +55,15 @@ class AdminSources:
         }
         return samples | (self.backlog.samples() if self.backlog else {})
 
-    def records(self) -> bool:
-        """Return whether the dispatchers of this process can record what they send."""
-        families = [source().get("mailing_dispatcher_unrecorded_seconds", {}) for source in self.metrics]
-        return not any(seconds >= PATIENCE for family in families for seconds in family.values())  # type: ignore[operator]
+    def why_idle(self) -> str:
+        """Return why dispatchers of this process claim less than they could, or nothing; '' when they do not."""
+        if self._most("mailing_dispatcher_unrecorded_seconds") >= PATIENCE:
+            return CANNOT_RECORD
+        return NEWER_SCHEMA if self._most("mailing_dispatcher_newer_schema") else ""
+
+    def _most(self, name: str) -> float:
+        values = [value for source in self.metrics for value in source().get(name, {}).values()]
+        return max((value for value in values if not isinstance(value, list)), default=0.0)
 
 
 @asynccontextmanager
@@ -119,11 +125,11 @@ class _Pages:
             return PlainTextResponse("stopping\n", HTTPStatus.SERVICE_UNAVAILABLE)
         if not self._sources.watch.up:
             return PlainTextResponse("the database is away\n", HTTPStatus.SERVICE_UNAVAILABLE)
-        if not self._sources.records():
+        if why := self._sources.why_idle():
             # Whoever calls the API is served all the same: the other replicas would be no better off.
             serves = self._sources.backlog is not None
             status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
-            return PlainTextResponse(f"{'ready, but ' if serves else ''}{CANNOT_RECORD}\n", status)
+            return PlainTextResponse(f"{'ready, but ' if serves else ''}{why}\n", status)
         return PlainTextResponse("ready\n")
 
 

@@ -21,6 +21,7 @@ from server.observability.health import DatabaseWatch
 from server.observability.metrics.backlog import BacklogGauges
 from server.storage.database import Database
 from server.storage.reports import BacklogStore
+from server.storage.schema_watch import NEWER_SCHEMA
 from tests.support.scrape import get
 
 
@@ -69,19 +70,32 @@ async def test_one_that_is_being_stopped_says_so(
 
 
 @pytest.mark.parametrize("alone", [True, False], ids=["dispatcher alone", "beside the API"])
-async def test_a_dispatcher_that_cannot_record_says_so(
-    pool: asyncpg.Pool, sources: AdminSources, caplog: pytest.LogCaptureFixture, alone: bool
+@pytest.mark.parametrize(
+    ("metric", "bad", "why"),
+    [
+        ("mailing_dispatcher_unrecorded_seconds", PATIENCE, CANNOT_RECORD),
+        ("mailing_dispatcher_newer_schema", True, NEWER_SCHEMA),
+    ],
+)
+async def test_a_dispatcher_that_claims_nothing_says_why(
+    pool: asyncpg.Pool,
+    sources: AdminSources,
+    caplog: pytest.LogCaptureFixture,
+    alone: bool,
+    metric: str,
+    bad: float,
+    why: str,
 ) -> None:
-    failing_for = 0.0
+    value = 0.0
     sources = replace(
         sources,
-        metrics=[lambda: {"mailing_dispatcher_unrecorded_seconds": {("0",): failing_for}}],
+        metrics=[lambda: {metric: {("0",): value}}],
         backlog=None if alone else BacklogGauges(BacklogStore(Database(pool)).read, ["default"]),
     )
     with caplog.at_level(logging.INFO):
         async with open_admin(Settings(admin_listen="127.0.0.1:0"), sources):
             address = caplog.text.rpartition("http://")[2].strip()
             assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (200, "ready\n")
-            failing_for = PATIENCE
-            told = (503, f"{CANNOT_RECORD}\n") if alone else (200, f"ready, but {CANNOT_RECORD}\n")
+            value = bad
+            told = (503, f"{why}\n") if alone else (200, f"ready, but {why}\n")
             assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == told
