@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
+from server.storage.database import CONNECT_ERRORS, session_attributes
 from server.storage.migrate import MigrationError, migrate
 
 _CLOSE_TIMEOUT = 5.0  # seconds
@@ -28,7 +29,7 @@ async def prepare_database(dsn: str, settings: Settings) -> list[str]:
         return await migrate(dsn, timeout=settings.database_timeout)
     except MigrationError as error:
         raise DatabaseError(str(error)) from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except CONNECT_ERRORS as error:
         raise _unreachable(dsn, settings, error) from error
 
 
@@ -46,11 +47,12 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
         command_timeout=settings.database_timeout,
         statement_cache_size=settings.statement_cache_size,
         server_settings=_session(settings),
+        target_session_attrs=session_attributes(dsn),
         reset=_keep,
     )
     try:
         await pool
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except CONNECT_ERRORS as error:
         raise _unreachable(dsn, settings, error) from error
     try:
         yield pool
@@ -75,5 +77,7 @@ def _session(settings: Settings) -> dict[str, str] | None:
 
 def _unreachable(dsn: str, settings: Settings, error: Exception) -> DatabaseError:
     variable = "MAILING_DSN" if settings.dsn else "POSTGRES_HOST" if settings.postgres_host else "MAILING_DATA_DIR"
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        error = Exception("every server of it is read-only, or not what target_session_attrs asks for")
     why = " ".join(str(error).split()) or f"no answer within {settings.database_timeout:g} s"
     return DatabaseError(f"The database at {masked(dsn)} ({variable}) cannot be used: {why.rstrip('.')}.")
