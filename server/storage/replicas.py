@@ -115,7 +115,7 @@ class PostgresHeartbeats:
         self._replica_id = replica_id
         self._host, self._pid = socket.gethostname(), os.getpid()
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> tuple[float, SettingOverrides]:
         statement = _SQL["beat"].bind(
             replica_id=self._replica_id,
             host=self._host,
@@ -124,8 +124,8 @@ class PostgresHeartbeats:
             alive_for=timedelta(seconds=alive_for),
             status=orjson.dumps(status).decode(),
         )
-        row = await self._database.fetchrow(*statement)
-        return SettingOverrides(**row)
+        read_at, *overrides = await self._database.fetchrow(*statement)
+        return read_at, SettingOverrides(*overrides)
 
     async def leave(self) -> None:
         await self._database.execute(*_SQL["leave"].bind(replica_id=self._replica_id))

@@ -39,7 +39,9 @@ WITH swept AS (
   VALUES ($replica_id, $host, $pid, now() - $age::interval, now() + $alive_for::interval, $status::jsonb)
   ON CONFLICT (id) DO UPDATE SET beat_at = now(), beats_until = excluded.beats_until, status = excluded.status
 )
-SELECT version, poll_min, poll_max, recheck_min, recheck_max, max_concurrency FROM dispatch_settings;
+SELECT extract(epoch FROM clock_timestamp())::float8 AS read_at, version, poll_min, poll_max, recheck_min, recheck_max,
+  max_concurrency
+FROM dispatch_settings;
 
 -- name: leave
 DELETE FROM replicas WHERE id = $replica_id;
