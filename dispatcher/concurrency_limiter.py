@@ -29,16 +29,20 @@ _OVERLOAD = frozenset({ErrorClass.THROTTLED, ErrorClass.TIMEOUT})
 
 
 class ConcurrencyLimit:
-    """The limit of one endpoint: `value`, between 1 and `most`."""
+    """The limit of one endpoint: `value`, between 1 and `most`.
+
+    `kept` is the best limit found so far, which `value` exceeds while a larger one is tried, and
+    `kept_rate` what it brought, in answers a second.
+    """
 
     def __init__(self, most: int, first: int = FIRST) -> None:
         self.most = most
-        self.value = self._kept = min(first, most)
+        self.value = self.kept = min(first, most)
         self._forget()
 
     def _forget(self) -> None:
         """Know no rate of any limit."""
-        self._kept_rate = 0.0
+        self.kept_rate = 0.0
         self._resting = 0
         self._proof = 1
         self._wins = 0
@@ -48,12 +52,12 @@ class ConcurrencyLimit:
         """Set another `most`; where there is more room, that is tried at once."""
         self.most = most
         self.value = min(self.value, most)
-        self._kept = min(self._kept, most)
+        self.kept = min(self.kept, most)
         self._resting = 0
 
     def restart(self) -> None:
         """Begin with a single request again: the endpoint was down, and is not to be overrun."""
-        self.value = self._kept = 1
+        self.value = self.kept = 1
         self._forget()
 
     def idle(self) -> None:
@@ -93,23 +97,23 @@ class ConcurrencyLimit:
     def _turn(self, rate: float) -> None:
         """Draw the conclusion of a window."""
         if self._overloads:
-            self.value = self._kept = max(1, self.value // 2)
-            self._kept_rate = 0.0
+            self.value = self.kept = max(1, self.value // 2)
+            self.kept_rate = 0.0
             self._resting = _PATIENCE // 3
             self._wins = 0
         elif 2 * self._full < self._answers:
             return  # The limit was not what held the rate down.
-        elif self.value > self._kept and rate < self._kept_rate * _GAIN:
-            self.value = self._kept
+        elif self.value > self.kept and rate < self.kept_rate * _GAIN:
+            self.value = self.kept
             self._resting = _PATIENCE
             self._proof = _PROOF
             self._wins = 0
-        elif self.value > self._kept and self._wins + 1 < self._proof:
+        elif self.value > self.kept and self._wins + 1 < self._proof:
             self._wins += 1
         elif self._resting:
             self._resting -= 1
-            self._kept_rate += (rate - self._kept_rate) / 4
+            self.kept_rate += (rate - self.kept_rate) / 4
         else:
             self._wins = 0
-            self._kept, self._kept_rate = self.value, rate
+            self.kept, self.kept_rate = self.value, rate
             self.value = min(self.most, self.value * 2)

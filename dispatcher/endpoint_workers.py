@@ -166,7 +166,7 @@ class EndpointWorkers:
         """One message, from the last check before the request, at `began`, to its outcome."""
         recipient = lease.batch.recipients[index]
         mailing = lease.mailing
-        if recipient.phone is None or not lease.allows(began, recipient.closes_in):
+        if recipient.phone is None or not lease.allows(index, began):
             self._withhold(lease, index)
             return
         try:
@@ -175,7 +175,7 @@ class EndpointWorkers:
                 recipient.phone,
                 recipient.text,
                 mailing.semantics is _AT_MOST_ONCE,
-                lease.permit(recipient.closes_in),
+                lease.permit(index),
             )
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
@@ -222,7 +222,7 @@ class EndpointWorkers:
 
     def _withhold(self, lease: Lease, index: int) -> None:
         """Put back a message that was not begun: until its mailing is confirmed, or for the next lease."""
-        if lease.is_stale(self._now()):
+        if lease.can_wait(index, self._now()):
             lease.give_back(index)
             self.queue.restore(lease)
         else:

@@ -3,15 +3,16 @@
 A lease counts down on the monotonic clock from before the database was asked, so what it
 believes of the database's time is never early: no request starts after the lease, the
 client's window or the mailing's end, nor when the mailing was last confirmed to be unchanged
-too long ago.
+too long ago, nor to a client that was changed since the claim.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from dispatcher import retry_policy as policy
@@ -22,10 +23,10 @@ from dispatcher.model.states import Reason, Status
 from dispatcher.ports import MayStart
 
 FRESH_FOR = 0.9
-"""Seconds for which a mailing counts as being as it was last seen in the database.
+"""Seconds for which a mailing and its clients count as being as they were last seen in the database.
 
-So nothing of a mailing starts a second after it was paused or cancelled, even where a replica has
-lost its database.
+So nothing of a mailing starts a second after it was paused or cancelled, and nothing to a client a
+second after they opted out, even where a replica has lost its database.
 """
 
 _KEPT = policy.unsent(Status.PENDING, Reason.NONE)
@@ -45,7 +46,7 @@ class Lease:
     `asked` is the monotonic time before the claim, `held_until` when the lease is over. No request
     starts after `send_until`, `fresh_until` (all monotonic) or the end of the recipient's window,
     or once it is `revoked`. Its outcomes are not written before `settle_at`, which is set when that
-    failed, `postponed` times in a row.
+    failed, `postponed` times in a row. `change_no` is the last change of clients that was looked at for it.
     """
 
     __slots__ = (
@@ -54,8 +55,10 @@ class Lease:
         "_returned",
         "_saved",
         "_unanswered",
+        "_withdrawn",
         "asked",
         "batch",
+        "change_no",
         "fresh_until",
         "held_until",
         "left",
@@ -74,6 +77,7 @@ class Lease:
     ) -> None:
         """Begin; `now` is the monotonic clock."""
         self.batch = batch
+        self.change_no = batch.change_no
         self.mailing = mailing
         self.asked = asked
         self.held_until = asked + terms.length
@@ -94,6 +98,7 @@ class Lease:
         self._unanswered: tuple[Settlement, list[int]] | None = None
         self._next = 0
         self._returned: list[int] = []
+        self._withdrawn: set[int] = set()
 
     def resolve_unsendable(self) -> None:
         """Record every message that is not to be sent at all, before any is."""
@@ -126,27 +131,31 @@ class Lease:
         """Return whether there is a message that nobody has begun to send, and the lease is not stale."""
         return (self._next < len(self.outcomes) or bool(self._returned)) and not self.is_stale(now)
 
-    def allows(self, now: float, closes_in: float | None) -> bool:
-        """Return whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
+    def allows(self, index: int, now: float) -> bool:
+        """Return whether the request of a message may start `now`."""
+        closes_in = self.batch.recipients[index].closes_in
         return (
             now < self.fresh_until
             and now < self.send_until
             and not self.revoked
+            and index not in self._withdrawn
             and (closes_in is None or now < self.asked + closes_in)
         )
 
-    def permit(self, closes_in: float | None) -> MayStart:
-        """Return what says, whenever it is asked, whether a request to such a client may start at that moment."""
-        if closes_in is None or self.asked + closes_in >= self.send_until:
-            return self._may_start
-        return lambda: self.allows(self._now(), closes_in)
+    def permit(self, index: int) -> MayStart:
+        """Return what says, whenever it is asked, whether the request of a message may start at that moment."""
+        return partial(self._may_start, index)
 
-    def _may_start(self) -> bool:
-        return self.allows(self._now(), None)
+    def _may_start(self, index: int) -> bool:
+        return self.allows(index, self._now())
 
     def confirm(self, asked: float) -> None:
         """Note that the mailing was as it is known when the database was `asked` (monotonic)."""
         self.fresh_until = max(self.fresh_until, asked + FRESH_FOR)
+
+    def can_wait(self, index: int, now: float) -> bool:
+        """Return whether a message that was not begun may still be, once the lease is confirmed."""
+        return self.is_stale(now) and index not in self._withdrawn
 
     def is_stale(self, now: float) -> bool:
         """Return whether it has not been confirmed for too long, though it still stands."""
@@ -160,6 +169,24 @@ class Lease:
     def keep(self, index: int) -> None:
         """Note that a message stays in its batch: it was not sent, and may be later."""
         self.record(index, _KEPT)
+
+    def withdraw(self, clients: Set[int]) -> bool:
+        """Keep what was not begun for these clients, so that its next holder judges it anew.
+
+        What waits for a connection does not start any more. Return whether nothing else is under way.
+        """
+        before = self.left
+        for index, recipient in enumerate(self.batch.recipients):
+            if recipient.client_id not in clients or self.outcomes[index] is not None:
+                continue
+            if index in self._returned:
+                self._returned.remove(index)
+                self.keep(index)
+            elif index >= self._next:
+                self.keep(index)
+            else:
+                self._withdrawn.add(index)
+        return self.left == 0 and before > 0
 
     def now_at(self, monotonic: float) -> datetime:
         """Return the time by the database's clock, or a little later."""
@@ -175,7 +202,7 @@ class Lease:
         before = self.left
         now_at = self.now_at(self._now())
         while (index := self.take()) >= 0:
-            outcome = policy.without_sending(mailing, self.batch.recipients[index], False, now_at)
+            outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
 
@@ -244,6 +271,11 @@ class Lease:
         ]
         kept = self.kept() if done else ()
         return Settlement(self.batch, self.mailing.endpoint, settled, done, kept), indices
+
+    def undecided(self) -> list[int]:
+        """Return the clients of whose messages nothing has become so far."""
+        pairs = zip(self.batch.recipients, self.outcomes, strict=True)
+        return [recipient.client_id for recipient, outcome in pairs if outcome is None]
 
     def kept(self) -> list[int]:
         """Return the clients whose messages stay in the batch, ascending."""

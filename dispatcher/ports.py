@@ -130,6 +130,17 @@ class WorkQueue(Protocol):
         """Return mailings as they are now; those that are gone are left out."""
         ...
 
+    async def change_numbers(self) -> dict[int, int]:
+        """Return the number of the last change of clients, by bucket."""
+        ...
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        """Return which of a bucket's clients were changed by its changes behind `after` up to `until`.
+
+        Where these are no longer kept, all of the clients are returned.
+        """
+        ...
+
     async def claim(
         self,
         mailing: Mailing,

@@ -88,10 +88,14 @@ def failed(
         due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, tried))
         if mailing.ends_at is not None and due_at >= mailing.ends_at:
             status, reason, due_at = Status.EXPIRED, Reason.MAILING_ENDED, None
+    maybe_sent = answer.sent and verdict.error_class in _UNKNOWN_WHEN_SENT
+    if status is Status.EXPIRED and (maybe_sent or recipient.maybe_sent):
+        status, reason = Status.UNKNOWN, Reason.MAYBE_SENT
     failure = Failure(began_at, verdict.error_class, verdict.excerpt)
     duration = round(answer.duration * 1000)
+    code = verdict.endpoint_code
     return Outcome(
-        status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure, int(uncounted)
+        status, reason, 1, answer.status or None, code, duration, due_at, failure, int(uncounted), maybe_sent
     )
 
 
@@ -139,10 +143,19 @@ def without_sending(mailing: Mailing, recipient: Recipient, reclaimed: bool, now
     """Return what to record of a message that is not to be sent now; None when it is.
 
     `now_at` is the time by the database's clock; `reclaimed` says that an earlier lease of the
-    batch ran out, so that under AT_MOST_ONCE the message may have been sent already.
+    batch ran out, so that AT_MOST_ONCE forbids another request. Of what may have been sent nothing
+    says that it was not.
     """
     if reclaimed and mailing.semantics is Semantics.AT_MOST_ONCE:
         return unsent(Status.UNKNOWN, Reason.LEASE_LOST)
+    outcome = _without_sending(mailing, recipient, now_at)
+    if outcome is not None and outcome.status is not Status.PENDING and recipient.maybe_sent:
+        return unsent(Status.UNKNOWN, Reason.MAYBE_SENT)
+    return outcome
+
+
+def _without_sending(mailing: Mailing, recipient: Recipient, now_at: datetime) -> Outcome | None:
+    """Return the same for a message that was surely not sent before."""
     if mailing.state is MailingState.CANCELLED:
         return unsent(Status.CANCELLED, Reason.MAILING_CANCELLED)
     if recipient.phone is None:

@@ -86,6 +86,12 @@ class TracedQueue:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return await self._queue.definitions(ids)
 
+    async def change_numbers(self) -> dict[int, int]:
+        return await self._queue.change_numbers()
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        return await self._queue.changed_clients(bucket, after, until, client_ids)
+
     async def claim(
         self,
         mailing: Mailing,

@@ -85,7 +85,7 @@ def serve(
     config: ConfigFile = None,
     values: Assignments = [],  # noqa: B006 - typer copies the default
 ) -> None:
-    """Start the service; it runs until Ctrl-C or SIGTERM.
+    """Start the service; it runs until Ctrl-C, SIGTERM or SIGHUP.
 
     `mailing-server config` shows all settings. Without MAILING_DSN it runs a Postgres of its own.
     """

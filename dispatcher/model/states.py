@@ -38,6 +38,7 @@ class Reason(IntEnum):
     FREQUENCY_CAP = 10
     OUTCOME_UNKNOWN = 11
     LEASE_LOST = 12
+    MAYBE_SENT = 17
 
 
 class MailingState(IntEnum):

@@ -110,7 +110,8 @@ class Settings(BaseModel):
     )
     dsn: PostgresUrl | None = setting(
         None,
-        "Postgres to use, version 15 or later. Without it and without `POSTGRES_HOST` the service runs its own.",
+        "Postgres to use, version 15 or later. With it all of `POSTGRES_*` is ignored. Without it and "
+        "without `POSTGRES_HOST` the service runs its own.",
         "an address like postgresql://user:password@host:5432/database",
     )
     postgres_host: str | None = setting(

@@ -49,7 +49,7 @@ def choose_binaries(pgdata: Path) -> Binaries:
     """
     wanted = data_version(pgdata)
     seen = []
-    for binaries in _installed():
+    for binaries in installed():
         if binaries.major == wanted or (wanted is None and binaries.major >= OLDEST_MAJOR):
             return binaries
         seen.append(str(binaries.major))
@@ -84,16 +84,17 @@ def _listed(majors: list[str]) -> str:
     return f"PostgreSQL {', '.join(dict.fromkeys(majors))} {'was' if len(set(majors)) == 1 else 'were'}"
 
 
-def _installed() -> Iterator[Binaries]:
-    """All complete installations, best first."""
-    for folder in dict.fromkeys(_folders()):
+def installed() -> Iterator[Binaries]:
+    """Return all complete installations, best first."""
+    for folder in dict.fromkeys(folders()):
         if (folder / "postgres").is_file() and (folder / "initdb").is_file():
             major = _major(folder / "postgres")
             if major is not None:
                 yield Binaries(folder, major)
 
 
-def _folders() -> Iterator[Path]:
+def folders() -> Iterator[Path]:
+    """Return where programs of Postgres may be: the wheel's, those on PATH, the system's."""
     # The wheel is found without importing it: its code is not used, only its programs.
     spec = find_spec(_WHEEL)
     for place in (spec.submodule_search_locations or []) if spec else []:
@@ -104,8 +105,8 @@ def _folders() -> Iterator[Path]:
     yield from _newest_first(_SYSTEM.glob("*/bin"))
 
 
-def _newest_first(folders: Iterator[Path]) -> list[Path]:
-    return sorted(folders, key=lambda folder: int("0" + re.sub(r"\D", "", folder.parent.name)), reverse=True)
+def _newest_first(found: Iterator[Path]) -> list[Path]:
+    return sorted(found, key=lambda folder: int("0" + re.sub(r"\D", "", folder.parent.name)), reverse=True)
 
 
 def _major(postgres: Path) -> int | None:

@@ -91,17 +91,18 @@ def _runners(data_dir: Path) -> Iterator[Runner]:
     owner = data_dir.stat()
     if os.geteuid() != 0:
         # initdb wants its user to have a name; in a namespace everybody can have one.
-        yield from [Runner()] if _has_name(os.geteuid()) else [*_namespace(), Runner()]
+        yield from [Runner()] if _has_name(os.geteuid()) else [*namespaces(), Runner()]
     elif owner.st_uid != 0:
         yield Runner(owner=(owner.st_uid, owner.st_gid))
     else:
-        yield from _namespace()
+        yield from namespaces()
         nobody = pwd.getpwnam("nobody")
         if all(parent.stat().st_mode & 0o001 for parent in data_dir.parents):
             yield Runner(owner=(nobody.pw_uid, nobody.pw_gid))
 
 
-def _namespace() -> Iterator[Runner]:
+def namespaces() -> Iterator[Runner]:
+    """Return how to run in a user namespace, where this machine has what that takes."""
     unshare, nobody = shutil.which("unshare"), pwd.getpwnam("nobody")
     # Without setpriv the wish to die with the parent would be lost inside.
     if unshare and shutil.which("setpriv"):

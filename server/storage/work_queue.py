@@ -54,6 +54,14 @@ class PostgresWorkQueue:
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
+    async def change_numbers(self) -> dict[int, int]:
+        rows = await self._database.fetch(*_SQL["change_numbers"].bind())
+        return {row["bucket"]: row["seq"] for row in rows}
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        statement = _SQL["changed_clients"].bind(bucket=bucket, after=after, until=until, client_ids=client_ids)
+        return [row["id"] for row in await self._database.fetch(*statement)]
+
     async def claim(
         self,
         mailing: Mailing,
@@ -109,10 +117,19 @@ class PostgresWorkQueue:
             recipients = [Recipient._make((*record, *text)) for record in records]
         else:
             recipients = [_rendered(record, render) for record in records]
+        if row["reclaimed"]:
+            recipients = [one._replace(maybe_sent=True) for one in recipients]
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
-            bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["reclaimed"], recipients
+            bucket,
+            mailing.id,
+            row["no"],
+            row["fence"],
+            row["claimed_at"],
+            row["reclaimed"],
+            recipients,
+            row["change_no"],
         )
 
     async def _capped(
@@ -172,6 +189,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
         "reasons": _alike(columns.reasons),
         "attempted": _alike(columns.attempted),
         "uncounted": _alike(columns.uncounted),
+        "maybe_sent": _alike(columns.maybe_sent),
         "endpoint_statuses": _alike(columns.endpoint_statuses),
         "endpoint_codes": _alike(columns.endpoint_codes),
         "durations": _alike(columns.durations_ms),

@@ -161,6 +161,22 @@ def answers(*steps: bytes | float | str) -> Script:
     return script
 
 
+def goes_stale(times: int = 1, before: bytes = b"") -> ScriptedEndpoint:
+    """Return an endpoint whose first connections end at their second request, after saying `before`."""
+
+    async def script(wire: Wire) -> None:
+        await wire.request()
+        await wire.say(http())
+        await wire.request()
+        if wire.number <= times:
+            await wire.say(before)
+            wire.close()
+        else:
+            await wire.say(http())
+
+    return ScriptedEndpoint(script)
+
+
 async def play(wire: Wire, *steps: bytes | float | str) -> None:
     """Play steps, see `answers`."""
     for step in steps:

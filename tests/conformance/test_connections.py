@@ -14,7 +14,7 @@ from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
 from tests.conformance.certificates import Certificates
-from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, http
+from tests.conformance.scripted_endpoint import ScriptedEndpoint, Wire, answers, goes_stale, http
 from tests.conformance.senders import HASTY, PATIENT, TOKEN, Contender, deliver, endpoint, nothing_is_left
 
 NEVER_SENT = (0, b"", None, False)
@@ -186,22 +186,6 @@ def test_a_text_that_no_encoding_can_hold_is_still_sent(contender: Contender) ->
             assert orjson.loads(server.requests[0].body)["text"] == "a\ufffdb"
 
     contender.run(case())
-
-
-def goes_stale(times: int = 1, before: bytes = b"") -> ScriptedEndpoint:
-    """Return an endpoint whose first connections end at their second request, after saying `before`."""
-
-    async def script(wire: Wire) -> None:
-        await wire.request()
-        await wire.say(http())
-        await wire.request()
-        if wire.number <= times:
-            await wire.say(before)
-            wire.close()
-        else:
-            await wire.say(http())
-
-    return ScriptedEndpoint(script)
 
 
 async def _two(contender: Contender, server: ScriptedEndpoint, at_most_once: bool = False) -> Answer:

@@ -12,7 +12,8 @@ import pytest
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.http1 import pool as sender_module
 from dispatcher.delivery.http1 import resolver as addresses_module
-from dispatcher.delivery.http1.resolver import Address, Addresses
+from dispatcher.delivery.http1.pool import PoolStatus
+from dispatcher.delivery.http1.resolver import STALE, TTL, Address, Addresses, look_up
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
@@ -133,7 +134,7 @@ def test_idle_connections_are_dropped_and_then_nothing_runs(run: Run, monkeypatc
             server.let(1, 2, 3)
             assert await all_delivered(sending(sender, 1, 2, 3))
             await server.until(lambda: server.open == 0, within=4.0)  # long before a total timeout has passed
-            assert sender._sweep is None
+            assert not sender.status.sweeping
             server.let(4)
             assert await all_delivered(sending(sender, 4))
             await closed(sender, server)
@@ -259,7 +260,7 @@ def test_cancelling_while_connecting_gives_the_slot_back(run: Run, ticks: int) -
             assert await all_delivered([second])
             await asyncio.wait([first])
             assert server.most_open <= 2  # the endpoint may see the old one's end after the new one's begin
-            assert sender._slots == 1
+            assert sender.status.slots == 1
             await closed(sender, server)
         await nothing_is_left()
 
@@ -278,7 +279,7 @@ def test_closing_at_any_moment_of_a_request_leaves_nothing(run: Run, ticks: int)
             async with asyncio.timeout(5):
                 ended = [await send for send in sends]
             assert {answer.error for answer in ended} <= {ErrorClass.NONE, ErrorClass.DISCONNECT}
-            assert (sender._connections, sender._dials, sender._sweep, len(sender._waiting)) == (set(), {}, None, 0)
+            assert sender.status == PoolStatus()
             await server.until(lambda: server.open == 0)
         await nothing_is_left()
 
@@ -301,22 +302,23 @@ def dead_ports() -> Iterator[dict[str, int]]:
             filler.close()
 
 
-def resolved(sender: FastSender, *ports: int) -> Addresses:
-    """Make the sender believe that its name has just been resolved to these ports of 127.0.0.1."""
-    addresses = sender._addresses
-    addresses._known = [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
-    addresses._known_at = float("inf")
-    return addresses
+def found(*ports: int) -> Addresses:
+    """Return addresses that are these ports of 127.0.0.1."""
+
+    async def look_up(host: str, port: int) -> list[Address]:
+        return [Address(socket.AF_INET, ("127.0.0.1", port)) for port in ports]
+
+    return Addresses("found.invalid", 1, look_up)
 
 
 @pytest.mark.parametrize("kind", ["refusing", "silent"])
-@pytest.mark.parametrize("turn", [0, 1])
-def test_a_dead_address_is_passed_over(run: Run, dead_ports: dict[str, int], kind: str, turn: int) -> None:
+@pytest.mark.parametrize("dead_first", [True, False])
+def test_a_dead_address_is_passed_over(run: Run, dead_ports: dict[str, int], kind: str, dead_first: bool) -> None:
     async def case() -> None:
         async with ScriptedEndpoint(answers(http(b'{"code":0}', "200 OK", "Connection: close"))) as server:
-            sender = FastSender(endpoint(server.url, connect_timeout=0.6))
-            addresses = resolved(sender, dead_ports[kind], server.port)
-            addresses._turn = turn
+            ports = sorted((dead_ports[kind], server.port), key=lambda port: (port == server.port) == dead_first)
+            addresses = found(*ports)
+            sender = FastSender(endpoint(server.url, connect_timeout=0.6), addresses=addresses)
             for message_id in range(4):
                 assert judge(await deliver(sender, message_id, "7", "Hello")).delivered
             assert (await addresses.candidates())[0].sockaddr == ("127.0.0.1", server.port)
@@ -329,8 +331,7 @@ def test_addresses_take_turns(run: Run) -> None:
     async def case() -> None:
         script = answers(http(b'{"code":0}', "200 OK", "Connection: close"))
         async with ScriptedEndpoint(script) as one, ScriptedEndpoint(script) as other:
-            sender = FastSender(endpoint(one.url))
-            resolved(sender, one.port, other.port)
+            sender = FastSender(endpoint(one.url), addresses=found(one.port, other.port))
             for message_id in range(6):
                 assert judge(await deliver(sender, message_id, "7", "Hello")).delivered
             assert (one.accepted, other.accepted) == (3, 3)
@@ -341,8 +342,8 @@ def test_addresses_take_turns(run: Run) -> None:
 
 def test_all_addresses_dead_is_a_failure_to_connect(run: Run, dead_ports: dict[str, int]) -> None:
     async def case() -> None:
-        sender = FastSender(endpoint("http://127.0.0.1/", connect_timeout=0.4))
-        resolved(sender, dead_ports["silent"], dead_ports["refusing"])
+        addresses = found(dead_ports["silent"], dead_ports["refusing"])
+        sender = FastSender(endpoint("http://127.0.0.1/", connect_timeout=0.4), addresses=addresses)
         answer = await deliver(sender, 1, "7", "Hello")
         assert (answer.error, answer.sent) == (ErrorClass.CONNECT, False)
         await sender.close()
@@ -353,16 +354,25 @@ def test_all_addresses_dead_is_a_failure_to_connect(run: Run, dead_ports: dict[s
 def test_names_are_looked_up_again_and_failures_live_on_the_last_answer(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    asked: list[str] = []
+    now = 1000.0
+    monkeypatch.setattr(addresses_module, "monotonic", lambda: now)
+
+    async def fails_from_the_second_on(host: str, port: int) -> list[Address]:
+        asked.append(host)
+        return await look_up(host if len(asked) == 1 else "nowhere.invalid", port)
+
     async def case() -> None:
-        addresses = Addresses("localhost", 80)
-        (first,) = {address.sockaddr[1] for address in await addresses.candidates()}
-        assert first == 80
-        addresses._host = "nowhere.invalid"
-        looked_up_at = addresses._known_at
-        monkeypatch.setattr(addresses_module, "TTL", 0.0)
+        nonlocal now
+        addresses = Addresses("localhost", 80, fails_from_the_second_on)
+        assert {address.sockaddr[1] for address in await addresses.candidates()} == {80}
+        now += TTL - 1.0
+        await addresses.candidates()
+        assert len(asked) == 1
+        now += STALE
         assert await addresses.candidates(), "an old answer is better than none"
-        assert addresses._known_at == looked_up_at
-        monkeypatch.setattr(addresses_module, "STALE", 0.0)
+        assert len(asked) == 2
+        now += 1.0
         with pytest.raises(OSError, match="known"):
             await addresses.candidates()
         await addresses.close()

@@ -176,7 +176,7 @@ def test_http2_writes_nothing_that_may_not_start_and_keeps_the_connection(certif
     asyncio.run(case())
 
 
-def test_a_tunnel_is_opened_before_it_is_asked_whether_a_request_may_start(
+def test_a_tunnel_is_opened_before_asking_whether_a_request_may_start(
     certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def case() -> None:

@@ -17,10 +17,10 @@ from dispatcher.model.states import ErrorClass
 from dispatcher.ports import Sender
 from dispatcher.verdict import judge
 from tests.conformance.certificates import Certificates
-from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, http
+from tests.conformance.scripted_endpoint import Script, ScriptedEndpoint, Wire, answers, goes_stale, http
 from tests.conformance.senders import HASTY, Contender, deliver, endpoint, nothing_is_left
 from tests.conformance.slow_gateway import SlowGateway
-from tests.conformance.test_connections import goes_stale
+from tests.support.eventually import eventually
 
 Run = Callable[[Coroutine[Any, Any, None]], None]
 
@@ -119,7 +119,7 @@ def test_an_idle_connection_is_spared_what_may_not_start(contender: Contender) -
     contender.run(case())
 
 
-def test_it_is_asked_after_a_wait_for_a_free_connection_which_the_next_one_gets(contender: Contender) -> None:
+def test_may_start_is_asked_after_a_wait_for_a_free_connection(contender: Contender) -> None:
     async def case() -> None:
         answered = asyncio.Event()
 
@@ -227,16 +227,17 @@ def test_a_connection_that_carried_nothing_is_dropped_when_idle(run: Run, monkey
     run(case())
 
 
-def test_what_may_not_start_makes_no_connection_younger(run: Run) -> None:
+def test_what_may_not_start_makes_no_connection_younger(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     # To the endpoint it has been idle since the last answer, and the endpoint closes what is idle.
+    monkeypatch.setattr(sender_module, "IDLE_SECONDS", 0.2)
+
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = FastSender(endpoint(server.url))
             await deliver(sender, 1, "7", "Hello")
-            (connection,) = sender._idle
-            idle_until = connection.deadline
-            assert await sender.send(2, "7", "Hello", may_start=Asked(False)) is None
-            assert (sender._idle, connection.deadline) == ([connection], idle_until)
+            await eventually(
+                lambda: sender.send(2, "7", "Hello", may_start=Asked(False)), lambda _: server.accepted == 2, within=4.0
+            )
             await closed(sender, server)
 
     run(case())

@@ -7,9 +7,8 @@ import os
 import re
 import shutil
 import signal
-import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ import pytest
 from deploy.dashboards import DASHBOARDS
 from mailing.cli.processes import running
 from tests.e2e.conftest import REJECTED, Cli, Serve
+from tests.support.eventually import eventually_sync
 from tests.support.monitoring import PROMETHEUS, metrics_of_dashboards, metrics_of_rules
-from tests.support.scrape import ADMIN, Samples, get, scrape, value
+from tests.support.scrape import ADMIN, Samples, get, sampled, scrape, value
 
 CLIENTS, REFUSED = 300, 2
-PATIENCE = 60.0
 DELIVERED = {"endpoint": "default", "status": "delivered"}
 
 
@@ -30,14 +29,6 @@ def admin_of(tmp_path: Path) -> str:
     found = ADMIN.findall((tmp_path / "service.log").read_text())
     assert found
     return str(found[-1]).rstrip('"')
-
-
-def eventually(ask: Callable[[], Any], wanted: Any) -> None:
-    """Ask until the answer is the one that is wanted."""
-    give_up_at = time.monotonic() + PATIENCE
-    while (found := ask()) != wanted:
-        assert time.monotonic() < give_up_at, f"still {found!r} instead of {wanted!r}"
-        time.sleep(0.05)
 
 
 def mail(cli: Cli) -> dict[str, int]:
@@ -64,7 +55,7 @@ def populated(serve: Serve, tmp_path: Path, dispatchers: int) -> Cli:
 def test_the_figures_are_those_of_the_ledger(populated: Cli, tmp_path: Path, dispatchers: int) -> None:
     progress, admin = mail(populated), admin_of(tmp_path)
     assert (progress["delivered"], progress["failed"]) == (CLIENTS - REFUSED, REFUSED)
-    eventually(lambda: value(scrape(admin), "mailing_messages_total", **DELIVERED), progress["delivered"])
+    sampled(admin, "mailing_messages_total", progress["delivered"], **DELIVERED)
     samples = scrape(admin)
     assert value(samples, "mailing_messages_total", endpoint="default", status="failed") == progress["failed"]
     assert summed(samples, "mailing_attempts_total") == progress["attempts"]
@@ -87,13 +78,13 @@ def test_a_killed_dispatcher_takes_no_count_with_it(populated: Cli, tmp_path: Pa
     """Fails when `Totals.end` forgets the counters of the process."""
     admin = admin_of(tmp_path)
     first = mail(populated)
-    eventually(lambda: value(scrape(admin), "mailing_messages_total", **DELIVERED), first["delivered"])
+    sampled(admin, "mailing_messages_total", first["delivered"], **DELIVERED)
     os.kill(dispatcher_of(tmp_path), signal.SIGKILL)
-    eventually(lambda: value(scrape(admin), "mailing_dispatcher_restarts_total"), 1)
+    sampled(admin, "mailing_dispatcher_restarts_total", 1)
     assert value(scrape(admin), "mailing_messages_total", **DELIVERED) == first["delivered"]
     second = mail(populated)
     both = first["delivered"] + second["delivered"]
-    eventually(lambda: value(scrape(admin), "mailing_messages_total", **DELIVERED), both)
+    sampled(admin, "mailing_messages_total", both, **DELIVERED)
 
 
 @pytest.fixture
@@ -116,13 +107,13 @@ def prometheus(populated: Cli, tmp_path: Path) -> Iterator[str]:
 def test_a_real_prometheus_scrapes_it_and_answers(populated: Cli, prometheus: str) -> None:
     progress = mail(populated)
     query = 'sum(mailing_messages_total{job="mailing",status="delivered"})'
-    eventually(lambda: answers(prometheus, query), [str(progress["delivered"])])
+    eventually_sync(lambda: answers(prometheus, query), lambda found: found == [str(progress["delivered"])])
     assert answers(prometheus, 'up{job="mailing"}') == ["1"]
     for dashboard in DASHBOARDS:
         for panel in dashboard.panels:
             for expression, _ in panel.queries:
                 answers(prometheus, filled(expression))
-    eventually(lambda: {health for _, health in alerts(prometheus)}, {"ok"})
+    eventually_sync(lambda: {health for _, health in alerts(prometheus)}, lambda found: found == {"ok"})
     assert len(alerts(prometheus)) == (PROMETHEUS / "rules.yml").read_text().count("- alert:")
 
 

@@ -29,6 +29,7 @@ from mailing.v1.client_pb2 import Client
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 from server.auth.tokens_file import new_token, token_line
 from tests.e2e.conftest import PROGRAM, SERVING, environment
+from tests.support.eventually import eventually_sync
 
 PHONES = [f"7926555{number:04}" for number in range(1234, 1244)]
 """No other number of ten digits or more begins so."""
@@ -187,12 +188,12 @@ def lives_through_it(address: str, dsn: str) -> str:
             retry = RetryPolicy(max_attempts=1)
             mailing = client.create_mailing(Mailing(text=f"{TEXT} {{attributes.name}} {{phone}}", retry=retry))
             seen = "".join(errors_of(client))
-            until_settled(client, mailing.id)
+            settled(client, mailing.id)
         client.send_test_message(mailing.id, PHONES[0])
         asyncio.run(
             execute(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         )
-        until_settled(client, created_at_last(client, Mailing(text=TEXT, retry=retry)).id)
+        settled(client, created_at_last(client, Mailing(text=TEXT, retry=retry)).id)
         return seen + undecodable(address) + unknown(address) + told_to_operators(client)
 
 
@@ -214,11 +215,9 @@ def created_at_last(client: MailingClient, mailing: Mailing) -> Mailing:
                 raise
 
 
-def until_settled(client: MailingClient, mailing_id: int) -> None:
-    ends = time.monotonic() + 30
-    while client.get_mailing(mailing_id).progress.pending or not client.get_mailing(mailing_id).progress.total:
-        assert time.monotonic() < ends
-        time.sleep(0.05)
+def settled(client: MailingClient, mailing_id: int) -> None:
+    """Return once every message of a mailing has its outcome."""
+    eventually_sync(lambda: client.get_mailing(mailing_id).progress, lambda one: one.total and not one.pending)
 
 
 @pytest.mark.parametrize("form", ["console", "json"])

@@ -2,41 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-from mailing import MailingClient, new_client, new_mailing
-from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 from tests.e2e.conftest import Endpoint
 from tests.faults.conftest import StartService
-
-COUNT = 20_000
-
-
-def prepare(client: MailingClient, count: int = COUNT, at_most_once: bool = False) -> int:
-    """Import clients and begin a mailing to all of them; return its id."""
-    client.import_clients(new_client(phone=str(70_100_000_000 + n), timezone="UTC") for n in range(count))
-    return client.create_mailing(new_mailing("Hello", snapshot=True, at_most_once=at_most_once)).id
-
-
-def until(holds: Callable[[], bool], within: float = 90.0) -> None:
-    """Return when it holds; fail after `within` seconds."""
-    give_up = time.monotonic() + within
-    while not holds():
-        assert time.monotonic() < give_up, "it did not happen"
-        time.sleep(0.05)
-
-
-def finish(client: MailingClient, mailing_id: int) -> set[int]:
-    """Wait for the end of the mailing and return the ids of its messages, all delivered."""
-    until(lambda: client.get_mailing(mailing_id).state == Mailing.STATE_COMPLETED)
-    messages = list(client.list_messages(mailing_id=mailing_id))
-    assert {message.status for message in messages} == {Message.STATUS_DELIVERED}
-    assert client.get_mailing(mailing_id).progress.delivered == len(messages)
-    return {message.id for message in messages}
+from tests.faults.mailings import COUNT, completed, finish, prepare
+from tests.support.eventually import eventually_sync
 
 
 def test_a_service_killed_in_the_middle_loses_nothing(
@@ -45,7 +18,7 @@ def test_a_service_killed_in_the_middle_loses_nothing(
     data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
     first = start_service(**data)
     mailing = prepare(first.client)
-    until(lambda: len(endpoint.received()) > COUNT // 4)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
     first.kill()
     before = Counter(one["id"] for one in endpoint.received())
     assert len(before) < COUNT
@@ -64,17 +37,32 @@ def test_a_service_killed_in_the_middle_loses_nothing(
     assert second.stop() == 0
 
 
+def test_a_closed_terminal_repeats_nothing(start_service: StartService, endpoint: Endpoint, tmp_path: Path) -> None:
+    """Fails when SIGHUP, once or twice, ends the service or its Postgres without settling."""
+    data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
+    first = start_service(**data)
+    mailing = prepare(first.client)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
+    assert first.hang_up() == 0
+    assert len(endpoint.received()) < COUNT
+
+    second = start_service(**data)
+    ids = finish(second.client, mailing)
+    assert Counter(one["id"] for one in endpoint.received()) == dict.fromkeys(ids, 1)
+    assert second.stop() == 0
+
+
 def test_at_most_once_a_service_killed_in_the_middle_repeats_nothing(
     start_service: StartService, endpoint: Endpoint, tmp_path: Path
 ) -> None:
     data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
     first = start_service(**data)
     mailing = prepare(first.client, at_most_once=True)
-    until(lambda: len(endpoint.received()) > COUNT // 4)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
     first.kill()
 
     second = start_service(**data)
-    until(lambda: second.client.get_mailing(mailing).state == Mailing.STATE_COMPLETED)
+    completed(second.client, mailing)
     received = Counter(one["id"] for one in endpoint.received())
     assert set(received.values()) == {1}
     messages = {message.id: message.status for message in second.client.list_messages(mailing_id=mailing)}
@@ -100,7 +88,7 @@ def test_a_service_that_takes_over_from_a_dead_one_finishes_its_batches(
     short = {"MAILING_LEASE": "4", "MAILING_ENDPOINT_TIMEOUT": "0.5"}
     first, second = start_service(**short), start_service(**short)
     mailing = prepare(first.client)
-    until(lambda: len(endpoint.received()) > COUNT // 4)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
     first.kill()
     ids = finish(second.client, mailing)
     received = Counter(one["id"] for one in endpoint.received())
@@ -111,7 +99,7 @@ def test_a_service_that_takes_over_from_a_dead_one_finishes_its_batches(
 def test_a_service_stopped_in_order_repeats_nothing(start_service: StartService, endpoint: Endpoint) -> None:
     first = start_service()
     mailing = prepare(first.client)
-    until(lambda: len(endpoint.received()) > COUNT // 4)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
     assert first.stop() == 0
     ids = finish(start_service().client, mailing)
     assert Counter(one["id"] for one in endpoint.received()) == Counter(dict.fromkeys(ids, 1))

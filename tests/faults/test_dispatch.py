@@ -8,23 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from mailing import new_dispatch_settings
 from tests.e2e.conftest import Endpoint
 from tests.faults.conftest import StartService
-from tests.faults.test_crashes import COUNT, finish, prepare, until
+from tests.faults.mailings import COUNT, finish, prepare
+from tests.support.eventually import eventually_sync
 
 
 def test_a_killed_replica_vanishes_within_five_seconds(start_service: StartService) -> None:
     first, second = start_service(), start_service()
-    until(lambda: len(second.client.get_dispatch().replicas) == 2)
+    eventually_sync(lambda: len(second.client.get_dispatch().replicas) == 2)
     # An idle one promises its next beat the latest.
-    until(lambda: all(one.poll_reason == "backed off" for one in second.client.get_dispatch().replicas))
+    eventually_sync(lambda: all(one.poll_reason == "backed off" for one in second.client.get_dispatch().replicas))
     died_at = time.monotonic()
     first.kill()
-    until(lambda: len(second.client.get_dispatch().replicas) == 1, within=10.0)
+    eventually_sync(lambda: len(second.client.get_dispatch().replicas) == 1, within=10.0)
     assert time.monotonic() - died_at < 5.0
 
 
 def test_a_replica_that_stops_in_order_is_gone_at_once(start_service: StartService) -> None:
     first, second = start_service("--dispatchers", "2"), start_service()
-    until(lambda: len(second.client.get_dispatch().replicas) == 3)
+    eventually_sync(lambda: len(second.client.get_dispatch().replicas) == 3)
     assert first.stop() == 0
     assert len(second.client.get_dispatch().replicas) == 1
 
@@ -36,12 +37,12 @@ def test_the_stop_of_one_replica_holds_on_the_other_within_a_second(
     slow = {"MAILING_ENDPOINT_MAX_CONCURRENCY": "4"}
     first, second = start_service(**slow), start_service(**slow)
     mailing = prepare(first.client)
-    until(lambda: all(one.in_flight for one in first.client.get_dispatch().replicas))
+    eventually_sync(lambda: all(one.in_flight for one in first.client.get_dispatch().replicas))
     assert first.client.pause_dispatch().paused
     time.sleep(1.0)
     before = len(endpoint.received())
     assert before < COUNT
-    until(lambda: all(not one.in_flight for one in second.client.get_dispatch().replicas))
+    eventually_sync(lambda: all(not one.in_flight for one in second.client.get_dispatch().replicas))
     assert len(endpoint.received()) == before
     assert not second.client.resume_dispatch().paused
     ids = finish(second.client, mailing)
@@ -51,15 +52,15 @@ def test_the_stop_of_one_replica_holds_on_the_other_within_a_second(
 
 def test_settings_hold_everywhere_within_a_second_and_after_a_restart(start_service: StartService) -> None:
     first, second = start_service(), start_service()
-    until(lambda: len(second.client.get_dispatch().replicas) == 2)
+    eventually_sync(lambda: len(second.client.get_dispatch().replicas) == 2)
     changed = first.client.update_dispatch_settings(new_dispatch_settings(poll_max=0.5, max_concurrency=7))
     changed_at = time.monotonic()
-    until(lambda: {one.concurrency_limit for one in second.client.get_dispatch().replicas} == {7}, within=5.0)
+    eventually_sync(lambda: {one.concurrency_limit for one in second.client.get_dispatch().replicas} == {7}, within=5.0)
     assert time.monotonic() - changed_at < 1.0
     assert first.stop() == second.stop() == 0
     third = start_service()
     assert third.client.get_dispatch().settings == changed
-    until(lambda: [one.concurrency_limit for one in third.client.get_dispatch().replicas] == [7])
+    eventually_sync(lambda: [one.concurrency_limit for one in third.client.get_dispatch().replicas] == [7])
     assert third.client.update_dispatch_settings(fields=["max_concurrency"]).max_concurrency == 1024
 
 
@@ -73,7 +74,7 @@ def test_a_stop_holds_for_replicas_that_start_later(start_service: StartService,
     with ThreadPoolExecutor() as threads:
         watching = threads.submit(lambda: next(iter(second.client.watch_dispatch(min_interval=0.1))).settings.paused)
         assert watching.result(timeout=10)
-    until(lambda: len(second.client.get_dispatch().replicas) == 1)
+    eventually_sync(lambda: len(second.client.get_dispatch().replicas) == 1)
     assert endpoint.received() == []
     second.client.resume_dispatch()
-    until(lambda: len(endpoint.received()) == 100)
+    eventually_sync(lambda: len(endpoint.received()) == 100)

@@ -9,12 +9,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mailing import MailingClient, new_client, new_mailing, new_timestamp
+from mailing import MailingClient, new_mailing, new_timestamp
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 from tests.e2e.conftest import Endpoint
 from tests.faults.conftest import StartService
-from tests.faults.test_crashes import until
+from tests.faults.mailings import add_clients, completed
+from tests.support.eventually import eventually_sync
 
 COUNT = 30_000
 SLOW = {"MAILING_ENDPOINT_MAX_CONCURRENCY": "1"}
@@ -22,7 +23,7 @@ SLOW = {"MAILING_ENDPOINT_MAX_CONCURRENCY": "1"}
 
 
 def prepare(client: MailingClient, **fields: object) -> Mailing:
-    client.import_clients(new_client(phone=str(70_100_000_000 + n), timezone="UTC") for n in range(COUNT))
+    add_clients(client, COUNT)
     mailing = new_mailing("Hello", snapshot=True)
     mailing.MergeFrom(Mailing(**fields))  # type: ignore[arg-type]
     return client.create_mailing(mailing)
@@ -35,11 +36,11 @@ def test_a_process_that_stood_still_sends_nothing_after_the_end(
     service = start_service(**SLOW)
     ends_at = datetime.now(UTC) + timedelta(seconds=4)
     mailing = prepare(service.client, end_time=new_timestamp(ends_at))
-    until(lambda: len(endpoint.received()) > 20)
+    eventually_sync(lambda: len(endpoint.received()) > 20)
     os.kill(service.pid, signal.SIGSTOP)
     time.sleep(max(0.0, ends_at.timestamp() - time.time()) + 0.5)  # what passes is the end
     os.kill(service.pid, signal.SIGCONT)
-    until(lambda: service.client.get_mailing(mailing.id).state == Mailing.STATE_COMPLETED)
+    completed(service.client, mailing.id)
     assert max(endpoint.times()) < ends_at.timestamp() + 0.05
     statuses = {message.status for message in service.client.list_messages(mailing_id=mailing.id)}
     assert statuses == {Message.STATUS_DELIVERED, Message.STATUS_EXPIRED}
@@ -52,7 +53,7 @@ def test_a_second_after_pause_or_cancel_nobody_starts_a_request(
     """Not even a replica that stood still meanwhile. Fails with FRESH_FOR at 9999: leases then need no confirmation."""
     first, second = start_service(**SLOW), start_service(**SLOW)
     mailing = prepare(first.client)
-    until(lambda: len(endpoint.received()) > 50)
+    eventually_sync(lambda: len(endpoint.received()) > 50)
     os.kill(second.pid, signal.SIGSTOP)
     getattr(first.client, verb)(mailing.id)
     returned = time.time()
@@ -62,7 +63,7 @@ def test_a_second_after_pause_or_cancel_nobody_starts_a_request(
     assert max(endpoint.times()) <= returned + 1.0
     if verb == "pause_mailing":
         first.client.cancel_mailing(mailing.id)
-    until(lambda: not first.client.get_mailing(mailing.id).progress.pending)
+    eventually_sync(lambda: not first.client.get_mailing(mailing.id).progress.pending)
     counts = first.client.get_mailing(mailing.id).progress
     assert counts.delivered + counts.cancelled == counts.total
     assert counts.delivered == len(endpoint.received())

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
-import select
 import signal
 import socket
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import asyncpg
@@ -19,37 +13,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-PATIENCE = 60.0
-
-
-def command(*arguments: str, **settings: str) -> tuple[list[str], dict[str, str]]:
-    environment = {"MAILING_LISTEN": "127.0.0.1:0", "MAILING_LOG_FORMAT": "json", **settings}
-    return [sys.executable, "-m", "server.main", *arguments], {**os.environ, **environment}
-
-
-def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    """Run a command that ends by itself."""
-    words, environment = command(*arguments, **settings)
-    return subprocess.run(words, env=environment, capture_output=True, text=True, timeout=PATIENCE)
-
-
-@contextlib.contextmanager
-def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the service and lend the process and the address it serves on."""
-    words, environment = command(*(arguments or ("serve",)), **settings)
-    process = subprocess.Popen(
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    try:
-        assert select.select([process.stdout], [], [], PATIENCE)[0]
-        line = process.stdout.readline()
-        match = re.fullmatch(r"serving on (\S+)\n", line)
-        assert match, line or process.communicate()[1]
-        yield process, match[1]
-    finally:
-        process.kill()
-        process.communicate()
+from server.runtime.descriptors import BESIDE
+from tests.support.processes import PATIENCE, children_beside, ended, gone, serving
 
 
 def health(address: str) -> int:
@@ -58,11 +23,7 @@ def health(address: str) -> int:
         return int(answer.status)
 
 
-def children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_serves_on_a_free_port_and_ends_with_0_when_asked(database_dsn: str, number: signal.Signals) -> None:
     with serving(MAILING_DSN=database_dsn) as (process, address):
         assert health(address) == health_pb2.HealthCheckResponse.SERVING
@@ -130,7 +91,7 @@ def test_bad_settings_end_it_before_anything_is_opened(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-def test_an_endpoint_that_no_sender_takes_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
+def test_an_unusable_endpoint_ends_it_before_anything_is_opened(tmp_path: Path) -> None:
     (tmp_path / "ca.pem").write_text("no certificate")
     result = ended(
         "serve",
@@ -184,36 +145,31 @@ def test_dispatchers_beside_the_server_are_replaced_and_end_with_it(database_dsn
         process,
         _,
     ):
-        first = wait_for_children(process.pid, 2, without=[])
+        first = children_beside(process.pid, 2, known=[])
         os.kill(first[0], signal.SIGKILL)
-        second = wait_for_children(process.pid, 2, without=first[:1])
+        second = children_beside(process.pid, 2, known=first[:1])
         process.kill()
         for pid in second:
-            wait_for_end(pid)
+            gone(pid)
+
+
+def test_the_soft_limit_of_descriptors_is_raised(database_dsn: str) -> None:
+    with serving(limits="ulimit -Sn 200; ulimit -Hn 3000", MAILING_DSN=database_dsn) as (process, _):
+        assert re.search(r"Max open files +3000 +3000 ", Path(f"/proc/{process.pid}/limits").read_text())
+
+
+@pytest.mark.parametrize(("concurrency", "told"), [("", [("600", str(1024 + 10 + 13 + BESIDE))]), ("100", [])])
+def test_too_few_descriptors_are_told_with_the_number_needed(
+    database_dsn: str, concurrency: str, told: list[tuple[str, str]]
+) -> None:
+    settings = {"MAILING_ENDPOINT_URL": "http://127.0.0.1:9/", "MAILING_ENDPOINT_MAX_CONCURRENCY": concurrency}
+    with serving(limits="ulimit -n 600", MAILING_DSN=database_dsn, **settings) as (process, _):
+        process.terminate()
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert re.findall(r"(\d+) files and connections may be open, but up to (\d+) may be needed", errors) == told
 
 
 def test_a_dispatcher_alone_needs_a_database() -> None:
     result = ended("dispatch")
     assert result.returncode == 2
     assert result.stderr.startswith("MAILING_DSN should be ")
-
-
-def wait_for_children(pid: int, count: int, without: list[int]) -> list[int]:
-    give_up_at = time.monotonic() + PATIENCE
-    while time.monotonic() < give_up_at:
-        found = [child for child in children(pid) if child not in without]
-        if len(found) == count:
-            return found
-        time.sleep(0.05)
-    raise AssertionError(f"process {pid} has not {count} children")
-
-
-def wait_for_end(pid: int) -> None:
-    try:
-        watch = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        assert select.select([watch], [], [], PATIENCE)[0], f"process {pid} still runs"
-    finally:
-        os.close(watch)

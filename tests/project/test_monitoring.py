@@ -72,7 +72,7 @@ ALERTS = {rule.split("\n")[0]: rule for rule in RULES.read_text(encoding="utf-8"
 
 
 @pytest.mark.parametrize(("name", "rule"), ALERTS.items(), ids=ALERTS)
-def test_every_alert_has_a_severity_a_runbook_and_a_case_in_which_it_fires(name: str, rule: str) -> None:
+def test_every_alert_has_a_severity_a_runbook_and_a_case_that_fires_it(name: str, rule: str) -> None:
     assert re.search(r"severity: (critical|warning)", rule)
     assert f"runbook: docs/troubleshooting.md#{name.lower()}" in rule
     assert re.search(rf"^### {name}$", RUNBOOKS, re.MULTILINE)

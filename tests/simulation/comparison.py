@@ -44,6 +44,7 @@ CREATE FUNCTION simulation.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SEL
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT simulation.now()';
 ALTER TABLE expansions ALTER started_at SET DEFAULT simulation.now();
 ALTER TABLE messages ALTER created_at SET DEFAULT simulation.now();
+ALTER TABLE client_changes ALTER at SET DEFAULT simulation.now();
 DELETE FROM client_change_seqs WHERE bucket >= {BUCKETS};
 DELETE FROM buckets WHERE bucket >= {BUCKETS};
 DO $$ BEGIN
@@ -93,12 +94,17 @@ class Comparison:
         self.world.now = round(self.world.now + seconds, 6)
         await self._pool.execute("UPDATE simulation.clock SET moment = $1", self.now)
 
-    async def _compare(self, what: str, model: T, postgres: Awaitable[T], plain: Callable[[T], Any] = lambda x: x) -> T:
-        """Return the model's answer, having seen that Postgres gives the same one and keeps the same rows."""
+    async def _read(self, what: str, model: T, postgres: Awaitable[T], plain: Callable[[T], Any] = lambda x: x) -> T:
+        """Return the model's answer, having seen that Postgres gives the same one."""
         answer = await postgres
         self.world.tell(what, model)
         if plain(model) != plain(answer):
             raise self._difference(what, plain(model), plain(answer))
+        return model
+
+    async def _write(self, what: str, model: T, postgres: Awaitable[T], plain: Callable[[T], Any] = lambda x: x) -> T:
+        """Do the same, and compare the rows that both have afterwards."""
+        await self._read(what, model, postgres, plain)
         await self._renumber()
         await self._compare_rows(what)
         return model
@@ -139,7 +145,7 @@ class Comparison:
         after = [m for m in self.model.messages.values() if m.status is Status.CANCELLED]
         assert self.model.counts.total() == before
         count = len(after) - len(cancelled)
-        await self._compare(f"delete client {client.id}", count, self._deletion.delete(client.id, ""))
+        await self._write(f"delete client {client.id}", count, self._deletion.delete(client.id, ""))
 
     async def create_mailing(self, mailing: MailingRow) -> None:
         self.model.mailings[mailing.id] = mailing
@@ -167,7 +173,7 @@ class Comparison:
 
     async def retry_mailing(self, mailing: MailingRow, statuses: Sequence[Status]) -> None:
         count = retry(self.model, mailing, statuses, self.now)
-        await self._compare(f"retry mailing {mailing.id}", count, self._retry.retry(mailing.id, statuses))
+        await self._write(f"retry mailing {mailing.id}", count, self._retry.retry(mailing.id, statuses))
 
     # The planner's statements.
 
@@ -176,57 +182,65 @@ class Comparison:
         return self._storages["replica 1"].plan
 
     async def poll(self) -> PollResult:
-        return await self._compare("poll", self.model.poll(self.now), self._plan.poll(), _nearly)
+        return await self._read("poll", self.model.poll(self.now), self._plan.poll(), _nearly)
 
     async def start_due(self) -> list[int]:
-        return await self._compare("start_due", self.model.start_due(self.now), self._plan.start_due(), sorted)
+        return await self._write("start_due", self.model.start_due(self.now), self._plan.start_due(), sorted)
 
     async def expandable(self, most: int) -> list[Expansion]:
-        return await self._compare("expandable", self.model.expandable(most, self.now), self._plan.expandable(most))
+        return await self._read("expandable", self.model.expandable(most, self.now), self._plan.expandable(most))
 
     async def expand(self, expansion: Expansion, bucket: int, size: int, limit: int) -> Step:
         step = self.model.expand(expansion, bucket, size, limit, self.now)
         what = f"expand {expansion} {bucket} {size} {limit}"
-        return await self._compare(what, step, self._plan.expand(expansion, bucket, size, limit))
+        return await self._write(what, step, self._plan.expand(expansion, bucket, size, limit))
 
     async def expanded(self) -> None:
         self.model.expanded(1.0, self.now)
-        await self._compare("expanded", None, self._plan.expanded(1.0))
+        await self._write("expanded", None, self._plan.expanded(1.0))
 
     async def rechecks_due(self) -> list[Expansion]:
         model, postgres = self.model.rechecks_due(self.now), self._plan.rechecks_due()
-        return await self._compare("rechecks_due", model, postgres, lambda found: sorted(found, key=_mailing_id))
+        return await self._read("rechecks_due", model, postgres, lambda found: sorted(found, key=_mailing_id))
 
     async def expand_changes(self, expansion: Expansion, bucket: int, size: int, limit: int) -> Step:
         step = self.model.expand_changes(expansion, bucket, size, limit, self.now)
         what = f"expand_changes {expansion} {bucket} {size} {limit}"
-        return await self._compare(what, step, self._plan.expand_changes(expansion, bucket, size, limit))
+        return await self._write(what, step, self._plan.expand_changes(expansion, bucket, size, limit))
 
     async def rechecked(self, ids: Sequence[int], found: Sequence[int]) -> None:
         self.model.rechecked(ids, found, 1.0, 8.0, self.now)
-        await self._compare(f"rechecked {ids} {found}", None, self._plan.rechecked(ids, found, 1.0, 8.0))
+        await self._write(f"rechecked {ids} {found}", None, self._plan.rechecked(ids, found, 1.0, 8.0))
 
     async def expedite(self) -> None:
         self.model.expedite(self.now)
-        await self._compare("expedite", None, self._plan.expedite())
+        await self._write("expedite", None, self._plan.expedite())
 
     async def complete(self, ids: Sequence[int] | None) -> list[int]:
         model = self.model.complete(ids, self.now)
-        return await self._compare(f"complete {ids}", model, self._plan.complete(ids), sorted)
+        return await self._write(f"complete {ids}", model, self._plan.complete(ids), sorted)
 
     async def forget_changes(self) -> None:
-        self.model.forget_changes()
-        await self._compare("forget_changes", None, self._plan.forget_changes())
+        self.model.forget_changes(self.now)
+        await self._write("forget_changes", None, self._plan.forget_changes())
 
     # The statements of claims and settlements.
 
     async def scan(self) -> list[OpenWork]:
         found = self._storages["replica 1"].queue.scan()
-        return await self._compare("scan", self.model.scan(self.now), found, lambda work: sorted(work, key=_place))
+        return await self._read("scan", self.model.scan(self.now), found, lambda work: sorted(work, key=_place))
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         found = self._storages["replica 1"].queue.definitions(ids)
-        return await self._compare("definitions", self.model.definitions(ids), found)
+        return await self._read("definitions", self.model.definitions(ids), found)
+
+    async def changed_clients(self, bucket: int, after: int, client_ids: Sequence[int]) -> list[int]:
+        queue = self._storages["replica 1"].queue
+        numbers = await self._read("change_numbers", self.model.change_numbers(), queue.change_numbers())
+        until = numbers[bucket]
+        found = queue.changed_clients(bucket, after, until, client_ids)
+        what = f"changed_clients {bucket} {after} {until} {client_ids}"
+        return await self._read(what, self.model.changed_clients(bucket, after, until, client_ids), found, sorted)
 
     async def claim(
         self, replica: str, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
@@ -237,18 +251,18 @@ class Comparison:
             model = [self.model.fetch(mailing, bucket, batch, render, self.now) for batch in claimed]
         found = self._storages[replica].queue.claim(mailing, bucket, most, lease, render)
         what = f"{replica} claims {mailing.id} in {bucket} for {lease}"
-        return await self._compare(what, model, found, lambda batches: sorted(batches, key=lambda batch: batch.no))
+        return await self._write(what, model, found, lambda batches: sorted(batches, key=lambda batch: batch.no))
 
     async def release_orphans(self, replica: str, known: Sequence[int]) -> None:
         self.model.release_orphans(replica, known, self.now)
         released = self._storages[replica].queue.release_orphans(known)
-        await self._compare(f"{replica} releases all but {known}", None, released)
+        await self._write(f"{replica} releases all but {known}", None, released)
 
     async def settle(self, replica: str, settlement: Settlement) -> bool:
         batch = settlement.batch
         what = f"{replica} settles {batch.no} {batch.fence} {list(settlement)} {settlement.done} {settlement.kept}"
         model = self.model.settle(settlement)
-        return await self._compare(what, model, self._storages[replica].queue.settle(settlement))
+        return await self._write(what, model, self._storages[replica].queue.settle(settlement))
 
     # The statements about the endpoint and about rates.
 
@@ -266,12 +280,12 @@ class Comparison:
             "ask": (lambda: limits.breakers(self.now), lambda: health.breakers(["default"])),
         }
         model, postgres = pairs[statement]
-        await self._compare(f"{replica}: breaker, {statement}", model(), postgres(), _nearly)
+        await self._read(f"{replica}: breaker, {statement}", model(), postgres(), _nearly)
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
         model = self.model.limits.reserve(requests, self.now)
         found = self._storages["replica 1"].rates.reserve(requests)
-        return await self._compare(f"reserve {requests}", model, found, _nearly)
+        return await self._read(f"reserve {requests}", model, found, _nearly)
 
     # The rows.
 
@@ -325,7 +339,7 @@ def _parts(answer: Any) -> Any:
 
 def _messages(comparison: Comparison) -> list[tuple[Any, ...]]:
     return [
-        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted)
+        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted, m.maybe_sent)
         for m in comparison.model.messages.values()
     ]
 
@@ -361,7 +375,8 @@ _ROWS: list[tuple[str, Callable[[Comparison], list[tuple[Any, ...]]], str]] = [
     (
         "messages",
         _messages,
-        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0) FROM messages",
+        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0),"
+        " maybe_sent IS TRUE FROM messages",
     ),
     (
         "batches",

@@ -116,7 +116,7 @@ class ModelSender:
             await asyncio.sleep(connecting)
         if may_start is not None and not may_start():
             return None
-        request = self._promises.started(self._name, message_id, text)
+        request = self._promises.started(self._name, message_id, phone, text)
         answered: asyncio.Future[Answer] = self._loop.create_future()
 
         def reply(answer: Answer) -> None:

@@ -133,13 +133,19 @@ class RemoteDatabase:
         return await self._ask(lambda now: self._database.complete(ids, now))
 
     async def forget_changes(self) -> None:
-        await self._ask(lambda now: self._database.forget_changes())
+        await self._ask(self._database.forget_changes)
 
     async def scan(self) -> list[OpenWork]:
         return await self._ask(self._database.scan)
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return await self._ask(lambda now: self._database.definitions(ids))
+
+    async def change_numbers(self) -> dict[int, int]:
+        return await self._ask(lambda now: self._database.change_numbers())
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        return await self._ask(lambda now: self._database.changed_clients(bucket, after, until, client_ids))
 
     async def claim(
         self,

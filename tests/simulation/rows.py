@@ -49,6 +49,16 @@ class Client:
 
 
 @dataclass
+class ClientState:
+    """A client as it was from `since` on; without a phone it is gone."""
+
+    since: datetime
+    phone: str | None
+    tag: str
+    opted_out: bool
+
+
+@dataclass
 class Definition:
     """A mailing's definition, in force from `since` on."""
 
@@ -131,6 +141,7 @@ class MessageRow:
     reason: Reason = Reason.NONE
     attempts: int = 0
     uncounted: int = 0
+    maybe_sent: bool = False
     settled: int = 0
     """How often it reached a terminal status."""
     retried: int = 0

@@ -23,10 +23,10 @@ from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, ErrorClass,
 from server.config import Settings
 from server.storage.pool import open_pool
 from tests.simulation.comparison import REPLICAS, SET_UP, Comparison
-from tests.simulation.rows import MailingRow
+from tests.simulation.rows import BUCKETS, MailingRow
 from tests.support.ledger import audit
 
-FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:25").split(":"))
+FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:20").split(":"))
 STEPS = 150
 TAGS = ("red", "blue")
 TEXTS = ("Hello", "Good bye")
@@ -70,6 +70,7 @@ class Play:
             (1, comparison.forget_changes),
             (2, comparison.scan),
             (4, self._look_up),
+            (2, self._look_for_changes),
             (14, self._claim),
             (1, self._release_orphans),
             (18, self._settle),
@@ -184,6 +185,12 @@ class Play:
         found = await self._both.definitions([*self._model.mailings, 999])
         self._definitions = [*self._definitions[-2:], *found.values()]
 
+    async def _look_for_changes(self) -> None:
+        bucket = self._random.randrange(BUCKETS)
+        after = self._random.randint(0, self._model.change_seq[bucket])
+        ids = [i for i, client in self._model.clients.items() if client.bucket == bucket]
+        await self._both.changed_clients(bucket, after, [*ids[-5:], 999])
+
     async def _claim(self) -> None:
         """Claim what is open, by definitions of now or of some time ago."""
         if self._world.chance(0.8):
@@ -230,15 +237,16 @@ class Play:
             Outcome(Status.DELIVERED, Reason.NONE, 1, 200, 0, 5, None, None),
             Outcome(Status.DELIVERED, Reason.NONE, 1, 200, 0, 9, None, None),
             Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 7, None, failure),
-            Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 9, None, failure),
+            Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 9, None, failure, 0, True),
             policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED),
             policy.unsent(Status.SKIPPED, Reason.OPTED_OUT),
         ]
         if done:  # before that a message that stays pending belongs to the batch
             due_at = now + timedelta(seconds=self._random.choice([0.5, 2.0]))
+            doubt = self._world.chance(0.5)
             outcomes += [
                 policy.put_off(due_at),
-                Outcome(Status.PENDING, Reason.RETRYING, 1, 503, None, 3, due_at, failure, counted),
+                Outcome(Status.PENDING, Reason.RETRYING, 1, 503, None, 3, due_at, failure, counted, doubt),
             ] * 2
         return recipient.client_id, recipient.attempts, self._random.choice(outcomes)
 

@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
 
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
-
-T = TypeVar("T")
 
 OK = b'{"code":0,"message":"OK"}'
 
@@ -43,7 +40,7 @@ class ScriptedSender:
         self.in_flight = 0
         self.most_in_flight = 0
         self._script = script or (lambda client_id, number: answer())
-        self._delay = delay
+        self.delay = delay
 
     async def send(
         self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
@@ -59,8 +56,8 @@ class ScriptedSender:
         try:
             async with self.seen:
                 self.seen.notify_all()
-            if self._delay:
-                await asyncio.sleep(self._delay)
+            if self.delay:
+                await asyncio.sleep(self.delay)
             await self.gate.wait()
             return self._script(message_id & 0xFFFFFFFF, number)
         finally:
@@ -73,12 +70,3 @@ class ScriptedSender:
         """Return when so many requests have come; fail after `within` seconds."""
         async with asyncio.timeout(within), self.seen:
             await self.seen.wait_for(lambda: len(self.requests) >= requests)
-
-
-async def eventually(ask: Callable[[], Awaitable[T]], holds: Callable[[T], bool], within: float = 15.0) -> T:
-    """Ask again and again until the answer holds; fail after `within` seconds, telling the last answer."""
-    until = time.monotonic() + within
-    while not holds(last := await ask()):
-        assert time.monotonic() < until, f"still {last!r} after {within} s"
-        await asyncio.sleep(0.02)
-    return last

@@ -95,12 +95,12 @@ class IssuerServer:
         self.replies: dict[str, Reply] = {}
         self.asked: list[str] = []
         self.at_once = self.most_at_once = 0
-        self._lock = threading.Lock()
+        lock = threading.Lock()
         issuer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                with issuer._lock:
+                with lock:
                     issuer.asked.append(self.path)
                     issuer.at_once += 1
                     issuer.most_at_once = max(issuer.most_at_once, issuer.at_once)
@@ -109,7 +109,7 @@ class IssuerServer:
                 except OSError:
                     pass  # whoever asked has gone
                 finally:
-                    with issuer._lock:
+                    with lock:
                         issuer.at_once -= 1
 
             def log_message(self, *_: Any) -> None:

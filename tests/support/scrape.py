@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.eventually import eventually_sync
+
 ADMIN = re.compile(r"metrics and health are on http://(\S+:\d+)")
 """How a process says in its log where its admin port is."""
 
@@ -46,3 +48,8 @@ def scrape(address: str) -> Samples:
 def value(samples: Samples, name: str, **labels: str) -> float:
     """Return one sample."""
     return samples[name, frozenset(labels.items())]
+
+
+def sampled(address: str, name: str, wanted: float, **labels: str) -> None:
+    """Return once a sample has this value."""
+    eventually_sync(lambda: value(scrape(address), name, **labels), lambda found: found == wanted)

@@ -29,6 +29,7 @@ from mailing.v1.admin_service_pb2 import (
     ResumeDispatchRequest,
     UpdateDispatchSettingsRequest,
     WatchDispatchResponse,
+    WatchLogRequest,
 )
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.client_pb2 import Client, ClientFilter
@@ -338,9 +339,14 @@ class MailingClient:
         follow: bool = True,
         patience: float | None = None,
     ) -> LogWatch:
-        """Return an iterator of the event log, past and live; see `LogWatch`."""
-        chosen = (mailing_id, message_id, client_id, level)
-        return LogWatch(self.admin, *chosen, resume_token=resume_token, follow=follow, patience=patience)
+        """Return an iterator of the event log, past and live; see `LogWatch`.
+
+        It has the entries about a mailing, a message and a client (0: any), of at least `level`.
+        """
+        request = WatchLogRequest(
+            mailing_id=mailing_id, message_id=message_id, client_id=client_id, level=level, resume_token=resume_token
+        )
+        return LogWatch(self.admin, request, follow=follow, patience=patience)
 
     def list_attempts(self, message_id: int) -> list[Attempt]:
         """Return the failed attempts of one message, in order."""

@@ -28,7 +28,9 @@ ATTRIBUTE_PREFIX = "attributes."
 
 _FLAGS = {"": None, "false": False, "0": False, "no": False, "true": True, "1": True, "yes": True}
 _CLIENTS_FIELD = re.compile(r"clients\[(\d+)\](?:\.(\w+))?(?:[.\[]['\"]?(\w+)['\"]?\]?)?.*")
-_CACHED_WINDOWS = 10_000
+CACHED_WINDOWS = 10_000
+"""Number of different windows after which those seen are forgotten."""
+
 _SPOOL_BYTES = 16 << 20
 _LENGTH = struct.Struct("<I")
 
@@ -127,7 +129,7 @@ class ClientReader:
         except ValueError as error:
             column = "window_start" if repr(start) in str(error) else "window_end"
             raise CsvError(f"{self._name}, {self._here(column)}: {error}") from None
-        if len(self._windows) >= _CACHED_WINDOWS:
+        if len(self._windows) >= CACHED_WINDOWS:
             self._windows.clear()
         self._windows[start, end] = window
         return window

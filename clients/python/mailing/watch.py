@@ -128,26 +128,14 @@ class LogWatch(Iterator[LogEntry]):
     """
 
     def __init__(
-        self,
-        admin: AdminServiceStub,
-        mailing_id: int = 0,
-        message_id: int = 0,
-        client_id: int = 0,
-        level: LogEntry.Level.ValueType = LogEntry.LEVEL_UNSPECIFIED,
-        *,
-        resume_token: str = "",
-        follow: bool = True,
-        patience: float | None = None,
+        self, admin: AdminServiceStub, request: WatchLogRequest, *, follow: bool = True, patience: float | None = None
     ) -> None:
-        """Read entries about a mailing, a message and a client (0: any), of at least `level`.
+        """Read the entries that `request` asks for, from its resume token on or else from the oldest that is kept.
 
-        Begin after `resume_token`, without one with the oldest entry that is kept. After the first
-        response, wait up to `patience` seconds for a service that cannot be reached.
+        After the first response, wait up to `patience` seconds for a service that cannot be reached.
         """
-        self.resume_token = resume_token
-        self._request = WatchLogRequest(
-            mailing_id=mailing_id, message_id=message_id, client_id=client_id, level=level, resume_token=resume_token
-        )
+        self.resume_token = request.resume_token
+        self._request = request
         self._follow = follow
         self._entries = self._all(admin, patience)
 

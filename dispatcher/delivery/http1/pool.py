@@ -12,6 +12,7 @@ import socket
 from collections import deque
 from collections.abc import Mapping
 from time import monotonic
+from typing import NamedTuple
 
 from dispatcher.delivery.http1.connection import Connection, KnownAnswers
 from dispatcher.delivery.http1.resolver import Address, Addresses
@@ -41,6 +42,18 @@ class _Failure(Exception):
         self.error = error
 
 
+class PoolStatus(NamedTuple):
+    """What a pool holds at a moment."""
+
+    slots: int = 0
+    """Connections open or being opened, and those promised to requests that wait."""
+    open: int = 0
+    dialing: int = 0
+    waiting: int = 0
+    sweeping: bool = False
+    """Whether a timer runs that ends what is overdue."""
+
+
 def _with_headers(request: bytes, headers: Mapping[str, str]) -> bytes:
     """Return the request with more headers behind its first line."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items()).encode("ascii")
@@ -51,11 +64,14 @@ def _with_headers(request: bytes, headers: Mapping[str, str]) -> bytes:
 class FastSender:
     """Sends messages to one endpoint by HTTP/1.1. Implements `dispatcher.ports.Sender`.
 
-    To be used from one event loop; `trace_headers` gives each request more headers. Raises
-    ValueError for an endpoint whose URL, token or CA file is unusable.
+    To be used from one event loop; `trace_headers` gives each request more headers, `addresses`
+    are those of the URL's host unless given. Raises ValueError for an endpoint whose URL, token
+    or CA file is unusable.
     """
 
-    def __init__(self, endpoint: Endpoint, trace_headers: TraceHeaders | None = None) -> None:
+    def __init__(
+        self, endpoint: Endpoint, trace_headers: TraceHeaders | None = None, addresses: Addresses | None = None
+    ) -> None:
         self._trace_headers = trace_headers
         target = parse_target(endpoint)
         head = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
@@ -67,7 +83,7 @@ class FastSender:
         if self._tls is not None:
             self._tls.set_alpn_protocols(["http/1.1"])
         self._host = target.host
-        self._addresses = Addresses(target.host, target.port)
+        self._addresses = addresses or Addresses(target.host, target.port)
         self._total_timeout = endpoint.total_timeout
         self._connect_timeout = endpoint.connect_timeout
         self._max_body = endpoint.max_response_bytes
@@ -82,6 +98,13 @@ class FastSender:
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
         self._closed = False
+
+    @property
+    def status(self) -> PoolStatus:
+        """What the pool holds now."""
+        return PoolStatus(
+            self._slots, len(self._connections), len(self._dials), len(self._waiting), self._sweep is not None
+        )
 
     async def send(
         self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -25,17 +27,28 @@ class Address(NamedTuple):
     sockaddr: tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
 
 
+LookUp = Callable[[str, int], Awaitable[list[Address]]]
+"""Returns the addresses of a host and port; raises OSError where there are none."""
+
+
+async def look_up(host: str, port: int) -> list[Address]:
+    """Ask the system's resolver."""
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    if not found:
+        raise socket.gaierror(socket.EAI_NONAME, "no address")
+    return list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
+
+
 class Addresses:
     """The addresses of one host and port."""
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, host: str, port: int, look_up: LookUp = look_up) -> None:
+        self._ask = partial(look_up, host, port)
         self._known: list[Address] = []
         self._known_at = float("-inf")
         self._dead: set[Address] = set()
         self._turn = 0
-        self._look_up = SingleFlight(self._ask, "name lookup")
+        self._look_up = SingleFlight(self._renew, "name lookup")
 
     async def candidates(self) -> list[Address]:
         """Return the addresses in the order in which to try them, never none.
@@ -57,16 +70,12 @@ class Addresses:
         """End a lookup under way."""
         await self._look_up.close()
 
-    async def _ask(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _renew(self) -> None:
         try:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            self._known = await self._ask()
         except OSError:
             if monotonic() - self._known_at >= TTL + STALE:
                 raise
             return
-        if not found:
-            raise socket.gaierror(socket.EAI_NONAME, "no address")
-        self._known = list(dict.fromkeys(Address(family, sockaddr) for family, _, _, _, sockaddr in found))
         self._known_at = monotonic()
         self._dead.clear()

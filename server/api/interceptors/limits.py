@@ -24,7 +24,7 @@ from server.domain.principals import caller
 
 _HEALTH = "/grpc.health."
 
-_FORGET_ABOVE = 10_000
+FORGET_ABOVE = 10_000
 """Above this number of principals, those that have been quiet are forgotten."""
 
 
@@ -104,7 +104,12 @@ class CallRate:
         self._per_second = per_second
         self._now = now
         self._full_at: dict[str, float] = {}
-        self._forget_above = _FORGET_ABOVE
+        self._forget_above = FORGET_ABOVE
+
+    @property
+    def remembered(self) -> int:
+        """How many principals have an entry."""
+        return len(self._full_at)
 
     def take(self, principal: str) -> None:
         """Take one token. Raise RateExceeded when there is none."""
@@ -121,7 +126,7 @@ class CallRate:
 
     def _forget(self, now: float) -> None:
         self._full_at = {principal: at for principal, at in self._full_at.items() if at > now}
-        self._forget_above = max(_FORGET_ABOVE, 2 * len(self._full_at))
+        self._forget_above = max(FORGET_ABOVE, 2 * len(self._full_at))
 
 
 def principal_of(peer: str) -> str:

@@ -9,7 +9,6 @@ removing it from the table; the API reference follows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from functools import cache
 from typing import Any, NamedTuple
 
 import grpc
@@ -65,25 +64,46 @@ class UnservedFieldsInterceptor(Interceptor):
 
 
 def _checked(request: Any) -> Any:
-    if found := unserved_fields(request):
+    if found := UNSERVED.paths(request):
         raise FieldsNotServed(found)
     return request
 
 
-def unserved_fields(message: ProtoMessage, path: str = "") -> list[str]:
-    """Return the paths of the fields that are set and not implemented, such as `mailing.filter.any_of`."""
-    plan = _plan(message.DESCRIPTOR)
-    if not (plan.unserved or plan.leading):
-        return []
-    found = []
-    for field, value in message.ListFields():
-        name = f"{path}{field.name}"
-        if field.name in plan.unserved:
-            found.append(name)
-        elif field.name in plan.leading:
-            for place, part in [(name, value)] if not field.is_repeated else _parts(name, value):
-                found += unserved_fields(part, f"{place}.")
-    return found
+class FieldTable:
+    """Finds the fields of a table, by message, that a request sets."""
+
+    def __init__(self, fields: Mapping[str, frozenset[str]]) -> None:
+        self._fields = fields
+        self._plans: dict[Descriptor, _Plan] = {}
+
+    def paths(self, message: ProtoMessage, path: str = "") -> list[str]:
+        """Return the paths of the fields that are set and in the table, such as `mailing.filter.any_of`."""
+        descriptor: Any = message.DESCRIPTOR
+        plan = self._plans.get(descriptor) or self._plan(descriptor)
+        if not (plan.listed or plan.leading):
+            return []
+        found = []
+        for field, value in message.ListFields():
+            name = f"{path}{field.name}"
+            if field.name in plan.listed:
+                found.append(name)
+            elif field.name in plan.leading:
+                for place, part in [(name, value)] if not field.is_repeated else _parts(name, value):
+                    found += self.paths(part, f"{place}.")
+        return found
+
+    def _plan(self, descriptor: Descriptor) -> _Plan:
+        """Make the plan of a type, once; for most types it is empty, which costs a request nothing."""
+        listed = self._fields.get(descriptor.full_name, frozenset())
+        leading = (field.name for field in descriptor.fields if field.message_type and self._leads(field.message_type))
+        self._plans[descriptor] = _Plan(listed, frozenset(leading))
+        return self._plans[descriptor]
+
+    def _leads(self, descriptor: Descriptor) -> bool:
+        return not self._fields.keys().isdisjoint(_reachable(descriptor, set()))
+
+
+UNSERVED = FieldTable(FIELDS)
 
 
 def _parts(name: str, values: Any) -> Iterator[tuple[str, ProtoMessage]]:
@@ -93,21 +113,9 @@ def _parts(name: str, values: Any) -> Iterator[tuple[str, ProtoMessage]]:
 class _Plan(NamedTuple):
     """The fields to check in messages of one type."""
 
-    unserved: frozenset[str]
+    listed: frozenset[str]
     leading: frozenset[str]
-    """The fields whose messages may have unserved fields, at any depth."""
-
-
-@cache
-def _plan(descriptor: Descriptor) -> _Plan:
-    """Return the plan of a type; for most types it is empty, which costs a request nothing."""
-    unserved = FIELDS.get(descriptor.full_name, frozenset())
-    leading = (field.name for field in descriptor.fields if field.message_type and _leads(field.message_type))
-    return _Plan(unserved, frozenset(leading))
-
-
-def _leads(descriptor: Descriptor) -> bool:
-    return not FIELDS.keys().isdisjoint(_reachable(descriptor, set()))
+    """The fields whose messages may have fields of the table, at any depth."""
 
 
 def _reachable(descriptor: Descriptor, known: set[str]) -> set[str]:

@@ -60,7 +60,8 @@ WITH found AS MATERIALIZED (
   -- The columns of the last attempt stay.
   UPDATE messages m
   SET status = {Status.PENDING}, reason = CASE WHEN attempts > 0 THEN {Reason.RETRYING} ELSE {Reason.NONE} END,
-    forgiven = nullif(attempts, 0), settled_at = NULL, due_at = now()
+    forgiven = nullif(attempts, 0), maybe_sent = CASE WHEN m.status = {Status.UNKNOWN} THEN true ELSE m.maybe_sent END,
+    settled_at = NULL, due_at = now()
   FROM tick
   WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id
     AND m.client_id > $after AND m.client_id <= (SELECT max(client_id) FROM found)

@@ -276,7 +276,8 @@ WHERE {done}
 RETURNING m.id;
 
 -- name: forget_changes
--- Removes changes of clients that every live mailing has read.
+-- Removes changes of clients that every live mailing has read, a minute after they were made: those
+-- who hold batches look for them.
 DELETE FROM client_changes c
 USING (
   SELECT s.bucket, coalesce(min(e.change_seq), s.seq) AS seq
@@ -286,4 +287,4 @@ USING (
   ) ON e.bucket = s.bucket
   GROUP BY s.bucket
 ) read
-WHERE c.bucket = read.bucket AND c.seq <= read.seq;
+WHERE c.bucket = read.bucket AND c.seq <= read.seq AND c.at < now() - interval '1 minute';

@@ -20,6 +20,20 @@ SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_att
   extract(epoch FROM max_backoff)::float8 AS max_backoff
 FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
+-- name: change_numbers
+SELECT bucket, seq FROM client_change_seqs;
+
+-- name: changed_clients
+-- Those of $client_ids that the changes behind $after up to $until name; all of them when one of the
+-- changes is no longer kept. Reads one row for each change, and is only asked when there are some.
+WITH fresh AS MATERIALIZED (
+  SELECT client_ids FROM client_changes WHERE bucket = $bucket AND seq > $after AND seq <= $until
+)
+SELECT h.id FROM unnest($client_ids::bigint[]) AS h(id) JOIN (SELECT unnest(client_ids) AS id FROM fresh) c USING (id)
+UNION
+SELECT h.id FROM unnest($client_ids::bigint[]) AS h(id)
+WHERE (SELECT count(*) FROM fresh) < $until::bigint - $after::bigint;
+
 -- name: claim
 -- Leases open batches. The incremented fence makes writes of earlier holders fail. A mailing that
 -- was changed or stopped since its definition was read yields none. A batch that still names a
@@ -44,7 +58,8 @@ SET fence = b.fence + 1, lease_until = now() + $lease::interval, leased_at = now
   doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = p.no
-RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at;
+RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at,
+  (SELECT seq FROM client_change_seqs WHERE bucket = $bucket) AS change_no;
 
 -- name: release_orphans
 -- Frees batches that this replica claimed without learning of it, because the connection was lost
@@ -69,7 +84,7 @@ CASE WHEN m.due_at > m.created_at AND m.due_at <= now() + $max_backoff::interval
 -- `opens_at` is set for a message to be sent later: when the client's window opens, or when its
 -- next attempt is due (a batch due after the mailing's end is claimed earlier). `closes_in` is NULL
 -- without a window. The filter's parameters are NULL for everybody.
-m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
+m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, m.maybe_sent IS TRUE AS maybe_sent, c.phone,
   CASE WHEN c.opted_out THEN {Reason.OPTED_OUT}
     WHEN ($tags::text[] IS NULL OR c.tag = ANY($tags))
       AND ($operator_codes::text[] IS NULL OR c.operator_code = ANY($operator_codes))
@@ -158,7 +173,7 @@ numbered AS (
 -- have. With $done the batch is removed or, with the clients in $kept, which were not begun, given
 -- back. Other messages that stay pending go into new batches ($requeued_ids at $requeued_times).
 WITH held AS (
-  SELECT no FROM batches
+  SELECT no, doubtful FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND no = $batch_no AND fence = $fence
   FOR UPDATE
 ), closed AS (
@@ -167,8 +182,9 @@ WITH held AS (
     AND b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = held.no
 ), released AS (
   -- The fence is incremented, so that the same call, repeated because its answer was lost, finds nothing.
-  UPDATE batches b SET client_ids = $kept, fence = b.fence + 1, lease_until = '-infinity', holder = NULL,
-    doubtful = false FROM held
+  -- It stays marked: what an earlier holder sent is no better known for that.
+  UPDATE batches b SET client_ids = $kept, fence = b.fence + 1, lease_until = '-infinity', holder = NULL
+  FROM held
   WHERE $done AND cardinality($kept::bigint[]) > 0
     AND b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = held.no
 ), tick AS (
@@ -183,6 +199,9 @@ WITH held AS (
     attempts = m.attempts + entry_of($attempted::smallint[], m.client_id, $client_ids::bigint[]),
     forgiven = coalesce(m.forgiven + entry_of($uncounted::smallint[], m.client_id, $client_ids::bigint[]),
       m.forgiven, nullif(entry_of($uncounted::smallint[], m.client_id, $client_ids::bigint[]), 0)),
+    -- Of what an earlier holder may have sent, too.
+    maybe_sent = CASE WHEN entry_of($maybe_sent::boolean[], m.client_id, $client_ids::bigint[])
+      OR (SELECT doubtful FROM held) THEN true ELSE m.maybe_sent END,
     endpoint_status = entry_of($endpoint_statuses::smallint[], m.client_id, $client_ids::bigint[]),
     endpoint_code = entry_of($endpoint_codes::bigint[], m.client_id, $client_ids::bigint[]),
     duration_ms = entry_of($durations::int[], m.client_id, $client_ids::bigint[]),

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import asyncpg
 import grpc
 import pytest
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from grpc_status.rpc_status import from_call
 
@@ -66,34 +66,21 @@ async def imported(service: Service, *pieces: Sequence[client_pb2.Client]) -> tu
     return answer.created, answer.updated, answer.unchanged
 
 
-async def until(holds: Callable[[], Awaitable[object]]) -> None:
-    """Return once `holds` gives something true; fail after ten seconds."""
-    async with asyncio.timeout(10):
-        while not await holds():  # noqa: ASYNC110  what is waited for happens in another process
-            await asyncio.sleep(0.01)
+async def call(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any = None) -> Any:
+    """Call a method with an empty request; return its first or only answer."""
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    request = GetMessageClass(method.input_type)()
+    answer_type = GetMessageClass(method.output_type)
+    serializers: dict[str, Any] = {
+        "request_serializer": lambda message: message.SerializeToString(),
+        "response_deserializer": answer_type.FromString,
+    }
 
+    async def one() -> AsyncIterator[Any]:
+        yield request
 
-async def waiting(pool: asyncpg.Pool) -> int:
-    """Return how many sessions wait for locks that others hold."""
-    count: int = await pool.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    return count
-
-
-async def until_somebody_waits(pool: asyncpg.Pool, sessions: int = 1) -> None:
-    """Return once so many sessions wait for locks that others hold."""
-
-    async def enough() -> bool:
-        return await waiting(pool) >= sessions
-
-    await until(enough)
-
-
-async def until_nobody_waits(pool: asyncpg.Pool) -> None:
-    """Return once no session waits for a lock any more."""
-
-    async def none() -> bool:
-        return await waiting(pool) == 0
-
-    await until(none)
+    if method.client_streaming:
+        return await channel.stream_unary(path, **serializers)(one(), metadata=metadata)
+    if method.server_streaming:
+        return await channel.unary_stream(path, **serializers)(request, metadata=metadata).read()
+    return await channel.unary_unary(path, **serializers)(request, metadata=metadata)

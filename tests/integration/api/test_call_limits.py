@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +21,11 @@ from server.api import CallLimits, TransportSettings
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
 from server.runtime.api_settings import ApiSettings
-from tests.integration.api.calls import imported, refused, until
+from tests.integration.api.calls import imported, refused
 from tests.integration.api.conftest import Service
 from tests.support.api import serving
+from tests.support.eventually import eventually
+from tests.support.locks import CLIENTS, blocked, holding
 
 
 @pytest.fixture
@@ -36,19 +36,6 @@ def api_settings(request: pytest.FixtureRequest) -> ApiSettings:
 
 def limited(**limits: Any) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("api_settings", [{"limits": CallLimits(**limits)}], indirect=True)
-
-
-@asynccontextmanager
-async def clients_locked(pool: asyncpg.Pool) -> AsyncIterator[None]:
-    """Let every call wait that reads clients."""
-    async with pool.acquire() as connection, connection.transaction():
-        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
-        yield
-
-
-async def waiting_for_locks(pool: asyncpg.Pool, number: int) -> bool:
-    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    return await pool.fetchval(waiting) == number  # type: ignore[no-any-return]
 
 
 async def healthy(service: Service) -> None:
@@ -65,9 +52,9 @@ async def to_its_end(stream: Any) -> None:
 @limited(calls=2)
 async def test_one_call_too_many_at_once_is_rejected(service: Service, pool: asyncpg.Pool) -> None:
     """Fails when calls are not counted, or not when they end."""
-    async with clients_locked(pool):
+    async with holding(pool, CLIENTS):
         waiting = [asyncio.ensure_future(service.clients.ListClients(ListClientsRequest())) for _ in range(2)]
-        await until(lambda: waiting_for_locks(pool, 2))
+        await blocked(pool, 2)
         with refused("RESOURCE_EXHAUSTED", "LIMIT_REACHED") as info:
             await asyncio.gather(*(service.clients.ListClients(ListClientsRequest()) for _ in range(2)))
         assert info.metadata["limit"] == "2"
@@ -102,7 +89,7 @@ async def test_more_calls_a_second_are_rejected_with_the_time_to_wait(service: S
             return False
         return True
 
-    await until(welcome)
+    await eventually(welcome)
 
 
 @limited(longest=0.3)
@@ -111,7 +98,7 @@ async def test_a_call_lasts_no_longer_than_the_service_allows(
     service: Service, pool: asyncpg.Pool, deadline: float | None
 ) -> None:
     """Fails, by the suite's patience, when the caller's deadline alone counts."""
-    async with clients_locked(pool):
+    async with holding(pool, CLIENTS):
         with refused("DEADLINE_EXCEEDED", "LIMIT_REACHED") as info:
             await service.clients.ListClients(ListClientsRequest(), timeout=deadline)
         assert info.metadata["limit"] == "0.3"

@@ -16,9 +16,10 @@ from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import DeleteClientRequest, GetClientRequest
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
-from tests.integration.api.calls import add_client, refused, until_somebody_waits
+from tests.integration.api.calls import add_client, refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.rows import add_batch, add_mailing, count_of
+from tests.support.locks import blocked
 
 PHONE = 79260000000
 
@@ -141,7 +142,7 @@ async def test_a_claim_under_way_wins_over_a_deletion(service: Service, pool: as
             "UPDATE batches SET lease_until = now() + interval '60 s', fence = fence + 1, holder = gen_random_uuid()"
         )
         deletion = asyncio.create_task(delete(service, made))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await transaction.commit()
     assert await deletion == 0
     assert await status_of(pool, mailing_id, made.id) == (Status.PENDING, Reason.NONE, False)

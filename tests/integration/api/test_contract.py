@@ -10,13 +10,12 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message_factory import GetMessageClass
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
 
 from server.api.interceptors import unserved
 from server.api.server import SERVED
-from tests.integration.api.calls import refused
+from tests.integration.api.calls import call, refused
 from tests.integration.api.conftest import Service
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos" / "mailing" / "v1"
@@ -31,26 +30,6 @@ def test_the_contract_is_complete() -> None:
         for service in re.findall(r"^service (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert {service.name for service in SERVED} == declared
-
-
-async def call(channel: grpc.aio.Channel, method: MethodDescriptor, metadata: Any = None) -> Any:
-    """Call a method with an empty request; return its first or only answer."""
-    path = f"/{method.containing_service.full_name}/{method.name}"
-    request = GetMessageClass(method.input_type)()
-    answer_type = GetMessageClass(method.output_type)
-    serializers: dict[str, Any] = {
-        "request_serializer": lambda message: message.SerializeToString(),
-        "response_deserializer": answer_type.FromString,
-    }
-
-    async def one() -> AsyncIterator[Any]:
-        yield request
-
-    if method.client_streaming:
-        return await channel.stream_unary(path, **serializers)(one(), metadata=metadata)
-    if method.server_streaming:
-        return await channel.unary_stream(path, **serializers)(request, metadata=metadata).read()
-    return await channel.unary_unary(path, **serializers)(request, metadata=metadata)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

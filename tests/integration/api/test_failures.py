@@ -22,9 +22,11 @@ from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingReque
 from mailing.v1.message_service_pb2 import GetMessageRequest
 from server.api import CannotListen
 from tests.conftest import PostgresServer
-from tests.integration.api.calls import add_client, client, imported, mailing, refused, until, until_somebody_waits
+from tests.integration.api.calls import add_client, client, imported, mailing, refused
 from tests.integration.api.conftest import Service
 from tests.support.api import make_api
+from tests.support.eventually import eventually
+from tests.support.locks import CLIENTS, blocked, holding
 
 
 async def lock_out(postgres_server: PostgresServer, pool: asyncpg.Pool) -> None:
@@ -96,16 +98,12 @@ async def test_calls_are_unavailable_when_every_connection_is_taken(service: Ser
 
 
 async def test_a_call_whose_statement_is_cancelled_is_unavailable(service: Service, pool: asyncpg.Pool) -> None:
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+    async with holding(pool, CLIENTS):
         call = service.clients.ListClients(ListClientsRequest())
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await pool.execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         with refused("UNAVAILABLE", "DATABASE_UNAVAILABLE"):
             await call
-        await transaction.rollback()
 
 
 async def test_an_internal_error_shows_an_id_and_never_its_cause(
@@ -136,13 +134,6 @@ async def test_a_taken_port_is_one_sentence(service: Service, pool: asyncpg.Pool
 def counted(service: Service, method: str, kind: str, code: str) -> float:
     labels = {"grpc_type": kind, "grpc_service": "mailing.v1.ClientService", "grpc_method": method, "grpc_code": code}
     return service.registry.get_sample_value("grpc_server_handled_total", labels) or 0.0
-
-
-async def until_counted(service: Service, method: str, kind: str, code: str) -> None:
-    async def holds() -> bool:
-        return counted(service, method, kind, code) > 0
-
-    await until(holds)
 
 
 def messages(service: Service, name: str, method: str, kind: str) -> float:
@@ -192,18 +183,12 @@ async def test_metrics_count_an_import_that_its_caller_left(service: Service) ->
     """GRPC lets the requests end as if they were all there; nothing of them may be stored."""
     call = service.clients.ImportClients()
     await call.write(ImportClientsRequest(clients=[client(79260000001)]))
-    await until_received(service, 1)
+    received = ("msg_received_total", "ImportClients", "CLIENT_STREAMING")
+    await eventually(lambda: messages(service, *received), lambda count: count == 1)
     call.cancel()
-    await until_counted(service, "ImportClients", "CLIENT_STREAMING", "CANCELLED")
+    await eventually(lambda: counted(service, "ImportClients", "CLIENT_STREAMING", "CANCELLED"))
     assert counted(service, "ImportClients", "CLIENT_STREAMING", "OK") == 0
     assert not (await service.clients.ListClients(ListClientsRequest())).clients
-
-
-async def until_received(service: Service, count: int) -> None:
-    async def holds() -> bool:
-        return messages(service, "msg_received_total", "ImportClients", "CLIENT_STREAMING") == count
-
-    await until(holds)
 
 
 async def test_metrics_count_a_stream_that_its_caller_left(service: Service) -> None:
@@ -212,17 +197,13 @@ async def test_metrics_count_a_stream_that_its_caller_left(service: Service) -> 
     call = service.clients.ExportClients(ExportClientsRequest())
     await call.read()
     call.cancel()
-    await until_counted(service, "ExportClients", "SERVER_STREAMING", "CANCELLED")
+    await eventually(lambda: counted(service, "ExportClients", "SERVER_STREAMING", "CANCELLED"))
 
 
 async def test_a_deadline_is_counted_as_one_and_frees_the_connection(service: Service, pool: asyncpg.Pool) -> None:
-    async with pool.acquire() as connection:
-        transaction = connection.transaction()
-        await transaction.start()
-        await connection.execute("LOCK TABLE clients IN ACCESS EXCLUSIVE MODE")
+    async with holding(pool, CLIENTS):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await service.clients.ListClients(ListClientsRequest(), timeout=0.2)
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until_counted(service, "ListClients", "UNARY", "DEADLINE_EXCEEDED")
-        await transaction.rollback()
+        await eventually(lambda: counted(service, "ListClients", "UNARY", "DEADLINE_EXCEEDED"))
     assert not (await service.clients.ListClients(ListClientsRequest())).clients

@@ -19,17 +19,10 @@ from mailing.v1.client_service_pb2 import (
     ListClientsRequest,
     UpdateClientRequest,
 )
-from tests.integration.api.calls import (
-    add_client,
-    client,
-    imported,
-    refused,
-    requests,
-    until,
-    until_somebody_waits,
-    window,
-)
+from tests.integration.api.calls import add_client, client, imported, refused, requests, window
 from tests.integration.api.conftest import Service
+from tests.support.eventually import eventually
+from tests.support.locks import blocked
 
 PHONE = 79260000000
 
@@ -190,7 +183,7 @@ async def test_slow_imports_leave_connections_to_others(service: Service, pool: 
     async def as_many_as_may_be() -> bool:
         return bool(await pool.fetchval(staging) == 5)
 
-    await until(as_many_as_may_be)
+    await eventually(as_many_as_may_be)
     for _ in range(20):
         await service.clients.ListClients(ListClientsRequest())
     assert await as_many_as_may_be()
@@ -207,7 +200,7 @@ async def test_an_import_and_a_create_of_the_same_phone_make_one_client(service:
             "INSERT INTO clients (bucket, id, phone, timezone) VALUES (3, 19, $1, 'UTC')", str(PHONE)
         )
         merging = asyncio.create_task(imported(service, [client(PHONE, tag="imported"), client(PHONE + 1)]))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await transaction.commit()
     assert await merging == (1, 1, 0)
     (one,) = (
@@ -224,7 +217,7 @@ async def test_a_client_deleted_during_an_import_is_created_again(service: Servi
         await connection.execute("DELETE FROM clients WHERE bucket = $1 AND id = $2", made.id % 16, made.id)
         await connection.execute("DELETE FROM client_phones WHERE phone = $1", made.phone)
         merging = asyncio.create_task(imported(service, [client(PHONE, tag="imported")]))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await transaction.commit()
     assert await merging == (1, 0, 0)
     (one,) = await exported(service)

@@ -22,12 +22,13 @@ from server.storage import mailing_deletion
 from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_deletion import MailingDeletion
-from tests.integration.api.calls import refused, until_nobody_waits, until_somebody_waits
+from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import get
 from tests.integration.api.rows import add_batch
-from tests.support.endpoints import eventually
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, database_now
+from tests.support.locks import blocked, bucket_lock, holding, unblocked
 
 TABLES = ("messages", "batches", "attempts", "mailing_counts", "mailing_figures", "expansions", "rate_slots")
 
@@ -64,15 +65,12 @@ async def left(pool: asyncpg.Pool) -> dict[str, int]:
 
 async def break_off(service: Service, pool: asyncpg.Pool, mailing_id: int) -> None:
     """Begin to delete a mailing, and give up in the middle."""
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM messages WHERE bucket = 9 FOR UPDATE")
+    async with holding(pool, "SELECT FROM messages WHERE bucket = 9 FOR UPDATE"):
         call = asyncio.create_task(delete(service, mailing_id))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         call.cancel()
         await asyncio.wait([call])
-        await until_nobody_waits(pool)  # the service has heard of it
-        await other.execute("COMMIT")
+        await unblocked(pool)  # the service has heard of it
 
 
 async def test_everything_goes_in_steps(service: Service, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,14 +154,11 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     await pool.execute("DELETE FROM batches WHERE bucket > 0")
     await pool.execute("UPDATE mailings SET state = $1", MailingState.CANCELLED)
     later = put_off(await database_now(pool))
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM buckets WHERE bucket = 0 FOR UPDATE")
+    async with holding(pool, bucket_lock(0)):
         settling = asyncio.create_task(storage.queue.settle(Settlement(batch, "default", [(16, 0, later)], True)))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         call = asyncio.create_task(delete(service, mailing_id))
-        await until_somebody_waits(pool, 2)
-        await other.execute("COMMIT")
+        await blocked(pool, 2)
     assert await settling
     await call
     assert await left(pool) == {}

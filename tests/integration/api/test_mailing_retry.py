@@ -18,10 +18,12 @@ from mailing.v1.mailing_service_pb2 import CancelMailingRequest, RetryMailingReq
 from server.storage import mailing_retry
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
-from tests.integration.api.calls import refused, until, until_somebody_waits
+from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import State, at, get, move_to, update
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
+from tests.support.locks import blocked, bucket_lock, holding
 
 ENDS = {
     Status.DELIVERED: (Status.DELIVERED, Reason.NONE, 1),
@@ -198,13 +200,10 @@ async def test_one_that_fails_again_meanwhile_is_not_put_back_twice(
     mailing_id = await expanded(pool)
     await settle_all(pool, mailing_id, Status.FAILED)
     in_bucket_15 = [client for client in clients if client % 16 == 15]
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM buckets WHERE bucket = 15 FOR UPDATE")
+    async with holding(pool, bucket_lock(15)) as other:
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await other.execute("UPDATE messages SET settled_at = clock_timestamp() WHERE client_id = $1", in_bucket_15[1])
-        await other.execute("COMMIT")
     assert await call == 47
     assert (await statuses(pool, mailing_id)) == {Status.PENDING: 47, Status.FAILED: 1}
 
@@ -214,14 +213,11 @@ async def test_a_cancellation_in_the_middle_stops_the_rest(service: Service, poo
     await add_clients(pool, 160)
     mailing_id = await expanded(pool)
     await settle_all(pool, mailing_id, Status.FAILED)
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM buckets WHERE bucket = 8 FOR UPDATE")
+    async with holding(pool, bucket_lock(8)):
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         cancelling = service.mailings.CancelMailing(CancelMailingRequest(mailing_id=mailing_id))
-        await until_somebody_waits(pool, 2)
-        await other.execute("COMMIT")
+        await blocked(pool, 2)
     await cancelling
     with refused("FAILED_PRECONDITION", "WRONG_STATE") as info:
         await call
@@ -235,16 +231,13 @@ async def test_a_completion_under_way_does_not_bury_what_is_put_back(service: Se
     await add_clients(pool, 16)
     mailing_id = await expanded(pool)
     await settle_all(pool, mailing_id, Status.FAILED)
-    async with pool.acquire() as other:
-        await other.execute("BEGIN")
-        await other.execute("SELECT FROM buckets WHERE bucket = 15 FOR UPDATE")
+    async with holding(pool, bucket_lock(15)):
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await until(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
+        await eventually(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
         await pool.execute("DELETE FROM batches")  # as if those were settled: complete() sees none
-        await until_somebody_waits(pool)
+        await blocked(pool)
         completing = asyncio.create_task(dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete())
-        await until_somebody_waits(pool, 2)
-        await other.execute("COMMIT")
+        await blocked(pool, 2)
     assert await call == 16
     assert await completing == []
     assert (await get(service, mailing_id)).state == State.STATE_RUNNING

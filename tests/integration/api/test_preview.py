@@ -20,10 +20,11 @@ from mailing.v1.message_pb2 import Message
 from server.config.types import ConfiguredEndpoint
 from server.domain.previews import FrequencyCap
 from server.runtime.api_settings import ApiSettings
-from tests.integration.api.calls import add_client, mailing, refused, until_somebody_waits, window
+from tests.integration.api.calls import add_client, mailing, refused, window
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import at, create, get, move_to
 from tests.integration.api.rows import add_batch, add_mailing
+from tests.support.locks import blocked
 
 Encoding = PreviewMailingResponse.Sample.Encoding
 MIDNIGHT = datetime(2040, 1, 1, tzinfo=UTC)
@@ -378,7 +379,7 @@ async def test_previews_that_wait_leave_the_connections_to_others(service: Servi
     async with pool.acquire() as connection, connection.transaction():
         await connection.execute("LOCK clients IN ACCESS EXCLUSIVE MODE")
         waiting = [service.mailings.PreviewMailing(PreviewMailingRequest(mailing_id=stored.id)) for _ in range(30)]
-        await until_somebody_waits(pool)
+        await blocked(pool)
         assert (await get(service, stored.id)).id == stored.id
         waiting.pop().cancel()
     for call in waiting:

@@ -33,7 +33,8 @@ from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import at, create, get
 from tests.integration.api.rows import add_mailing
 from tests.support import ledger
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 
 ENDPOINT = Endpoint("default", "http://127.0.0.1:1/", "token")
 MINUTE = 29_455_200

@@ -24,8 +24,9 @@ from mailing.v1.client_service_pb2 import (
 from mailing.v1.mailing_service_pb2 import GetMailingRequest
 from server.api.interceptors.request_ids import REQUEST_ID
 from server.observability.logging import configure_logs
-from tests.integration.api.calls import add_client, client, until
+from tests.integration.api.calls import add_client, client
 from tests.integration.api.conftest import Service
+from tests.support.eventually import eventually
 
 GIVEN = "trace-1.a:b/c+d=e@f_g"
 
@@ -98,10 +99,7 @@ async def test_every_line_of_a_call_has_its_ids_and_no_other_call_s(
         found = [json.loads(line) for line in log.getvalue().splitlines()]
         return [line for line in found if line["logger"].startswith("server.api")]
 
-    async def all_told() -> bool:
-        return len(lines()) == 4  # the last line of a call is written after its answer
-
-    await until(all_told)
+    await eventually(lambda: len(lines()), lambda count: count == 4)  # the last line comes after the answer
     for number in (1, 2):
         own = [line for line in lines() if line.get("request_id") == f"id-{number}"]
         assert [(line["level"], line["mailing_id"]) for line in own] == [("error", number), ("debug", number)]

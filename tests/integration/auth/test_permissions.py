@@ -26,8 +26,7 @@ from server.auth import Authenticator
 from server.domain.principals import Scope, caller
 from server.runtime.api_settings import ApiSettings
 from server.watch import StreamSettings
-from tests.integration.api.calls import mailing, refused
-from tests.integration.api.test_contract import call
+from tests.integration.api.calls import call, mailing, refused
 from tests.integration.auth.conftest import Guarded, Start, Tokens
 from tests.support.documents import page, section
 

@@ -15,8 +15,8 @@ from mailing import MailingClient, MailingError, tls_credentials
 from server.auth.tokens_file import new_token, token_line
 from server.config import ConfigError, Settings, load_settings
 from server.runtime.access import is_loopback, read_access
-from tests.integration.test_main import PATIENCE, ended, serving
 from tests.support.issuer import AUDIENCE, NAME, IssuerServer, jwk, rsa_key, token
+from tests.support.processes import PATIENCE, ended, serving
 from tests.support.tls import TlsFolder
 
 ANYWHERE = "0.0.0.0:0"

@@ -16,8 +16,9 @@ from dispatcher.model.states import BreakerState, ErrorClass, Status
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.dispatcher.conftest import SETTINGS, Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 

@@ -20,8 +20,9 @@ from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit, database_now, statuses
 
 

@@ -9,16 +9,10 @@ import asyncpg
 
 from dispatcher.model.states import AudienceMode, ErrorClass, MailingState, Semantics, Status
 from tests.integration.dispatcher.conftest import Start
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
-
-
-async def completed(pool: asyncpg.Pool, mailing_id: int, within: float = 20.0) -> None:
-    async def state() -> int:
-        found: int = await pool.fetchval("SELECT state FROM mailings WHERE id = $1", mailing_id)
-        return found
-
-    await eventually(state, lambda found: found == MailingState.COMPLETED, within)
 
 
 async def test_everybody_gets_the_message_once_and_the_ledger_says_so(pool: asyncpg.Pool, start: Start) -> None:
@@ -131,9 +125,7 @@ async def test_a_client_outside_the_window_is_sent_to_when_it_opens(pool: asyncp
     assert len(rows) == 3
 
 
-async def test_a_window_that_does_not_open_before_the_end_expires_the_message_at_once(
-    pool: asyncpg.Pool, start: Start
-) -> None:
+async def test_a_window_that_opens_after_the_end_expires_the_message_at_once(pool: asyncpg.Pool, start: Start) -> None:
     later = (datetime.now(UTC) + timedelta(hours=3)).time()
     await add_clients(pool, 3, timezone="UTC", window_start=later, window_length=timedelta(hours=1))
     await add_clients(pool, 2, 100)

@@ -24,7 +24,8 @@ from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import SETTINGS, Start
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 ENDPOINT = Endpoint("default", "http://127.0.0.1:1/", "token", total_timeout=2.0, max_concurrency=500)
@@ -140,7 +141,7 @@ async def test_the_emergency_stop_gives_leases_up_and_lets_no_request_start(pool
         late = await add_mailing(pool, state=MailingState.SCHEDULED)
         await eventually(lambda: statuses(pool, late), lambda found: found[Status.PENDING] == 3000)
         assert len(sender.requests) == requests
-        sender._delay = 0.0
+        sender.delay = 0.0
         await pool.execute("UPDATE dispatch_settings SET paused = false, version = version + 1")
         await pool.execute("SELECT pg_notify('mailing', '')")
         for one in (mailing_id, late):

@@ -11,15 +11,10 @@ import pytest
 
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed, ends
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, database_now, statuses
-
-
-async def ends(pool: asyncpg.Pool, mailing: int) -> dict[int, tuple[int, int]]:
-    """Status and reason of every message, by client."""
-    rows = await pool.fetch("SELECT client_id, status, reason FROM messages WHERE mailing_id = $1", mailing)
-    return {row["client_id"]: (row["status"], row["reason"]) for row in rows}
 
 
 async def change(pool: asyncpg.Pool, mailing: int, **columns: Any) -> None:
@@ -119,9 +114,7 @@ async def test_giving_back_what_was_not_sent_touches_no_message(pool: asyncpg.Po
     assert await audit(pool) == []
 
 
-async def test_an_end_that_comes_nearer_expires_at_once_what_waits_for_a_later_window(
-    pool: asyncpg.Pool, start: Start
-) -> None:
+async def test_a_nearer_end_expires_at_once_what_waits_for_a_later_window(pool: asyncpg.Pool, start: Start) -> None:
     """Fails when `expedite` looks only at mailings that are over."""
     later = (datetime.now(UTC) + timedelta(hours=3)).time()
     await add_clients(pool, 3, timezone="UTC", window_start=later, window_length=timedelta(hours=1))
@@ -146,7 +139,7 @@ async def test_a_retry_that_would_come_after_the_end_is_expired_at_once(pool: as
 
 
 @pytest.mark.parametrize("wrong", [-3600.0, 3600.0])
-async def test_windows_and_ends_hold_with_the_clock_of_the_process_an_hour_wrong(
+async def test_windows_and_ends_hold_with_a_process_clock_an_hour_wrong(
     pool: asyncpg.Pool, start: Start, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
     """Only the database's clock counts."""
@@ -170,9 +163,7 @@ async def test_windows_and_ends_hold_with_the_clock_of_the_process_an_hour_wrong
     assert found[Status.EXPIRED] > 500
 
 
-async def test_what_is_left_at_the_end_expires_and_the_mailing_completes_promptly(
-    pool: asyncpg.Pool, start: Start
-) -> None:
+async def test_the_rest_expires_at_the_end_and_the_mailing_completes_promptly(pool: asyncpg.Pool, start: Start) -> None:
     """Also what nobody has claimed, what is put off, and what hangs at the endpoint of another batch."""
     later = (datetime.now(UTC) + timedelta(seconds=40)).time().replace(microsecond=0)
     await add_clients(pool, 500, 10_000, timezone="UTC", window_start=later, window_length=timedelta(hours=1))

@@ -40,7 +40,8 @@ from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from server.storage.pool import open_pool
 from tests.conftest import TEMPLATE, PostgresServer
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.faults import FaultyStorage
 from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit
 

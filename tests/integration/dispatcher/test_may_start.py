@@ -11,8 +11,9 @@ from dispatcher.model.endpoints import Answer, SuccessRule
 from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import MayStart
 from tests.integration.dispatcher.conftest import ENDPOINT, Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 
@@ -70,6 +71,11 @@ async def test_an_end_reaches_requests_that_wait_for_a_connection(pool: asyncpg.
     await add_clients(pool, 200)
     mailing = await add_mailing(pool, ends_in=1.0)
     start(sender := Connecting(), max_concurrency=8)
+
+    async def ended() -> bool:
+        return bool(await pool.fetchval("SELECT ends_at <= now() FROM mailings"))
+
+    await eventually(ended, bool)  # before that, a busy machine may tell them to wait as well
     await eventually(sender.may_start, none_of_eight)
     sender.connected.set()
     await completed(pool, mailing)

@@ -22,9 +22,9 @@ from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.queries import load_queries
 from tests.integration.dispatcher.conftest import ENDPOINT, Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.integration.dispatcher.test_life import ends
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed, ends
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 PROGRESS = load_queries("mailings.sql")["get_mailings"]

@@ -12,8 +12,9 @@ from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.states import Status
 from server.observability.metrics.dispatchers import samples_of
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 REFUSE = """

@@ -23,8 +23,9 @@ from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import Start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, answer, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender, answer
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 

@@ -28,7 +28,8 @@ from tests.integration.api.calls import client, refused, requests
 from tests.integration.dispatcher.conftest import Start as StartDispatcher
 from tests.integration.dispatcher.conftest import start as start_dispatcher
 from tests.integration.events.conftest import Replica, Watch
-from tests.support.endpoints import ScriptedSender, answer, broken, eventually
+from tests.support.endpoints import ScriptedSender, answer, broken
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, statuses
 
 __all__ = ["start_dispatcher"]

@@ -14,9 +14,10 @@ from mailing.v1.log_pb2 import LogEntry
 from server.storage.database import Database
 from server.storage.events import EventStore, record
 from server.watch.retention import Retention
-from tests.integration.api.calls import refused, until_somebody_waits
+from tests.integration.api.calls import refused
 from tests.integration.events.conftest import Replica, Start, Watch
 from tests.support.ledger import BUCKETS
+from tests.support.locks import blocked
 
 
 async def write_event(
@@ -180,7 +181,7 @@ async def test_an_entry_that_commits_late_is_not_missed(pool: asyncpg.Pool, repl
         await transaction.start()
         await record(connection, Event(Level.INFO, "tried", "first"))
         other = asyncio.create_task(write_event(pool, "second"))
-        await until_somebody_waits(pool)
+        await blocked(pool)
         await transaction.commit()
     await other
     assert texts(await watch.next(2)) == ["first", "second"]

@@ -12,7 +12,7 @@ import grpc
 
 from mailing.v1.mailing_service_pb2 import GetMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from tests.integration.test_main import PATIENCE, serving
+from tests.support.processes import PATIENCE, serving
 
 
 def line_with(process: subprocess.Popen[str], **facts: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def ask(address: str, request_id: str) -> None:
         assert call.code() is grpc.StatusCode.NOT_FOUND
 
 
-def test_signals_change_the_level_of_the_server_and_of_the_dispatchers_beside_it(database_dsn: str) -> None:
+def test_signals_change_the_level_of_server_and_dispatchers(database_dsn: str) -> None:
     """Fails without the handlers, and when the signal is not passed on (two processes must say so)."""
     with serving(MAILING_DSN=database_dsn, MAILING_DISPATCHERS="1", MAILING_LOG_LEVEL="warning") as (process, address):
         # The process beside the server must have begun to listen for signals before it gets one.

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,9 +28,9 @@ from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database
 from server.watch.change_tailer import ChangeTailer, Polling
 from tests.conftest import PostgresServer
-from tests.integration.test_main import PATIENCE, children, command, ended, serving, wait_for_children
 from tests.support.ledger import BUCKETS
-from tests.support.scrape import ADMIN, get, scrape, value
+from tests.support.processes import PATIENCE, children, children_beside, command, ended, serving
+from tests.support.scrape import ADMIN, get, sampled, scrape, value
 
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
 KILL = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1"
@@ -122,8 +121,8 @@ def test_watchers_are_counted_by_what_they_watch(database_dsn: str) -> None:
             assert value(scrape(admin), "mailing_watchers", kind=kind) == count
         for call in calls:
             call.cancel()
-        until(admin, "mailing_watchers", 0, kind="messages")
-        until(admin, "mailing_watchers", 0, kind="dispatch")
+        sampled(admin, "mailing_watchers", 0, kind="messages")
+        sampled(admin, "mailing_watchers", 0, kind="dispatch")
 
 
 async def test_the_reader_of_the_journal_knows_how_far_it_is_behind(
@@ -225,12 +224,12 @@ def test_channelz_knows_no_callers_and_stays_on_loopback() -> None:
 def test_metrics_of_dispatcher_processes_outlive_them(database_dsn: str) -> None:
     """The database's errors are what these processes count without any mailing; see tests/e2e for the others."""
     with monitored(database_dsn, MAILING_DISPATCHERS="2") as (process, _, admin):
-        until(admin, "mailing_dispatchers", 2)
+        sampled(admin, "mailing_dispatchers", 2)
         first = children(process.pid)
         os.kill(first[0], signal.SIGKILL)
-        wait_for_children(process.pid, 2, without=first[:1])
-        until(admin, "mailing_dispatcher_restarts_total", 1)
-        until(admin, "mailing_dispatchers", 2)
+        children_beside(process.pid, 2, known=first[:1])
+        sampled(admin, "mailing_dispatcher_restarts_total", 1)
+        sampled(admin, "mailing_dispatchers", 2)
         samples = scrape(admin)
         polls = [labels for name, labels in samples if name == "mailing_dispatcher_poll_interval_seconds"]
         assert {dict(labels)["dispatcher"] for labels in polls} == {"1", "2"}
@@ -249,11 +248,3 @@ def test_a_dispatcher_alone_has_an_admin_port_of_its_own(database_dsn: str) -> N
         process.terminate()
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, err
-
-
-def until(admin: str, name: str, wanted: float, **labels: str) -> None:
-    """Scrape until a sample has a value."""
-    give_up_at = time.monotonic() + PATIENCE
-    while (found := value(scrape(admin), name, **labels)) != wanted:
-        assert time.monotonic() < give_up_at, f"{name} is {found}"
-        time.sleep(0.05)

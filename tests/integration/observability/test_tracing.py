@@ -28,8 +28,8 @@ from server.endpoints.senders import configured_endpoints, make_endpoints
 from server.observability.opentelemetry import OpenTelemetryTracer
 from server.observability.tracing import tracing
 from server.runtime.local_dispatcher import LocalDispatcher
-from tests.integration.api.calls import until
 from tests.support.api import make_api
+from tests.support.eventually import eventually
 
 PHONES = ("79265551234", "79265551235")
 TEXT = "canary-of-a-text"
@@ -101,7 +101,7 @@ async def delivered(
             progress = (await mailings.GetMailing(GetMailingRequest(mailing_id=made.mailing.id))).mailing.progress
             return progress.delivered + progress.failed == 2
 
-        await until(settled)
+        await eventually(settled)
     await dispatch.stop(5)
     await running
     await server.stop(0)

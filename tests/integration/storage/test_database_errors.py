@@ -18,7 +18,7 @@ from server.config import Settings
 from server.domain.errors import DatabaseUnavailable
 from server.runtime.local_dispatcher import LocalDispatcher
 from server.storage.database import Database, DispatcherDatabase
-from tests.support.endpoints import eventually
+from tests.support.eventually import eventually
 
 Provoke = Callable[[Database, asyncpg.Pool], Awaitable[Any]]
 SIDES = [

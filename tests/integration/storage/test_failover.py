@@ -24,8 +24,9 @@ from server.storage.dispatcher_storage import CHANNEL, listen
 from server.storage.pool import DatabaseError, open_pool
 from tests.conftest import PostgresServer
 from tests.integration.dispatcher.conftest import Start, start
-from tests.integration.dispatcher.test_delivery import completed
-from tests.support.endpoints import ScriptedSender, eventually
+from tests.integration.dispatcher.mailings import completed
+from tests.support.endpoints import ScriptedSender
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
 __all__ = ["start"]

@@ -67,3 +67,17 @@ class Work:
             mailing_id,
         )
         return Counter((row["id"], row["status"]) for row in rows)
+
+
+async def append(pool: asyncpg.Pool, mailing_id: int, client_id: int, status: int, clients: int = 1) -> None:
+    """Append an entry to the change feed, as a retry or a settle does."""
+    ids = [client_id + n * BUCKETS for n in range(clients)]
+    await pool.execute(
+        "WITH tick AS (UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = $1 RETURNING journal_seq)"
+        " INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)"
+        " SELECT $1, journal_seq, $2, $3, ARRAY[$4::smallint] FROM tick",
+        client_id % BUCKETS,
+        mailing_id,
+        ids,
+        status,
+    )

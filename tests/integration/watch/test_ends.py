@@ -15,12 +15,12 @@ from grpc_status.rpc_status import from_call
 from mailing.v1.delivery_service_pb2 import WatchMailingRequest, WatchMessagesRequest
 from server.api import CallLimits, TransportSettings
 from server.runtime.api_settings import ApiSettings
-from tests.integration.api.calls import refused, until
+from tests.integration.api.calls import refused
 from tests.integration.watch.calls import Messages, Progress
 from tests.integration.watch.conftest import Replica, Start
-from tests.integration.watch.ledger import Work
+from tests.integration.watch.ledger import Work, append
 from tests.integration.watch.proxy import FreezingProxy
-from tests.integration.watch.test_messages import append
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients
 
 
@@ -60,7 +60,7 @@ async def test_a_thousand_callers_that_vanish_leave_nothing(pool: asyncpg.Pool, 
         await asyncio.gather(*(call.read() for call in calls[::2]))
         for call in calls:
             call.cancel()
-    await until_nothing_is_left(replica, before)
+    await nothing_is_left(replica, before)
     assert pool.get_size() - pool.get_idle_size() == 0
     sessions = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND backend_type LIKE 'client%'"
@@ -78,13 +78,9 @@ async def test_a_connection_that_died_silently_is_noticed(pool: asyncpg.Pool, st
         beyond = Replica(replica.server, proxy.address, channel)
         messages, progress = await Messages(beyond).begun(), Progress(beyond, mailing.id)
         await progress.read()
-        assert watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 1
+        assert watchers_of(replica) == (1, 1)
         proxy.freeze()
-
-        async def nobody_is_left() -> bool:
-            return watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
-
-        await until(nobody_is_left)
+        await eventually(lambda: watchers_of(replica), lambda left: left == (0, 0))
         messages.cancel()  # only now: its end would have reached the server
         del progress
 
@@ -94,17 +90,10 @@ def test_a_dead_connection_is_noticed_within_half_a_minute() -> None:
     assert settings.keepalive_time + settings.keepalive_timeout <= 30
 
 
-async def until_nothing_is_left(replica: Replica, tasks: int) -> None:
+async def nothing_is_left(replica: Replica, tasks: int) -> None:
     """Return when a replica serves no stream, and there are no more tasks than these."""
-
-    async def nothing_is_left() -> bool:
-        # gRPC's own tasks come and go.
-        return (
-            len(asyncio.all_tasks()) <= tasks
-            and watchers_of(replica, "messages") == watchers_of(replica, "mailing") == 0
-        )
-
-    await until(nothing_is_left)
+    await eventually(lambda: watchers_of(replica), lambda left: left == (0, 0))
+    await eventually(lambda: len(asyncio.all_tasks()), lambda count: count <= tasks)  # gRPC's own come and go
 
 
 async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
@@ -120,11 +109,7 @@ async def test_a_reader_that_never_reads_is_ended_with_a_token_and_hurts_nobody(
         for _ in range(100):
             await append(pool, mailing.id, 16, 2, clients=500)
         await others.until(50_000)
-
-        async def one_is_left() -> bool:
-            return watchers_of(replica, "messages") == 1
-
-        await until(one_is_left)
+        await eventually(lambda: watchers_of(replica), lambda left: left == (1, 0))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await drained(stuck)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -141,9 +126,10 @@ async def drained(call: Any) -> None:
         pass
 
 
-def watchers_of(replica: Replica, kind: str) -> object:
-    """Return how many streams of a kind a replica has."""
-    return replica.server.samples()["mailing_watchers"][(kind,)]
+def watchers_of(replica: Replica) -> tuple[object, object]:
+    """Return how many streams of messages and of mailings a replica has."""
+    watchers = replica.server.samples()["mailing_watchers"]
+    return watchers[("messages",)], watchers[("mailing",)]
 
 
 async def test_streams_outlive_an_absence_of_the_database(pool: asyncpg.Pool, replica: Replica, work: Work) -> None:

@@ -14,10 +14,11 @@ from mailing.v1.mailing_service_pb2 import GetMailingRequest
 from server.api import CallLimits
 from server.api.interceptors.limits import principal_of
 from server.runtime.api_settings import ApiSettings
-from tests.integration.api.calls import refused, until
+from tests.integration.api.calls import refused
 from tests.integration.watch.calls import Messages, Progress
 from tests.integration.watch.conftest import Replica, Start
 from tests.integration.watch.ledger import Work
+from tests.support.eventually import eventually
 from tests.support.ledger import add_clients
 
 MOST = 4
@@ -44,7 +45,7 @@ async def test_one_stream_too_many_is_refused_and_calls_are_not(
             await Progress(Replica(limited.server, limited.address, channel), mailing.id).read()
     await limited.mailings.GetMailing(GetMailingRequest(mailing_id=mailing.id))
     messages[0].cancel()
-    await until(lambda: begins(limited, messages))
+    await eventually(lambda: begins(limited, messages))
 
 
 async def test_streams_that_end_anyhow_make_room(pool: asyncpg.Pool, limited: Replica, work: Work) -> None:
@@ -63,7 +64,7 @@ async def test_streams_that_end_anyhow_make_room(pool: asyncpg.Pool, limited: Re
             call.cancel()
     begun: list[Messages] = []
     while len(begun) < MOST:
-        await until(lambda: begins(limited, begun))
+        await eventually(lambda: begins(limited, begun))
 
 
 async def begins(replica: Replica, begun: list[Messages]) -> bool:

@@ -20,7 +20,7 @@ from server.watch.retention import Retention
 from tests.integration.api.calls import refused
 from tests.integration.watch.calls import Messages
 from tests.integration.watch.conftest import Replica, Start
-from tests.integration.watch.ledger import BUCKETS, Work
+from tests.integration.watch.ledger import BUCKETS, Work, append
 from tests.support.ledger import add_clients, audit
 
 
@@ -121,20 +121,6 @@ async def test_changes_of_a_message_come_in_order(pool: asyncpg.Pool, replica: R
     past = Messages(replica, from_start=True)
     await past.until(3)
     assert [int(change.status) for change in past.changes] == [3, 1, 2]
-
-
-async def append(pool: asyncpg.Pool, mailing_id: int, client_id: int, status: int, clients: int = 1) -> None:
-    """Append an entry to the change feed, as a retry or a settle does."""
-    ids = [client_id + n * BUCKETS for n in range(clients)]
-    await pool.execute(
-        "WITH tick AS (UPDATE buckets SET journal_seq = journal_seq + 1 WHERE bucket = $1 RETURNING journal_seq)"
-        " INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)"
-        " SELECT $1, journal_seq, $2, $3, ARRAY[$4::smallint] FROM tick",
-        client_id % BUCKETS,
-        mailing_id,
-        ids,
-        status,
-    )
 
 
 async def test_a_large_entry_comes_in_pieces_and_is_repeated_when_cut(

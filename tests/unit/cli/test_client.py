@@ -136,7 +136,7 @@ def test_an_import_of_nothing_is_an_import(service: Service) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 499, 500, 1200])
-def test_an_import_whose_source_fails_imports_nothing_and_raises_its_error(before: int, service: Service) -> None:
+def test_an_import_whose_source_fails_imports_nothing_and_raises(before: int, service: Service) -> None:
     class SourceFailedError(Exception):
         pass
 

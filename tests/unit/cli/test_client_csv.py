@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailing import FieldViolation, new_client
+from mailing import FieldViolation, new_client, new_window
 from mailing.client_csv import ClientReader, CsvError, open_csv, text_of, write_clients
-from mailing.v1.client_pb2 import Client
+from mailing.v1.client_pb2 import Client, ReceiveWindow
 
 
 def read(text: str) -> list[Client]:
@@ -104,7 +104,7 @@ def test_a_byte_order_mark_is_no_part_of_the_header(tmp_path: Path) -> None:
         assert [one.phone for one in ClientReader(lines, "clients.csv")] == ["1234567"]
 
 
-def test_rows_are_found_again_behind_empty_lines_and_line_breaks_in_quotes() -> None:
+def test_rows_are_found_behind_empty_lines_and_line_breaks_in_quotes() -> None:
     text = 'phone,timezone,tag\n1000001,UTC,\n\n\n1000002,UTC,"two\nlines"\n1000003,UTC,"a\nb\nc"\n1000004,UTC,\n'
     reader = ClientReader(io.StringIO(text, newline=""), "clients.csv")
     phones = [one.phone for one in reader]
@@ -139,11 +139,19 @@ def test_a_complaint_about_anything_else_is_not_about_the_file() -> None:
 
 
 def test_windows_are_shared_but_not_kept_without_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailing.client_csv._CACHED_WINDOWS", 3)
-    rows = "".join(f"10000{minute:02},UTC,08:{minute:02},09:00\n" for minute in range(60))
-    reader = ClientReader(io.StringIO("phone,timezone,window_start,window_end\n" + rows), "clients.csv")
-    assert [one.receive_window.start.minutes for one in reader] == list(range(60))
-    assert len(reader._windows) <= 3
+    made: list[str] = []
+
+    def make(start: str, end: str) -> ReceiveWindow:
+        made.append(start[-2:])
+        return new_window(start, end)
+
+    monkeypatch.setattr("mailing.client_csv.CACHED_WINDOWS", 3)
+    monkeypatch.setattr("mailing.client_csv.new_window", make)
+    minutes = [1, 2, 3, 3, 2, 1, 4, 1, 4]
+    rows = "".join(f"1000001,UTC,08:{minute:02},09:00\n" for minute in minutes)
+    read_ones = read("phone,timezone,window_start,window_end\n" + rows)
+    assert [one.receive_window.start.minutes for one in read_ones] == minutes
+    assert made == ["01", "02", "03", "04", "01"]
 
 
 cells = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)

@@ -33,7 +33,7 @@ def work(limit: ConcurrencyLimit, seconds: float, latency: float, capacity: floa
 def test_it_settles_where_the_rate_stops_growing(latency: float, capacity: float, lowest: int, highest: int) -> None:
     limit = ConcurrencyLimit(1024)
     work(limit, 20, latency, capacity)
-    assert lowest <= limit._kept <= highest
+    assert lowest <= limit.kept <= highest
 
 
 def test_it_halves_on_overload_and_recovers() -> None:
@@ -57,21 +57,21 @@ def test_chance_does_not_raise_it() -> None:
     # An endpoint that bears 5,000 a second, whose rate scatters by a fifth from window to window.
     limit, random, now = ConcurrencyLimit(1024), Random(1), 1.0
     now = work(limit, 5, 0.001, 5_000)
-    found = limit._kept
+    found = limit.kept
     for _ in range(2000):
         now = work(limit, 0.1, 0.001, 5_000 * random.uniform(0.8, 1.2), now)
-    assert limit._kept <= 2 * found
+    assert limit.kept <= 2 * found
 
 
 def test_a_pause_between_two_mailings_is_no_slowness_of_the_endpoint() -> None:
     limit, now = ConcurrencyLimit(1024), 1.0
     now = work(limit, 5, 0.001, 5_000)
-    found, rate = limit._kept, limit._kept_rate
+    found, rate = limit.kept, limit.kept_rate
     for _ in range(50):
         limit.idle()
         now = work(limit, 0.05, 0.001, 5_000, now + 5.0)
-    assert limit._kept == found
-    assert limit._kept_rate == pytest.approx(rate, rel=0.05)
+    assert limit.kept == found
+    assert limit.kept_rate == pytest.approx(rate, rel=0.05)
 
 
 def test_it_never_leaves_its_bounds() -> None:

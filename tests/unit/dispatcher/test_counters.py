@@ -33,7 +33,7 @@ def counted(*outcomes: Outcome) -> Counters:
     return counters
 
 
-def test_a_batch_of_deliveries_and_the_same_ones_in_a_mixed_batch_are_counted_alike() -> None:
+def test_deliveries_are_counted_alike_in_uniform_and_mixed_batches() -> None:
     """The way of batches that are all alike is another one."""
     alike = [delivered(3), delivered(3), delivered(700)]
     pure, mixed = counted(*alike), counted(*alike, unsent(Status.SKIPPED))
@@ -55,7 +55,7 @@ def test_a_failed_attempt_counts_though_its_message_goes_on() -> None:
     assert sum(counters.latency["default"].counts) == 3
 
 
-def test_every_status_and_class_of_an_endpoint_is_there_from_the_beginning() -> None:
+def test_every_status_and_class_of_an_endpoint_is_there_from_the_start() -> None:
     counters = Counters(["b", "a", "a"])
     assert len(counters.messages) == 2 * (len(Status) - 1)
     assert len(counters.attempts) == 2 * len(ErrorClass)

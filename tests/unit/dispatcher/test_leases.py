@@ -12,7 +12,7 @@ from dispatcher.model.states import ErrorClass, Reason, Status
 from tests.unit.dispatcher.batches import NOW, lease, mailing
 
 
-def test_sending_ends_with_the_lease_or_with_the_mailing_whichever_is_first() -> None:
+def test_sending_ends_with_the_lease_or_the_mailing_whichever_is_first() -> None:
     assert lease().send_until == 145.0
     assert lease(of=mailing(ends_in=30.0)).send_until == 130.0
     assert lease(of=mailing(ends_in=300.0)).send_until == 145.0
@@ -70,7 +70,7 @@ def test_releasing_leaves_what_nobody_has_begun_in_the_batch() -> None:
     one = lease(3)
     assert one.take() == 0
     assert not one.release(one.mailing)
-    assert not one.permit(None)()
+    assert not one.permit(0)()
     assert one.kept() == [32, 48]
     one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
     settlement = one.settlement()
@@ -88,20 +88,20 @@ def test_a_message_given_back_is_taken_again() -> None:
     assert [one.take(), one.take()] == [0, -1]
 
 
-def test_nothing_starts_once_the_mailing_has_not_been_confirmed_for_a_while() -> None:
+def test_nothing_starts_when_the_mailing_was_long_not_confirmed() -> None:
     one, late = lease(now=lambda: 100.89), lease(now=lambda: 100.91)
-    assert one.permit(None)()
-    assert not late.permit(None)()
+    assert one.permit(0)()
+    assert not late.permit(0)()
     assert late.is_stale(100.91)
     late.confirm(100.5)
-    assert late.permit(None)()
+    assert late.permit(0)()
 
 
 def test_nothing_starts_after_a_window_the_lease_or_the_end() -> None:
-    assert lease(now=lambda: 100.5).permit(0.6)()
-    assert not lease(now=lambda: 100.5).permit(0.5)()
-    assert not lease(sending=0.5).permit(None)()
-    assert not lease(of=mailing(ends_in=0.5)).permit(None)()
+    assert lease(now=lambda: 100.5, closes_in=0.6).permit(0)()
+    assert not lease(now=lambda: 100.5, closes_in=0.5).permit(0)()
+    assert not lease(sending=0.5).permit(0)()
+    assert not lease(of=mailing(ends_in=0.5)).permit(0)()
     assert not lease(of=mailing(ends_in=0.5)).is_stale(100.5)
 
 
@@ -111,7 +111,7 @@ def failed(error: ErrorClass, at: float = 1.0) -> Outcome:
     return Outcome(Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, 1, None, None, 5, None, failure)
 
 
-def test_what_failed_because_the_endpoint_is_down_costs_no_attempt_until_written() -> None:
+def test_what_failed_in_an_outage_costs_no_attempt_until_written() -> None:
     one = lease(4)
     one.record(2, failed(ErrorClass.CONNECT))
     assert one.settlement()
@@ -132,6 +132,31 @@ def test_releasing_after_the_end_expires_what_nobody_has_begun() -> None:
     one = lease(2, mailing(ends_in=30.0), now=lambda: 130.0)
     assert one.release(one.mailing)
     assert [outcome and outcome.status for outcome in one.outcomes] == [Status.EXPIRED, Status.EXPIRED]
+
+
+def test_releasing_a_reclaimed_batch_of_a_mailing_that_is_over_leaves_it_in_doubt() -> None:
+    # Its earlier holder may have sent what nobody here has begun.
+    of = mailing(ends_in=30.0)
+    one = lease(2, of, now=lambda: 130.0, reclaimed=True)
+    assert one.release(of)
+    assert [outcome and outcome.reason for outcome in one.outcomes] == [Reason.MAYBE_SENT, Reason.MAYBE_SENT]
+
+
+def test_what_is_for_a_changed_client_stays_in_the_batch_unless_it_has_left() -> None:
+    one = lease(4)
+    assert [one.take(), one.take(), one.take()] == [0, 1, 2]
+    one.give_back(1)
+    waiting = one.permit(0), one.permit(2)
+    assert not one.withdraw({16, 32, 64, 999})
+    assert [permitted() for permitted in waiting] == [False, True]
+    assert not one.can_wait(0, 101.0)
+    assert one.can_wait(2, 101.0)
+    assert one.take() == -1
+    assert one.kept() == [32, 64]
+    one.record(0, failed(ErrorClass.SERVER))
+    one.keep(2)
+    assert one.left == 0
+    assert lease(1).withdraw({16})
 
 
 async def test_the_registry_counts_leases_by_mailing_and_notes_changes() -> None:

@@ -44,7 +44,7 @@ def test_moments_of_several_grants_are_used_in_their_order() -> None:
     assert one.open(100.0 + STEP)
 
 
-def test_a_gate_asks_for_what_waits_up_to_its_horizon_and_not_before_it_makes_sense() -> None:
+def test_a_rate_limiter_requests_slots_for_what_waits_up_to_its_horizon() -> None:
     one = RateLimiter("mailing/1", 100.0)
     assert one.request(100.0, 0) is None
     assert one.request(100.0, 7) == SlotRequest("mailing/1", 100.0, 7)
@@ -55,7 +55,7 @@ def test_a_gate_asks_for_what_waits_up_to_its_horizon_and_not_before_it_makes_se
     assert one.request(100.001 + HORIZON / 2, 20) is None
 
 
-def test_a_gate_that_was_given_nothing_asks_again_when_there_may_be_something() -> None:
+def test_a_rate_limiter_without_slots_requests_again_when_due() -> None:
     one = RateLimiter("mailing/1", 0.1)
     one.add(109.0, Slots(0.0, 10.0, 0))
     assert one.request(100.0, 5) is None

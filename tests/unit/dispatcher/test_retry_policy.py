@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -35,8 +36,9 @@ def recipient(
     closes_in: float | None = None,
     attempts: int = 0,
     uncounted: int = 0,
+    maybe_sent: bool = False,
 ) -> Recipient:
-    return Recipient(16, attempts, uncounted, phone, skip_reason, opens_at, closes_in, "Hello")
+    return Recipient(16, attempts, uncounted, maybe_sent, phone, skip_reason, opens_at, closes_in, "Hello")
 
 
 def outcome(
@@ -140,7 +142,35 @@ def test_what_is_not_sent_at_all_has_its_reason() -> None:
         assert unsent(mailing(), recipient(skip_reason=reason)) == (Status.SKIPPED, reason)
 
 
-def test_a_closed_window_puts_off_to_its_opening_unless_the_end_comes_first() -> None:
+@pytest.mark.parametrize(
+    ("of", "to"),
+    [
+        (mailing(MailingState.CANCELLED), {}),
+        (mailing(), {"phone": None}),
+        (mailing(ends_at=NOW), {}),
+        (mailing(), {"skip_reason": Reason.OPTED_OUT}),
+        (mailing(ends_at=NOW + HOUR), {"opens_at": NOW + HOUR, "closes_in": 7200.0}),
+    ],
+    ids=["cancelled", "deleted", "ended", "opted out", "window"],
+)
+def test_what_may_have_been_sent_is_never_recorded_as_not_sent(of: Mailing, to: dict[str, Any]) -> None:
+    assert unsent(of, recipient(**to, maybe_sent=True)) == (Status.UNKNOWN, Reason.MAYBE_SENT)
+    assert unsent(mailing(), recipient(opens_at=NOW + HOUR, maybe_sent=True)) == (Status.PENDING, Reason.NONE)
+
+
+def test_an_attempt_that_may_have_arrived_is_unknown_when_the_end_forbids_another() -> None:
+    soon = NOW + timedelta(milliseconds=100)
+    lost = outcome(broken(ErrorClass.TIMEOUT), ends_at=soon)
+    assert (lost.status, lost.reason, lost.maybe_sent) == (Status.UNKNOWN, Reason.MAYBE_SENT, True)
+    never_left = outcome(broken(ErrorClass.TIMEOUT, False), ends_at=soon)
+    assert (never_left.status, never_left.maybe_sent) == (Status.EXPIRED, False)
+    again = policy.failed(
+        mailing(ends_at=soon), recipient(maybe_sent=True), answered(500), judge(answered(500)), NOW, False, Random(1)
+    )
+    assert (again.status, again.reason) == (Status.UNKNOWN, Reason.MAYBE_SENT)
+
+
+def test_a_closed_window_defers_to_its_opening_unless_the_end_is_first() -> None:
     closed = recipient(opens_at=NOW + HOUR, closes_in=7200.0)
     found = policy.without_sending(mailing(ends_at=NOW + 2 * HOUR), closed, False, NOW)
     assert found is not None
@@ -164,7 +194,7 @@ def test_attempts_at_an_endpoint_that_is_down_cost_nothing() -> None:
     assert outcome(answered(500), attempts=50, uncounted=49).status is Status.PENDING
 
 
-def test_an_attempt_is_forgiven_afterwards_unless_its_message_may_have_arrived() -> None:
+def test_an_attempt_is_uncounted_unless_its_message_maybe_arrived() -> None:
     exhausted = outcome(answered(500), attempts=2)
     again = policy.uncounted(mailing(), exhausted)
     assert (again.status, again.reason, again.uncounted) == (Status.PENDING, Reason.RETRYING, 1)
@@ -177,7 +207,7 @@ def test_an_attempt_is_forgiven_afterwards_unless_its_message_may_have_arrived()
         assert policy.uncounted(mailing(), final) == final
 
 
-def test_an_expansion_step_aims_at_the_same_number_of_messages_whatever_matches() -> None:
+def test_an_expansion_step_aims_at_a_fixed_number_of_messages() -> None:
     assert policy.next_step(1000, 1000, 1000) == 4000
     assert policy.next_step(4000, 4000, 4000) == policy.EXPAND_TARGET
     assert policy.next_step(1000, 1000, 0) == 4000

@@ -66,6 +66,12 @@ class Queue:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         raise AssertionError("the settler asks for no definitions")
 
+    async def change_numbers(self) -> dict[int, int]:
+        raise AssertionError("the settler asks for no changes")
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        raise AssertionError("the settler asks for no changes")
+
     async def claim(
         self,
         mailing: Mailing,
@@ -159,7 +165,7 @@ async def test_outcomes_are_given_up_when_their_batch_was_taken_over() -> None:
     assert len(queue.tries) == 10
     assert registry.lost == 1
     assert not registry.leases
-    assert not one.permit(None)()
+    assert not one.permit(0)()
 
 
 async def test_a_refused_mailing_is_not_claimed_any_more_and_others_are() -> None:

@@ -48,7 +48,7 @@ def test_statuses_are_in_order_with_first_and_last_time_of_all_reasons() -> None
     assert status_counts([]) == ()
 
 
-def test_reasons_are_those_of_undelivered_messages_the_most_frequent_first() -> None:
+def test_reasons_are_of_undelivered_messages_the_most_frequent_first() -> None:
     counters = [
         Counter(Status.PENDING, Reason.NONE, 9, EARLY, LATE),
         Counter(Status.DELIVERED, Reason.NONE, 9, EARLY, LATE),

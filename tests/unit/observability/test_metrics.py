@@ -37,7 +37,7 @@ def samples(*sources: Samples) -> dict[tuple[str, tuple[str, ...]], float]:
     }
 
 
-def test_a_process_that_died_stays_counted_and_the_one_after_it_adds_to_it() -> None:
+def test_a_process_that_died_stays_counted_and_the_next_adds_to_it() -> None:
     """Fails when `Totals.end` forgets the counters of the process."""
     totals = Totals()
     totals.report(1, of_process(10, in_flight=5))
@@ -59,7 +59,7 @@ def test_asking_for_totals_changes_nothing() -> None:
     assert totals.samples() == totals.samples()
 
 
-def test_gauges_of_dispatchers_are_told_apart_and_everything_else_is_added_up() -> None:
+def test_gauges_stand_by_dispatcher_and_everything_else_is_added_up() -> None:
     totals = Totals()
     totals.report(1, of_process(10, in_flight=5))
     totals.report(2, of_process(1, in_flight=7))
