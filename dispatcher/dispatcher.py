@@ -101,6 +101,7 @@ class Dispatcher:
         if self._heartbeat:
             self._settler.recorded.connect(self._heartbeat.recorded)
             self._heartbeat.overridden.connect(self._override)
+            self._heartbeat.clock_set.connect(lambda _: self.hint())  # what fell due by another clock is looked at anew
 
     def hint(self) -> None:
         """Note that something changed: poll now instead of when it is time."""

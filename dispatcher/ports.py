@@ -216,10 +216,11 @@ class RateSlotStore(Protocol):
 class Heartbeats(Protocol):
     """Where replicas report that they are alive. Every method may raise StorageUnavailable."""
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
-        """Record how this replica does; return what is set for all.
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> tuple[float, SettingOverrides]:
+        """Record how this replica does; return the database's time and what is set for all.
 
-        It is `age` seconds old and counts as alive for so many seconds from now.
+        The time is in seconds since the epoch. The replica is `age` seconds old and counts as alive
+        for so many seconds from now.
         """
         ...
 

@@ -126,9 +126,5 @@ class LocalDispatcher:
         await self._dispatcher.stop(grace)
 
     async def _listen(self) -> None:
-        if not self._listens:
-            return
-        try:
+        if self._listens:
             await listen(self._database, self._dispatcher.hint)
-        except Exception:  # hints only save time: without them there is still the polling
-            log.exception("no notifications any more, changes are found by polling")

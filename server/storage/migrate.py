@@ -17,6 +17,7 @@ from importlib.resources import files
 import asyncpg
 
 from server.embedded_postgres import OLDEST_MAJOR
+from server.storage.database import session_attributes
 
 _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
 _LOCK = 0x6D61696C696E67  # "mailing"
@@ -48,7 +49,9 @@ async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> 
     """
     if not isinstance(database, str):
         return await _migrate(database)
-    connection = await asyncpg.connect(database, statement_cache_size=0, timeout=timeout)
+    connection = await asyncpg.connect(
+        database, statement_cache_size=0, timeout=timeout, target_session_attrs=session_attributes(database)
+    )
     try:
         return await _migrate(connection)
     finally:

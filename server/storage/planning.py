@@ -89,6 +89,7 @@ class PostgresMailingPlan:
 
     async def expedite(self) -> None:
         await self._database.execute(*_SQL["expedite"].bind())
+        await self._database.execute(*_SQL["shorten_leases"].bind())
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         async with self._database.transaction() as connection:

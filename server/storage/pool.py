@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
+from server.storage.database import CONNECT_ERRORS, session_attributes
 from server.storage.migrate import MigrationError, migrate, require_schema
 from server.storage.requirements import (
     UnfitDatabase,
@@ -24,14 +25,7 @@ from server.storage.requirements import (
 
 _CLOSE_TIMEOUT = 5.0  # seconds
 
-_REFUSALS = (
-    OSError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.exceptions.InternalClientError,
-    ValueError,
-    UnfitDatabase,
-)
+_REFUSALS = (*CONNECT_ERRORS, UnfitDatabase)
 """What may be raised where a DSN, a server or a database cannot be used."""
 
 
@@ -64,7 +58,7 @@ async def _connected(dsn: str, settings: Settings) -> AsyncIterator[asyncpg.Conn
     """Lend a connection, also through a pooler; raise DatabaseError for what is wrong with the database."""
     timeout = settings.database_timeout
     try:
-        connection = await asyncpg.connect(dsn, statement_cache_size=0, timeout=timeout)
+        connection = await _connect(dsn, timeout)
         try:
             yield connection
         finally:
@@ -73,6 +67,17 @@ async def _connected(dsn: str, settings: Settings) -> AsyncIterator[asyncpg.Conn
         raise DatabaseError(str(error)) from error
     except _REFUSALS as error:
         raise _unreachable(dsn, settings, error) from error
+
+
+async def _connect(dsn: str, timeout: float) -> asyncpg.Connection:
+    """Connect to a server that takes writes, or else to any: what is wrong with it is told then."""
+    wanted = session_attributes(dsn)
+    try:
+        return await asyncpg.connect(dsn, statement_cache_size=0, timeout=timeout, target_session_attrs=wanted)
+    except asyncpg.TargetServerAttributeNotMatched:
+        if wanted is None:
+            raise
+        return await asyncpg.connect(dsn, statement_cache_size=0, timeout=timeout, target_session_attrs="any")
 
 
 @asynccontextmanager
@@ -89,6 +94,7 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
         command_timeout=settings.database_timeout,
         statement_cache_size=settings.statement_cache_size,
         server_settings=_session(settings),
+        target_session_attrs=session_attributes(dsn),
         reset=_keep,
     )
     try:

@@ -120,7 +120,7 @@ class PostgresHeartbeats:
         self._schema = schema
         self._host, self._pid = socket.gethostname(), os.getpid()
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> tuple[float, SettingOverrides]:
         shown = {**status, "poll_reason": NEWER_SCHEMA} if self._schema.is_newer else status
         statement = _SQL["beat"].bind(
             replica_id=self._replica_id,
@@ -132,7 +132,7 @@ class PostgresHeartbeats:
         )
         row = dict(await self._database.fetchrow(*statement))
         self._schema.seen(row.pop("schema_version"))
-        return SettingOverrides(**row)
+        return row.pop("read_at"), SettingOverrides(**row)
 
     async def leave(self) -> None:
         await self._database.execute(*_SQL["leave"].bind(replica_id=self._replica_id))

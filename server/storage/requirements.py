@@ -87,6 +87,8 @@ def explain(error: Exception, dsn: str) -> str:
             "its user, password or name contains a character that must be percent-encoded: write @ as %40, / as %2F, "
             "# as %23, ? as %3F"
         )
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return "every server of it is read-only, or not what target_session_attrs asks for"
     if _POOLER_COMPLAINT in str(error):
         return _SESSION_PARAMETERS
     if isinstance(error, _POOLER_ERRORS):

@@ -123,6 +123,7 @@ class PostgresWorkQueue:
             client_ids=ids,
             first_id=min(ids),
             last_id=max(ids),
+            max_backoff=timedelta(seconds=mailing.retry.max_backoff),
             **filter_arguments(mailing.audience or _EVERYBODY),
         )
         records = await connection.fetch(*statement)

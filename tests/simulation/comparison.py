@@ -43,6 +43,7 @@ CREATE TABLE simulation.clock AS SELECT now() AS moment;
 CREATE FUNCTION simulation.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT moment FROM simulation.clock';
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT simulation.now()';
 ALTER TABLE expansions ALTER started_at SET DEFAULT simulation.now();
+ALTER TABLE messages ALTER created_at SET DEFAULT simulation.now();
 ALTER TABLE client_changes ALTER at SET DEFAULT simulation.now();
 DELETE FROM client_change_seqs WHERE bucket >= {BUCKETS};
 DELETE FROM buckets WHERE bucket >= {BUCKETS};

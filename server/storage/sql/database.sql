@@ -33,3 +33,7 @@ SELECT pg_backend_pid();
 -- name: notify_dispatchers
 -- Arrives when the transaction commits; one notification however often it is sent in it.
 SELECT pg_notify('mailing', '');
+
+-- name: is_read_only
+-- Whether this session can write nothing: of a standby as well as of a server that was set so.
+SELECT current_setting('transaction_read_only') = 'on';

@@ -2,7 +2,8 @@
 
 -- name: breakers
 -- The endpoints whose breaker is not closed.
-SELECT name, breaker, extract(epoch FROM probe_at - now())::float8 AS probe_in, suspension
+SELECT name, breaker, suspension,
+  CASE WHEN probe_at > now() + interval '6 min' THEN 0 ELSE extract(epoch FROM probe_at - now()) END::float8 AS probe_in
 FROM endpoints WHERE name = ANY($names::text[]) AND breaker <> {BreakerState.CLOSED};
 
 -- name: open_breaker
@@ -18,7 +19,8 @@ WHERE e.breaker = {BreakerState.CLOSED};
 -- name: begin_probe
 -- Lets one replica send one message; when $longest has passed, another may try.
 UPDATE endpoints SET breaker = {BreakerState.HALF_OPEN}, prober = $replica_id, probe_at = now() + $longest::interval
-WHERE name = $endpoint AND breaker <> {BreakerState.CLOSED} AND probe_at <= now()
+WHERE name = $endpoint AND breaker <> {BreakerState.CLOSED}
+  AND (probe_at <= now() OR probe_at > now() + interval '6 min')
 RETURNING name;
 
 -- name: close_breaker

@@ -52,8 +52,8 @@ WITH found AS MATERIALIZED (
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id BETWEEN $first_id AND $last_id
     AND client_id = ANY ($client_ids::bigint[]) AND status = ANY ($statuses::smallint[])
 ), opened AS (
-  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, now()
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at)
+  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, now(), now()
   FROM (
     SELECT array_agg(client_id ORDER BY client_id) AS client_ids
     FROM (SELECT client_id, (row_number() OVER (ORDER BY client_id) - 1) / $batch_size AS part FROM found) numbered

@@ -40,8 +40,8 @@ WITH swept AS (
   VALUES ($replica_id, $host, $pid, now() - $age::interval, now() + $alive_for::interval, $status::jsonb)
   ON CONFLICT (id) DO UPDATE SET beat_at = now(), beats_until = excluded.beats_until, status = excluded.status
 )
-SELECT version, poll_min, poll_max, recheck_min, recheck_max, max_concurrency,
-  (SELECT max(version) FROM schema_migrations) AS schema_version
+SELECT extract(epoch FROM clock_timestamp())::float8 AS read_at, version, poll_min, poll_max, recheck_min, recheck_max,
+  max_concurrency, (SELECT max(version) FROM schema_migrations) AS schema_version
 FROM dispatch_settings;
 
 -- name: leave

@@ -54,7 +54,7 @@ WITH picked AS (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE batches b
-SET fence = b.fence + 1, lease_until = now() + $lease::interval, holder = $replica_id,
+SET fence = b.fence + 1, lease_until = now() + $lease::interval, leased_at = now(), holder = $replica_id,
   doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = p.no
@@ -73,6 +73,12 @@ WHERE holder = $replica_id AND lease_until > now() AND no <> ALL($known::bigint[
 -- unknown, so they stay named.
 UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
 
+-- fragment: due_at
+-- When the message is due, now or later. What was due at once, and a retry further ahead than it can
+-- be, are due: the clock was set back since. A window is asked about apart.
+CASE WHEN m.due_at > m.created_at AND m.due_at <= now() + $max_backoff::interval + interval '5 s'
+    THEN greatest(m.due_at, now()) ELSE now() END
+
 -- fragment: recipient
 -- Whether the message may be sent now. `skip_reason` is why the client is not to get it, or NONE.
 -- `opens_at` is set for a message to be sent later: when the client's window opens, or when its
@@ -87,8 +93,8 @@ m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, m.maybe_sent IS T
       AND ($chosen_ids::bigint[] IS NULL OR m.client_id = ANY($chosen_ids)) THEN {Reason.NONE}
     ELSE {Reason.NO_LONGER_MATCHES} END AS skip_reason,
   CASE WHEN c.window_start IS NOT NULL THEN
-      nullif(window_opens_at(c.timezone, c.window_start, c.window_length, greatest(m.due_at, now())), now())
-    WHEN m.due_at > now() THEN m.due_at END AS opens_at,
+      nullif(window_opens_at(c.timezone, c.window_start, c.window_length, {due_at}), now())
+    ELSE nullif({due_at}, now()) END AS opens_at,
   CASE WHEN c.window_start IS NOT NULL THEN
     extract(epoch FROM window_closes_at(c.timezone, c.window_start, c.window_length, now()) - now())::float8
   END AS closes_in,
@@ -211,8 +217,12 @@ WITH held AS (
   RETURNING m.client_id, m.status, m.reason, m.attempts, m.duration_ms,
     entry_of($attempted::smallint[], m.client_id, $client_ids::bigint[]) AS attempted
 ), requeued AS (
-  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, due_at
+  -- A retry further ahead than it can be was computed from a clock that was set back since.
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at)
+  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, CASE
+      WHEN entry_of($attempted::smallint[], client_ids[1], $client_ids::bigint[]) > 0 THEN least(due_at, now() + (
+        SELECT max_backoff + interval '5 s' FROM mailings WHERE id = $mailing_id
+      )) ELSE due_at END, now()
   FROM (
     SELECT array_agg(r.client_id ORDER BY r.client_id) AS client_ids, r.due_at
     FROM unnest($requeued_ids::bigint[], $requeued_times::timestamptz[]) AS r(client_id, due_at) CROSS JOIN tick

@@ -125,7 +125,8 @@ async def test_claim(connection: asyncpg.Connection) -> None:
 
 @pytest.mark.parametrize("name", ["fetch", "fetch_values"])
 async def test_fetch(connection: asyncpg.Connection, name: str) -> None:
-    found = await plan(connection, name, **KEY, client_ids=IDS, first_id=IDS[0], last_id=IDS[-1], **EVERYBODY)
+    key = {**KEY, "client_ids": IDS, "first_id": IDS[0], "last_id": IDS[-1], "max_backoff": timedelta(minutes=1)}
+    found = await plan(connection, name, **key, **EVERYBODY)
     check(found, {"messages_pkey", "clients_pkey"}, BATCH)
 
 
