@@ -125,7 +125,7 @@ async def test_a_lost_answer_stays_in_doubt_over_retries_and_deletions(pool: asy
 
 
 async def test_a_retried_message_is_in_one_batch_while_its_first_is_held(pool: asyncpg.Pool) -> None:
-    """Were that holder to die, both batches would send it. Fails without `shortened` and `emptied` in `requeue`."""
+    """Were that holder to die, both batches would send it. Fails without `take_from_batches`, `delete_batches_of`."""
     storage, mailing = await prepare(pool)
     (batch,) = await claim(storage, mailing)
     refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
