@@ -55,6 +55,7 @@ from server.storage.pool import DatabaseError, check_database, open_pool, prepar
 from server.storage.previews import PreviewStore
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
+from server.storage.verification import Finding, Verification
 from server.watch import Streams, StreamStores
 
 log = logging.getLogger("server.main")  # also when run as __main__
@@ -76,6 +77,11 @@ def run(settings: Settings) -> int:
 def run_migrations(settings: Settings, applied: Callable[[str], object] = print) -> int:
     """Upgrade the database to this release's schema, call `applied` with each version, return the exit status."""
     return _run(settings, lambda: _migrate(settings, applied))
+
+
+def run_verification(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> int:
+    """Verify the records of the database, call `found` with what is wrong, return the exit status."""
+    return _run(settings, lambda: _verify(settings, repair, found))
 
 
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
@@ -201,6 +207,13 @@ async def _migrate(settings: Settings, applied: Callable[[str], object]) -> None
     with database_of(settings) as (dsn, _):
         for version in await prepare_database(dsn, settings):
             applied(version)
+
+
+async def _verify(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> None:
+    with database_of(settings) as (dsn, _):
+        async with open_pool(dsn, settings, 2) as pool:
+            for finding in await Verification(Database(pool)).run(repair):
+                found(finding)
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:
