@@ -68,8 +68,9 @@ def check(found: dict[str, Any], indexes: set[str], rows: int) -> None:
     """Assert the indexes by which the large tables are read, and the most rows any scan touched."""
     scans = [node for node in nodes(found) if node.get("Relation Name") in LARGE and "Scan" in node["Node Type"]]
     assert not [node for node in scans if node["Node Type"] == "Seq Scan"], found
-    small = {"mailings_pkey", "buckets_pkey", "log_seqs_pkey", "expansions_pkey", "expansions_unfinished"} | {
-        f"mailings_{state}" for state in ("scheduled", "running", "paused", "recheck")
+    small = {f"{table}_pkey" for table in ("mailings", "buckets", "log_seqs", "expansions", "client_change_seqs")} | {
+        "expansions_unfinished",
+        *(f"mailings_{state}" for state in ("scheduled", "running", "paused", "recheck")),
     }
     assert {node["Index Name"] for node in nodes(found) if "Index Name" in node} - small == indexes
     for node in scans:
