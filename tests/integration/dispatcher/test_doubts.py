@@ -79,7 +79,7 @@ async def test_a_claim_whose_answer_was_lost_leaves_a_message_maybe_sent(pool: a
     assert outcome.status is Status.UNKNOWN
 
 
-async def test_messages_of_a_dead_holder_end_unknown_when_the_mailing_is_cancelled(pool: asyncpg.Pool) -> None:
+async def test_messages_of_a_dead_holder_end_unknown_in_a_cancelled_mailing(pool: asyncpg.Pool) -> None:
     """Also those that the next holder gives back, or puts off, before the end."""
     storage, mailing = await prepare(pool)
     await claim(storage, mailing)

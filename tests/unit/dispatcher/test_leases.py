@@ -134,7 +134,7 @@ def test_releasing_after_the_end_expires_what_nobody_has_begun() -> None:
     assert [outcome and outcome.status for outcome in one.outcomes] == [Status.EXPIRED, Status.EXPIRED]
 
 
-def test_releasing_a_reclaimed_batch_of_a_mailing_that_is_over_leaves_it_in_doubt() -> None:
+def test_a_reclaimed_batch_of_a_mailing_that_is_over_stays_in_doubt() -> None:
     # Its earlier holder may have sent what nobody here has begun.
     of = mailing(ends_in=30.0)
     one = lease(2, of, now=lambda: 130.0, reclaimed=True)
@@ -142,7 +142,7 @@ def test_releasing_a_reclaimed_batch_of_a_mailing_that_is_over_leaves_it_in_doub
     assert [outcome and outcome.reason for outcome in one.outcomes] == [Reason.MAYBE_SENT, Reason.MAYBE_SENT]
 
 
-def test_what_is_for_a_changed_client_stays_in_the_batch_unless_it_has_left() -> None:
+def test_what_is_for_a_changed_client_stays_in_the_batch_unless_sent() -> None:
     one = lease(4)
     assert [one.take(), one.take(), one.take()] == [0, 1, 2]
     one.give_back(1)

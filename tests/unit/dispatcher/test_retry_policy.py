@@ -158,7 +158,7 @@ def test_what_may_have_been_sent_is_never_recorded_as_not_sent(of: Mailing, to: 
     assert unsent(mailing(), recipient(opens_at=NOW + HOUR, maybe_sent=True)) == (Status.PENDING, Reason.NONE)
 
 
-def test_an_attempt_that_may_have_arrived_is_unknown_when_the_end_forbids_another() -> None:
+def test_an_attempt_in_doubt_is_unknown_when_the_end_forbids_another() -> None:
     soon = NOW + timedelta(milliseconds=100)
     lost = outcome(broken(ErrorClass.TIMEOUT), ends_at=soon)
     assert (lost.status, lost.reason, lost.maybe_sent) == (Status.UNKNOWN, Reason.MAYBE_SENT, True)
