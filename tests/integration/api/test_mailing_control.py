@@ -15,10 +15,11 @@ from mailing.v1.mailing_service_pb2 import (
     PauseMailingRequest,
     ResumeMailingRequest,
 )
-from tests.integration.api.calls import refused, until_somebody_waits
+from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import State, at, create, get, move_to, update
 from tests.integration.api.rows import add_batch, add_mailing
+from tests.support.locks import blocked
 
 
 async def test_control_actions_move_a_mailing_and_may_be_repeated(service: Service) -> None:
@@ -57,7 +58,7 @@ async def test_a_state_that_is_being_changed_is_waited_for(service: Service, poo
     async with pool.acquire() as other, other.transaction():
         await other.execute("UPDATE mailings SET state = $1 WHERE id = $2", MailingState.PAUSED, made.id)
         call = asyncio.ensure_future(service.mailings.ResumeMailing(ResumeMailingRequest(mailing_id=made.id)))
-        await until_somebody_waits(pool)
+        await blocked(pool)
     assert (await call).mailing.state == State.STATE_RUNNING
 
 
