@@ -43,7 +43,7 @@ class RateSlots:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while any(demand for _, demand in self._limiters()):
+            while any(demand for _, demand in self._limiters()) or self._paced():
                 try:
                     await self._ask()
                 except StorageUnavailable as error:
@@ -63,6 +63,10 @@ class RateSlots:
                 if queue.limiter is not None:
                     yield queue.limiter, queue.waiting
 
+    def _paced(self) -> list[EndpointWorkers]:
+        """Return the pools with messages that wait for their endpoint's patience to be over."""
+        return [pool for pool in self._pools.values() if pool.waiting and not pool.pace.is_free]
+
     async def _ask(self) -> None:
         asked = self._clock.monotonic()
         requests: dict[str, tuple[RateLimiter, SlotRequest]] = {}
@@ -78,5 +82,6 @@ class RateSlots:
 
     def _pause(self) -> float:
         now = self._clock.monotonic()
-        next_at = min((limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand), default=now)
+        moments = [limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand]
+        next_at = min(moments + [pool.pace.next_at(now) for pool in self._paced()], default=now)
         return max(TICK, min(next_at - now, _LONGEST_WAIT))

@@ -1,9 +1,18 @@
 -- What all replicas share about rates and about how endpoints are doing.
 
 -- name: breakers
--- The endpoints to which not everything is let through.
-SELECT name, breaker, extract(epoch FROM probe_at - now())::float8 AS probe_in, suspension
-FROM endpoints WHERE name = ANY($names::text[]) AND breaker <> {BreakerState.CLOSED};
+-- The endpoints to which not everything is let through, or nothing for a while.
+SELECT name, breaker, suspension,
+  CASE WHEN breaker = {BreakerState.CLOSED} THEN 0 ELSE extract(epoch FROM probe_at - now()) END::float8 AS probe_in,
+  greatest(0, coalesce(extract(epoch FROM paused_until - now()), 0))::float8 AS pause_in
+FROM endpoints WHERE name = ANY($names::text[]) AND (breaker <> {BreakerState.CLOSED} OR paused_until > now());
+
+-- name: pause
+-- Lets nobody send to an endpoint for $pause. One pause follows another as long as they touch.
+INSERT INTO endpoints AS e (name, paused_at, paused_until) VALUES ($endpoint, now(), now() + $pause::interval)
+ON CONFLICT (name) DO UPDATE SET
+  paused_at = CASE WHEN e.paused_until > now() THEN e.paused_at ELSE now() END,
+  paused_until = greatest(e.paused_until, excluded.paused_until);
 
 -- name: open_breaker
 -- Stops the sending to an endpoint for all; $suspension says why, 0 that it does not answer. Who comes second
