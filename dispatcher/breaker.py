@@ -116,7 +116,7 @@ class Breaker:
         """Take over what all replicas know; None means that it is closed."""
         if self.probing(now):
             return
-        if shared is None:
+        if shared is None or shared.breaker is _CLOSED:
             if not self.closed and now - self.opened_at > PROBE_FIRST:  # else our own opening is under way
                 self.close(now)
         else:

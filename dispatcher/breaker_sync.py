@@ -64,6 +64,11 @@ class BreakerSync:
         report = partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error, suspension)
         self._reports.put_nowait(report)
 
+    def throttled(self, pool: EndpointWorkers, pause: float) -> None:
+        """Take note that an endpoint asks for patience: no replica sends there for so many seconds."""
+        log.info("the endpoint %s asks for patience for %.1f s", pool.name, pause, extra={"endpoint": pool.name})
+        self._reports.put_nowait(partial(self._health.pause, pool.name, pause))
+
     def probe_ended(self, pool: EndpointWorkers, recovered: bool) -> None:
         """Take note of how a probe ended."""
         if recovered:
@@ -83,8 +88,11 @@ class BreakerSync:
         shared = await self._health.breakers([pool.name for pool in pools])
         now = self._clock.monotonic()
         for pool in pools:
+            state = shared.get(pool.name)
+            if state is not None and state.pause_in > 0:
+                pool.pace.learn(now, state.pause_in)
             closed = pool.breaker.closed
-            pool.breaker.learn(now, shared.get(pool.name))
+            pool.breaker.learn(now, state)
             if closed and not pool.breaker.closed:
                 self._let_go(pool)
             elif not closed and pool.breaker.closed:

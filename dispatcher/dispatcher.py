@@ -93,6 +93,7 @@ class Dispatcher:
         for pool in self.pools.values():
             pool.has_room_again.connect(self._claimer.wake)
             pool.rate_blocked.connect(self._rate_slots.wake)
+            pool.throttled.connect(self._breaker_sync.throttled)
             pool.breaker_opened.connect(self._breaker_sync.breaker_opened)
             pool.probe_ended.connect(self._breaker_sync.probe_ended)
         self._settler.recorded.connect(self.counters.recorded)

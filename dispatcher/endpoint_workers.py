@@ -21,6 +21,7 @@ from dispatcher.model.batches import BATCH_SIZE, Recipient
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.outcomes import Outcome
 from dispatcher.model.states import ErrorClass, Semantics, Suspension
+from dispatcher.pace import Pace
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
 from dispatcher.refusals import TRIES, Refusal, Refusals
@@ -32,6 +33,9 @@ log = logging.getLogger(__name__)
 
 _AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and members of an enum take long to look up
 
+_LOOKED_AT = frozenset({ErrorClass.REFUSED, ErrorClass.REJECTED, ErrorClass.REDIRECT})
+"""Answers that refuse a message, but not for want of time."""
+
 MOST_LEASES = 64
 """Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
 
@@ -40,7 +44,8 @@ class EndpointWorkers:
     """The way to one endpoint. `last_error` says in a few words what spoke against it last.
 
     Emits `has_room_again` when another batch may be claimed, `rate_blocked` when messages wait for
-    moments that their rates allow, `breaker_opened`, and `probe_ended` with whether it recovered.
+    moments that their rates allow, `throttled` with how many seconds of patience the endpoint asks for,
+    `breaker_opened`, and `probe_ended` with whether it recovered.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class EndpointWorkers:
     ) -> None:
         self.has_room_again: Signal[()] = Signal()
         self.rate_blocked: Signal[()] = Signal()
+        self.throttled: Signal[EndpointWorkers, float] = Signal()
         self.breaker_opened: Signal[EndpointWorkers] = Signal()
         self.probe_ended: Signal[EndpointWorkers, bool] = Signal()
         self.name = endpoint.name
@@ -63,6 +69,7 @@ class EndpointWorkers:
         self.limit = limit
         self.breaker = Breaker()
         self.refusals = Refusals()
+        self.pace = Pace()
         self.limiter = RateLimiter(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
         self.queue = FairQueue()
         self.last_error = ""
@@ -100,7 +107,7 @@ class EndpointWorkers:
     def enqueue(self, lease: Lease) -> None:
         """Take over a lease and send its messages."""
         self.queue.add(lease)
-        if lease.mailing.max_rate > 0 or self.limiter is not None:
+        if lease.mailing.max_rate > 0 or self.limiter is not None or not self.pace.is_free:
             self.rate_blocked.emit()
         self.start_workers()
 
@@ -110,6 +117,8 @@ class EndpointWorkers:
         startable = self.queue.startable(now)
         if self.limiter is not None:
             startable = min(startable, self.limiter.ready(now))
+        if not self.pace.is_free:
+            startable = self.pace.ready(now, startable)
         wanted = min(self._allowed(), self.active + startable)
         while self.active < wanted:
             self.active += 1
@@ -120,7 +129,7 @@ class EndpointWorkers:
     def _allowed(self) -> int:
         """Return how many requests may be in flight: one while it is tried whether the endpoint recovered."""
         if self.breaker.closed:
-            return self.limit.value
+            return 1 if self.pace.trial else self.limit.value
         return 1 if self._may_probe() else 0
 
     def _may_probe(self) -> bool:
@@ -141,7 +150,7 @@ class EndpointWorkers:
                     return
                 index = lease.take()
                 if index >= 0:
-                    self._pass_gates()
+                    self._pass_gates(now)
                 if not lease.untaken:
                     self.queue.tidy()
                     self.has_room_again.emit()
@@ -156,9 +165,13 @@ class EndpointWorkers:
         """Return the lease whose message leaves next, None when none may leave now."""
         if self.limiter is not None and not self.limiter.open(now):
             return None
+        if not self.pace.is_free and not self.pace.ready(now, 1):
+            return None
         return self.queue.next(now)
 
-    def _pass_gates(self) -> None:
+    def _pass_gates(self, now: float) -> None:
+        if not self.pace.is_free:
+            self.pace.take(now)
         if self.limiter is not None:
             self.limiter.take()
         if (limiter := self.queue.limiter) is not None:
@@ -210,6 +223,7 @@ class EndpointWorkers:
         now = began + answer.duration
         if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
             self.start_workers()
+        self._learn_pace(now, began, verdict)
         failed = verdict.error_class in policy.DOWN
         suspension = self._learn_refusal(began, answer, verdict, client_id)
         if failed or suspension:
@@ -221,6 +235,15 @@ class EndpointWorkers:
             self.has_room_again.emit()
         elif not self.breaker.closed and self.breaker.decides(now, began):
             self._probed(now, failed or self._still_refuses(answer, verdict))
+
+    def _learn_pace(self, now: float, began: float, verdict: Verdict) -> None:
+        if verdict.delivered or verdict.error_class in _LOOKED_AT:
+            self.pace.accepted(now)
+        elif verdict.error_class is ErrorClass.THROTTLED and (
+            pause := self.pace.throttled(now, began, verdict.retry_after)
+        ):
+            self.rate_blocked.emit()
+            self.throttled.emit(self, pause)
 
     def _learn_refusal(self, began: float, answer: Answer, verdict: Verdict, client_id: int) -> Suspension:
         """Return what this answer means together with those before it, where it was not accepted."""

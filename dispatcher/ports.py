@@ -185,6 +185,10 @@ class EndpointHealth(Protocol):
         """
         ...
 
+    async def pause(self, endpoint: str, seconds: float) -> None:
+        """Let no replica send to an endpoint for so many seconds, or for longer if that is known."""
+        ...
+
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         """Return whether this replica may send one message to an endpoint that is down.
 

@@ -47,7 +47,7 @@ class RateSlots:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while any(demand for _, demand in self._limiters()):
+            while any(demand for _, demand in self._limiters()) or self._paced():
                 try:
                     await self._ask()
                 except StorageUnavailable as error:
@@ -66,6 +66,10 @@ class RateSlots:
             for queue in pool.queue.queues.values():
                 if queue.limiter is not None:
                     yield queue.limiter, queue.waiting
+
+    def _paced(self) -> list[EndpointWorkers]:
+        """Return the pools with messages that wait for their endpoint's patience to be over."""
+        return [pool for pool in self._pools.values() if pool.waiting and not pool.pace.is_free]
 
     async def _ask(self) -> None:
         asked = self._clock.monotonic()
@@ -103,5 +107,6 @@ class RateSlots:
 
     def _pause(self) -> float:
         now = self._clock.monotonic()
-        next_at = min((limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand), default=now)
+        moments = [limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand]
+        next_at = min(moments + [pool.pace.next_at(now) for pool in self._paced()], default=now)
         return max(TICK, min(next_at - now, _LONGEST_WAIT))

@@ -35,9 +35,14 @@ class PostgresEndpointHealth:
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         rows = await self._database.fetch(*_SQL["breakers"].bind(names=endpoints))
         return {
-            row["name"]: EndpointState(BreakerState(row["breaker"]), row["probe_in"], Suspension(row["suspension"]))
+            row["name"]: EndpointState(
+                BreakerState(row["breaker"]), row["probe_in"], Suspension(row["suspension"]), row["pause_in"]
+            )
             for row in rows
         }
+
+    async def pause(self, endpoint: str, seconds: float) -> None:
+        await self._database.execute(*_SQL["pause"].bind(endpoint=endpoint, pause=timedelta(seconds=seconds)))
 
     async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
         statement = _SQL["open_breaker"].bind(

@@ -274,6 +274,7 @@ class Comparison:
                 lambda: limits.open_breaker(1.0, Suspension.CREDENTIALS, self.now),
                 lambda: health.open_breaker("default", 1.0, "no", Suspension.CREDENTIALS),
             ),
+            "pause": (lambda: limits.pause(1.5, self.now), lambda: health.pause("default", 1.5)),
             "begin": (lambda: limits.begin_probe(replica, 5.0, self.now), lambda: health.begin_probe("default", 5.0)),
             "close": (lambda: limits.close_breaker(replica, self.now), lambda: health.close_breaker("default")),
             "fail": (

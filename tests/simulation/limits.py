@@ -23,16 +23,28 @@ class Limits:
 
     def breakers(self, now: datetime) -> dict[str, EndpointState]:
         row = self.endpoint
-        if row.breaker is BreakerState.CLOSED:
+        if row.breaker is BreakerState.CLOSED and row.paused_until <= now:
             return {}
-        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, (row.probe_at - now).total_seconds(), row.suspension)}
+        probe_in, pause_in = ((moment - now).total_seconds() for moment in (row.probe_at, row.paused_until))
+        if row.breaker is BreakerState.CLOSED:
+            probe_in = 0.0
+        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, probe_in, row.suspension, max(0.0, pause_in))}
+
+    def pause(self, seconds: float, now: datetime) -> None:
+        row = self.endpoint
+        self._world.tell("the endpoint is paused for", seconds)
+        row.paused_at = row.paused_at if row.paused_until > now else now
+        row.paused_until = max(row.paused_until, now + timedelta(seconds=seconds))
 
     def open_breaker(self, probe_in: float, suspension: Suspension, now: datetime) -> None:
         if self.endpoint.breaker is BreakerState.CLOSED:
             self._world.tell("the breaker opens")
-            self.endpoint = EndpointRow(
-                BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension
-            )
+            self._put(EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension))
+
+    def _put(self, row: EndpointRow) -> None:
+        """Replace the row but for its pause."""
+        row.paused_at, row.paused_until = self.endpoint.paused_at, self.endpoint.paused_until
+        self.endpoint = row
 
     def begin_probe(self, prober: str, longest: float, now: datetime) -> bool:
         row = self.endpoint
@@ -45,7 +57,7 @@ class Limits:
     def close_breaker(self, prober: str, now: datetime) -> None:
         if (self.endpoint.breaker, self.endpoint.prober) == (BreakerState.HALF_OPEN, prober):
             self._world.tell("the breaker closes")
-            self.endpoint = EndpointRow(changed_at=now)
+            self._put(EndpointRow(changed_at=now))
 
     def fail_probe(self, prober: str, shortest: float, longest: float, now: datetime) -> float:
         row = self.endpoint

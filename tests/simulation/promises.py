@@ -164,6 +164,9 @@ class Promises:
         known = request.started_at > told_at + KNOWN_WITHIN
         if row.breaker is not BreakerState.CLOSED and known and row.prober != request.process:
             self.breaks("a request leaves for an endpoint that is down:", request, row)
+        paused_at = max(row.paused_at, self.thaws.get(request.process, row.paused_at))
+        if paused_at + KNOWN_WITHIN < request.started_at < row.paused_until:
+            self.breaks("a request leaves for an endpoint that asked for patience:", request, row)
 
     def _check_rate(self, request: Request, mailing: MailingRow) -> None:
         """Over all replicas no second sees more requests of a mailing than its rate.

@@ -189,6 +189,9 @@ class RemoteDatabase:
     async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
         await self._ask(lambda now: self._limits.open_breaker(probe_in, suspension, now))
 
+    async def pause(self, endpoint: str, seconds: float) -> None:
+        await self._ask(lambda now: self._limits.pause(seconds, now))
+
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         return await self._ask(lambda now: self._limits.begin_probe(self._name, longest, now))
 

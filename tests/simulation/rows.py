@@ -166,6 +166,8 @@ class EndpointRow:
     probes: int = 0
     prober: str | None = None
     suspension: Suspension = Suspension.NONE
+    paused_at: datetime = EPOCH
+    paused_until: datetime = EPOCH
 
 
 class Stamped(str):

@@ -253,7 +253,7 @@ class Play:
     # The endpoint and its rate.
 
     async def _endpoint(self) -> None:
-        statement = self._random.choice(["open", "begin", "begin", "close", "fail", "ask"])
+        statement = self._random.choice(["open", "begin", "begin", "close", "fail", "pause", "ask"])
         await self._both.endpoint(self._random.choice(list(REPLICAS)), statement)
 
     async def _reserve(self) -> None:

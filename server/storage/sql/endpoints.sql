@@ -1,10 +1,23 @@
 -- What all replicas share about endpoints: circuit breakers, and the slots of rate limits.
 
 -- name: breakers
--- The endpoints whose breaker is not closed.
+-- The endpoints whose breaker is not closed, or that asked for patience. A moment that a clock set back
+-- left further ahead than it can be is over.
 SELECT name, breaker, suspension,
-  CASE WHEN probe_at > now() + interval '6 min' THEN 0 ELSE extract(epoch FROM probe_at - now()) END::float8 AS probe_in
-FROM endpoints WHERE name = ANY($names::text[]) AND breaker <> {BreakerState.CLOSED};
+  CASE WHEN breaker = {BreakerState.CLOSED} OR probe_at > now() + interval '6 min' THEN 0
+    ELSE extract(epoch FROM probe_at - now()) END::float8 AS probe_in,
+  CASE WHEN paused_at > now() + interval '5 s' THEN 0
+    ELSE greatest(0, coalesce(extract(epoch FROM paused_until - now()), 0)) END::float8 AS pause_in
+FROM endpoints
+WHERE name = ANY($names::text[]) AND (breaker <> {BreakerState.CLOSED} OR paused_until > now());
+
+-- name: pause
+-- Lets nobody send to an endpoint for $pause. One pause follows another as long as they touch.
+INSERT INTO endpoints AS e (name, paused_at, paused_until) VALUES ($endpoint, now(), now() + $pause::interval)
+ON CONFLICT (name) DO UPDATE SET
+  paused_at = CASE WHEN e.paused_until > now() AND e.paused_at <= now() THEN e.paused_at ELSE now() END,
+  paused_until = CASE WHEN e.paused_at > now() THEN excluded.paused_until
+    ELSE greatest(e.paused_until, excluded.paused_until) END;
 
 -- name: open_breaker
 -- Stops sending to an endpoint for all replicas; $suspension says why, 0 that it does not answer. Only the

@@ -18,7 +18,7 @@ import pytest
 from dispatcher.heartbeat import Heartbeat
 from dispatcher.model.endpoints import SlotRequest
 from dispatcher.model.settings import SettingOverrides
-from dispatcher.model.states import AudienceMode, Status
+from dispatcher.model.states import AudienceMode, Status, Suspension
 from dispatcher.poll_backoff import LoopClock
 from dispatcher.tasks import in_background
 from server.storage.database import DispatcherDatabase
@@ -130,7 +130,7 @@ async def test_a_lease_lasts_no_longer_because_of_the_clock(pool: asyncpg.Pool) 
 async def test_slots_and_probes_are_due_after_a_step(pool: asyncpg.Pool) -> None:
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.rates.reserve([SlotRequest("mailing/1", 1000.0, 50)])
-    await storage.health.open_breaker("default", 15.0, "HTTP 503")
+    await storage.health.open_breaker("default", 15.0, "HTTP 503", Suspension.NONE)
     await set_clock(pool, timedelta(hours=-1))
     (state,) = (await storage.health.breakers(["default"])).values()
     assert state.probe_in == 0

@@ -197,19 +197,19 @@ async def test_a_client_gets_no_more_than_the_cap_allows(pool: asyncpg.Pool, sta
 
 
 async def test_what_did_not_arrive_does_not_count_towards_the_cap(pool: asyncpg.Pool, start: Start) -> None:
-    await add_clients(pool, 50)
+    await add_clients(pool, 15)
     refused = await add_mailing(pool)
     script = {refused: answer(400)}
     sender = _ByMailing(script)
     start(sender, cap=FrequencyCap(1, 3600.0))
     await completed(pool, refused)
-    assert await statuses(pool, refused) == {Status.FAILED: 50}
+    assert await statuses(pool, refused) == {Status.FAILED: 15}
     taken = await add_mailing(pool)
     await completed(pool, taken)
-    assert await statuses(pool, taken) == {Status.DELIVERED: 50}
+    assert await statuses(pool, taken) == {Status.DELIVERED: 15}
     capped = await add_mailing(pool)
     await completed(pool, capped)
-    assert await statuses(pool, capped) == {Status.SKIPPED: 50}
+    assert await statuses(pool, capped) == {Status.SKIPPED: 15}
 
 
 class _ByMailing(ScriptedSender):
