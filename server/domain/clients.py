@@ -48,7 +48,8 @@ class ClientDefinition:
     tag: str = ""
     receive_window: ReceiveWindow | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
-    opted_out: bool = False
+    opted_out: bool | None = None
+    """None: not spoken of, which changes nothing; a stored client has True or False."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,29 +88,6 @@ class ClientFilter:
             "client_ids": list(self.client_ids),
         }
         return {name: value for name, value in fields.items() if value}
-
-
-ImportRow = tuple[str, str, str, str, tuple[int, int] | None, Mapping[str, str] | None, bool]
-"""A checked client of an import, as a bare tuple for speed: phone, operator code, tag, timezone,
-window (start and length in seconds), attributes, opted out."""
-
-
-def import_row(definition: ClientDefinition) -> ImportRow:
-    """Return a checked definition as a row."""
-    window = definition.receive_window
-    spans = None
-    if window is not None:
-        start = window.start.hour * 3600 + window.start.minute * 60 + window.start.second
-        spans = (start, int(window.duration.total_seconds()))
-    return (
-        definition.phone,
-        definition.operator_code,
-        definition.tag,
-        definition.timezone,
-        spans,
-        definition.attributes or None,
-        definition.opted_out,
-    )
 
 
 def etag_of(identity: int, version: int) -> str:
@@ -216,9 +194,11 @@ def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Co
     """Return `before` with `fields` taken from `patch`.
 
     An operator code that was derived from the phone follows a new phone, unless it is among
-    the fields itself.
+    the fields itself. A mask that names `opted_out` without a value means False.
     """
-    after = replace(before, **{name: getattr(patch, name) for name in fields})
+    changes = {name: getattr(patch, name) for name in fields}
+    if "opted_out" in changes:
+        changes["opted_out"] = bool(patch.opted_out)
     if "operator_code" not in fields and before.operator_code == derived_operator_code(before.phone):
-        after = replace(after, operator_code="")
-    return completed(after) if {"phone", "operator_code"} & set(fields) else after
+        changes["operator_code"] = ""
+    return completed(replace(before, **changes))

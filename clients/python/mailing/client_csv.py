@@ -1,8 +1,9 @@
 """Clients as CSV: the format that import reads and export writes.
 
 Columns: phone and timezone (required), operator_code, tag, window_start, window_end,
-opted_out, and one `attributes.NAME` per attribute, in any order; the header is required. An
-empty cell means "not given". Reading is streaming and fails with `CsvError`, which names
+opted_out, and one `attributes.NAME` per attribute, in any order; the header is required. What
+has no column stays as it is stored; an empty cell clears what is stored, but in opted_out it
+says nothing. Reading is streaming and fails with `CsvError`, which names
 row and column; nothing is checked here that the service checks too.
 """
 
@@ -15,6 +16,7 @@ import struct
 from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from tempfile import SpooledTemporaryFile
 from typing import BinaryIO, NamedTuple, TextIO
 
@@ -59,6 +61,7 @@ class ClientReader:
     def __init__(self, lines: Iterable[str], name: str) -> None:
         self._name = name
         self._reader = csv.reader(lines, strict=True)
+        self._read_columns: _Columns | None = None
         self._windows: dict[tuple[str, str], ReceiveWindow] = {}
         # Rows are lines, except for empty lines and line breaks in quotes: row and line are
         # noted only where their difference changes.
@@ -66,11 +69,25 @@ class ClientReader:
         self._marked_lines = array("q", [1])
         self.rows = 0
 
+    def fields(self) -> list[str]:
+        """Return the fields of a client that the header's columns speak of. Raise CsvError."""
+        with self._errors():
+            return _fields_of(self._columns().header)
+
     def __iter__(self) -> Iterator[Client]:
-        try:
+        with self._errors():
+            yield from self._clients(self._columns())
+
+    def _columns(self) -> _Columns:
+        if self._read_columns is None:
             header = next((row for row in self._reader if row), None)
-            columns = _columns_of(header, self._name)
-            yield from self._clients(columns)
+            self._read_columns = _columns_of(header, self._name)
+        return self._read_columns
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
         except csv.Error as error:
             raise CsvError(f"{self._name}, line {self._reader.line_num}: {error}") from None
         except UnicodeDecodeError:
@@ -222,6 +239,11 @@ def _columns_of(header: list[str] | None, name: str) -> _Columns:
     known = [names.index(one) if one in names else width for one in COLUMNS]
     attributes = [(_attribute_of(one), index) for index, one in enumerate(names) if _attribute_of(one)]
     return _Columns(names, width, known, attributes)
+
+
+def _fields_of(header: Iterable[str]) -> list[str]:
+    windows = {"window_start": "receive_window", "window_end": "receive_window"}
+    return list(dict.fromkeys(windows.get(column, column) for column in header))
 
 
 def _attribute_of(column: str) -> str:

@@ -11,13 +11,12 @@ from functools import lru_cache
 
 from mailing.v1 import client_pb2
 from server.api.encoding.clients import definition_of
+from server.domain.client_import import ImportMask, ImportRow, Spoken, import_row
 from server.domain.clients import (
+    CLIENT_FIELDS,
     MAX_TAG,
-    ImportRow,
     check_client,
-    completed,
     derived_operator_code,
-    import_row,
     valid_operator_code,
     valid_phone,
 )
@@ -25,8 +24,15 @@ from server.domain.validation import MAX_ATTRIBUTE, MAX_ATTRIBUTES, Violations, 
 
 _DAY = 24 * 3600
 
+# Plain numbers: a member of an enum takes ten times as long to compute with.
+_OPERATOR_CODE, _TAG, _TIMEZONE, _WINDOW, _ATTRIBUTES = map(
+    int, (Spoken.OPERATOR_CODE, Spoken.TAG, Spoken.TIMEZONE, Spoken.WINDOW, Spoken.ATTRIBUTES)
+)
 
-def import_rows(clients: Sequence[client_pb2.Client], first: int, zones: Collection[str]) -> list[ImportRow]:
+
+def import_rows(
+    clients: Sequence[client_pb2.Client], first: int, zones: Collection[str], mask: ImportMask
+) -> list[ImportRow]:
     """Return the rows of `clients`, of which the first one stands at `first` in the stream.
 
     Raise InvalidFields naming the bad ones by their position in the stream.
@@ -34,13 +40,13 @@ def import_rows(clients: Sequence[client_pb2.Client], first: int, zones: Collect
     violations = Violations()
     rows = []
     for position, client in enumerate(clients, first):
-        row = _plain_row(client, zones)
-        rows.append(_checked_row(client, position, zones, violations) if row is None else row)
+        row = _plain_row(client, zones, mask.spoken)
+        rows.append(_checked_row(client, position, zones, mask, violations) if row is None else row)
     violations.check()
     return rows
 
 
-def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow | None:
+def _plain_row(client: client_pb2.Client, zones: Collection[str], spoken: int | None) -> ImportRow | None:
     """Return the row of a plainly valid client, None where the full check must decide.
 
     Runs once per client: access to a field is slow, so each is read once.
@@ -49,28 +55,55 @@ def _plain_row(client: client_pb2.Client, zones: Collection[str]) -> ImportRow |
     timezone = client.timezone
     tag = client.tag
     operator_code = client.operator_code
-    if not (valid_phone(phone) and timezone in zones and _plain_tag(tag)):
+    speaks = _TAG if tag else 0
+    if timezone:
+        if timezone not in zones:
+            return None
+        speaks |= _TIMEZONE
+    elif spoken is not None and spoken & _TIMEZONE:
+        return None
+    if not (valid_phone(phone) and _plain_tag(tag)):
         return None
     if not operator_code:
         operator_code = derived_operator_code(phone)
-    elif not _plain_operator_code(operator_code):
+    elif _plain_operator_code(operator_code):
+        speaks |= _OPERATOR_CODE
+    else:
         return None
     attributes = dict(client.attributes) or None
-    if attributes and not _plain_attributes(attributes):
-        return None
+    if attributes:
+        if not _plain_attributes(attributes):
+            return None
+        speaks |= _ATTRIBUTES
     window = None
     if client.HasField("receive_window"):
         window = _plain_window(client.receive_window.SerializeToString())
         if window is None:
             return None
-    return (phone, operator_code, tag, timezone, window, attributes, client.opted_out)
+        speaks |= _WINDOW
+    opted_out = client.opted_out if client.HasField("opted_out") else None
+    return (
+        phone,
+        operator_code,
+        tag,
+        timezone,
+        window,
+        attributes,
+        opted_out,
+        speaks if spoken is None else spoken,
+    )
 
 
-def _checked_row(client: client_pb2.Client, position: int, zones: Collection[str], violations: Violations) -> ImportRow:
+def _checked_row(
+    client: client_pb2.Client, position: int, zones: Collection[str], mask: ImportMask, violations: Violations
+) -> ImportRow:
     path = f"clients[{position}]"
     definition = definition_of(client, path, violations)
-    check_client(definition, zones, path, violations)
-    return import_row(completed(definition))
+    # A row that does not speak of the zone may do without: its phone may be known. The merge looks.
+    silent = not (definition.timezone or (mask.spoken or 0) & Spoken.TIMEZONE)
+    fields = frozenset(CLIENT_FIELDS) - ({"timezone"} if silent else set())
+    check_client(definition, zones, path, violations, fields)
+    return import_row(definition, mask)
 
 
 @lru_cache(maxsize=4096)

@@ -23,7 +23,7 @@ def definition_of(message: client_pb2.Client, path: str, violations: Violations)
         tag=message.tag,
         receive_window=window,
         attributes=dict(message.attributes),
-        opted_out=message.opted_out,
+        opted_out=message.opted_out if message.HasField("opted_out") else None,
     )
 
 

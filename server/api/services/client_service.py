@@ -10,9 +10,10 @@ from server.api.encoding.client_import import import_rows
 from server.api.encoding.clients import client_message, definition_of, filter_of
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
-from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
+from server.domain.client_import import ImportMask, ImportRow, import_mask
+from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, completed
 from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, check_id, page_size, require_id
+from server.domain.validation import Violations, check_id, invalid, page_size, require_id
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
@@ -76,14 +77,20 @@ class ClientService(ClientServiceServicer):
         self, request_iterator: AsyncIterator[pb.ImportClientsRequest], context: Context
     ) -> pb.ImportClientsResponse:
         """Store the clients of the stream, all or none."""
+        first = await anext(request_iterator, None)
+        if first is None:
+            return pb.ImportClientsResponse()
+        mask = _mask_of(first)
 
         async def pieces() -> AsyncIterator[Sequence[ImportRow]]:
-            position = 0
+            yield import_rows(first.clients, 0, self._zones, mask)
+            position = len(first.clients)
             async for request in request_iterator:
-                yield import_rows(request.clients, position, self._zones)
+                _check_same_options(request, first)
+                yield import_rows(request.clients, position, self._zones, mask)
                 position += len(request.clients)
 
-        counts = await self._imports.run(pieces())
+        counts = await self._imports.run(pieces(), mask)
         return pb.ImportClientsResponse(created=counts.created, updated=counts.updated, unchanged=counts.unchanged)
 
     async def ExportClients(
@@ -101,3 +108,17 @@ class ClientService(ClientServiceServicer):
         check_filter(chosen, self._zones, "filter", violations)
         violations.check()
         return chosen
+
+
+def _mask_of(request: pb.ImportClientsRequest) -> ImportMask:
+    """Return what the rows of an import speak of. Raise InvalidFields."""
+    violations = Violations()
+    mask = import_mask(request.update_mask.paths, violations)
+    violations.check()
+    return mask
+
+
+def _check_same_options(request: pb.ImportClientsRequest, first: pb.ImportClientsRequest) -> None:
+    """Raise InvalidFields for options that differ from those of the stream's first message."""
+    if request.HasField("update_mask") and request.update_mask != first.update_mask:
+        raise invalid("update_mask", "must be that of the first message of the stream, or absent")

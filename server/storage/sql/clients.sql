@@ -12,10 +12,11 @@ DELETE FROM client_phones WHERE phone = $phone;
 
 -- name: insert_client
 INSERT INTO clients (
-  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received
 )
 VALUES (
-  $bucket, $client_id, $phone, $operator_code, $tag, $timezone, $window_start, $window_length, $attributes, $opted_out
+  $bucket, $client_id, $phone, $operator_code, $tag, $timezone, $window_start, $window_length, $attributes, $opted_out,
+  $received
 )
 RETURNING *;
 
@@ -32,7 +33,7 @@ SELECT * FROM clients WHERE bucket = $bucket AND id = $client_id FOR UPDATE;
 -- The client stays in its bucket, also when the phone changes.
 UPDATE clients
 SET phone = $phone, operator_code = $operator_code, tag = $tag, timezone = $timezone, window_start = $window_start,
-  window_length = $window_length, attributes = $attributes, opted_out = $opted_out,
+  window_length = $window_length, attributes = $attributes, opted_out = $opted_out, received = $received,
   version = version + 1, updated_at = now()
 WHERE bucket = $bucket AND id = $client_id
 RETURNING *;

@@ -46,6 +46,8 @@ class Clients(ClientServiceServicer):
     def __init__(self) -> None:
         self.stored: list[Client] = []
         self.batch_sizes: list[int] = []
+        self.import_masks: list[list[str]] = []
+        """What the first message of each import names."""
         self.metadata: dict[str, Any] = {}
         self.bad_phones: dict[str, tuple[str, str]] = {}
         """The field and the sentence to refuse a phone with."""
@@ -77,7 +79,9 @@ class Clients(ClientServiceServicer):
         clients: list[Client] = []
         ended = threading.Event()
         begun = context.add_callback(ended.set)
-        for request in request_iterator:
+        for number, request in enumerate(request_iterator):
+            if not number:
+                self.import_masks.append(list(request.update_mask.paths))
             self.batch_sizes.append(len(request.clients))
             clients += request.clients
         if bad := [

@@ -177,6 +177,11 @@ class TestClients:
         assert (status, json.loads(out)["created"]) == (0, 1200)
         assert len(service.clients.stored) == 1200
 
+    def test_the_columns_of_a_file_say_what_it_speaks_of(self, run: Run, service: Service, tmp_path: Path) -> None:
+        text = "phone,timezone,window_end,attributes.city,window_start\n70100000001,UTC,21:00,,09:00\n"
+        assert run("clients", "import", csv_file(tmp_path, text)).status == 0
+        assert service.clients.import_masks == [["phone", "timezone", "receive_window", "attributes.city"]]
+
     def test_a_terminal_sees_how_far_an_import_is(self, service: Service, tmp_path: Path) -> None:
         rows = "".join(f"7010{number:07},UTC\n" for number in range(1200))
         screen = io.StringIO()

@@ -52,7 +52,8 @@ def import_file(
     """Create or update clients from a CSV file; all rows are saved or none.
 
     Columns: phone and timezone (required), operator_code, tag, window_start and window_end (HH:MM[:SS]; an
-    end at or before the start crosses midnight), opted_out, attributes.NAME. Clients are matched by phone.
+    end at or before the start crosses midnight), opted_out, attributes.NAME. Clients are matched by phone. What has
+    no column stays as it is; an empty cell clears. An opt-out is taken back only by `false`.
     """
     started = time.monotonic()
     with _opened(file) as lines, session.connected() as mailing:
@@ -151,7 +152,7 @@ def import_csv(session: Session, mailing: MailingClient, lines: TextIO, name: st
     reader = ClientReader(lines, name)
     try:
         with _progress(session, lines) as show:
-            return mailing.import_clients(_counted(reader, show)), reader.rows
+            return mailing.import_clients(_counted(reader, show), reader.fields()), reader.rows
     except CsvError as error:
         raise CommandError(str(error), ExitStatus.BAD_INPUT) from None
     except MailingError as error:

@@ -1,0 +1,42 @@
+-- What comes in: what a phone's deleted client leaves behind, and operator codes that updates emptied.
+
+-- migrate:up
+
+-- The key of the digests below: made here, so that each installation has its own.
+CREATE TABLE phone_keys (
+  key bytea PRIMARY KEY
+);
+
+INSERT INTO phone_keys (key)
+VALUES (decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex'));
+
+-- What is to be known of a phone after its client is gone, kept for a time: an opt-out, and the
+-- mailings that it got. Not the phone itself: a digest of it.
+CREATE TABLE phone_memories (
+  digest        bytea       PRIMARY KEY,
+  opted_out     boolean     NOT NULL,
+  received      bigint[]    NOT NULL DEFAULT '{}',
+  remembered_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX phone_memories_age ON phone_memories (remembered_at);
+
+-- The mailings that the client's phone got when it was another client's. NULL, which takes no room, is none.
+ALTER TABLE clients ADD COLUMN received bigint[];
+
+-- Operator codes that were derived from the phone and emptied by an update of another field.
+UPDATE clients SET operator_code = substr(phone, 2, 3), version = version + 1, updated_at = now()
+WHERE operator_code = '' AND phone ~ '^7[0-9]{10}$';
+
+-- Running mailings learn of those clients as of any change; an import would write the same.
+WITH repaired AS (
+  SELECT bucket, array_agg(id ORDER BY id) AS client_ids FROM clients WHERE updated_at = now() GROUP BY bucket
+), tick AS (
+  UPDATE client_change_seqs s SET seq = s.seq + 1 FROM repaired r WHERE r.bucket = s.bucket RETURNING s.bucket, s.seq
+)
+INSERT INTO client_changes (bucket, seq, client_ids)
+SELECT bucket, seq, client_ids FROM repaired JOIN tick USING (bucket);
+
+-- migrate:down
+
+ALTER TABLE clients DROP COLUMN received;
+DROP TABLE phone_memories, phone_keys;
