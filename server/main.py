@@ -40,7 +40,7 @@ from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
-from server.runtime.deletion_sweeper import forget_phones, sweep
+from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
@@ -128,7 +128,7 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
         keep = timedelta(days=settings.phone_memory_days)
-        await stack.enter_async_context(in_background(forget_phones(background, keep), "phone memory sweeper"))
+        await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
         await api.start()
         tune_gc()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)

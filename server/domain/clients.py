@@ -14,6 +14,9 @@ from server.domain.validation import Violations, check_attributes, check_count, 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
 """The fields of a client that callers may set, in the order of the contract."""
 
+CLIENT_NUMBERS = 2**28 - 1
+"""How many clients there can ever be: an id, number * 16 + bucket, has 32 bits."""
+
 MAX_TAG = 100
 LONGEST_WINDOW = timedelta(hours=24)
 

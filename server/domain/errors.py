@@ -5,6 +5,7 @@ DomainError
 ├── MalformedRequest    a request that is not a message of its type
 ├── InvalidPageToken    a page token of another query
 ├── NotFound            no such client, mailing or message
+├── ClientNumbersExhausted  as many clients were added as there can ever be
 ├── EndpointUnknown     no such endpoint is configured
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id was used before with another request
@@ -129,6 +130,16 @@ class PhoneTaken(DomainError):
 
     def __init__(self) -> None:
         super().__init__("Another client has this phone.")
+
+
+class ClientNumbersExhausted(DomainError):
+    """As many clients were added as an installation can ever have."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This installation has given all of its client numbers, so no client can be added; known ones can be "
+            "changed. Start another installation for more."
+        )
 
 
 class RequestIdReused(DomainError):

@@ -21,6 +21,7 @@ from dispatcher.tasks import cancel
 from server.domain.client_import import EACH_ROW, ImportMask, ImportRow
 from server.domain.events import clients_imported
 from server.storage.client_merge import MERGE_TIMEOUT, ClientMerge, ImportCounts
+from server.storage.client_numbers import ClientNumbers
 from server.storage.database import Database, Installation
 from server.storage.events import record
 from server.storage.queries import load_queries
@@ -40,6 +41,7 @@ class ClientImport:
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
         self._buckets = installation.buckets
+        self._numbers = ClientNumbers()
         self._turns = asyncio.Semaphore(max(1, database.size // 2))
 
     async def run(self, pieces: AsyncIterator[Sequence[ImportRow]], mask: ImportMask = EACH_ROW) -> ImportCounts:
@@ -59,9 +61,17 @@ class ClientImport:
                 await connection.execute(*_SQL["widen_memory"].bind())
                 await connection.execute(*_SQL["sample_little"].bind())
                 await connection.execute(*_SQL["measure_staging"].bind(), timeout=MERGE_TIMEOUT)
-                counts = await ClientMerge(connection, mask).run()
-                await record(connection, clients_imported(counts.created, counts.updated, counts.unchanged))
-                return counts
+                return await self._merge(ClientMerge(connection, mask, self._numbers), connection)
+
+    async def _merge(self, merge: ClientMerge, connection: asyncpg.Connection) -> ImportCounts:
+        try:
+            counts = await merge.run()
+            await record(connection, clients_imported(counts.created, counts.updated, counts.unchanged))
+        except BaseException:
+            # Not committed for certain, so that nobody has these numbers.
+            self._numbers.give_back(merge.taken)
+            raise
+        return counts
 
     async def _chunks(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> AsyncGenerator[bytes, None]:
         rows: list[ImportRow] = []

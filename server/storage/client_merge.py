@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
@@ -19,6 +19,7 @@ from server.domain.client_import import ImportMask
 from server.domain.errors import Conflict
 from server.domain.events import OptOutSource, client_opted
 from server.domain.validation import MAX_ATTRIBUTES, Violations
+from server.storage.client_numbers import ClientNumbers
 from server.storage.database import RACES, TRIES, RaceLost
 from server.storage.events import record
 from server.storage.queries import load_queries
@@ -46,9 +47,12 @@ class ImportCounts:
 class ClientMerge:
     """One merge, on the connection whose transaction has staged the rows."""
 
-    def __init__(self, connection: asyncpg.Connection, mask: ImportMask) -> None:
+    def __init__(self, connection: asyncpg.Connection, mask: ImportMask, numbers: ClientNumbers) -> None:
         self._connection = connection
         self._names = {"attribute_names": mask.attribute_names}
+        self._numbers = numbers
+        self.taken: list[range] = []
+        """The numbers taken for new clients."""
 
     async def run(self) -> ImportCounts:
         """Merge what was staged; begin again when somebody wrote the same clients meanwhile.
@@ -72,6 +76,7 @@ class ClientMerge:
         await self._execute("create_latest", **self._names)
         await self._check()
         found = await self._count()
+        await self._take_numbers(found["fresh"])
         if found["fresh"] and not await self._claim_phones(found["fresh"]):
             found = await self._count()
         rows, phones, fresh, changed = found["staged"], found["phones"], found["fresh"], found["changed"]
@@ -84,6 +89,18 @@ class ClientMerge:
     async def _count(self) -> asyncpg.Record:
         return await self._connection.fetchrow(*_SQL["count_latest"].bind(), timeout=MERGE_TIMEOUT)
 
+    async def _take_numbers(self, fresh: int) -> None:
+        missing = fresh - sum(map(len, self.taken))
+        if missing > 0:
+            self.taken += await self._numbers.take(self._connection, missing)
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """How the numbers of new rows follow from their count, in SQL."""
+        starts = [1, *(1 + total for total in accumulate(map(len, self.taken)))]
+        offsets = [numbers.start - start for numbers, start in zip(self.taken, starts, strict=False)]
+        return {"starts": starts[: len(offsets)], "offsets": offsets}
+
     async def _check(self) -> None:
         statement = _SQL["find_bad_rows"].bind(**self._names, most_attributes=MAX_ATTRIBUTES)
         violations = Violations()
@@ -94,13 +111,13 @@ class ClientMerge:
     async def _insert_fresh(self) -> None:
         if await self._value("any_memories"):
             await self._execute("recall_phones")
-        await self._execute("insert_fresh_clients")
+        await self._execute("insert_fresh_clients", **self._identity)
 
     async def _claim_phones(self, fresh: int) -> bool:
         """Make the phones of the `fresh` rows ours; return whether nobody else had taken one."""
         try:
             async with self._connection.transaction():
-                await self._execute("insert_fresh_phones")
+                await self._execute("insert_fresh_phones", **self._identity)
                 return True
         except asyncpg.UniqueViolationError:
             await self._claim_what_is_left(fresh)
@@ -113,10 +130,10 @@ class ClientMerge:
         """
         claimed = 0
         for _ in range(TRIES):
-            claimed += await self._execute("claim_fresh_phones")
+            claimed += await self._execute("claim_fresh_phones", **self._identity)
             if claimed == fresh:
                 return
-            fresh -= await self._execute("adopt_taken_phones", **self._names)
+            fresh -= await self._execute("adopt_taken_phones", **self._names, **self._identity)
             if claimed == fresh:
                 return
         raise RaceLost
@@ -124,12 +141,12 @@ class ClientMerge:
     async def _record_changes(self) -> None:
         await self._connection.execute(*_SQL["create_touched"].bind())
         await self._connection.execute(*_SQL["keep_touched_plain"].bind())
-        await self._execute("fill_touched")
+        await self._execute("fill_touched", **self._identity)
         for row in await self._connection.fetch(*_SQL["list_touched_buckets"].bind()):
             await self._connection.execute(*_SQL["record_imported_changes"].bind(bucket=row["bucket"]))
 
     async def _record_opt_outs(self) -> None:
-        rows = await self._connection.fetch(*_SQL["list_opted"].bind(), timeout=MERGE_TIMEOUT)
+        rows = await self._connection.fetch(*_SQL["list_opted"].bind(**self._identity), timeout=MERGE_TIMEOUT)
         for bucket, group in groupby(rows, itemgetter("bucket")):
             opted = [client_opted(row["id"], row["opted_out"], OptOutSource(row["source"])) for row in group]
             await record(self._connection, *opted, bucket=bucket, loudest=logging.DEBUG)

@@ -22,6 +22,7 @@ from server.domain.clients import (
 from server.domain.errors import Kind, NotFound, PhoneTaken
 from server.domain.events import OptOutSource, client_opted
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.storage.client_numbers import exhaustion
 from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
 from server.storage.mailing_rows import filter_arguments
@@ -51,11 +52,11 @@ class ClientStore:
 
         async def work(connection: asyncpg.Connection) -> Client:
             bucket = self._installation.bucket_of_phone(definition.phone)
-            number = await connection.fetchval(*_SQL["next_client_no"].bind())
-            client_id = number * self._installation.buckets + bucket
+            if call is not None and (made := await self._requests.find(connection, call)) is not None:
+                return await self._read(connection, made)
+            client_id = await _claim_phone(connection, definition.phone, bucket)
             if call is not None and not await self._requests.record(connection, call, client_id):
-                return await self._replayed(connection, call)
-            await _insert_phone(connection, definition.phone, bucket, client_id)
+                raise RaceLost  # the same call is under way twice
             memory = await recall(connection, definition.phone)
             after, source = _with_memory(definition, memory)
             arguments = {**_arguments(after), "received": list(memory.received) or None}
@@ -68,12 +69,6 @@ class ClientStore:
             return client_of(row)
 
         return await self._database.transact(work)
-
-    async def _replayed(self, connection: asyncpg.Connection, call: CreatingCall) -> Client:
-        client_id = await self._requests.find(connection, call)
-        if client_id is None:  # the other call was rolled back in between
-            raise RaceLost
-        return await self._read(connection, client_id)
 
     async def get(self, client_id: int) -> Client:
         """Return the client. Raise NotFound."""
@@ -179,6 +174,18 @@ def client_of(row: asyncpg.Record) -> Client:
         opted_out=row["opted_out"],
     )
     return Client(row["id"], definition, row["version"], row["created_at"], row["updated_at"])
+
+
+async def _claim_phone(connection: asyncpg.Connection, phone: str, bucket: int) -> int:
+    """Give the phone to a new client and return its id. Raise PhoneTaken, ClientNumbersExhausted."""
+    try:
+        with exhaustion():
+            client_id: int | None = await connection.fetchval(*_SQL["claim_phone"].bind(phone=phone, bucket=bucket))
+    except asyncpg.UniqueViolationError:
+        raise RaceLost from None  # somebody took it at the same moment, perhaps for the same call
+    if client_id is None:
+        raise PhoneTaken
+    return client_id
 
 
 async def _insert_phone(connection: asyncpg.Connection, phone: str, bucket: int, client_id: int) -> None:

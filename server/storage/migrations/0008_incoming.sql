@@ -1,4 +1,5 @@
--- What comes in: what a phone's deleted client leaves behind, and operator codes that updates emptied.
+-- What comes in: what a phone's deleted client leaves behind, operator codes that updates emptied, and
+-- client numbers that end where an id would no longer fit into that of a message.
 
 -- migrate:up
 
@@ -21,7 +22,17 @@ CREATE TABLE phone_memories (
 CREATE INDEX phone_memories_age ON phone_memories (remembered_at);
 
 -- The mailings that the client's phone got when it was another client's. NULL, which takes no room, is none.
-ALTER TABLE clients ADD COLUMN received bigint[];
+-- An id is half of the id of a message: beyond 32 bits two messages would share one. NOT VALID: rows that are
+-- there already are not read, new ones are checked.
+ALTER TABLE clients ADD COLUMN received bigint[], ADD CONSTRAINT clients_id_fits CHECK (id < 4294967296) NOT VALID;
+
+-- 2^28 numbers in 16 buckets. A sequence that is beyond that already is left to the check above.
+DO $$
+BEGIN
+  IF (SELECT last_value FROM client_no) <= 268435455 THEN
+    ALTER SEQUENCE client_no MAXVALUE 268435455 NO CYCLE;
+  END IF;
+END $$;
 
 -- Operator codes that were derived from the phone and emptied by an update of another field.
 UPDATE clients SET operator_code = substr(phone, 2, 3), version = version + 1, updated_at = now()
@@ -38,5 +49,6 @@ SELECT bucket, seq, client_ids FROM repaired JOIN tick USING (bucket);
 
 -- migrate:down
 
-ALTER TABLE clients DROP COLUMN received;
+ALTER SEQUENCE client_no NO MAXVALUE;
+ALTER TABLE clients DROP CONSTRAINT clients_id_fits, DROP COLUMN received;
 DROP TABLE phone_memories, phone_keys;

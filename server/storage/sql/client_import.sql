@@ -55,7 +55,7 @@ CASE WHEN s.spoken & {Spoken.OPERATOR_CODE} = 0 THEN c.operator_code ELSE s.oper
 -- name: create_latest
 -- Of each phone the last row, beside what is stored: one look at the clients, so that every
 -- row is either new, or differs, or is stored exactly so. In the order of phones, where
--- neighbours in the index come together. coalesce takes a number for new ones only. Of an
+-- neighbours in the index come together. New ones are counted: their numbers come later. Of an
 -- opt-out the last row that speaks of it decides, so that none gets lost behind one that does not.
 CREATE TEMPORARY TABLE import_latest ON COMMIT DROP AS
 WITH latest AS (
@@ -69,7 +69,7 @@ WITH latest AS (
   ) o ON o.phone = r.phone
 )
 SELECT s.*, c.bucket AS home, c.id IS NULL AS is_new,
-  coalesce(c.id, nextval('client_no') * (SELECT count(*) FROM buckets) + s.bucket) AS id,
+  c.id, count(*) FILTER (WHERE c.id IS NULL) OVER (ROWS UNBOUNDED PRECEDING) AS fresh_no,
   c.id IS NULL OR ({stored}) IS DISTINCT FROM ({merged}) AS differs,
   c.opted_out AS was_opted_out, false AS recalled, NULL::bigint[] AS received
 FROM latest s
@@ -93,16 +93,22 @@ SELECT (SELECT count(*) FROM import_rows) AS staged, count(*) AS phones,
   count(*) FILTER (WHERE is_new) AS fresh, count(*) FILTER (WHERE differs AND NOT is_new) AS changed
 FROM import_latest;
 
+-- fragment: identity
+-- The id of a row's client. The numbers of new ones are in ranges: those from the n-th new row of $starts on are
+-- the row's count plus the n-th of $offsets.
+coalesce(s.id, (s.fresh_no + ($offsets::bigint[])[width_bucket(s.fresh_no, $starts::bigint[])])
+  * (SELECT count(*) FROM buckets) + s.bucket)
+
 -- name: insert_fresh_phones
 -- The usual case, in which nobody took one of the phones since create_latest; fails otherwise. In the
 -- order of phones, so that two imports never deadlock.
 INSERT INTO client_phones (phone, bucket, client_id)
-SELECT phone, bucket, id FROM import_latest WHERE is_new ORDER BY phone;
+SELECT phone, bucket, {identity} FROM import_latest s WHERE is_new ORDER BY phone;
 
 -- name: claim_fresh_phones
 -- The same without phones that are taken: half as fast.
 INSERT INTO client_phones (phone, bucket, client_id)
-SELECT phone, bucket, id FROM import_latest WHERE is_new ORDER BY phone
+SELECT phone, bucket, {identity} FROM import_latest s WHERE is_new ORDER BY phone
 ON CONFLICT DO NOTHING;
 
 -- name: adopt_taken_phones
@@ -112,7 +118,7 @@ SET is_new = false, home = c.bucket, id = c.id, was_opted_out = c.opted_out,
   differs = ({stored}) IS DISTINCT FROM ({merged})
 FROM client_phones p
 JOIN clients c ON c.bucket = p.bucket AND c.id = p.client_id
-WHERE s.is_new AND p.phone = s.phone AND p.client_id <> s.id;
+WHERE s.is_new AND p.phone = s.phone AND p.client_id <> {identity};
 
 -- fragment: digest
 sha256((SELECT key FROM phone_keys) || convert_to(s.phone, 'UTF8'))
@@ -135,9 +141,9 @@ WHERE r.phone = s.phone;
 
 -- name: insert_fresh_clients
 INSERT INTO clients (bucket, id, phone, received, {columns})
-SELECT bucket, id, phone, received, operator_code, tag, timezone, window_start, window_length, attributes,
+SELECT bucket, {identity}, phone, received, operator_code, tag, timezone, window_start, window_length, attributes,
   coalesce(opted_out, false)
-FROM import_latest
+FROM import_latest s
 WHERE is_new;
 
 -- name: update_changed_clients
@@ -154,8 +160,8 @@ SELECT count(*) FROM written;
 
 -- name: list_opted
 -- Clients whose opt-out this import made, kept for a phone that was added again, or took back.
-SELECT coalesce(home, bucket) AS bucket, id, opted_out, CASE WHEN recalled THEN 'phone_memory' ELSE 'import' END AS source
-FROM import_latest
+SELECT coalesce(home, bucket) AS bucket, {identity} AS id, opted_out, CASE WHEN recalled THEN 'phone_memory' ELSE 'import' END AS source
+FROM import_latest s
 WHERE opted_out IS NOT NULL AND (opted_out <> coalesce(was_opted_out, false) OR is_new AND opted_out)
 ORDER BY 1, 2;
 
@@ -174,9 +180,8 @@ ALTER TABLE import_touched ALTER client_ids SET STORAGE EXTERNAL;
 -- name: fill_touched
 -- 80,000 consecutive numbers are some 5,000 in each of 16 buckets.
 INSERT INTO import_touched (bucket, part, client_ids)
-SELECT coalesce(home, bucket), id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
-FROM import_latest
-WHERE differs
+SELECT bucket, id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
+FROM (SELECT coalesce(home, bucket) AS bucket, {identity} AS id FROM import_latest s WHERE differs) written
 GROUP BY 1, 2;
 
 -- name: list_touched_buckets

@@ -1,11 +1,16 @@
 -- Clients, one by one and page by page.
 
--- name: next_client_no
-SELECT nextval('client_no');
-
 -- name: insert_phone
 -- The key spans all buckets: a second client with the phone fails here.
 INSERT INTO client_phones (phone, bucket, client_id) VALUES ($phone, $bucket, $client_id);
+
+-- name: claim_phone
+-- Gives a phone that nobody has to a new client; returns no row for one that is taken. A number is taken
+-- only for a phone that is free.
+INSERT INTO client_phones (phone, bucket, client_id)
+SELECT $phone::text, $bucket::int, nextval('client_no') * (SELECT count(*) FROM buckets) + $bucket::int
+WHERE NOT EXISTS (SELECT FROM client_phones WHERE phone = $phone)
+RETURNING client_id;
 
 -- name: delete_phone
 DELETE FROM client_phones WHERE phone = $phone;
