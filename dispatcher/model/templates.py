@@ -1,8 +1,8 @@
 """The text of a mailing with placeholders, parsed once and rendered per client.
 
 `{tag}`, `{phone}`, `{operator_code}`, `{timezone}` and `{attributes.NAME}` stand for the
-client's values, `{attributes.NAME|default}` gives a value for clients without the attribute
-(without a default it is empty), `{{` and `}}` are literal braces. A leaf: it imports nothing
+client's values, `{attributes.NAME|default}` gives a value for clients whose attribute is missing or
+empty (without a default it is empty), `{{` and `}}` are literal braces. A leaf: it imports nothing
 of the project and does no I/O, since rendering is on the path of every message.
 """
 
@@ -42,6 +42,8 @@ class Template:
     _slots: tuple[_Slot, ...]
     _pick: itemgetter[Any] | None
     """Chooses the fields for `_format`; None when it takes attributes or nothing."""
+    _literal: int
+    """How many characters are the same for every client."""
 
     @property
     def is_constant(self) -> bool:
@@ -62,7 +64,14 @@ class Template:
             text: str = self._format % self._pick(fields)
             return text
         return self._format % tuple(
-            [fields[slot] if isinstance(slot, int) else attributes.get(slot[0], slot[1]) for slot in self._slots]
+            [fields[slot] if isinstance(slot, int) else attributes.get(slot[0]) or slot[1] for slot in self._slots]
+        )
+
+    def length(self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]) -> int:
+        """Return how many characters `render` would return, without making them."""
+        fields = (phone, operator_code, tag, timezone)
+        return self._literal + sum(
+            len(fields[slot] if isinstance(slot, int) else attributes.get(slot[0]) or slot[1]) for slot in self._slots
         )
 
 
@@ -114,8 +123,9 @@ def _shortened(name: str) -> str:
 
 
 def _assemble(literals: list[str], slots: tuple[_Slot, ...]) -> Template:
+    length = sum(map(len, literals))
     if not slots:
-        return Template(literals[0], (), None)
+        return Template(literals[0], (), None, length)
     fields = [slot for slot in slots if isinstance(slot, int)]
     pick = itemgetter(*fields) if len(fields) == len(slots) else None
-    return Template("%s".join(literal.replace("%", "%%") for literal in literals), slots, pick)
+    return Template("%s".join(literal.replace("%", "%%") for literal in literals), slots, pick, length)

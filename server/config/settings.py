@@ -252,6 +252,13 @@ class Settings(BaseModel):
         86_400,
         "seconds",
     )
+    max_sms_segments: int = number(
+        128,
+        "A text that takes more SMS segments than this for a client is not sent to them: SKIPPED, TOO_LONG. The "
+        "default lets every text pass that CreateMailing accepts without placeholders.",
+        1,
+        1000,
+    )
     frequency_cap: int = number(
         0,
         "Maximum messages per client within the period below, over all mailings that are not important; 0: no cap.",

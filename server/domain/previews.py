@@ -17,10 +17,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from fractions import Fraction
 
+from dispatcher.model.sms import SmsLength, sms_length
 from dispatcher.model.states import Reason
 from dispatcher.model.templates import Template
 from server.domain.clients import Client
-from server.domain.sms import SmsLength, sms_length
 from server.domain.validation import Violations
 
 DEFAULT_SAMPLES = 3
