@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from server.domain.clients import CLIENT_FIELDS, ClientDefinition, derived_operator_code
-from server.domain.validation import Violations, valid_name
+from server.domain.errors import FieldViolation, InvalidFields
+from server.domain.validation import MAX_VIOLATIONS, Violations, valid_name
 
 _ATTRIBUTE = "attributes."
+
+MAX_ROW_ERRORS = 1000
+MAX_ROW_ERROR_BYTES = 512 << 10
+"""How many bad fields an answer names."""
 
 
 class Spoken(IntEnum):
@@ -65,6 +71,61 @@ class ImportMask:
 
 EACH_ROW = ImportMask()
 """Each row changes what it sets itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportOptions:
+    """How an import is done: with `validate_only` nothing is stored, with `skip_invalid` only the good rows."""
+
+    mask: ImportMask = EACH_ROW
+    validate_only: bool = False
+    skip_invalid: bool = False
+
+    @property
+    def returns_errors(self) -> bool:
+        """Whether bad rows are returned instead of ending the call."""
+        return self.validate_only or self.skip_invalid
+
+
+@dataclass(frozen=True, slots=True)
+class ImportCounts:
+    """What an import did. Rows that a later row replaced count as updated."""
+
+    created: int = 0
+    updated: int = 0
+    unchanged: int = 0
+
+
+class RowError(NamedTuple):
+    """One bad field: the row's position in the stream, the field within it, and a sentence."""
+
+    row: int
+    field: str
+    sentence: str
+
+
+class RowErrors:
+    """The bad rows of an import: all of them counted, the first ones kept."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.kept: list[RowError] = []
+        self._bytes = 0
+
+    def add(self, row: int, found: Sequence[FieldViolation]) -> None:
+        """Count a row, whose violations have paths within it; one without any is good."""
+        self.rows += bool(found)
+        for path, sentence in ((one.path, one.sentence) for one in found):
+            size = len(path.encode()) + len(sentence.encode()) + 16
+            if len(self.kept) < MAX_ROW_ERRORS and self._bytes + size <= MAX_ROW_ERROR_BYTES:
+                self.kept.append(RowError(row, path, sentence))
+                self._bytes += size
+
+    def check(self) -> None:
+        """Raise InvalidFields if there is a bad row."""
+        if self.rows:
+            violations = [FieldViolation(f"clients[{one.row}].{one.field}", one.sentence) for one in self.kept]
+            raise InvalidFields(violations[:MAX_VIOLATIONS], self.rows)
 
 
 def import_mask(paths: Sequence[str], violations: Violations) -> ImportMask:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from unicodedata import normalize
 from zoneinfo import available_timezones
 
 from server.domain.errors import StaleEtag
@@ -102,6 +103,11 @@ def check_etag(sent: str, stored: str) -> None:
     """Raise StaleEtag if the caller sent an etag and it is not the stored one."""
     if sent and sent != stored:
         raise StaleEtag
+
+
+def normal_tag(tag: str) -> str:
+    """Return a tag as it is stored: trimmed, and in NFC, so that tags that look alike are one."""
+    return normalize("NFC", tag).strip()
 
 
 def derived_operator_code(phone: str) -> str:

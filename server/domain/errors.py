@@ -64,13 +64,22 @@ class FieldViolation:
 
 
 class InvalidFields(DomainError):
-    """One or more fields of the request are missing, malformed or out of range."""
+    """One or more fields of the request are missing, malformed or out of range.
 
-    def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        first, more = violations[0], len(violations) - 1
-        rest = f" (and {more} more)" if more else ""
+    Of an import, `bad_rows` counts all rows that have some, and `violations` names the first ones.
+    """
+
+    def __init__(self, violations: Sequence[FieldViolation], bad_rows: int = 0) -> None:
+        first, more = violations[0], (bad_rows or len(violations)) - 1
+        rest = f" (and {more} more{' rows' if bad_rows else ''})" if more else ""
         super().__init__(f"{first.path}: {first.sentence}{rest}")
         self.violations = tuple(violations)
+        self._bad_rows = bad_rows
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How many rows of an import are bad."""
+        return {"bad_rows": str(self._bad_rows)} if self._bad_rows else {}
 
 
 class MalformedRequest(DomainError):

@@ -18,9 +18,9 @@ import asyncpg
 import orjson
 
 from dispatcher.tasks import cancel
-from server.domain.client_import import EACH_ROW, ImportMask, ImportRow
+from server.domain.client_import import ImportCounts, ImportOptions, ImportRow, RowErrors
 from server.domain.events import clients_imported
-from server.storage.client_merge import MERGE_TIMEOUT, ClientMerge, ImportCounts
+from server.storage.client_merge import MERGE_TIMEOUT, ClientMerge
 from server.storage.client_numbers import ClientNumbers
 from server.storage.database import Database, Installation
 from server.storage.events import record
@@ -35,6 +35,17 @@ _FLAGS = {None: "\\N", True: "t", False: "f"}
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 
 
+_PLAIN = ImportOptions()
+
+
+class _NothingIsToBeStored(Exception):
+    """Ends the transaction of an import that was only to be validated."""
+
+    def __init__(self, counts: ImportCounts) -> None:
+        super().__init__()
+        self.counts = counts
+
+
 class ClientImport:
     """Runs imports, at most as many at once as leave half of the pool to others."""
 
@@ -44,28 +55,43 @@ class ClientImport:
         self._numbers = ClientNumbers()
         self._turns = asyncio.Semaphore(max(1, database.size // 2))
 
-    async def run(self, pieces: AsyncIterator[Sequence[ImportRow]], mask: ImportMask = EACH_ROW) -> ImportCounts:
-        """Store the checked rows of `pieces`; where a phone comes twice the last row wins.
+    async def run(
+        self,
+        pieces: AsyncIterator[Sequence[ImportRow | None]],
+        options: ImportOptions = _PLAIN,
+        errors: RowErrors | None = None,
+    ) -> ImportCounts:
+        """Store the rows of `pieces`; where a phone comes twice the last row wins. A bad row is None.
 
-        Nothing is stored when `pieces` raises or the caller is cancelled. Raise InvalidFields for rows
-        that what is stored shows to be bad, DatabaseUnavailable, and Conflict when others kept writing
-        the same clients.
+        Nothing is stored when `pieces` raises or the caller is cancelled. Raise InvalidFields for bad
+        rows, those in `errors` and those that what is stored shows to be bad, unless the options
+        say otherwise; DatabaseUnavailable; and Conflict when others kept writing the same clients.
         """
+        errors = errors or RowErrors()
         async with self._turns, aclosing(self._chunks(pieces)) as chunks:
             first = await anext(chunks, None)
             if first is None:
                 return ImportCounts()
-            async with self._database.transaction() as connection:
-                await connection.execute(*_SQL["create_staging"].bind())
-                await _stage(connection, first, chunks)
-                await connection.execute(*_SQL["widen_memory"].bind())
-                await connection.execute(*_SQL["sample_little"].bind())
-                await connection.execute(*_SQL["measure_staging"].bind(), timeout=MERGE_TIMEOUT)
-                return await self._merge(ClientMerge(connection, mask, self._numbers), connection)
+            try:
+                async with self._database.transaction() as connection:
+                    await connection.execute(*_SQL["create_staging"].bind())
+                    await _stage(connection, first, chunks)
+                    if not options.returns_errors:
+                        errors.check()
+                    merge = ClientMerge(connection, options, errors, self._numbers)
+                    return await self._merge(merge, connection, options)
+            except _NothingIsToBeStored as validated:
+                return validated.counts
 
-    async def _merge(self, merge: ClientMerge, connection: asyncpg.Connection) -> ImportCounts:
+    async def _merge(self, merge: ClientMerge, connection: asyncpg.Connection, options: ImportOptions) -> ImportCounts:
         try:
+            await connection.execute(*_SQL["widen_memory"].bind())
+            await connection.execute(*_SQL["sample_little"].bind())
+            await connection.execute(*_SQL["measure_staging"].bind(), timeout=MERGE_TIMEOUT)
             counts = await merge.run()
+            if options.validate_only:
+                raise _NothingIsToBeStored(counts)
+            await merge.record()
             await record(connection, clients_imported(counts.created, counts.updated, counts.unchanged))
         except BaseException:
             # Not committed for certain, so that nobody has these numbers.
@@ -73,8 +99,8 @@ class ClientImport:
             raise
         return counts
 
-    async def _chunks(self, pieces: AsyncIterator[Sequence[ImportRow]]) -> AsyncGenerator[bytes, None]:
-        rows: list[ImportRow] = []
+    async def _chunks(self, pieces: AsyncIterator[Sequence[ImportRow | None]]) -> AsyncGenerator[bytes, None]:
+        rows: list[ImportRow | None] = []
         position = 0
         async for piece in pieces:
             rows.extend(piece)
@@ -103,17 +129,19 @@ async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
     await connection.copy_to_table("import_rows", source=BytesIO(chunk))
 
 
-def _copy_text(rows: Sequence[ImportRow], position: int, buckets: int) -> bytes:
-    """Return the rows in COPY's text format. Its loop runs once per client, so every call in it costs."""
+def _copy_text(rows: Sequence[ImportRow | None], first: int, buckets: int) -> bytes:
+    """Return the good rows in COPY's text format. Runs once per client: every call in it counts."""
     lines = []
-    for phone, operator_code, tag, timezone, window, attributes, opted_out, spoken in rows:
+    for position, row in enumerate(rows, first):
+        if row is None:
+            continue
+        phone, operator_code, tag, timezone, window, attributes, opted_out, spoken = row
         bucket = crc32(phone.encode()) % buckets
         json = _attributes_text(attributes) if attributes else "{}"
         lines.append(
             f"{position}\t{bucket}\t{phone}\t{operator_code}\t{_escaped(tag)}\t{timezone}\t"
             f"{_window_text(window)}\t{json}\t{_FLAGS[opted_out]}\t{spoken}\n"
         )
-        position += 1
     return "".join(lines).encode()
 
 

@@ -8,17 +8,16 @@ of their phones. Everybody who opted out or in by it stands in the event log.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from operator import itemgetter
 from typing import Any
 
 import asyncpg
 
-from server.domain.client_import import ImportMask
-from server.domain.errors import Conflict
+from server.domain.client_import import ImportCounts, ImportOptions, RowErrors
+from server.domain.errors import Conflict, FieldViolation
 from server.domain.events import OptOutSource, client_opted
-from server.domain.validation import MAX_ATTRIBUTES, Violations
+from server.domain.validation import MAX_ATTRIBUTES
 from server.storage.client_numbers import ClientNumbers
 from server.storage.database import RACES, TRIES, RaceLost
 from server.storage.events import record
@@ -35,22 +34,19 @@ _BAD_FIELDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ImportCounts:
-    """What an import did. Rows that a later row replaced count as updated."""
-
-    created: int = 0
-    updated: int = 0
-    unchanged: int = 0
-
-
 class ClientMerge:
     """One merge, on the connection whose transaction has staged the rows."""
 
-    def __init__(self, connection: asyncpg.Connection, mask: ImportMask, numbers: ClientNumbers) -> None:
+    def __init__(
+        self, connection: asyncpg.Connection, options: ImportOptions, errors: RowErrors, numbers: ClientNumbers
+    ) -> None:
         self._connection = connection
-        self._names = {"attribute_names": mask.attribute_names}
+        self._options = options
+        self._errors = errors
+        self._names = {"attribute_names": options.mask.attribute_names}
         self._numbers = numbers
+        self._left_out = 0
+        self._reported: set[int] = set()
         self.taken: list[range] = []
         """The numbers taken for new clients."""
 
@@ -62,17 +58,18 @@ class ClientMerge:
         for _ in range(TRIES):
             try:
                 async with self._connection.transaction():  # a savepoint
-                    counts = await self._merge()
-                    break
+                    return await self._merge()
             except (RaceLost, *RACES):
                 continue
-        else:
-            raise Conflict
+        raise Conflict
+
+    async def record(self) -> None:
+        """Record what was written, for running mailings, and who opted out or in, in the event log."""
         await self._record_changes()
         await self._record_opt_outs()
-        return counts
 
     async def _merge(self) -> ImportCounts:
+        self._left_out = 0
         await self._execute("create_latest", **self._names)
         await self._check()
         found = await self._count()
@@ -87,7 +84,8 @@ class ClientMerge:
         return ImportCounts(created=fresh, updated=changed + rows - phones, unchanged=phones - fresh - changed)
 
     async def _count(self) -> asyncpg.Record:
-        return await self._connection.fetchrow(*_SQL["count_latest"].bind(), timeout=MERGE_TIMEOUT)
+        statement = _SQL["count_latest"].bind(left_out=self._left_out)
+        return await self._connection.fetchrow(*statement, timeout=MERGE_TIMEOUT)
 
     async def _take_numbers(self, fresh: int) -> None:
         missing = fresh - sum(map(len, self.taken))
@@ -102,11 +100,17 @@ class ClientMerge:
         return {"starts": starts[: len(offsets)], "offsets": offsets}
 
     async def _check(self) -> None:
+        """Report the rows that only what is stored shows to be bad. Raise InvalidFields unless they are left out."""
         statement = _SQL["find_bad_rows"].bind(**self._names, most_attributes=MAX_ATTRIBUTES)
-        violations = Violations()
-        for row in await self._connection.fetch(*statement, timeout=MERGE_TIMEOUT):
-            violations.add(f"clients[{row['position']}].{row['field']}", _BAD_FIELDS[row["field"]])
-        violations.check()
+        rows = await self._connection.fetch(*statement, timeout=MERGE_TIMEOUT)
+        for row in rows:
+            if row["position"] not in self._reported:  # by a try before this one
+                self._reported.add(row["position"])
+                self._errors.add(row["position"], [FieldViolation(row["field"], _BAD_FIELDS[row["field"]])])
+        if not self._options.returns_errors:
+            self._errors.check()
+        if rows:
+            self._left_out += await self._execute("leave_out", positions=[row["position"] for row in rows])
 
     async def _insert_fresh(self) -> None:
         if await self._value("any_memories"):

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator, Sequence
 
 from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
-from server.api.encoding.client_import import import_rows
+from server.api.encoding.client_import import check_same_options, import_options, import_response, import_rows
 from server.api.encoding.clients import client_message, definition_of, filter_of
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
-from server.domain.client_import import ImportMask, ImportRow, import_mask
+from server.domain.client_import import ImportRow, RowErrors
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, completed
 from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, check_id, invalid, page_size, require_id
+from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
@@ -80,18 +80,17 @@ class ClientService(ClientServiceServicer):
         first = await anext(request_iterator, None)
         if first is None:
             return pb.ImportClientsResponse()
-        mask = _mask_of(first)
+        options, errors = import_options(first), RowErrors()
 
-        async def pieces() -> AsyncIterator[Sequence[ImportRow]]:
-            yield import_rows(first.clients, 0, self._zones, mask)
+        async def pieces() -> AsyncIterator[Sequence[ImportRow | None]]:
+            yield import_rows(first.clients, 0, self._zones, options.mask, errors)
             position = len(first.clients)
             async for request in request_iterator:
-                _check_same_options(request, first)
-                yield import_rows(request.clients, position, self._zones, mask)
+                check_same_options(request, first)
+                yield import_rows(request.clients, position, self._zones, options.mask, errors)
                 position += len(request.clients)
 
-        counts = await self._imports.run(pieces(), mask)
-        return pb.ImportClientsResponse(created=counts.created, updated=counts.updated, unchanged=counts.unchanged)
+        return import_response(await self._imports.run(pieces(), options, errors), errors, options)
 
     async def ExportClients(
         self, request: pb.ExportClientsRequest, context: Context
@@ -108,17 +107,3 @@ class ClientService(ClientServiceServicer):
         check_filter(chosen, self._zones, "filter", violations)
         violations.check()
         return chosen
-
-
-def _mask_of(request: pb.ImportClientsRequest) -> ImportMask:
-    """Return what the rows of an import speak of. Raise InvalidFields."""
-    violations = Violations()
-    mask = import_mask(request.update_mask.paths, violations)
-    violations.check()
-    return mask
-
-
-def _check_same_options(request: pb.ImportClientsRequest, first: pb.ImportClientsRequest) -> None:
-    """Raise InvalidFields for options that differ from those of the stream's first message."""
-    if request.HasField("update_mask") and request.update_mask != first.update_mask:
-        raise invalid("update_mask", "must be that of the first message of the stream, or absent")

@@ -38,6 +38,24 @@ END $$;
 UPDATE clients SET operator_code = substr(phone, 2, 3), version = version + 1, updated_at = now()
 WHERE operator_code = '' AND phone ~ '^7[0-9]{10}$';
 
+-- Tags that look alike are one: composed (NFC) and without the white space around them. Filters follow, so
+-- that they find the same clients.
+CREATE FUNCTION normal_tag(tag text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT btrim(normalize(tag, NFC), (
+    SELECT string_agg(chr(code), '') FROM unnest(ARRAY[9, 10, 11, 12, 13, 28, 29, 30, 31, 32, 133, 160, 5760, 8192, 8193,
+      8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202, 8232, 8233, 8239, 8287, 12288]) AS code
+  ))
+$$;
+
+UPDATE clients SET tag = normal_tag(tag), version = version + 1, updated_at = now() WHERE tag <> normal_tag(tag);
+
+UPDATE mailings
+SET filter = jsonb_set(filter, '{tags}', (SELECT jsonb_agg(normal_tag(tag)) FROM jsonb_array_elements_text(filter->'tags') tag)),
+  version = version + 1, updated_at = now()
+WHERE EXISTS (SELECT FROM jsonb_array_elements_text(filter->'tags') tag WHERE tag <> normal_tag(tag));
+
+DROP FUNCTION normal_tag(text);
+
 -- Running mailings learn of those clients as of any change; an import would write the same.
 WITH repaired AS (
   SELECT bucket, array_agg(id ORDER BY id) AS client_ids FROM clients WHERE updated_at = now() GROUP BY bucket

@@ -69,7 +69,7 @@ WITH latest AS (
   ) o ON o.phone = r.phone
 )
 SELECT s.*, c.bucket AS home, c.id IS NULL AS is_new,
-  c.id, count(*) FILTER (WHERE c.id IS NULL) OVER (ROWS UNBOUNDED PRECEDING) AS fresh_no,
+  c.id, count(*) FILTER (WHERE c.id IS NULL AND s.timezone <> '') OVER (ROWS UNBOUNDED PRECEDING) AS fresh_no,
   c.id IS NULL OR ({stored}) IS DISTINCT FROM ({merged}) AS differs,
   c.opted_out AS was_opted_out, false AS recalled, NULL::bigint[] AS received
 FROM latest s
@@ -89,9 +89,13 @@ WHERE $attribute_names::text[] IS NOT NULL AND s.differs AND NOT s.is_new
 ORDER BY position;
 
 -- name: count_latest
-SELECT (SELECT count(*) FROM import_rows) AS staged, count(*) AS phones,
+-- Without the rows that were left out, $left_out of them.
+SELECT (SELECT count(*) FROM import_rows) - $left_out::bigint AS staged, count(*) AS phones,
   count(*) FILTER (WHERE is_new) AS fresh, count(*) FILTER (WHERE differs AND NOT is_new) AS changed
 FROM import_latest;
+
+-- name: leave_out
+DELETE FROM import_latest WHERE position = ANY ($positions::bigint[]);
 
 -- fragment: identity
 -- The id of a row's client. The numbers of new ones are in ranges: those from the n-th new row of $starts on are
