@@ -156,7 +156,7 @@ async def build_api(
         events=EventStore(database, installation.buckets),
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
-    previews = PreviewStore(database, settings.frequency_cap, probes.rates)
+    previews = PreviewStore(database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments)
 
     def changed() -> None:
         hint()

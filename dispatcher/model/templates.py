@@ -18,6 +18,9 @@ __all__ = ["Template", "TemplateError", "parse"]
 
 _FIELDS = ("phone", "operator_code", "tag", "timezone")
 _ATTRIBUTE = re.compile(r"attributes\.(\w{1,64})(?:\|([^{}]*))?")
+_LONGEST_FIELD, _LONGEST_ATTRIBUTE = 100, 1000
+"""Characters of a client's values."""
+
 _BRACE = re.compile(r"[{}]")
 _KNOWN = "{tag}, {phone}, {operator_code}, {timezone} and {attributes.NAME|default}"
 
@@ -65,6 +68,18 @@ class Template:
             return text
         return self._format % tuple(
             [fields[slot] if isinstance(slot, int) else attributes.get(slot[0]) or slot[1] for slot in self._slots]
+        )
+
+    @property
+    def is_never_blank(self) -> bool:
+        """Whether there is something to read in the text, whatever the client."""
+        return bool(self._format.replace("%s", "").strip())
+
+    @property
+    def longest(self) -> int:
+        """The most characters that `render` can return."""
+        return self._literal + sum(
+            _LONGEST_FIELD if isinstance(slot, int) else max(_LONGEST_ATTRIBUTE, len(slot[1])) for slot in self._slots
         )
 
     def length(self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]) -> int:

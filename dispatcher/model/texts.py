@@ -32,6 +32,11 @@ class TextRenderer:
         self._safe_length = max_segments * SAFE_CHARACTERS_PER_SEGMENT
         self._most_length = max_segments * MOST_CHARACTERS_PER_SEGMENT
 
+    @property
+    def suits_everybody(self) -> bool:
+        """Whether the text may be sent whatever the client, which is known without looking at any."""
+        return self._template.is_never_blank and self._template.longest <= self._safe_length
+
     def __call__(
         self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]
     ) -> RenderedText:
