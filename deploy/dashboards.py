@@ -184,6 +184,7 @@ MAILING = Dashboard(
             ((rate("mailing_attempts_total", LANE) + " / " + rate("mailing_messages_total", LANE), "requests"),),
         ),
         Panel("Looks for new clients overdue", ((most("mailing_recheck_lag_seconds", ""), "overdue"),), "s"),
+        Panel("Client numbers given", ((most("mailing_client_numbers_used_ratio", ""), "of all"),), "percentunit"),
         Panel("Streams being watched", ((f"sum by (kind) (mailing_watchers{{{JOB}}})", "{{kind}}"),)),
         Panel("Watchers behind", ((f"mailing_journal_lag_seconds{{{JOB}}}", "{{instance}}"),), "s"),
         Panel(

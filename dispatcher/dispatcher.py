@@ -73,7 +73,8 @@ class Dispatcher:
         self._breaker_sync = BreakerSync(storage.health, clock, registry)
         self._rate_slots = RateSlots(storage.rates, clock, self.pools)
         self._lease_watch = LeaseWatch(storage.queue, registry, self.pools, self._breaker_sync, clock)
-        work = OpenWorkList(storage.queue, registry, self.recording, self.pools, clock, random)
+        segments = settings.max_sms_segments
+        work = OpenWorkList(storage.queue, registry, self.recording, self.pools, clock, random, segments)
         self._claimer = Claimer(storage.queue, work, self._breaker_sync, registry, self._lease_terms(), clock)
         self._planner = Planner(storage.plan, self.poll_backoff, settings, clock, random, self._claimer)
         self._status = ReplicaStatus(clock, self.poll_backoff, registry, self.recording, self.pools)

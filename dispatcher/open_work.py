@@ -20,6 +20,7 @@ from dispatcher.leases import LeaseRegistry
 from dispatcher.model.batches import OpenWork
 from dispatcher.model.mailings import Mailing
 from dispatcher.model.templates import TemplateError, parse
+from dispatcher.model.texts import TextRenderer
 from dispatcher.ports import Clock, Render, WorkQueue
 from dispatcher.recording import Recording
 
@@ -50,8 +51,10 @@ class OpenWorkList:
         pools: Mapping[str, EndpointWorkers],
         clock: Clock,
         random: Random,
+        max_sms_segments: int,
     ) -> None:
         self.pools = pools
+        self._max_segments = max_sms_segments
         self._queue = queue
         self._registry = registry
         self._recording = recording
@@ -81,7 +84,8 @@ class OpenWorkList:
         self._stale.clear()
         if stale:
             mailings = await self._queue.definitions(list(stale))
-            self._jobs.update({id_: job for id_, mailing in mailings.items() if (job := _job(mailing))})
+            jobs = {id_: _job(mailing, self._max_segments) for id_, mailing in mailings.items()}
+            self._jobs.update({id_: job for id_, job in jobs.items() if job})
 
     def _version(self, mailing_id: int) -> int | None:
         job = self._jobs.get(mailing_id)
@@ -135,13 +139,14 @@ class OpenWorkList:
         return not pool.breaker.closed and any(self.pools.get(w.endpoint) is pool and not w.over for w in self._work)
 
 
-def _job(mailing: Mailing) -> Job | None:
+def _job(mailing: Mailing, max_segments: int) -> Job | None:
     """Return the job; None for a text that cannot be rendered, which no caller of the API can have written."""
     try:
         template = parse(mailing.text)
     except TemplateError as error:
         log.error("mailing %d waits: its text is no template: %s", mailing.id, error, extra={"mailing_id": mailing.id})
         return None
-    if template.is_constant:
-        return Job(replace(mailing, text=template.render("", "", "", "", {})), None)
-    return Job(mailing, template.render)
+    render = TextRenderer(template, max_segments)
+    if template.is_constant and not (everybodys := render("", "", "", "", {})).reason:
+        return Job(replace(mailing, text=everybodys.text), None)
+    return Job(mailing, render)

@@ -18,6 +18,7 @@ from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.settings import SettingOverrides
 from dispatcher.model.states import Suspension
+from dispatcher.model.texts import RenderedText
 
 
 class StorageUnavailable(Exception):
@@ -250,8 +251,8 @@ class Storage:
 MayStart = Callable[[], bool]
 """Says whether a request may start now. Answers at once, from memory, and never raises."""
 
-Render = Callable[[str, str, str, str, dict[str, str]], str]
-"""Makes a text of phone, operator code, tag, time zone and attributes."""
+Render = Callable[[str, str, str, str, dict[str, str]], RenderedText]
+"""Makes a text of phone, operator code, tag, time zone and attributes, and says whether it may be sent."""
 
 __all__ = [
     "Clock",

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,7 @@ from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
-from server.runtime.deletion_sweeper import sweep
+from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
@@ -132,6 +133,8 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
+        keep = timedelta(days=settings.phone_memory_days)
+        await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
         await api.start()
         tune_gc()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
@@ -159,7 +162,7 @@ async def build_api(
         events=EventStore(database, installation.buckets),
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
-    previews = PreviewStore(database, settings.frequency_cap, probes.rates)
+    previews = PreviewStore(database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments)
 
     def changed() -> None:
         hint()

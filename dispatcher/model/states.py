@@ -38,6 +38,8 @@ class Reason(IntEnum):
     FREQUENCY_CAP = 10
     OUTCOME_UNKNOWN = 11
     LEASE_LOST = 12
+    EMPTY_TEXT = 14
+    TOO_LONG = 15
     MAYBE_SENT = 17
 
 

@@ -75,6 +75,7 @@ def dispatch_settings(settings: Settings) -> DispatchSettings:
         recheck_max=settings.recheck_max,
         lease=settings.lease,
         max_concurrency=settings.endpoint_max_concurrency,
+        max_sms_segments=settings.max_sms_segments,
     )
 
 

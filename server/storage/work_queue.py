@@ -274,5 +274,8 @@ def _mailing(row: asyncpg.Record) -> Mailing:
 def _rendered(record: asyncpg.Record, render: Render) -> Recipient:
     *facts, operator_code, tag, timezone, attributes = record
     phone = record["phone"]
-    text = "" if phone is None else render(phone, operator_code, tag, timezone, orjson.loads(attributes))
-    return Recipient._make((*facts, text))
+    if phone is None:
+        return Recipient._make((*facts, ""))
+    text, reason = render(phone, operator_code, tag, timezone, orjson.loads(attributes))
+    recipient = Recipient._make((*facts, text))
+    return recipient._replace(skip_reason=reason) if reason and not recipient.skip_reason else recipient

@@ -341,9 +341,11 @@ class Database:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
             due_at = message.due_at if message.due_at > now else None
             return Recipient(id_, *past, None, gone, due_at, None, False, "" if render else mailing.text)
-        skip_reason = self._barred(mailing, client)
         opens_at = client.opens_at(max(message.due_at, now))
-        text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
+        text, reason = mailing.text, Reason.NONE
+        if render is not None:
+            text, reason = render(client.phone, "", client.tag, "UTC", {})
+        skip_reason = self._barred(mailing, client) or reason
         return Recipient(
             id_,
             *past,

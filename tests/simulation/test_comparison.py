@@ -20,6 +20,8 @@ from dispatcher.model.endpoints import SlotRequest
 from dispatcher.model.mailings import Expansion, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Failure, Outcome, Settled, Settlement
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.model.templates import parse
+from dispatcher.model.texts import TextRenderer
 from server.config import Settings
 from server.storage.pool import open_pool
 from tests.simulation.comparison import REPLICAS, SET_UP, Comparison
@@ -201,7 +203,8 @@ class Play:
         random, work = self._random, self._random.choice(open_work)
         known = [one for one in self._definitions if one.id == work.mailing_id] or self._definitions
         replica, mailing, bucket = random.choice(list(REPLICAS)), random.choice(known[-2:]), work.bucket
-        render = random.choice([None, lambda phone, *_: f"Dear {phone}"])
+        dear, nobody = parse("Dear {phone}"), parse("{attributes.name}")
+        render = random.choice([None, TextRenderer(dear, 128), TextRenderer(nobody, 128)])
         lease = round(self._world.delay(0.0, 12.0), 6)
         batches = await self._both.claim(replica, mailing, bucket, random.randint(1, 2), lease, render)
         self._claims += [(replica, batch) for batch in batches]

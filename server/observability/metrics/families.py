@@ -103,6 +103,12 @@ _TABLE = (
         "How long the oldest unleased batch has been due, of mailings without a rate.",
     ),
     Family("mailing_recheck_lag_seconds", "gauge", (), "How long the oldest check for new clients is overdue."),
+    Family(
+        "mailing_client_numbers_used_ratio",
+        "gauge",
+        (),
+        "The share of all client numbers that were given; at 1 no client can be added.",
+    ),
     Family("mailing_mailings", "gauge", ("state",), "Mailings that have not ended."),
     Family("mailing_dispatch_paused", "gauge", (), "Whether PauseDispatch stopped all dispatching."),
     Family("mailing_build_info", "gauge", ("version", "python"), "Always 1; the labels name the running version."),

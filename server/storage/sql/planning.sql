@@ -88,6 +88,10 @@ LIMIT 50;
     AND ($timezones::text[] IS NULL OR timezone = ANY($timezones))
     AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
 
+-- fragment: reachable
+-- Neither opted out nor added again after the phone got the mailing.
+NOT opted_out AND (received IS NULL OR $mailing_id <> ALL (received))
+
 -- fragment: take_in
 -- Gives each client of `audience` a message, puts the pending ones into batches that are due
 -- together, and ends at once those whose window does not open before the mailing's end.
@@ -152,7 +156,7 @@ WITH held AS (
 ), seen AS MATERIALIZED (
   SELECT c.* FROM held CROSS JOIN LATERAL (
     SELECT id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out,
-      created_at
+      created_at, received
     FROM clients
     WHERE bucket = $bucket AND id > $position AND ($chosen_ids::bigint[] IS NULL OR id = ANY($chosen_ids))
     ORDER BY id LIMIT $limit
@@ -160,7 +164,7 @@ WITH held AS (
 ), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
-  WHERE NOT opted_out AND created_at <= (SELECT added_until FROM held)
+  WHERE {reachable} AND created_at <= (SELECT added_until FROM held)
     AND {matches}
 ), {take_in}, moved AS (
   UPDATE expansions
@@ -200,14 +204,14 @@ WITH held AS (
     SELECT seq, client_ids FROM client_changes WHERE bucket = $bucket AND seq > $position ORDER BY seq LIMIT $limit
   ) f
 ), seen AS MATERIALIZED (
-  -- LIMIT: one by one, by their key, whatever number the planner estimates.
-  SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+  -- LIMIT: one by one, by their key, however many the planner believes there are.
+  SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received
   FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
   CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = $bucket AND id = i.id LIMIT 1) c
 ), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
-  WHERE NOT opted_out
+  WHERE {reachable}
     AND {matches}
     AND ($chosen_ids::bigint[] IS NULL OR id = ANY($chosen_ids))
 ), {take_in}, moved AS (

@@ -60,10 +60,17 @@ class Stoppable(AdminServiceServicer):
         return adm.ResumeDispatchResponse(settings=self.settings)
 
 
+def _row_error(path: str, sentence: str) -> cs.ImportClientsResponse.RowError:
+    row, _, field = path.removeprefix("clients[").partition("].")
+    return cs.ImportClientsResponse.RowError(row=int(row), field=field, description=sentence)
+
+
 class Clients(ClientServiceServicer):
     def __init__(self) -> None:
         self.stored: list[Client] = []
         self.batch_sizes: list[int] = []
+        self.import_masks: list[list[str]] = []
+        """What the first message of each import names."""
         self.metadata: dict[str, Any] = {}
         self.bad_phones: dict[str, tuple[str, str]] = {}
         """The field and the sentence to refuse a phone with."""
@@ -93,9 +100,13 @@ class Clients(ClientServiceServicer):
         self, request_iterator: Iterator[cs.ImportClientsRequest], context: grpc.ServicerContext
     ) -> cs.ImportClientsResponse:
         clients: list[Client] = []
+        skips = False
         ended = threading.Event()
         begun = context.add_callback(ended.set)
-        for request in request_iterator:
+        for number, request in enumerate(request_iterator):
+            if not number:
+                self.import_masks.append(list(request.update_mask.paths))
+                skips = request.skip_invalid or request.validate_only
             self.batch_sizes.append(len(request.clients))
             clients += request.clients
         if bad := [
@@ -103,7 +114,10 @@ class Clients(ClientServiceServicer):
             for index, one in enumerate(clients)
             if one.phone in self.bad_phones
         ]:
-            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "some are bad", bad)
+            if not skips:
+                refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "some are bad", bad)
+            errors = [_row_error(field, sentence) for field, sentence in bad]
+            return cs.ImportClientsResponse(created=len(clients) - len(bad), skipped=len(bad), errors=errors)
         # A stream that was cancelled ends as a finished one does; that it was is told right after.
         if begun and not ended.wait(0.5):
             self.stored += clients

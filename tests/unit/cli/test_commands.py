@@ -19,7 +19,7 @@ from mailing.cli import main
 from mailing.cli.commands import watch as watching
 from mailing.cli.commands.clients import import_csv
 from mailing.cli.session import Session
-from mailing.client_csv import open_csv
+from mailing.client_csv import ClientReader, open_csv
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
 from tests.unit.cli.conftest import Run, Service
@@ -182,12 +182,17 @@ class TestClients:
         assert (status, json.loads(out)["created"]) == (0, 1200)
         assert len(service.clients.stored) == 1200
 
+    def test_the_columns_of_a_file_say_what_it_speaks_of(self, run: Run, service: Service, tmp_path: Path) -> None:
+        text = "phone,timezone,window_end,attributes.city,window_start\n70100000001,UTC,21:00,,09:00\n"
+        assert run("clients", "import", csv_file(tmp_path, text)).status == 0
+        assert service.clients.import_masks == [["phone", "timezone", "receive_window", "attributes.city"]]
+
     def test_a_terminal_sees_how_far_an_import_is(self, service: Service, tmp_path: Path) -> None:
         rows = "".join(f"7010{number:07},UTC\n" for number in range(1200))
         screen = io.StringIO()
         session = Session(address=service.address, err=Console(file=screen, force_terminal=True, width=100))
         with open_csv(csv_file(tmp_path, "phone,timezone\n" + rows)) as lines, session.connected() as client:
-            outcome, count = import_csv(session, client, lines, "clients.csv")
+            outcome, count = import_csv(session, client, lines, ClientReader(lines, "clients.csv"))
         assert (outcome.created, count) == (1200, 1200)
         assert "1,000 rows" in screen.getvalue()
         assert "━" in screen.getvalue()
@@ -220,6 +225,25 @@ class TestClients:
         assert (status, err.count("\n")) == (2, 1)
         assert f"{path}, row 1 (line 2), column timezone: is none; row 2 (line 4), column timezone: is none; " in err
         assert "and 2 more" in err
+
+    def test_rows_that_are_left_out_are_listed_and_the_status_says_so(
+        self, run: Run, service: Service, tmp_path: Path
+    ) -> None:
+        service.clients.bad_phones = {f"7010000000{number}": ("timezone", "is none") for number in range(3)}
+        path = csv_file(tmp_path, "phone,timezone\n" + "".join(f"7010000000{n},Mars\n" for n in range(9)))
+        status, out, err = run("clients", "import", path, "--skip-invalid")
+        assert (status, err.splitlines()) == (
+            2,
+            [
+                *(f"row {n} (line {n + 1}), column timezone: is none" for n in (1, 2, 3)),
+                f"mailing: 3 bad rows in {path}",
+            ],
+        )
+        assert out
+
+    def test_an_encoding_that_does_not_exist_is_refused(self, run: Run, tmp_path: Path) -> None:
+        path = csv_file(tmp_path, "phone,timezone\n")
+        assert run("clients", "import", path, "--encoding", "cp9999").status == 2
 
     def test_an_export_can_be_imported(self, run: Run, service: Service, tmp_path: Path) -> None:
         text = (

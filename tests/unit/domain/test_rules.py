@@ -90,6 +90,12 @@ def test_a_derived_operator_code_follows_a_new_phone_a_given_one_not() -> None:
     assert amended_client(replace(ANNA, operator_code="999"), patch, {"phone"}).operator_code == "999"
 
 
+def test_an_update_of_another_field_keeps_the_operator_code() -> None:
+    patch = replace(ANNA, tag="new")
+    assert amended_client(completed(ANNA), patch, {"tag"}).operator_code == completed(ANNA).operator_code
+    assert amended_client(replace(ANNA, operator_code="999"), patch, {"tag"}).operator_code == "999"
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 24 * 3600 + 1, 0.5])
 def test_a_window_lasts_whole_seconds_up_to_a_day(seconds: float) -> None:
     window = ReceiveWindow(time(22), timedelta(seconds=seconds))
