@@ -36,7 +36,8 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 async def happens(event: asyncio.Event, seconds: float) -> bool:
     """Return whether the event is set, having waited for it so many seconds at most."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # wait_for loses a cancellation that comes with the event
+            await event.wait()
     except TimeoutError:
         return False
     return True

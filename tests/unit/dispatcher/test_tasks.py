@@ -1,4 +1,4 @@
-"""Runs that callers share: who waits, who leaves, and what a failure does."""
+"""Runs that callers share, and waits: who waits, who leaves, and what a failure does."""
 
 from __future__ import annotations
 
@@ -177,3 +177,23 @@ async def test_an_event_is_waited_for_no_longer_than_wanted() -> None:
     assert not await happens(event, 0.001)
     event.set()
     assert await happens(event, 60.0)
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_wait_cancelled_just_after_its_event_still_ends(turns: int) -> None:
+    # A loop that waits like this would go on for ever, and whoever ends it would wait for ever.
+    event = asyncio.Event()
+
+    async def wait_again_and_again() -> None:
+        while True:
+            await happens(event, 60.0)
+            event.clear()
+
+    task = asyncio.create_task(wait_again_and_again())
+    await asyncio.sleep(0.01)
+    event.set()
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await cancel(task)
+    assert task.cancelled()
