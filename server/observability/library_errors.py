@@ -35,6 +35,11 @@ class LibraryErrors(logging.Filter):
         self._decided: WeakKeyDictionary[logging.LogRecord, bool] = WeakKeyDictionary()
         self._last: dict[tuple[object, ...], tuple[float, int]] = {}
 
+    @property
+    def kinds(self) -> int:
+        """How many kinds of errors are remembered."""
+        return len(self._last)
+
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the entry is logged."""
         own = record.name.partition(".")[0] in OWN or not isinstance(record.msg, str)  # structlog's are no text

@@ -106,7 +106,7 @@ async def test_one_probe_at_a_time_over_all_replicas(pool: asyncpg.Pool, start: 
 
 async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, start: Start) -> None:
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
-    await storage.health.open_breaker("default", 3600.0, "seen by another replica", Suspension.NONE)
+    await storage.health.open_breaker("default", 300.0, "seen by another replica", Suspension.NONE)
     await add_clients(pool, 100)
     await add_mailing(pool)
     sender = ScriptedSender()

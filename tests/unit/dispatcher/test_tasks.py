@@ -184,12 +184,12 @@ async def test_a_wait_cancelled_just_after_its_event_still_ends(turns: int) -> N
     # A loop that waits like this would go on for ever, and whoever ends it would wait for ever.
     event = asyncio.Event()
 
-    async def wait_again_and_again() -> None:
+    async def loop() -> None:
         while True:
             await happens(event, 60.0)
             event.clear()
 
-    task = asyncio.create_task(wait_again_and_again())
+    task = asyncio.create_task(loop())
     await asyncio.sleep(0.01)
     event.set()
     for _ in range(turns):

@@ -265,7 +265,8 @@ def _replace(path: Path, mode: int | None, clients: Iterable[Client]) -> None:
 
 def _is_standard_stream(path: Path) -> bool:
     """Return whether the path names an open file of this process, as /dev/stdout does."""
-    return path.absolute().parts[1:2] in (("dev",), ("proc",))
+    first, *rest = path.absolute().parts[1:] or ("",)
+    return first == "proc" or (first == "dev" and rest[:1] in (["fd"], ["stdin"], ["stdout"], ["stderr"]))
 
 
 def _row(client: Client) -> Sequence[str]:
