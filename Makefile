@@ -9,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 PYTHON ?=
 ARGS ?=
-WORKERS ?= 2
+WORKERS ?= 3
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -169,7 +169,7 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 	@python docs/api.py --check
 
 .PHONY: test
-test: venv ## Run the whole test suite on the embedded Postgres, two at a time; ARGS='-k name'.
+test: venv ## Run the whole test suite on the embedded Postgres, three at a time; ARGS='-k name'.
 	@pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 .PHONY: fuzz
