@@ -78,7 +78,10 @@ ON CONFLICT (key) DO UPDATE SET (since, next_at, granted) = (
       greatest(0, least(b.wanted, floor(extract(epoch FROM now() + $horizon::interval - b.since)::float8
         / extract(epoch FROM b.step)::float8)::int + 1)) AS n
     FROM (
-      SELECT least(greatest(r.next_at, now()), now() + $horizon::interval + d.step) AS since, d.step, a.wanted
+      SELECT d.step, a.wanted,
+        -- With room for transactions that began at other moments: their now() differs.
+        CASE WHEN r.next_at > now() + $horizon::interval + d.step + interval '5 s' THEN now() + $horizon::interval + d.step
+          ELSE greatest(r.next_at, now()) END AS since
       FROM {requests} CROSS JOIN LATERAL (SELECT (1 / a.rate) * interval '1 s' AS step) d WHERE a.key = r.key LIMIT 1
     ) b
   ) s
