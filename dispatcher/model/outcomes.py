@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
     `attempted` counts the requests made, 0 or 1, `uncounted` those of them that do not count
     against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
-    new batch that falls due then. `maybe_sent` says that the request may have arrived.
+    new batch that falls due then.
     """
 
     status: Status
@@ -39,7 +39,6 @@ class Outcome(NamedTuple):
     due_at: datetime | None
     failure: Failure | None
     uncounted: int = 0
-    maybe_sent: bool = False
 
 
 Settled = tuple[int, int, Outcome]
@@ -61,7 +60,6 @@ class Columns(NamedTuple):
     due_ats: Sequence[datetime | None] = ()
     failures: Sequence[Failure | None] = ()
     uncounted: Sequence[int] = ()
-    maybe_sent: Sequence[bool] = ()
 
 
 class Settlement:

@@ -16,8 +16,7 @@ from enum import IntEnum
 from importlib.resources import files
 from typing import Any
 
-from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
-from server.domain.client_import import Spoken
+from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _OPENING = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
@@ -36,8 +35,7 @@ class Figure(IntEnum):
 
 
 _ENUMS: dict[str, type[IntEnum]] = {
-    enum.__name__: enum
-    for enum in (AudienceMode, BreakerState, Figure, MailingState, Reason, Semantics, Spoken, Status, Suspension)
+    enum.__name__: enum for enum in (AudienceMode, BreakerState, Figure, MailingState, Reason, Semantics, Status)
 }
 
 

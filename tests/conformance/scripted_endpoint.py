@@ -12,9 +12,7 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple
-
-from tests.conformance.listener import Listener
+from typing import NamedTuple, Self
 
 
 class Request(NamedTuple):
@@ -79,11 +77,10 @@ class Wire:
 Script = Callable[[Wire], Awaitable[None]]
 
 
-class ScriptedEndpoint(Listener):
+class ScriptedEndpoint:
     """A listening socket on 127.0.0.1 whose connections each run `script`. Use it in an `async with`."""
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
-        super().__init__(tls)
         self.script = script
         self.requests: list[Request] = []
         self.accepted = 0
@@ -91,7 +88,22 @@ class ScriptedEndpoint(Listener):
         self.most_open = 0
         self.pushed = 0
         """How many bytes clients have taken, those in the buffers of the sockets included."""
+        self._tls = tls
         self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
+        self.port: int = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        await self._server.wait_closed()
 
     @property
     def url(self) -> str:
@@ -112,14 +124,21 @@ class ScriptedEndpoint(Listener):
         async with self._changed:
             self._changed.notify_all()
 
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Run the script, and keep count."""
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         self.accepted += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
             await self._note()
-            await self.script(Wire(self, reader, writer))
+            # RuntimeError: what uvloop calls writing to a client who is gone.
+            with contextlib.suppress(OSError, EOFError, RuntimeError):
+                await self.script(Wire(self, reader, writer))
+        except asyncio.CancelledError:
+            pass  # the endpoint is closed; a stream handler that is cancelled is reported by asyncio
         finally:
             writer.transport.abort()
             self.open -= 1
