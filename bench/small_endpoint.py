@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)  # no subclass of it in uvloop
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser; whoever talks no HTTP is left."""
+        """Feed the parser; close a connection that does not speak HTTP."""
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):

@@ -2,7 +2,7 @@
 
 One statement does both. It is made every second while there is work, rarely while there is
 none, and at once after a hint. Each beat promises the next one, so a replica that died is
-missed within seconds; one that stops in order takes its leave. Nothing else waits for it.
+missed within seconds; one that stops in order says so. Nothing else waits for it.
 
 The status is plain values, read from public attributes of the other parts once per beat. Its
 readers may be of another version. Times are seconds.

@@ -1,7 +1,7 @@
 """HTTP for operators in the loop that is there: a few fixed paths, read only, one request per connection.
 
 Starlette routes and uvicorn speaks HTTP. The listener is our own: uvicorn's takes over signals, exits the process
-when the port is taken and wakes up ten times a second. Whoever asks is not trusted: the size of a request, the
+when the port is taken and wakes up ten times a second. Callers are not trusted: the size of a request, the
 time it takes and the number of connections are bounded, and nothing of a request is logged.
 """
 
@@ -55,7 +55,7 @@ class AdminHttp:
         return int(self._server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        """Listen no more and cut off whoever is connected."""
+        """Stop listening and close every connection."""
         if self._server is not None:
             self._server.close()
             for connection in self._state.connections:

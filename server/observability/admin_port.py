@@ -1,7 +1,7 @@
 """What operators look at: the admin port with `/metrics`, `/healthz` and `/readyz`.
 
 Beside the API, so that it answers while the API is full, and on loopback unless told
-otherwise: whoever reaches it reads figures, and never changes anything.
+otherwise: callers can read metrics there and change nothing.
 """
 
 from __future__ import annotations
