@@ -121,9 +121,18 @@ OVERVIEW = Dashboard(
             ((f"mailing_dispatcher_leases{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
         ),
         Panel(
+            "Time for which outcomes could not be recorded",
+            ((f"mailing_dispatcher_unrecorded_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
+            "s",
+        ),
+        Panel(
             "Idle wait of dispatchers",
             ((f"mailing_dispatcher_poll_interval_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
             "s",
+        ),
+        Panel(
+            "Dispatchers of an older release than the schema",
+            ((f"mailing_dispatcher_newer_schema{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
         ),
         Panel(
             "Dispatching",
@@ -175,6 +184,7 @@ MAILING = Dashboard(
             ((rate("mailing_attempts_total", LANE) + " / " + rate("mailing_messages_total", LANE), "requests"),),
         ),
         Panel("Looks for new clients overdue", ((most("mailing_recheck_lag_seconds", ""), "overdue"),), "s"),
+        Panel("Client numbers given", ((most("mailing_client_numbers_used_ratio", ""), "of all"),), "percentunit"),
         Panel("Streams being watched", ((f"sum by (kind) (mailing_watchers{{{JOB}}})", "{{kind}}"),)),
         Panel("Watchers behind", ((f"mailing_journal_lag_seconds{{{JOB}}}", "{{instance}}"),), "s"),
         Panel(
@@ -228,6 +238,11 @@ ENDPOINT = Dashboard(
             "Breaker by dispatcher",
             ((f"mailing_dispatcher_breaker{{{LANE}}}", "{{instance}} {{dispatcher}} {{endpoint}}"),),
             states=BREAKER,
+        ),
+        Panel(
+            "Suspended",
+            ((f"max by (endpoint, reason) (mailing_dispatcher_suspended{{{LANE}}})", "{{endpoint}} {{reason}}"),),
+            about="1 while nothing is sent because of what the endpoint answers.",
         ),
         Panel("Messages settled", ((rate("mailing_messages_total", LANE, "status"), "{{status}}"),), "mps"),
         Panel("Backlog", ((most("mailing_backlog_messages", "endpoint", LANE), "{{endpoint}}"),)),

@@ -1,14 +1,14 @@
 """The circuit breaker of one endpoint as one replica sees it.
 
-It opens when too large a share of the last requests failed in a way that speaks against the
-endpoint. What is open, and who may try whether it recovered, is shared by all replicas in the
+It opens when too large a share of the last requests, or enough of them in a row, failed in a way
+that speaks against the endpoint. What is open, and who may try whether it recovered, is shared by all replicas in the
 database. Pure: time comes in as an argument; times are monotonic seconds.
 """
 
 from __future__ import annotations
 
 from dispatcher.model.endpoints import EndpointState
-from dispatcher.model.states import BreakerState
+from dispatcher.model.states import BreakerState, Suspension
 
 FAILURE_RATIO = 0.5
 """The share of failed requests from which on it opens."""
@@ -19,6 +19,15 @@ MIN_REQUESTS = 20
 WINDOW = 10.0
 """How far back requests count, at the most."""
 
+RECENT = 100
+"""Of so many requests on the last ones count, or twice as many: what was before an outage does not dilute it."""
+
+RUN, SLOW_RUN, SLOW_RUN_LASTS = 20, 5, 1.0
+"""So many failures in a row open it however long they took, or fewer that took so many seconds.
+
+An endpoint that hangs has too few requests in the window when one at a time is allowed.
+"""
+
 PROBE_FIRST, PROBE_MOST = 1.0, 15.0
 """Seconds until the first probe, and between two probes at the most: the wait doubles."""
 
@@ -28,16 +37,21 @@ _CLOSED = BreakerState.CLOSED  # looked at for each message, and members of an e
 
 
 class Breaker:
-    """Counts how requests end. `state` is what this replica goes by; `probe_at` is when it may be tried next."""
+    """Counts how requests end. `state` is what this replica goes by; `probe_at` is when it may be tried next.
+
+    `suspension` is set while it is not closed because of what the endpoint's answers say about us.
+    """
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
         self.probe_at = _NEVER
         self.opened_at = 0.0
+        self.suspension = Suspension.NONE
         self._closed_at = float("-inf")
         self._probe_began, self._probing_until = 0.0, float("-inf")
         self._requests, self._failures, self._since = 0, 0, 0.0
         self._before = (0, 0)
+        self._run, self._run_began = 0, 0.0
 
     @property
     def closed(self) -> bool:
@@ -55,16 +69,30 @@ class Breaker:
 
         Requests from before it was last closed say nothing.
         """
-        if now - self._since > _HALF:
+        if now - self._since > _HALF or self._requests >= RECENT:
             self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
             self._requests, self._failures, self._since = 0, 0, now
-        if began < self._closed_at:
+        if self.is_before_closing(began):
             return False
         self._requests += 1
         if not failed:
+            self._run = 0
             return False
         self._failures += 1
-        return self.closed and self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
+        if not self._run:
+            self._run_began = now
+        self._run += 1
+        return self.closed and (self._fails_in_a_row(now) or self._fails_often())
+
+    def _fails_in_a_row(self, now: float) -> bool:
+        return self._run >= RUN or (self._run >= SLOW_RUN and now - self._run_began >= SLOW_RUN_LASTS)
+
+    def _fails_often(self) -> bool:
+        return self._requests + self._before[0] >= MIN_REQUESTS and self.failure_ratio >= FAILURE_RATIO
+
+    def is_before_closing(self, began: float) -> bool:
+        """Return whether a request that began at `began` says nothing, because the breaker was closed since."""
+        return began < self._closed_at
 
     def open(self, now: float, probe_in: float = PROBE_FIRST) -> None:
         """Let nothing through until a probe succeeds; the next one may be made in `probe_in` seconds."""
@@ -77,21 +105,24 @@ class Breaker:
     def close(self, now: float) -> None:
         """Let everything through; what began before says nothing any more."""
         self.state = BreakerState.CLOSED
+        self.suspension = Suspension.NONE
         self.probe_at = _NEVER
         self._closed_at = now
         self._probing_until = float("-inf")
         self._requests, self._failures, self._before = 0, 0, (0, 0)
+        self._run = 0
 
     def learn(self, now: float, shared: EndpointState | None) -> None:
         """Take over what all replicas know; None means that it is closed."""
         if self.probing(now):
             return
-        if shared is None:
+        if shared is None or shared.breaker is _CLOSED:
             if not self.closed and now - self.opened_at > PROBE_FIRST:  # else our own opening is under way
                 self.close(now)
         else:
             self.open(now, shared.probe_in)
             self.state = shared.breaker
+            self.suspension = shared.suspension
 
     def probe(self, now: float, until: float) -> None:
         """Note that this replica may send one request, whose end is known before `until`."""

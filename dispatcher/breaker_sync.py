@@ -1,7 +1,7 @@
 """Keeps the pools' breakers in step with what all replicas know of the endpoints.
 
 What a pool finds out is written to the database; what others found out is read from it. While
-an endpoint is down, nothing of its messages is held here and their attempts cost nothing.
+an endpoint is down, nothing of its messages is held here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 
-from dispatcher.breaker import PROBE_FIRST, PROBE_MOST, WINDOW
+from dispatcher.breaker import PROBE_FIRST, PROBE_MOST
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.ports import Clock, EndpointHealth, StorageUnavailable
@@ -48,17 +48,26 @@ class BreakerSync:
 
     def breaker_opened(self, pool: EndpointWorkers) -> None:
         """Take note that a pool's breaker opened: for this replica at once, for the others soon."""
-        log.warning(
-            "the endpoint %s is down, nothing is sent there: %s",
+        suspension, refusals = pool.breaker.suspension, pool.refusals
+        log.log(
+            logging.ERROR if suspension else logging.WARNING,
+            "the endpoint %s is %s, nothing is sent there: %s",
             pool.name,
+            f"suspended ({suspension.name})" if suspension else "down",
             pool.last_error,
             extra={"endpoint": pool.name},
         )
-        since = self._clock.monotonic() - WINDOW
-        for lease in self._leases_of(pool):
-            lease.uncount(since)
+        if suspension and refusals.kind is not None:
+            for lease in self._leases_of(pool):
+                lease.excuse(refusals.since, refusals.kind)
         self._let_go(pool)
-        self._reports.put_nowait(partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error))
+        report = partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error, suspension)
+        self._reports.put_nowait(report)
+
+    def throttled(self, pool: EndpointWorkers, pause: float) -> None:
+        """Take note that an endpoint asks for patience: no replica sends there for so many seconds."""
+        log.info("the endpoint %s asks for patience for %.1f s", pool.name, pause, extra={"endpoint": pool.name})
+        self._reports.put_nowait(partial(self._health.pause, pool.name, pause))
 
     def probe_ended(self, pool: EndpointWorkers, recovered: bool) -> None:
         """Take note of how a probe ended."""
@@ -79,8 +88,11 @@ class BreakerSync:
         shared = await self._health.breakers([pool.name for pool in pools])
         now = self._clock.monotonic()
         for pool in pools:
+            state = shared.get(pool.name)
+            if state is not None and state.pause_in > 0:
+                pool.pace.learn(now, state.pause_in)
             closed = pool.breaker.closed
-            pool.breaker.learn(now, shared.get(pool.name))
+            pool.breaker.learn(now, state)
             if closed and not pool.breaker.closed:
                 self._let_go(pool)
             elif not closed and pool.breaker.closed:

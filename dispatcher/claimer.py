@@ -108,7 +108,8 @@ class Claimer:
         """Lease one batch and hand it on; return False when there was none to be had."""
         asked = self._clock.monotonic()
         try:
-            batches = await self._queue.claim(job.mailing, work.bucket, 1, self._terms.length, job.render)
+            held = self._registry.batch_numbers  # a lease may be over while its outcomes wait here
+            batches = await self._queue.claim(job.mailing, work.bucket, 1, self._terms.length, job.render, held)
         finally:
             self._work.end(work)
         if not batches:

@@ -25,7 +25,7 @@ _PATIENCE = 30
 _PROOF = 5
 """Windows in a row that a larger limit must win, once the best one is found: one may win by chance."""
 
-_OVERLOAD = frozenset({ErrorClass.THROTTLED, ErrorClass.TIMEOUT})
+_OVERLOAD = frozenset({ErrorClass.THROTTLED, ErrorClass.TIMEOUT, ErrorClass.LOCAL})
 
 
 class ConcurrencyLimit:

@@ -27,6 +27,7 @@ from dispatcher.planner import Planner
 from dispatcher.poll_backoff import LoopClock, PollBackoff
 from dispatcher.ports import Clock, Sender, Storage, StorageUnavailable
 from dispatcher.rate_slots import RateSlots
+from dispatcher.recording import Recording
 from dispatcher.settler import Settler
 from dispatcher.tasks import cancel
 
@@ -67,14 +68,16 @@ class Dispatcher:
             endpoint.name: EndpointWorkers(endpoint, sender, registry, self._limit(endpoint), clock, random)
             for endpoint, sender in endpoints
         }
-        self._settler = Settler(storage.queue, clock, registry)
+        self.recording = Recording(clock)
+        self._settler = Settler(storage.queue, clock, registry, self.recording)
         self._breaker_sync = BreakerSync(storage.health, clock, registry)
         self._rate_slots = RateSlots(storage.rates, clock, self.pools)
         self._lease_watch = LeaseWatch(storage.queue, registry, self.pools, self._breaker_sync, clock)
-        work = OpenWorkList(storage.queue, registry, self.pools, clock, random)
+        segments = settings.max_sms_segments
+        work = OpenWorkList(storage.queue, registry, self.recording, self.pools, clock, random, segments)
         self._claimer = Claimer(storage.queue, work, self._breaker_sync, registry, self._lease_terms(), clock)
         self._planner = Planner(storage.plan, self.poll_backoff, settings, clock, random, self._claimer)
-        self._status = ReplicaStatus(clock, self.poll_backoff, registry, self.pools)
+        self._status = ReplicaStatus(clock, self.poll_backoff, registry, self.recording, self.pools)
         self._heartbeat = Heartbeat(storage.heartbeats, clock, self._status) if storage.heartbeats else None
         self._connect()
 
@@ -91,6 +94,7 @@ class Dispatcher:
         for pool in self.pools.values():
             pool.has_room_again.connect(self._claimer.wake)
             pool.rate_blocked.connect(self._rate_slots.wake)
+            pool.throttled.connect(self._breaker_sync.throttled)
             pool.breaker_opened.connect(self._breaker_sync.breaker_opened)
             pool.probe_ended.connect(self._breaker_sync.probe_ended)
         self._settler.recorded.connect(self.counters.recorded)
@@ -99,6 +103,7 @@ class Dispatcher:
         if self._heartbeat:
             self._settler.recorded.connect(self._heartbeat.recorded)
             self._heartbeat.overridden.connect(self._override)
+            self._heartbeat.clock_set.connect(lambda _: self.hint())  # what fell due by another clock is looked at anew
 
     def hint(self) -> None:
         """Note that something changed: poll now instead of when it is time."""

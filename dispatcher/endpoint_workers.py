@@ -17,12 +17,14 @@ from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.batches import BATCH_SIZE
+from dispatcher.model.batches import BATCH_SIZE, Recipient
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.outcomes import Outcome
-from dispatcher.model.states import ErrorClass, Semantics
+from dispatcher.model.states import ErrorClass, Semantics, Suspension
+from dispatcher.pace import Pace
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
+from dispatcher.refusals import TRIES, Refusal, Refusals
 from dispatcher.signals import Signal
 from dispatcher.tasks import cancel
 from dispatcher.verdict import Verdict, judge
@@ -30,6 +32,9 @@ from dispatcher.verdict import Verdict, judge
 log = logging.getLogger(__name__)
 
 _AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and members of an enum take long to look up
+
+_LOOKED_AT = frozenset({ErrorClass.REFUSED, ErrorClass.REJECTED, ErrorClass.REDIRECT})
+"""Answers that refuse a message, but not for want of time."""
 
 MOST_LEASES = 64
 """Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
@@ -39,7 +44,8 @@ class EndpointWorkers:
     """The way to one endpoint. `last_error` says in a few words what spoke against it last.
 
     Emits `has_room_again` when another batch may be claimed, `rate_blocked` when messages wait for
-    moments that their rates allow, `breaker_opened`, and `probe_ended` with whether it recovered.
+    moments that their rates allow, `throttled` with how many seconds of patience the endpoint asks for,
+    `breaker_opened`, and `probe_ended` with whether it recovered.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class EndpointWorkers:
     ) -> None:
         self.has_room_again: Signal[()] = Signal()
         self.rate_blocked: Signal[()] = Signal()
+        self.throttled: Signal[EndpointWorkers, float] = Signal()
         self.breaker_opened: Signal[EndpointWorkers] = Signal()
         self.probe_ended: Signal[EndpointWorkers, bool] = Signal()
         self.name = endpoint.name
@@ -61,6 +68,8 @@ class EndpointWorkers:
         self.promised: Counter[int] = Counter()
         self.limit = limit
         self.breaker = Breaker()
+        self.refusals = Refusals()
+        self.pace = Pace()
         self.limiter = RateLimiter(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
         self.queue = FairQueue()
         self.last_error = ""
@@ -98,7 +107,7 @@ class EndpointWorkers:
     def enqueue(self, lease: Lease) -> None:
         """Take over a lease and send its messages."""
         self.queue.add(lease)
-        if lease.mailing.max_rate > 0 or self.limiter is not None:
+        if lease.mailing.max_rate > 0 or self.limiter is not None or not self.pace.is_free:
             self.rate_blocked.emit()
         self.start_workers()
 
@@ -108,6 +117,8 @@ class EndpointWorkers:
         startable = self.queue.startable(now)
         if self.limiter is not None:
             startable = min(startable, self.limiter.ready(now))
+        if not self.pace.is_free:
+            startable = self.pace.ready(now, startable)
         wanted = min(self._allowed(), self.active + startable)
         while self.active < wanted:
             self.active += 1
@@ -118,7 +129,7 @@ class EndpointWorkers:
     def _allowed(self) -> int:
         """Return how many requests may be in flight: one while it is tried whether the endpoint recovered."""
         if self.breaker.closed:
-            return self.limit.value
+            return 1 if self.pace.trial else self.limit.value
         return 1 if self._may_probe() else 0
 
     def _may_probe(self) -> bool:
@@ -139,7 +150,7 @@ class EndpointWorkers:
                     return
                 index = lease.take()
                 if index >= 0:
-                    self._pass_gates()
+                    self._pass_gates(now)
                 if not lease.untaken:
                     self.queue.tidy()
                     self.has_room_again.emit()
@@ -154,9 +165,13 @@ class EndpointWorkers:
         """Return the lease whose message leaves next, None when none may leave now."""
         if self.limiter is not None and not self.limiter.open(now):
             return None
+        if not self.pace.is_free and not self.pace.ready(now, 1):
+            return None
         return self.queue.next(now)
 
-    def _pass_gates(self) -> None:
+    def _pass_gates(self, now: float) -> None:
+        if not self.pace.is_free:
+            self.pace.take(now)
         if self.limiter is not None:
             self.limiter.take()
         if (limiter := self.queue.limiter) is not None:
@@ -166,7 +181,7 @@ class EndpointWorkers:
         """One message, from the last check before the request, at `began`, to its outcome."""
         recipient = lease.batch.recipients[index]
         mailing = lease.mailing
-        if recipient.phone is None or not lease.allows(began, recipient.closes_in):
+        if recipient.phone is None or not lease.allows(index, began):
             self._withhold(lease, index)
             return
         try:
@@ -175,7 +190,7 @@ class EndpointWorkers:
                 recipient.phone,
                 recipient.text,
                 mailing.semantics is _AT_MOST_ONCE,
-                lease.permit(recipient.closes_in),
+                lease.permit(index),
             )
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
@@ -185,36 +200,72 @@ class EndpointWorkers:
             self._withhold(lease, index)
             return
         verdict = judge(answer, self._success)
-        self._learn(began, answer, verdict)
+        self._learn(began, answer, verdict, recipient.client_id)
         if verdict.delivered:
             self._record(lease, index, policy.delivered(answer))
         else:
-            uncounted = verdict.error_class in policy.DOWN and not self.breaker.closed
-            began_at = lease.now_at(began)
-            self._record(
-                lease, index, policy.failed(mailing, recipient, answer, verdict, began_at, uncounted, self._random)
-            )
+            self._record(lease, index, self._failed(lease, recipient, began, answer, verdict))
 
-    def _learn(self, began: float, answer: Answer, verdict: Verdict) -> None:
+    def _failed(self, lease: Lease, recipient: Recipient, began: float, answer: Answer, verdict: Verdict) -> Outcome:
+        """Return what to record of a failed attempt: a refusal may speak of us, or of this message alone."""
+        suspension, excused = self.breaker.suspension, False
+        if suspension is Suspension.NONE:
+            if verdict.error_class is ErrorClass.CREDENTIALS and recipient.attempts >= TRIES:
+                verdict = verdict._replace(retryable=False)  # others are accepted
+        elif suspension is not Suspension.CREDENTIALS:
+            excused = self.refusals.is_excused(_refusal(answer, verdict))
+        return policy.failed(
+            lease.mailing, recipient, answer, verdict, lease.now_at(began), self._random, excused=excused
+        )
+
+    def _learn(self, began: float, answer: Answer, verdict: Verdict, client_id: int) -> None:
         """Draw the conclusions of an answer for what is sent next."""
         now = began + answer.duration
         if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
             self.start_workers()
+        self._learn_pace(now, began, verdict)
         failed = verdict.error_class in policy.DOWN
-        if failed:
+        suspension = self._learn_refusal(began, answer, verdict, client_id)
+        if failed or suspension:
             self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
-        if self.breaker.observe(now, began, failed):
+        if self.breaker.observe(now, began, failed) or (suspension and self.breaker.closed):
             self.breaker.open(now)
+            self.breaker.suspension = suspension
             self.breaker_opened.emit(self)
             self.has_room_again.emit()
         elif not self.breaker.closed and self.breaker.decides(now, began):
-            self._probed(now, failed)
+            self._probed(now, failed or self._still_refuses(answer, verdict))
+
+    def _learn_pace(self, now: float, began: float, verdict: Verdict) -> None:
+        if verdict.delivered or verdict.error_class in _LOOKED_AT:
+            self.pace.accepted(now)
+        elif verdict.error_class is ErrorClass.THROTTLED and (
+            pause := self.pace.throttled(now, began, verdict.retry_after)
+        ):
+            self.rate_blocked.emit()
+            self.throttled.emit(self, pause)
+
+    def _learn_refusal(self, began: float, answer: Answer, verdict: Verdict, client_id: int) -> Suspension:
+        """Return what this answer means together with those before it, where it was not accepted."""
+        if verdict.delivered:
+            self.refusals.succeeded()
+            return Suspension.NONE
+        if not self.breaker.closed or self.breaker.is_before_closing(began):
+            return Suspension.NONE
+        return self.refusals.observe(began, _refusal(answer, verdict), client_id)
+
+    def _still_refuses(self, answer: Answer, verdict: Verdict) -> bool:
+        suspension = self.breaker.suspension
+        if verdict.delivered or suspension is Suspension.NONE:
+            return False
+        return self.refusals.persists(suspension, _refusal(answer, verdict))
 
     def _probed(self, now: float, failed: bool) -> None:
         """End the probe: with a few requests at first, or with another wait."""
         if failed:
             self.breaker.open(now)
         else:
+            self.refusals.healed(self.breaker.suspension)
             self.breaker.close(now)
             self.limit.restart()
         self.probe_ended.emit(self, not failed)
@@ -222,7 +273,7 @@ class EndpointWorkers:
 
     def _withhold(self, lease: Lease, index: int) -> None:
         """Put back a message that was not begun: until its mailing is confirmed, or for the next lease."""
-        if lease.is_stale(self._now()):
+        if lease.can_wait(index, self._now()):
             lease.give_back(index)
             self.queue.restore(lease)
         else:
@@ -241,3 +292,7 @@ class EndpointWorkers:
         """End the workers; their requests under way are cut off."""
         await cancel(*self._workers)
         await self._sender.close()
+
+
+def _refusal(answer: Answer, verdict: Verdict) -> Refusal:
+    return Refusal(verdict.error_class, answer.status, verdict.endpoint_code)

@@ -22,6 +22,7 @@ from dispatcher.model.outcomes import Settlement
 from dispatcher.model.settings import SettingOverrides
 from dispatcher.poll_backoff import PollBackoff
 from dispatcher.ports import Clock, Heartbeats, StorageUnavailable
+from dispatcher.recording import Recording
 from dispatcher.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,12 @@ BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.5
 MOST_MAILINGS = 100
 """The most mailings that are named."""
 
+CLOCK_STEP = 2.0
+"""Seconds by which the database's clock must differ from what was expected: less may be a slow answer."""
+
+CANNOT_RECORD = "outcomes cannot be recorded"
+"""The reason of a replica that claims less than it could, or nothing."""
+
 HINTED_INTERVAL = 0.1
 """Seconds between two beats at the least, however many hints there are."""
 
@@ -46,11 +53,17 @@ class ReplicaStatus:
     """What one replica reports of itself. `pools` are by endpoint."""
 
     def __init__(
-        self, clock: Clock, poll_backoff: PollBackoff, registry: LeaseRegistry, pools: Mapping[str, EndpointWorkers]
+        self,
+        clock: Clock,
+        poll_backoff: PollBackoff,
+        registry: LeaseRegistry,
+        recording: Recording,
+        pools: Mapping[str, EndpointWorkers],
     ) -> None:
         self._clock = clock
         self._poll_backoff = poll_backoff
         self._registry = registry
+        self._recording = recording
         self._pools = pools
         self._stats = {name: EndpointStats() for name in pools}
 
@@ -72,7 +85,7 @@ class ReplicaStatus:
             "in_flight": sum(pool.active for pool in pools),
             "concurrency_limit": sum(pool.limit.value for pool in pools),
             "poll_interval": self._poll_backoff.interval,
-            "poll_reason": self._poll_backoff.reason,
+            "poll_reason": CANNOT_RECORD if self._recording.failing else self._poll_backoff.reason,
             "backlog": sum(pool.waiting for pool in pools),
             "rate": overall.rate,
             "latency_p50": overall.latency_p50,
@@ -94,9 +107,14 @@ class ReplicaStatus:
 
 
 class Heartbeat:
-    """Beats for one replica. Emits `overridden` when other settings than before are in force."""
+    """Beats for one replica.
+
+    Emits `overridden` when other settings than before are in force, and `clock_set` when the
+    database's clock was set, by how many seconds.
+    """
 
     def __init__(self, heartbeats: Heartbeats, clock: Clock, status: ReplicaStatus) -> None:
+        self.clock_set: Signal[float] = Signal()
         self.overridden: Signal[SettingOverrides] = Signal()
         self._heartbeats = heartbeats
         self._clock = clock
@@ -104,6 +122,7 @@ class Heartbeat:
         self._woken = asyncio.Event()
         self._resting = False
         self._overrides: SettingOverrides | None = None
+        self._offset: float | None = None
 
     def hint(self) -> None:
         """Note that settings may have been changed."""
@@ -123,15 +142,24 @@ class Heartbeat:
             interval, margin = (BUSY_INTERVAL, BUSY_MARGIN) if busy else (IDLE_INTERVAL, IDLE_MARGIN)
             self._woken.clear()
             try:
-                overrides = await self._heartbeats.beat(began - born, interval + margin, self._status.status())
+                read_at, overrides = await self._heartbeats.beat(began - born, interval + margin, self._status.status())
             except StorageUnavailable as error:
                 log.warning("this replica cannot be seen, the database is away: %s", error)
                 interval = BUSY_INTERVAL
             else:
+                self._compare_clocks(began, self._clock.monotonic(), read_at)
                 self._take_over(overrides)
             await self._clock.sleep(HINTED_INTERVAL)
             self._resting = not busy
             await self._clock.wait(self._woken, interval - (self._clock.monotonic() - began))
+
+    def _compare_clocks(self, asked: float, answered: float, read_at: float) -> None:
+        """Notice that the database's clock, read between `asked` and `answered`, went on otherwise than ours."""
+        offset, before = read_at - (asked + answered) / 2, self._offset
+        self._offset = offset
+        if before is not None and abs(offset - before) > CLOCK_STEP + (answered - asked) / 2:
+            log.warning("the database's clock was set by %+.1f s", offset - before)
+            self.clock_set.emit(offset - before)
 
     def _take_over(self, overrides: SettingOverrides) -> None:
         if overrides != self._overrides:

@@ -3,15 +3,16 @@
 A lease counts down on the monotonic clock from before the database was asked, so what it
 believes of the database's time is never early: no request starts after the lease, the
 client's window or the mailing's end, nor when the mailing was last confirmed to be unchanged
-too long ago.
+too long ago, nor to a client that was changed since the claim.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from datetime import datetime, timedelta
+from functools import partial
 from typing import NamedTuple
 
 from dispatcher import retry_policy as policy
@@ -20,12 +21,13 @@ from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import Reason, Status
 from dispatcher.ports import MayStart
+from dispatcher.refusals import Refusal
 
 FRESH_FOR = 0.9
-"""Seconds for which a mailing counts as being as it was last seen in the database.
+"""Seconds for which a mailing and its clients count as being as they were last seen in the database.
 
-So nothing of a mailing starts a second after it was paused or cancelled, even where a replica has
-lost its database.
+So nothing of a mailing starts a second after it was paused or cancelled, and nothing to a client a
+second after they opted out, even where a replica has lost its database.
 """
 
 _KEPT = policy.unsent(Status.PENDING, Reason.NONE)
@@ -44,7 +46,8 @@ class Lease:
 
     `asked` is the monotonic time before the claim, `held_until` when the lease is over. No request
     starts after `send_until`, `fresh_until` (all monotonic) or the end of the recipient's window,
-    or once it is `revoked`.
+    or once it is `revoked`. Its outcomes are not written before `settle_at`, which is set when that
+    failed, `postponed` times in a row. `change_no` is the last change of clients that was looked at for it.
     """
 
     __slots__ = (
@@ -53,15 +56,19 @@ class Lease:
         "_returned",
         "_saved",
         "_unanswered",
+        "_withdrawn",
         "asked",
         "batch",
+        "change_no",
         "fresh_until",
         "held_until",
         "left",
         "mailing",
         "outcomes",
+        "postponed",
         "revoked",
         "send_until",
+        "settle_at",
         "waiting",
         "writing",
     )
@@ -71,6 +78,7 @@ class Lease:
     ) -> None:
         """Begin; `now` is the monotonic clock."""
         self.batch = batch
+        self.change_no = batch.change_no
         self.mailing = mailing
         self.asked = asked
         self.held_until = asked + terms.length
@@ -84,11 +92,14 @@ class Lease:
         self.revoked = False
         self.waiting = False
         self.writing = False
+        self.settle_at = asked
+        self.postponed = 0
         self._now = now
         self._saved = bytearray(len(batch.recipients))
         self._unanswered: tuple[Settlement, list[int]] | None = None
         self._next = 0
         self._returned: list[int] = []
+        self._withdrawn: set[int] = set()
 
     def resolve_unsendable(self) -> None:
         """Record every message that is not to be sent at all, before any is."""
@@ -121,27 +132,31 @@ class Lease:
         """Return whether there is a message that nobody has begun to send, and the lease is not stale."""
         return (self._next < len(self.outcomes) or bool(self._returned)) and not self.is_stale(now)
 
-    def allows(self, now: float, closes_in: float | None) -> bool:
-        """Return whether a request may start `now`, to a client whose window closes `closes_in` after `asked`."""
+    def allows(self, index: int, now: float) -> bool:
+        """Return whether the request of a message may start `now`."""
+        closes_in = self.batch.recipients[index].closes_in
         return (
             now < self.fresh_until
             and now < self.send_until
             and not self.revoked
+            and index not in self._withdrawn
             and (closes_in is None or now < self.asked + closes_in)
         )
 
-    def permit(self, closes_in: float | None) -> MayStart:
-        """Return what says, whenever it is asked, whether a request to such a client may start at that moment."""
-        if closes_in is None or self.asked + closes_in >= self.send_until:
-            return self._may_start
-        return lambda: self.allows(self._now(), closes_in)
+    def permit(self, index: int) -> MayStart:
+        """Return what says, whenever it is asked, whether the request of a message may start at that moment."""
+        return partial(self._may_start, index)
 
-    def _may_start(self) -> bool:
-        return self.allows(self._now(), None)
+    def _may_start(self, index: int) -> bool:
+        return self.allows(index, self._now())
 
     def confirm(self, asked: float) -> None:
         """Note that the mailing was as it is known when the database was `asked` (monotonic)."""
         self.fresh_until = max(self.fresh_until, asked + FRESH_FOR)
+
+    def can_wait(self, index: int, now: float) -> bool:
+        """Return whether a message that was not begun may still be, once the lease is confirmed."""
+        return self.is_stale(now) and index not in self._withdrawn
 
     def is_stale(self, now: float) -> bool:
         """Return whether it has not been confirmed for too long, though it still stands."""
@@ -155,6 +170,24 @@ class Lease:
     def keep(self, index: int) -> None:
         """Note that a message stays in its batch: it was not sent, and may be later."""
         self.record(index, _KEPT)
+
+    def withdraw(self, clients: Set[int]) -> bool:
+        """Keep what was not begun for these clients, so that its next holder judges it anew.
+
+        What waits for a connection does not start any more. Return whether nothing else is under way.
+        """
+        before = self.left
+        for index, recipient in enumerate(self.batch.recipients):
+            if recipient.client_id not in clients or self.outcomes[index] is not None:
+                continue
+            if index in self._returned:
+                self._returned.remove(index)
+                self.keep(index)
+            elif index >= self._next:
+                self.keep(index)
+            else:
+                self._withdrawn.add(index)
+        return self.left == 0 and before > 0
 
     def now_at(self, monotonic: float) -> datetime:
         """Return the time by the database's clock, or a little later."""
@@ -170,21 +203,22 @@ class Lease:
         before = self.left
         now_at = self.now_at(self._now())
         while (index := self.take()) >= 0:
-            outcome = policy.without_sending(mailing, self.batch.recipients[index], False, now_at)
+            outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
             self.record(index, outcome or _KEPT)
         return self.left == 0 and before > 0
 
-    def uncount(self, since: float) -> None:
-        """Take back what failed because the endpoint is down, after `since` (monotonic), as far as it is not written.
-
-        It is then tried again without having cost an attempt.
-        """
+    def excuse(self, since: float, kind: Refusal) -> None:
+        """Take back the refusals of this kind after `since` (monotonic), as far as nobody was asked to write them."""
         since_at = self.now_at(since)
+        fixed = set(self._unanswered[1]) if self._unanswered else set()
         for index, outcome in enumerate(self.outcomes):
-            if outcome is not None and outcome.failure is not None and not self._saved[index]:
-                failure = outcome.failure
-                if failure.at >= since_at and failure.error_class in policy.DOWN:
-                    self.outcomes[index] = policy.uncounted(self.mailing, outcome)
+            if outcome is None or outcome.reason is not Reason.REFUSED or self._saved[index] or index in fixed:
+                continue
+            failure = outcome.failure
+            if failure is not None and failure.at >= since_at:
+                refusal = Refusal(failure.error_class, outcome.endpoint_status or 0, outcome.endpoint_code)
+                if refusal == kind:
+                    self.outcomes[index] = policy.excused(self.mailing, self.batch.recipients[index], outcome)
 
     def settlement(self) -> Settlement | None:
         """Return what is to be written now, None for nothing.
@@ -201,6 +235,12 @@ class Lease:
             for index in self._unanswered[1]:
                 self._saved[index] = 1
             self._unanswered = None
+        self.postponed = 0
+
+    def postpone(self, now: float, shortest: float, longest: float) -> None:
+        """Let the outcomes wait, each time twice as long: they could not be written."""
+        self.settle_at = now + min(shortest * 2 ** min(self.postponed, 20), longest)
+        self.postponed += 1
 
     def leave_details_out(self) -> None:
         """Let the settlement returned last come again without anything that the endpoint had a say in."""
@@ -234,6 +274,11 @@ class Lease:
         kept = self.kept() if done else ()
         return Settlement(self.batch, self.mailing.endpoint, settled, done, kept), indices
 
+    def undecided(self) -> list[int]:
+        """Return the clients of whose messages nothing has become so far."""
+        pairs = zip(self.batch.recipients, self.outcomes, strict=True)
+        return [recipient.client_id for recipient, outcome in pairs if outcome is None]
+
     def kept(self) -> list[int]:
         """Return the clients whose messages stay in the batch, ascending."""
         pairs = zip(self.batch.recipients, self.outcomes, strict=True)
@@ -243,9 +288,8 @@ class Lease:
 class LeaseRegistry:
     """All leases this replica holds, and those of them that wait to be settled.
 
-    `claimed` and `lost` count the batches it ever took, and those whose outcomes it could not
-    record. `answered_at` is when the database was last asked something about the leases that it
-    answered (monotonic).
+    `claimed` and `lost` count the batches it ever took, and those that others took over before
+    their outcomes were recorded.
     """
 
     def __init__(self) -> None:
@@ -253,20 +297,18 @@ class LeaseRegistry:
         self.by_mailing: Counter[int] = Counter()
         self.claimed = 0
         self.lost = 0
-        self.answered_at = float("-inf")
-        self._given_up: set[int] = set()
         self._to_settle: asyncio.Queue[Lease] = asyncio.Queue()
         self._changed = asyncio.Event()
 
     @property
     def unsettled(self) -> int:
-        """How many leases have every outcome and are not written yet."""
-        return sum(not lease.left for lease in self.leases)
+        """How many leases have every outcome and are not written yet, but for those that could not be."""
+        return sum(not lease.left and not lease.postponed for lease in self.leases)
 
     @property
     def batch_numbers(self) -> list[int]:
-        """The batches that this replica knows of: those it holds, and those that it gave up."""
-        return [*(lease.batch.no for lease in self.leases), *self._given_up]
+        """The batches whose outcomes this replica holds."""
+        return [lease.batch.no for lease in self.leases]
 
     def add(self, lease: Lease) -> None:
         """Add a lease that was just claimed."""
@@ -292,14 +334,6 @@ class LeaseRegistry:
         if not self.by_mailing[lease.mailing.id]:
             del self.by_mailing[lease.mailing.id]
         self._changed.set()
-
-    def give_up(self, lease: Lease) -> None:
-        """Remove a lease whose outcomes cannot be recorded.
-
-        Its batch stays known: what was sent of it must not pass for a claim whose answer got lost.
-        """
-        self._given_up.add(lease.batch.no)
-        self.remove(lease)
 
     async def changed(self) -> None:
         """Return when a lease has been removed since the last call."""

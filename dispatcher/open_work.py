@@ -2,7 +2,8 @@
 
 The highest priority comes first, but for every tenth claim, so that none starves; among
 mailings of one priority the one of which the fewest batches are held here, so a huge mailing
-never holds up a small one. Work is chosen only while its endpoint's pool has room.
+never holds up a small one. Work is chosen only while its endpoint's pool has room, and while
+its outcomes could be recorded.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from dispatcher.leases import LeaseRegistry
 from dispatcher.model.batches import OpenWork
 from dispatcher.model.mailings import Mailing
 from dispatcher.model.templates import TemplateError, parse
+from dispatcher.model.texts import TextRenderer
 from dispatcher.ports import Clock, Render, WorkQueue
+from dispatcher.recording import Recording
 
 log = logging.getLogger(__name__)
 
@@ -44,13 +47,17 @@ class OpenWorkList:
         self,
         queue: WorkQueue,
         registry: LeaseRegistry,
+        recording: Recording,
         pools: Mapping[str, EndpointWorkers],
         clock: Clock,
         random: Random,
+        max_sms_segments: int,
     ) -> None:
         self.pools = pools
+        self._max_segments = max_sms_segments
         self._queue = queue
         self._registry = registry
+        self._recording = recording
         self._clock = clock
         self._random = random
         self._jobs: dict[int, Job] = {}
@@ -77,7 +84,8 @@ class OpenWorkList:
         self._stale.clear()
         if stale:
             mailings = await self._queue.definitions(list(stale))
-            self._jobs.update({id_: job for id_, mailing in mailings.items() if (job := _job(mailing))})
+            jobs = {id_: _job(mailing, self._max_segments) for id_, mailing in mailings.items()}
+            self._jobs.update({id_: job for id_, job in jobs.items() if job})
 
     def _version(self, mailing_id: int) -> int | None:
         job = self._jobs.get(mailing_id)
@@ -97,7 +105,9 @@ class OpenWorkList:
         )
 
     def _has_room(self, work: OpenWork, known: dict[int, bool]) -> bool:
-        """Return whether its pool takes a batch of it; `known` holds what was found out for other buckets."""
+        """Return whether a batch of it may be claimed; `known` holds what was found out for other buckets."""
+        if not self._recording.allows(work.mailing_id):
+            return False
         if work.over:
             return True
         room = known.get(work.mailing_id)
@@ -129,13 +139,14 @@ class OpenWorkList:
         return not pool.breaker.closed and any(self.pools.get(w.endpoint) is pool and not w.over for w in self._work)
 
 
-def _job(mailing: Mailing) -> Job | None:
+def _job(mailing: Mailing, max_segments: int) -> Job | None:
     """Return the job; None for a text that cannot be rendered, which no caller of the API can have written."""
     try:
         template = parse(mailing.text)
     except TemplateError as error:
         log.error("mailing %d waits: its text is no template: %s", mailing.id, error, extra={"mailing_id": mailing.id})
         return None
-    if template.is_constant:
-        return Job(replace(mailing, text=template.render("", "", "", "", {})), None)
-    return Job(mailing, template.render)
+    render = TextRenderer(template, max_segments)
+    if template.is_constant and not (everybodys := render("", "", "", "", {})).reason:
+        return Job(replace(mailing, text=everybodys.text), None)
+    return Job(mailing, render)

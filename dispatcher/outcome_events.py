@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from dispatcher.endpoint_stats import error_of
 from dispatcher.model.outcomes import Outcome, Settled, Settlement
-from dispatcher.model.states import Reason, Status
+from dispatcher.model.states import Reason, Status, Suspension
 
 MOST_SINGLE = 20
 """So many failures of one settlement have an entry each."""
@@ -130,10 +130,13 @@ def completed(mailing_id: int, counts: Mapping[Status, int]) -> Event:
     return Event(Level.INFO, "mailing.completed", f"The mailing is completed: {ends}.", mailing_id, details=details)
 
 
-def breaker_opened(endpoint: str, error: str) -> Event:
-    """Return the event of an endpoint that is down for all replicas."""
-    text = f"The endpoint {endpoint} is down, nothing is sent there: {error}"
-    return Event(Level.ERROR, "breaker.opened", text, details={"endpoint": endpoint, "error": error})
+def breaker_opened(endpoint: str, error: str, suspension: Suspension = Suspension.NONE) -> Event:
+    """Return the event of an endpoint that is down for all replicas, or suspended for what it answers."""
+    reason = suspension.name.lower() if suspension else ""
+    how = f"suspended ({reason})" if suspension else "down"
+    text = f"The endpoint {endpoint} is {how}, nothing is sent there: {error}"
+    details = {"endpoint": endpoint, "error": error} | ({"reason": reason} if suspension else {})
+    return Event(Level.ERROR, "breaker.opened", text, details=details)
 
 
 def breaker_closed(endpoint: str) -> Event:

@@ -17,6 +17,8 @@ from dispatcher.model.endpoints import Answer, EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.settings import SettingOverrides
+from dispatcher.model.states import Suspension
+from dispatcher.model.texts import RenderedText
 
 
 class StorageUnavailable(Exception):
@@ -130,13 +132,31 @@ class WorkQueue(Protocol):
         """Return mailings as they are now; those that are gone are left out."""
         ...
 
+    async def change_numbers(self) -> dict[int, int]:
+        """Return the number of the last change of clients, by bucket."""
+        ...
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        """Return which of a bucket's clients were changed by its changes behind `after` up to `until`.
+
+        Where these are no longer kept, all of the clients are returned.
+        """
+        ...
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         """Lease up to `most` batches and return them with the messages still to be sent.
 
         None are returned when the mailing is no longer as given. `render` makes the text from
-        a client's values; None means that the mailing's text is everybody's.
+        a client's values; None means that the mailing's text is everybody's. `held` are the
+        numbers of batches that are left alone, even when their leases are over.
         """
         ...
 
@@ -159,8 +179,15 @@ class EndpointHealth(Protocol):
         """Return how those endpoints are doing to which not everything is let through."""
         ...
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds."""
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds.
+
+        `suspension` says what the endpoint's answers mean, if it is that.
+        """
+        ...
+
+    async def pause(self, endpoint: str, seconds: float) -> None:
+        """Let no replica send to an endpoint for so many seconds, or for longer if that is known."""
         ...
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
@@ -194,10 +221,11 @@ class RateSlotStore(Protocol):
 class Heartbeats(Protocol):
     """Where replicas report that they are alive. Every method may raise StorageUnavailable."""
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
-        """Record how this replica does; return what is set for all.
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> tuple[float, SettingOverrides]:
+        """Record how this replica does; return the database's time and what is set for all.
 
-        It is `age` seconds old and counts as alive for so many seconds from now.
+        The time is in seconds since the epoch. The replica is `age` seconds old and counts as alive
+        for so many seconds from now.
         """
         ...
 
@@ -223,8 +251,8 @@ class Storage:
 MayStart = Callable[[], bool]
 """Says whether a request may start now. Answers at once, from memory, and never raises."""
 
-Render = Callable[[str, str, str, str, dict[str, str]], str]
-"""Makes a text of phone, operator code, tag, time zone and attributes."""
+Render = Callable[[str, str, str, str, dict[str, str]], RenderedText]
+"""Makes a text of phone, operator code, tag, time zone and attributes, and says whether it may be sent."""
 
 __all__ = [
     "Clock",

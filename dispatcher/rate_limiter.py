@@ -103,6 +103,10 @@ class RateLimiter:
         most = int(HORIZON * self.rate) + 1
         return SlotRequest(self.key, self.rate, min(demand - self._held, most))
 
+    def postpone(self, until: float) -> None:
+        """Ask for nothing before `until`: what was asked last could not be answered."""
+        self._ask_at = until
+
     def next_at(self, now: float, demand: int) -> float:
         """Return when to look again: at the next moment, or when there may be new ones."""
         moment = self._runs[0].first if self._runs else float("inf")

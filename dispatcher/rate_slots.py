@@ -22,6 +22,10 @@ TICK = 0.003
 
 _LONGEST_WAIT = 1.0
 _AWAY_PAUSE = 0.5
+_REFUSED_PAUSE = 10.0
+
+_Requests = dict[str, tuple[RateLimiter, SlotRequest]]
+"""What is asked for, and for whom, by key."""
 
 
 class RateSlots:
@@ -43,7 +47,7 @@ class RateSlots:
         while True:
             await self._woken.wait()
             self._woken.clear()
-            while any(demand for _, demand in self._limiters()):
+            while any(demand for _, demand in self._limiters()) or self._paced():
                 try:
                     await self._ask()
                 except StorageUnavailable as error:
@@ -63,20 +67,46 @@ class RateSlots:
                 if queue.limiter is not None:
                     yield queue.limiter, queue.waiting
 
+    def _paced(self) -> list[EndpointWorkers]:
+        """Return the pools with messages that wait for their endpoint's patience to be over."""
+        return [pool for pool in self._pools.values() if pool.waiting and not pool.pace.is_free]
+
     async def _ask(self) -> None:
         asked = self._clock.monotonic()
-        requests: dict[str, tuple[RateLimiter, SlotRequest]] = {}
+        requests: _Requests = {}
         for limiter, demand in self._limiters():
             if (request := limiter.request(asked, demand)) is not None:
                 requests[limiter.key] = limiter, request
         if not requests:
             return
+        try:
+            await self._reserve(requests)
+        except StorageUnavailable:
+            raise
+        except Exception:
+            log.exception("rates are asked for one by one: not all of them can be")
+            await self._reserve_each(requests)
+
+    async def _reserve(self, requests: _Requests) -> None:
+        asked = self._clock.monotonic()
         read_at, given = await self._store.reserve([request for _, request in requests.values()])
         self._time.learn(asked, self._clock.monotonic(), read_at)
         for key, slots in given.items():
             requests[key][0].add(self._time.local(slots.since), slots)
 
+    async def _reserve_each(self, requests: _Requests) -> None:
+        """Ask for each key by itself; one that cannot be asked for waits, and the others do not."""
+        for key, (limiter, request) in requests.items():
+            try:
+                await self._reserve({key: (limiter, request)})
+            except StorageUnavailable:
+                raise
+            except Exception as error:
+                log.error("%s waits: there are no slots for %g a second: %s", key, request.rate, error)
+                limiter.postpone(self._clock.monotonic() + _REFUSED_PAUSE)
+
     def _pause(self) -> float:
         now = self._clock.monotonic()
-        next_at = min((limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand), default=now)
+        moments = [limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand]
+        next_at = min(moments + [pool.pace.next_at(now) for pool in self._paced()], default=now)
         return max(TICK, min(next_at - now, _LONGEST_WAIT))

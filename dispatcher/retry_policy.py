@@ -45,6 +45,24 @@ DOWN = frozenset(
 )
 """Ends of a request that say something about the endpoint, not about the message."""
 
+_FREE = frozenset({ErrorClass.THROTTLED, ErrorClass.CREDENTIALS})
+"""Answers that do not count against the limit: the endpoint did not look at the message."""
+
+_UNREACHED = frozenset(
+    {
+        ErrorClass.CONNECT,
+        ErrorClass.RESOLVE,
+        ErrorClass.TLS,
+        ErrorClass.TIMEOUT,
+        ErrorClass.DISCONNECT,
+        ErrorClass.LOCAL,
+    }
+)
+"""Ends of a request that never left for want of a connection; one that cannot be written is PROTOCOL."""
+
+MOST_ATTEMPTS = 10_000
+"""From so many attempts on each one counts: the database keeps their number in 16 bits."""
+
 _UNKNOWN_WHEN_SENT = frozenset(
     {
         ErrorClass.TIMEOUT,
@@ -72,40 +90,63 @@ def failed(
     answer: Answer,
     verdict: Verdict,
     began_at: datetime,
-    uncounted: bool,
     random: Random,
+    excused: bool = False,
 ) -> Outcome:
     """Return what to record of a failed attempt.
 
-    `began_at` is when the request began, by the database's clock; `uncounted` says that it does
-    not count against the limit, because the endpoint is down. What would be tried again only
+    `began_at` is when the request began, by the database's clock; `excused` says that a refusal
+    speaks of us, and not of the message. What would be tried again only
     after the mailing's end is EXPIRED at once.
     """
+    uncounted = is_uncounted(mailing, recipient, answer, verdict, excused)
+    if excused and uncounted:
+        verdict = verdict._replace(retryable=True)
     tried = recipient.attempts - recipient.uncounted
-    status, reason, delay = _failed(mailing, tried - uncounted, answer, verdict, random)
+    status, reason = _failed(mailing, tried, answer, verdict, uncounted)
     due_at = None
-    if delay is not None:
-        due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, tried))
+    if status is Status.PENDING:
+        waits = recipient.attempts if uncounted else tried
+        delay = retry_delay(mailing.retry, waits, verdict.retry_after, random)
+        due_at = in_slot(began_at + timedelta(seconds=answer.duration + delay), retry_slot(mailing.retry, waits))
         if mailing.ends_at is not None and due_at >= mailing.ends_at:
             status, reason, due_at = Status.EXPIRED, Reason.MAILING_ENDED, None
+    maybe_sent = answer.sent and verdict.error_class in _UNKNOWN_WHEN_SENT
+    if status is Status.EXPIRED and (maybe_sent or recipient.maybe_sent):
+        status, reason = Status.UNKNOWN, Reason.MAYBE_SENT
     failure = Failure(began_at, verdict.error_class, verdict.excerpt)
     duration = round(answer.duration * 1000)
+    code = verdict.endpoint_code
     return Outcome(
-        status, reason, 1, answer.status or None, verdict.endpoint_code, duration, due_at, failure, int(uncounted)
+        status, reason, 1, answer.status or None, code, duration, due_at, failure, int(uncounted), maybe_sent
     )
 
 
-def _failed(
-    mailing: Mailing, tried: int, answer: Answer, verdict: Verdict, random: Random
-) -> tuple[Status, Reason, float | None]:
-    """Return the status and reason of a failed attempt after `tried` that count and, if it is repeated, the delay."""
+def is_uncounted(
+    mailing: Mailing, recipient: Recipient, answer: Answer, verdict: Verdict, excused: bool = False
+) -> bool:
+    """Return whether a failed attempt does not count against the limit.
+
+    Because it surely did not reach the endpoint, or because the endpoint asked for patience,
+    refused our credentials, or refuses everything (`excused`). Nothing else is ever uncounted,
+    whatever the breaker's state: what may have arrived must not be repeated more often than was
+    asked for. That ends with the mailing or, where it has no end, when the message is overdue.
+    """
+    if not excused and verdict.error_class not in (_FREE if answer.sent else _UNREACHED):
+        return False
+    overdue = recipient.overdue and mailing.ends_at is None
+    return not overdue and recipient.attempts < MOST_ATTEMPTS
+
+
+def _failed(mailing: Mailing, tried: int, answer: Answer, verdict: Verdict, uncounted: bool) -> tuple[Status, Reason]:
+    """Return the status and reason after a failed attempt and `tried` earlier ones that count."""
     if mailing.semantics is Semantics.AT_MOST_ONCE and answer.sent and verdict.error_class in _UNKNOWN_WHEN_SENT:
-        return Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, None
+        return Status.UNKNOWN, Reason.OUTCOME_UNKNOWN
     if not verdict.retryable:
-        return Status.FAILED, Reason.REFUSED, None
-    if tried + 1 >= mailing.retry.max_attempts:
-        return Status.FAILED, Reason.ATTEMPTS_EXHAUSTED, None
-    return Status.PENDING, Reason.RETRYING, retry_delay(mailing.retry, max(tried, 0), verdict.retry_after, random)
+        return Status.FAILED, Reason.REFUSED
+    if not uncounted and tried + 1 >= mailing.retry.max_attempts:
+        return Status.FAILED, Reason.ATTEMPTS_EXHAUSTED
+    return Status.PENDING, Reason.RETRYING
 
 
 def backoff(retry: RetryPolicy, attempts: int) -> float:
@@ -139,10 +180,19 @@ def without_sending(mailing: Mailing, recipient: Recipient, reclaimed: bool, now
     """Return what to record of a message that is not to be sent now; None when it is.
 
     `now_at` is the time by the database's clock; `reclaimed` says that an earlier lease of the
-    batch ran out, so that under AT_MOST_ONCE the message may have been sent already.
+    batch ran out, so that AT_MOST_ONCE forbids another request. Of what may have been sent nothing
+    says that it was not.
     """
     if reclaimed and mailing.semantics is Semantics.AT_MOST_ONCE:
         return unsent(Status.UNKNOWN, Reason.LEASE_LOST)
+    outcome = _without_sending(mailing, recipient, now_at)
+    if outcome is not None and outcome.status is not Status.PENDING and recipient.maybe_sent:
+        return unsent(Status.UNKNOWN, Reason.MAYBE_SENT)
+    return outcome
+
+
+def _without_sending(mailing: Mailing, recipient: Recipient, now_at: datetime) -> Outcome | None:
+    """Return the same for a message that was surely not sent before."""
     if mailing.state is MailingState.CANCELLED:
         return unsent(Status.CANCELLED, Reason.MAILING_CANCELLED)
     if recipient.phone is None:
@@ -170,20 +220,15 @@ def put_off(due_at: datetime) -> Outcome:
     return Outcome(Status.PENDING, Reason.NONE, 0, None, None, None, due_at, None)
 
 
-def uncounted(mailing: Mailing, outcome: Outcome) -> Outcome:
-    """Return a failed attempt's outcome as it is when the attempt does not count against the limit.
-
-    One that had no other attempt left has it again, after the shortest back-off.
-    """
-    if outcome.failure is None or outcome.status is Status.UNKNOWN:
+def excused(mailing: Mailing, recipient: Recipient, outcome: Outcome) -> Outcome:
+    """Return a refusal's outcome as it is when it turns out to speak of us: due again, at no cost."""
+    overdue = recipient.overdue and mailing.ends_at is None
+    if outcome.failure is None or overdue or recipient.attempts >= MOST_ATTEMPTS:
         return outcome
-    due_at = outcome.due_at
-    if outcome.reason is Reason.ATTEMPTS_EXHAUSTED:
-        due_at = in_slot(
-            outcome.failure.at + timedelta(seconds=mailing.retry.initial_backoff), retry_slot(mailing.retry, 0)
-        )
-    if due_at is None:
-        return outcome
+    wait = timedelta(seconds=backoff(mailing.retry, recipient.attempts))
+    due_at = in_slot(outcome.failure.at + wait, retry_slot(mailing.retry, recipient.attempts))
+    if mailing.ends_at is not None and due_at >= mailing.ends_at:
+        return outcome._replace(status=Status.EXPIRED, reason=Reason.MAILING_ENDED, uncounted=1)
     return outcome._replace(status=Status.PENDING, reason=Reason.RETRYING, due_at=due_at, uncounted=1)
 
 

@@ -1,8 +1,8 @@
 """Records outcomes in the database: one statement per finished batch, or every 200 ms.
 
-Promises: an outcome is not dropped while its lease holds, nor after it while the database is
-away; since no batch is claimed then, what is held is bounded. A lease whose outcomes cannot be
-recorded is given up, and never holds up the others.
+Promises: an outcome is held until it is recorded, or until another replica has taken its batch
+over. A settlement that fails is put back with a time and holds up no other; since nothing is
+claimed while recording fails, what is held is bounded.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import logging
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.outcomes import Settlement
 from dispatcher.ports import Clock, StorageUnavailable, WorkQueue
+from dispatcher.recording import Recording
 from dispatcher.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -20,23 +21,31 @@ log = logging.getLogger(__name__)
 FLUSH_INTERVAL = 0.2
 """Seconds after which outcomes of an unfinished batch are written."""
 
-_RETRY_FIRST, _RETRY_LAST = 0.05, 2.0
+_RETRY_FIRST, _RETRY_LAST = 0.2, 2.0
+"""Seconds until a settlement that failed is tried again: the wait doubles."""
+
+_LOG_INTERVAL = 60.0
+"""Seconds between two words in the log about outcomes that still wait."""
 
 
 class Settler:
     """Settles the leases that wait for it in the registry, `workers` at once.
 
-    Emits `recorded` with what was written and how many seconds that took, and `closed` with each
-    lease that is done with.
+    Tells `recording` how that ends. Emits `recorded` with what was written and how many seconds
+    that took, and `closed` with each lease that is done with.
     """
 
-    def __init__(self, queue: WorkQueue, clock: Clock, registry: LeaseRegistry, workers: int = 3) -> None:
+    def __init__(
+        self, queue: WorkQueue, clock: Clock, registry: LeaseRegistry, recording: Recording, workers: int = 3
+    ) -> None:
         self.recorded: Signal[Settlement, float] = Signal()
         self.closed: Signal[Lease] = Signal()
         self._queue = queue
         self._clock = clock
         self._registry = registry
+        self._recording = recording
         self._workers = workers
+        self._logged_at = float("-inf")
 
     async def run(self) -> None:
         """Settle until cancelled."""
@@ -52,25 +61,19 @@ class Settler:
                 self._registry.settle_soon(lease)
 
     async def _serve(self) -> None:
-        pause = _RETRY_FIRST
         while True:
             lease = await self._registry.next_to_settle()
-            if lease.writing:  # by another worker, which checks `waiting` again before it lets go
-                continue
-            try:
+            if not lease.writing:  # by another worker, which checks `waiting` again before it lets go
                 await self._write(lease)
-                pause = _RETRY_FIRST
-            except StorageUnavailable as error:
-                self._postpone(lease, error)
-                await self._clock.sleep(pause)
-                pause = min(pause * 2, _RETRY_LAST)
 
     async def _write(self, lease: Lease) -> None:
-        """Write the lease's outcomes as long as there are new ones. Raise StorageUnavailable."""
+        """Write the lease's outcomes as long as there are new ones, unless it is to wait."""
         lease.writing = True
         try:
             while lease.waiting:
                 lease.waiting = False
+                if self._clock.monotonic() < lease.settle_at:  # the next flush asks again
+                    return
                 settlement = lease.settlement() if lease in self._registry.leases else None
                 if settlement is not None:
                     await self._settle(lease, settlement)
@@ -81,11 +84,14 @@ class Settler:
         began = self._clock.monotonic()
         try:
             held = await self._queue.settle(settlement)
-        except StorageUnavailable:
-            raise
+        except StorageUnavailable as error:
+            self._recording.unavailable()
+            self._postpone(lease, f"wait for the database: {error}")
+            return
         except Exception:
             self._refused(lease, settlement)
             return
+        self._recording.recorded(lease.mailing.id)
         lease.written()
         if held:
             self.recorded.emit(settlement, self._clock.monotonic() - began)
@@ -97,28 +103,24 @@ class Settler:
             self.closed.emit(lease)
 
     def _refused(self, lease: Lease, settlement: Settlement) -> None:
-        """Try once more without what the endpoint said, then give up: what was sent must be known as sent."""
-        if not settlement.has_details:
-            self._give_up(lease, "they cannot be recorded")
+        """Try once more without what the endpoint said, then wait: what was sent must be known as sent."""
+        if settlement.has_details:
+            log.exception("outcomes of %s are written without their details", _name(lease), extra=_facts(lease))
+            lease.leave_details_out()
+            lease.waiting = True
             return
-        log.exception("outcomes of %s are written without their details", _name(lease), extra=_facts(lease))
-        lease.leave_details_out()
-        lease.waiting = True
+        self._recording.refused(lease.mailing.id)
+        if not lease.postponed:
+            log.exception("outcomes of %s cannot be recorded", _name(lease), extra=_facts(lease))
+        self._postpone(lease, "cannot be recorded: nothing more of the mailing is claimed")
 
-    def _postpone(self, lease: Lease, error: StorageUnavailable) -> None:
-        """Let the lease wait its turn again, unless it is over and the database has answered others since."""
-        if self._registry.answered_at > lease.held_until:
-            self._give_up(lease, "the lease is over")
-        else:
-            log.warning("outcomes wait for the database: %s", error)
-            lease.waiting = False  # what it waited for meanwhile may have been left to this worker
-            self._registry.settle_soon(lease)
-
-    def _give_up(self, lease: Lease, why: str) -> None:
-        log.error("outcomes of %s are given up: %s", _name(lease), why, exc_info=True, extra=_facts(lease))
-        self._registry.lost += 1
-        self._registry.give_up(lease)
-        self.closed.emit(lease)
+    def _postpone(self, lease: Lease, what: str) -> None:
+        """Let the lease wait for longer and longer; others take their turn meanwhile."""
+        now = self._clock.monotonic()
+        lease.postpone(now, _RETRY_FIRST, _RETRY_LAST)
+        if now - self._logged_at >= _LOG_INTERVAL:
+            self._logged_at = now
+            log.warning("outcomes of %s %s", _name(lease), what, extra=_facts(lease))
 
 
 def _name(lease: Lease) -> str:

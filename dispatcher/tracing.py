@@ -86,11 +86,23 @@ class TracedQueue:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return await self._queue.definitions(ids)
 
+    async def change_numbers(self) -> dict[int, int]:
+        return await self._queue.change_numbers()
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        return await self._queue.changed_clients(bucket, after, until, client_ids)
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         with self._tracer.span("claim", mailing_id=mailing.id, bucket=bucket) as span:
-            batches = await self._queue.claim(mailing, bucket, most, lease, render)
+            batches = await self._queue.claim(mailing, bucket, most, lease, render, held)
             span.note(batches=len(batches))
             return batches
 

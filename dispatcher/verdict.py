@@ -30,6 +30,7 @@ _MAX_DIGITS = 18
 _MAX_DATE = 64
 _INT64 = range(-(1 << 63), 1 << 63)
 _THROTTLED = frozenset({408, 425, 429})
+_CREDENTIALS = frozenset({401, 403, 407})
 
 
 class Verdict(NamedTuple):
@@ -62,6 +63,7 @@ def judge(answer: Answer, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
     | any other 2xx                             | REJECTED           | no        |
     | 408, 425, 429, 503 with Retry-After       | THROTTLED          | yes       |
     | any other 5xx                             | SERVER             | yes       |
+    | 401, 403, 407                             | CREDENTIALS        | yes       |
     | 3xx                                       | REDIRECT           | no        |
     | any other status                          | REFUSED            | no        |
     | no complete answer                        | CONNECT…TOO_LARGE  | yes       |
@@ -87,6 +89,8 @@ def _read(status: int, body: bytes, rule: SuccessRule = DEFAULT_SUCCESS) -> Verd
         return _read_success(status, body, rule)
     if status in _THROTTLED:
         error, retryable = ErrorClass.THROTTLED, True
+    elif status in _CREDENTIALS:
+        error, retryable = ErrorClass.CREDENTIALS, True
     elif 500 <= status < 600:
         error, retryable = ErrorClass.SERVER, True
     elif 300 <= status < 400:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,7 +86,7 @@ def serve(
     config: ConfigFile = None,
     values: Assignments = [],  # noqa: B006 - typer copies the default
 ) -> None:
-    """Start the service; it runs until Ctrl-C or SIGTERM.
+    """Start the service; it runs until Ctrl-C, SIGTERM or SIGHUP.
 
     `mailing-server config` shows all settings. Without MAILING_DSN it runs a Postgres of its own.
     """
@@ -115,6 +116,36 @@ def migrate(config: ConfigFile = None, values: Assignments = [], json: JsonOptio
     elif not status:
         print(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
     raise typer.Exit(status)
+
+
+@app.command()
+def verify(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Set counters right and put lost messages back into open batches.")
+    ] = False,
+    config: ConfigFile = None,
+    values: Assignments = [],  # noqa: B006
+    json: JsonOption = False,
+) -> None:
+    """Check that messages, open work, counters, change feed and keys agree; the service may run meanwhile.
+
+    Exits with 1 when something is wrong. With `--repair` it shows what is left.
+    """
+    from server.main import run_verification
+    from server.storage.verification import Finding
+
+    findings: list[Finding] = []
+    status = run_verification(_loaded(config, values).settings, repair, findings.append)
+    if json:
+        print_json(Session(), {"findings": [asdict(one) for one in findings]})
+    elif findings:
+        table = new_table("Check", "Bucket", "Mailing", "Found")
+        for one in findings:
+            table.add_row(cell(one.check), str(one.bucket), str(one.mailing_id or ""), cell(one.found))
+        Session().out.print(table)
+    elif not status:
+        print("The records agree.")
+    raise typer.Exit(status or int(bool(findings)))
 
 
 @app.command("config")

@@ -1,7 +1,7 @@
 """The composition root: settings → database → schema → API and dispatcher, in this order.
 
 Standard output gets one line, `serving on HOST:PORT`, when calls are answered; everything else
-goes to standard error. Exit status: 0 after SIGTERM or SIGINT, 2 for invalid settings, 1 for
+goes to standard error. Exit status: 0 after SIGTERM, SIGINT or SIGHUP, 2 for invalid settings, 1 for
 any other failure. What the parts are made of is decided here, and nothing else.
 """
 
@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,8 @@ from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
-from server.runtime.deletion_sweeper import sweep
+from server.runtime.deletion_sweeper import sweep, tend_clients
+from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
@@ -50,10 +52,11 @@ from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.mailing_deletion import MailingDeletion
 from server.storage.mailings import ProgressStore
-from server.storage.pool import DatabaseError, open_pool, prepare_database
+from server.storage.pool import DatabaseError, check_database, open_pool, prepare_database
 from server.storage.previews import PreviewStore
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
+from server.storage.verification import Finding, Verification
 from server.watch import Streams, StreamStores
 
 log = logging.getLogger("server.main")  # also when run as __main__
@@ -68,7 +71,7 @@ _CHILD = "--until-stdin-closes"
 
 
 def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit status."""
+    """Serve until SIGTERM, SIGINT or SIGHUP and return the exit status."""
     return _run(settings, lambda: serve(settings))
 
 
@@ -77,8 +80,13 @@ def run_migrations(settings: Settings, applied: Callable[[str], object] = print)
     return _run(settings, lambda: _migrate(settings, applied))
 
 
+def run_verification(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> int:
+    """Verify the records of the database, call `found` with what is wrong, return the exit status."""
+    return _run(settings, lambda: _verify(settings, repair, found))
+
+
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
-    """Run a dispatcher alone, without API, until SIGTERM or SIGINT and return the exit status.
+    """Run a dispatcher alone, without API, until SIGTERM, SIGINT or SIGHUP and return the exit status.
 
     Its database is another service's, so one must be set.
     """
@@ -86,10 +94,12 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
 
 
 async def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT. Raise one of the errors that `run` turns into a status."""
+    """Run the service until SIGTERM, SIGINT or SIGHUP. Raise one of the errors that `run` turns into a status."""
     stopped = install_stop_signals()
     access = read_access(settings)
     configured = configured_endpoints(settings)
+    connections = settings.pool_size + (0 if settings.dispatchers else DISPATCHER_CONNECTIONS)
+    raise_descriptor_limit(needed_descriptors(settings, connections, () if settings.dispatchers else configured))
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
@@ -123,6 +133,8 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
+        keep = timedelta(days=settings.phone_memory_days)
+        await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
         await api.start()
         tune_gc()
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
@@ -150,7 +162,7 @@ async def build_api(
         events=EventStore(database, installation.buckets),
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
-    previews = PreviewStore(database, settings.frequency_cap, probes.rates)
+    previews = PreviewStore(database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments)
 
     def changed() -> None:
         hint()
@@ -170,16 +182,18 @@ async def build_api(
 
 
 async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:
-    """Run one dispatcher until SIGTERM or SIGINT, or until its parent closes its standard input."""
+    """Run one dispatcher until SIGTERM, SIGINT or SIGHUP, or until its parent closes its standard input."""
     if settings.database_url is None:
         raise ConfigError(["MAILING_DSN should be the database of the service that this dispatcher works for."])
     stopped = install_stop_signals()
     if until_stdin_closes:
         asyncio.get_running_loop().add_reader(sys.stdin.fileno(), stopped.set)
     configured = configured_endpoints(settings)
+    raise_descriptor_limit(needed_descriptors(settings, DISPATCHER_CONNECTIONS, configured))
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
+        await check_database(settings.database_url, settings)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
         tune_gc()
@@ -196,6 +210,13 @@ async def _migrate(settings: Settings, applied: Callable[[str], object]) -> None
     with database_of(settings) as (dsn, _):
         for version in await prepare_database(dsn, settings):
             applied(version)
+
+
+async def _verify(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> None:
+    with database_of(settings) as (dsn, _):
+        async with open_pool(dsn, settings, 2) as pool:
+            for finding in await Verification(Database(pool)).run(repair):
+                found(finding)
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:

@@ -1,8 +1,8 @@
 """A real Postgres for all tests: one server per session, one database per test.
 
-The schema is migrated once into a template; a test's database is a copy of it. The server's
-files are in memory where there is room: a database has some 400 of them, and copying them on
-a disk costs five times as much.
+The schema is migrated once into a template; a test's database is a copy of it. Temporary files
+are in memory where there is room: a database has some 400, and copying them on a disk costs
+five times as much.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -35,9 +34,15 @@ FAST = {
 """Nothing here outlives the session, so nothing needs to reach the disk."""
 
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30
-"""Where files are in memory, and the bytes that must be free for the servers of several sessions."""
+"""Where files are in memory, and the bytes that must be free for the sessions of two workers."""
 
 _numbers = count(1)
+
+
+def pytest_configure() -> None:
+    """Make pytest's temporary folders in memory, unless it was told where to make them."""
+    if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
 class PostgresServer:
@@ -82,22 +87,10 @@ def clean_environment() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server_folder() -> Iterator[Path]:
-    """Yield the folder for the session's server; remove those of sessions that were killed."""
-    for old in MEMORY.glob("mailing-tests-*"):
-        if not Path("/proc", old.name.split("-")[2]).exists():
-            shutil.rmtree(old, ignore_errors=True)
-    in_memory = MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM
-    prefix = f"mailing-tests-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=MEMORY if in_memory else None) as name:
-        Path(name).chmod(0o711)  # Postgres may run as another user
-        yield Path(name)
-
-
-@pytest.fixture(scope="session")
-def postgres_server(server_folder: Path) -> Iterator[PostgresServer]:
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
     """Yield a Postgres server of the session's own, with a migrated template."""
-    postgres = EmbeddedPostgres(server_folder, FAST)
+    folder = tmp_path_factory.mktemp("server")
+    postgres = EmbeddedPostgres(folder, FAST)
     server = PostgresServer(postgres.start())
     try:
         with asyncio.Runner() as runner:
@@ -105,6 +98,7 @@ def postgres_server(server_folder: Path) -> Iterator[PostgresServer]:
         yield server
     finally:
         postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture

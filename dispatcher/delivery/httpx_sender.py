@@ -22,7 +22,7 @@ from typing import Any
 import httpx
 
 from dispatcher.delivery.http1.tls import tls_context
-from dispatcher.delivery.protocol import encode_body, parse_target
+from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
@@ -177,6 +177,8 @@ def _classify(error: Exception, exchange: _Exchange) -> ErrorClass:
     match error:
         case httpx.ConnectTimeout():
             return ErrorClass.CONNECT
+        case httpx.ConnectError() if any(getattr(c, "errno", 0) in OUT_OF_FILES for c in _causes(error)):
+            return ErrorClass.LOCAL
         case httpx.ConnectError() if exchange.handshaking:
             return ErrorClass.TLS
         case httpx.ConnectError() if any(isinstance(cause, socket.gaierror) for cause in _causes(error)):

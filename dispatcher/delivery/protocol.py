@@ -9,6 +9,7 @@ Idempotency-Key and the body `{"id": int, "phone": int, "text": str}`.
 
 from __future__ import annotations
 
+import errno
 import re
 from functools import lru_cache
 from ipaddress import IPv6Address
@@ -21,6 +22,9 @@ from dispatcher.model.endpoints import Endpoint
 
 _NAME = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+")
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
+
+OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
+"""Errors that speak of this machine and not of the endpoint: no file descriptor is free."""
 
 
 class Target(NamedTuple):

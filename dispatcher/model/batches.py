@@ -29,20 +29,23 @@ class OpenWork:
 class Recipient(NamedTuple):
     """One message of a claimed batch.
 
-    `attempts` were made before, of which `uncounted` do not count against the limit. `phone` is
-    None when the client is gone; `skip_reason` is why they are not to get it, NONE when they are.
-    `opens_at` is set when it is not to be sent at the claim by the database's clock: to when it
-    may be; `closes_in` is how many seconds after the claim the client's window closes, None
-    without a window.
+    `attempts` were made before, of which `uncounted` do not count against the limit; `maybe_sent`
+    says that nobody knows of one whether it arrived. `phone` is None when the client is gone;
+    `skip_reason` is why they are not to get it, NONE when they are. `opens_at` is set when it is
+    not to be sent at the claim by the database's clock: to when it may be; `closes_in` is how many
+    seconds after the claim the client's window closes, None without a window. `overdue` says that the
+    message is more than a day old: where its mailing has no end, every attempt counts from then on.
     """
 
     client_id: int
     attempts: int
     uncounted: int
+    maybe_sent: bool
     phone: str | None
     skip_reason: int
     opens_at: datetime | None
     closes_in: float | None
+    overdue: bool
     text: str
 
 
@@ -50,7 +53,8 @@ class Recipient(NamedTuple):
 class ClaimedBatch:
     """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
 
-    `reclaimed` says that an earlier lease of it ran out: its messages may have been sent.
+    `reclaimed` says that an earlier lease of it ran out: all of its messages are `maybe_sent`.
+    `change_no` is the number of the last change of clients in the bucket that the recipients show.
     """
 
     bucket: int
@@ -60,3 +64,4 @@ class ClaimedBatch:
     claimed_at: datetime
     reclaimed: bool
     recipients: list[Recipient]
+    change_no: int = 0

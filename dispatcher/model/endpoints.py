@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from dispatcher.model.states import BreakerState, ErrorClass
+from dispatcher.model.states import BreakerState, ErrorClass, Suspension
 
 DEFAULT_ENDPOINT = "default"
 """The name of the endpoint that a mailing without one uses."""
@@ -98,10 +98,15 @@ class Answer:
 
 
 class EndpointState(NamedTuple):
-    """What all replicas know of an endpoint; `probe_in` is when it may be tried next, in seconds."""
+    """What all replicas know of an endpoint; `probe_in` is when it may be tried next, in seconds.
+
+    `pause_in` is for how many seconds nothing is to be sent because it asked for patience.
+    """
 
     breaker: BreakerState
     probe_in: float
+    suspension: Suspension = Suspension.NONE
+    pause_in: float = 0.0
 
 
 class SlotRequest(NamedTuple):

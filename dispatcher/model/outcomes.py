@@ -27,7 +27,7 @@ class Outcome(NamedTuple):
 
     `attempted` counts the requests made, 0 or 1, `uncounted` those of them that do not count
     against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
-    new batch that falls due then.
+    new batch that falls due then. `maybe_sent` says that the request may have arrived.
     """
 
     status: Status
@@ -39,6 +39,7 @@ class Outcome(NamedTuple):
     due_at: datetime | None
     failure: Failure | None
     uncounted: int = 0
+    maybe_sent: bool = False
 
 
 Settled = tuple[int, int, Outcome]
@@ -60,6 +61,7 @@ class Columns(NamedTuple):
     due_ats: Sequence[datetime | None] = ()
     failures: Sequence[Failure | None] = ()
     uncounted: Sequence[int] = ()
+    maybe_sent: Sequence[bool] = ()
 
 
 class Settlement:

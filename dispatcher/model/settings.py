@@ -11,7 +11,8 @@ class DispatchSettings:
 
     `poll_min` and `poll_max` bound the idle wait, `recheck_min` and `recheck_max` the wait
     between two looks for new clients of an open mailing. `lease` is how long a claimed batch
-    belongs to its holder. `max_concurrency` bounds the requests in flight per endpoint.
+    belongs to its holder. `max_concurrency` bounds the requests in flight per endpoint. A text
+    that takes more than `max_sms_segments` SMS is not sent.
     """
 
     poll_min: float = 0.01
@@ -20,6 +21,7 @@ class DispatchSettings:
     recheck_max: float = 60.0
     lease: float = 60.0
     max_concurrency: int = 1024
+    max_sms_segments: int = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,9 @@ class Reason(IntEnum):
     FREQUENCY_CAP = 10
     OUTCOME_UNKNOWN = 11
     LEASE_LOST = 12
+    EMPTY_TEXT = 14
+    TOO_LONG = 15
+    MAYBE_SENT = 17
 
 
 class MailingState(IntEnum):
@@ -72,6 +75,16 @@ class BreakerState(IntEnum):
     HALF_OPEN = 3
 
 
+class Suspension(IntEnum):
+    """Why an endpoint is suspended: what its answers say about us, and not about the messages."""
+
+    NONE = 0
+    CREDENTIALS = 1
+    NOT_FOUND = 2
+    REFUSES_ALL = 3
+    THROTTLED = 4
+
+
 class ErrorClass(IntEnum):
     """How a request to the endpoint ended. Every end has exactly one class."""
 
@@ -89,6 +102,8 @@ class ErrorClass(IntEnum):
     REFUSED = 11
     REJECTED = 12
     UNREADABLE = 13
+    CREDENTIALS = 14
+    LOCAL = 17
 
 
 STATUS_TRANSITIONS: dict[Status, frozenset[Status]] = {

@@ -1,8 +1,8 @@
 """The text of a mailing with placeholders, parsed once and rendered per client.
 
 `{tag}`, `{phone}`, `{operator_code}`, `{timezone}` and `{attributes.NAME}` stand for the
-client's values, `{attributes.NAME|default}` gives a value for clients without the attribute
-(without a default it is empty), `{{` and `}}` are literal braces. A leaf: it imports nothing
+client's values, `{attributes.NAME|default}` gives a value for clients whose attribute is missing or
+empty (without a default it is empty), `{{` and `}}` are literal braces. A leaf: it imports nothing
 of the project and does no I/O, since rendering is on the path of every message.
 """
 
@@ -18,6 +18,9 @@ __all__ = ["Template", "TemplateError", "parse"]
 
 _FIELDS = ("phone", "operator_code", "tag", "timezone")
 _ATTRIBUTE = re.compile(r"attributes\.(\w{1,64})(?:\|([^{}]*))?")
+_LONGEST_FIELD, _LONGEST_ATTRIBUTE = 100, 1000
+"""Characters of a client's values."""
+
 _BRACE = re.compile(r"[{}]")
 _KNOWN = "{tag}, {phone}, {operator_code}, {timezone} and {attributes.NAME|default}"
 
@@ -42,6 +45,8 @@ class Template:
     _slots: tuple[_Slot, ...]
     _pick: itemgetter[Any] | None
     """Chooses the fields for `_format`; None when it takes attributes or nothing."""
+    _literal: int
+    """How many characters are the same for every client."""
 
     @property
     def is_constant(self) -> bool:
@@ -62,7 +67,26 @@ class Template:
             text: str = self._format % self._pick(fields)
             return text
         return self._format % tuple(
-            [fields[slot] if isinstance(slot, int) else attributes.get(slot[0], slot[1]) for slot in self._slots]
+            [fields[slot] if isinstance(slot, int) else attributes.get(slot[0]) or slot[1] for slot in self._slots]
+        )
+
+    @property
+    def is_never_blank(self) -> bool:
+        """Whether there is something to read in the text, whatever the client."""
+        return bool(self._format.replace("%s", "").strip())
+
+    @property
+    def longest(self) -> int:
+        """The most characters that `render` can return."""
+        return self._literal + sum(
+            _LONGEST_FIELD if isinstance(slot, int) else max(_LONGEST_ATTRIBUTE, len(slot[1])) for slot in self._slots
+        )
+
+    def length(self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]) -> int:
+        """Return how many characters `render` would return, without making them."""
+        fields = (phone, operator_code, tag, timezone)
+        return self._literal + sum(
+            len(fields[slot] if isinstance(slot, int) else attributes.get(slot[0]) or slot[1]) for slot in self._slots
         )
 
 
@@ -114,8 +138,9 @@ def _shortened(name: str) -> str:
 
 
 def _assemble(literals: list[str], slots: tuple[_Slot, ...]) -> Template:
+    length = sum(map(len, literals))
     if not slots:
-        return Template(literals[0], (), None)
+        return Template(literals[0], (), None, length)
     fields = [slot for slot in slots if isinstance(slot, int)]
     pick = itemgetter(*fields) if len(fields) == len(slots) else None
-    return Template("%s".join(literal.replace("%", "%%") for literal in literals), slots, pick)
+    return Template("%s".join(literal.replace("%", "%%") for literal in literals), slots, pick, length)

@@ -22,6 +22,7 @@ from google.rpc.status_pb2 import Status
 from mailing.v1.error_pb2 import ErrorReason
 from server.domain.errors import (
     CallTooLong,
+    ClientNumbersExhausted,
     Conflict,
     DatabaseUnavailable,
     DomainError,
@@ -71,6 +72,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
+    ClientNumbersExhausted: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     PhoneTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_PHONE_TAKEN),
     RequestIdReused: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_REQUEST_ID_REUSED),
     WrongState: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_WRONG_STATE),

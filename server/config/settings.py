@@ -110,7 +110,8 @@ class Settings(BaseModel):
     )
     dsn: PostgresUrl | None = setting(
         None,
-        "Postgres to use, version 15 or later. Without it and without `POSTGRES_HOST` the service runs its own.",
+        "Postgres to use, version 15 or later. With it all of `POSTGRES_*` is ignored. Without it and "
+        "without `POSTGRES_HOST` the service runs its own.",
         "an address like postgresql://user:password@host:5432/database",
     )
     postgres_host: str | None = setting(
@@ -206,6 +207,14 @@ class Settings(BaseModel):
         87_600,
         "hours",
     )
+    phone_memory_days: float = number(
+        1095.0,
+        "How long the opt-out of a deleted client and the mailings that they got are remembered, in days, as a keyed "
+        "digest of the phone: whoever is added with that phone again keeps them.",
+        0,
+        36_500,
+        "days",
+    )
     log_retention_hours: float = number(168.0, "How long the event log is kept, in hours.", 0.01, 87_600, "hours")
     max_message_mib: float = number(4.0, "Maximum size of a request, in MiB.", 0.01, 1024, "MiB")
     max_streams_per_principal: int = number(
@@ -242,6 +251,13 @@ class Settings(BaseModel):
         1,
         86_400,
         "seconds",
+    )
+    max_sms_segments: int = number(
+        128,
+        "A text that takes more SMS segments than this for a client is not sent to them: SKIPPED, TOO_LONG. The "
+        "default lets every text pass that CreateMailing accepts without placeholders.",
+        1,
+        1000,
     )
     frequency_cap: int = number(
         0,

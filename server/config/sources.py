@@ -8,9 +8,11 @@ provide secrets. Whatever the source, a value is parsed by the same rules.
 from __future__ import annotations
 
 import json
+import logging
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,7 +27,16 @@ FILE_VARIABLE = "MAILING_CONFIG_FILE"
 MAX_SECRET_BYTES = 16_384
 """Maximum size of a secret's file."""
 
+log = logging.getLogger(__name__)
+
 _FROM_FILE = "_FILE"
+_DSN = "dsn"
+_WITHOUT_DSN = frozenset(name for name in Settings.model_fields if name.startswith("postgres_"))
+"""The settings that only count where no DSN is given, whatever they contain."""
+
+_SERVICE_LINK = re.compile("(tcp|udp|sctp)://")
+"""What Kubernetes puts into POSTGRES_PORT of every pod beside a service called postgres."""
+
 _CHILD_FILE = ""
 """Dispatcher processes get every value in their environment and read no file."""
 
@@ -57,13 +68,10 @@ def load(config_file: Path | None = None, options: Mapping[str, Any] | None = No
     environment = {name: value for name, value in os.environ.items() if value}
     path = config_file or (Path(environment[FILE_VARIABLE]) if FILE_VARIABLE in environment else None)
     problems = unknown_variables({*environment}, {FILE_VARIABLE, *map(_file_variable, _secrets())})
-    given: dict[str, Given] = {}
-    for source in (
-        _of_file(path, problems) if path else {},
-        _of_environment(environment, problems),
-        _of_options(options or {}, problems),
-    ):
-        given |= source
+    given = _of_file(path, problems) if path else {}
+    unused = _WITHOUT_DSN if _DSN in given or {*_variables(_DSN)} & environment.keys() else frozenset()
+    given |= _of_environment(environment, unused, problems) | _of_options(options or {}, problems)
+    given = {name: one for name, one in given.items() if name not in unused}
     try:
         settings = Settings.model_validate({name: one.value for name, one in given.items()})
     except ValidationError as error:
@@ -91,9 +99,9 @@ def _of_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, Gi
     return {name: Given(value, f"the option {name}") for name, value in options.items() if name in known}
 
 
-def _of_environment(environment: Mapping[str, str], problems: list[str]) -> dict[str, Given]:
+def _of_environment(environment: Mapping[str, str], unused: Collection[str], problems: list[str]) -> dict[str, Given]:
     found = {}
-    for name in Settings.model_fields:
+    for name in (one for one in Settings.model_fields if one not in unused):
         variable = next((one for one in variables_of(name) if one in environment), None)
         pointer = _file_variable(name)
         if is_secret(name) and pointer in environment:
@@ -103,6 +111,8 @@ def _of_environment(environment: Mapping[str, str], problems: list[str]) -> dict
                 problems.append(f"{pointer} should be the path of a file that can be read and holds the value.")
             else:
                 found[name] = Given(secret, pointer)
+        elif variable and name == "postgres_port" and _SERVICE_LINK.match(environment[variable]):
+            log.warning("%s is ignored: it is the address of a Kubernetes service and no port.", variable)
         elif variable:
             found[name] = Given(environment[variable], variable)
     return found
@@ -150,6 +160,10 @@ def _secret(path: Path) -> str | None:
 
 def _secrets() -> list[str]:
     return [name for name in Settings.model_fields if is_secret(name)]
+
+
+def _variables(name: str) -> tuple[str, ...]:
+    return (*variables_of(name), _file_variable(name))
 
 
 def _file_variable(name: str) -> str:

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from unicodedata import normalize
 from zoneinfo import available_timezones
 
 from server.domain.errors import StaleEtag
@@ -13,6 +14,9 @@ from server.domain.validation import Violations, check_attributes, check_count, 
 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
 """The fields of a client that callers may set, in the order of the contract."""
+
+CLIENT_NUMBERS = 2**28 - 1
+"""How many clients there can ever be: an id, number * 16 + bucket, has 32 bits."""
 
 MAX_TAG = 100
 LONGEST_WINDOW = timedelta(hours=24)
@@ -48,7 +52,8 @@ class ClientDefinition:
     tag: str = ""
     receive_window: ReceiveWindow | None = None
     attributes: Mapping[str, str] = field(default_factory=dict)
-    opted_out: bool = False
+    opted_out: bool | None = None
+    """None: not spoken of, which changes nothing; a stored client has True or False."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,29 +94,6 @@ class ClientFilter:
         return {name: value for name, value in fields.items() if value}
 
 
-ImportRow = tuple[str, str, str, str, tuple[int, int] | None, Mapping[str, str] | None, bool]
-"""A checked client of an import, as a bare tuple for speed: phone, operator code, tag, timezone,
-window (start and length in seconds), attributes, opted out."""
-
-
-def import_row(definition: ClientDefinition) -> ImportRow:
-    """Return a checked definition as a row."""
-    window = definition.receive_window
-    spans = None
-    if window is not None:
-        start = window.start.hour * 3600 + window.start.minute * 60 + window.start.second
-        spans = (start, int(window.duration.total_seconds()))
-    return (
-        definition.phone,
-        definition.operator_code,
-        definition.tag,
-        definition.timezone,
-        spans,
-        definition.attributes or None,
-        definition.opted_out,
-    )
-
-
 def etag_of(identity: int, version: int) -> str:
     """Return the fingerprint of one version of a resource."""
     return f"{identity:x}-{version:x}"
@@ -121,6 +103,11 @@ def check_etag(sent: str, stored: str) -> None:
     """Raise StaleEtag if the caller sent an etag and it is not the stored one."""
     if sent and sent != stored:
         raise StaleEtag
+
+
+def normal_tag(tag: str) -> str:
+    """Return a tag as it is stored: trimmed, and in NFC, so that tags that look alike are one."""
+    return normalize("NFC", tag).strip()
 
 
 def derived_operator_code(phone: str) -> str:
@@ -216,9 +203,11 @@ def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Co
     """Return `before` with `fields` taken from `patch`.
 
     An operator code that was derived from the phone follows a new phone, unless it is among
-    the fields itself.
+    the fields itself. A mask that names `opted_out` without a value means False.
     """
-    after = replace(before, **{name: getattr(patch, name) for name in fields})
+    changes = {name: getattr(patch, name) for name in fields}
+    if "opted_out" in changes:
+        changes["opted_out"] = bool(patch.opted_out)
     if "operator_code" not in fields and before.operator_code == derived_operator_code(before.phone):
-        after = replace(after, operator_code="")
-    return completed(after) if {"phone", "operator_code"} & set(fields) else after
+        changes["operator_code"] = ""
+    return completed(replace(before, **changes))

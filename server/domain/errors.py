@@ -5,6 +5,7 @@ DomainError
 ├── MalformedRequest    a request that is not a message of its type
 ├── InvalidPageToken    a page token of another query
 ├── NotFound            no such client, mailing or message
+├── ClientNumbersExhausted  as many clients were added as there can ever be
 ├── EndpointUnknown     no such endpoint is configured
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id was used before with another request
@@ -63,13 +64,22 @@ class FieldViolation:
 
 
 class InvalidFields(DomainError):
-    """One or more fields of the request are missing, malformed or out of range."""
+    """One or more fields of the request are missing, malformed or out of range.
 
-    def __init__(self, violations: Sequence[FieldViolation]) -> None:
-        first, more = violations[0], len(violations) - 1
-        rest = f" (and {more} more)" if more else ""
+    Of an import, `bad_rows` counts all rows that have some, and `violations` names the first ones.
+    """
+
+    def __init__(self, violations: Sequence[FieldViolation], bad_rows: int = 0) -> None:
+        first, more = violations[0], (bad_rows or len(violations)) - 1
+        rest = f" (and {more} more{' rows' if bad_rows else ''})" if more else ""
         super().__init__(f"{first.path}: {first.sentence}{rest}")
         self.violations = tuple(violations)
+        self._bad_rows = bad_rows
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How many rows of an import are bad."""
+        return {"bad_rows": str(self._bad_rows)} if self._bad_rows else {}
 
 
 class MalformedRequest(DomainError):
@@ -129,6 +139,16 @@ class PhoneTaken(DomainError):
 
     def __init__(self) -> None:
         super().__init__("Another client has this phone.")
+
+
+class ClientNumbersExhausted(DomainError):
+    """As many clients were added as an installation can ever have."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This installation has given all of its client numbers, so no client can be added; known ones can be "
+            "changed. Start another installation for more."
+        )
 
 
 class RequestIdReused(DomainError):

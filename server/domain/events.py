@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import Enum
 from heapq import merge
 from itertools import accumulate
 
@@ -128,10 +129,19 @@ def client_deleted(client_id: int, cancelled: int) -> Event:
     return Event(Level.INFO, "client.deleted", text, 0, client_id, {"cancelled_messages": str(cancelled)})
 
 
-def client_opted(client_id: int, out: bool) -> Event:
+class OptOutSource(Enum):
+    """What told the service that a client opted out, or in again."""
+
+    API = "api"
+    IMPORT = "import"
+    PHONE_MEMORY = "phone_memory"
+    """The phone was added again; its former client had opted out."""
+
+
+def client_opted(client_id: int, out: bool, source: OptOutSource) -> Event:
     """Return the event of a client who opted out, or in again."""
     event, text = ("client.opted_out", "The client opted out.") if out else ("client.opted_in", "The client opted in.")
-    return Event(Level.INFO, event, text, 0, client_id)
+    return Event(Level.INFO, event, text, 0, client_id, {"source": source.value})
 
 
 def clients_imported(created: int, updated: int, unchanged: int) -> Event:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from dispatcher.model.rates import RATES, is_rate
 from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from dispatcher.model.templates import TemplateError, parse
 from server.domain.clients import ClientFilter, check_filter, etag_of
@@ -199,8 +199,8 @@ def _check_priority(priority: int, path: str, violations: Violations) -> None:
 
 
 def _check_rate(rate: float, path: str, violations: Violations) -> None:
-    if not math.isfinite(rate) or rate < 0:
-        violations.add(path, "must be 0 (no limit) or a positive number of messages a second")
+    if not is_rate(rate):
+        violations.add(path, f"must be {RATES}")
 
 
 def _check_retry(retry: RetryRule, path: str, violations: Violations) -> None:

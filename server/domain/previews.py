@@ -12,15 +12,15 @@ Everything here is pure arithmetic.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from fractions import Fraction
 
+from dispatcher.model.sms import SmsLength, sms_length
 from dispatcher.model.states import Reason
-from dispatcher.model.templates import Template
+from dispatcher.model.texts import TextRenderer
 from server.domain.clients import Client
-from server.domain.sms import SmsLength, sms_length
 from server.domain.validation import Violations
 
 DEFAULT_SAMPLES = 3
@@ -35,6 +35,9 @@ LOOK_AHEAD = timedelta(days=365)
 MAX_WINDOWS = 500_000
 """Maximum windows of one schedule in memory at once."""
 
+_BEFORE_WINDOWS = frozenset({Reason.OPTED_OUT, Reason.EMPTY_TEXT, Reason.TOO_LONG})
+"""Why clients are left out, whatever their window."""
+
 _FIRST_SPAN = timedelta(days=2)
 _MICROSECOND = timedelta(microseconds=1)
 
@@ -47,6 +50,10 @@ class FrequencyCap:
     period: timedelta = timedelta(hours=24)
 
 
+Window = tuple[object, ...]
+"""What identifies a receive window for the store."""
+
+
 @dataclass(frozen=True, slots=True)
 class Group:
     """`count` clients with the same receive window.
@@ -55,7 +62,7 @@ class Group:
     not. `opens_at` is the first moment at which they may be sent to.
     """
 
-    window: tuple[object, ...]
+    window: Window
     reason: Reason
     count: int
     opens_at: datetime
@@ -123,12 +130,12 @@ def sample_count(value: int, violations: Violations) -> int:
 
 
 def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
-    """Return the audience: an opt-out goes before a window that opens too late, that before the cap."""
+    """Return the audience: opt-outs and texts go before a window that opens too late, that before the cap."""
     sent: list[Group] = []
     excluded: dict[Reason, int] = {}
     for group in groups:
         reason = group.reason
-        if reason is not Reason.OPTED_OUT and end is not None and group.opens_at >= end:
+        if reason not in _BEFORE_WINDOWS and end is not None and group.opens_at >= end:
             reason = Reason.WINDOW_NOT_BEFORE_END
         if reason is Reason.NONE:
             sent.append(group)
@@ -137,14 +144,34 @@ def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
     return Audience(tuple(sent), dict(sorted(excluded.items())))
 
 
-def samples_of(template: Template, clients: Iterable[tuple[Client, datetime]]) -> tuple[Sample, ...]:
-    """Return a sample for each client, with the moment beside them."""
+def without_texts(groups: Iterable[Group], unsuited: Mapping[tuple[Window, Reason, Reason], int]) -> list[Group]:
+    """Return the groups with the clients apart whose text cannot be sent.
+
+    `unsuited` counts these by window, by the reason why they are left out anyway, and by that of the text.
+    """
+    apart: list[Group] = []
+    opens = dict[Window, datetime]()
+    for group in groups:
+        opens[group.window] = group.opens_at
+        bad = sum(n for (window, reason, _), n in unsuited.items() if (window, reason) == (group.window, group.reason))
+        if group.count > bad:
+            apart.append(replace(group, count=group.count - bad))
+    left_out = ((window, text, n) for (window, _, text), n in unsuited.items() if window in opens)
+    return apart + [Group(window, text, n, opens[window]) for window, text, n in left_out]
+
+
+def samples_of(render: TextRenderer, clients: Iterable[tuple[Client, datetime]], most: int) -> tuple[Sample, ...]:
+    """Return a sample for each of the first `most` clients whose text may be sent, with the moment beside them."""
     samples: list[Sample] = []
     characters = 0
     for client, due_at in clients:
         about = client.definition
-        text = template.render(about.phone, about.operator_code, about.tag, about.timezone, about.attributes)
+        text, reason = render(about.phone, about.operator_code, about.tag, about.timezone, about.attributes)
+        if reason:
+            continue
         characters += len(text)
+        if len(samples) == most:
+            break
         if samples and characters > MAX_SAMPLE_CHARACTERS:
             break
         samples.append(Sample(client.id, about.phone, text, sms_length(text), due_at))

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from dispatcher.model.settings import DispatchSettings, SettingOverrides
-from dispatcher.model.states import BreakerState
+from dispatcher.model.states import BreakerState, Suspension
 from server.domain.validation import Violations
 
 OVERRIDE_FIELDS = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
@@ -35,11 +35,42 @@ class RuntimeSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointSuspension:
+    """Why nothing is sent to an endpoint since when and until when, and in a sentence what to do."""
+
+    reason: Suspension
+    since: datetime
+    until: datetime
+    detail: str
+
+
+_DETAILS = {
+    Suspension.CREDENTIALS: "It refuses our credentials ({}): correct its token.",
+    Suspension.NOT_FOUND: "Its URL or method is wrong ({}): correct its URL.",
+    Suspension.REFUSES_ALL: "It refuses nearly every message alike ({}): ask its operator, or check the audience.",
+    Suspension.THROTTLED: "It asks for patience; a max_rate would keep within what it takes.",
+}
+
+
+def suspension_of(reason: Suspension, since: datetime, until: datetime, last_error: str) -> EndpointSuspension:
+    """Return the suspension of an endpoint with this last error."""
+    return EndpointSuspension(reason, since, until, _DETAILS[reason].format(last_error))
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointHealth:
-    """The breaker of an endpoint, and its last error, '' without one."""
+    """The breaker of an endpoint, its last error, '' without one, and why it is suspended, if it is."""
 
     breaker: BreakerState = BreakerState.CLOSED
     last_error: str = ""
+    suspension: EndpointSuspension | None = None
+
+
+def health_of(breaker: BreakerState, last_error: str, suspension: EndpointSuspension | None) -> EndpointHealth:
+    """Return the state of an endpoint: while it is suspended, its breaker counts as open."""
+    if suspension is not None and breaker is BreakerState.CLOSED:
+        breaker = BreakerState.OPEN
+    return EndpointHealth(breaker, last_error, suspension)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +83,7 @@ class EndpointStatus:
     concurrency_limit: int
     failure_ratio: float
     last_error: str
+    suspension: EndpointSuspension | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +159,7 @@ def replica_of(
     started_at: datetime,
     status: Mapping[str, Any],
     breakers: Mapping[str, int],
+    suspensions: Mapping[str, EndpointSuspension],
 ) -> Replica:
     """Return a replica from its heartbeat; what a replica of another version left out is 0."""
     return Replica(
@@ -142,17 +175,22 @@ def replica_of(
         rate=status.get("rate", 0.0),
         latency_p50=status.get("latency_p50"),
         latency_p99=status.get("latency_p99"),
-        endpoints=[_endpoint_of(one, breakers) for one in status.get("endpoints", ())],
+        endpoints=[_endpoint_of(one, breakers, suspensions) for one in status.get("endpoints", ())],
         mailing_ids=status.get("mailing_ids", ()),
     )
 
 
-def _endpoint_of(status: Mapping[str, Any], breakers: Mapping[str, int]) -> EndpointStatus:
+def _endpoint_of(
+    status: Mapping[str, Any], breakers: Mapping[str, int], suspensions: Mapping[str, EndpointSuspension]
+) -> EndpointStatus:
+    name = status["name"]
+    health = health_of(BreakerState(breakers.get(name, 1)), status.get("last_error", ""), suspensions.get(name))
     return EndpointStatus(
-        name=status["name"],
-        breaker=breakers.get(status["name"], 1),
+        name=name,
+        breaker=health.breaker,
         in_flight=status.get("in_flight", 0),
         concurrency_limit=status.get("concurrency_limit", 0),
         failure_ratio=status.get("failure_ratio", 0.0),
-        last_error=status.get("last_error", ""),
+        last_error=health.last_error,
+        suspension=health.suspension,
     )

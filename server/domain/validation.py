@@ -37,6 +37,11 @@ class Violations:
         if len(self._found) < MAX_VIOLATIONS:
             self._found.append(FieldViolation(path, sentence))
 
+    @property
+    def found(self) -> Sequence[FieldViolation]:
+        """What was reported."""
+        return self._found
+
     def check(self) -> None:
         """Raise InvalidFields if anything was reported."""
         if self._found:

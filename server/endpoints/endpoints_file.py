@@ -28,6 +28,7 @@ from pydantic import model_validator as checked
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
+from dispatcher.model.rates import RATES, is_rate
 from server.config import ConfigError
 from server.config.types import ConfiguredEndpoint, EndpointUrl, Token, Transport
 
@@ -40,6 +41,12 @@ _OWN_SENTENCE = "sentence"
 _INT64 = 2**63
 
 _STRICT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+def _rate(value: float) -> float:
+    if not is_rate(value):
+        raise ValueError
+    return value
 
 
 def _path(value: str, info: ValidationInfo) -> str:
@@ -119,7 +126,7 @@ class _Entry(BaseModel):
     connect_timeout: float = _key("a number of seconds from 0.05 to 300", 3.0, ge=0.05, le=300)
     ca_file: Annotated[str, AfterValidator(_path)] | None = _key("the path of a PEM file that can be read", None)
     transport: Transport = _key("fast or httpx", "fast")
-    max_rate: float = _key("0 (no limit) or a number of messages a second, up to 1000000", 0.0, ge=0, le=1e6)
+    max_rate: Annotated[float, AfterValidator(_rate)] = _key(RATES, 0.0)
     max_concurrency: int = _key("a whole number from 1 to 100000", 1024, ge=1, le=100_000)
     success: _Success = _key("a table with statuses, body, field and values", _Success())
 

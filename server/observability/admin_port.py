@@ -20,11 +20,14 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
+from dispatcher.heartbeat import CANNOT_RECORD
+from dispatcher.recording import PATIENCE
 from server.config import DEFAULT_ADMIN_LISTEN, Settings, split_address
 from server.observability.admin_http import AdminHttp
 from server.observability.health import DatabaseWatch
 from server.observability.metrics import Samples, ServiceCollector
 from server.observability.metrics.backlog import BacklogGauges
+from server.storage.schema_watch import NEWER_SCHEMA
 
 log = logging.getLogger(__name__)
 _OPENMETRICS = "application/openmetrics-text"
@@ -51,6 +54,16 @@ class AdminSources:
             "mailing_database_errors_total": {("health",): self.watch.failures},
         }
         return samples | (self.backlog.samples() if self.backlog else {})
+
+    def why_idle(self) -> str:
+        """Return why dispatchers of this process claim less than they could, or nothing; '' when they do not."""
+        if self._most("mailing_dispatcher_unrecorded_seconds") >= PATIENCE:
+            return CANNOT_RECORD
+        return NEWER_SCHEMA if self._most("mailing_dispatcher_newer_schema") else ""
+
+    def _most(self, name: str) -> float:
+        values = [value for source in self.metrics for value in source().get(name, {}).values()]
+        return max((value for value in values if not isinstance(value, list)), default=0.0)
 
 
 @asynccontextmanager
@@ -112,6 +125,11 @@ class _Pages:
             return PlainTextResponse("stopping\n", HTTPStatus.SERVICE_UNAVAILABLE)
         if not self._sources.watch.up:
             return PlainTextResponse("the database is away\n", HTTPStatus.SERVICE_UNAVAILABLE)
+        if why := self._sources.why_idle():
+            # Whoever calls the API is served all the same: the other replicas would be no better off.
+            serves = self._sources.backlog is not None
+            status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
+            return PlainTextResponse(f"{'ready, but ' if serves else ''}{why}\n", status)
         return PlainTextResponse("ready\n")
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
+from server.observability.library_errors import LibraryErrors
 from server.observability.redaction import Redaction
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -39,10 +40,11 @@ def configure_logs(level: str = "info", form: str = "auto", file: Path | None = 
     """
     console = form == "console" or (form == "auto" and sys.stderr.isatty())
     root = logging.getLogger()
-    root.handlers[:] = [_formatted(logging.StreamHandler(sys.stderr), console)]
+    libraries = LibraryErrors()
+    root.handlers[:] = [_formatted(logging.StreamHandler(sys.stderr), console, libraries)]
     if file is not None:
         rotating = RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=FILES_KEPT, encoding="utf-8", delay=True)
-        root.addHandler(_formatted(rotating, console=False))
+        root.addHandler(_formatted(rotating, False, libraries))
     _set_level(level)
     logging.captureWarnings(True)
     structlog.configure(
@@ -72,8 +74,9 @@ def _set_level(level: str) -> None:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
-def _formatted(handler: logging.Handler, console: bool) -> logging.Handler:
+def _formatted(handler: logging.Handler, console: bool, libraries: LibraryErrors) -> logging.Handler:
     handler.addFilter(Redaction())
+    handler.addFilter(libraries)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_common(console),

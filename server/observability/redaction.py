@@ -31,6 +31,11 @@ class Redaction(logging.Filter):
         return True
 
 
+def without_arguments(text: str) -> str:
+    """Return a message without the values of arguments that asyncpg could not encode."""
+    return _ARGUMENT.sub(r"\1", text)
+
+
 def _chain(error: BaseException, seen: set[int]) -> Iterator[BaseException]:
     """Yield an exception and all others in its traceback, each once."""
     if id(error) in seen:
@@ -52,4 +57,4 @@ def _without_values(error: BaseException) -> None:
         if state.startswith(_DATA_EXCEPTION):
             error.args = (f"a value that SQL cannot take, SQLSTATE {state}",)
     elif error.args and isinstance(error.args[0], str):
-        error.args = (_ARGUMENT.sub(r"\1", error.args[0]), *error.args[1:])
+        error.args = (without_arguments(error.args[0]), *error.args[1:])

@@ -22,6 +22,7 @@ from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
 from server.storage.database import DispatcherDatabase, Pool
 from server.storage.dispatcher_storage import dispatcher_storage, listen
+from server.storage.schema_watch import SchemaWatch
 from server.storage.work_queue import PostgresWorkQueue
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def dispatch_settings(settings: Settings) -> DispatchSettings:
         recheck_max=settings.recheck_max,
         lease=settings.lease,
         max_concurrency=settings.endpoint_max_concurrency,
+        max_sms_segments=settings.max_sms_segments,
     )
 
 
@@ -90,7 +92,8 @@ class LocalDispatcher:
         replica_id, cap = uuid4(), _frequency_cap(settings)
         self._pool = pool
         self._database = DispatcherDatabase(pool)
-        storage = dispatcher_storage(self._database, replica_id, cap)
+        self._schema = SchemaWatch()
+        storage = dispatcher_storage(self._database, replica_id, cap, self._schema)
         self._endpoints = endpoints
         # A pooler in transaction mode, the reason to keep no statements, keeps no listener either.
         self._listens = settings.statement_cache_size > 0
@@ -108,7 +111,8 @@ class LocalDispatcher:
     def samples(self) -> Samples:
         """Return what it did and how it does."""
         errors: Samples = {"mailing_database_errors_total": {("dispatcher",): self._database.failures}}
-        return samples_of(self._dispatcher) | errors | pool_samples(self._pool, "dispatcher")
+        newer: Samples = {"mailing_dispatcher_newer_schema": {("0",): self._schema.is_newer}}
+        return samples_of(self._dispatcher) | newer | errors | pool_samples(self._pool, "dispatcher")
 
     async def run(self) -> None:
         """Deliver until `stop` is called. Raise what no dispatcher can go on after."""
@@ -123,9 +127,5 @@ class LocalDispatcher:
         await self._dispatcher.stop(grace)
 
     async def _listen(self) -> None:
-        if not self._listens:
-            return
-        try:
+        if self._listens:
             await listen(self._database, self._dispatcher.hint)
-        except Exception:  # hints only save time: without them there is still the polling
-            log.exception("no notifications any more, changes are found by polling")

@@ -16,6 +16,8 @@ log = logging.getLogger("server.main")
 
 _M_ARENA_MAX = -8  # malloc.h of glibc
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_HANG_UP = signal.SIGHUP
+"""The terminal was closed. The kernel and the shell may both send it, so a second one means nothing."""
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
@@ -47,16 +49,23 @@ def tune_gc() -> None:
 
 
 def install_stop_signals() -> asyncio.Event:
-    """Return an event that the first SIGTERM or SIGINT sets; the second one ends the process at once."""
+    """Return an event that the first SIGTERM, SIGINT or SIGHUP sets.
+
+    A second SIGTERM or SIGINT ends the process at once, a second SIGHUP does not. SIGHUP stays ignored
+    where it is ignored already, as under nohup.
+    """
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def stop() -> None:
+        if stopped.is_set():
+            return
         log.info("stopping")
         stopped.set()
         for number in _STOP_SIGNALS:
             loop.remove_signal_handler(number)
 
-    for number in _STOP_SIGNALS:
+    hang_up = () if signal.getsignal(_HANG_UP) is signal.SIG_IGN else (_HANG_UP,)
+    for number in (*_STOP_SIGNALS, *hang_up):
         loop.add_signal_handler(number, stop)
     return stopped
 

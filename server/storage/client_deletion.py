@@ -1,9 +1,9 @@
 """Deletes a client and ends their unsent messages, in one transaction.
 
-A message whose batch a dispatcher holds, or held until its lease expired, may have been sent. It is
-left to that dispatcher or to the next one, which finds the client gone and ends the message itself.
-Rows are locked in the order of the whole project: client, batches, bucket, messages, counts, change
-feed, event log.
+A message whose batch a dispatcher holds, or held until its lease ran out, may have been sent. It
+is left to that dispatcher or to the next one, which finds the client gone and ends the message
+itself. Locks are taken in the order of the whole project: client, batches, bucket, messages,
+counts, journal, log. What the phone has to keep is remembered: see `phone_memory`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from server.domain.events import client_deleted
 from server.storage.clients import client_of
 from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
+from server.storage.phone_memory import remember
 from server.storage.queries import load_queries
 
 _CLIENTS = load_queries("clients.sql")
@@ -44,6 +45,7 @@ class ClientDeletion:
             await connection.execute(*_CLIENTS["delete_client"].bind(bucket=bucket, client_id=client_id))
             await connection.execute(*_CLIENTS["delete_phone"].bind(phone=row["phone"]))
             cancelled = await _cancel_unsent(connection, bucket, client_id)
+            await remember(connection, row)
             await connection.execute(*_CLIENTS["record_client_changes"].bind(bucket=bucket, client_ids=[client_id]))
             await record(connection, client_deleted(client_id, cancelled), bucket=bucket)
             return cancelled

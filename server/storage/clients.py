@@ -6,6 +6,7 @@ Each write ends with a row of client_changes, in which running mailings find the
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 
 import asyncpg
 import orjson
@@ -19,11 +20,13 @@ from server.domain.clients import (
     check_etag,
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken
-from server.domain.events import client_opted
+from server.domain.events import OptOutSource, client_opted
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.storage.client_numbers import exhaustion
 from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
 from server.storage.mailing_rows import filter_arguments
+from server.storage.phone_memory import PhoneMemory, recall, remember
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
 
@@ -49,29 +52,28 @@ class ClientStore:
 
         async def work(connection: asyncpg.Connection) -> Client:
             bucket = self._installation.bucket_of_phone(definition.phone)
-            number = await connection.fetchval(*_SQL["next_client_no"].bind())
-            client_id = number * self._installation.buckets + bucket
+            if call is not None and (made := await self._requests.find(connection, call)) is not None:
+                return await self._read(connection, made)
+            client_id = await _claim_phone(connection, definition.phone, bucket)
             if call is not None and not await self._requests.record(connection, call, client_id):
-                return await self._replayed(connection, call)
-            await _insert_phone(connection, definition.phone, bucket, client_id)
+                raise RaceLost  # the same call is under way twice
+            memory = await recall(connection, definition.phone)
+            after, source = _with_memory(definition, memory)
+            arguments = {**_arguments(after), "received": list(memory.received) or None}
             row = await connection.fetchrow(
-                *_SQL["insert_client"].bind(bucket=bucket, client_id=client_id, **_arguments(definition))
+                *_SQL["insert_client"].bind(bucket=bucket, client_id=client_id, **arguments)
             )
             await _record_change(connection, bucket, client_id)
+            if after.opted_out or memory.opted_out:
+                await record(connection, client_opted(client_id, bool(after.opted_out), source), bucket=bucket)
             return client_of(row)
 
         return await self._database.transact(work)
 
-    async def _replayed(self, connection: asyncpg.Connection, call: CreatingCall) -> Client:
-        client_id = await self._requests.find(connection, call)
-        if client_id is None:  # the other call was rolled back in between
-            raise RaceLost
-        return await self._read(connection, "get_client", client_id)
-
     async def get(self, client_id: int) -> Client:
         """Return the client. Raise NotFound."""
         async with self._database.connection() as connection:
-            return await self._read(connection, "get_client", client_id)
+            return await self._read(connection, client_id)
 
     async def find(self, phone: str) -> ClientDefinition | None:
         """Return the definition of the client with this phone, None without one."""
@@ -84,19 +86,23 @@ class ClientStore:
         """Set `fields` as in `patch`. Raise NotFound, StaleEtag, PhoneTaken."""
 
         async def work(connection: asyncpg.Connection) -> Client:
-            before = await self._read(connection, "lock_client", client_id)
+            stored = await self._row(connection, "lock_client", client_id)
+            before = client_of(stored)
             check_etag(etag, before.etag)
             after = amended_client(before.definition, patch, fields)
-            bucket = self._installation.bucket_of_client(client_id)
+            bucket, received, source = stored["bucket"], stored["received"], OptOutSource.API
             if after.phone != before.definition.phone:
-                await connection.execute(*_SQL["delete_phone"].bind(phone=before.definition.phone))
-                await _insert_phone(connection, after.phone, bucket, client_id)
+                memory = await _move_phone(connection, stored, after.phone)
+                received = [*(received or ()), *memory.received] or None
+                if "opted_out" not in fields and not after.opted_out:
+                    after, source = _with_memory(replace(after, opted_out=None), memory)
+            arguments = {**_arguments(after), "received": received}
             row = await connection.fetchrow(
-                *_SQL["update_client"].bind(bucket=bucket, client_id=client_id, **_arguments(after))
+                *_SQL["update_client"].bind(bucket=bucket, client_id=client_id, **arguments)
             )
             await _record_change(connection, bucket, client_id)
             if after.opted_out != before.definition.opted_out:
-                await record(connection, client_opted(client_id, after.opted_out), bucket=bucket)
+                await record(connection, client_opted(client_id, bool(after.opted_out), source), bucket=bucket)
             return client_of(row)
 
         return await self._database.transact(work)
@@ -144,12 +150,15 @@ class ClientStore:
                 return
             page = PageRequest(page.size, found.next_token)
 
-    async def _read(self, connection: asyncpg.Connection, name: str, client_id: int) -> Client:
+    async def _read(self, connection: asyncpg.Connection, client_id: int) -> Client:
+        return client_of(await self._row(connection, "get_client", client_id))
+
+    async def _row(self, connection: asyncpg.Connection, name: str, client_id: int) -> asyncpg.Record:
         bucket = self._installation.bucket_of_client(client_id)
         row = await connection.fetchrow(*_SQL[name].bind(bucket=bucket, client_id=client_id))
         if row is None:
             raise NotFound(Kind.CLIENT, client_id)
-        return client_of(row)
+        return row
 
 
 def client_of(row: asyncpg.Record) -> Client:
@@ -167,11 +176,38 @@ def client_of(row: asyncpg.Record) -> Client:
     return Client(row["id"], definition, row["version"], row["created_at"], row["updated_at"])
 
 
+async def _claim_phone(connection: asyncpg.Connection, phone: str, bucket: int) -> int:
+    """Give the phone to a new client and return its id. Raise PhoneTaken, ClientNumbersExhausted."""
+    try:
+        with exhaustion():
+            client_id: int | None = await connection.fetchval(*_SQL["claim_phone"].bind(phone=phone, bucket=bucket))
+    except asyncpg.UniqueViolationError:
+        raise RaceLost from None  # somebody took it at the same moment, perhaps for the same call
+    if client_id is None:
+        raise PhoneTaken
+    return client_id
+
+
 async def _insert_phone(connection: asyncpg.Connection, phone: str, bucket: int, client_id: int) -> None:
     try:
         await connection.execute(*_SQL["insert_phone"].bind(phone=phone, bucket=bucket, client_id=client_id))
     except asyncpg.UniqueViolationError:
         raise PhoneTaken from None
+
+
+async def _move_phone(connection: asyncpg.Connection, client: asyncpg.Record, phone: str) -> PhoneMemory:
+    """Give the client of this row another phone; return what is known of that one."""
+    await connection.execute(*_SQL["delete_phone"].bind(phone=client["phone"]))
+    await _insert_phone(connection, phone, client["bucket"], client["id"])
+    await remember(connection, client)
+    return await recall(connection, phone)
+
+
+def _with_memory(definition: ClientDefinition, memory: PhoneMemory) -> tuple[ClientDefinition, OptOutSource]:
+    """Return the client with the opt-out of the phone, unless it speaks of one itself; and where that comes from."""
+    if definition.opted_out is None and memory.opted_out:
+        return replace(definition, opted_out=True), OptOutSource.PHONE_MEMORY
+    return replace(definition, opted_out=bool(definition.opted_out)), OptOutSource.API
 
 
 async def _record_change(connection: asyncpg.Connection, bucket: int, client_id: int) -> None:

@@ -8,6 +8,7 @@ another one is repeated a few times before the caller gets an error.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -46,6 +47,23 @@ class Fault(Enum):
     """A mistake in this program: it would fail again."""
 
 
+CONNECT_ERRORS = (
+    OSError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.exceptions.InternalClientError,
+    ValueError,
+)
+"""What may be raised where a connection is made."""
+
+_SERVER_ENDS = (
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+)
+"""Errors that speak of the server and not of a statement: it stops, or it is no primary any more."""
+
 RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 _AWAY = (
@@ -54,6 +72,7 @@ _AWAY = (
     asyncpg.InsufficientResourcesError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.LockNotAvailableError,
+    asyncpg.PostgresSystemError,
     # The server ended the session of a transaction that took too long.
     asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.TransactionTimeoutError,
@@ -84,6 +103,13 @@ def classify(error: BaseException) -> Fault:
     return Fault.BUG
 
 
+def session_attributes(dsn: str) -> str | None:
+    """Return which servers of a DSN may be used: those that take writes, unless it says so itself."""
+    if "target_session_attrs" in dsn or "PGTARGETSESSIONATTRS" in os.environ:
+        return None
+    return "read-write"
+
+
 class RaceLost(Exception):
     """Another transaction changed what this one has read; the work is to be repeated."""
 
@@ -92,11 +118,13 @@ class Database:
     """The database as the API uses it, through a pool.
 
     `acquire_timeout` is in seconds, None for no limit. `failures` counts the uses that failed because
-    the database was unavailable.
+    the database was unavailable. `kept` are connections that somebody keeps for long: they are ended
+    when their server turns out to be going or read-only, as all others are when they are used next.
     """
 
     def __init__(self, pool: asyncpg.Pool, acquire_timeout: float | None = 5.0) -> None:
         self.failures = 0
+        self.kept: set[asyncpg.Connection] = set()
         self._pool = pool
         self._acquire_timeout = acquire_timeout
 
@@ -112,6 +140,9 @@ class Database:
             connection = await self._acquire()
             try:
                 yield connection
+            except _SERVER_ENDS:
+                await self._leave(connection)
+                raise
             finally:
                 await self._pool.release(connection)
         except Exception as error:
@@ -124,9 +155,15 @@ class Database:
     async def _acquire(self) -> asyncpg.Connection:
         try:
             return await self._pool.acquire(timeout=self._acquire_timeout)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except Exception as error:
             # Refused credentials, a missing database: for whatever reason, there is no connection.
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
+
+    async def _leave(self, connection: asyncpg.Connection) -> None:
+        """End a connection to a server that is going or read-only, and let no other one to it be used again."""
+        for one in (connection, *self.kept):
+            one.terminate()
+        await self._pool.expire_connections()
 
     def _unavailable(self, error: Exception) -> Exception | None:
         """Return what to raise instead of `error` if the database is unavailable, else None."""
@@ -149,12 +186,16 @@ class Database:
             await connection.execute(query, *arguments)
 
     async def answers(self, within: float) -> bool | None:
-        """Return whether a statement is answered within so many seconds; None when every connection is in use."""
+        """Return whether the database can be written to, found out within so many seconds.
+
+        None when every connection is in use.
+        """
         if self._pool.get_idle_size() == 0 and self._pool.get_size() == self.size:
             return None
         try:
             async with asyncio.timeout(within), self.connection() as connection:
-                await connection.execute("SELECT")
+                if await connection.fetchval(*_SQL["is_read_only"].bind()):
+                    raise asyncpg.ReadOnlySQLTransactionError("the server is read-only")
         except (DatabaseUnavailable, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             return False
         return True

@@ -6,7 +6,7 @@ A notification is a hint that something changed: nothing depends on it.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable
 from uuid import UUID
 
@@ -18,33 +18,50 @@ from server.storage.database import DispatcherDatabase
 from server.storage.endpoints import PostgresEndpointHealth, PostgresRateSlots
 from server.storage.planning import PostgresMailingPlan
 from server.storage.replicas import PostgresHeartbeats
+from server.storage.schema_watch import SchemaWatch
 from server.storage.work_queue import PostgresWorkQueue
+
+log = logging.getLogger(__name__)
 
 CHANNEL = "mailing"
 """Notified when something changed for which dispatchers should poll now."""
 
 
-def dispatcher_storage(database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None) -> Storage:
-    """Return the storage of the replica of this id. With a `cap`, no client is sent more than it allows."""
+def dispatcher_storage(
+    database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None, schema: SchemaWatch | None = None
+) -> Storage:
+    """Return the storage of the replica of this id. With a `cap`, no client is sent more than it allows.
+
+    `schema` learns with every heartbeat whether the database has a newer one than this release.
+    """
+    schema = schema or SchemaWatch()
     return Storage(
         plan=PostgresMailingPlan(database),
-        queue=PostgresWorkQueue(database, replica_id, cap),
+        queue=PostgresWorkQueue(database, replica_id, cap, schema),
         health=PostgresEndpointHealth(database, replica_id),
         rates=PostgresRateSlots(database),
-        heartbeats=PostgresHeartbeats(database, replica_id),
+        heartbeats=PostgresHeartbeats(database, replica_id, schema),
     )
 
 
 async def listen(database: DispatcherDatabase, hint: Callable[[], None], pause: float = 1.0) -> None:
     """Call `hint` whenever something changed, until cancelled.
 
-    Reconnect `pause` seconds after the connection is lost. Where notifications do not work (behind a
-    pooler in transaction mode) `hint` is never called, and changes are found by polling.
+    Reconnect `pause` seconds after the connection is lost, for whatever reason. Where notifications do
+    not work (behind a pooler in transaction mode) `hint` is never called, and changes are found by polling.
     """
     while True:
-        with contextlib.suppress(StorageUnavailable):
+        try:
             async with database.connection() as connection:
-                await _listen(connection, hint)
+                database.kept.add(connection)
+                try:
+                    await _listen(connection, hint)
+                finally:
+                    database.kept.discard(connection)
+        except StorageUnavailable:
+            pass
+        except Exception:  # hints only save time, and the next connection may have them
+            log.exception("notifications are taken up again: changes are found by polling meanwhile")
         await asyncio.sleep(pause)
 
 
@@ -64,6 +81,6 @@ async def _listen(connection: asyncpg.Connection, hint: Callable[[], None]) -> N
     try:
         await gone.wait()
     finally:
-        connection.remove_termination_listener(lost)
-        if not connection.is_closed():
+        if not gone.is_set():  # a lost connection takes no calls: their errors would hide a cancellation
+            connection.remove_termination_listener(lost)
             await connection.remove_listener(CHANNEL, heard)

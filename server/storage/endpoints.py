@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
+import asyncpg
+
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
-from dispatcher.model.states import BreakerState
+from dispatcher.model.rates import bounded_rate
+from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.outcome_events import breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON
-from server.domain.replicas import EndpointHealth
+from server.domain.replicas import EndpointHealth, EndpointSuspension, health_of, suspension_of
 from server.storage.database import Database, DispatcherDatabase
 from server.storage.events import record
 from server.storage.queries import load_queries
@@ -31,13 +34,23 @@ class PostgresEndpointHealth:
 
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         rows = await self._database.fetch(*_SQL["breakers"].bind(names=endpoints))
-        return {row["name"]: EndpointState(BreakerState(row["breaker"]), row["probe_in"]) for row in rows}
+        return {
+            row["name"]: EndpointState(
+                BreakerState(row["breaker"]), row["probe_in"], Suspension(row["suspension"]), row["pause_in"]
+            )
+            for row in rows
+        }
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        statement = _SQL["open_breaker"].bind(endpoint=endpoint, probe_in=timedelta(seconds=probe_in), error=error)
+    async def pause(self, endpoint: str, seconds: float) -> None:
+        await self._database.execute(*_SQL["pause"].bind(endpoint=endpoint, pause=timedelta(seconds=seconds)))
+
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        statement = _SQL["open_breaker"].bind(
+            endpoint=endpoint, probe_in=timedelta(seconds=probe_in), error=error, suspension=suspension
+        )
         async with self._database.transaction() as connection:
             if await connection.execute(*statement) == "INSERT 0 1":
-                await record(connection, breaker_opened(endpoint, error))
+                await record(connection, breaker_opened(endpoint, error, suspension))
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         statement = _SQL["begin_probe"].bind(
@@ -70,10 +83,10 @@ class PostgresRateSlots:
         self._database = database
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
-        rates = {request.key: request.rate for request in requests}
+        rates = {request.key: bounded_rate(request.rate) for request in requests}
         statement = _SQL["reserve"].bind(
             keys=[request.key for request in requests],
-            rates=[request.rate for request in requests],
+            rates=list(rates.values()),
             wanted=[request.wanted for request in requests],
             horizon=timedelta(seconds=HORIZON),
         )
@@ -90,6 +103,19 @@ class EndpointStore:
 
     async def health(self, names: Sequence[str]) -> dict[str, EndpointHealth]:
         """Return the state of these endpoints; one without a recorded state is healthy."""
-        rows = await self._database.fetch(*_SQL["get_endpoints"].bind(names=list(names)))
-        known = {row["name"]: EndpointHealth(BreakerState(row["breaker"]), row["last_error"]) for row in rows}
-        return {name: known.get(name, EndpointHealth()) for name in names}
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(*_SQL["get_endpoints"].bind(names=list(names)))
+            suspensions = await get_suspensions(connection)
+        breakers = {row["name"]: (BreakerState(row["breaker"]), row["last_error"]) for row in rows}
+        return {
+            name: health_of(*breakers.get(name, (BreakerState.CLOSED, "")), suspensions.get(name)) for name in names
+        }
+
+
+async def get_suspensions(connection: asyncpg.Connection) -> dict[str, EndpointSuspension]:
+    """Return why and until when nothing is sent to which endpoints."""
+    rows = await connection.fetch(*_SQL["get_suspensions"].bind())
+    return {
+        row["name"]: suspension_of(Suspension(row["reason"]), row["since"], row["until"], row["last_error"])
+        for row in rows
+    }

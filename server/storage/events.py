@@ -45,7 +45,7 @@ _LEVELS = {
 _log = logging.getLogger("dispatcher.log")
 
 
-async def record(connection: asyncpg.Connection, *events: Event, bucket: int = 0) -> None:
+async def record(connection: asyncpg.Connection, *events: Event, bucket: int = 0, loudest: int = logging.ERROR) -> None:
     """Write events of one bucket (their client's, 0 without one) in the name of the present caller.
 
     The last thing that a transaction does: from here on others wait for its end.
@@ -53,7 +53,7 @@ async def record(connection: asyncpg.Connection, *events: Event, bucket: int = 0
     if events:
         columns = event_columns(events)
         await connection.execute(*_SQL["record_log"].bind(bucket=bucket, principal=str(caller()), **columns))
-        log_events(events)
+        log_events(events, loudest)
 
 
 def log_events(events: Sequence[Event], loudest: int = logging.ERROR) -> None:

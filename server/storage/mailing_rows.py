@@ -11,6 +11,7 @@ from dispatcher.model.mailings import AudienceFilter
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
 from server.domain.clients import ClientFilter
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, estimated_finish
+from server.domain.zone_aliases import every_name_of
 
 _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
 
@@ -91,11 +92,14 @@ def _progress_of(row: asyncpg.Record) -> Progress:
 
 
 def filter_arguments(chosen: ClientFilter | AudienceFilter) -> dict[str, Any]:
-    """Return the filter as five parameters of a statement; NULL matches everybody."""
+    """Return the filter as five parameters of a statement; NULL matches everybody.
+
+    A zone stands for all names of its place.
+    """
     return {
         "tags": chosen.tags or None,
         "operator_codes": chosen.operator_codes or None,
-        "timezones": chosen.timezones or None,
+        "timezones": every_name_of(chosen.timezones) if chosen.timezones else None,
         "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
         "chosen_ids": chosen.client_ids or None,
     }

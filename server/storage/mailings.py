@@ -148,33 +148,20 @@ class MailingStore:
 
     async def _move(self, mailing_id: int, what: str, to: MailingState, sources: Collection[MailingState]) -> Mailing:
         async def work(connection: asyncpg.Connection) -> None:
-            moved = await connection.fetchval(
-                *_SQL["move_mailing"].bind(mailing_id=mailing_id, state=to, sources=sorted(sources))
-            )
-            if moved is None:
-                await self._check_moved(connection, mailing_id, what, to, sources)
-            await notify_dispatchers(connection)
-            if moved is not None:
+            # Locked first: the state that an error names is the one that was in the way.
+            found = MailingState((await self._lock(connection, mailing_id))["state"])
+            if found is not to:
+                if found not in sources:
+                    raise WrongState(what, found, sources)
+                await connection.execute(
+                    *_SQL["move_mailing"].bind(mailing_id=mailing_id, state=to, sources=sorted(sources))
+                )
                 await record(connection, mailing_event(mailing_id, what))
+            await notify_dispatchers(connection)
 
         await self._database.transact(work)
         self._hint()
         return await self.get(mailing_id)
-
-    async def _check_moved(
-        self,
-        connection: asyncpg.Connection,
-        mailing_id: int,
-        what: str,
-        to: MailingState,
-        sources: Collection[MailingState],
-    ) -> None:
-        """Raise the reason why the state did not change, unless the mailing already has it."""
-        found = await connection.fetchval(*_SQL["find_state"].bind(mailing_id=mailing_id))
-        if found is None:
-            raise NotFound(Kind.MAILING, mailing_id)
-        if found != to:
-            raise WrongState(what, MailingState(found), sources)
 
 
 class ProgressStore:

@@ -17,6 +17,7 @@ from importlib.resources import files
 import asyncpg
 
 from server.embedded_postgres import OLDEST_MAJOR
+from server.storage.database import session_attributes
 
 _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
 _LOCK = 0x6D61696C696E67  # "mailing"
@@ -48,11 +49,27 @@ async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> 
     """
     if not isinstance(database, str):
         return await _migrate(database)
-    connection = await asyncpg.connect(database, statement_cache_size=0, timeout=timeout)
+    connection = await asyncpg.connect(
+        database, statement_cache_size=0, timeout=timeout, target_session_attrs=session_attributes(database)
+    )
     try:
         return await _migrate(connection)
     finally:
         await connection.close(timeout=timeout)
+
+
+async def require_schema(connection: asyncpg.Connection) -> None:
+    """Raise MigrationError unless the database has exactly the schema of this release."""
+    if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+        raise MigrationError(
+            "The database has no schema yet: start a server on it first, or run `mailing-server migrate`."
+        )
+    migration = _next(load_migrations(), await _applied(connection))
+    if migration is not None:
+        raise MigrationError(
+            f"The database lacks schema version {migration.version}, which this release needs: start a server of this "
+            "release on it first, or run `mailing-server migrate`."
+        )
 
 
 def load_migrations(package: str = "server.storage") -> list[Migration]:
@@ -105,6 +122,13 @@ async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration
             if migration is not None:
                 await connection.execute(migration.script, timeout=_NO_LIMIT)
                 await connection.execute("INSERT INTO schema_migrations (version) VALUES ($1)", migration.version)
+                # Replicas of an older release stop claiming as soon as they know.
+                await connection.execute("NOTIFY mailing")
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise MigrationError(
+            f"The schema cannot be brought up to date, {error}: run `mailing-server migrate` as the owner of the "
+            "database, or grant this user the right to change it (GRANT CREATE ON SCHEMA)."
+        ) from error
     except asyncpg.PostgresError as error:
         place = migration.file if migration else "before the first migration"
         raise MigrationError(f"The schema cannot be brought up to date ({place}): {error}.") from error

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from dispatcher.model.mailings import Expansion, PollResult, Step
+from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import Semantics
 from server.storage.database import DispatcherDatabase
 from server.storage.events import record_completed, record_expanded, record_started
@@ -88,6 +89,7 @@ class PostgresMailingPlan:
 
     async def expedite(self) -> None:
         await self._database.execute(*_SQL["expedite"].bind())
+        await self._database.execute(*_SQL["shorten_leases"].bind())
 
     async def complete(self, ids: Sequence[int] | None = None) -> list[int]:
         async with self._database.transaction() as connection:
@@ -115,7 +117,7 @@ def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -
         version=row["version"],
         filter=audience_of(row["filter"]),
         semantics=Semantics(row["semantics"]),
-        max_rate=row["max_rate"],
+        max_rate=bounded_rate(row["max_rate"]),
         positions=dict(zip(row["buckets"], row["positions"], strict=True)),
         open_batches=open_batches,
         over=over,

@@ -13,9 +13,20 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
-from server.storage.migrate import MigrationError, migrate
+from server.storage.database import CONNECT_ERRORS, session_attributes
+from server.storage.migrate import MigrationError, migrate, require_schema
+from server.storage.requirements import (
+    UnfitDatabase,
+    explain,
+    require_rights,
+    require_sessions,
+    require_writable_utf8,
+)
 
 _CLOSE_TIMEOUT = 5.0  # seconds
+
+_REFUSALS = (*CONNECT_ERRORS, UnfitDatabase)
+"""What may be raised where a DSN, a server or a database cannot be used."""
 
 
 class DatabaseError(Exception):
@@ -23,20 +34,57 @@ class DatabaseError(Exception):
 
 
 async def prepare_database(dsn: str, settings: Settings) -> list[str]:
-    """Bring the database to this release's schema and return the versions applied. Raise DatabaseError."""
+    """Bring the database to this release's schema and return the versions applied.
+
+    Raise DatabaseError, also for a database that this release cannot work with.
+    """
+    async with _connected(dsn, settings) as connection:
+        await require_writable_utf8(connection)
+        applied = await migrate(connection)
+        await require_rights(connection)
+    return applied
+
+
+async def check_database(dsn: str, settings: Settings) -> None:
+    """Raise DatabaseError unless the database has this release's schema and can be worked with."""
+    async with _connected(dsn, settings) as connection:
+        await require_writable_utf8(connection)
+        await require_schema(connection)
+        await require_rights(connection)
+
+
+@asynccontextmanager
+async def _connected(dsn: str, settings: Settings) -> AsyncIterator[asyncpg.Connection]:
+    """Lend a connection, also through a pooler; raise DatabaseError for what is wrong with the database."""
+    timeout = settings.database_timeout
     try:
-        return await migrate(dsn, timeout=settings.database_timeout)
+        connection = await _connect(dsn, timeout)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=timeout)
     except MigrationError as error:
         raise DatabaseError(str(error)) from error
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except _REFUSALS as error:
         raise _unreachable(dsn, settings, error) from error
+
+
+async def _connect(dsn: str, timeout: float) -> asyncpg.Connection:
+    """Connect to a server that takes writes, or else to any: what is wrong with it is told then."""
+    wanted = session_attributes(dsn)
+    try:
+        return await asyncpg.connect(dsn, statement_cache_size=0, timeout=timeout, target_session_attrs=wanted)
+    except asyncpg.TargetServerAttributeNotMatched:
+        if wanted is None:
+            raise
+        return await asyncpg.connect(dsn, statement_cache_size=0, timeout=timeout, target_session_attrs="any")
 
 
 @asynccontextmanager
 async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> AsyncIterator[asyncpg.Pool]:
     """Lend a pool with the timeouts of the settings, of `size` or the size of the settings.
 
-    Raise DatabaseError when no connection can be made.
+    Raise DatabaseError when no connection can be made, or none that keeps prepared statements.
     """
     pool = asyncpg.create_pool(
         dsn,
@@ -46,19 +94,29 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
         command_timeout=settings.database_timeout,
         statement_cache_size=settings.statement_cache_size,
         server_settings=_session(settings),
+        target_session_attrs=session_attributes(dsn),
         reset=_keep,
     )
     try:
         await pool
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, ValueError) as error:
+    except _REFUSALS as error:
         raise _unreachable(dsn, settings, error) from error
     try:
+        if settings.statement_cache_size > 0:
+            await _require_sessions(pool, dsn, settings)
         yield pool
     finally:
         try:
             await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT)
         except TimeoutError:
             pool.terminate()
+
+
+async def _require_sessions(pool: asyncpg.Pool, dsn: str, settings: Settings) -> None:
+    try:
+        await require_sessions(pool)
+    except _REFUSALS as error:
+        raise _unreachable(dsn, settings, error) from error
 
 
 async def _keep(connection: asyncpg.Connection) -> None:
@@ -75,5 +133,5 @@ def _session(settings: Settings) -> dict[str, str] | None:
 
 def _unreachable(dsn: str, settings: Settings, error: Exception) -> DatabaseError:
     variable = "MAILING_DSN" if settings.dsn else "POSTGRES_HOST" if settings.postgres_host else "MAILING_DATA_DIR"
-    why = " ".join(str(error).split()) or f"no answer within {settings.database_timeout:g} s"
-    return DatabaseError(f"The database at {masked(dsn)} ({variable}) cannot be used: {why.rstrip('.')}.")
+    why = explain(error, dsn) or f"no answer within {settings.database_timeout:g} s"
+    return DatabaseError(f"The database at {masked(dsn)} ({variable}) cannot be used: {why}.")

@@ -7,15 +7,18 @@ large audiences leave the other connections to other calls.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import asyncpg
+import orjson
 
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.states import AudienceMode, MailingState, Reason
 from dispatcher.model.templates import parse
+from dispatcher.model.texts import TextRenderer
 from server.domain.clients import Client
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
 from server.domain.mailings import MailingDefinition, ended_already
@@ -27,11 +30,13 @@ from server.domain.previews import (
     Pace,
     Preview,
     Waiting,
+    Window,
     audience_of,
     samples_of,
     schedule,
     spans,
     strictest,
+    without_texts,
 )
 from server.storage.clients import client_of
 from server.storage.database import Database
@@ -42,6 +47,9 @@ _SQL = load_queries("previews.sql")
 
 PREVIEW_TIMEOUT = 60.0
 """Seconds that one statement of a preview may take, instead of the usual timeout."""
+
+MAX_LOOKED_AT = 1000
+"""Clients that are looked at for samples whose text may be sent."""
 
 PREVIEWABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED})
 
@@ -59,13 +67,16 @@ class PreviewStore:
     """Previews mailings.
 
     `cap` is the service's frequency cap; `rates` are the rate limits of endpoints in messages a second,
-    by name, for those that have one.
+    by name, for those that have one. A text may take up to `max_sms_segments` SMS.
     """
 
-    def __init__(self, database: Database, cap: FrequencyCap, rates: Mapping[str, float]) -> None:
+    def __init__(
+        self, database: Database, cap: FrequencyCap, rates: Mapping[str, float], max_sms_segments: int
+    ) -> None:
         self._database = database
         self._cap = cap
         self._rates = rates
+        self._max_segments = max_sms_segments
         self._turn = asyncio.Lock()
 
     async def preview(self, mailing: MailingDefinition | int, samples: int) -> Preview:
@@ -83,13 +94,17 @@ class PreviewStore:
             arguments = self._arguments(subject)
             end = subject.definition.end_time
             groups = await connection.fetch(*_SQL["preview_groups"].bind(**arguments), timeout=PREVIEW_TIMEOUT)
-            audience = audience_of(map(_group_of, groups), end)
-            first = await _first_clients(connection, arguments, end, min(samples, audience.size))
+            render = TextRenderer(parse(subject.definition.text), self._max_segments)
+            unsuited = await _unsuited_texts(connection, arguments, render)
+            audience = audience_of(without_texts(map(_group_of, groups), unsuited), end)
+            wanted = min(samples, audience.size)
+            looked_at = min(wanted + unsuited.total(), MAX_LOOKED_AT) if wanted else 0
+            first = await _first_clients(connection, arguments, end, looked_at)
             rate = strictest(
                 subject.definition.max_rate, self._rates.get(endpoint_name(subject.definition.endpoint), 0.0)
             )
             sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
-        return Preview(audience, samples_of(parse(subject.definition.text), first), sendable, finish_at)
+        return Preview(audience, samples_of(render, first, wanted), sendable, finish_at)
 
     def _arguments(self, subject: _Subject) -> dict[str, object]:
         """Return the parameters that all statements about candidates share."""
@@ -122,6 +137,24 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
         raise MailingEnded
     begun = stored.state is not MailingState.SCHEDULED  # before that nobody has a message
     return _Subject(definition, max(definition.start_time or now, now), stored.id if begun else None)
+
+
+async def _unsuited_texts(
+    connection: asyncpg.Connection, arguments: Mapping[str, object], render: TextRenderer
+) -> Counter[tuple[Window, Reason, Reason]]:
+    """Count the clients whose text is empty or too long: by window, why they are left out anyway, and that reason.
+
+    Reads every client of the audience, unless the text suits everybody.
+    """
+    found: Counter[tuple[Window, Reason, Reason]] = Counter()
+    if render.suits_everybody:
+        return found
+    statement = _SQL["preview_texts"].bind(**arguments)
+    async for row in connection.cursor(*statement, prefetch=500, timeout=PREVIEW_TIMEOUT):
+        values = (row["phone"], row["operator_code"], row["tag"], row["timezone"], orjson.loads(row["attributes"]))
+        if reason := render(*values).reason:
+            found[_window_of(row), Reason.FREQUENCY_CAP if row["capped"] else Reason.NONE, reason] += 1
+    return found
 
 
 async def _first_clients(
@@ -170,6 +203,9 @@ async def _waiting(
     return waiting
 
 
+def _window_of(row: asyncpg.Record) -> Window:
+    return row["timezone"], row["window_start"], row["window_length"]
+
+
 def _group_of(row: asyncpg.Record) -> Group:
-    window = (row["timezone"], row["window_start"], row["window_length"])
-    return Group(window, Reason(row["reason"]), row["n"], row["opens_at"])
+    return Group(_window_of(row), Reason(row["reason"]), row["n"], row["opens_at"])

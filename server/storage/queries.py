@@ -16,7 +16,8 @@ from enum import IntEnum
 from importlib.resources import files
 from typing import Any
 
-from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
+from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
+from server.domain.client_import import Spoken
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _OPENING = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
@@ -35,7 +36,8 @@ class Figure(IntEnum):
 
 
 _ENUMS: dict[str, type[IntEnum]] = {
-    enum.__name__: enum for enum in (AudienceMode, BreakerState, Figure, MailingState, Reason, Semantics, Status)
+    enum.__name__: enum
+    for enum in (AudienceMode, BreakerState, Figure, MailingState, Reason, Semantics, Spoken, Status, Suspension)
 }
 
 

@@ -20,8 +20,10 @@ from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
 from server.storage.database import Database, DispatcherDatabase, notify_dispatchers
+from server.storage.endpoints import get_suspensions
 from server.storage.events import record
 from server.storage.queries import load_queries
+from server.storage.schema_watch import NEWER_SCHEMA, SchemaWatch
 
 _SQL = load_queries("replicas.sql")
 
@@ -42,6 +44,7 @@ class ReplicaStore:
         async with self._database.connection() as connection:
             runtime_settings = await connection.fetchrow(*_SQL["get_runtime_settings"].bind())
             rows = await connection.fetch(*_SQL["list_replicas"].bind())
+            suspensions = await get_suspensions(connection)
         replicas = [
             replica_of(
                 row["id"],
@@ -49,6 +52,7 @@ class ReplicaStore:
                 row["started_at"],
                 orjson.loads(row["status"]),
                 orjson.loads(row["breakers"]),
+                suspensions,
             )
             for row in rows
         ]
@@ -108,24 +112,27 @@ def _runtime_settings(row: asyncpg.Record) -> RuntimeSettings:
 
 
 class PostgresHeartbeats:
-    """The row of one replica, this process. Implements `ports.Heartbeats`."""
+    """The row of one replica, this process. Implements `ports.Heartbeats`, and tells `schema` the version."""
 
-    def __init__(self, database: DispatcherDatabase, replica_id: UUID) -> None:
+    def __init__(self, database: DispatcherDatabase, replica_id: UUID, schema: SchemaWatch) -> None:
         self._database = database
         self._replica_id = replica_id
+        self._schema = schema
         self._host, self._pid = socket.gethostname(), os.getpid()
 
-    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> SettingOverrides:
+    async def beat(self, age: float, alive_for: float, status: Mapping[str, Any]) -> tuple[float, SettingOverrides]:
+        shown = {**status, "poll_reason": NEWER_SCHEMA} if self._schema.is_newer else status
         statement = _SQL["beat"].bind(
             replica_id=self._replica_id,
             host=self._host,
             pid=self._pid,
             age=timedelta(seconds=age),
             alive_for=timedelta(seconds=alive_for),
-            status=orjson.dumps(status).decode(),
+            status=orjson.dumps(shown).decode(),
         )
-        row = await self._database.fetchrow(*statement)
-        return SettingOverrides(**row)
+        row = dict(await self._database.fetchrow(*statement))
+        self._schema.seen(row.pop("schema_version"))
+        return row.pop("read_at"), SettingOverrides(**row)
 
     async def leave(self) -> None:
         await self._database.execute(*_SQL["leave"].bind(replica_id=self._replica_id))

@@ -23,6 +23,7 @@ from server.domain.reports import (
     reason_counts,
     status_counts,
 )
+from server.storage.client_numbers import share_used
 from server.storage.database import Database
 from server.storage.mailing_rows import mailing_of
 from server.storage.queries import Figure, load_queries
@@ -84,7 +85,7 @@ class OpenWork(NamedTuple):
 class Backlog(NamedTuple):
     """`work` and `backlog` (pending messages) by endpoint, `mailings` by state, `recheck_lag` in seconds.
 
-    With `stopped`, operators have stopped all sending.
+    With `stopped`, operators have stopped all sending. `numbers_used` is the share of client numbers given.
     """
 
     work: dict[str, OpenWork]
@@ -92,6 +93,7 @@ class Backlog(NamedTuple):
     mailings: dict[str, int]
     recheck_lag: float
     stopped: bool
+    numbers_used: float = 0.0
 
 
 class BacklogStore:
@@ -105,6 +107,7 @@ class BacklogStore:
         async with self._database.connection() as connection:
             work = await connection.fetch(*_SQL["open_work"].bind())
             backlog = await connection.fetch(*_SQL["backlog"].bind())
+            numbers_used = await share_used(connection)
             mailings = dict(await connection.fetchrow(*_SQL["live_mailings"].bind()))
         recheck_lag, stopped = mailings.pop("recheck_lag"), mailings.pop("stopped")
         return Backlog(
@@ -113,4 +116,5 @@ class BacklogStore:
             mailings=mailings,
             recheck_lag=recheck_lag,
             stopped=bool(stopped),
+            numbers_used=numbers_used,
         )

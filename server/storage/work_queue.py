@@ -19,6 +19,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.rates import bounded_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.outcome_events import Event, of_settlement
@@ -27,6 +28,7 @@ from server.storage.database import DispatcherDatabase
 from server.storage.events import event_columns, log_events
 from server.storage.mailing_rows import audience_of, filter_arguments
 from server.storage.queries import load_queries
+from server.storage.schema_watch import SchemaWatch
 
 T = TypeVar("T")
 
@@ -37,25 +39,53 @@ _EVERYBODY = AudienceFilter()
 class PostgresWorkQueue:
     """Implements `ports.WorkQueue`. `replica_id` is the holder of the batches it claims.
 
-    With a `cap`, no client is sent more messages than it allows.
+    With a `cap`, no client is sent more messages than it allows. While the `schema` is newer than this
+    release nothing is found, claimed or confirmed, as during the emergency stop.
     """
 
-    def __init__(self, database: DispatcherDatabase, replica_id: UUID, cap: FrequencyCap | None = None) -> None:
+    def __init__(
+        self,
+        database: DispatcherDatabase,
+        replica_id: UUID,
+        cap: FrequencyCap | None = None,
+        schema: SchemaWatch | None = None,
+    ) -> None:
+        self._schema = schema or SchemaWatch()
         self._database = database
         self._replica_id = replica_id
         self._cap = cap
 
     async def scan(self) -> list[OpenWork]:
+        if self._schema.is_newer:
+            return []
         rows = await self._database.fetch(*_SQL["scan"].bind())
         return [OpenWork(**{**row, "endpoint": endpoint_name(row["endpoint"])}) for row in rows]
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
+        if self._schema.is_newer:
+            return {}
         rows = await self._database.fetch(*_SQL["definitions"].bind(ids=ids))
         return {row["id"]: _mailing(row) for row in rows}
 
+    async def change_numbers(self) -> dict[int, int]:
+        rows = await self._database.fetch(*_SQL["change_numbers"].bind())
+        return {row["bucket"]: row["seq"] for row in rows}
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        statement = _SQL["changed_clients"].bind(bucket=bucket, after=after, until=until, client_ids=client_ids)
+        return [row["id"] for row in await self._database.fetch(*statement)]
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
+        if self._schema.is_newer:
+            return []
         statement = _SQL["claim"].bind(
             bucket=bucket,
             mailing_id=mailing.id,
@@ -64,6 +94,7 @@ class PostgresWorkQueue:
             most=most,
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
+            held=held,
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)
@@ -92,6 +123,7 @@ class PostgresWorkQueue:
             client_ids=ids,
             first_id=min(ids),
             last_id=max(ids),
+            max_backoff=timedelta(seconds=mailing.retry.max_backoff),
             **filter_arguments(mailing.audience or _EVERYBODY),
         )
         records = await connection.fetch(*statement)
@@ -100,10 +132,19 @@ class PostgresWorkQueue:
             recipients = [Recipient._make((*record, *text)) for record in records]
         else:
             recipients = [_rendered(record, render) for record in records]
+        if row["reclaimed"]:
+            recipients = [one._replace(maybe_sent=True) for one in recipients]
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
-            bucket, mailing.id, row["no"], row["fence"], row["claimed_at"], row["reclaimed"], recipients
+            bucket,
+            mailing.id,
+            row["no"],
+            row["fence"],
+            row["claimed_at"],
+            row["reclaimed"],
+            recipients,
+            row["change_no"],
         )
 
     async def _capped(
@@ -163,6 +204,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
         "reasons": _alike(columns.reasons),
         "attempted": _alike(columns.attempted),
         "uncounted": _alike(columns.uncounted),
+        "maybe_sent": _alike(columns.maybe_sent),
         "endpoint_statuses": _alike(columns.endpoint_statuses),
         "endpoint_codes": _alike(columns.endpoint_codes),
         "durations": _alike(columns.durations_ms),
@@ -224,7 +266,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         ends_at=row["ends_at"],
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         audience=None if row["filter"] is None else audience_of(row["filter"]),
-        max_rate=row["max_rate"],
+        max_rate=bounded_rate(row["max_rate"]),
         important=row["important"],
     )
 
@@ -232,5 +274,8 @@ def _mailing(row: asyncpg.Record) -> Mailing:
 def _rendered(record: asyncpg.Record, render: Render) -> Recipient:
     *facts, operator_code, tag, timezone, attributes = record
     phone = record["phone"]
-    text = "" if phone is None else render(phone, operator_code, tag, timezone, orjson.loads(attributes))
-    return Recipient._make((*facts, text))
+    if phone is None:
+        return Recipient._make((*facts, ""))
+    text, reason = render(phone, operator_code, tag, timezone, orjson.loads(attributes))
+    recipient = Recipient._make((*facts, text))
+    return recipient._replace(skip_reason=reason) if reason and not recipient.skip_reason else recipient

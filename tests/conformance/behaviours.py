@@ -202,8 +202,14 @@ NOT_QUITE_HTTP = [
 
 REFUSALS = [
     *(
+        Behaviour(
+            f"{status}", answers(http(b"", f"{status} No")), ErrorClass.CREDENTIALS, True, status=status, keeps=True
+        )
+        for status in (401, 403, 407)
+    ),
+    *(
         final(f"{status}", ErrorClass.REFUSED, status, http(b'{"code":3}', f"{status} No"), code=3)
-        for status in (400, 401, 402, 403, 404, 405, 409, 410, 413, 422, 451, 499)
+        for status in (400, 402, 404, 405, 409, 410, 413, 422, 451, 499)
     ),
     *(
         final(f"{status}", ErrorClass.REDIRECT, status, http(b"", f"{status} There", "Location: /send/"))

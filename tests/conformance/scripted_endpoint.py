@@ -12,7 +12,9 @@ import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
-from typing import NamedTuple, Self
+from typing import NamedTuple
+
+from tests.conformance.listener import Listener
 
 
 class Request(NamedTuple):
@@ -77,10 +79,11 @@ class Wire:
 Script = Callable[[Wire], Awaitable[None]]
 
 
-class ScriptedEndpoint:
+class ScriptedEndpoint(Listener):
     """A listening socket on 127.0.0.1 whose connections each run `script`. Use it in an `async with`."""
 
     def __init__(self, script: Script, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls)
         self.script = script
         self.requests: list[Request] = []
         self.accepted = 0
@@ -88,22 +91,7 @@ class ScriptedEndpoint:
         self.most_open = 0
         self.pushed = 0
         """How many bytes clients have taken, those in the buffers of the sockets included."""
-        self._tls = tls
         self._changed = asyncio.Condition()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, ssl=self._tls)
-        self.port: int = self._server.sockets[0].getsockname()[1]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        await self._server.wait_closed()
 
     @property
     def url(self) -> str:
@@ -124,21 +112,14 @@ class ScriptedEndpoint:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Run the script, and keep count."""
         self.accepted += 1
         self.open += 1
         self.most_open = max(self.most_open, self.open)
         try:
             await self._note()
-            # RuntimeError: what uvloop calls writing to a client who is gone.
-            with contextlib.suppress(OSError, EOFError, RuntimeError):
-                await self.script(Wire(self, reader, writer))
-        except asyncio.CancelledError:
-            pass  # the endpoint is closed; a stream handler that is cancelled is reported by asyncio
+            await self.script(Wire(self, reader, writer))
         finally:
             writer.transport.abort()
             self.open -= 1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 
 import orjson
 import pytest
@@ -42,14 +44,39 @@ def silent_port() -> Iterator[int]:
         yield int(listener.getsockname()[1])
 
 
-def ends(contender: Contender, url: str, error: ErrorClass, total: float = PATIENT, **limits: float | str) -> None:
+@contextmanager
+def no_free_descriptors() -> Iterator[None]:
+    """Use up every file descriptor that this process may open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    taken: list[int] = [os.dup(0)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 1, limits[1]))
+    try:
+        with suppress(OSError):
+            while True:
+                taken.append(os.dup(0))
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        for descriptor in taken:
+            os.close(descriptor)
+
+
+def ends(
+    contender: Contender,
+    url: str,
+    error: ErrorClass,
+    total: float = PATIENT,
+    during: AbstractContextManager[None] | None = None,
+    **limits: float | str,
+) -> None:
     """Send to `url` and check that nothing was sent."""
 
     async def case() -> None:
         sender = contender.make(endpoint(url, total, **limits))
         try:
-            async with asyncio.timeout(PATIENT + 5):
-                answer = await deliver(sender, 1, "79001234567", "Hello")
+            with during or nullcontext():
+                async with asyncio.timeout(PATIENT + 5):
+                    answer = await deliver(sender, 1, "79001234567", "Hello")
         finally:
             await sender.close()
         await nothing_is_left()
@@ -66,6 +93,10 @@ def test_a_closed_port(contender: Contender, closed_port: int) -> None:
 
 def test_a_closed_port_under_https(contender: Contender, closed_port: int) -> None:
     ends(contender, f"https://localhost:{closed_port}/", ErrorClass.CONNECT)
+
+
+def test_no_free_descriptor_is_not_the_endpoints_fault(contender: Contender, closed_port: int) -> None:
+    ends(contender, f"http://127.0.0.1:{closed_port}/", ErrorClass.LOCAL, during=no_free_descriptors())
 
 
 def test_a_name_that_does_not_resolve(contender: Contender) -> None:

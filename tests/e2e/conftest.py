@@ -22,6 +22,7 @@ from tests.support.project import ROOT
 
 EXAMPLES = ROOT / "examples"
 PROGRAM = [sys.executable, "-m", "mailing.cli"]
+SERVER_PROGRAM = [str(Path(sys.executable).with_name("mailing-server"))]
 SERVING = re.compile(r"^serving on (127\.0\.0\.1:(\d+))$", re.MULTILINE)
 TOKEN = "secret"
 REJECTED = "666666"
@@ -104,7 +105,7 @@ Serve = Callable[..., Cli]
 
 @pytest.fixture
 def serve(database_dsn: str, tmp_path: Path, endpoint: Endpoint) -> Iterator[Serve]:
-    """Start services on the test's database; return the command line for each."""
+    """Start services on the test's database; return the command line for each. In the end its records agree."""
     with ExitStack() as stack:
 
         def start(*arguments: str, **settings: str) -> Cli:
@@ -120,6 +121,10 @@ def serve(database_dsn: str, tmp_path: Path, endpoint: Endpoint) -> Iterator[Ser
             return Cli(stack.enter_context(running(program, SERVING, tmp_path / "service.log", wanted))[1])
 
         yield start
+    verify = [*SERVER_PROGRAM, "verify"]
+    settings = environment(MAILING_DSN=database_dsn)
+    verified = subprocess.run(verify, env=settings, capture_output=True, text=True, timeout=60)
+    assert (verified.returncode, verified.stdout) == (0, "The records agree.\n"), verified
 
 
 @pytest.fixture

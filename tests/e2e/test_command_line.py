@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import socket
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import EXAMPLES, PROGRAM, Cli, Endpoint, environment
+from mailing.cli.processes import running
+from tests.conftest import TEMPLATE, PostgresServer
+from tests.e2e.conftest import EXAMPLES, PROGRAM, SERVING, Cli, Endpoint, environment
 
 HEADER = "phone,timezone,tag,window_start,window_end\n"
+
+
+@pytest.fixture(scope="module")
+def shared(postgres_server: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+    """Yield the command line, pointed at a service that sends nothing and serves all tests that see only their own."""
+    dsn = postgres_server.dsn(asyncio.run(postgres_server.create(TEMPLATE)))
+    settings = environment(MAILING_DSN=dsn, MAILING_ENDPOINT_URL="http://127.0.0.1:9/")
+    log = tmp_path_factory.mktemp("shared") / "service.log"
+    with running([*PROGRAM, "serve", "--listen", "127.0.0.1:0"], SERVING, log, settings) as serving:
+        yield Cli(serving[1])
 
 
 def clients_file(folder: Path, *rows: str, count: int = 0) -> str:
@@ -91,13 +105,14 @@ def test_a_scheduled_mailing_waits_and_can_be_changed_and_deleted(cli: Cli, tmp_
     ],
 )
 def test_a_bad_row_imports_nothing_and_is_named_by_row_and_column(
-    row: str, column: str, cli: Cli, tmp_path: Path
+    row: str, column: str, shared: Cli, tmp_path: Path
 ) -> None:
     path = clients_file(tmp_path, row, "70200000002,UTC,few,,", count=1500)
-    ended = cli.run("clients", "import", path)
+    before = shared.json("clients", "list")
+    ended = shared.run("clients", "import", path)
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert ended.stderr.startswith(f"mailing: {path}, row 1501 (line 1502), column {column}: ")
-    assert cli.json("clients", "list")["clients"] == []
+    assert shared.json("clients", "list") == before
 
 
 def test_an_export_imports_unchanged(cli: Cli, tmp_path: Path) -> None:
@@ -109,15 +124,15 @@ def test_an_export_imports_unchanged(cli: Cli, tmp_path: Path) -> None:
     assert cli.run("clients", "export").stdout == exported.read_text(encoding="utf-8")
 
 
-def test_clients_come_from_standard_input_too(cli: Cli) -> None:
-    ended = cli.run("clients", "import", "-", "--json", stdin="phone,timezone\n70200000001,UTC\n")
+def test_clients_come_from_standard_input_too(shared: Cli) -> None:
+    ended = shared.run("clients", "import", "-", "--json", stdin="phone,timezone\n70200000001,UTC\n")
     assert json.loads(ended.stdout)["created"] == 1
-    ended = cli.run("clients", "import", "-", stdin="phone,timezone\n70200000001,Nowhere\n")
+    ended = shared.run("clients", "import", "-", stdin="phone,timezone\n70200000001,Nowhere\n")
     assert (ended.returncode, "standard input, row 1 (line 2), column timezone" in ended.stderr) == (2, True)
 
 
-def test_bad_fields_are_named(cli: Cli) -> None:
-    ended = cli.run("mailings", "create", "--text", "Hi {nobody}", "--start", "+2h", "--end", "+1h")
+def test_bad_fields_are_named(shared: Cli) -> None:
+    ended = shared.run("mailings", "create", "--text", "Hi {nobody}", "--start", "+2h", "--end", "+1h")
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert "mailing.text" in ended.stderr
     assert "mailing.end_time" in ended.stderr
@@ -129,9 +144,9 @@ def test_without_a_service_a_command_is_one_sentence_and_status_3() -> None:
     assert "no service answers at 127.0.0.1:1" in ended.stderr
 
 
-def test_ctrl_c_ends_a_watch_with_130_and_without_a_word(cli: Cli) -> None:
-    mailing = cli.json("mailings", "create", "--text", "Hi", "--start", "+1h")
-    watcher = cli.start("watch", str(mailing["id"]))
+def test_ctrl_c_ends_a_watch_with_130_and_without_a_word(shared: Cli) -> None:
+    mailing = shared.json("mailings", "create", "--text", "Hi", "--start", "+1h")
+    watcher = shared.start("watch", str(mailing["id"]))
     assert watcher.stdout is not None
     assert "starts" in watcher.stdout.readline()
     watcher.send_signal(signal.SIGINT)

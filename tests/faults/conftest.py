@@ -49,6 +49,12 @@ class Service:
         self.client.close()
         return self._end(signal.SIGTERM)
 
+    def hang_up(self) -> int:
+        """End it as a closed terminal does, by the kernel and by the shell, and return its exit status."""
+        self.client.close()
+        os.kill(self._process.pid, signal.SIGHUP)
+        return self._end(signal.SIGHUP)
+
     def _end(self, number: int) -> int:
         if self._process.poll() is None:
             os.kill(self._process.pid, number)

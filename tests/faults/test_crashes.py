@@ -37,6 +37,21 @@ def test_a_service_killed_in_the_middle_loses_nothing(
     assert second.stop() == 0
 
 
+def test_a_closed_terminal_repeats_nothing(start_service: StartService, endpoint: Endpoint, tmp_path: Path) -> None:
+    """Fails when SIGHUP, once or twice, ends the service or its Postgres without settling."""
+    data = {"MAILING_DSN": "", "MAILING_DATA_DIR": str(tmp_path / "data")}
+    first = start_service(**data)
+    mailing = prepare(first.client)
+    eventually_sync(lambda: len(endpoint.received()) > COUNT // 4)
+    assert first.hang_up() == 0
+    assert len(endpoint.received()) < COUNT
+
+    second = start_service(**data)
+    ids = finish(second.client, mailing)
+    assert Counter(one["id"] for one in endpoint.received()) == dict.fromkeys(ids, 1)
+    assert second.stop() == 0
+
+
 def test_at_most_once_a_service_killed_in_the_middle_repeats_nothing(
     start_service: StartService, endpoint: Endpoint, tmp_path: Path
 ) -> None:

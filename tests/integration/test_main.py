@@ -13,6 +13,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from server.runtime.descriptors import BESIDE
 from tests.support.processes import PATIENCE, children_beside, ended, gone, serving
 
 
@@ -22,7 +23,7 @@ def health(address: str) -> int:
         return int(answer.status)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_it_serves_on_a_free_port_and_ends_with_0_when_asked(database_dsn: str, number: signal.Signals) -> None:
     with serving(MAILING_DSN=database_dsn) as (process, address):
         assert health(address) == health_pb2.HealthCheckResponse.SERVING
@@ -150,6 +151,22 @@ def test_dispatchers_beside_the_server_are_replaced_and_end_with_it(database_dsn
         process.kill()
         for pid in second:
             gone(pid)
+
+
+def test_the_soft_limit_of_descriptors_is_raised(database_dsn: str) -> None:
+    with serving(limits="ulimit -Sn 200; ulimit -Hn 3000", MAILING_DSN=database_dsn) as (process, _):
+        assert re.search(r"Max open files +3000 +3000 ", Path(f"/proc/{process.pid}/limits").read_text())
+
+
+@pytest.mark.parametrize(("concurrency", "told"), [("", [("600", str(1024 + 10 + 13 + BESIDE))]), ("100", [])])
+def test_too_few_descriptors_are_told_with_the_number_needed(
+    database_dsn: str, concurrency: str, told: list[tuple[str, str]]
+) -> None:
+    settings = {"MAILING_ENDPOINT_URL": "http://127.0.0.1:9/", "MAILING_ENDPOINT_MAX_CONCURRENCY": concurrency}
+    with serving(limits="ulimit -n 600", MAILING_DSN=database_dsn, **settings) as (process, _):
+        process.terminate()
+        errors = process.communicate(timeout=PATIENCE)[1]
+    assert re.findall(r"(\d+) files and connections may be open, but up to (\d+) may be needed", errors) == told
 
 
 def test_a_dispatcher_alone_needs_a_database() -> None:

@@ -19,7 +19,9 @@ from dispatcher.model.states import (
     Reason,
     Semantics,
     Status,
+    Suspension,
 )
+from mailing.v1 import dispatch_pb2
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
 from server.domain.mailings import (
@@ -41,6 +43,7 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
     (Status, Message.Status, "STATUS_"),
     (Reason, Message.Reason, "REASON_"),
     (ErrorClass, Attempt.ErrorClass, "ERROR_CLASS_"),
+    (Suspension, dispatch_pb2.Suspension.Reason, "REASON_"),
     (MailingState, Mailing.State, "STATE_"),
     (AudienceMode, Mailing.AudienceMode, "AUDIENCE_MODE_"),
     (Semantics, Mailing.Semantics, "SEMANTICS_"),
@@ -48,9 +51,9 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
 
 
 NOT_USED_YET = {
-    *("REASON_NO_ADDRESS", "REASON_EMPTY_TEXT", "REASON_TOO_LONG", "REASON_TOO_LATE", "REASON_MAYBE_SENT"),
+    *("REASON_NO_ADDRESS", "REASON_TOO_LATE"),
     *("REASON_HOURS_NOT_BEFORE_END", "REASON_DAILY_LIMIT"),
-    *("ERROR_CLASS_CREDENTIALS", "ERROR_CLASS_OPTED_OUT", "ERROR_CLASS_TRANSIENT", "ERROR_CLASS_LOCAL"),
+    *("ERROR_CLASS_OPTED_OUT", "ERROR_CLASS_TRANSIENT"),
 }
 """Values of the contract that the service gives to nothing yet."""
 

@@ -38,6 +38,7 @@ class Actors:
             (2, self.delete_client),
             (2, self.add_client),
             (1, self.change_tag),
+            (1, self.change_phone),
         ]
 
     def act(self) -> None:
@@ -146,6 +147,11 @@ class Actors:
         if client := self._client():
             client.tag = self._world.random.choice(TAGS)
             self._write(client, "is tagged")
+
+    def change_phone(self) -> None:
+        if client := self._client():
+            client.phone = str(int(client.phone) + 1_000_000)
+            self._write(client, "has another phone")
 
     def add_client(self) -> None:
         self._write(self._add(self._world.chance(0.3)), "comes")

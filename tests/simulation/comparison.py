@@ -20,7 +20,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.states import MailingState, Status
+from dispatcher.model.states import MailingState, Status, Suspension
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
@@ -43,6 +43,8 @@ CREATE TABLE simulation.clock AS SELECT now() AS moment;
 CREATE FUNCTION simulation.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT moment FROM simulation.clock';
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT simulation.now()';
 ALTER TABLE expansions ALTER started_at SET DEFAULT simulation.now();
+ALTER TABLE messages ALTER created_at SET DEFAULT simulation.now();
+ALTER TABLE client_changes ALTER at SET DEFAULT simulation.now();
 DELETE FROM client_change_seqs WHERE bucket >= {BUCKETS};
 DELETE FROM buckets WHERE bucket >= {BUCKETS};
 DO $$ BEGIN
@@ -219,7 +221,7 @@ class Comparison:
         return await self._write(f"complete {ids}", model, self._plan.complete(ids), sorted)
 
     async def forget_changes(self) -> None:
-        self.model.forget_changes()
+        self.model.forget_changes(self.now)
         await self._write("forget_changes", None, self._plan.forget_changes())
 
     # The statements of claims and settlements.
@@ -231,6 +233,14 @@ class Comparison:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         found = self._storages["replica 1"].queue.definitions(ids)
         return await self._read("definitions", self.model.definitions(ids), found)
+
+    async def changed_clients(self, bucket: int, after: int, client_ids: Sequence[int]) -> list[int]:
+        queue = self._storages["replica 1"].queue
+        numbers = await self._read("change_numbers", self.model.change_numbers(), queue.change_numbers())
+        until = numbers[bucket]
+        found = queue.changed_clients(bucket, after, until, client_ids)
+        what = f"changed_clients {bucket} {after} {until} {client_ids}"
+        return await self._read(what, self.model.changed_clients(bucket, after, until, client_ids), found, sorted)
 
     async def claim(
         self, replica: str, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
@@ -260,7 +270,11 @@ class Comparison:
         """Make one of the statements about the breaker."""
         limits, health = self.model.limits, self._storages[replica].health
         pairs: dict[str, tuple[Any, Any]] = {
-            "open": (lambda: limits.open_breaker(1.0, self.now), lambda: health.open_breaker("default", 1.0, "no")),
+            "open": (
+                lambda: limits.open_breaker(1.0, Suspension.CREDENTIALS, self.now),
+                lambda: health.open_breaker("default", 1.0, "no", Suspension.CREDENTIALS),
+            ),
+            "pause": (lambda: limits.pause(1.5, self.now), lambda: health.pause("default", 1.5)),
             "begin": (lambda: limits.begin_probe(replica, 5.0, self.now), lambda: health.begin_probe("default", 5.0)),
             "close": (lambda: limits.close_breaker(replica, self.now), lambda: health.close_breaker("default")),
             "fail": (
@@ -329,7 +343,7 @@ def _parts(answer: Any) -> Any:
 
 def _messages(comparison: Comparison) -> list[tuple[Any, ...]]:
     return [
-        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted)
+        (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted, m.maybe_sent)
         for m in comparison.model.messages.values()
     ]
 
@@ -365,7 +379,8 @@ _ROWS: list[tuple[str, Callable[[Comparison], list[tuple[Any, ...]]], str]] = [
     (
         "messages",
         _messages,
-        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0) FROM messages",
+        "SELECT mailing_id, client_id, due_at, status, reason, attempts, coalesce(forgiven, 0),"
+        " maybe_sent IS TRUE FROM messages",
     ),
     (
         "batches",

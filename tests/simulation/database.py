@@ -7,7 +7,7 @@ when its transaction began. What is promised of the result is checked elsewhere.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from tests.simulation.rows import (
     BUCKETS,
     BatchRow,
     Client,
+    ClientState,
     Definition,
     ExpansionRow,
     MailingRow,
@@ -39,9 +40,11 @@ class Claimed(NamedTuple):
     client_ids: list[int]
     reclaimed: bool
     claimed_at: datetime
+    change_no: int
 
 
 _LONG_AGO = EPOCH - timedelta(days=1)
+_KEPT_FOR = timedelta(minutes=1)
 _RUNNING, _PAUSED = MailingState.RUNNING, MailingState.PAUSED
 
 
@@ -57,7 +60,8 @@ class Database:
         self.messages: dict[tuple[int, int], MessageRow] = {}
         self.counts: Counter[tuple[int, Status]] = Counter()
         self.attempts: Counter[int] = Counter()
-        self.changes: dict[int, list[tuple[int, list[int]]]] = {bucket: [] for bucket in range(BUCKETS)}
+        self.changes: dict[int, list[tuple[int, list[int], datetime]]] = {bucket: [] for bucket in range(BUCKETS)}
+        self.histories: dict[int, list[ClientState]] = defaultdict(list)
         self.change_seq: Counter[int] = Counter()
         self.ends_of_leases: dict[tuple[int, int], str] = {}
         self.limits = Limits(world)
@@ -190,7 +194,7 @@ class Database:
         fresh = [change for change in self.changes[bucket] if change[0] > position][:limit]
         if mailing.state is not _RUNNING or not fresh:
             return Step(False, 0, 0, position, False)
-        ids = sorted({i for _, changed in fresh for i in changed})
+        ids = sorted({i for _, changed, _ in fresh for i in changed})
         inserted = self._take_in(mailing, [self.clients[i] for i in ids if i in self.clients], batch_size, now)
         row.change_seq = fresh[-1][0]
         return Step(True, len(fresh), inserted, row.change_seq, len(fresh) < limit)
@@ -234,16 +238,19 @@ class Database:
             mailing.recheck_at = None
         return [mailing.id for mailing in done]
 
-    def forget_changes(self) -> None:
+    def forget_changes(self, now: datetime) -> None:
         live = [e for e in self.expansions.values() if self.mailings[e.mailing_id].state in (_RUNNING, _PAUSED)]
         for bucket, changes in self.changes.items():
             read = min([e.change_seq for e in live if e.bucket == bucket], default=self.change_seq[bucket])
-            self.changes[bucket] = [change for change in changes if change[0] > read]
+            self.changes[bucket] = [c for c in changes if c[0] > read or c[2] >= now - _KEPT_FOR]
 
     def changed(self, client: Client) -> None:
         """Note that a client was written."""
         self.change_seq[client.bucket] += 1
-        self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id]))
+        now = self.world.now_at
+        self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id], now))
+        phone = client.phone if client.id in self.clients else None
+        self.histories[client.id].append(ClientState(now, phone, client.tag, client.opted_out))
 
     # The statements of claiming and settling.
 
@@ -259,6 +266,14 @@ class Database:
     def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
 
+    def change_numbers(self) -> dict[int, int]:
+        return {bucket: self.change_seq[bucket] for bucket in range(BUCKETS)}
+
+    def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        fresh = [ids for no, ids, _ in self.changes[bucket] if after < no <= until]
+        changed = {i for ids in fresh for i in ids}
+        return [i for i in client_ids if i in changed or len(fresh) < until - after]
+
     def is_claimable(self, mailing: Mailing, now: datetime) -> bool:
         """Return whether the mailing is as it was read, and sends or is over: what a claim asks of its snapshot."""
         row = self.mailings.get(mailing.id)
@@ -267,12 +282,20 @@ class Database:
         return self._sends(row, now)
 
     def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, holder: str, now: datetime
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        holder: str,
+        now: datetime,
+        held: Sequence[int] = (),
     ) -> list[Claimed]:
         free = [
             b
             for b in self.batches.values()
             if (b.mailing_id, b.bucket) == (mailing.id, bucket) and b.due_at <= now and b.lease_until <= now
+            if b.no not in held
         ]
         claimed = []
         for batch in sorted(free, key=lambda b: b.no)[:most]:
@@ -281,7 +304,9 @@ class Database:
             batch.fence += 1
             batch.lease_until = now + timedelta(seconds=lease)
             batch.holder = holder
-            claimed.append(Claimed(batch.no, batch.fence, list(batch.client_ids), reclaimed, now))
+            claimed.append(
+                Claimed(batch.no, batch.fence, list(batch.client_ids), reclaimed, now, self.change_seq[bucket])
+            )
         return claimed
 
     def _end_lease(self, batch: BatchRow, how: str) -> None:
@@ -297,29 +322,38 @@ class Database:
             if message.status is Status.PENDING
         ]
         return ClaimedBatch(
-            bucket, mailing.id, claimed.no, claimed.fence, claimed.claimed_at, claimed.reclaimed, recipients
+            bucket,
+            mailing.id,
+            claimed.no,
+            claimed.fence,
+            claimed.claimed_at,
+            claimed.reclaimed,
+            recipients,
+            claimed.change_no,
         )
 
     def _recipient(
         self, mailing: Mailing, message: MessageRow, claimed: Claimed, render: Render | None, now: datetime
     ) -> Recipient:
-        id_, attempts, uncounted = message.client_id, message.attempts, message.uncounted
+        id_, past = message.client_id, (message.attempts, message.uncounted, message.maybe_sent or claimed.reclaimed)
         client = self.clients.get(id_)
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
             due_at = message.due_at if message.due_at > now else None
-            return Recipient(id_, attempts, uncounted, None, gone, due_at, None, "" if render else mailing.text)
-        skip_reason = self._barred(mailing, client)
+            return Recipient(id_, *past, None, gone, due_at, None, False, "" if render else mailing.text)
         opens_at = client.opens_at(max(message.due_at, now))
-        text = mailing.text if render is None else render(client.phone, "", client.tag, "UTC", {})
+        text, reason = mailing.text, Reason.NONE
+        if render is not None:
+            text, reason = render(client.phone, "", client.tag, "UTC", {})
+        skip_reason = self._barred(mailing, client) or reason
         return Recipient(
-            client_id=id_,
-            attempts=attempts,
-            uncounted=uncounted,
+            id_,
+            *past,
             phone=client.phone,
             skip_reason=skip_reason,
             opens_at=opens_at if opens_at > now else None,
             closes_in=client.closes_in(now),
+            overdue=False,  # no schedule lasts a day
             text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not skip_reason),
         )
 
@@ -344,12 +378,13 @@ class Database:
         if row is None or row.fence != batch.fence:
             return False
         requeued: dict[datetime, list[int]] = {}
-        for client_id, _, outcome in settlement:
+        for client_id, attempts_before, outcome in settlement:
             message = self.messages[batch.mailing_id, client_id]
-            if message.status is Status.PENDING:
+            if message.status is Status.PENDING and message.attempts == attempts_before:
                 self.move(message, outcome.status, outcome.reason)
                 message.attempts += outcome.attempted
                 message.uncounted += outcome.uncounted
+                message.maybe_sent |= outcome.maybe_sent or row.maybe_sent
                 self.attempts[batch.mailing_id] += outcome.attempted
                 message.due_at = outcome.due_at or message.due_at
             if outcome.due_at is not None:
@@ -358,7 +393,6 @@ class Database:
             row.client_ids = list(kept)
             self._give_back(row)
             row.fence += 1
-            row.maybe_sent = False
         elif done:
             self.end_batch(row.no)
         for due_at, client_ids in requeued.items():

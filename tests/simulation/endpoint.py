@@ -18,7 +18,7 @@ from tests.simulation.world import World
 
 OK = b'{"code":0}'
 
-MISHAPS = ("refused", "rejected", "server", "throttled", "unreadable", "hangs", "cut", "lost", "late")
+MISHAPS = ("refused", "rejected", "server", "throttled", "credentials", "unreadable", "hangs", "cut", "lost", "late")
 """What may become of a request that is not simply accepted."""
 
 
@@ -30,7 +30,7 @@ class Habits:
     latency: float = 0.05
     connecting: float = 0.0
     mood: str = "up"
-    """up, away (no connections), busy (429), broken (500) or hanging."""
+    """up, away (no connections), busy (429), locked (401), broken (500) or hanging."""
 
 
 class ModelEndpoint:
@@ -53,7 +53,13 @@ class ModelEndpoint:
     def _mishap(self) -> str:
         mood = self.habits.mood
         if mood != "up":
-            return {"away": "cut", "busy": "throttled", "broken": "server", "hanging": "hangs"}[mood]
+            return {
+                "away": "cut",
+                "busy": "throttled",
+                "locked": "credentials",
+                "broken": "server",
+                "hanging": "hangs",
+            }[mood]
         drawn = self._world.random.random()
         for mishap, probability in self.habits.mishaps.items():
             drawn -= probability
@@ -69,6 +75,7 @@ class ModelEndpoint:
             "refused": complete(404),
             "rejected": complete(200, b'{"code":7}'),
             "server": complete(500),
+            "credentials": complete(401),
             "throttled": complete(429, OK, str(self._world.random.randint(0, 9))),
             "unreadable": complete(200, b"<html>"),
             "cut": Answer(0, b"", None, ErrorClass.DISCONNECT, True, 0.0),
@@ -116,7 +123,7 @@ class ModelSender:
             await asyncio.sleep(connecting)
         if may_start is not None and not may_start():
             return None
-        request = self._promises.started(self._name, message_id, text)
+        request = self._promises.started(self._name, message_id, phone, text)
         answered: asyncio.Future[Answer] = self._loop.create_future()
 
         def reply(answer: Answer) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
-from dispatcher.model.states import BreakerState
+from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow
 from tests.simulation.world import World
@@ -23,14 +23,28 @@ class Limits:
 
     def breakers(self, now: datetime) -> dict[str, EndpointState]:
         row = self.endpoint
-        if row.breaker is BreakerState.CLOSED:
+        if row.breaker is BreakerState.CLOSED and row.paused_until <= now:
             return {}
-        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, (row.probe_at - now).total_seconds())}
+        probe_in, pause_in = ((moment - now).total_seconds() for moment in (row.probe_at, row.paused_until))
+        if row.breaker is BreakerState.CLOSED:
+            probe_in = 0.0
+        return {DEFAULT_ENDPOINT: EndpointState(row.breaker, probe_in, row.suspension, max(0.0, pause_in))}
 
-    def open_breaker(self, probe_in: float, now: datetime) -> None:
+    def pause(self, seconds: float, now: datetime) -> None:
+        row = self.endpoint
+        self._world.tell("the endpoint is paused for", seconds)
+        row.paused_at = row.paused_at if row.paused_until > now else now
+        row.paused_until = max(row.paused_until, now + timedelta(seconds=seconds))
+
+    def open_breaker(self, probe_in: float, suspension: Suspension, now: datetime) -> None:
         if self.endpoint.breaker is BreakerState.CLOSED:
             self._world.tell("the breaker opens")
-            self.endpoint = EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in))
+            self._put(EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension))
+
+    def _put(self, row: EndpointRow) -> None:
+        """Replace the row but for its pause."""
+        row.paused_at, row.paused_until = self.endpoint.paused_at, self.endpoint.paused_until
+        self.endpoint = row
 
     def begin_probe(self, prober: str, longest: float, now: datetime) -> bool:
         row = self.endpoint
@@ -43,7 +57,7 @@ class Limits:
     def close_breaker(self, prober: str, now: datetime) -> None:
         if (self.endpoint.breaker, self.endpoint.prober) == (BreakerState.HALF_OPEN, prober):
             self._world.tell("the breaker closes")
-            self.endpoint = EndpointRow(changed_at=now)
+            self._put(EndpointRow(changed_at=now))
 
     def fail_probe(self, prober: str, shortest: float, longest: float, now: datetime) -> float:
         row = self.endpoint
@@ -58,7 +72,8 @@ class Limits:
         return now.timestamp(), {request.key: self._reserve(request, now) for request in requests}
 
     def _reserve(self, request: SlotRequest, now: datetime) -> Slots:
-        since = max(self._next_at.get(request.key, now), now)
+        longest = timedelta(seconds=HORIZON + 1 / request.rate)
+        since = min(max(self._next_at.get(request.key, now), now), now + longest)
         ahead = (now - since + timedelta(seconds=HORIZON)).total_seconds()
         granted = max(0, min(request.wanted, math.floor(ahead / (1 / request.rate)) + 1))
         self._next_at[request.key] = since + timedelta(seconds=granted / request.rate)

@@ -23,7 +23,7 @@ from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
 from tests.simulation.world import World
 
 STOPS_WITHIN = timedelta(seconds=1)
-"""How long after Pause, Cancel or an update a request may still start as before."""
+"""How long after Pause, Cancel, an update or a change of a client a request may still start as before."""
 
 KNOWN_WITHIN = timedelta(seconds=2)
 """How long after a breaker opened other replicas may still send."""
@@ -39,6 +39,10 @@ UNKNOWN_ERRORS = {
     ErrorClass.UNREADABLE,
 }
 
+NOT_SENT = {Status.EXPIRED, Status.CANCELLED, Status.SKIPPED}
+IN_DOUBT = {"nothing", "unknown", "delivered"}
+"""What senders know of requests that may have arrived. One that was delivered is told so only if it is recorded."""
+
 
 @dataclass
 class Request:
@@ -53,6 +57,9 @@ class Request:
     knows: str = "nothing"
     returned_at: datetime | None = None
     retry_after: float = 0.0
+    locked: bool = False
+    counts: bool = True
+    """Whether the attempt counts against the limit: it does unless the endpoint did not look at the message."""
 
 
 class Promises:
@@ -80,7 +87,7 @@ class Promises:
 
     # A request leaves.
 
-    def started(self, process: str, message_id: int, text: str) -> Request:
+    def started(self, process: str, message_id: int, phone: str, text: str) -> Request:
         """Check a request that leaves at this moment."""
         assert isinstance(text, Stamped)
         key = message_id >> 32, message_id & 0xFFFFFFFF
@@ -91,7 +98,8 @@ class Promises:
         self._world.tell(process, "sends", request.number, key, "lease", *lease)
         self._check_lease(request, message, text)
         self._check_window(request, message)
-        self._check_definition(request, mailing, message, text)
+        self._check_client(request, mailing, message, phone)
+        self._check_definition(request, mailing, phone, text)
         self._check_repetition(request, mailing, message)
         self._check_breaker(request)
         self._check_rate(request, mailing)
@@ -114,7 +122,16 @@ class Promises:
         if client is not None and client.opens_at(request.started_at) != request.started_at:
             self.breaks("a request leaves outside the client's window:", request, client)
 
-    def _check_definition(self, request: Request, mailing: MailingRow, message: MessageRow, text: Stamped) -> None:
+    def _check_client(self, request: Request, mailing: MailingRow, message: MessageRow, phone: str) -> None:
+        now = request.started_at
+        states = self._database.histories[message.client_id]
+        lasting = [nxt.since for nxt in states[1:]] + [now]
+        recent = [s for s, until in zip(states, lasting, strict=True) if until >= now - STOPS_WITHIN]
+        snapshot = mailing.audience is AudienceMode.SNAPSHOT
+        if not any(s.phone == phone and not s.opted_out and (snapshot or s.tag == mailing.tag) for s in recent):
+            self.breaks("a request leaves more than a second after its client was changed:", request, phone, states)
+
+    def _check_definition(self, request: Request, mailing: MailingRow, phone: str, text: Stamped) -> None:
         now = request.started_at
         if mailing.stopped_at is not None and now > mailing.stopped_at + STOPS_WITHIN:
             self.breaks("a request leaves more than a second after its mailing was stopped:", request, mailing)
@@ -122,9 +139,8 @@ class Promises:
         recent = [d for d, until in zip(mailing.definitions, lasting, strict=True) if until >= now - STOPS_WITHIN]
         if not any(d.ends_at is None or now < d.ends_at for d in recent):
             self.breaks("a request leaves after the mailing's end:", request, mailing)
-        client = self._database.clients.get(message.client_id)
-        texts = {d.text.replace("{phone}", client.phone if client else "") for d in recent}
-        if client is not None and str(text) not in texts:
+        texts = {d.text.replace("{phone}", phone) for d in recent}
+        if str(text) not in texts:
             self.breaks("a request leaves with a text that is out of date:", request, str(text), texts)
 
     def _check_repetition(self, request: Request, mailing: MailingRow, message: MessageRow) -> None:
@@ -135,7 +151,8 @@ class Promises:
             if earlier.lease == request.lease:
                 self.breaks("a message leaves twice under one lease:", earlier, request)
             how = self._database.ends_of_leases.get(earlier.lease)
-            if earlier.knows in ("nothing", "delivered", "refused") and how != "ran out":
+            refused = earlier.knows == "refused" and not message.uncounted
+            if (refused or earlier.knows in ("nothing", "delivered")) and how != "ran out":
                 self.breaks("a message leaves twice although its lease", how, earlier, request)
             if mailing.semantics is Semantics.AT_MOST_ONCE and (earlier.knows != "failed" or how == "ran out"):
                 self.breaks("a message that goes out at most once leaves again:", earlier, request)
@@ -147,6 +164,9 @@ class Promises:
         known = request.started_at > told_at + KNOWN_WITHIN
         if row.breaker is not BreakerState.CLOSED and known and row.prober != request.process:
             self.breaks("a request leaves for an endpoint that is down:", request, row)
+        paused_at = max(row.paused_at, self.thaws.get(request.process, row.paused_at))
+        if paused_at + KNOWN_WITHIN < request.started_at < row.paused_until:
+            self.breaks("a request leaves for an endpoint that asked for patience:", request, row)
 
     def _check_rate(self, request: Request, mailing: MailingRow) -> None:
         """Over all replicas no second sees more requests of a mailing than its rate.
@@ -173,6 +193,8 @@ class Promises:
         else:
             request.knows = "unknown" if verdict.error_class in UNKNOWN_ERRORS else "failed"
         request.returned_at = self._world.now_at
+        request.locked = verdict.error_class is ErrorClass.CREDENTIALS
+        request.counts = verdict.error_class not in (ErrorClass.THROTTLED, ErrorClass.CREDENTIALS)
         request.retry_after = verdict.retry_after or 0.0
         self._world.tell(request.process, "learns of", request.number, request.knows)
 
@@ -192,9 +214,8 @@ class Promises:
         for client_id, before, outcome in settlement if held else ():
             message = self._database.messages[batch.mailing_id, client_id]
             self._world.tell("   ", client_id, outcome.status.name, outcome.reason.name, outcome.due_at or "")
-            if message.status is Status.PENDING:
-                if before != message.attempts:
-                    self.breaks("an outcome is recorded a second time:", message, before, outcome)
+            # Not one whose settlement took effect, its answer lost, and that was put back since.
+            if message.status is Status.PENDING and message.attempts == before:
                 self._check_outcome((batch.no, batch.fence), message, before, outcome)
 
     def _check_kept(self, lease: tuple[int, int], mailing_id: int, kept: Sequence[int]) -> None:
@@ -208,13 +229,24 @@ class Promises:
         made = [r for r in self.requests[message.mailing_id, message.client_id] if r.lease == lease]
         if made and not outcome.attempted:
             self.breaks("a request was made and is not recorded:", made, outcome)
-        if not self._is_true(outcome, message, mailing, client, made):
+        if not self._is_true(outcome, message, mailing, client, made, lease):
             self.breaks("an outcome is not true:", outcome, mailing, client, made)
+        if outcome.status in NOT_SENT and any(r.processed and r.knows in IN_DOUBT for r in self._all(message)):
+            self.breaks("a message that arrived is recorded as not sent:", self._all(message), outcome)
         if outcome.reason is Reason.RETRYING:
-            self._check_retry(mailing, before - message.uncounted - outcome.uncounted, outcome, made)
+            self._check_retry(mailing, message, outcome, made)
+        excused = outcome.uncounted and {request.knows for request in made} == {"refused"}
+        if not excused and outcome.uncounted != int(outcome.attempted and not any(request.counts for request in made)):
+            self.breaks("only what was surely not looked at costs no attempt:", outcome, made)
 
     def _is_true(
-        self, outcome: Outcome, message: MessageRow, mailing: MailingRow, client: Client | None, made: list[Request]
+        self,
+        outcome: Outcome,
+        message: MessageRow,
+        mailing: MailingRow,
+        client: Client | None,
+        made: list[Request],
+        lease: tuple[int, int],
     ) -> bool:
         """Return whether what is to be recorded of a message is what has happened."""
         now = self._world.now_at
@@ -223,9 +255,11 @@ class Promises:
             case Status.DELIVERED, _:
                 return "delivered" in knows and any(request.processed for request in made)
             case Status.FAILED, Reason.REFUSED:
-                return "refused" in knows
+                return "refused" in knows or any(request.locked for request in made)
             case Status.FAILED, Reason.ATTEMPTS_EXHAUSTED:
                 return knows <= {"failed", "unknown"} and outcome.attempted == 1
+            case Status.UNKNOWN, Reason.MAYBE_SENT:
+                return outcome.attempted == 1 or self._is_doubtful(message, lease)
             case Status.UNKNOWN, reason:
                 amo = mailing.semantics is Semantics.AT_MOST_ONCE
                 return amo and (reason is Reason.LEASE_LOST or knows <= {"unknown"})
@@ -244,14 +278,25 @@ class Promises:
             case Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END:
                 return any(d.ends_at is not None for d in mailing.definitions)
             case Status.PENDING, Reason.RETRYING:
-                return knows <= {"failed", "unknown"} and outcome.attempted == 1
+                excused = outcome.uncounted == 1 and knows == {"refused"}  # everybody was refused alike
+                return (knows <= {"failed", "unknown"} or excused) and outcome.attempted == 1
             case status, reason:
                 return (status, reason) == (Status.PENDING, Reason.NONE)
 
-    def _check_retry(self, mailing: MailingRow, before: int, outcome: Outcome, made: list[Request]) -> None:
+    def _all(self, message: MessageRow) -> list[Request]:
+        return self.requests[message.mailing_id, message.client_id]
+
+    def _is_doubtful(self, message: MessageRow, lease: tuple[int, int]) -> bool:
+        """Return whether a request of the message may have arrived, or a lease of its batch ran out."""
+        earlier = any(request.knows in IN_DOUBT for request in self._all(message))
+        return earlier or message.maybe_sent or self._database.batches[lease[0]].maybe_sent
+
+    def _check_retry(self, mailing: MailingRow, message: MessageRow, outcome: Outcome, made: list[Request]) -> None:
         """Another attempt: allowed by the limit, not before Retry-After, not after the longest back-off."""
         retry = mailing.retry
-        if before + 1 >= retry.max_attempts:
+        counted = message.attempts - message.uncounted
+        before = message.attempts if outcome.uncounted else counted
+        if not outcome.uncounted and counted + 1 >= retry.max_attempts:
             self.breaks("a message is tried again beyond its limit:", outcome, retry)
         ended = [request for request in made if request.returned_at is not None]
         if not ended:

@@ -17,6 +17,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.states import Suspension
 from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Claimed, Database
 from tests.simulation.promises import Promises
@@ -133,7 +134,7 @@ class RemoteDatabase:
         return await self._ask(lambda now: self._database.complete(ids, now))
 
     async def forget_changes(self) -> None:
-        await self._ask(lambda now: self._database.forget_changes())
+        await self._ask(self._database.forget_changes)
 
     async def scan(self) -> list[OpenWork]:
         return await self._ask(self._database.scan)
@@ -141,13 +142,25 @@ class RemoteDatabase:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         return await self._ask(lambda now: self._database.definitions(ids))
 
+    async def change_numbers(self) -> dict[int, int]:
+        return await self._ask(lambda now: self._database.change_numbers())
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        return await self._ask(lambda now: self._database.changed_clients(bucket, after, until, client_ids))
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         database, name = self._database, self._name
 
         def claim(now: datetime) -> list[Claimed]:
-            claimed = database.claim(mailing, bucket, most, lease, name, now)
+            claimed = database.claim(mailing, bucket, most, lease, name, now, held)
             for batch in claimed:
                 self._world.tell(name, "claims", batch.no, "fence", batch.fence, batch.client_ids)
             return claimed
@@ -173,8 +186,11 @@ class RemoteDatabase:
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         return await self._ask(self._limits.breakers)
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str) -> None:
-        await self._ask(lambda now: self._limits.open_breaker(probe_in, now))
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+        await self._ask(lambda now: self._limits.open_breaker(probe_in, suspension, now))
+
+    async def pause(self, endpoint: str, seconds: float) -> None:
+        await self._ask(lambda now: self._limits.pause(seconds, now))
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         return await self._ask(lambda now: self._limits.begin_probe(self._name, longest, now))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
-from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status
+from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from tests.simulation.world import EPOCH
 
 BUCKETS = 2
@@ -46,6 +46,16 @@ class Client:
     def _since_opening(self, moment: datetime) -> float:
         since = round(((moment - EPOCH).total_seconds() - (self.opens or 0.0)) % self.DAY, 6)
         return 0.0 if since >= self.DAY else since
+
+
+@dataclass
+class ClientState:
+    """A client as it was from `since` on; without a phone it is gone."""
+
+    since: datetime
+    phone: str | None
+    tag: str
+    opted_out: bool
 
 
 @dataclass
@@ -131,6 +141,7 @@ class MessageRow:
     reason: Reason = Reason.NONE
     attempts: int = 0
     uncounted: int = 0
+    maybe_sent: bool = False
     settled: int = 0
     """How often it reached a terminal status."""
     retried: int = 0
@@ -154,6 +165,9 @@ class EndpointRow:
     probe_at: datetime = EPOCH
     probes: int = 0
     prober: str | None = None
+    suspension: Suspension = Suspension.NONE
+    paused_at: datetime = EPOCH
+    paused_until: datetime = EPOCH
 
 
 class Stamped(str):

@@ -184,7 +184,7 @@ class Schedule:
             act()
 
     def _endpoint_turns(self) -> None:
-        self.habits.mood = self.world.random.choice(["away", "busy", "broken", "hanging"])
+        self.habits.mood = self.world.random.choice(["away", "busy", "locked", "broken", "hanging"])
         self.world.tell("the endpoint is", self.habits.mood)
         self.world.after(self.world.delay(0.2, 10.0), self._endpoint_recovers)
 

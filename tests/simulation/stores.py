@@ -19,6 +19,7 @@ def retry(database: Database, mailing: MailingRow, statuses: Collection[Status],
     """Put a mailing's messages that have one of the statuses back to PENDING; return how many."""
     chosen = [m for m in database.messages.values() if m.mailing_id == mailing.id and m.status in statuses]
     for message in chosen:
+        message.maybe_sent |= message.status is Status.UNKNOWN
         database.move(message, Status.PENDING, Reason.RETRYING if message.attempts else Reason.NONE)
         message.uncounted = message.attempts
         message.retried += 1
@@ -46,11 +47,11 @@ def delete_client(database: Database, client: Client) -> None:
     """Remove a client, and cancel what waits for them in batches that nobody holds or held."""
     del database.clients[client.id]
     for batch in list(database.batches.values()):
-        if client.id not in batch.client_ids or batch.holder is not None:
+        if client.id not in batch.client_ids or batch.holder is not None or batch.maybe_sent:
             continue
         mailing = database.mailings[batch.mailing_id]
         message = database.messages[batch.mailing_id, client.id]
-        if message.status is not Status.PENDING or mailing.state is MailingState.CANCELLED:
+        if message.status is not Status.PENDING or message.maybe_sent or mailing.state is MailingState.CANCELLED:
             continue
         database.move(message, Status.CANCELLED, Reason.CLIENT_DELETED)
         messages = [database.messages[batch.mailing_id, i] for i in batch.client_ids]

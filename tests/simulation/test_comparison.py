@@ -20,10 +20,12 @@ from dispatcher.model.endpoints import SlotRequest
 from dispatcher.model.mailings import Expansion, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Failure, Outcome, Settled, Settlement
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, ErrorClass, MailingState, Reason, Semantics, Status
+from dispatcher.model.templates import parse
+from dispatcher.model.texts import TextRenderer
 from server.config import Settings
 from server.storage.pool import open_pool
 from tests.simulation.comparison import REPLICAS, SET_UP, Comparison
-from tests.simulation.rows import MailingRow
+from tests.simulation.rows import BUCKETS, MailingRow
 from tests.support.ledger import audit
 
 FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:20").split(":"))
@@ -70,6 +72,7 @@ class Play:
             (1, comparison.forget_changes),
             (2, comparison.scan),
             (4, self._look_up),
+            (2, self._look_for_changes),
             (14, self._claim),
             (1, self._release_orphans),
             (18, self._settle),
@@ -184,6 +187,12 @@ class Play:
         found = await self._both.definitions([*self._model.mailings, 999])
         self._definitions = [*self._definitions[-2:], *found.values()]
 
+    async def _look_for_changes(self) -> None:
+        bucket = self._random.randrange(BUCKETS)
+        after = self._random.randint(0, self._model.change_seq[bucket])
+        ids = [i for i, client in self._model.clients.items() if client.bucket == bucket]
+        await self._both.changed_clients(bucket, after, [*ids[-5:], 999])
+
     async def _claim(self) -> None:
         """Claim what is open, by definitions of now or of some time ago."""
         if self._world.chance(0.8):
@@ -194,7 +203,8 @@ class Play:
         random, work = self._random, self._random.choice(open_work)
         known = [one for one in self._definitions if one.id == work.mailing_id] or self._definitions
         replica, mailing, bucket = random.choice(list(REPLICAS)), random.choice(known[-2:]), work.bucket
-        render = random.choice([None, lambda phone, *_: f"Dear {phone}"])
+        dear, nobody = parse("Dear {phone}"), parse("{attributes.name}")
+        render = random.choice([None, TextRenderer(dear, 128), TextRenderer(nobody, 128)])
         lease = round(self._world.delay(0.0, 12.0), 6)
         batches = await self._both.claim(replica, mailing, bucket, random.randint(1, 2), lease, render)
         self._claims += [(replica, batch) for batch in batches]
@@ -230,22 +240,23 @@ class Play:
             Outcome(Status.DELIVERED, Reason.NONE, 1, 200, 0, 5, None, None),
             Outcome(Status.DELIVERED, Reason.NONE, 1, 200, 0, 9, None, None),
             Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 7, None, failure),
-            Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 9, None, failure),
+            Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 9, None, failure, 0, True),
             policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED),
             policy.unsent(Status.SKIPPED, Reason.OPTED_OUT),
         ]
         if done:  # before that a message that stays pending belongs to the batch
             due_at = now + timedelta(seconds=self._random.choice([0.5, 2.0]))
+            doubt = self._world.chance(0.5)
             outcomes += [
                 policy.put_off(due_at),
-                Outcome(Status.PENDING, Reason.RETRYING, 1, 503, None, 3, due_at, failure, counted),
+                Outcome(Status.PENDING, Reason.RETRYING, 1, 503, None, 3, due_at, failure, counted, doubt),
             ] * 2
         return recipient.client_id, recipient.attempts, self._random.choice(outcomes)
 
     # The endpoint and its rate.
 
     async def _endpoint(self) -> None:
-        statement = self._random.choice(["open", "begin", "begin", "close", "fail", "ask"])
+        statement = self._random.choice(["open", "begin", "begin", "close", "fail", "pause", "ask"])
         await self._both.endpoint(self._random.choice(list(REPLICAS)), statement)
 
     async def _reserve(self) -> None:

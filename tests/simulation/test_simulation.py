@@ -17,6 +17,7 @@ What notices when a guard is taken out, in how many of the first 300 schedules (
 | who is to be skipped gets nothing | 16 |
 | no request after the lease's time to send | 15 |
 | a changed or stopped mailing's leases are given up | 11 |
+| what may have been sent is not recorded as not sent | 12 |
 | no request after the client's window | 10 |
 | release_orphans spares the batches that are known | 10 |
 | a reclaimed batch under AT_MOST_ONCE is UNKNOWN | 4 |
@@ -26,6 +27,7 @@ What notices when a guard is taken out, in how many of the first 300 schedules (
 | no request without a fresh confirmation | 2 |
 | a deleted client's messages end | 2 |
 | an open breaker lets nothing through | 1 |
+| what is for changed clients is taken out of leases | 1 |
 
 Rarer are those whose work others do as well most of the time: `revoked`, the fence in settle. Of
 thousands of schedules a handful find a paused mailing that is claimed, a settlement that is

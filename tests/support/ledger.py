@@ -9,6 +9,8 @@ from typing import Any
 import asyncpg
 
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
+from server.storage.database import Database
+from server.storage.verification import Verification
 
 BUCKETS = 16
 
@@ -82,59 +84,5 @@ async def statuses(pool: asyncpg.Pool, mailing_id: int) -> Counter[Status]:
 
 async def audit(pool: asyncpg.Pool) -> list[str]:
     """Return every way in which the ledger contradicts itself; empty when it is sound."""
-    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
-        answers = [(question, await connection.fetch(sql)) for question, sql in _AUDIT]
-    return [f"{question}: {list(map(tuple, rows))}" for question, rows in answers if rows]
-
-
-_AUDIT = [
-    (
-        "pending messages that do not stand in exactly one open batch",
-        "SELECT m.mailing_id, m.client_id, count(b.no) FROM messages m LEFT JOIN batches b ON b.bucket = m.bucket"
-        " AND b.mailing_id = m.mailing_id AND b.client_ids @> ARRAY[m.client_id]"
-        " WHERE m.status = 1 GROUP BY 1, 2 HAVING count(b.no) <> 1 LIMIT 5",
-    ),
-    (
-        "counters that differ from the rows",
-        "SELECT * FROM (SELECT bucket, mailing_id, status, reason, n FROM mailing_counts WHERE n <> 0) k"
-        " FULL JOIN (SELECT bucket, mailing_id, status, CASE WHEN status IN (1, 2) THEN 0 ELSE reason END AS reason,"
-        " count(*) AS n FROM messages GROUP BY 1, 2, 3, 4) r"
-        " USING (bucket, mailing_id, status, reason) WHERE k.n IS DISTINCT FROM r.n LIMIT 5",
-    ),
-    (
-        "attempts that the counters do not have",
-        "SELECT * FROM (SELECT mailing_id, sum(attempts) AS n FROM mailing_counts GROUP BY 1) k"
-        " JOIN (SELECT mailing_id, sum(attempts) AS n FROM messages GROUP BY 1) r USING (mailing_id)"
-        " WHERE k.n <> r.n LIMIT 5",
-    ),
-    (
-        "figures that differ from the rows: attempts of settled messages (1), latencies (2) and minutes (3) of"
-        " delivered ones",
-        "SELECT * FROM (SELECT bucket, mailing_id, kind, key, n FROM mailing_figures WHERE kind < 4 AND n <> 0) f"
-        " FULL JOIN (SELECT bucket, mailing_id, kind, key, count(*) AS n FROM messages CROSS JOIN LATERAL (VALUES"
-        " (1::smallint, attempts::bigint, status <> 1), (2, latency_bin(duration_ms), status = 2),"
-        " (3, floor(extract(epoch FROM settled_at) / 60)::bigint, status = 2)) v (kind, key, counts)"
-        " WHERE counts AND key IS NOT NULL GROUP BY 1, 2, 3, 4) r"
-        " USING (bucket, mailing_id, kind, key) WHERE f.n IS DISTINCT FROM r.n LIMIT 5",
-    ),
-    (
-        # A failure is an event: it stays counted when the message is tried again.
-        "failures by minute that are fewer than the failed messages, or more though none was tried again",
-        "SELECT * FROM (SELECT bucket, mailing_id, count(*) AS n FROM messages WHERE status = 3 GROUP BY 1, 2) m"
-        " FULL JOIN (SELECT bucket, mailing_id, sum(n) AS n FROM mailing_figures WHERE kind = 4 GROUP BY 1, 2) f"
-        " USING (bucket, mailing_id) WHERE coalesce(f.n, 0) < coalesce(m.n, 0)"
-        " OR coalesce(f.n, 0) > coalesce(m.n, 0) AND NOT EXISTS (SELECT FROM journal j"
-        " WHERE j.bucket = coalesce(m.bucket, f.bucket) AND j.mailing_id = coalesce(m.mailing_id, f.mailing_id)"
-        " AND 1 = ANY (j.statuses)) LIMIT 5",
-    ),
-    (
-        # An entry back to PENDING takes one that settled the message away.
-        "settled messages that the journal does not have settled",
-        "SELECT * FROM (SELECT bucket, mailing_id, count(*) AS n FROM messages WHERE status <> 1 GROUP BY 1, 2) m"
-        " FULL JOIN (SELECT bucket, mailing_id, sum(CASE cardinality(statuses) WHEN 1 THEN cardinality(client_ids)"
-        " * CASE statuses[1] WHEN 1 THEN -1 ELSE 1 END"
-        " ELSE cardinality(statuses) - 2 * cardinality(array_positions(statuses, 1::smallint)) END) AS n"
-        " FROM journal GROUP BY 1, 2) j"
-        " USING (bucket, mailing_id) WHERE coalesce(m.n, 0) <> coalesce(j.n, 0) LIMIT 5",
-    ),
-]
+    findings = await Verification(Database(pool)).verify_ledger()
+    return [f"{one.check} of mailing {one.mailing_id} in bucket {one.bucket}: {one.found}" for one in findings]

@@ -2,11 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+
+from tests.conftest import TEMPLATE, PostgresServer
+
+PLAN_MODES = ("auto", "force_custom_plan")
+"""A prepared statement may get a generic plan, or a plan for its arguments each time."""
+
+
+def populated(server: PostgresServer, rows: str) -> str:
+    """Return the name of a new database into which `rows` were inserted; nothing in it was ever analyzed."""
+
+    async def populate() -> str:
+        name = await server.create(TEMPLATE)
+        connection = await asyncpg.connect(server.dsn(name))
+        try:
+            await connection.execute(rows)
+        finally:
+            await connection.close()
+        return name
+
+    return asyncio.run(populate())
+
+
+@asynccontextmanager
+async def planning(server: PostgresServer, database: str, mode: str) -> AsyncIterator[asyncpg.Connection]:
+    """Lend a connection to a copy of a database, on which statements are planned in this mode."""
+    name = await server.create(database)
+    connection = await asyncpg.connect(
+        server.dsn(name), server_settings={"plan_cache_mode": mode, "jit": "off"}, statement_cache_size=0
+    )
+    try:
+        yield connection
+    finally:
+        await connection.close()
+        await server.drop(name)
 
 
 def literal(value: Any) -> str:

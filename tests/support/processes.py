@@ -29,9 +29,11 @@ def ended(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.contextmanager
-def serving(*arguments: str, **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the service and lend the process and the address it serves on."""
+def serving(*arguments: str, limits: str = "", **settings: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Run the service, with `limits` set by a shell, and lend the process and the address it serves on."""
     words, environment = command(*(arguments or ("serve",)), **settings)
+    if limits:
+        words = ["sh", "-c", f'{limits}; exec "$@"', "sh", *words]
     process = subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )

@@ -38,6 +38,7 @@ from mailing.v1.client_service_pb2 import (
     DeleteClientRequest,
     ExportClientsRequest,
     GetClientRequest,
+    ImportClientsRequest,
     ImportClientsResponse,
     ListClientsRequest,
     UpdateClientRequest,
@@ -163,13 +164,28 @@ class MailingClient:
         request = ListClientsRequest(filter=filter, receiving_now=receiving_now, page_size=page_size)
         return chain.from_iterable(page.clients for page in self._pages(self.clients.ListClients, request))
 
-    def import_clients(self, clients: Iterable[Client]) -> ImportClientsResponse:
+    def import_clients(
+        self,
+        clients: Iterable[Client],
+        fields: Iterable[str] | None = None,
+        *,
+        validate_only: bool = False,
+        skip_invalid: bool = False,
+    ) -> ImportClientsResponse:
         """Create or update clients by their phones: all of them or, when anything fails, none.
 
-        The iterable is read as fast as the service accepts it and may have any length. An error
-        that it raises cancels the import and is raised from here.
+        Every client changes the `fields`, such as `tag` or `attributes.city`, and clears those that it
+        leaves empty; without any, each changes what it sets itself. What is not mentioned stays, and an
+        opt-out changes only where a client sets it. The iterable is read as fast as the service accepts
+        it and may have any length. An error that it raises cancels the import and is raised from here.
+        With `validate_only` nothing is stored, with `skip_invalid` the good clients are; both return
+        what is wrong with the bad ones instead of raising MailingError.
         """
-        return import_in_batches(self.clients, clients)
+        return import_in_batches(
+            self.clients,
+            clients,
+            ImportClientsRequest(update_mask=_mask(fields), validate_only=validate_only, skip_invalid=skip_invalid),
+        )
 
     def export_clients(self, filter: ClientFilter | None = None) -> Iterator[Client]:  # noqa: A002 - as above
         """Yield every matching client from one stream; much faster than `list_clients`."""

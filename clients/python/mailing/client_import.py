@@ -21,12 +21,14 @@ BATCH_SIZE = 500
 """Clients per stream message: sent one by one they would be ninety times slower."""
 
 
-def import_in_batches(stub: ClientServiceStub, clients: Iterable[Client]) -> ImportClientsResponse:
-    """Send all clients in one call and return its response.
+def import_in_batches(
+    stub: ClientServiceStub, clients: Iterable[Client], options: ImportClientsRequest
+) -> ImportClientsResponse:
+    """Send all clients in one call, whose first message has the options, and return its response.
 
     Raise what the iterable raises, or MailingError; in both cases nothing was imported.
     """
-    requests = _Requests(clients)
+    requests = _Requests(clients, options)
     call = stub.ImportClients.future(iter(requests))
     requests.attach(call)
     try:
@@ -44,9 +46,10 @@ def import_in_batches(stub: ClientServiceStub, clients: Iterable[Client]) -> Imp
 class _Requests:
     """The stream's messages; cancels the call when the iterable fails."""
 
-    def __init__(self, clients: Iterable[Client]) -> None:
+    def __init__(self, clients: Iterable[Client], options: ImportClientsRequest) -> None:
         self.error: BaseException | None = None
         self._clients = clients
+        self._first = options
         self._attached = threading.Event()
 
     def attach(self, call: grpc.Future[ImportClientsResponse]) -> None:
@@ -55,9 +58,13 @@ class _Requests:
 
     def __iter__(self) -> Iterator[ImportClientsRequest]:
         clients = iter(self._clients)
+        request = ImportClientsRequest()
+        request.CopyFrom(self._first)
         try:
             while batch := list(islice(clients, BATCH_SIZE)):
-                yield ImportClientsRequest(clients=batch)
+                request.clients.extend(batch)
+                yield request
+                request = ImportClientsRequest()
         except GeneratorExit:
             raise
         except BaseException as error:

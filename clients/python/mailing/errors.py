@@ -6,7 +6,7 @@ Whether to retry is the caller's decision.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -27,17 +27,23 @@ class MailingError(Exception):
 
     `code` is the gRPC status. `reason` is a name of `mailing.v1.ErrorReason` without its
     prefix, such as `PHONE_TAKEN`, or empty when the service was not reached. `message` is
-    one sentence. `fields` has every invalid field of an INVALID_ARGUMENT.
+    one sentence. `fields` has the invalid fields of an INVALID_ARGUMENT, `metadata` the details of the reason.
     """
 
     def __init__(
-        self, code: grpc.StatusCode, reason: str = "", message: str = "", fields: tuple[FieldViolation, ...] = ()
+        self,
+        code: grpc.StatusCode,
+        reason: str = "",
+        message: str = "",
+        fields: tuple[FieldViolation, ...] = (),
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(code, reason, message, fields)
         self.code = code
         self.reason = reason
         self.message = message
         self.fields = fields
+        self.metadata = dict(metadata or {})
 
     def __str__(self) -> str:
         text = "; ".join(f"{field}: {description}" for field, description in self.fields) or self.message
@@ -48,8 +54,8 @@ class MailingError(Exception):
         """Return the same failure with its details; works for any gRPC error."""
         if not isinstance(error, grpc.Call):
             return cls(grpc.StatusCode.UNKNOWN, message=str(error))
-        reason, fields = _details_of(error)
-        return cls(error.code(), reason, error.details() or "", fields)
+        reason, fields, metadata = _details_of(error)
+        return cls(error.code(), reason, error.details() or "", fields, metadata)
 
 
 @contextmanager
@@ -61,18 +67,18 @@ def mailing_errors() -> Iterator[None]:
         raise MailingError.from_rpc_error(error) from error
 
 
-def _details_of(call: grpc.Call) -> tuple[str, tuple[FieldViolation, ...]]:
-    reason, fields = "", []
+def _details_of(call: grpc.Call) -> tuple[str, tuple[FieldViolation, ...], dict[str, str]]:
+    reason, fields, metadata = "", [], dict[str, str]()
     for detail in _status_of(call).details:
         if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
             info = error_details_pb2.ErrorInfo()
             detail.Unpack(info)
-            reason = info.reason
+            reason, metadata = info.reason, dict(info.metadata)
         elif detail.Is(error_details_pb2.BadRequest.DESCRIPTOR):
             bad = error_details_pb2.BadRequest()
             detail.Unpack(bad)
             fields += [FieldViolation(one.field, one.description) for one in bad.field_violations]
-    return reason, tuple(fields)
+    return reason, tuple(fields), metadata
 
 
 def _status_of(call: grpc.Call) -> status_pb2.Status:

@@ -9,6 +9,7 @@ no decompression, no pipelining. Every request ends in exactly one class:
 | the name does not resolve                                                 | RESOLVE    | no   |
 | refused, unreachable, or no connection (TLS included) within the connect  | CONNECT    | no   |
 | timeout                                                                   |            |      |
+| no file descriptor is free                                                | LOCAL      | no   |
 | the handshake fails: certificate, name, version, or no TLS at all         | TLS        | no   |
 | the total timeout passes: waiting for a connection or connecting          | TIMEOUT    | no   |
 | the total timeout passes: after that                                      | TIMEOUT    | yes  |

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from dispatcher.delivery.http1.connection import Connection, KnownAnswers
 from dispatcher.delivery.http1.resolver import Address, Addresses
 from dispatcher.delivery.http1.tls import tls_context
-from dispatcher.delivery.protocol import encode_body, parse_target
+from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
@@ -320,7 +320,9 @@ class FastSender:
             try:
                 async with asyncio.timeout((limit - monotonic()) / left if left > 1 else None):
                     return await _connect_socket(address)
-            except OSError:  # TimeoutError is one
+            except OSError as error:  # TimeoutError is one
+                if error.errno in OUT_OF_FILES:
+                    raise _Failure(ErrorClass.LOCAL) from None
                 self._addresses.demote(address)
         raise _Failure(ErrorClass.CONNECT)
 

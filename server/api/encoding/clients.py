@@ -7,7 +7,7 @@ from datetime import time
 from mailing.v1 import client_pb2, time_of_day_pb2
 from server.api.encoding.masking import shown_phone
 from server.api.encoding.wellknown import duration, span_of, timestamp
-from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow
+from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow, normal_tag
 from server.domain.validation import Violations
 
 
@@ -20,10 +20,10 @@ def definition_of(message: client_pb2.Client, path: str, violations: Violations)
         phone=message.phone,
         timezone=message.timezone,
         operator_code=message.operator_code,
-        tag=message.tag,
+        tag=normal_tag(message.tag),
         receive_window=window,
         attributes=dict(message.attributes),
-        opted_out=message.opted_out,
+        opted_out=message.opted_out if message.HasField("opted_out") else None,
     )
 
 
@@ -79,7 +79,7 @@ def _window_message(window: ReceiveWindow | None) -> client_pb2.ReceiveWindow | 
 def filter_of(message: client_pb2.ClientFilter) -> ClientFilter:
     """Return the filter, unchecked."""
     return ClientFilter(
-        tags=tuple(message.tags),
+        tags=tuple(dict.fromkeys(map(normal_tag, message.tags))),
         operator_codes=tuple(message.operator_codes),
         timezones=tuple(message.timezones),
         attributes=dict(message.attributes),

@@ -10,7 +10,7 @@ from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from mailing.v1 import dispatch_pb2
 from server.api.encoding.wellknown import duration, span_of, timestamp
-from server.domain.replicas import EndpointHealth, EndpointStatus, Replica
+from server.domain.replicas import EndpointHealth, EndpointStatus, EndpointSuspension, Replica
 from server.domain.validation import Violations
 
 
@@ -65,6 +65,18 @@ def _status_message(status: EndpointStatus) -> dispatch_pb2.EndpointStatus:
         concurrency_limit=status.concurrency_limit,
         failure_ratio=status.failure_ratio,
         last_error=status.last_error,
+        suspension=_suspension_message(status.suspension),
+    )
+
+
+def _suspension_message(suspension: EndpointSuspension | None) -> dispatch_pb2.Suspension | None:
+    if suspension is None:
+        return None
+    return dispatch_pb2.Suspension(
+        reason=dispatch_pb2.Suspension.Reason.ValueType(suspension.reason),
+        since=timestamp(suspension.since),
+        until=timestamp(suspension.until),
+        detail=suspension.detail,
     )
 
 
@@ -79,6 +91,7 @@ def endpoint_message(endpoint: Endpoint, health: EndpointHealth, unresolved: str
             name=endpoint.name,
             breaker=dispatch_pb2.EndpointStatus.Breaker.ValueType(health.breaker),
             last_error=unresolved or health.last_error,
+            suspension=_suspension_message(health.suspension),
         ),
     )
 

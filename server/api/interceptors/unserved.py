@@ -39,7 +39,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "mailing.v1.UpdateClientRequest": "phone validate_only",
         "mailing.v1.DeleteClientRequest": "phone allow_missing",
         "mailing.v1.ListClientsRequest": "filter_text",
-        "mailing.v1.ImportClientsRequest": "update_mask validate_only skip_invalid",
         "mailing.v1.ExportClientsRequest": "filter_text resume_token",
         "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
         "filter_text",

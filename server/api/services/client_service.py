@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
-from server.api.encoding.client_import import import_rows
+from server.api.encoding.client_import import check_same_options, import_options, import_response, import_rows
 from server.api.encoding.clients import client_message, definition_of, filter_of
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
-from server.domain.clients import CLIENT_FIELDS, ClientFilter, ImportRow, check_client, check_filter, completed
+from server.domain.client_import import ImportRow, RowErrors
+from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, completed
 from server.domain.pagination import PageRequest
 from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.client_deletion import ClientDeletion
@@ -76,15 +77,20 @@ class ClientService(ClientServiceServicer):
         self, request_iterator: AsyncIterator[pb.ImportClientsRequest], context: Context
     ) -> pb.ImportClientsResponse:
         """Store the clients of the stream, all or none."""
+        first = await anext(request_iterator, None)
+        if first is None:
+            return pb.ImportClientsResponse()
+        options, errors = import_options(first), RowErrors()
 
-        async def pieces() -> AsyncIterator[Sequence[ImportRow]]:
-            position = 0
+        async def pieces() -> AsyncIterator[Sequence[ImportRow | None]]:
+            yield import_rows(first.clients, 0, self._zones, options.mask, errors)
+            position = len(first.clients)
             async for request in request_iterator:
-                yield import_rows(request.clients, position, self._zones)
+                check_same_options(request, first)
+                yield import_rows(request.clients, position, self._zones, options.mask, errors)
                 position += len(request.clients)
 
-        counts = await self._imports.run(pieces())
-        return pb.ImportClientsResponse(created=counts.created, updated=counts.updated, unchanged=counts.unchanged)
+        return import_response(await self._imports.run(pieces(), options, errors), errors, options)
 
     async def ExportClients(
         self, request: pb.ExportClientsRequest, context: Context

@@ -74,4 +74,5 @@ class BacklogGauges:
             "mailing_mailings": {(state,): n for state, n in backlog.mailings.items()},
             "mailing_recheck_lag_seconds": {(): backlog.recheck_lag},
             "mailing_dispatch_paused": {(): backlog.stopped},
+            "mailing_client_numbers_used_ratio": {(): backlog.numbers_used},
         }

@@ -6,7 +6,7 @@ What a process did stays counted when it has ended, so that counters never go ba
 from __future__ import annotations
 
 from dispatcher.dispatcher import Dispatcher
-from dispatcher.model.states import BreakerState
+from dispatcher.model.states import BreakerState, Suspension
 from server.observability.metrics.families import FAMILIES
 from server.observability.metrics.samples import Samples, add, added, counters, of_histogram
 
@@ -29,8 +29,14 @@ def samples_of(dispatcher: Dispatcher) -> Samples:
         "mailing_dispatcher_concurrency_limit": {(own, pool.name): pool.limit.value for pool in pools},
         "mailing_dispatcher_waiting_messages": {(own, pool.name): pool.waiting for pool in pools},
         "mailing_dispatcher_breaker": {(own, pool.name): _BREAKER[pool.breaker.state] for pool in pools},
+        "mailing_dispatcher_suspended": {
+            (own, pool.name, reason.name.lower()): float(pool.breaker.suspension is reason)
+            for pool in pools
+            for reason in (Suspension.CREDENTIALS, Suspension.NOT_FOUND, Suspension.REFUSES_ALL)
+        },
         "mailing_dispatcher_leases": {(own,): len(registry.leases)},
         "mailing_dispatcher_poll_interval_seconds": {(own,): dispatcher.poll_backoff.interval},
+        "mailing_dispatcher_unrecorded_seconds": {(own,): dispatcher.recording.failing_for},
     }
 
 

@@ -60,8 +60,26 @@ _TABLE = (
     Family("mailing_dispatcher_concurrency_limit", "gauge", _LANE, "Current limit of requests in flight."),
     Family("mailing_dispatcher_waiting_messages", "gauge", _LANE, "Messages leased whose request has not started."),
     Family("mailing_dispatcher_breaker", "gauge", _LANE, "The circuit breaker: 0 closed, 1 half open, 2 open."),
+    Family(
+        "mailing_dispatcher_suspended",
+        "gauge",
+        (*_LANE, "reason"),
+        "1 while nothing is sent because of what the endpoint answers: credentials, not_found or refuses_all.",
+    ),
     Family("mailing_dispatcher_leases", "gauge", ("dispatcher",), "Batches leased by the dispatcher."),
     Family("mailing_dispatcher_poll_interval_seconds", "gauge", ("dispatcher",), "Current polling interval."),
+    Family(
+        "mailing_dispatcher_unrecorded_seconds",
+        "gauge",
+        ("dispatcher",),
+        "How long outcomes could not be recorded; 0 when they can. From 1 on the dispatcher claims less, or nothing.",
+    ),
+    Family(
+        "mailing_dispatcher_newer_schema",
+        "gauge",
+        ("dispatcher",),
+        "1 while the database has a newer schema than the dispatcher's release, which then claims nothing.",
+    ),
     Family(
         "mailing_database_errors_total", "counter", ("part",), "Uses of the database that failed and may be retried."
     ),
@@ -85,6 +103,12 @@ _TABLE = (
         "How long the oldest unleased batch has been due, of mailings without a rate.",
     ),
     Family("mailing_recheck_lag_seconds", "gauge", (), "How long the oldest check for new clients is overdue."),
+    Family(
+        "mailing_client_numbers_used_ratio",
+        "gauge",
+        (),
+        "The share of all client numbers that were given; at 1 no client can be added.",
+    ),
     Family("mailing_mailings", "gauge", ("state",), "Mailings that have not ended."),
     Family("mailing_dispatch_paused", "gauge", (), "Whether PauseDispatch stopped all dispatching."),
     Family("mailing_build_info", "gauge", ("version", "python"), "Always 1; the labels name the running version."),

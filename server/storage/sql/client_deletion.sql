@@ -1,24 +1,26 @@
 -- What happens to the unsent messages of a client who is deleted.
 
 -- name: list_pending_mailings
--- The live mailings in which the client has a pending message. Looks up one message per mailing,
--- because messages have no index by client.
+-- The live mailings in which the client has a pending message that was surely not sent. Looks up one
+-- message per mailing, because messages have no index by client.
 SELECT g.id
 FROM mailings g
 CROSS JOIN LATERAL (
   SELECT FROM messages m
   WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id AND m.status = {Status.PENDING}
+    AND m.maybe_sent IS NOT TRUE
 ) m
 WHERE g.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
 ORDER BY g.id;
 
 -- name: lock_open_batch
--- The batch of the client's message, unless it names a holder, even one whose lease has expired: the
--- message may have been delivered and its outcome be on the way, which is accepted until another
--- replica claims the batch. Waits for a claim in progress and then checks again.
+-- The batch of the client's message, unless it names a holder, even one whose lease has expired, or an
+-- earlier one may have sent of it: the message may have been delivered and its outcome be on the way,
+-- which is accepted until another replica claims the batch. Waits for a claim in progress and then checks again.
 SELECT no, client_ids
 FROM batches
 WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids @> ARRAY[$client_id::bigint] AND holder IS NULL
+  AND NOT doubtful
 ORDER BY no
 FOR UPDATE;
 

@@ -12,7 +12,8 @@ CREATE TEMPORARY TABLE import_rows (
   window_start  time,
   window_length interval,
   attributes    jsonb   NOT NULL,
-  opted_out     boolean NOT NULL
+  opted_out     boolean,
+  spoken        int     NOT NULL
 ) ON COMMIT DROP;
 
 -- name: widen_memory
@@ -27,68 +28,146 @@ SET LOCAL default_statistics_target = 10;
 -- Temporary tables get no statistics by themselves, and the plan of the merge needs them.
 ANALYZE import_rows;
 
+-- fragment: columns
+operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+
+-- fragment: stored
+c.operator_code, c.tag, c.timezone, c.window_start, c.window_length, c.attributes, c.opted_out
+
+-- fragment: merged_attributes
+CASE WHEN s.spoken & {Spoken.ATTRIBUTES} = 0 THEN c.attributes
+    WHEN $attribute_names::text[] IS NULL THEN s.attributes
+    ELSE (c.attributes - $attribute_names) || (
+      SELECT coalesce(jsonb_object_agg(key, value), '{}') FROM jsonb_each(s.attributes) WHERE key = ANY ($attribute_names)
+    ) END
+
+-- fragment: merged
+-- What a stored client `c` is to be after the row `s`: what the row does not speak of stays. In the
+-- order of `columns`.
+CASE WHEN s.spoken & {Spoken.OPERATOR_CODE} = 0 THEN c.operator_code ELSE s.operator_code END,
+  CASE WHEN s.spoken & {Spoken.TAG} = 0 THEN c.tag ELSE s.tag END,
+  CASE WHEN s.spoken & {Spoken.TIMEZONE} = 0 THEN c.timezone ELSE s.timezone END,
+  CASE WHEN s.spoken & {Spoken.WINDOW} = 0 THEN c.window_start ELSE s.window_start END,
+  CASE WHEN s.spoken & {Spoken.WINDOW} = 0 THEN c.window_length ELSE s.window_length END,
+  {merged_attributes},
+  coalesce(s.opted_out, c.opted_out)
+
 -- name: create_latest
--- The last row of each phone, compared with the stored client: it is new, differs, or is unchanged.
--- In the order of phones, so that neighbours in the index are read together. coalesce takes a number
--- for new clients only.
+-- Of each phone the last row, beside what is stored: one look at the clients, so that every
+-- row is either new, or differs, or is stored exactly so. In the order of phones, where
+-- neighbours in the index come together. New ones are counted: their numbers come later. Of an
+-- opt-out the last row that speaks of it decides, so that none gets lost behind one that does not.
 CREATE TEMPORARY TABLE import_latest ON COMMIT DROP AS
+WITH latest AS (
+  SELECT r.position, r.bucket, r.phone, r.operator_code, r.tag, r.timezone, r.window_start, r.window_length,
+    r.attributes, o.opted_out, r.spoken
+  FROM (SELECT DISTINCT ON (phone) * FROM import_rows ORDER BY phone, position DESC) r
+  LEFT JOIN (
+    SELECT DISTINCT ON (phone) phone, opted_out FROM import_rows
+    WHERE opted_out IS NOT NULL
+    ORDER BY phone, position DESC
+  ) o ON o.phone = r.phone
+)
 SELECT s.*, c.bucket AS home, c.id IS NULL AS is_new,
-  coalesce(c.id, nextval('client_no') * (SELECT count(*) FROM buckets) + s.bucket) AS id,
-  (c.operator_code, c.tag, c.timezone, c.window_start, c.window_length, c.attributes, c.opted_out)
-    IS DISTINCT FROM
-    (s.operator_code, s.tag, s.timezone, s.window_start, s.window_length, s.attributes, s.opted_out) AS differs
-FROM (SELECT DISTINCT ON (phone) * FROM import_rows ORDER BY phone, position DESC) s
+  c.id, count(*) FILTER (WHERE c.id IS NULL AND s.timezone <> '') OVER (ROWS UNBOUNDED PRECEDING) AS fresh_no,
+  c.id IS NULL OR ({stored}) IS DISTINCT FROM ({merged}) AS differs,
+  c.opted_out AS was_opted_out, false AS recalled, NULL::bigint[] AS received
+FROM latest s
 LEFT JOIN client_phones p ON p.phone = s.phone
 LEFT JOIN clients c ON c.bucket = p.bucket AND c.id = p.client_id;
 
+-- name: find_bad_rows
+-- Rows that only what is stored shows to be bad: a new client without a time zone, and one who would
+-- have too many attributes.
+SELECT position, 'timezone' AS field FROM import_latest WHERE is_new AND timezone = ''
+UNION ALL
+SELECT s.position, 'attributes'
+FROM import_latest s
+JOIN clients c ON c.bucket = s.home AND c.id = s.id
+WHERE $attribute_names::text[] IS NOT NULL AND s.differs AND NOT s.is_new
+  AND (SELECT count(*) FROM jsonb_object_keys({merged_attributes})) > $most_attributes
+ORDER BY position;
+
 -- name: count_latest
-SELECT (SELECT count(*) FROM import_rows) AS staged, count(*) AS phones,
+-- Without the rows that were left out, $left_out of them.
+SELECT (SELECT count(*) FROM import_rows) - $left_out::bigint AS staged, count(*) AS phones,
   count(*) FILTER (WHERE is_new) AS fresh, count(*) FILTER (WHERE differs AND NOT is_new) AS changed
 FROM import_latest;
+
+-- name: leave_out
+DELETE FROM import_latest WHERE position = ANY ($positions::bigint[]);
+
+-- fragment: identity
+-- The id of a row's client. The numbers of new ones are in ranges: those from the n-th new row of $starts on are
+-- the row's count plus the n-th of $offsets.
+coalesce(s.id, (s.fresh_no + ($offsets::bigint[])[width_bucket(s.fresh_no, $starts::bigint[])])
+  * (SELECT count(*) FROM buckets) + s.bucket)
 
 -- name: insert_fresh_phones
 -- The usual case, in which nobody took one of the phones since create_latest; fails otherwise. In the
 -- order of phones, so that two imports never deadlock.
 INSERT INTO client_phones (phone, bucket, client_id)
-SELECT phone, bucket, id FROM import_latest WHERE is_new ORDER BY phone;
+SELECT phone, bucket, {identity} FROM import_latest s WHERE is_new ORDER BY phone;
 
 -- name: claim_fresh_phones
 -- The same without phones that are taken: half as fast.
 INSERT INTO client_phones (phone, bucket, client_id)
-SELECT phone, bucket, id FROM import_latest WHERE is_new ORDER BY phone
+SELECT phone, bucket, {identity} FROM import_latest s WHERE is_new ORDER BY phone
 ON CONFLICT DO NOTHING;
 
 -- name: adopt_taken_phones
 -- Rows whose phone somebody else took are no longer new: they update the client of that phone.
 UPDATE import_latest s
-SET is_new = false, home = c.bucket, id = c.id,
-  differs = (c.operator_code, c.tag, c.timezone, c.window_start, c.window_length, c.attributes, c.opted_out)
-    IS DISTINCT FROM
-    (s.operator_code, s.tag, s.timezone, s.window_start, s.window_length, s.attributes, s.opted_out)
+SET is_new = false, home = c.bucket, id = c.id, was_opted_out = c.opted_out,
+  differs = ({stored}) IS DISTINCT FROM ({merged})
 FROM client_phones p
 JOIN clients c ON c.bucket = p.bucket AND c.id = p.client_id
-WHERE s.is_new AND p.phone = s.phone AND p.client_id <> s.id;
+WHERE s.is_new AND p.phone = s.phone AND p.client_id <> {identity};
+
+-- fragment: digest
+sha256((SELECT key FROM phone_keys) || convert_to(s.phone, 'UTF8'))
+
+-- name: any_memories
+SELECT EXISTS (SELECT FROM phone_memories);
+
+-- name: recall_phones
+-- New clients take over what is remembered of their phones. `was_opted_out` tells that it was an opt-out.
+WITH recalled AS (
+  DELETE FROM phone_memories m USING import_latest s
+  WHERE s.is_new AND m.digest = {digest}
+  RETURNING s.phone, m.opted_out, m.received
+)
+UPDATE import_latest s
+SET opted_out = coalesce(s.opted_out, r.opted_out), was_opted_out = r.opted_out, received = r.received,
+  recalled = s.opted_out IS NULL
+FROM recalled r
+WHERE r.phone = s.phone;
 
 -- name: insert_fresh_clients
-INSERT INTO clients (
-  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
-)
-SELECT bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
-FROM import_latest
+INSERT INTO clients (bucket, id, phone, received, {columns})
+SELECT bucket, {identity}, phone, received, operator_code, tag, timezone, window_start, window_length, attributes,
+  coalesce(opted_out, false)
+FROM import_latest s
 WHERE is_new;
 
 -- name: update_changed_clients
--- Returns fewer than were counted when somebody else deleted a client since create_latest.
+-- Returns fewer than there were when somebody else deleted one since create_latest looked. Merges with
+-- what is stored now: what somebody else changed meanwhile and no row speaks of stays.
 WITH written AS (
   UPDATE clients c
-  SET operator_code = s.operator_code, tag = s.tag, timezone = s.timezone, window_start = s.window_start,
-    window_length = s.window_length, attributes = s.attributes, opted_out = s.opted_out,
-    version = c.version + 1, updated_at = now()
+  SET ({columns}) = ({merged}), version = c.version + 1, updated_at = now()
   FROM import_latest s
   WHERE s.differs AND NOT s.is_new AND c.bucket = s.home AND c.id = s.id AND c.phone = s.phone
   RETURNING c.id
 )
 SELECT count(*) FROM written;
+
+-- name: list_opted
+-- Clients whose opt-out this import made, kept for a phone that was added again, or took back.
+SELECT coalesce(home, bucket) AS bucket, {identity} AS id, opted_out, CASE WHEN recalled THEN 'phone_memory' ELSE 'import' END AS source
+FROM import_latest s
+WHERE opted_out IS NOT NULL AND (opted_out <> coalesce(was_opted_out, false) OR is_new AND opted_out)
+ORDER BY 1, 2;
 
 -- name: create_touched
 -- The ids of written clients, by bucket and in pieces of some 5,000.
@@ -105,9 +184,8 @@ ALTER TABLE import_touched ALTER client_ids SET STORAGE EXTERNAL;
 -- name: fill_touched
 -- 80,000 consecutive numbers are some 5,000 in each of 16 buckets.
 INSERT INTO import_touched (bucket, part, client_ids)
-SELECT coalesce(home, bucket), id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
-FROM import_latest
-WHERE differs
+SELECT bucket, id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
+FROM (SELECT coalesce(home, bucket) AS bucket, {identity} AS id FROM import_latest s WHERE differs) written
 GROUP BY 1, 2;
 
 -- name: list_touched_buckets

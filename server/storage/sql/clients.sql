@@ -1,21 +1,27 @@
 -- Clients, one by one and page by page.
 
--- name: next_client_no
-SELECT nextval('client_no');
-
 -- name: insert_phone
 -- The key spans all buckets: a second client with the phone fails here.
 INSERT INTO client_phones (phone, bucket, client_id) VALUES ($phone, $bucket, $client_id);
+
+-- name: claim_phone
+-- Gives a phone that nobody has to a new client; returns no row for one that is taken. A number is taken
+-- only for a phone that is free.
+INSERT INTO client_phones (phone, bucket, client_id)
+SELECT $phone::text, $bucket::int, nextval('client_no') * (SELECT count(*) FROM buckets) + $bucket::int
+WHERE NOT EXISTS (SELECT FROM client_phones WHERE phone = $phone)
+RETURNING client_id;
 
 -- name: delete_phone
 DELETE FROM client_phones WHERE phone = $phone;
 
 -- name: insert_client
 INSERT INTO clients (
-  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received
 )
 VALUES (
-  $bucket, $client_id, $phone, $operator_code, $tag, $timezone, $window_start, $window_length, $attributes, $opted_out
+  $bucket, $client_id, $phone, $operator_code, $tag, $timezone, $window_start, $window_length, $attributes, $opted_out,
+  $received
 )
 RETURNING *;
 
@@ -32,7 +38,7 @@ SELECT * FROM clients WHERE bucket = $bucket AND id = $client_id FOR UPDATE;
 -- The client stays in its bucket, also when the phone changes.
 UPDATE clients
 SET phone = $phone, operator_code = $operator_code, tag = $tag, timezone = $timezone, window_start = $window_start,
-  window_length = $window_length, attributes = $attributes, opted_out = $opted_out,
+  window_length = $window_length, attributes = $attributes, opted_out = $opted_out, received = $received,
   version = version + 1, updated_at = now()
 WHERE bucket = $bucket AND id = $client_id
 RETURNING *;

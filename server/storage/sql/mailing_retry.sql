@@ -15,56 +15,64 @@ JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = $mailing_id
 WHERE k.n > 0
 ORDER BY k.bucket;
 
--- name: requeue
--- Puts back the next $most messages of a bucket behind the client $after that have one of $statuses
--- and were settled at $settled_until or before, in batches of $batch_size. Attempts made so far no
--- longer count against the limit. The mailing is locked, so that nobody else changes these messages:
--- `requeued` finds the same ones as `found`, without a join whose plan would depend on statistics.
-WITH found AS MATERIALIZED (
-  SELECT client_id, status, reason, attempts
+-- name: find_to_retry
+-- The next $most messages of a bucket behind the client $after that have one of $statuses and were
+-- settled at $settled_until or before, ascending. The mailing is locked, so that nobody else changes
+-- them before the end of the transaction.
+SELECT coalesce(array_agg(client_id ORDER BY client_id), '{}') AS client_ids
+FROM (
+  SELECT client_id
   FROM messages
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id > $after
     AND status = ANY ($statuses::smallint[]) AND settled_at <= $settled_until
   ORDER BY client_id
   LIMIT $most
+) next;
+
+-- name: delete_batches_of
+-- Comes before `requeue`. A batch in progress still names the messages that it has settled. No message
+-- may be in two batches: if the holder died, both would send it.
+DELETE FROM batches
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids <@ $client_ids::bigint[];
+
+-- name: take_from_batches
+-- The same for batches that name other messages, too.
+UPDATE batches b
+SET client_ids = ARRAY(SELECT i FROM unnest(b.client_ids) AS i WHERE i <> ALL ($client_ids::bigint[]) ORDER BY i)
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids && $client_ids::bigint[];
+
+-- name: requeue
+-- Puts back these messages in new batches of $batch_size. Attempts made so far no longer count against
+-- the limit. Batches were locked before; then come the bucket's row, its messages and its counters: all
+-- statements lock in this order. `requeued` finds the same ones as `found`, without a join whose plan
+-- would depend on statistics.
+WITH found AS MATERIALIZED (
+  SELECT client_id, status, reason, attempts
+  FROM messages
+  WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id BETWEEN $first_id AND $last_id
+    AND client_id = ANY ($client_ids::bigint[]) AND status = ANY ($statuses::smallint[])
 ), opened AS (
-  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, now()
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at)
+  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, now(), now()
   FROM (
     SELECT array_agg(client_id ORDER BY client_id) AS client_ids
     FROM (SELECT client_id, (row_number() OVER (ORDER BY client_id) - 1) / $batch_size AS part FROM found) numbered
     GROUP BY part
   ) parts
-), emptied AS (
-  -- A batch in progress still names the messages that it has settled. No message may be in two
-  -- batches: if the holder died, both would send it.
-  DELETE FROM batches
-  WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids <@ ARRAY(SELECT client_id FROM found)
-  RETURNING no
-), shortened AS (
-  UPDATE batches b
-  SET client_ids = ARRAY(
-    SELECT i FROM unnest(b.client_ids) AS i WHERE i NOT IN (SELECT client_id FROM found) ORDER BY i
-  )
-  WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids && ARRAY(SELECT client_id FROM found)
-    AND NOT client_ids <@ ARRAY(SELECT client_id FROM found)
-  RETURNING no
 ), tick AS (
-  -- Locks batches before the bucket's row, and that before its messages and counters: all statements
-  -- lock in this order.
   UPDATE buckets SET journal_seq = journal_seq + 1
   WHERE bucket = $bucket AND EXISTS (SELECT FROM found)
-    AND (SELECT count(*) FROM emptied) + (SELECT count(*) FROM shortened) >= 0
   RETURNING journal_seq
 ), requeued AS (
   -- The columns of the last attempt stay.
   UPDATE messages m
   SET status = {Status.PENDING}, reason = CASE WHEN attempts > 0 THEN {Reason.RETRYING} ELSE {Reason.NONE} END,
-    forgiven = nullif(attempts, 0), settled_at = NULL, due_at = now()
+    forgiven = nullif(attempts, 0), maybe_sent = CASE WHEN m.status = {Status.UNKNOWN} THEN true ELSE m.maybe_sent END,
+    settled_at = NULL, due_at = now()
   FROM tick
   WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id
-    AND m.client_id > $after AND m.client_id <= (SELECT max(client_id) FROM found)
-    AND m.status = ANY ($statuses::smallint[]) AND m.settled_at <= $settled_until
+    AND m.client_id BETWEEN $first_id AND (SELECT max(client_id) FROM found)
+    AND m.client_id = ANY ($client_ids::bigint[]) AND m.status = ANY ($statuses::smallint[])
   RETURNING m.client_id
 ), counted AS (
   INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
@@ -92,8 +100,7 @@ WITH found AS MATERIALIZED (
   FROM found
   HAVING count(*) > 0
 )
-SELECT (SELECT count(*) FROM found) AS found, (SELECT count(*) FROM requeued) AS requeued,
-  (SELECT max(client_id) FROM found) AS last;
+SELECT (SELECT count(*) FROM found) AS found, (SELECT count(*) FROM requeued) AS requeued;
 
 -- name: reopen_mailing
 UPDATE mailings SET state = {MailingState.RUNNING}, recheck_at = 'infinity', version = version + 1, updated_at = now()

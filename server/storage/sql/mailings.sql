@@ -94,8 +94,7 @@ WHERE id = $mailing_id;
 -- name: move_mailing
 -- Changes a mailing's state on request, from one of $sources.
 UPDATE mailings SET state = $state, version = version + 1, updated_at = now()
-WHERE id = $mailing_id AND state = ANY ($sources::smallint[])
-RETURNING state;
+WHERE id = $mailing_id AND state = ANY ($sources::smallint[]);
 
 -- name: find_state
 SELECT state FROM mailings WHERE id = $mailing_id;

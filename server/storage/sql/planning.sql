@@ -1,5 +1,9 @@
 -- The life of mailings: they start, take in clients, are rechecked for new ones, and end.
 
+-- fragment: recheck_due
+-- One further ahead than it can be was stored by a clock that was set back since.
+(recheck_at <= now() OR (recheck_at > now() + recheck_interval + interval '1 s' AND recheck_at < 'infinity'))
+
 -- name: poll
 -- What there is to do, and when the next thing is due: the only query of an idle dispatcher.
 -- ORDER BY and LIMIT keep to the index on due_at, whatever the planner estimates for its range.
@@ -18,7 +22,7 @@ SELECT
     SELECT FROM expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state = {MailingState.RUNNING}
     WHERE NOT e.finished
   ) AS expands,
-  EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING} AND recheck_at <= now()) AS rechecks,
+  EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING} AND {recheck_due}) AS rechecks,
   EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING} AND ends_at <= now())
     OR EXISTS (SELECT FROM mailings WHERE state = {MailingState.PAUSED} AND ends_at <= now()) AS ends,
   EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING}) AS running,
@@ -84,6 +88,10 @@ LIMIT 50;
     AND ($timezones::text[] IS NULL OR timezone = ANY($timezones))
     AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
 
+-- fragment: reachable
+-- Neither opted out nor added again after the phone got the mailing.
+NOT opted_out AND (received IS NULL OR $mailing_id <> ALL (received))
+
 -- fragment: take_in
 -- Gives each client of `audience` a message, puts the pending ones into batches that are due
 -- together, and ends at once those whose window does not open before the mailing's end.
@@ -108,8 +116,8 @@ inserted AS (
   SELECT client_id, due_at, (row_number() OVER (PARTITION BY due_at ORDER BY client_id) - 1) / $batch_size AS part
   FROM inserted WHERE status = {Status.PENDING}
 ), opened AS (
-  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, due_at
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at)
+  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, due_at, now()
   FROM (SELECT array_agg(client_id ORDER BY client_id) AS client_ids, due_at FROM numbered GROUP BY due_at, part) g
 ), tick AS (
   UPDATE buckets SET journal_seq = journal_seq + 1
@@ -148,7 +156,7 @@ WITH held AS (
 ), seen AS MATERIALIZED (
   SELECT c.* FROM held CROSS JOIN LATERAL (
     SELECT id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out,
-      created_at
+      created_at, received
     FROM clients
     WHERE bucket = $bucket AND id > $position AND ($chosen_ids::bigint[] IS NULL OR id = ANY($chosen_ids))
     ORDER BY id LIMIT $limit
@@ -156,7 +164,7 @@ WITH held AS (
 ), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
-  WHERE NOT opted_out AND created_at <= (SELECT added_until FROM held)
+  WHERE {reachable} AND created_at <= (SELECT added_until FROM held)
     AND {matches}
 ), {take_in}, moved AS (
   UPDATE expansions
@@ -177,7 +185,7 @@ SELECT m.id, m.version, m.filter, m.semantics, m.max_rate,
   coalesce(array_agg(e.change_seq) FILTER (WHERE s.seq > e.change_seq), '{}') AS positions
 FROM (
   SELECT id, version, filter, semantics, max_rate FROM mailings
-  WHERE state = {MailingState.RUNNING} AND recheck_at <= now() ORDER BY recheck_at LIMIT 200
+  WHERE state = {MailingState.RUNNING} AND {recheck_due} ORDER BY recheck_at LIMIT 200
 ) m
 CROSS JOIN client_change_seqs s
 JOIN expansions e ON e.bucket = s.bucket AND e.mailing_id = m.id
@@ -196,14 +204,14 @@ WITH held AS (
     SELECT seq, client_ids FROM client_changes WHERE bucket = $bucket AND seq > $position ORDER BY seq LIMIT $limit
   ) f
 ), seen AS MATERIALIZED (
-  -- LIMIT: one by one, by their key, whatever number the planner estimates.
-  SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out
+  -- LIMIT: one by one, by their key, however many the planner believes there are.
+  SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received
   FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
   CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = $bucket AND id = i.id LIMIT 1) c
 ), audience AS MATERIALIZED (
   SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
   FROM seen
-  WHERE NOT opted_out
+  WHERE {reachable}
     AND {matches}
     AND ($chosen_ids::bigint[] IS NULL OR id = ANY($chosen_ids))
 ), {take_in}, moved AS (
@@ -236,14 +244,22 @@ WHERE m.state = {MailingState.RUNNING} AND m.audience_mode = {AudienceMode.OPEN}
 
 -- name: expedite
 -- Makes batches due at once whose mailing is over or ends before they are due, so that they are
--- claimed and settled without being sent.
-UPDATE batches b SET due_at = now()
+-- claimed and settled without being sent. So are those that a clock opened which was set back since:
+-- what was due at once, and retries. Others wait for a window, which the clock decides.
+UPDATE batches b SET due_at = now(), opened_at = now()
 FROM mailings m
 WHERE b.due_at > now() AND m.id = b.mailing_id
   AND (
     m.state = {MailingState.CANCELLED} OR (m.state = {MailingState.RUNNING} AND m.ends_at <= b.due_at)
     OR m.ends_at <= now()
+    OR (b.opened_at > now() + interval '1 s' AND b.due_at - b.opened_at <= m.max_backoff)
   );
+
+-- name: shorten_leases
+-- Lets leases end that a clock gave which was set back since: after their length, from now on. Their
+-- holders count down on clocks of their own, so no lease is cut short.
+UPDATE batches SET lease_until = now() + (lease_until - leased_at), leased_at = now()
+WHERE due_at <= now() AND leased_at > now() + interval '1 s' AND lease_until > now();
 
 -- fragment: done
 -- A mailing past its end or with a fixed audience that has nothing left to take in or to settle.
@@ -264,7 +280,8 @@ WHERE {done}
 RETURNING m.id;
 
 -- name: forget_changes
--- Removes changes of clients that every live mailing has read.
+-- Removes changes of clients that every live mailing has read, a minute after they were made: those
+-- who hold batches look for them.
 DELETE FROM client_changes c
 USING (
   SELECT s.bucket, coalesce(min(e.change_seq), s.seq) AS seq
@@ -274,4 +291,4 @@ USING (
   ) ON e.bucket = s.bucket
   GROUP BY s.bucket
 ) read
-WHERE c.bucket = read.bucket AND c.seq <= read.seq;
+WHERE c.bucket = read.bucket AND c.seq <= read.seq AND c.at < now() - interval '1 minute';

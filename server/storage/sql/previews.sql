@@ -71,6 +71,14 @@ FROM (
 GROUP BY 1, 2, 3, 4
 HAVING sum(n) > 0;
 
+-- name: preview_texts
+-- What the texts of all are made of who could get it and have not opted out.
+SELECT c.timezone, c.window_start, c.window_length, c.phone, c.operator_code, c.tag, c.attributes,
+  EXISTS (SELECT FROM client_sends s WHERE s.bucket = c.bucket AND s.client_id = c.id AND {capped} OFFSET 0) AS capped
+FROM clients c
+{could_get_it}
+  AND NOT c.opted_out AND $start::timestamptz IS NOT NULL;
+
 -- name: preview_in_order
 -- For the rest of the transaction, ordered rows are read in their order: without statistics the
 -- planner takes it for cheaper to read and sort all clients.

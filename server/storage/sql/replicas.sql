@@ -29,7 +29,8 @@ WHERE paused <> $paused
 RETURNING version;
 
 -- name: beat
--- Records a replica's status and until when it counts as alive, and returns the runtime settings.
+-- Records a replica's status and until when it counts as alive, and returns the runtime settings and
+-- the newest version of the schema.
 -- Other replicas that have been silent for a minute are removed. Never the replica itself: the result
 -- of one statement that deletes and writes the same row is undefined.
 WITH swept AS (
@@ -39,7 +40,9 @@ WITH swept AS (
   VALUES ($replica_id, $host, $pid, now() - $age::interval, now() + $alive_for::interval, $status::jsonb)
   ON CONFLICT (id) DO UPDATE SET beat_at = now(), beats_until = excluded.beats_until, status = excluded.status
 )
-SELECT version, poll_min, poll_max, recheck_min, recheck_max, max_concurrency FROM dispatch_settings;
+SELECT extract(epoch FROM clock_timestamp())::float8 AS read_at, version, poll_min, poll_max, recheck_min, recheck_max,
+  max_concurrency, (SELECT max(version) FROM schema_migrations) AS schema_version
+FROM dispatch_settings;
 
 -- name: leave
 DELETE FROM replicas WHERE id = $replica_id;

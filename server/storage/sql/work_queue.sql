@@ -20,14 +20,30 @@ SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_att
   extract(epoch FROM max_backoff)::float8 AS max_backoff
 FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE paused);
 
+-- name: change_numbers
+SELECT bucket, seq FROM client_change_seqs;
+
+-- name: changed_clients
+-- Those of $client_ids that the changes behind $after up to $until name; all of them when one of the
+-- changes is no longer kept. Reads one row for each change, and is only asked when there are some.
+WITH fresh AS MATERIALIZED (
+  SELECT client_ids FROM client_changes WHERE bucket = $bucket AND seq > $after AND seq <= $until
+)
+SELECT h.id FROM unnest($client_ids::bigint[]) AS h(id) JOIN (SELECT unnest(client_ids) AS id FROM fresh) c USING (id)
+UNION
+SELECT h.id FROM unnest($client_ids::bigint[]) AS h(id)
+WHERE (SELECT count(*) FROM fresh) < $until::bigint - $after::bigint;
+
 -- name: claim
 -- Leases open batches. The incremented fence makes writes of earlier holders fail. A mailing that
 -- was changed or stopped since its definition was read yields none. A batch that still names a
 -- holder was not given back: what that one sent is unknown, so the batch is marked (`doubtful`)
--- until it is settled.
+-- until it is settled. The batches $held are left alone: their outcomes wait at this
+-- replica to be recorded.
 WITH picked AS (
   SELECT no, holder FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND due_at <= now() AND lease_until <= now()
+    AND no <> ALL($held::bigint[])
     AND EXISTS (
       SELECT FROM mailings
       WHERE id = $mailing_id AND version = $version AND state = $state
@@ -38,11 +54,12 @@ WITH picked AS (
   FOR UPDATE SKIP LOCKED
 )
 UPDATE batches b
-SET fence = b.fence + 1, lease_until = now() + $lease::interval, holder = $replica_id,
+SET fence = b.fence + 1, lease_until = now() + $lease::interval, leased_at = now(), holder = $replica_id,
   doubtful = b.doubtful OR p.holder IS NOT NULL
 FROM picked p
 WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = p.no
-RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at;
+RETURNING b.no, b.fence, b.client_ids, b.doubtful AS reclaimed, now() AS claimed_at,
+  (SELECT seq FROM client_change_seqs WHERE bucket = $bucket) AS change_no;
 
 -- name: release_orphans
 -- Frees batches that this replica claimed without learning of it, because the connection was lost
@@ -56,12 +73,18 @@ WHERE holder = $replica_id AND lease_until > now() AND no <> ALL($known::bigint[
 -- unknown, so they stay named.
 UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
 
+-- fragment: due_at
+-- When the message is due, now or later. What was due at once, and a retry further ahead than it can
+-- be, are due: the clock was set back since. A window is asked about apart.
+CASE WHEN m.due_at > m.created_at AND m.due_at <= now() + $max_backoff::interval + interval '5 s'
+    THEN greatest(m.due_at, now()) ELSE now() END
+
 -- fragment: recipient
 -- Whether the message may be sent now. `skip_reason` is why the client is not to get it, or NONE.
 -- `opens_at` is set for a message to be sent later: when the client's window opens, or when its
 -- next attempt is due (a batch due after the mailing's end is claimed earlier). `closes_in` is NULL
--- without a window. The filter's parameters are NULL for everybody.
-m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
+-- without a window. `overdue` bounds the attempts that do not count. The filter's parameters are NULL for everybody.
+m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, m.maybe_sent IS TRUE AS maybe_sent, c.phone,
   CASE WHEN c.opted_out THEN {Reason.OPTED_OUT}
     WHEN ($tags::text[] IS NULL OR c.tag = ANY($tags))
       AND ($operator_codes::text[] IS NULL OR c.operator_code = ANY($operator_codes))
@@ -70,11 +93,12 @@ m.client_id, m.attempts, coalesce(m.forgiven, 0) AS uncounted, c.phone,
       AND ($chosen_ids::bigint[] IS NULL OR m.client_id = ANY($chosen_ids)) THEN {Reason.NONE}
     ELSE {Reason.NO_LONGER_MATCHES} END AS skip_reason,
   CASE WHEN c.window_start IS NOT NULL THEN
-      nullif(window_opens_at(c.timezone, c.window_start, c.window_length, greatest(m.due_at, now())), now())
-    WHEN m.due_at > now() THEN m.due_at END AS opens_at,
+      nullif(window_opens_at(c.timezone, c.window_start, c.window_length, {due_at}), now())
+    ELSE nullif({due_at}, now()) END AS opens_at,
   CASE WHEN c.window_start IS NOT NULL THEN
     extract(epoch FROM window_closes_at(c.timezone, c.window_start, c.window_length, now()) - now())::float8
-  END AS closes_in
+  END AS closes_in,
+  m.created_at < now() - interval '1 day' AS overdue
 
 -- fragment: pending
 -- The pending messages of a batch. $first_id and $last_id keep the index range tight whatever the
@@ -150,7 +174,7 @@ numbered AS (
 -- have. With $done the batch is removed or, with the clients in $kept, which were not begun, given
 -- back. Other messages that stay pending go into new batches ($requeued_ids at $requeued_times).
 WITH held AS (
-  SELECT no FROM batches
+  SELECT no, doubtful FROM batches
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND no = $batch_no AND fence = $fence
   FOR UPDATE
 ), closed AS (
@@ -159,8 +183,9 @@ WITH held AS (
     AND b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = held.no
 ), released AS (
   -- The fence is incremented, so that the same call, repeated because its answer was lost, finds nothing.
-  UPDATE batches b SET client_ids = $kept, fence = b.fence + 1, lease_until = '-infinity', holder = NULL,
-    doubtful = false FROM held
+  -- It stays marked: what an earlier holder sent is no better known for that.
+  UPDATE batches b SET client_ids = $kept, fence = b.fence + 1, lease_until = '-infinity', holder = NULL
+  FROM held
   WHERE $done AND cardinality($kept::bigint[]) > 0
     AND b.bucket = $bucket AND b.mailing_id = $mailing_id AND b.no = held.no
 ), tick AS (
@@ -175,6 +200,9 @@ WITH held AS (
     attempts = m.attempts + entry_of($attempted::smallint[], m.client_id, $client_ids::bigint[]),
     forgiven = coalesce(m.forgiven + entry_of($uncounted::smallint[], m.client_id, $client_ids::bigint[]),
       m.forgiven, nullif(entry_of($uncounted::smallint[], m.client_id, $client_ids::bigint[]), 0)),
+    -- Of what an earlier holder may have sent, too.
+    maybe_sent = CASE WHEN entry_of($maybe_sent::boolean[], m.client_id, $client_ids::bigint[])
+      OR (SELECT doubtful FROM held) THEN true ELSE m.maybe_sent END,
     endpoint_status = entry_of($endpoint_statuses::smallint[], m.client_id, $client_ids::bigint[]),
     endpoint_code = entry_of($endpoint_codes::bigint[], m.client_id, $client_ids::bigint[]),
     duration_ms = entry_of($durations::int[], m.client_id, $client_ids::bigint[]),
@@ -189,8 +217,12 @@ WITH held AS (
   RETURNING m.client_id, m.status, m.reason, m.attempts, m.duration_ms,
     entry_of($attempted::smallint[], m.client_id, $client_ids::bigint[]) AS attempted
 ), requeued AS (
-  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, due_at
+  -- A retry further ahead than it can be was computed from a clock that was set back since.
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at)
+  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, CASE
+      WHEN entry_of($attempted::smallint[], client_ids[1], $client_ids::bigint[]) > 0 THEN least(due_at, now() + (
+        SELECT max_backoff + interval '5 s' FROM mailings WHERE id = $mailing_id
+      )) ELSE due_at END, now()
   FROM (
     SELECT array_agg(r.client_id ORDER BY r.client_id) AS client_ids, r.due_at
     FROM unnest($requeued_ids::bigint[], $requeued_times::timestamptz[]) AS r(client_id, due_at) CROSS JOIN tick

@@ -159,7 +159,7 @@ async def test_each_probe_opens_a_connection_of_its_own(serve: Serve, gateway: S
     ("answer", "error", "status", "code"),
     [
         (http(b'{"code":7}', "400 Bad Request"), Attempt.ERROR_CLASS_REFUSED, 400, 7),
-        (http(b"no", "401 Unauthorized"), Attempt.ERROR_CLASS_REFUSED, 401, None),
+        (http(b"no", "401 Unauthorized"), Attempt.ERROR_CLASS_CREDENTIALS, 401, None),
         (http(b'{"code":1}'), Attempt.ERROR_CLASS_REJECTED, 200, 1),
         (http(b"", "503 Busy", "Retry-After: 5"), Attempt.ERROR_CLASS_THROTTLED, 503, None),
         (b"SSH-2.0\r\n\r\n", Attempt.ERROR_CLASS_PROTOCOL, 0, None),

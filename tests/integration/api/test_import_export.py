@@ -42,7 +42,7 @@ async def test_new_changed_and_unchanged_clients_are_counted(service: Service) -
     second = [
         *first[:5],
         client(PHONE + 5, tag="b", receive_window=window()),
-        client(PHONE + 6, tag="a"),
+        client(PHONE + 6, tag="c"),
         client(PHONE + 99),
     ]
     assert await imported(service, second) == (1, 2, 5)

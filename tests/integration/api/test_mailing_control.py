@@ -19,6 +19,7 @@ from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import State, at, create, get, move_to, update
 from tests.integration.api.rows import add_batch, add_mailing
+from tests.support.locks import blocked
 
 
 async def test_control_actions_move_a_mailing_and_may_be_repeated(service: Service) -> None:
@@ -49,6 +50,16 @@ async def test_a_scheduled_mailing_may_be_cancelled_and_not_paused(service: Serv
     assert info.metadata == {"found": "SCHEDULED", "needed": "RUNNING"}
     cancelled = (await service.mailings.CancelMailing(CancelMailingRequest(mailing_id=made.id))).mailing
     assert cancelled.state == State.STATE_CANCELLED
+
+
+async def test_a_state_that_is_being_changed_is_waited_for(service: Service, pool: asyncpg.Pool) -> None:
+    """Resuming while a pause is under way resumes. Fails, with a PAUSED that should be PAUSED, without the lock."""
+    made = await create(service)
+    async with pool.acquire() as other, other.transaction():
+        await other.execute("UPDATE mailings SET state = $1 WHERE id = $2", MailingState.PAUSED, made.id)
+        call = asyncio.ensure_future(service.mailings.ResumeMailing(ResumeMailingRequest(mailing_id=made.id)))
+        await blocked(pool)
+    assert (await call).mailing.state == State.STATE_RUNNING
 
 
 async def test_dispatchers_are_woken_by_every_write(service: Service, pool: asyncpg.Pool) -> None:

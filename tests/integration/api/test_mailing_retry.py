@@ -193,7 +193,7 @@ async def test_one_that_fails_again_meanwhile_is_not_put_back_twice(
 ) -> None:
     """In steps of one message, the second of a bucket fails anew behind the first.
 
-    Fails when `requeue` does not look at settled_at.
+    Fails when `find_to_retry` does not look at settled_at.
     """
     monkeypatch.setattr(mailing_retry, "STEP", 1)
     clients = await add_clients(pool, 3 * 16)

@@ -14,37 +14,41 @@ import pytest
 
 from server.domain.reports import COARSE_STEP, LONGEST_COURSE
 from server.storage.queries import load_queries
-from tests.support.plans import nodes, plan_of
+from tests.conftest import PostgresServer
+from tests.support.plans import PLAN_MODES, nodes, plan_of, planning, populated
 
 SQL = load_queries("reports.sql") | load_queries("mailings.sql")
 MAILING, MAILINGS, MINUTES = 77, 300, 12_000
 COURSE = {"coarse_step": COARSE_STEP, "longest": LONGEST_COURSE}
 
 
-@pytest.fixture(params=["auto", "force_custom_plan"])
-async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection to counters, 13 a bucket and mailing, and to figures; one mailing has a long course."""
-    connection = await asyncpg.connect(
-        database_dsn, server_settings={"plan_cache_mode": request.param, "jit": "off"}, statement_cache_size=0
-    )
-    await connection.execute(
-        f"""
-        INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
-                              initial_backoff, max_backoff)
-        SELECT n, 'x', now(), 4, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, {MAILINGS}) n;
-        INSERT INTO expansions (bucket, mailing_id, finished, change_seq)
-        SELECT bucket, n, true, 0 FROM buckets, generate_series(1, {MAILINGS}) n;
-        INSERT INTO mailing_counts (bucket, mailing_id, status, reason, n)
-        SELECT bucket, n, greatest(1, 8 - r), r, 1
-        FROM buckets, generate_series(1, {MAILINGS}) n, generate_series(0, 12) r;
-        INSERT INTO mailing_figures (bucket, mailing_id, kind, key, n)
-        SELECT bucket, n, k, 0, 1 FROM buckets, generate_series(1, {MAILINGS}) n, generate_series(1, 4) k;
-        INSERT INTO mailing_figures (bucket, mailing_id, kind, key, n)
-        SELECT bucket, {MAILING}, 3, n, 1 FROM buckets, generate_series(1, {MINUTES}) n;
-        """
-    )
-    yield connection
-    await connection.close()
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> str:
+    """Return a database with counters, 13 a bucket and mailing, and figures; one mailing has a long course."""
+    rows = f"""
+    INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
+                          initial_backoff, max_backoff)
+    SELECT n, 'x', now(), 4, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, {MAILINGS}) n;
+    INSERT INTO expansions (bucket, mailing_id, finished, change_seq)
+    SELECT bucket, n, true, 0 FROM buckets, generate_series(1, {MAILINGS}) n;
+    INSERT INTO mailing_counts (bucket, mailing_id, status, reason, n)
+    SELECT bucket, n, greatest(1, 8 - r), r, 1
+    FROM buckets, generate_series(1, {MAILINGS}) n, generate_series(0, 12) r;
+    INSERT INTO mailing_figures (bucket, mailing_id, kind, key, n)
+    SELECT bucket, n, k, 0, 1 FROM buckets, generate_series(1, {MAILINGS}) n, generate_series(1, 4) k;
+    INSERT INTO mailing_figures (bucket, mailing_id, kind, key, n)
+    SELECT bucket, {MAILING}, 3, n, 1 FROM buckets, generate_series(1, {MINUTES}) n;
+    """
+    return populated(postgres_server, rows)
+
+
+@pytest.fixture(params=PLAN_MODES)
+async def connection(
+    postgres_server: PostgresServer, database: str, request: pytest.FixtureRequest
+) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to a copy of it."""
+    async with planning(postgres_server, database, request.param) as connection:
+        yield connection
 
 
 def check(found: dict[str, Any], table: str, rows: int) -> None:

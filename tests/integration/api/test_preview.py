@@ -102,6 +102,16 @@ class TestAudience:
         assert (a_second_later.audience_size, a_second_later.sendable_before_end) == (1, 1)
 
 
+class TestTexts:
+    async def test_texts_that_would_not_be_sent_are_counted_and_are_no_samples(self, service: Service) -> None:
+        await add_clients(service, 3, receive_window=window(9))
+        await add_clients(service, 2, 79261000000, attributes={"x": "Hello"})
+        await add_clients(service, 1, 79262000000, attributes={"x": ""}, opted_out=True)
+        answer = await preview(service, "{attributes.x}", start_time=hours(0))
+        assert (answer.audience_size, exclusions(answer)) == (2, {"OPTED_OUT": 1, "EMPTY_TEXT": 3})
+        assert [sample.text for sample in answer.samples] == ["Hello", "Hello"]
+
+
 class TestSamples:
     async def test_samples_are_rendered_and_measured(self, service: Service) -> None:
         anna = await add_client(service, 79261234567, timezone="UTC", attributes={"name": "Анна"})

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 from google.protobuf.duration_pb2 import Duration
 
 from mailing.v1.client_pb2 import ClientFilter
-from mailing.v1.client_service_pb2 import ImportClientsRequest, ListClientsRequest
+from mailing.v1.client_service_pb2 import ListClientsRequest
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest
-from tests.integration.api.calls import client, mailing, refused
+from tests.integration.api.calls import mailing, refused
 from tests.integration.api.conftest import Service
 
 
@@ -23,16 +22,6 @@ async def test_a_mailing_with_an_unserved_field_is_not_made(service: Service, po
     with refused("UNIMPLEMENTED", "NOT_SERVED_YET", "mailing.filter.segment", "mailing.skip_after"):
         await service.mailings.CreateMailing(CreateMailingRequest(mailing=wanted))
     assert await pool.fetchval("SELECT count(*) FROM mailings") == 0
-
-
-async def test_a_later_message_of_an_import_is_looked_at_too(service: Service, pool: asyncpg.Pool) -> None:
-    async def parts() -> AsyncIterator[ImportClientsRequest]:
-        yield ImportClientsRequest(clients=[client()])
-        yield ImportClientsRequest(validate_only=True)
-
-    with refused("UNIMPLEMENTED", "NOT_SERVED_YET", "validate_only"):
-        await service.clients.ImportClients(parts())
-    assert await pool.fetchval("SELECT count(*) FROM clients") == 0
 
 
 async def test_streams_refuse_unserved_fields_as_well(service: Service) -> None:

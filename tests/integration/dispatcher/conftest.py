@@ -13,7 +13,7 @@ import pytest
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.settings import DispatchSettings, FrequencyCap
-from dispatcher.ports import Sender, WorkQueue
+from dispatcher.ports import RateSlotStore, Sender, WorkQueue
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 
@@ -32,12 +32,13 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
         sender: Sender,
         cap: FrequencyCap | None = None,
         queue: WorkQueue | None = None,
+        rates: RateSlotStore | None = None,
         endpoint: Endpoint = ENDPOINT,
         **settings: float,
     ) -> Dispatcher:
         storage = dispatcher_storage(DispatcherDatabase(pool), uuid4(), cap)
         dispatcher = Dispatcher(
-            replace(storage, queue=queue or storage.queue),
+            replace(storage, queue=queue or storage.queue, rates=rates or storage.rates),
             [(endpoint, sender)],
             replace(SETTINGS, **settings),  # type: ignore[arg-type]
         )

@@ -6,7 +6,7 @@ Each of these was found by a schedule of tests/simulation.
 from __future__ import annotations
 
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import asyncpg
 
@@ -16,10 +16,11 @@ from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import MailingState, Reason, Semantics, Status
 from dispatcher.ports import Storage
-from server.storage.database import Database, DispatcherDatabase
+from server.storage.client_deletion import ClientDeletion
+from server.storage.database import Database, DispatcherDatabase, Installation
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
-from tests.support.ledger import add_clients, add_mailing, audit, database_now
+from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit, database_now
 
 BUCKET = 0
 
@@ -78,8 +79,53 @@ async def test_a_claim_whose_answer_was_lost_leaves_a_message_maybe_sent(pool: a
     assert outcome.status is Status.UNKNOWN
 
 
+async def test_cancelling_leaves_messages_of_a_dead_holder_unknown(pool: asyncpg.Pool) -> None:
+    """Also those that the next holder gives back, or puts off, before the end."""
+    storage, mailing = await prepare(pool)
+    await claim(storage, mailing)
+    await pool.execute("UPDATE batches SET lease_until = now() - interval '1 s'")
+    (batch,) = await claim(storage, mailing)
+    put_off = policy.put_off(await database_now(pool) - timedelta(seconds=1))
+    assert await storage.queue.settle(Settlement(batch, "default", [(16, 0, put_off)], True, [32, 48]))
+    await pool.execute("UPDATE mailings SET state = $1, version = version + 1", MailingState.CANCELLED)
+    cancelled = (await storage.queue.definitions([mailing.id]))[mailing.id]
+    for _ in range(2):
+        await end_all(storage, cancelled)
+    rows = await pool.fetch("SELECT status, reason FROM messages")
+    assert {tuple(row) for row in rows} == {(Status.UNKNOWN, Reason.MAYBE_SENT)}
+    assert await audit(pool) == []
+
+
+async def end_all(storage: Storage, mailing: Mailing) -> None:
+    """Claim a batch and record what becomes of it without sending."""
+    (batch,) = await claim(storage, mailing)
+    ended = [
+        (one.client_id, one.attempts, policy.without_sending(mailing, one, batch.reclaimed, batch.claimed_at))
+        for one in batch.recipients
+    ]
+    assert await storage.queue.settle(Settlement(batch, "default", [e for e in ended if e[2] is not None], True))  # type: ignore[misc]
+
+
+async def test_a_lost_answer_stays_in_doubt_over_retries_and_deletions(pool: asyncpg.Pool) -> None:
+    storage, mailing = await prepare(pool)
+    (batch,) = await claim(storage, mailing)
+    lost = Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 1, None, None, 0, True)
+    refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
+    settled = [(16, 0, lost), (32, 0, refused), (48, 0, lost)]
+    assert await storage.queue.settle(Settlement(batch, "default", settled, True))
+    assert await MailingRetry(Database(pool), lambda: None).retry(mailing.id, [Status.FAILED, Status.UNKNOWN]) == 3
+    deletion = ClientDeletion(Database(pool), Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
+    assert [await deletion.delete(client_id, "") for client_id in (16, 32)] == [0, 1]
+    mailing = (await storage.queue.definitions([mailing.id]))[mailing.id]
+    (batch,) = await claim(storage, mailing)
+    assert [(one.client_id, one.maybe_sent, one.phone is None) for one in batch.recipients] == [
+        (16, True, True),
+        (48, True, False),
+    ]
+
+
 async def test_a_retried_message_is_in_one_batch_while_its_first_is_held(pool: asyncpg.Pool) -> None:
-    """Were that holder to die, both batches would send it. Fails without `shortened` and `emptied` in `requeue`."""
+    """Were that holder to die, both batches would send it. Fails without `take_from_batches`, `delete_batches_of`."""
     storage, mailing = await prepare(pool)
     (batch,) = await claim(storage, mailing)
     refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)

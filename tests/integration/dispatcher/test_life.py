@@ -46,6 +46,41 @@ async def change_what_is_leased(pool: asyncpg.Pool, mailing: int, **columns: Any
     await eventually(unchanged, lambda kept: kept <= 1)
 
 
+async def test_texts_that_are_empty_or_too_long_for_a_client_are_skipped(pool: asyncpg.Pool, start: Start) -> None:
+    mailing = await add_mailing(pool, "{attributes.x}")
+    (fine,) = await add_clients(pool, 1, attributes='{"x": "Hello"}')
+    (silent,) = await add_clients(pool, 1, first=17)
+    (empty,) = await add_clients(pool, 1, first=18, attributes='{"x": ""}')
+    (long,) = await add_clients(pool, 1, first=19, attributes=f'{{"x": "{"y" * 307}"}}')
+    start(ScriptedSender(), max_sms_segments=2)
+    await completed(pool, mailing)
+    assert await ends(pool, mailing) == {
+        fine: (Status.DELIVERED, Reason.NONE),
+        silent: (Status.SKIPPED, Reason.EMPTY_TEXT),
+        empty: (Status.SKIPPED, Reason.EMPTY_TEXT),
+        long: (Status.SKIPPED, Reason.TOO_LONG),
+    }
+    assert await audit(pool) == []
+
+
+async def test_a_phone_that_was_added_again_does_not_get_an_open_mailing_twice(
+    pool: asyncpg.Pool, start: Start
+) -> None:
+    """Fails when the expansion, or the look at changed clients, does not ask what the phone received."""
+    mailing = await add_mailing(pool, audience=AudienceMode.OPEN)
+    before = await add_clients(pool, 2, first=16, received=[mailing])
+    others = await add_clients(pool, 2, first=32, received=[mailing + 1])
+    sender = ScriptedSender()
+    start(sender)
+    await sender.until(2)
+    late = await add_clients(pool, 2, first=48, received=[mailing])
+    later = await add_clients(pool, 1, first=64)
+    await sender.until(3)
+    sent = {request[0] & 0xFFFFFFFF for request in sender.requests}
+    assert sent == {*others, *later}
+    assert sent.isdisjoint([*before, *late])
+
+
 async def test_whoever_no_longer_matches_before_their_turn_is_skipped(pool: asyncpg.Pool, start: Start) -> None:
     """Fails when the fetch does not look at the filter (seen with `skip_reason` fixed to 0)."""
     clients = await add_clients(pool, 40, tag="news")
@@ -129,12 +164,12 @@ async def test_a_nearer_end_expires_at_once_what_waits_for_a_later_window(pool: 
 
 
 async def test_a_retry_that_would_come_after_the_end_is_expired_at_once(pool: asyncpg.Pool, start: Start) -> None:
-    await add_clients(pool, 3)
+    await add_clients(pool, 1)
     mailing = await add_mailing(pool, ends_in=600.0, backoff=3600.0)
     start(ScriptedSender(lambda _, __: answer(429, retry_after="3600")))
     await completed(pool, mailing)
     assert set((await ends(pool, mailing)).values()) == {(Status.EXPIRED, Reason.MAILING_ENDED)}
-    assert await pool.fetchval("SELECT count(*) FROM attempts") == 3
+    assert await pool.fetchval("SELECT count(*) FROM attempts") == 1
     assert await audit(pool) == []
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 from collections import defaultdict
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -297,14 +298,14 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_no_play_breaks_the_ledger(postgres_server: PostgresServer) -> None:
-    """Bounded: some thirty plays."""
+    """Bounded: thirty plays, or PLAYS of them."""
     machine = type("Play", (Machine,), {"server": postgres_server})
     logging.disable(logging.CRITICAL)
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=int(__import__("os").environ.get("EX", "30")),
+                max_examples=int(os.environ.get("PLAYS", "30")),
                 stateful_step_count=18,
                 deadline=None,
                 derandomize=True,

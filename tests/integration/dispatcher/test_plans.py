@@ -17,7 +17,8 @@ import asyncpg
 import pytest
 
 from server.storage.queries import load_queries
-from tests.support.plans import nodes, plan_of
+from tests.conftest import PostgresServer
+from tests.support.plans import PLAN_MODES, nodes, plan_of, planning, populated
 
 SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
 MAILING, BUCKET, CLIENTS, BATCH = 1, 0, 100_000, 500
@@ -28,35 +29,38 @@ STEP = {"bucket": BUCKET, "batch_size": BATCH, "version": 1, "position": 0}
 LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journal", "client_sends"}
 
 
-@pytest.fixture(params=["auto", "force_custom_plan"])
-async def connection(database_dsn: str, request: pytest.FixtureRequest) -> AsyncIterator[asyncpg.Connection]:
-    """Yield a connection to 100,000 messages in 200 due batches of one bucket, and 20,000 batches due later."""
-    connection = await asyncpg.connect(
-        database_dsn, server_settings={"plan_cache_mode": request.param, "jit": "off"}, statement_cache_size=0
-    )
-    await connection.execute(
-        f"""
-        INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
-                              initial_backoff, max_backoff)
-        SELECT n, 'x', now(), 2, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, 3) n;
-        INSERT INTO clients (bucket, id, phone, timezone)
-        SELECT {BUCKET}, 16 * n, 79000000000 + n, 'UTC' FROM generate_series(1, {CLIENTS}) n;
-        INSERT INTO messages (bucket, mailing_id, client_id, due_at)
-        SELECT {BUCKET}, {MAILING}, 16 * n, now() FROM generate_series(1, {CLIENTS}) n;
-        INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-        SELECT {BUCKET}, {MAILING}, min(n), array_agg(16 * n ORDER BY n), now()
-        FROM generate_series(1, {CLIENTS}) n GROUP BY (n - 1) / {BATCH};
-        INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
-        SELECT n % 16, 2, n, '{{1}}', now() + interval '1 h' FROM generate_series(1000001, 1020000) n;
-        INSERT INTO expansions (bucket, mailing_id, finished, change_seq)
-        SELECT bucket, 1, true, 0 FROM buckets;
-        INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, 3, 0 FROM buckets;
-        INSERT INTO client_changes (bucket, seq, client_ids)
-        SELECT {BUCKET}, n, ARRAY[16 * n] FROM generate_series(1, 20000) n;
-        """
-    )
-    yield connection
-    await connection.close()
+@pytest.fixture(scope="module")
+def database(postgres_server: PostgresServer) -> str:
+    """Return a database with 100,000 messages in 200 due batches of one bucket, and 20,000 batches due later."""
+    rows = f"""
+    INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
+                          initial_backoff, max_backoff)
+    SELECT n, 'x', now(), 2, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, 3) n;
+    INSERT INTO clients (bucket, id, phone, timezone)
+    SELECT {BUCKET}, 16 * n, 79000000000 + n, 'UTC' FROM generate_series(1, {CLIENTS}) n;
+    INSERT INTO messages (bucket, mailing_id, client_id, due_at)
+    SELECT {BUCKET}, {MAILING}, 16 * n, now() FROM generate_series(1, {CLIENTS}) n;
+    INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
+    SELECT {BUCKET}, {MAILING}, min(n), array_agg(16 * n ORDER BY n), now()
+    FROM generate_series(1, {CLIENTS}) n GROUP BY (n - 1) / {BATCH};
+    INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
+    SELECT n % 16, 2, n, '{{1}}', now() + interval '1 h' FROM generate_series(1000001, 1020000) n;
+    INSERT INTO expansions (bucket, mailing_id, finished, change_seq)
+    SELECT bucket, 1, true, 0 FROM buckets;
+    INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, 3, 0 FROM buckets;
+    INSERT INTO client_changes (bucket, seq, client_ids)
+    SELECT {BUCKET}, n, ARRAY[16 * n] FROM generate_series(1, 20000) n;
+    """
+    return populated(postgres_server, rows)
+
+
+@pytest.fixture(params=PLAN_MODES)
+async def connection(
+    postgres_server: PostgresServer, database: str, request: pytest.FixtureRequest
+) -> AsyncIterator[asyncpg.Connection]:
+    """Yield a connection to a copy of it."""
+    async with planning(postgres_server, database, request.param) as connection:
+        yield connection
 
 
 async def plan(connection: asyncpg.Connection, name: str, **arguments: Any) -> dict[str, Any]:
@@ -68,8 +72,10 @@ def check(found: dict[str, Any], indexes: set[str], rows: int) -> None:
     """Assert the indexes by which the large tables are read, and the most rows any scan touched."""
     scans = [node for node in nodes(found) if node.get("Relation Name") in LARGE and "Scan" in node["Node Type"]]
     assert not [node for node in scans if node["Node Type"] == "Seq Scan"], found
-    small = {"mailings_pkey", "buckets_pkey", "log_seqs_pkey", "expansions_pkey", "expansions_unfinished"} | {
-        f"mailings_{state}" for state in ("scheduled", "running", "paused", "recheck")
+    small = {"mailings", "buckets", "log_seqs", "expansions", "client_change_seqs"}
+    small = {f"{table}_pkey" for table in small} | {
+        "expansions_unfinished",
+        *(f"mailings_{state}" for state in ("scheduled", "running", "paused", "recheck")),
     }
     assert {node["Index Name"] for node in nodes(found) if "Index Name" in node} - small == indexes
     for node in scans:
@@ -111,13 +117,16 @@ async def test_settle_of_mixed_outcomes(connection: asyncpg.Connection) -> None:
 
 async def test_claim(connection: asyncpg.Connection) -> None:
     lease, replica_id = timedelta(seconds=60), UUID(int=1)
-    found = await plan(connection, "claim", **KEY, version=1, state=2, most=1, lease=lease, replica_id=replica_id)
+    found = await plan(
+        connection, "claim", **KEY, version=1, state=2, most=1, lease=lease, replica_id=replica_id, held=[]
+    )
     check(found, {"batches_pkey"}, CLIENTS // BATCH)
 
 
 @pytest.mark.parametrize("name", ["fetch", "fetch_values"])
 async def test_fetch(connection: asyncpg.Connection, name: str) -> None:
-    found = await plan(connection, name, **KEY, client_ids=IDS, first_id=IDS[0], last_id=IDS[-1], **EVERYBODY)
+    key = {**KEY, "client_ids": IDS, "first_id": IDS[0], "last_id": IDS[-1], "max_backoff": timedelta(minutes=1)}
+    found = await plan(connection, name, **key, **EVERYBODY)
     check(found, {"messages_pkey", "clients_pkey"}, BATCH)
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from itertools import pairwise
+from random import Random
 from uuid import uuid4
 
 import asyncpg
 import pytest
 
-from dispatcher.model.endpoints import Answer, Endpoint, SlotRequest
+from dispatcher.model.endpoints import Answer, Endpoint, SlotRequest, Slots
+from dispatcher.model.rates import LEAST_RATE, MOST_RATE, bounded_rate, is_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import Reason, Status
+from dispatcher.ports import RateSlotStore
 from dispatcher.rate_limiter import HORIZON
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
@@ -91,6 +95,61 @@ async def test_what_nobody_asked_for_in_time_is_lost(pool: asyncpg.Pool) -> None
     assert slots.granted == int(10 * HORIZON) + 1
 
 
+EXTREMES = [1e12, 1e308, 5.55e-17, 1e-300, 5e-324, LEAST_RATE, MOST_RATE]
+
+
+async def test_slots_of_any_rate_leave_a_neighbour_its_own(pool: asyncpg.Pool) -> None:
+    """Fails for the first one when rates are not bounded: its step is an interval of no length."""
+    storage, random = dispatcher_storage(DispatcherDatabase(pool), uuid4()), Random(4)
+    accepted = [10 ** random.uniform(-3, 6) for _ in range(40)]
+    assert all(is_rate(rate) for rate in accepted)
+    for number, rate in enumerate([*EXTREMES, *accepted]):
+        requests = [SlotRequest(f"mailing/{number}", rate, 500), SlotRequest(f"endpoint/{number}", 50.0, 1)]
+        await storage.rates.reserve(requests)
+        _, given = await storage.rates.reserve(requests)
+        assert given[f"endpoint/{number}"].granted == 1, rate
+        assert given[f"mailing/{number}"].step == 1 / bounded_rate(rate)
+    raw = load_queries("endpoints.sql")["reserve"]
+    keys = [f"raw/{rate}" for rate in EXTREMES]
+    rows = await pool.fetch(
+        *raw.bind(keys=keys, rates=EXTREMES, wanted=[9] * len(keys), horizon=timedelta(seconds=HORIZON))
+    )
+    assert {row["key"] for row in rows} == set(keys)
+
+
+async def test_mailings_of_extreme_rates_do_not_stop_a_rated_neighbour(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 20)
+    for rate in EXTREMES:
+        await pool.execute("UPDATE mailings SET max_rate = $2 WHERE id = $1", await add_mailing(pool), rate)
+    neighbour = await add_mailing(pool)
+    await pool.execute("UPDATE mailings SET max_rate = 100 WHERE id = $1", neighbour)
+    start(sender := ScriptedSender())
+    await completed(pool, neighbour)
+    assert max(sender.counts.values()) == 1
+
+
+class _Refusing:
+    """Slots of the database, but for one key that it cannot answer, alone or beside others."""
+
+    def __init__(self, rates: RateSlotStore, key: str) -> None:
+        self._rates, self._key = rates, key
+
+    async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
+        if any(request.key == self._key for request in requests):
+            raise asyncpg.DivisionByZeroError("division by zero")
+        return await self._rates.reserve(requests)
+
+
+async def test_a_key_without_slots_does_not_stop_the_others(pool: asyncpg.Pool, start: Start) -> None:
+    await add_clients(pool, 20)
+    refused, neighbour = await add_mailing(pool), await add_mailing(pool)
+    await pool.execute("UPDATE mailings SET max_rate = 100")
+    rates = dispatcher_storage(DispatcherDatabase(pool), uuid4()).rates
+    start(ScriptedSender(), rates=_Refusing(rates, f"mailing/{refused}"))
+    await completed(pool, neighbour)
+    assert await statuses(pool, refused) == {Status.PENDING: 20}
+
+
 async def test_a_small_mailing_does_not_wait_for_a_large_one(pool: asyncpg.Pool, start: Start) -> None:
     """The endpoint takes 800 messages a second, so the large one alone takes half a minute."""
     await add_clients(pool, 50, 1_000_000, tag="few")
@@ -138,19 +197,19 @@ async def test_a_client_gets_no_more_than_the_cap_allows(pool: asyncpg.Pool, sta
 
 
 async def test_what_did_not_arrive_does_not_count_towards_the_cap(pool: asyncpg.Pool, start: Start) -> None:
-    await add_clients(pool, 50)
+    await add_clients(pool, 15)
     refused = await add_mailing(pool)
     script = {refused: answer(400)}
     sender = _ByMailing(script)
     start(sender, cap=FrequencyCap(1, 3600.0))
     await completed(pool, refused)
-    assert await statuses(pool, refused) == {Status.FAILED: 50}
+    assert await statuses(pool, refused) == {Status.FAILED: 15}
     taken = await add_mailing(pool)
     await completed(pool, taken)
-    assert await statuses(pool, taken) == {Status.DELIVERED: 50}
+    assert await statuses(pool, taken) == {Status.DELIVERED: 15}
     capped = await add_mailing(pool)
     await completed(pool, capped)
-    assert await statuses(pool, capped) == {Status.SKIPPED: 50}
+    assert await statuses(pool, capped) == {Status.SKIPPED: 15}
 
 
 class _ByMailing(ScriptedSender):

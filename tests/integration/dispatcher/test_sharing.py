@@ -73,6 +73,16 @@ async def test_a_claimed_batch_is_nobody_elses_until_its_lease_ends(pool: asyncp
     assert not batch.reclaimed
 
 
+async def test_a_batch_whose_outcomes_are_held_is_left_alone(pool: asyncpg.Pool) -> None:
+    """Fails when the claim does not ask which they are: a lease may be over while its holder still works on it."""
+    await add_clients(pool, 16)
+    mailing = await expanded(pool)
+    queue = dispatcher_storage(DispatcherDatabase(pool), uuid4()).queue
+    (batch,) = await queue.claim(mailing, 0, 1, 0.0, None)
+    assert await queue.claim(mailing, 0, 1, 60.0, None, held=[batch.no]) == []
+    assert len(await queue.claim(mailing, 0, 1, 60.0, None, held=[batch.no + 1])) == 1
+
+
 async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
     await add_clients(pool, 16)
     mailing = await expanded(pool)

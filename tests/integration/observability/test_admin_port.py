@@ -6,16 +6,22 @@ import asyncio
 import logging
 import socket
 from collections.abc import Iterator
+from dataclasses import replace
 
 import asyncpg
 import pytest
 from prometheus_client import CollectorRegistry
 
+from dispatcher.heartbeat import CANNOT_RECORD
+from dispatcher.recording import PATIENCE
 from server.config import Settings
 from server.observability import admin_port as operation
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
+from server.observability.metrics.backlog import BacklogGauges
 from server.storage.database import Database
+from server.storage.reports import BacklogStore
+from server.storage.schema_watch import NEWER_SCHEMA
 from tests.support.scrape import get
 
 
@@ -61,3 +67,35 @@ async def test_one_that_is_being_stopped_says_so(
             sources.stopped.set()
             assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (503, "stopping\n")
             assert (await asyncio.to_thread(get, address, "/healthz")).status == 200
+
+
+@pytest.mark.parametrize("alone", [True, False], ids=["dispatcher alone", "beside the API"])
+@pytest.mark.parametrize(
+    ("metric", "bad", "why"),
+    [
+        ("mailing_dispatcher_unrecorded_seconds", PATIENCE, CANNOT_RECORD),
+        ("mailing_dispatcher_newer_schema", True, NEWER_SCHEMA),
+    ],
+)
+async def test_a_dispatcher_that_claims_nothing_says_why(
+    pool: asyncpg.Pool,
+    sources: AdminSources,
+    caplog: pytest.LogCaptureFixture,
+    alone: bool,
+    metric: str,
+    bad: float,
+    why: str,
+) -> None:
+    value = 0.0
+    sources = replace(
+        sources,
+        metrics=[lambda: {metric: {("0",): value}}],
+        backlog=None if alone else BacklogGauges(BacklogStore(Database(pool)).read, ["default"]),
+    )
+    with caplog.at_level(logging.INFO):
+        async with open_admin(Settings(admin_listen="127.0.0.1:0"), sources):
+            address = caplog.text.rpartition("http://")[2].strip()
+            assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == (200, "ready\n")
+            value = bad
+            told = (503, f"{why}\n") if alone else (200, f"ready, but {why}\n")
+            assert (await asyncio.to_thread(get, address, "/readyz"))[::2] == told

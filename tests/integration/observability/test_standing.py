@@ -63,6 +63,7 @@ async def test_how_things_stand_is_told_by_endpoint(pool: asyncpg.Pool) -> None:
     assert found.backlog == {"default": 20, "sms": 14}
     assert found.mailings == {"scheduled": 0, "running": 3, "paused": 1}
     assert found.recheck_lag == pytest.approx(7, abs=5)
+    assert found.numbers_used == 0
 
 
 async def test_an_empty_ledger_has_zeros_for_each_endpoint(pool: asyncpg.Pool) -> None:

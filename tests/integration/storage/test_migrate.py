@@ -88,6 +88,27 @@ async def test_a_failing_statement_undoes_its_whole_file(
     assert await connection.fetchval("SELECT to_regclass('undone')") is None
 
 
+async def test_operator_codes_that_updates_emptied_are_repaired(
+    connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Running mailings learn of the repaired clients, and nobody else is touched."""
+    release = load_migrations()
+    monkeypatch.setattr(module, "load_migrations", lambda: release[:5])
+    await migrate(connection)
+    await connection.execute(
+        "INSERT INTO clients (bucket, id, phone, operator_code, timezone, updated_at) VALUES"
+        " (1, 17, '79160000001', '', 'UTC', 'epoch'), (2, 18, '79160000002', '999', 'UTC', 'epoch'),"
+        " (2, 34, '4917012345678', '', 'UTC', 'epoch')"
+    )
+    monkeypatch.setattr(module, "load_migrations", lambda: release)
+    await migrate(connection)
+    codes = await connection.fetch("SELECT operator_code, version FROM clients ORDER BY id")
+    assert [tuple(row) for row in codes] == [("916", 2), ("999", 1), ("", 1)]
+    changes = await connection.fetch("SELECT bucket, seq, client_ids FROM client_changes")
+    assert [tuple(row) for row in changes] == [(1, 1, [17])]
+    assert await connection.fetchval("SELECT seq FROM client_change_seqs WHERE bucket = 1") == 1
+
+
 @pytest.mark.parametrize(
     "script",
     [

@@ -20,4 +20,4 @@ async def test_every_statement_can_be_prepared(pool: asyncpg.Pool, file: str) ->
             statement = await connection.prepare(query.text)
             assert len(statement.get_parameters()) == len(query.names), name
             if name in SETS_UP:
-                await connection.execute(query.text)
+                await connection.execute(query.text, *[None] * len(query.names))

@@ -11,7 +11,12 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc.error_details_pb2 import BadRequest
 
 from mailing.v1.client_pb2 import Client, ClientFilter, OptOut
-from mailing.v1.client_service_pb2 import CreateClientRequest, ImportClientsRequest, ListClientsRequest
+from mailing.v1.client_service_pb2 import (
+    CreateClientRequest,
+    ExportClientsRequest,
+    ImportClientsRequest,
+    ListClientsRequest,
+)
 from mailing.v1.mailing_pb2 import Mailing, SendingHours
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, PreviewMailingRequest
 from server.api.error_table import status_of
@@ -58,7 +63,7 @@ def test_the_table_names_what_the_protos_have() -> None:
             ["mailing.filter.any_of", "mailing.filter.segment", "mailing.sending_hours"],
         ),
         (PreviewMailingRequest(mailing=Mailing(max_per_day=1)), ["mailing.max_per_day"]),
-        (ImportClientsRequest(clients=[Client()], skip_invalid=True), ["skip_invalid"]),
+        (ExportClientsRequest(filter=ClientFilter(tags=["a"]), resume_token="x"), ["resume_token"]),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -72,7 +77,7 @@ def test_unserved_fields_are_found_at_any_depth(request_: ProtoMessage, paths: l
     [
         CreateClientRequest(client=Client(phone="1", opted_out=False, opt_out=OptOut(word="STOP"))),
         CreateMailingRequest(mailing=Mailing(schedule_id=7, filter=ClientFilter(attributes={"any_of": "x"}))),
-        ImportClientsRequest(clients=[Client(attributes={"a": "b"})]),
+        ImportClientsRequest(clients=[Client(attributes={"a": "b"})], skip_invalid=True),
     ],
     ids=lambda value: type(value).__name__,
 )

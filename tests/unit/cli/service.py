@@ -18,7 +18,7 @@ from mailing.v1 import message_service_pb2 as xs
 from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
-from mailing.v1.dispatch_pb2 import Endpoint
+from mailing.v1.dispatch_pb2 import DispatchSettings, Endpoint
 from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from mailing.v1.message_pb2 import Attempt, Message
@@ -42,10 +42,35 @@ def refuse(context: grpc.ServicerContext, *status: Any) -> Never:
     raise AssertionError("abort_with_status raises")
 
 
+class Stoppable(AdminServiceServicer):
+    """Stops all sending and resumes it, by its `settings`."""
+
+    settings: DispatchSettings
+
+    def PauseDispatch(
+        self, request: adm.PauseDispatchRequest, context: grpc.ServicerContext
+    ) -> adm.PauseDispatchResponse:
+        self.settings.paused = True
+        return adm.PauseDispatchResponse(settings=self.settings)
+
+    def ResumeDispatch(
+        self, request: adm.ResumeDispatchRequest, context: grpc.ServicerContext
+    ) -> adm.ResumeDispatchResponse:
+        self.settings.paused = False
+        return adm.ResumeDispatchResponse(settings=self.settings)
+
+
+def _row_error(path: str, sentence: str) -> cs.ImportClientsResponse.RowError:
+    row, _, field = path.removeprefix("clients[").partition("].")
+    return cs.ImportClientsResponse.RowError(row=int(row), field=field, description=sentence)
+
+
 class Clients(ClientServiceServicer):
     def __init__(self) -> None:
         self.stored: list[Client] = []
         self.batch_sizes: list[int] = []
+        self.import_masks: list[list[str]] = []
+        """What the first message of each import names."""
         self.metadata: dict[str, Any] = {}
         self.bad_phones: dict[str, tuple[str, str]] = {}
         """The field and the sentence to refuse a phone with."""
@@ -75,9 +100,13 @@ class Clients(ClientServiceServicer):
         self, request_iterator: Iterator[cs.ImportClientsRequest], context: grpc.ServicerContext
     ) -> cs.ImportClientsResponse:
         clients: list[Client] = []
+        skips = False
         ended = threading.Event()
         begun = context.add_callback(ended.set)
-        for request in request_iterator:
+        for number, request in enumerate(request_iterator):
+            if not number:
+                self.import_masks.append(list(request.update_mask.paths))
+                skips = request.skip_invalid or request.validate_only
             self.batch_sizes.append(len(request.clients))
             clients += request.clients
         if bad := [
@@ -85,7 +114,10 @@ class Clients(ClientServiceServicer):
             for index, one in enumerate(clients)
             if one.phone in self.bad_phones
         ]:
-            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "some are bad", bad)
+            if not skips:
+                refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD", "some are bad", bad)
+            errors = [_row_error(field, sentence) for field, sentence in bad]
+            return cs.ImportClientsResponse(created=len(clients) - len(bad), skipped=len(bad), errors=errors)
         # A stream that was cancelled ends as a finished one does; that it was is told right after.
         if begun and not ended.wait(0.5):
             self.stored += clients

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -53,7 +54,9 @@ def test_an_empty_cell_is_an_attribute_the_client_does_not_have() -> None:
     [
         ("", "empty, where a header with at least phone and timezone is needed"),
         ("phone,timezone,colour,shoe size", "unknown column 'colour', 'shoe size'; known are phone,"),
-        ("phone;timezone", "unknown column 'phone;timezone'"),
+        ("phone|timezone", "unknown column 'phone|timezone'"),
+        ("phone;timezone;Phone", "column phone occurs twice"),
+        ("Phone;First name;Time zone", "unknown column 'First name'; known are phone,"),
         ("phone,timezone,attributes.", "unknown column 'attributes.'"),
         ("phone,timezone,", "unknown column ''"),
         ("phone,tag", "column timezone is missing"),
@@ -172,3 +175,85 @@ def test_what_was_written_reads_the_same(some: list[Client]) -> None:
     out = io.StringIO(newline="")
     assert write_clients(some, out) == len(some)
     assert read(out.getvalue()) == some
+
+
+def read_bytes(data: bytes, encoding: str | None = None, **options: Any) -> list[Client]:
+    return list(ClientReader(text_of(io.BytesIO(data), encoding), "clients.csv", **options))
+
+
+TABLE = "phone;timezone;tag\n79160000004;Europe/Moscow;новости\n"
+ROW = new_client("79160000004", "Europe/Moscow", tag="новости")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_tables_are_read_as_people_export_them(encoding: str, separator: str) -> None:
+    assert read_bytes(TABLE.replace(";", separator).encode(encoding)) == [ROW]
+
+
+def test_a_separator_inside_quotes_is_none() -> None:
+    assert read('"phone",timezone,"tag"\n1000001,UTC,"a;b;c;d"\n')[0].tag == "a;b;c;d"
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        (TABLE.encode("cp1251"), "windows-1251: repeat with --encoding cp1251"),
+        ("phone,timezone,tag\n1,UTC,Zoë\n".encode("latin-1"), "not UTF-8; name its encoding"),
+        (TABLE.encode("utf-16-le"), "UTF-16 without a byte order mark; repeat with --encoding utf-16-le"),
+    ],
+)
+def test_an_encoding_is_named_in_one_sentence(data: bytes, advice: str) -> None:
+    with pytest.raises(CsvError, match=advice):
+        read_bytes(data)
+
+
+def test_an_encoding_that_is_given_is_used() -> None:
+    assert read_bytes(TABLE.encode("cp1251"), "cp1251") == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("written", "digits"),
+    [
+        ("+7 (916) 000-00-01", "79160000001"),
+        ("7.916.000.00.01", "79160000001"),
+        ("+7\u00a0916\u2011000\u201100\u201101", "79160000001"),
+        ("0049 170 1234567", "491701234567"),
+        (" 79160000001 ", "79160000001"),
+        ("somebody", "somebody"),
+    ],
+)
+def test_phones_are_read_as_people_write_them(written: str, digits: str) -> None:
+    assert read(f"phone,timezone\n{written},UTC\n")[0].phone == digits
+
+
+@pytest.mark.parametrize("written", ["8 916 000-00-02", "89160000002", "(8916) 000 00 02"])
+def test_a_national_number_needs_a_country_code(written: str) -> None:
+    table = f"phone,timezone\n{written},UTC\n"
+    complaint = "row 1 (line 2), column phone: is a national number, since it begins with 89: write it with +"
+    assert complaint in refusal(table)
+    reader = ClientReader(io.StringIO(table), "clients.csv", country_code="+7")
+    assert [one.phone for one in reader] == ["79160000002"]
+
+
+def test_headings_are_read_whatever_their_case_and_spaces() -> None:
+    table = "\ufeffPhone;First name;City;Time zone;Opted-Out\r\n+7 (916) 000-00-01;Анна;Москва;Europe/Moscow;\r\n"
+    reader = ClientReader(io.StringIO(table.removeprefix("\ufeff"), newline=""), "clients.csv", other_columns=True)
+    assert reader.fields() == ["phone", "attributes.first_name", "attributes.city", "timezone", "opted_out"]
+    (one,) = reader
+    assert (one.phone, dict(one.attributes)) == ("79160000001", {"first_name": "Анна", "city": "Москва"})
+    assert not one.HasField("opted_out")
+
+
+def test_every_bad_row_is_reported_and_counted() -> None:
+    rows = [f"7916{n:07},UTC,{'maybe' if n % 3 == 0 else 'true'}" for n in range(3600)]
+    with pytest.raises(CsvError) as raised:
+        read("phone,timezone,opted_out\n" + "\n".join(rows) + "\n")
+    assert (raised.value.bad_rows, len(raised.value.complaints)) == (1200, 1000)
+    assert raised.value.complaints[1] == "row 4 (line 5), column opted_out: 'maybe' is neither true nor false"
+    assert str(raised.value).endswith("; and 1,180 more bad rows")
+
+
+def test_long_cells_are_read_and_endless_ones_are_not() -> None:
+    assert len(read(f"phone,timezone,tag\n1000001,UTC,{'x' * 200_000}\n")[0].tag) == 200_000
+    assert "is a quote not closed before it?" in refusal(f'phone,timezone,tag\n1000001,UTC,"{"x" * 1_100_000}\n')

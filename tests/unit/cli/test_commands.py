@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,10 +15,11 @@ import pytest
 from rich.console import Console
 
 from mailing import new_client
+from mailing.cli import main
 from mailing.cli.commands import watch as watching
 from mailing.cli.commands.clients import import_csv
 from mailing.cli.session import Session
-from mailing.client_csv import open_csv
+from mailing.client_csv import ClientReader, open_csv
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
 from tests.unit.cli.conftest import Run, Service
@@ -177,12 +182,17 @@ class TestClients:
         assert (status, json.loads(out)["created"]) == (0, 1200)
         assert len(service.clients.stored) == 1200
 
+    def test_the_columns_of_a_file_say_what_it_speaks_of(self, run: Run, service: Service, tmp_path: Path) -> None:
+        text = "phone,timezone,window_end,attributes.city,window_start\n70100000001,UTC,21:00,,09:00\n"
+        assert run("clients", "import", csv_file(tmp_path, text)).status == 0
+        assert service.clients.import_masks == [["phone", "timezone", "receive_window", "attributes.city"]]
+
     def test_a_terminal_sees_how_far_an_import_is(self, service: Service, tmp_path: Path) -> None:
         rows = "".join(f"7010{number:07},UTC\n" for number in range(1200))
         screen = io.StringIO()
         session = Session(address=service.address, err=Console(file=screen, force_terminal=True, width=100))
         with open_csv(csv_file(tmp_path, "phone,timezone\n" + rows)) as lines, session.connected() as client:
-            outcome, count = import_csv(session, client, lines, "clients.csv")
+            outcome, count = import_csv(session, client, lines, ClientReader(lines, "clients.csv"))
         assert (outcome.created, count) == (1200, 1200)
         assert "1,000 rows" in screen.getvalue()
         assert "━" in screen.getvalue()
@@ -216,6 +226,25 @@ class TestClients:
         assert f"{path}, row 1 (line 2), column timezone: is none; row 2 (line 4), column timezone: is none; " in err
         assert "and 2 more" in err
 
+    def test_rows_that_are_left_out_are_listed_and_the_status_says_so(
+        self, run: Run, service: Service, tmp_path: Path
+    ) -> None:
+        service.clients.bad_phones = {f"7010000000{number}": ("timezone", "is none") for number in range(3)}
+        path = csv_file(tmp_path, "phone,timezone\n" + "".join(f"7010000000{n},Mars\n" for n in range(9)))
+        status, out, err = run("clients", "import", path, "--skip-invalid")
+        assert (status, err.splitlines()) == (
+            2,
+            [
+                *(f"row {n} (line {n + 1}), column timezone: is none" for n in (1, 2, 3)),
+                f"mailing: 3 bad rows in {path}",
+            ],
+        )
+        assert out
+
+    def test_an_encoding_that_does_not_exist_is_refused(self, run: Run, tmp_path: Path) -> None:
+        path = csv_file(tmp_path, "phone,timezone\n")
+        assert run("clients", "import", path, "--encoding", "cp9999").status == 2
+
     def test_an_export_can_be_imported(self, run: Run, service: Service, tmp_path: Path) -> None:
         text = (
             "phone,operator_code,tag,timezone,window_start,window_end,opted_out,attributes.city,attributes.name\n"
@@ -232,6 +261,37 @@ class TestClients:
         path.write_text("before")
         assert run("clients", "export", "-o", str(path), "--address", "127.0.0.1:1").status == 3
         assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("out.csv", "before")]
+
+    def test_an_export_keeps_modes_links_pipes_and_devices(self, run: Run, service: Service, tmp_path: Path) -> None:
+        service.clients.stored = [new_client("70100000001", "UTC")]
+        file, link, pipe = tmp_path / "out.csv", tmp_path / "link", tmp_path / "pipe"
+        file.touch(0o640)
+        file.chmod(0o640)
+        link.symlink_to("out.csv")
+        os.mkfifo(pipe)
+        assert run("clients", "export", "-o", str(link)).status == 0
+        assert (link.is_symlink(), stat.S_IMODE(file.stat().st_mode)) == (True, 0o640)
+        with ThreadPoolExecutor() as threads:
+            read = threads.submit(pipe.read_text)
+            assert run("clients", "export", "-o", str(pipe)).status == 0
+        assert file.read_text() == read.result()
+        assert "70100000001" in read.result()
+        assert stat.S_ISFIFO(pipe.lstat().st_mode)
+        assert run("clients", "export", "-o", "/dev/null").status == 0
+        assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+        assert {one.name for one in tmp_path.iterdir()} == {"out.csv", "link", "pipe"}
+
+    def test_an_export_is_utf8_whatever_the_locale(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        service.clients.stored = [new_client("70100000001", "UTC", tag="Анна")]
+        out = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+        monkeypatch.setattr(sys, "stdout", out)
+        assert main(["clients", "export", "--address", service.address]) == 0
+        assert "Анна" in out.buffer.getvalue().decode()
+
+    def test_an_argument_that_is_not_utf8_is_bad_input(self, run: Run) -> None:
+        for arguments in (["add", "70100000001", "--timezone", "UTC"], ["list"], ["export"]):
+            status, out, err = run("clients", *arguments, "--tag", "n\udcffn")
+            assert (status, out, err) == (2, "", "mailing: not UTF-8: 'n\\udcffn'\n")
 
     def test_a_client_is_added_with_everything(self, run: Run, service: Service) -> None:
         arguments = ["--timezone", "UTC", "--tag", "t", "--operator-code", "010", "--window", "22:00-06:00"]

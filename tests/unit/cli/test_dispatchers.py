@@ -14,9 +14,10 @@ from google.protobuf.duration_pb2 import Duration
 from mailing import MailingClient, MailingError
 from mailing.cli import main
 from mailing.v1 import admin_service_pb2 as pb
-from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
+from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 from mailing.v1.log_pb2 import LogEntry
+from tests.unit.cli.service import Stoppable
 
 SETTINGS = DispatchSettings(
     poll_min=Duration(nanos=10_000_000),
@@ -43,7 +44,7 @@ def entry(text: str) -> LogEntry:
     return LogEntry(level=LogEntry.LEVEL_WARNING, event="attempt.failed", text=text, mailing_id=7, client_id=5)
 
 
-class Admin(AdminServiceServicer):
+class Admin(Stoppable):
     """Goes away once in the middle of each stream."""
 
     def __init__(self) -> None:
@@ -68,18 +69,6 @@ class Admin(AdminServiceServicer):
     ) -> pb.UpdateDispatchSettingsResponse:
         self.updates.append(request)
         return pb.UpdateDispatchSettingsResponse(settings=self.settings)
-
-    def PauseDispatch(
-        self, request: pb.PauseDispatchRequest, context: grpc.ServicerContext
-    ) -> pb.PauseDispatchResponse:
-        self.settings.paused = True
-        return pb.PauseDispatchResponse(settings=self.settings)
-
-    def ResumeDispatch(
-        self, request: pb.ResumeDispatchRequest, context: grpc.ServicerContext
-    ) -> pb.ResumeDispatchResponse:
-        self.settings.paused = False
-        return pb.ResumeDispatchResponse(settings=self.settings)
 
     def WatchLog(self, request: pb.WatchLogRequest, context: grpc.ServicerContext) -> Iterator[pb.WatchLogResponse]:
         self.reads.append(request)

@@ -20,12 +20,12 @@ from mailing.cli.terminal.rates import RateHistory, rate, span, sparkline
 from mailing.cli.terminal.top_view import Snapshot, TopView
 from mailing.v1 import admin_service_pb2 as ads
 from mailing.v1 import mailing_service_pb2 as ms
-from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer, add_AdminServiceServicer_to_server
+from mailing.v1.admin_service_pb2_grpc import add_AdminServiceServicer_to_server
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer, add_MailingServiceServicer_to_server
 from tests.support.terminal import terminal
-from tests.unit.cli.service import progress
+from tests.unit.cli.service import Stoppable, progress
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 
@@ -45,7 +45,7 @@ def replica(number: int = 1, **fields: object) -> Replica:
     )
 
 
-class Admin(AdminServiceServicer):
+class Admin(Stoppable):
     def __init__(self) -> None:
         self.settings = DispatchSettings()
         self.stopped = Event()
@@ -56,18 +56,6 @@ class Admin(AdminServiceServicer):
         while context.is_active() and not self.stopped.is_set():
             yield ads.WatchDispatchResponse(replicas=[replica()], settings=self.settings)
             self.stopped.wait(0.05)
-
-    def PauseDispatch(
-        self, request: ads.PauseDispatchRequest, context: grpc.ServicerContext
-    ) -> ads.PauseDispatchResponse:
-        self.settings.paused = True
-        return ads.PauseDispatchResponse(settings=self.settings)
-
-    def ResumeDispatch(
-        self, request: ads.ResumeDispatchRequest, context: grpc.ServicerContext
-    ) -> ads.ResumeDispatchResponse:
-        self.settings.paused = False
-        return ads.ResumeDispatchResponse(settings=self.settings)
 
 
 class Mailings(MailingServiceServicer):

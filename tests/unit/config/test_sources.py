@@ -133,7 +133,7 @@ def test_a_secret_is_no_option(tmp_path: Path) -> None:
 def test_what_is_in_force_is_shown_with_its_place_and_without_secrets(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    file.write_text("endpoint_url = 'https://h/send?key=hidden&id='\npostgres_password = 'hidden'\n")
+    file.write_text("endpoint_url = 'https://h/send?key=hidden&id='\n")
     monkeypatch.setenv("MAILING_DSN", "postgresql://u:hidden@h/d?password=hidden")
     monkeypatch.setenv("AUTHTOKEN", "hidden")
     loaded = load(file, {"pool_size": "13"})
@@ -144,8 +144,13 @@ def test_what_is_in_force_is_shown_with_its_place_and_without_secrets(
     assert shown["poll_max"] == (5.0, "default")
     assert shown["dsn"] == ("postgresql://u:***@h/d?password=***", "MAILING_DSN")
     assert shown["endpoint_token"] == ("***", "AUTHTOKEN")
-    assert shown["postgres_password"] == ("***", f"{file}: postgres_password")
     assert shown["endpoint_url"] == ("https://h/send?key=***&id=", f"{file}: endpoint_url")
+
+
+def test_the_password_of_postgres_is_shown_with_its_place_alone(file: Path) -> None:
+    file.write_text("postgres_password = 'hidden'\n")
+    (shown,) = (row for row in rows_in_force(load(file)) if row["name"] == "postgres_password")
+    assert (shown["value"], shown["from"]) == ("***", f"{file}: postgres_password")
 
 
 def test_processes_beside_the_server_load_the_same_settings(
@@ -161,3 +166,28 @@ def test_processes_beside_the_server_load_the_same_settings(
         monkeypatch.setitem(os.environ, name, value)
     file.write_text("pool_size = 99")
     assert load_settings() == settings
+
+
+def test_a_service_link_is_no_port(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("POSTGRES_HOST", "db")
+    monkeypatch.setenv("POSTGRES_PORT", "tcp://10.0.0.1:5432")
+    assert load_settings().postgres_port == 5432
+    assert "POSTGRES_PORT is ignored" in caplog.text
+
+
+def test_beside_a_dsn_the_variables_of_postgres_do_not_count(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Fails when a variable that belongs to somebody else stops a service that does not need it."""
+    for name, value in {"PORT": "x", "HOST": "db", "PASSWORD": "a", "PASSWORD_FILE": str(tmp_path / "none")}.items():
+        monkeypatch.setenv(f"POSTGRES_{name}", value)
+    with pytest.raises(ConfigError):
+        load()
+    monkeypatch.setenv("MAILING_DSN", "postgresql://u@h/d")
+    loaded = load()
+    assert (loaded.settings.postgres_host, {*loaded.places}) == (None, {"dsn"})
+    monkeypatch.delenv("MAILING_DSN")
+    (tmp_path / "dsn").write_text("postgresql://u@h/d")
+    monkeypatch.setenv("MAILING_DSN_FILE", str(tmp_path / "dsn"))
+    assert {*load().places} == {"dsn"}
+    monkeypatch.delenv("MAILING_DSN_FILE")
+    (tmp_path / "mailing.toml").write_text("dsn = 'postgresql://u@h/d'\npostgres_port = 'x'\n")
+    assert {*load(tmp_path / "mailing.toml").places} == {"dsn"}

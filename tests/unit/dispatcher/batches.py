@@ -36,11 +36,15 @@ def lease(
     now: Callable[[], float] = lambda: ASKED + 0.5,
     closes_in: float | None = None,
     no: int = 1,
+    reclaimed: bool = False,
 ) -> Lease:
     """Return a lease of 60 seconds; the nth of its clients has the id 16 n and n attempts behind them."""
     of = of or mailing()
-    people = [Recipient(16 * n, n, 0, "79", Reason.NONE, None, closes_in, "x") for n in range(1, recipients + 1)]
-    batch = ClaimedBatch(0, of.id, no, 1, NOW, False, people)
+    people = [
+        Recipient(16 * n, n, 0, reclaimed, "79", Reason.NONE, None, closes_in, False, "x")
+        for n in range(1, recipients + 1)
+    ]
+    batch = ClaimedBatch(0, of.id, no, 1, NOW, reclaimed, people)
     return Lease(batch, of, ASKED, LeaseTerms(60.0, sending), now)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dispatcher.breaker import MIN_REQUESTS, PROBE_FIRST, WINDOW, Breaker
+from dispatcher.breaker import MIN_REQUESTS, PROBE_FIRST, RECENT, RUN, SLOW_RUN, WINDOW, Breaker
 from dispatcher.model.endpoints import EndpointState
 from dispatcher.model.states import BreakerState
 
@@ -27,7 +27,26 @@ def test_a_small_share_of_failures_never_opens_it() -> None:
 def test_what_lies_outside_of_the_window_does_not_count() -> None:
     breaker = Breaker()
     assert not any(observed(breaker, *[True] * (MIN_REQUESTS - 1)))
-    assert observed(breaker, True, at=100.0 + WINDOW + 1) == [False]
+    assert observed(breaker, False, True, at=100.0 + WINDOW + 1) == [False, False]
+
+
+def test_failures_in_a_row_open_it_whatever_succeeded_before() -> None:
+    breaker = Breaker()
+    assert not any(observed(breaker, *[False] * 50_000))
+    assert observed(breaker, *[True] * RUN) == [False] * (RUN - 1) + [True]
+
+
+def test_half_of_the_last_answers_open_it_whatever_succeeded_before() -> None:
+    breaker = Breaker()
+    assert not any(observed(breaker, *[False] * 50_000))
+    assert True in observed(breaker, *[True, True, True, False] * RECENT)[: 2 * RECENT]
+
+
+def test_an_endpoint_that_hangs_with_one_request_at_a_time_opens_it() -> None:
+    breaker = Breaker()
+    found = [breaker.observe(100.0 + 10 * n, 90.0 + 10 * n, True) for n in range(SLOW_RUN)]
+    assert found == [False] * (SLOW_RUN - 1) + [True]
+    assert not any(observed(Breaker(), *[True] * SLOW_RUN)), "a few at once are no outage"
 
 
 def test_while_it_is_open_one_probe_decides() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -35,15 +36,17 @@ def recipient(
     closes_in: float | None = None,
     attempts: int = 0,
     uncounted: int = 0,
+    maybe_sent: bool = False,
+    overdue: bool = False,
 ) -> Recipient:
-    return Recipient(16, attempts, uncounted, phone, skip_reason, opens_at, closes_in, "Hello")
+    return Recipient(16, attempts, uncounted, maybe_sent, phone, skip_reason, opens_at, closes_in, overdue, "Hello")
 
 
 def outcome(
-    answer: Answer, attempts: int = 0, seed: int = 1, uncounted: int = 0, down: bool = False, **of: object
+    answer: Answer, attempts: int = 0, seed: int = 1, uncounted: int = 0, overdue: bool = False, **of: object
 ) -> Outcome:
-    to = recipient(attempts=attempts, uncounted=uncounted)
-    return policy.failed(mailing(**of), to, answer, judge(answer), NOW, down, Random(seed))  # type: ignore[arg-type]
+    to = recipient(attempts=attempts, uncounted=uncounted, overdue=overdue)
+    return policy.failed(mailing(**of), to, answer, judge(answer), NOW, Random(seed))  # type: ignore[arg-type]
 
 
 def answered(status: int, body: bytes = b"", retry_after: str | None = None) -> Answer:
@@ -140,6 +143,34 @@ def test_what_is_not_sent_at_all_has_its_reason() -> None:
         assert unsent(mailing(), recipient(skip_reason=reason)) == (Status.SKIPPED, reason)
 
 
+@pytest.mark.parametrize(
+    ("of", "to"),
+    [
+        (mailing(MailingState.CANCELLED), {}),
+        (mailing(), {"phone": None}),
+        (mailing(ends_at=NOW), {}),
+        (mailing(), {"skip_reason": Reason.OPTED_OUT}),
+        (mailing(ends_at=NOW + HOUR), {"opens_at": NOW + HOUR, "closes_in": 7200.0}),
+    ],
+    ids=["cancelled", "deleted", "ended", "opted out", "window"],
+)
+def test_what_may_have_been_sent_is_never_recorded_as_not_sent(of: Mailing, to: dict[str, Any]) -> None:
+    assert unsent(of, recipient(**to, maybe_sent=True)) == (Status.UNKNOWN, Reason.MAYBE_SENT)
+    assert unsent(mailing(), recipient(opens_at=NOW + HOUR, maybe_sent=True)) == (Status.PENDING, Reason.NONE)
+
+
+def test_what_may_have_arrived_is_unknown_when_the_end_forbids_more() -> None:
+    soon = NOW + timedelta(milliseconds=100)
+    lost = outcome(broken(ErrorClass.TIMEOUT), ends_at=soon)
+    assert (lost.status, lost.reason, lost.maybe_sent) == (Status.UNKNOWN, Reason.MAYBE_SENT, True)
+    never_left = outcome(broken(ErrorClass.TIMEOUT, False), ends_at=soon)
+    assert (never_left.status, never_left.maybe_sent) == (Status.EXPIRED, False)
+    again = policy.failed(
+        mailing(ends_at=soon), recipient(maybe_sent=True), answered(500), judge(answered(500)), NOW, Random(1)
+    )
+    assert (again.status, again.reason) == (Status.UNKNOWN, Reason.MAYBE_SENT)
+
+
 def test_a_closed_window_defers_to_its_opening_unless_the_end_is_first() -> None:
     closed = recipient(opens_at=NOW + HOUR, closes_in=7200.0)
     found = policy.without_sending(mailing(ends_at=NOW + 2 * HOUR), closed, False, NOW)
@@ -156,25 +187,44 @@ def test_a_next_attempt_after_the_end_is_none() -> None:
     assert found.failure is not None
 
 
-def test_attempts_at_an_endpoint_that_is_down_cost_nothing() -> None:
+@pytest.mark.parametrize(
+    "answer",
+    [
+        broken(ErrorClass.CONNECT, False),
+        broken(ErrorClass.RESOLVE, False),
+        broken(ErrorClass.TLS, False),
+        broken(ErrorClass.LOCAL, False),
+        broken(ErrorClass.TIMEOUT, False),
+        answered(429),
+        answered(503, retry_after="1"),
+    ],
+)
+def test_what_was_surely_not_looked_at_costs_no_attempt(answer: Answer) -> None:
     for attempts in (0, 2, 50):
-        found = outcome(broken(ErrorClass.CONNECT, False), attempts=attempts, uncounted=max(0, attempts - 2), down=True)
+        found = outcome(answer, attempts=attempts, uncounted=max(0, attempts - 2))
         assert (found.status, found.attempted, found.uncounted) == (Status.PENDING, 1, 1)
-    assert outcome(answered(500), attempts=50, uncounted=48).status is Status.FAILED
-    assert outcome(answered(500), attempts=50, uncounted=49).status is Status.PENDING
 
 
-def test_an_attempt_is_uncounted_unless_its_message_maybe_arrived() -> None:
-    exhausted = outcome(answered(500), attempts=2)
-    again = policy.uncounted(mailing(), exhausted)
-    assert (again.status, again.reason, again.uncounted) == (Status.PENDING, Reason.RETRYING, 1)
-    assert again.due_at is not None
-    retried = outcome(answered(500))
-    assert policy.uncounted(mailing(), retried) == retried._replace(uncounted=1)
-    unknown = outcome(broken(ErrorClass.TIMEOUT), semantics=Semantics.AT_MOST_ONCE)
-    refused = outcome(answered(404))
-    for final in (unknown, refused):
-        assert policy.uncounted(mailing(), final) == final
+@pytest.mark.parametrize("answer", [answered(500), answered(200, b"?"), broken(ErrorClass.TIMEOUT)])
+def test_what_may_have_arrived_always_counts(answer: Answer) -> None:
+    assert outcome(answer, attempts=50, uncounted=48).status is Status.FAILED
+    again = outcome(answer, attempts=50, uncounted=49)
+    assert (again.status, again.uncounted) == (Status.PENDING, 0)
+
+
+def test_attempts_that_cost_nothing_are_bounded_by_the_end_or_a_day() -> None:
+    away = broken(ErrorClass.CONNECT, False)
+    assert outcome(away, attempts=9, overdue=True).status is Status.FAILED
+    assert outcome(away, attempts=1, overdue=True).uncounted == 0
+    assert outcome(away, attempts=9, overdue=True, ends_at=NOW + HOUR).status is Status.PENDING
+    assert outcome(away, attempts=9, ends_at=NOW).status is Status.EXPIRED
+    assert outcome(away, attempts=policy.MOST_ATTEMPTS).status is Status.FAILED
+
+
+def test_the_backoff_grows_with_attempts_that_cost_nothing() -> None:
+    away, retry = broken(ErrorClass.CONNECT, False), RetryPolicy(3, 1.0, 64.0)
+    found = [outcome(away, attempts=6, uncounted=6, seed=seed, retry=retry).due_at for seed in range(50)]
+    assert max(due_at for due_at in found if due_at) > NOW + timedelta(seconds=32)
 
 
 def test_an_expansion_step_aims_at_a_fixed_number_of_messages() -> None:

@@ -1,4 +1,4 @@
-"""What the settler does when outcomes cannot be recorded: it waits, tries without details, or gives up."""
+"""What the settler does when outcomes cannot be recorded: it tries without details, and waits."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Failure, Outcome, Settlement
 from dispatcher.model.states import ErrorClass, Reason, Status
 from dispatcher.ports import Render, StorageUnavailable
+from dispatcher.recording import PATIENCE, Recording
 from dispatcher.settler import Settler
-from tests.unit.dispatcher.batches import ASKED, NOW, lease
+from tests.unit.dispatcher.batches import ASKED, MAILING, NOW, lease, mailing
 
 EXPIRED = policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED)
 REFUSED = Outcome(
@@ -44,9 +45,10 @@ class RunningClock:
 
 
 class Queue:
-    """Takes settlements, unless `fault` returns what to raise for one instead."""
+    """Takes settlements, unless `fault` returns what to raise for one instead; `held` says what it answers."""
 
-    def __init__(self, fault: Callable[[Settlement], Exception | None]) -> None:
+    def __init__(self, fault: Callable[[Settlement], Exception | None], held: bool = True) -> None:
+        self._held = held
         self.settled: list[Settlement] = []
         self.tries: list[Settlement] = []
         self._fault = fault
@@ -56,7 +58,7 @@ class Queue:
         if (fault := self._fault(settlement)) is not None:
             raise fault
         self.settled.append(settlement)
-        return True
+        return self._held
 
     async def scan(self) -> list[OpenWork]:
         raise AssertionError("the settler does not scan")
@@ -64,8 +66,20 @@ class Queue:
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         raise AssertionError("the settler asks for no definitions")
 
+    async def change_numbers(self) -> dict[int, int]:
+        raise AssertionError("the settler asks for no changes")
+
+    async def changed_clients(self, bucket: int, after: int, until: int, client_ids: Sequence[int]) -> list[int]:
+        raise AssertionError("the settler asks for no changes")
+
     async def claim(
-        self, mailing: Mailing, bucket: int, most: int, lease: float, render: Render | None
+        self,
+        mailing: Mailing,
+        bucket: int,
+        most: int,
+        lease: float,
+        render: Render | None,
+        held: Sequence[int] = (),
     ) -> list[ClaimedBatch]:
         raise AssertionError("the settler claims nothing")
 
@@ -73,9 +87,9 @@ class Queue:
         raise AssertionError("the settler releases nothing")
 
 
-def ended(registry: LeaseRegistry, no: int, outcome: Outcome = EXPIRED) -> Lease:
+def ended(registry: LeaseRegistry, no: int, outcome: Outcome = EXPIRED, of: int = MAILING) -> Lease:
     """Return a lease of the registry that waits to be settled, with one message of this outcome."""
-    one = lease(1, no=no)
+    one = lease(1, of=mailing(of), no=no)
     registry.add(one)
     one.record(0, outcome)
     registry.settle_soon(one)
@@ -83,10 +97,13 @@ def ended(registry: LeaseRegistry, no: int, outcome: Outcome = EXPIRED) -> Lease
 
 
 @asynccontextmanager
-async def settling(queue: Queue, registry: LeaseRegistry) -> AsyncIterator[asyncio.Queue[Lease]]:
+async def settling(
+    queue: Queue, registry: LeaseRegistry, clock: RunningClock | None = None, recording: Recording | None = None
+) -> AsyncIterator[asyncio.Queue[Lease]]:
     """Run a settler inside the block, which gets the leases that are closed."""
     closed: asyncio.Queue[Lease] = asyncio.Queue()
-    settler = Settler(queue, RunningClock(), registry)
+    clock = clock or RunningClock()
+    settler = Settler(queue, clock, registry, recording or Recording(clock))
     settler.closed.connect(closed.put_nowait)
     task = asyncio.create_task(settler.run())
     try:
@@ -98,20 +115,21 @@ async def settling(queue: Queue, registry: LeaseRegistry) -> AsyncIterator[async
 
 
 async def test_outcomes_that_are_refused_do_not_hold_up_the_others(caplog: pytest.LogCaptureFixture) -> None:
-    """As many leases are refused as there are workers, and more."""
-    registry = LeaseRegistry()
-    poisoned = [ended(registry, no) for no in range(1, 6)]
+    """As many leases are refused as there are workers, and more; they are held until they are taken."""
+    registry, poisoned = LeaseRegistry(), 0
+    for no in range(1, 6):
+        ended(registry, no)
     last = ended(registry, 6)
-    queue = Queue(lambda settlement: ValueError("no such number") if settlement.batch.no < 6 else None)
+    queue = Queue(lambda settlement: ValueError("no such number") if settlement.batch.no < poisoned else None)
+    poisoned = 6
     async with settling(queue, registry) as closed:
-        assert {await closed.get() for _ in range(6)} == {*poisoned, last}
-    assert [settlement.batch.no for settlement in queue.settled] == [6]
-    assert len(queue.tries) == 2 * len(poisoned) + 1
-    assert not registry.leases
-    assert registry.lost == len(poisoned)
-    given_up = [record for record in caplog.records if "are given up" in record.message]
-    assert [record.levelno for record in given_up] == [logging.ERROR] * len(poisoned)
-    assert all(record.exc_info for record in given_up)
+        assert await closed.get() is last
+        assert len(registry.leases) == 5
+        poisoned = 0
+        assert {(await closed.get()).batch.no for _ in range(5)} == {1, 2, 3, 4, 5}
+    assert registry.lost == 0
+    refused = [record for record in caplog.records if "cannot be recorded" in record.message and record.exc_info]
+    assert [record.levelno for record in refused] == [logging.ERROR] * 5
 
 
 async def test_outcomes_that_are_refused_are_written_without_details() -> None:
@@ -125,59 +143,61 @@ async def test_outcomes_that_are_refused_are_written_without_details() -> None:
     assert registry.lost == 0
 
 
-async def test_outcomes_wait_for_a_database_away_for_longer_than_the_lease() -> None:
-    registry = LeaseRegistry()
-    ended(registry, 1)
-    queue = Queue(lambda _: StorageUnavailable("away") if len(queue.tries) < 100 else None)
-    async with settling(queue, registry) as closed:
-        one = await closed.get()
-    assert [settlement.batch.no for settlement in queue.settled] == [one.batch.no]
-    assert len({id(settlement) for settlement in queue.tries}) == 1
+@pytest.mark.parametrize("fault", [StorageUnavailable("away"), ValueError("refused")], ids=["away", "refused"])
+async def test_outcomes_are_held_for_longer_than_their_lease(fault: Exception) -> None:
+    """A settlement comes again as it was, later and later: what was sent stays known as sent."""
+    registry, clock = LeaseRegistry(), RunningClock()
+    one = ended(registry, 1)
+    queue = Queue(lambda _: fault if clock.now < one.held_until + 60 else None)
+    async with settling(queue, registry, clock) as closed:
+        assert await closed.get() is one
+    assert all(settlement.outcomes == (EXPIRED,) for settlement in queue.tries)
+    assert 40 <= len(queue.tries) <= 80
     assert registry.lost == 0
 
 
-async def test_a_lease_asked_for_while_its_write_fails_is_not_forgotten() -> None:
-    """Another worker leaves it to the one that is writing it, whose write then fails."""
+async def test_outcomes_are_given_up_when_their_batch_was_taken_over() -> None:
     registry = LeaseRegistry()
     one = ended(registry, 1)
-
-    class Slow(Queue):
-        async def settle(self, settlement: Settlement) -> bool:
-            if not self.tries:
-                registry.settle_soon(one)
-                for _ in range(5):  # until another worker has seen it
-                    await asyncio.sleep(0)
-            return await super().settle(settlement)
-
-    queue = Slow(lambda _: StorageUnavailable("away") if len(queue.tries) == 1 else None)
-    async with settling(queue, registry) as closed:
-        assert await closed.get() is one
-
-
-async def test_nothing_is_retried_after_its_lease_when_the_database_answers() -> None:
-    registry = LeaseRegistry()
-    one = ended(registry, 1)
-    registry.answered_at = one.held_until
-
-    def fault(_: Settlement) -> Exception:
-        if len(queue.tries) == 10:
-            registry.answered_at = one.held_until + 0.1
-        return StorageUnavailable("only here")
-
-    queue = Queue(fault)
+    queue = Queue(lambda _: StorageUnavailable("only here") if len(queue.tries) < 10 else None, held=False)
     async with settling(queue, registry) as closed:
         assert await closed.get() is one
     assert len(queue.tries) == 10
     assert registry.lost == 1
-    assert not one.permit(None)()
+    assert not registry.leases
+    assert not one.permit(0)()
 
 
-async def test_a_lease_whose_write_is_not_answered_does_not_hold_up_the_others() -> None:
-    registry = LeaseRegistry()
-    for no in range(1, 6):
-        ended(registry, no)
-    last = ended(registry, 6)
-    queue = Queue(lambda settlement: StorageUnavailable("only here") if settlement.batch.no < 6 else None)
-    async with settling(queue, registry) as closed:
+async def test_a_refused_mailing_is_not_claimed_any_more_and_others_are() -> None:
+    registry, clock = LeaseRegistry(), RunningClock()
+    recording = Recording(clock)
+    ended(registry, 1, of=1)
+    last = ended(registry, 2, of=2)
+    refused = True
+    queue = Queue(lambda settlement: ValueError("no") if refused and settlement.batch.no == 1 else None)
+    async with settling(queue, registry, clock, recording) as closed:
         assert await closed.get() is last
-    assert len(registry.leases) == 5
+        while recording.failing_for < PATIENCE:
+            assert recording.allows(1)
+            await asyncio.sleep(0)
+        assert (recording.allows(1), recording.allows(2), recording.failing) == (False, True, True)
+        refused = False
+        await closed.get()
+    assert (recording.allows(1), recording.failing_for) == (True, 0.0)
+
+
+async def test_nothing_is_claimed_while_the_database_takes_no_outcomes() -> None:
+    registry, clock = LeaseRegistry(), RunningClock()
+    recording = Recording(clock)
+    ended(registry, 1, of=1)
+    away = True
+    queue = Queue(lambda _: StorageUnavailable("away") if away else None)
+    async with settling(queue, registry, clock, recording) as closed:
+        while recording.failing_for < PATIENCE:
+            assert recording.allows(2)
+            await asyncio.sleep(0)
+        assert not recording.allows(1)
+        assert not recording.allows(2)
+        away = False
+        await closed.get()
+    assert recording.allows(2)

@@ -84,6 +84,7 @@ JUDGED = {
     ],
     "408, 425, 429, 503 with Retry-After": [*map(answer, (408, 425, 429)), answer(503, OK, "1"), answer(503, b"", "?")],
     "any other 5xx": [*map(answer, (500, 502, 503, 504, 599)), answer(500, OK, "1")],
+    "401, 403, 407": [*map(answer, (401, 403, 407)), answer(401, OK, "1")],
     "3xx": [*map(answer, (300, 301, 302, 304, 308, 399)), answer(302, OK, "1")],
     "any other status": [*map(answer, (400, 404, 409, 410, 422, 499, 600, 999)), answer(404, OK, "1")],
     "no complete answer": [

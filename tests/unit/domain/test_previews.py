@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dispatcher.model.states import Reason
 from dispatcher.model.templates import parse
+from dispatcher.model.texts import TextRenderer
 from server.domain.clients import Client, ClientDefinition
 from server.domain.previews import (
     LOOK_AHEAD,
@@ -18,11 +19,13 @@ from server.domain.previews import (
     Group,
     Pace,
     Waiting,
+    Window,
     audience_of,
     samples_of,
     schedule,
     spans,
     strictest,
+    without_texts,
 )
 
 START = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -175,13 +178,17 @@ def test_who_is_left_out_has_one_reason() -> None:
     assert audience_of([group(2, timedelta(days=3))], None).size == 2
 
 
+def renderer(text: str) -> TextRenderer:
+    return TextRenderer(parse(text), 10_000)
+
+
 def client(number: int, **attributes: str) -> tuple[Client, datetime]:
     definition = ClientDefinition("7926123456" + str(number), "UTC", tag="gold", attributes=attributes)
     return Client(number, definition, 1, START, START), START
 
 
 def test_samples_are_the_texts_of_their_clients() -> None:
-    [one, two] = samples_of(parse("{attributes.name|friend}, {tag} €"), [client(1, name="Анна"), client(2)])
+    [one, two] = samples_of(renderer("{attributes.name|friend}, {tag} €"), [client(1, name="Анна"), client(2)], 2)
     assert (one.text, one.length.characters, one.length.encoding.name) == ("Анна, gold €", 12, "UCS2")
     assert (two.text, two.length.segments, two.length.encoding.name) == ("friend, gold €", 1, "GSM7")
     assert (two.client_id, two.phone, two.due_at) == (2, "79261234562", START)
@@ -189,6 +196,27 @@ def test_samples_are_the_texts_of_their_clients() -> None:
 
 def test_samples_are_no_more_text_than_an_answer_bears() -> None:
     clients = [client(number, long="x" * (MAX_SAMPLE_CHARACTERS // 2)) for number in range(1, 5)]
-    assert len(samples_of(parse("{attributes.long}"), clients)) == 2
+    assert len(samples_of(renderer("{attributes.long}"), clients, 50)) == 2
     huge = client(1, long="x" * (MAX_SAMPLE_CHARACTERS + 1))
-    assert len(samples_of(parse("{attributes.long}"), [huge, huge])) == 1
+    assert len(samples_of(renderer("{attributes.long}"), [huge, huge], 50)) == 1
+
+
+def test_whoever_has_no_text_to_get_is_left_out_apart() -> None:
+    early, late = (START, START + timedelta(hours=9))
+    groups = [
+        Group(("a",), Reason.NONE, 5, early),
+        Group(("a",), Reason.FREQUENCY_CAP, 2, early),
+        Group(("b",), Reason.NONE, 3, late),
+    ]
+    unsuited: dict[tuple[Window, Reason, Reason], int] = {
+        (("a",), Reason.NONE, Reason.EMPTY_TEXT): 4,
+        (("a",), Reason.FREQUENCY_CAP, Reason.EMPTY_TEXT): 1,
+        (("b",), Reason.NONE, Reason.TOO_LONG): 3,
+    }
+    found = audience_of(without_texts(groups, unsuited), START + timedelta(hours=1))
+    assert (found.size, found.excluded) == (1, {Reason.FREQUENCY_CAP: 1, Reason.EMPTY_TEXT: 5, Reason.TOO_LONG: 3})
+
+
+def test_samples_pass_over_texts_that_are_not_sent() -> None:
+    samples = samples_of(renderer("{attributes.name}"), [client(1), client(2, name="Bo"), client(3, name="Al")], 1)
+    assert [one.client_id for one in samples] == [2]

@@ -90,6 +90,12 @@ def test_a_derived_operator_code_follows_a_new_phone_a_given_one_not() -> None:
     assert amended_client(replace(ANNA, operator_code="999"), patch, {"phone"}).operator_code == "999"
 
 
+def test_an_update_of_another_field_keeps_the_operator_code() -> None:
+    patch = replace(ANNA, tag="new")
+    assert amended_client(completed(ANNA), patch, {"tag"}).operator_code == completed(ANNA).operator_code
+    assert amended_client(replace(ANNA, operator_code="999"), patch, {"tag"}).operator_code == "999"
+
+
 @pytest.mark.parametrize("seconds", [0, -1, 24 * 3600 + 1, 0.5])
 def test_a_window_lasts_whole_seconds_up_to_a_day(seconds: float) -> None:
     window = ReceiveWindow(time(22), timedelta(seconds=seconds))
@@ -157,6 +163,8 @@ def mailing_violations(mailing: MailingDefinition) -> set[str]:
         ({"max_rate": -1.0}, "mailing.max_rate"),
         ({"max_rate": float("nan")}, "mailing.max_rate"),
         ({"max_rate": float("inf")}, "mailing.max_rate"),
+        ({"max_rate": 1e12}, "mailing.max_rate"),
+        ({"max_rate": 5.55e-17}, "mailing.max_rate"),
         ({"retry": RetryRule(max_attempts=101)}, "mailing.retry.max_attempts"),
         ({"retry": RetryRule(initial_backoff=timedelta(milliseconds=9))}, "mailing.retry.initial_backoff"),
         ({"retry": RetryRule(max_backoff=timedelta(milliseconds=999))}, "mailing.retry.max_backoff"),

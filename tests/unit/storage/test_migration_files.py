@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from server.storage.migrate import up_section
+from server.storage.migrate import load_migrations, up_section
 
 
 def test_only_the_up_section_is_taken() -> None:
@@ -25,3 +27,11 @@ def test_only_the_up_section_is_taken() -> None:
 def test_unclear_sections_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="migrate:up"):
         up_section(text)
+
+
+def test_migrations_leave_what_the_release_before_uses() -> None:
+    """Fails when a migration takes something away, unless a line says since which release nothing uses it."""
+    takes_away = re.compile(r"\b(DROP (TABLE|COLUMN|SEQUENCE)|RENAME|ALTER COLUMN \w+ (SET DATA )?TYPE)\b")
+    for migration in load_migrations():
+        if migration.version > "0005" and takes_away.search(migration.script):
+            assert re.search(r"^-- unused since \d+\.\d+", migration.script, re.MULTILINE), migration.file

@@ -6,6 +6,7 @@ standard error. Only a bug in the program itself shows a traceback.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from typing import Any
 import typer
 
 from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError
+
+_SHOWN = 60
+"""The most characters of a bad argument that are shown."""
 
 _BROKEN_PIPE = 141
 """What a shell reports of a program whose reader went away."""
@@ -33,6 +37,7 @@ def new_app(**settings: Any) -> typer.Typer:
 
 def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) -> int:
     """Run one command of `app` and return its exit status; `arguments` default to those of the process."""
+    _set_encoding()
     try:
         status = app(args=None if arguments is None else list(arguments), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
@@ -40,6 +45,9 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         return _fail(program, str(error), error.status)
     except typer.TyperException as error:
         return _fail(program, _usage(error.format_message()), ExitStatus.BAD_INPUT)
+    except UnicodeEncodeError as error:
+        # Bytes of an argument or a variable that are not UTF-8 become lone surrogates.
+        return _fail(program, f"not UTF-8: {error.object[:_SHOWN]!a}", ExitStatus.BAD_INPUT)
     except (KeyboardInterrupt, typer.Abort):
         return ExitStatus.INTERRUPTED
     except (ReaderGoneError, BrokenPipeError):
@@ -47,6 +55,13 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _BROKEN_PIPE
     return status or ExitStatus.OK
+
+
+def _set_encoding() -> None:
+    """Write UTF-8 to files and pipes whatever the locale says, and to a terminal what it can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _fail(program: str, sentence: str, status: ExitStatus) -> int:

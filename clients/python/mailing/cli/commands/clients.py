@@ -15,7 +15,7 @@ import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mailing import MailingClient, MailingError, new_client
+from mailing import FieldViolation, MailingClient, MailingError, new_client
 from mailing.builders import window_times
 from mailing.cli.commands.options import (
     Attributes,
@@ -48,19 +48,47 @@ _STEP = 500
 def import_file(
     session: Session,
     file: Annotated[str, typer.Argument(metavar="FILE.csv", help="The file; - reads standard input.")],
+    encoding: Annotated[
+        str | None,
+        typer.Option("--encoding", metavar="NAME", help="Such as cp1251; default: UTF-8 or marked UTF-16."),
+    ] = None,
+    country_code: Annotated[
+        str,
+        typer.Option("--country-code", metavar="DIGITS", help="Of national numbers: 7 for 8 916 000-00-00."),
+    ] = "",
+    other_columns: Annotated[
+        bool, typer.Option("--other-columns", help="Import unknown columns as attributes: First name as first_name.")
+    ] = False,
+    validate_only: Annotated[bool, typer.Option("--validate-only", help="Save nothing; list the bad rows.")] = False,
+    skip_invalid: Annotated[
+        bool, typer.Option("--skip-invalid", help="Save the good rows; list the bad ones and exit with status 2.")
+    ] = False,
 ) -> None:
     """Create or update clients from a CSV file; all rows are saved or none.
 
+    The separator is a comma, a semicolon or a tab. Phones may be written as in +7 (916) 000-00-00.
+
     Columns: phone and timezone (required), operator_code, tag, window_start and window_end (HH:MM[:SS]; an
-    end at or before the start crosses midnight), opted_out, attributes.NAME. Clients are matched by phone.
+    end at or before the start crosses midnight), opted_out, attributes.NAME. Clients are matched by phone. What has
+    no column stays as it is; an empty cell clears. An opt-out is taken back only by `false`.
     """
     started = time.monotonic()
-    with _opened(file) as lines, session.connected() as mailing:
-        outcome, rows = import_csv(session, mailing, lines, "standard input" if file == _STANDARD_STREAM else file)
+    name = "standard input" if file == _STANDARD_STREAM else file
+    with _opened(file, encoding) as lines, session.connected() as mailing:
+        reader = ClientReader(lines, name, country_code=country_code, other_columns=other_columns)
+        options = {"validate_only": validate_only, "skip_invalid": skip_invalid}
+        outcome, rows = import_csv(session, mailing, lines, reader, **options)
     seconds = time.monotonic() - started
     if session.json:
         print_json(session, document_of(outcome))
-        return
+    else:
+        _print_outcome(session, outcome, rows, seconds)
+    if outcome.skipped:
+        _print_errors(session, reader, outcome)
+        raise CommandError(f"{outcome.skipped:,} bad rows in {reader.name}", ExitStatus.BAD_INPUT)
+
+
+def _print_outcome(session: Session, outcome: ImportClientsResponse, rows: int, seconds: float) -> None:
     table = new_table(">rows", ">created", ">updated", ">unchanged", ">seconds", ">rows/s")
     counts = (rows, outcome.created, outcome.updated, outcome.unchanged)
     table.add_row(*(f"{count:,}" for count in counts), f"{seconds:.1f}", f"{rows / max(seconds, 1e-9):,.0f}")
@@ -143,22 +171,33 @@ def add(
     print_message(session, stored, lambda: _facts(stored))
 
 
-def import_csv(session: Session, mailing: MailingClient, lines: TextIO, name: str) -> tuple[ImportClientsResponse, int]:
+def import_csv(
+    session: Session, mailing: MailingClient, lines: TextIO, reader: ClientReader, **options: bool
+) -> tuple[ImportClientsResponse, int]:
     """Import an open CSV file, with a progress bar on a terminal; return the outcome and the number of rows.
 
-    Raise CommandError, naming row and column, for what the file or the service finds wrong.
+    `options` are those of `MailingClient.import_clients`. Raise CommandError, naming row and column, for
+    what the file or the service finds wrong.
     """
-    reader = ClientReader(lines, name)
     try:
         with _progress(session, lines) as show:
-            return mailing.import_clients(_counted(reader, show)), reader.rows
+            return mailing.import_clients(_counted(reader, show), reader.fields(), **options), reader.rows
     except CsvError as error:
         raise CommandError(str(error), ExitStatus.BAD_INPUT) from None
     except MailingError as error:
         complaints = reader.explain(error.fields)
         if not complaints:
             raise
-        raise CommandError(f"{name}, {first_few(complaints)}", ExitStatus.BAD_INPUT) from None
+        bad = int(error.metadata.get("bad_rows", 0))
+        advice = f" ({bad:,} bad rows; --validate-only lists them, --skip-invalid saves the others)" if bad > 1 else ""
+        raise CommandError(f"{reader.name}, {first_few(complaints)}{advice}", ExitStatus.BAD_INPUT) from None
+
+
+def _print_errors(session: Session, reader: ClientReader, outcome: ImportClientsResponse) -> None:
+    """Print what is wrong with the rows that were left out, a line each."""
+    violations = [FieldViolation(f"clients[{one.row}].{one.field}", one.description) for one in outcome.errors]
+    for complaint in reader.explain(violations):
+        session.err.print(complaint, markup=False, highlight=False, soft_wrap=True)
 
 
 def _counted(clients: Iterable[Client], show: Callable[[int], None]) -> Iterator[Client]:
@@ -187,26 +226,47 @@ def _size(lines: TextIO) -> int | None:
 
 
 @contextmanager
-def _opened(file: str) -> Iterator[TextIO]:
+def _opened(file: str, encoding: str | None) -> Iterator[TextIO]:
     try:
-        lines = text_of(sys.stdin.buffer) if file == _STANDARD_STREAM else open_csv(file)
+        lines = text_of(sys.stdin.buffer, encoding) if file == _STANDARD_STREAM else open_csv(file, encoding)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}", ExitStatus.BAD_INPUT) from None
+    except LookupError:
+        raise CommandError(f"--encoding: {encoding!r} is no encoding, as cp1251 is", ExitStatus.BAD_INPUT) from None
     with lines:
         yield lines
 
 
 def _write_file(path: Path, clients: Iterable[Client]) -> None:
-    """Write beside the file and rename, so that a failed export leaves the file as it was."""
+    """Write into what the path leads to: devices and pipes as they are, files so that a failure leaves them."""
+    try:
+        mode = path.stat().st_mode if path.exists() else None
+        if mode is not None and (not stat.S_ISREG(mode) or _is_standard_stream(path)):
+            with path.open("w", encoding="utf-8", newline="") as out:
+                write_clients(clients, out)
+        else:
+            _replace(path.resolve(), mode, clients)
+    except OSError as error:
+        raise CommandError(f"{path}: {error.strerror}", ExitStatus.BAD_INPUT) from None
+
+
+def _replace(path: Path, mode: int | None, clients: Iterable[Client]) -> None:
+    """Write beside the file, with its mode if it exists, and rename."""
     part = path.with_name(path.name + ".part")
     try:
         with part.open("w", encoding="utf-8", newline="") as out:
+            if mode is not None:
+                part.chmod(stat.S_IMODE(mode))
             write_clients(clients, out)
         part.replace(path)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}", ExitStatus.BAD_INPUT) from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def _is_standard_stream(path: Path) -> bool:
+    """Return whether the path names an open file of this process, as /dev/stdout does."""
+    first, *rest = path.absolute().parts[1:] or ("",)
+    return first == "proc" or (first == "dev" and rest[:1] in (["fd"], ["stdin"], ["stdout"], ["stderr"]))
 
 
 def _row(client: Client) -> Sequence[str]:

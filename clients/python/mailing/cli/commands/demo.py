@@ -34,7 +34,7 @@ from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.processes import ProcessError, running, tail
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.output import document_of, print_json
-from mailing.client_csv import open_csv
+from mailing.client_csv import ClientReader, open_csv
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 
@@ -147,7 +147,7 @@ def _run(session: Session, examples: Path, folder: Path, stack: ExitStack) -> tu
 def _deliver(session: Session, client: MailingClient, clients: Path, url: str) -> tuple[Mailing, Comparison]:
     started = time.monotonic()
     with open_csv(str(clients)) as lines:
-        outcome, rows = import_csv(session, client, lines, clients.name)
+        outcome, rows = import_csv(session, client, lines, ClientReader(lines, clients.name))
     _say(session, f"{rows:,} clients imported in {time.monotonic() - started:.1f} s, {outcome.created:,} of them new")
     expected = _audience(clients)
     mailing = client.create_mailing(

@@ -30,6 +30,7 @@ _NO_RESPONSE = {
     Attempt.ERROR_CLASS_TIMEOUT: "it did not answer in time",
     Attempt.ERROR_CLASS_DISCONNECT: "the connection ended before the answer did",
     Attempt.ERROR_CLASS_PROTOCOL: "its answer is not HTTP",
+    Attempt.ERROR_CLASS_LOCAL: "this machine could not make the request, as without free file descriptors",
     Attempt.ERROR_CLASS_TOO_LARGE: "its answer is larger than the limit",
 }
 
@@ -132,5 +133,5 @@ def _row(endpoint: Endpoint) -> Sequence[str]:
         f"{endpoint.max_rate:g}/s" if endpoint.max_rate else "",
         f"{endpoint.max_concurrency:,}",
         enum_name(endpoint.status, "breaker").lower().replace("_", " "),
-        endpoint.status.last_error,
+        endpoint.status.suspension.detail or endpoint.status.last_error,
     )

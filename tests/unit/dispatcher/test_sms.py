@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.domain.sms import SmsEncoding, SmsLength, sms_length
+from dispatcher.model.sms import SmsEncoding, SmsLength, sms_length
 
 GSM7, UCS2 = SmsEncoding.GSM7, SmsEncoding.UCS2
 

@@ -11,7 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import IntEnum
 
-__all__ = ["SmsEncoding", "SmsLength", "sms_length"]
+__all__ = [
+    "MOST_CHARACTERS_PER_SEGMENT",
+    "SAFE_CHARACTERS_PER_SEGMENT",
+    "SmsEncoding",
+    "SmsLength",
+    "sms_length",
+]
 
 _DEFAULT = frozenset(
     "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ"
@@ -34,6 +40,13 @@ class SmsEncoding(IntEnum):
 
 _LIMITS = {SmsEncoding.GSM7: (160, 153), SmsEncoding.UCS2: (70, 67)}
 """How many septets, or UTF-16 code units, a text may have that is alone, and each of several."""
+
+
+MOST_CHARACTERS_PER_SEGMENT = 160
+"""No segment holds more characters, whatever they are."""
+
+SAFE_CHARACTERS_PER_SEGMENT = 33
+"""Every segment holds as many characters, whatever they are: each may take two of 67 units, and none is split."""
 
 
 @dataclass(frozen=True, slots=True)
