@@ -15,6 +15,9 @@ from server.domain.validation import Violations, check_attributes, check_count, 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
 """The fields of a client that callers may set, in the order of the contract."""
 
+ClientKey = int | str
+"""Names a client: by id, or by phone."""
+
 CLIENT_NUMBERS = 2**28 - 1
 """How many clients there can ever be: an id, number * 16 + bucket, has 32 bits."""
 
@@ -146,6 +149,17 @@ def check_phone(phone: str, path: str, violations: Violations) -> None:
         violations.add(path, "must be the digits of an E.164 number without the '+': leave it out")
     else:
         violations.add(path, "must be the digits of an E.164 number: 7 to 15 digits, the first not 0")
+
+
+def client_key(client_id: int, phone: str, violations: Violations, path: str = "client_id") -> ClientKey:
+    """Return what names the client, of which a request has exactly one; report both, none, and what is neither."""
+    if phone and client_id:
+        violations.add("phone", f"must not be given together with {path}: one of them names the client")
+    elif phone:
+        check_phone(phone, "phone", violations)
+    elif client_id <= 0:
+        violations.add(path, "is required and must be a positive id, unless phone is given")
+    return phone or client_id
 
 
 def check_operator_code(code: str, path: str, violations: Violations) -> None:

@@ -134,11 +134,29 @@ class EndpointUnknown(DomainError):
         return {"endpoint": self.name, "known": ",".join(self.known)}
 
 
-class PhoneTaken(DomainError):
-    """Another client has this phone. The phone is not repeated: errors end up in logs."""
+class PhoneUnknown(DomainError):
+    """No client has this phone. The phone is not repeated: errors end up in logs."""
 
     def __init__(self) -> None:
-        super().__init__("Another client has this phone.")
+        super().__init__("There is no client with this phone.")
+
+
+class PhoneTaken(DomainError):
+    """Another client has this phone, which is not repeated: errors end up in logs.
+
+    `client_id` is that client's id, None where the caller may not know it.
+    """
+
+    def __init__(self, client_id: int | None = None) -> None:
+        super().__init__(
+            "Another client has this phone." if client_id is None else f"Client {client_id} has this phone."
+        )
+        self.client_id = client_id
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The id of the other client."""
+        return {} if self.client_id is None else {"client": str(self.client_id)}
 
 
 class ClientNumbersExhausted(DomainError):

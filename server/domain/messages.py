@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.model.states import ErrorClass, Reason, Status
+from server.domain.clients import ClientKey
 
 _CLIENT_BITS = 32
 
@@ -48,10 +49,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class MessageQuery:
-    """Which messages a list returns. An id of 0 means any; at least one is set."""
+    """Which messages a list returns. An id of 0, or no phone, means any; at least one is set."""
 
     mailing_id: int = 0
-    client_id: int = 0
+    client: ClientKey = 0
     statuses: tuple[Status, ...] = ()
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncpg
 
-from server.domain.clients import check_etag
-from server.domain.errors import Kind, NotFound
+from server.domain.clients import ClientKey, check_etag
+from server.domain.errors import NotFound, PhoneUnknown
 from server.domain.events import client_deleted
-from server.storage.clients import client_of
+from server.storage.clients import client_of, lock_client
 from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
 from server.storage.phone_memory import remember
@@ -30,17 +30,15 @@ class ClientDeletion:
         self._database = database
         self._installation = installation
 
-    async def delete(self, client_id: int, etag: str) -> int:
+    async def delete(self, key: ClientKey, etag: str, allow_missing: bool = False) -> int:
         """Remove the client; return how many messages ended CANCELLED with them.
 
-        Raise NotFound, StaleEtag.
+        Raise StaleEtag and, unless a missing client is allowed, NotFound and PhoneUnknown.
         """
-        bucket = self._installation.bucket_of_client(client_id)
 
         async def work(connection: asyncpg.Connection) -> int:
-            row = await connection.fetchrow(*_CLIENTS["lock_client"].bind(bucket=bucket, client_id=client_id))
-            if row is None:
-                raise NotFound(Kind.CLIENT, client_id)
+            row = await lock_client(connection, self._installation, key)
+            bucket, client_id = row["bucket"], row["id"]
             check_etag(etag, client_of(row).etag)
             await connection.execute(*_CLIENTS["delete_client"].bind(bucket=bucket, client_id=client_id))
             await connection.execute(*_CLIENTS["delete_phone"].bind(phone=row["phone"]))
@@ -50,7 +48,12 @@ class ClientDeletion:
             await record(connection, client_deleted(client_id, cancelled), bucket=bucket)
             return cancelled
 
-        return await self._database.transact(work)
+        try:
+            return await self._database.transact(work)
+        except (NotFound, PhoneUnknown):
+            if allow_missing:
+                return 0
+            raise
 
 
 async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id: int) -> int:

@@ -15,13 +15,15 @@ from server.domain.clients import (
     Client,
     ClientDefinition,
     ClientFilter,
+    ClientKey,
     ReceiveWindow,
     amended_client,
     check_etag,
 )
-from server.domain.errors import Kind, NotFound, PhoneTaken
+from server.domain.errors import Kind, NotFound, PhoneTaken, PhoneUnknown
 from server.domain.events import OptOutSource, client_opted
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.domain.principals import Scope, caller
 from server.storage.client_numbers import exhaustion
 from server.storage.database import Database, Installation, RaceLost
 from server.storage.events import record
@@ -70,10 +72,10 @@ class ClientStore:
 
         return await self._database.transact(work)
 
-    async def get(self, client_id: int) -> Client:
-        """Return the client. Raise NotFound."""
+    async def get(self, key: ClientKey) -> Client:
+        """Return the client. Raise NotFound, PhoneUnknown."""
         async with self._database.connection() as connection:
-            return await self._read(connection, client_id)
+            return await self._read(connection, await client_id_of(connection, key))
 
     async def find(self, phone: str) -> ClientDefinition | None:
         """Return the definition of the client with this phone, None without one."""
@@ -82,11 +84,17 @@ class ClientStore:
             row = found and await connection.fetchrow(*_SQL["get_client"].bind(**found))
         return client_of(row).definition if row else None
 
-    async def update(self, client_id: int, etag: str, patch: ClientDefinition, fields: Collection[str]) -> Client:
-        """Set `fields` as in `patch`. Raise NotFound, StaleEtag, PhoneTaken."""
+    async def update(
+        self, key: ClientKey, etag: str, patch: ClientDefinition, fields: Collection[str], validate_only: bool = False
+    ) -> Client:
+        """Set `fields` as in `patch`; with `validate_only` return the client as it would be, and change nothing.
+
+        Raise NotFound, PhoneUnknown, StaleEtag, PhoneTaken.
+        """
 
         async def work(connection: asyncpg.Connection) -> Client:
-            stored = await self._row(connection, "lock_client", client_id)
+            stored = await lock_client(connection, self._installation, key)
+            client_id = stored["id"]
             before = client_of(stored)
             check_etag(etag, before.etag)
             after = amended_client(before.definition, patch, fields)
@@ -96,6 +104,8 @@ class ClientStore:
                 received = [*(received or ()), *memory.received] or None
                 if "opted_out" not in fields and not after.opted_out:
                     after, source = _with_memory(replace(after, opted_out=None), memory)
+            if validate_only:
+                return replace(before, definition=after)
             arguments = {**_arguments(after), "received": received}
             row = await connection.fetchrow(
                 *_SQL["update_client"].bind(bucket=bucket, client_id=client_id, **arguments)
@@ -105,7 +115,7 @@ class ClientStore:
                 await record(connection, client_opted(client_id, bool(after.opted_out), source), bucket=bucket)
             return client_of(row)
 
-        return await self._database.transact(work)
+        return await (self._database.rehearse(work) if validate_only else self._database.transact(work))
 
     async def list_page(self, chosen: ClientFilter, receiving_now: bool, page: PageRequest) -> Page[Client]:
         """Return a page in the order of ids. Raise InvalidPageToken."""
@@ -151,14 +161,33 @@ class ClientStore:
             page = PageRequest(page.size, found.next_token)
 
     async def _read(self, connection: asyncpg.Connection, client_id: int) -> Client:
-        return client_of(await self._row(connection, "get_client", client_id))
-
-    async def _row(self, connection: asyncpg.Connection, name: str, client_id: int) -> asyncpg.Record:
         bucket = self._installation.bucket_of_client(client_id)
-        row = await connection.fetchrow(*_SQL[name].bind(bucket=bucket, client_id=client_id))
+        row = await connection.fetchrow(*_SQL["get_client"].bind(bucket=bucket, client_id=client_id))
         if row is None:
             raise NotFound(Kind.CLIENT, client_id)
-        return row
+        return client_of(row)
+
+
+async def client_id_of(connection: asyncpg.Connection, key: ClientKey) -> int:
+    """Return the id of the client that `key` names; one that is an id is not looked up. Raise PhoneUnknown."""
+    if isinstance(key, int):
+        return key
+    row = await connection.fetchrow(*_SQL["find_phone"].bind(phone=key))
+    if row is None:
+        raise PhoneUnknown
+    return int(row["client_id"])
+
+
+async def lock_client(connection: asyncpg.Connection, installation: Installation, key: ClientKey) -> asyncpg.Record:
+    """Return the client's row, locked for the rest of the transaction. Raise NotFound, PhoneUnknown."""
+    client_id = await client_id_of(connection, key)
+    bucket = installation.bucket_of_client(client_id)
+    row = await connection.fetchrow(*_SQL["lock_client"].bind(bucket=bucket, client_id=client_id))
+    if isinstance(key, str) and (row is None or row["phone"] != key):
+        raise RaceLost  # the phone went to somebody else in between
+    if row is None:
+        raise NotFound(Kind.CLIENT, client_id)
+    return row
 
 
 def client_of(row: asyncpg.Record) -> Client:
@@ -184,15 +213,25 @@ async def _claim_phone(connection: asyncpg.Connection, phone: str, bucket: int) 
     except asyncpg.UniqueViolationError:
         raise RaceLost from None  # somebody took it at the same moment, perhaps for the same call
     if client_id is None:
-        raise PhoneTaken
+        raise await _taken(connection, phone)
     return client_id
 
 
+async def _taken(connection: asyncpg.Connection, phone: str) -> Exception:
+    """Return the error for a phone that a client has, with their id for callers who may read clients."""
+    row = await connection.fetchrow(*_SQL["find_phone"].bind(phone=phone))
+    if row is None:
+        return RaceLost()  # the client is gone by now
+    return PhoneTaken(row["client_id"] if Scope.CLIENTS_READ in caller().scopes else None)
+
+
 async def _insert_phone(connection: asyncpg.Connection, phone: str, bucket: int, client_id: int) -> None:
+    if await connection.fetchrow(*_SQL["find_phone"].bind(phone=phone)):
+        raise await _taken(connection, phone)
     try:
         await connection.execute(*_SQL["insert_phone"].bind(phone=phone, bucket=bucket, client_id=client_id))
     except asyncpg.UniqueViolationError:
-        raise PhoneTaken from None
+        raise RaceLost from None
 
 
 async def _move_phone(connection: asyncpg.Connection, client: asyncpg.Record, phone: str) -> PhoneMemory:

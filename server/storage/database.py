@@ -225,6 +225,18 @@ class Database:
                 continue
         raise Conflict
 
+    async def rehearse(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
+        """Return what `work` returns, and undo it. Raise what `transact` and `work` do."""
+
+        async def undone(connection: asyncpg.Connection) -> Result:
+            savepoint = connection.transaction()
+            await savepoint.start()
+            result = await work(connection)
+            await savepoint.rollback()
+            return result
+
+        return await self.transact(undone)
+
 
 class DispatcherDatabase(Database):
     """The database as the engine uses it.

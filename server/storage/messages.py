@@ -11,6 +11,7 @@ from dispatcher.model.states import ErrorClass, Reason, Status
 from server.domain.errors import Kind, NotFound
 from server.domain.messages import Attempt, Message, MessageQuery, split_message_id
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.storage.clients import client_id_of
 from server.storage.database import Database, Installation
 from server.storage.queries import load_queries
 
@@ -40,19 +41,20 @@ class MessageStore:
     async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
         """Return a page, by mailing and within it by client.
 
-        Raise InvalidPageToken, and NotFound for a mailing that does not exist.
+        Raise InvalidPageToken, NotFound for a mailing that does not exist, and PhoneUnknown.
         """
-        digest = query_digest("messages", query.mailing_id, query.client_id, list(query.statuses))
+        digest = query_digest("messages", query.mailing_id, query.client, list(query.statuses))
         mailing, client = decode_token(page.token, digest, (0, 0))
         statuses = list(query.statuses) or None
         limit = page.size + 1
         async with self._database.connection() as connection:
             if query.mailing_id:
                 await _check_mailing(connection, query.mailing_id)
-            if query.client_id:
+            if query.client:
+                client_id = await client_id_of(connection, query.client)
                 statement = _SQL["list_messages_of_client"].bind(
-                    bucket=self._installation.bucket_of_client(query.client_id),
-                    client_id=query.client_id,
+                    bucket=self._installation.bucket_of_client(client_id),
+                    client_id=client_id,
                     mailing_id=query.mailing_id,
                     statuses=statuses,
                     after=mailing,

@@ -11,9 +11,9 @@ from server.api.encoding.clients import client_message, definition_of, filter_of
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
 from server.domain.client_import import ImportRow, RowErrors
-from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, completed
+from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, client_key, completed
 from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, check_id, page_size, require_id
+from server.domain.validation import Violations, page_size
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
@@ -44,24 +44,28 @@ class ClientService(ClientServiceServicer):
 
     async def GetClient(self, request: pb.GetClientRequest, context: Context) -> pb.GetClientResponse:
         """Return one client."""
-        require_id(request.client_id, "client_id")
-        return pb.GetClientResponse(client=client_message(await self._clients.get(request.client_id)))
+        violations = Violations()
+        key = client_key(request.client_id, request.phone, violations)
+        violations.check()
+        return pb.GetClientResponse(client=client_message(await self._clients.get(key)))
 
     async def UpdateClient(self, request: pb.UpdateClientRequest, context: Context) -> pb.UpdateClientResponse:
         """Change the fields named in the mask."""
         violations = Violations()
-        check_id(request.client.id, "client.id", violations)
+        key = client_key(request.client.id, request.phone, violations, "client.id")
         fields = changed_fields(request.client, request.update_mask, CLIENT_FIELDS, violations)
         patch = definition_of(request.client, "client", violations)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()
-        client = await self._clients.update(request.client.id, request.client.etag, patch, fields)
+        client = await self._clients.update(key, request.client.etag, patch, fields, request.validate_only)
         return pb.UpdateClientResponse(client=client_message(client))
 
     async def DeleteClient(self, request: pb.DeleteClientRequest, context: Context) -> pb.DeleteClientResponse:
         """Remove one client and cancel their unsent messages."""
-        require_id(request.client_id, "client_id")
-        cancelled = await self._deletion.delete(request.client_id, request.etag)
+        violations = Violations()
+        key = client_key(request.client_id, request.phone, violations)
+        violations.check()
+        cancelled = await self._deletion.delete(key, request.etag, request.allow_missing)
         return pb.DeleteClientResponse(cancelled_messages=cancelled)
 
     async def ListClients(self, request: pb.ListClientsRequest, context: Context) -> pb.ListClientsResponse:

@@ -8,6 +8,7 @@ from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
 from server.api.encoding.messages import attempt_message, ledger_message
 from server.api.encoding.wellknown import numbers_of
 from server.api.handlers import Context
+from server.domain.clients import client_key
 from server.domain.messages import MessageQuery
 from server.domain.pagination import PageRequest
 from server.domain.validation import Violations, page_size, require_id
@@ -34,10 +35,13 @@ class MessageService(MessageServiceServicer):
         for path, value in (("mailing_id", request.mailing_id), ("client_id", request.client_id)):
             if value < 0:
                 violations.add(path, "must be a positive id, or 0 for any")
-        if not (request.mailing_id or request.client_id):
-            violations.add("mailing_id", "is required unless client_id is given")
+        client = request.client_id or request.phone
+        if request.phone:
+            client_key(request.client_id, request.phone, violations)
+        if not (client or request.mailing_id):
+            violations.add("mailing_id", "is required unless client_id or phone is given")
         violations.check()
-        found = await self._messages.list_page(MessageQuery(request.mailing_id, request.client_id, statuses), page)
+        found = await self._messages.list_page(MessageQuery(request.mailing_id, client, statuses), page)
         messages = [ledger_message(message) for message in found.records]
         return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_token)
 

@@ -18,7 +18,7 @@ from mailing.v1.message_service_pb2 import ListAttemptsRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from server.config.types import ConfiguredEndpoint
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
-from tests.integration.api.calls import client, mailing
+from tests.integration.api.calls import client, mailing, refused
 from tests.integration.api.rows import add_batch, add_mailing
 from tests.integration.auth.conftest import Start, Tokens
 
@@ -90,3 +90,19 @@ async def _add_attempt(pool: asyncpg.Pool, mailing_id: int, client_id: int) -> N
         client_id,
         f"no {PHONE}",
     )
+
+
+async def test_a_taken_phone_names_its_client_to_those_who_may_know(start: Start, tokens: Tokens) -> None:
+    """Fails when the id is told to a caller who may not read clients."""
+    writer, reader = tokens.make("writer", "clients.write"), tokens.make("reader", "clients.write", "clients.read")
+    guarded = await start(authenticator=tokens.authenticator())
+    clients: Any = ClientServiceStub(guarded.channel)
+    made = (await clients.CreateClient(CreateClientRequest(client=client(PHONE)), metadata=writer)).client
+    other = (await clients.CreateClient(CreateClientRequest(client=client("79261234568")), metadata=writer)).client
+    for metadata, told in ((writer, {}), (reader, {"client": str(made.id)})):
+        with refused("ALREADY_EXISTS", "PHONE_TAKEN") as info:
+            await clients.CreateClient(CreateClientRequest(client=client(PHONE)), metadata=metadata)
+        assert dict(info.metadata) == told
+        with refused("ALREADY_EXISTS", "PHONE_TAKEN") as info:
+            await clients.UpdateClient(UpdateClientRequest(client=client(PHONE, id=other.id)), metadata=metadata)
+        assert dict(info.metadata) == told
