@@ -24,6 +24,7 @@ from mailing.cli.terminal.output import print_json
 from mailing.cli.terminal.tables import cell, new_table
 from server.auth.tokens_file import new_token, token_line
 from server.config import ConfigError, Loaded, load, rows_in_force
+from server.domain.principals import ROLES
 
 PROGRAM = "mailing-server"
 
@@ -166,12 +167,16 @@ def show_config(config: ConfigFile = None, values: Assignments = [], json: JsonO
 @tokens.command("create")
 def create_token(
     name: Annotated[str, typer.Argument(help="Who calls with it, as logs will name them.")],
+    role: Annotated[
+        str | None,
+        typer.Option("--role", metavar="ROLE", help=f"The scopes of a role: {', '.join(ROLES)}."),
+    ] = None,
     scope: Annotated[
         list[str],
         typer.Option(
             "--scope", metavar="SCOPE", help="A permission, such as mailings.read; repeat for several, or all."
         ),
-    ],
+    ] = [],  # noqa: B006
     json: JsonOption = False,
 ) -> None:
     """Make a token, shown once, and the line that MAILING_TOKENS_FILE needs for it.
@@ -180,7 +185,7 @@ def create_token(
     """
     token = new_token()
     try:
-        line = token_line(name, token, scope)
+        line = token_line(name, token, _scopes(role, scope))
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     if json:
@@ -189,6 +194,17 @@ def create_token(
     print("The token, shown only this once, and the line that MAILING_TOKENS_FILE needs for it:", file=sys.stderr)
     print(token)
     print(line)
+
+
+def _scopes(role: str | None, scopes: list[str]) -> list[str]:
+    """Return the scopes that one of the two names. Raise BadParameter for both, neither, and an unknown role."""
+    if (role is None) == (not scopes):
+        raise typer.BadParameter("Give either --role or --scope: one of them says what the caller may do")
+    if role is None:
+        return scopes
+    if role not in ROLES:
+        raise typer.BadParameter(f"{role[:80]!r} is no role: there are {', '.join(ROLES)}")
+    return [*ROLES[role]]
 
 
 def _loaded(config: Path | None, values: list[str], **options: Any) -> Loaded:

@@ -36,8 +36,8 @@ _METHODS: Mapping[str, Mapping[Scope | Public, str]] = {
         Scope.CLIENTS_WRITE: "CreateSegment UpdateSegment DeleteSegment",
     },
     "mailing.v1.AdminService": {
-        Scope.ADMIN: "GetDispatch WatchDispatch UpdateDispatchSettings PauseDispatch ResumeDispatch "
-        "ListEndpoints ProbeEndpoint WatchLog GetServerInfo ListWebhooks TestWebhook VerifyLedger",
+        Scope.ADMIN_READ: "GetDispatch WatchDispatch ListEndpoints WatchLog GetServerInfo ListWebhooks VerifyLedger",
+        Scope.ADMIN: "UpdateDispatchSettings PauseDispatch ResumeDispatch ProbeEndpoint TestWebhook",
     },
     # For load balancers; it says nothing but SERVING and NOT_SERVING.
     "grpc.health.v1.Health": {Public.PUBLIC: "Check Watch List"},
@@ -53,3 +53,6 @@ PERMISSIONS: Mapping[str, Scope | Public] = {
     for method in names.split()
 }
 """The scope of each method, by its path."""
+
+PARTLY: Mapping[str, Scope] = {"/mailing.v1.AdminService/WatchLog": Scope.MAILINGS_READ}
+"""Scopes with which a method may be called as well, which then looks at its request: the log of one mailing."""

@@ -43,6 +43,11 @@ class EventQuery:
     client_id: int = 0
     level: Level = Level.DEBUG
 
+    @property
+    def about_mailing(self) -> int:
+        """The mailing that all entries are about, 0 when they may be about others."""
+        return self.mailing_id or self.message_id >> 32
+
     def digest(self) -> bytes:
         """Return a digest that identifies this query in tokens."""
         return query_digest("WatchLog", self.mailing_id, self.message_id, self.client_id, int(self.level))

@@ -6,7 +6,7 @@ masked, limits are counted, and the event log names the author of a change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
@@ -21,10 +21,23 @@ class Scope(StrEnum):
     MAILINGS_READ = "mailings.read"
     MAILINGS_WRITE = "mailings.write"
     MESSAGES_READ = "messages.read"
+    ADMIN_READ = "admin.read"
+    """To see what operators see, and to stop nothing."""
     ADMIN = "admin"
+    """To steer the service; includes ADMIN_READ."""
 
 
 ALL_SCOPES = frozenset(Scope)
+_READING = (Scope.MAILINGS_READ, Scope.MESSAGES_READ)
+_CAMPAIGNS = (Scope.CLIENTS_READ, Scope.CLIENTS_WRITE, Scope.MAILINGS_WRITE, *_READING)
+
+ROLES: Mapping[str, tuple[Scope, ...]] = {
+    "marketer": _CAMPAIGNS,
+    "operator": (*_CAMPAIGNS, Scope.ADMIN),
+    "monitor": (*_READING, Scope.ADMIN_READ),
+}
+"""The scopes of callers as most installations have them; a token is made with those of one role."""
+
 _NAMES = frozenset(scope.value for scope in Scope)
 
 
@@ -35,6 +48,10 @@ class Principal:
     subject: str
     scopes: frozenset[Scope]
     credentials: Literal["open", "token", "jwt", "certificate"]
+
+    def may(self, scope: Scope) -> bool:
+        """Return whether a scope of the principal is, or includes, this one."""
+        return scope in self.scopes or (scope is Scope.ADMIN_READ and Scope.ADMIN in self.scopes)
 
     def __str__(self) -> str:
         """Return the name for logs and limits: equal subjects of different kinds are different callers."""

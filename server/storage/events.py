@@ -142,7 +142,7 @@ def _reading(query: EventQuery, after: Positions) -> tuple[Any, ...]:
         "message_id": query.message_id,
         "client_id": query.client_id,
     }
-    if mailing_id := query.mailing_id or query.message_id >> 32:
+    if mailing_id := query.about_mailing:
         return _SQL["read_log_of_mailing"].bind(**arguments, mailing_id=mailing_id)
     return _SQL["read_log"].bind(**arguments)
 

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 
 from server.api.handlers import Context, Handler, Interceptor, around, rebuilt
-from server.api.permissions import PERMISSIONS, Public
+from server.api.permissions import PARTLY, PERMISSIONS, Public
 from server.auth import Authenticator
 from server.domain.errors import MethodClosed, ScopeMissing
 from server.domain.principals import ANONYMOUS, SERVICE, Principal, Scope, set_caller
@@ -35,25 +35,25 @@ class IdentityInterceptor(Interceptor):
                 raise MethodClosed
             principal = self._authenticator.by_metadata(call.invocation_metadata or ())
             if principal is None:
-                return self._by_certificate(handler, needed)
-            _admit(principal, needed)
+                return self._by_certificate(handler, call.method, needed)
+            _admit(principal, call.method, needed)
         except Exception as error:
             return _rejecting(handler, error)
         return handler
 
-    def _by_certificate(self, handler: Handler, needed: Scope) -> Handler:
+    def _by_certificate(self, handler: Handler, method: str, needed: Scope) -> Handler:
         """Authenticate in the handler: gRPC shows certificates no earlier."""
 
         @asynccontextmanager
         async def admitted(context: Context) -> AsyncIterator[None]:
-            _admit(self._authenticator.by_certificate(_names(context)), needed)
+            _admit(self._authenticator.by_certificate(_names(context)), method, needed)
             yield
 
         return around(handler, admitted)
 
 
-def _admit(principal: Principal, needed: Scope) -> None:
-    if needed not in principal.scopes:
+def _admit(principal: Principal, method: str, needed: Scope) -> None:
+    if not (principal.may(needed) or PARTLY.get(method) in principal.scopes):
         raise ScopeMissing(needed)
     set_caller(principal)
 

@@ -13,7 +13,8 @@ from server.api.encoding.messages import attempt_message
 from server.api.encoding.replicas import endpoint_message, overrides_of, replica_message, settings_message
 from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
-from server.domain.errors import ReaderTooSlow, ShuttingDown
+from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown
+from server.domain.principals import Scope, caller
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
 from server.domain.validation import Violations
 from server.endpoints.dns_check import DnsCheck
@@ -99,6 +100,8 @@ class AdminService(AdminServiceServicer):
     async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
         """Stream the event log until the caller cancels."""
         query = event_query(request)
+        if not (query.about_mailing or caller().may(Scope.ADMIN_READ)):
+            raise ScopeMissing(Scope.ADMIN_READ)
         tokens, token, begun = self._streams.tokens(query), request.resume_token, False
         try:
             async with aclosing(self._streams.events(query, token)) as batches:

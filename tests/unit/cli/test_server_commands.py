@@ -134,12 +134,18 @@ class TestTokens:
         assert document["name"] == "ops"
         assert document["line"] == f"ops sha256:{sha256(document['token'].encode()).hexdigest()} all"
 
+    def test_a_role_stands_for_its_scopes(self, capsys: Capture) -> None:
+        assert main(["tokens", "create", "grafana", "--role", "monitor"]) == 0
+        assert capsys.readouterr().out.splitlines()[1].endswith(" mailings.read,messages.read,admin.read")
+
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
             (("ops", "--scope", "everything"), "'everything' is no scope: there are clients.read, "),
             (("two words", "--scope", "all"), "'two words' is no name"),
-            (("ops",), "missing option '--scope'"),
+            (("ops",), "Give either --role or --scope"),
+            (("ops", "--role", "monitor", "--scope", "admin"), "Give either --role or --scope"),
+            (("ops", "--role", "boss"), "'boss' is no role: there are marketer, operator, monitor"),
         ],
     )
     def test_an_entry_the_file_could_not_have_is_not_made(
