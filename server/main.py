@@ -172,7 +172,7 @@ async def build_api(
     services = Services(
         ClientService(database, installation),
         MailingService(database, installation, changed, previews, probes),
-        MessageService(database, installation),  # type: ignore[abstract]
+        MessageService(database, installation),
         DeliveryService(streams, stores.progress),
         AdminService(stores.replicas, EndpointStore(database), streams, probes),  # type: ignore[abstract]
     )

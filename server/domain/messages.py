@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from dispatcher.model.states import ErrorClass, Reason, Status
-from server.domain.clients import ClientKey
+from server.domain.clients import ClientDefinition, ClientKey
 
 _CLIENT_BITS = 32
 
@@ -45,6 +45,14 @@ class Attempt:
     error_class: ErrorClass
     duration: timedelta
     response_excerpt: str
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedMessage:
+    """A message with its client as they are now, None for a deleted one."""
+
+    message: Message
+    client: ClientDefinition | None
 
 
 @dataclass(frozen=True, slots=True)

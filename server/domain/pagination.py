@@ -14,7 +14,7 @@ from typing import Generic, TypeVar
 
 import orjson
 
-from server.domain.errors import InvalidPageToken
+from server.domain.errors import InvalidPageToken, InvalidResumeToken
 
 _DIGEST_SIZE = 12
 
@@ -63,6 +63,14 @@ def decode_token(token: str, digest: bytes, first: tuple[int, ...]) -> tuple[int
         raise InvalidPageToken
     key: tuple[int, ...] = struct.unpack(f">{len(first)}q", raw[_DIGEST_SIZE:])
     return key
+
+
+def resumed_key(token: str, digest: bytes, first: tuple[int, ...]) -> tuple[int, ...]:
+    """Return what `decode_token` does, for the resume token of an export. Raise InvalidResumeToken."""
+    try:
+        return decode_token(token, digest, first)
+    except InvalidPageToken:
+        raise InvalidResumeToken from None
 
 
 def token_of_bytes(raw: bytes) -> str:

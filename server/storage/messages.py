@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 import asyncpg
+import orjson
 
 from dispatcher.model.states import ErrorClass, Reason, Status
+from server.domain.clients import ClientDefinition
 from server.domain.errors import Kind, NotFound
-from server.domain.messages import Attempt, Message, MessageQuery, split_message_id
+from server.domain.messages import Attempt, ExportedMessage, Message, MessageQuery, split_message_id
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
 from server.storage.clients import client_id_of
 from server.storage.database import Database, Installation
@@ -17,6 +19,11 @@ from server.storage.queries import load_queries
 
 _SQL = load_queries("messages.sql")
 _MAILINGS = load_queries("mailings.sql")
+
+EXPORT_PIECE = 250
+"""Messages that an export reads from each bucket at once."""
+
+Exported = Sequence[ExportedMessage]
 
 
 class MessageStore:
@@ -70,6 +77,19 @@ class MessageStore:
             return Page(messages)
         return Page(messages, encode_token(digest, messages[-1].mailing_id, messages[-1].client_id))
 
+    async def export(self, mailing_id: int, statuses: Sequence[Status], after: int) -> AsyncIterator[Exported]:
+        """Yield messages of a mailing, in the order of clients behind `after`, some thousand at a time."""
+        while True:
+            rows = await self._database.fetch(
+                *_SQL["export_messages"].bind(
+                    mailing_id=mailing_id, statuses=list(statuses) or None, after=after, limit=EXPORT_PIECE
+                )
+            )
+            if not rows:
+                return
+            after = rows[-1]["client_id"]
+            yield [ExportedMessage(message_of(row), _recipient_of(row)) for row in rows]
+
     async def _read(self, connection: asyncpg.Connection, identity: int) -> Message:
         row = await connection.fetchrow(*_SQL["get_message"].bind(**self._key(identity)))
         if row is None:
@@ -104,6 +124,13 @@ def message_of(row: asyncpg.Record) -> Message:
         duration=_milliseconds(row["duration_ms"]),
         created_at=row["created_at"],
     )
+
+
+def _recipient_of(row: asyncpg.Record) -> ClientDefinition | None:
+    if row["phone"] is None:
+        return None
+    attributes = orjson.loads(row["attributes"])
+    return ClientDefinition(row["phone"], row["timezone"], row["operator_code"], row["tag"], attributes=attributes)
 
 
 def _attempt_of(row: asyncpg.Record) -> Attempt:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dispatcher.model.templates import Template
 from mailing.v1 import message_pb2
-from server.api.encoding.masking import shown_excerpt
+from server.api.encoding.masking import shown_excerpt, shown_phone
 from server.api.encoding.wellknown import duration, timestamp
-from server.domain.messages import Attempt, Message
+from server.domain.messages import Attempt, ExportedMessage, Message
+from server.domain.principals import Scope, caller
 
 
 def ledger_message(message: Message) -> message_pb2.Message:
@@ -24,6 +26,18 @@ def ledger_message(message: Message) -> message_pb2.Message:
         duration=duration(message.duration),
         create_time=timestamp(message.created_at),
     )
+
+
+def exported_message(exported: ExportedMessage, template: Template) -> message_pb2.Message:
+    """Return an exported message with its client's phone and the text of `template`, as the caller may see them."""
+    message, client = ledger_message(exported.message), exported.client
+    if client is not None:
+        message.phone = shown_phone(client.phone)
+        if caller().may(Scope.CLIENTS_READ):
+            message.text = template.render(
+                client.phone, client.operator_code, client.tag, client.timezone, client.attributes
+            )
+    return message
 
 
 def attempt_message(attempt: Attempt) -> message_pb2.Attempt:

@@ -21,7 +21,6 @@ from server.domain.errors import FieldsNotServed
 METHODS: Mapping[str, frozenset[str]] = {
     service: frozenset(methods.split())
     for service, methods in {
-        "mailing.v1.MessageService": "ExportMessages",
         "mailing.v1.ScheduleService": "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule ListSchedules "
         "PauseSchedule ResumeSchedule TriggerSchedule",
         "mailing.v1.SegmentService": "CreateSegment GetSegment UpdateSegment DeleteSegment ListSegments PreviewSegment",
@@ -45,6 +44,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "mailing.v1.PauseMailingRequest": "etag",
         "mailing.v1.CancelMailingRequest": "etag",
         "mailing.v1.ListMessagesRequest": "receipts",
+        "mailing.v1.ExportMessagesRequest": "receipts",
         "mailing.v1.WatchMessagesRequest": "include_receipts",
     }.items()
 }

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from dispatcher.model.states import Status
+from dispatcher.model.templates import parse
 from mailing.v1 import message_service_pb2 as pb
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
-from server.api.encoding.messages import attempt_message, ledger_message
+from server.api.encoding.messages import attempt_message, exported_message, ledger_message
+from server.api.encoding.sizes import pieces
 from server.api.encoding.wellknown import numbers_of
 from server.api.handlers import Context
 from server.domain.clients import client_key
+from server.domain.errors import Kind, NotFound
 from server.domain.messages import MessageQuery
-from server.domain.pagination import PageRequest
-from server.domain.validation import Violations, page_size, require_id
+from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
+from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.database import Database, Installation
+from server.storage.mailings import ProgressStore
 from server.storage.messages import MessageStore
+
+EXPORT_CHUNK = 500
+"""Maximum messages per response of an export."""
 
 
 class MessageService(MessageServiceServicer):
@@ -21,6 +30,7 @@ class MessageService(MessageServiceServicer):
 
     def __init__(self, database: Database, installation: Installation) -> None:
         self._messages = MessageStore(database, installation)
+        self._mailings = ProgressStore(database)
 
     async def GetMessage(self, request: pb.GetMessageRequest, context: Context) -> pb.GetMessageResponse:
         """Return one message."""
@@ -44,6 +54,25 @@ class MessageService(MessageServiceServicer):
         found = await self._messages.list_page(MessageQuery(request.mailing_id, client, statuses), page)
         messages = [ledger_message(message) for message in found.records]
         return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_token)
+
+    async def ExportMessages(
+        self, request: pb.ExportMessagesRequest, context: Context
+    ) -> AsyncIterator[pb.ExportMessagesResponse]:
+        """Stream the messages of one mailing."""
+        violations = Violations()
+        check_id(request.mailing_id, "mailing_id", violations)
+        statuses = numbers_of(Status, request.statuses, "statuses", violations)
+        violations.check()
+        digest = query_digest("export", request.mailing_id, list(statuses))
+        (after,) = resumed_key(request.resume_token, digest, (0,))
+        mailing = (await self._mailings.read([request.mailing_id])).get(request.mailing_id)
+        if mailing is None:
+            raise NotFound(Kind.MAILING, request.mailing_id)
+        template = parse(mailing.definition.text)
+        async for piece in self._messages.export(request.mailing_id, statuses, after):
+            for messages in pieces((exported_message(one, template) for one in piece), EXPORT_CHUNK):
+                token = encode_token(digest, messages[-1].client_id)
+                yield pb.ExportMessagesResponse(messages=messages, resume_token=token)
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
         """Return the failed attempts of one message."""

@@ -6,8 +6,8 @@ FROM messages
 WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id
   AND EXISTS (SELECT FROM mailings WHERE id = $mailing_id);
 
--- name: list_messages_of_mailing
--- A page over all buckets in the order of clients, like list_clients.
+-- fragment: next_of_mailing
+-- The messages of a mailing behind a client: the first $limit of each bucket.
 SELECT m.*
 FROM buckets b
 CROSS JOIN LATERAL (
@@ -18,8 +18,29 @@ CROSS JOIN LATERAL (
   ORDER BY client_id
   LIMIT $limit
 ) m
+
+-- name: list_messages_of_mailing
+-- A page over all buckets in the order of clients, like list_clients.
+{next_of_mailing}
 ORDER BY m.client_id
 LIMIT $limit;
+
+-- name: export_messages
+-- Like list_messages_of_mailing, but uses all rows that were read, as export_clients does, and with what a
+-- text is made of. The LIMIT makes the client a look-up by the key.
+WITH piece AS (
+  {next_of_mailing}
+), horizon AS (
+  SELECT max(client_id) AS client_id FROM piece GROUP BY bucket HAVING count(*) = $limit
+)
+SELECT p.*, c.*
+FROM piece p
+LEFT JOIN LATERAL (
+  SELECT phone, operator_code, tag, timezone, attributes FROM clients
+  WHERE bucket = p.bucket AND id = p.client_id LIMIT 1
+) c ON true
+WHERE p.client_id <= coalesce((SELECT min(client_id) FROM horizon), 9223372036854775807)
+ORDER BY p.client_id;
 
 -- name: list_messages_of_client
 -- One look-up by the key per mailing: messages have no index by client.

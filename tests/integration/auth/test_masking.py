@@ -14,7 +14,7 @@ from mailing.v1.client_service_pb2 import CreateClientRequest, UpdateClientReque
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, SendTestMessageRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
-from mailing.v1.message_service_pb2 import ListAttemptsRequest
+from mailing.v1.message_service_pb2 import ExportMessagesRequest, ListAttemptsRequest
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from server.config.types import ConfiguredEndpoint
 from tests.conformance.scripted_endpoint import ScriptedEndpoint, answers, http
@@ -37,7 +37,7 @@ async def gateway() -> AsyncIterator[ScriptedEndpoint]:
 async def test_phones_are_hidden_wherever_they_leave(
     start: Start, tokens: Tokens, gateway: ScriptedEndpoint, pool: asyncpg.Pool
 ) -> None:
-    """Fails for each of the five places when its masking is taken out."""
+    """Fails for each of these places when its masking is taken out."""
     writer = tokens.make("writer", "clients.write", "mailings.read", "mailings.write", "messages.read")
     reader = tokens.make("reader", "all")
     endpoints = [ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")]
@@ -60,6 +60,8 @@ async def test_phones_are_hidden_wherever_they_leave(
         sample = (await mailings.PreviewMailing(preview, metadata=metadata)).samples[0]
         sent = await mailings.SendTestMessage(trial, metadata=metadata)
         attempts = await messages.ListAttempts(ListAttemptsRequest(message_id=message_id), metadata=metadata)
+        export = messages.ExportMessages(ExportMessagesRequest(mailing_id=mailing_id), metadata=metadata)
+        (exported,) = (await export.read()).messages
         shown[metadata is writer] = [
             (await clients.UpdateClient(update, metadata=metadata)).client.phone,
             sample.phone,
@@ -67,8 +69,19 @@ async def test_phones_are_hidden_wherever_they_leave(
             sent.text,
             orjson.loads(sent.attempt.response_excerpt)["message"],
             attempts.attempts[0].response_excerpt,
+            exported.phone,
+            exported.text,
         ]
-    assert shown[False] == [PHONE, PHONE, f"For {PHONE}, from 88001234567", f"For {PHONE}", OWN_WORDS, f"no {PHONE}"]
+    assert shown[False] == [
+        PHONE,
+        PHONE,
+        f"For {PHONE}, from 88001234567",
+        f"For {PHONE}",
+        OWN_WORDS,
+        f"no {PHONE}",
+        PHONE,
+        "Hello",
+    ]
     assert shown[True] == [
         MASKED,
         MASKED,
@@ -76,6 +89,8 @@ async def test_phones_are_hidden_wherever_they_leave(
         f"For {MASKED}",
         "+* (***) ***-**-67 is full, code 12345",
         f"no {MASKED}",
+        MASKED,
+        "",
     ]
     assert [orjson.loads(request.body)["phone"] for request in gateway.requests] == [int(PHONE)] * 2
 
