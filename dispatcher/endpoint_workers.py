@@ -148,13 +148,13 @@ class EndpointWorkers:
                 lease = self._next(now)
                 if lease is None:
                     return
-                index = lease.take()
-                if index >= 0:
+                taken = lease.take()
+                if taken:
                     self._pass_gates(now)
                 if not lease.untaken:
                     self.queue.tidy()
                     self.has_room_again.emit()
-                if index >= 0:
+                for index in taken:
                     await self._deliver(lease, index, now)
         finally:
             self.active -= 1

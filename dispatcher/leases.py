@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from dispatcher import retry_policy as policy
 from dispatcher.model.batches import ClaimedBatch
@@ -51,6 +51,8 @@ class Lease:
     """
 
     __slots__ = (
+        "_closes_in",
+        "_keeps",
         "_next",
         "_now",
         "_returned",
@@ -95,29 +97,38 @@ class Lease:
         self.settle_at = asked
         self.postponed = 0
         self._now = now
+        self._keeps = False
+        self._closes_in = batch.recipients.closes_in
         self._saved = bytearray(len(batch.recipients))
-        self._unanswered: tuple[Settlement, list[int]] | None = None
+        self._unanswered: tuple[Settlement, Sequence[int]] | None = None
         self._next = 0
         self._returned: list[int] = []
         self._withdrawn: set[int] = set()
 
     def resolve_unsendable(self) -> None:
         """Record every message that is not to be sent at all, before any is."""
-        for index, recipient in enumerate(self.batch.recipients):
-            outcome = policy.without_sending(self.mailing, recipient, self.batch.reclaimed, self.batch.claimed_at)
+        batch = self.batch
+        if policy.are_all_sent(self.mailing, batch.recipients, batch.reclaimed, batch.claimed_at):
+            return
+        for index, recipient in enumerate(batch.recipients):
+            outcome = policy.without_sending(self.mailing, recipient, batch.reclaimed, batch.claimed_at)
             if outcome is not None:
                 self.record(index, outcome)
 
-    def take(self) -> int:
-        """Return the index of the next message to send, -1 when all are taken."""
+    def take(self, most: int = 1) -> list[int]:
+        """Return the indices of the next messages to send, at most so many; none when all are taken."""
         if self._returned:
-            return self._returned.pop()
-        index, outcomes = self._next, self.outcomes
+            taken = self._returned[-most:]
+            del self._returned[-most:]
+            return taken
+        taken, index, outcomes = [], self._next, self.outcomes
         end = len(outcomes)
-        while index < end and outcomes[index] is not None:
+        while index < end and len(taken) < most:
+            if outcomes[index] is None:
+                taken.append(index)
             index += 1
-        self._next = index + 1
-        return index if index < end else -1
+        self._next = index
+        return taken
 
     def give_back(self, index: int) -> None:
         """Take back a message that was not begun after all."""
@@ -134,7 +145,7 @@ class Lease:
 
     def allows(self, index: int, now: float) -> bool:
         """Return whether the request of a message may start `now`."""
-        closes_in = self.batch.recipients[index].closes_in
+        closes_in = self._closes_in[index]
         return (
             now < self.fresh_until
             and now < self.send_until
@@ -169,6 +180,7 @@ class Lease:
 
     def keep(self, index: int) -> None:
         """Note that a message stays in its batch: it was not sent, and may be later."""
+        self._keeps = True
         self.record(index, _KEPT)
 
     def withdraw(self, clients: Set[int]) -> bool:
@@ -177,8 +189,8 @@ class Lease:
         What waits for a connection does not start any more. Return whether nothing else is under way.
         """
         before = self.left
-        for index, recipient in enumerate(self.batch.recipients):
-            if recipient.client_id not in clients or self.outcomes[index] is not None:
+        for index, client_id in enumerate(self.batch.recipients.client_ids):
+            if client_id not in clients or self.outcomes[index] is not None:
                 continue
             if index in self._returned:
                 self._returned.remove(index)
@@ -202,9 +214,12 @@ class Lease:
         self.revoked = True
         before = self.left
         now_at = self.now_at(self._now())
-        while (index := self.take()) >= 0:
+        for index in self.take(len(self.outcomes)) + self.take(len(self.outcomes)):
             outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
-            self.record(index, outcome or _KEPT)
+            if outcome is None:
+                self.keep(index)
+            else:
+                self.record(index, outcome)
         return self.left == 0 and before > 0
 
     def excuse(self, since: float, kind: Refusal) -> None:
@@ -248,41 +263,47 @@ class Lease:
             settlement, indices = self._unanswered
             self._unanswered = settlement.without_details(), indices
 
-    def _collect(self) -> tuple[Settlement, list[int]] | None:
+    def _collect(self) -> tuple[Settlement, Sequence[int]] | None:
         """Return the unsaved outcomes by ascending client id, and their indices.
 
         Before all is done only terminal outcomes: a message that stays pending belongs to
         this batch until the batch is closed.
         """
         done = self.left == 0
-        indices = [
-            index
-            for index, outcome in enumerate(self.outcomes)
-            if outcome is not None
-            and outcome is not _KEPT
-            and not self._saved[index]
-            and (done or outcome.status is not Status.PENDING)
-        ]
+        if done and not self.kept and not any(self._saved):
+            indices: Sequence[int] = range(len(self.outcomes))
+        else:
+            indices = [index for index, outcome in enumerate(self.outcomes) if self._is_due(index, outcome, done)]
         if not indices and not done:
             return None
-        recipients = self.batch.recipients
-        settled = [
-            (recipients[index].client_id, recipients[index].attempts, outcome)
-            for index in indices
-            if (outcome := self.outcomes[index]) is not None
-        ]
-        kept = self.kept() if done else ()
-        return Settlement(self.batch, self.mailing.endpoint, settled, done, kept), indices
+        return self._settlement(indices, done), indices
+
+    def _is_due(self, index: int, outcome: Outcome | None, done: bool) -> bool:
+        """Return whether an outcome is to be written now."""
+        if outcome is None or outcome is _KEPT or self._saved[index]:
+            return False
+        return done or outcome.status is not Status.PENDING
+
+    def _settlement(self, indices: Sequence[int], done: bool) -> Settlement:
+        recipients, endpoint, kept = self.batch.recipients, self.mailing.endpoint, self.kept if done else ()
+        client_ids, attempts, outcomes = recipients.client_ids, recipients.attempts, tuple(self.outcomes)
+        if len(indices) < len(outcomes):
+            client_ids = tuple([client_ids[index] for index in indices])
+            attempts = tuple([attempts[index] for index in indices])
+            outcomes = tuple([outcomes[index] for index in indices])
+        recorded = cast("tuple[Outcome, ...]", outcomes)  # each of them has one
+        return Settlement(self.batch, endpoint, client_ids, attempts, recorded, done, kept)
 
     def undecided(self) -> list[int]:
         """Return the clients of whose messages nothing has become so far."""
-        pairs = zip(self.batch.recipients, self.outcomes, strict=True)
-        return [recipient.client_id for recipient, outcome in pairs if outcome is None]
+        pairs = zip(self.batch.recipients.client_ids, self.outcomes, strict=True)
+        return [client_id for client_id, outcome in pairs if outcome is None]
 
+    @property
     def kept(self) -> list[int]:
-        """Return the clients whose messages stay in the batch, ascending."""
-        pairs = zip(self.batch.recipients, self.outcomes, strict=True)
-        return [recipient.client_id for recipient, outcome in pairs if outcome is _KEPT]
+        """The clients whose messages stay in the batch, ascending."""
+        pairs = zip(self.batch.recipients.client_ids, self.outcomes, strict=True)
+        return [client_id for client_id, outcome in pairs if outcome is _KEPT] if self._keeps else []
 
 
 class LeaseRegistry:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from random import Random
 
-from dispatcher.model.batches import Recipient
+from dispatcher.model.batches import Recipient, Recipients
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.mailings import Mailing, RetryPolicy
 from dispatcher.model.outcomes import Failure, Outcome
@@ -174,6 +174,15 @@ def retry_slot(retry: RetryPolicy, attempts: int) -> float:
 def in_slot(moment: datetime, slot: float) -> datetime:
     """Return the first multiple of `slot` seconds since the epoch at or after `moment`."""
     return datetime.fromtimestamp(math.ceil(moment.timestamp() / slot) * slot, UTC)
+
+
+def are_all_sent(mailing: Mailing, recipients: Recipients, reclaimed: bool, now_at: datetime) -> bool:
+    """Return whether `without_sending` is None for every message of a batch, which it usually is."""
+    if mailing.state is MailingState.CANCELLED or (reclaimed and mailing.semantics is Semantics.AT_MOST_ONCE):
+        return False
+    if mailing.ends_at is not None and now_at >= mailing.ends_at:
+        return False
+    return None not in recipients.phones and not any(recipients.skip_reasons) and not any(recipients.opens_at)
 
 
 def without_sending(mailing: Mailing, recipient: Recipient, reclaimed: bool, now_at: datetime) -> Outcome | None:

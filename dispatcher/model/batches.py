@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -50,6 +51,56 @@ class Recipient(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Recipients:
+    """The messages of a claimed batch as columns: the fields of `Recipient`, by ascending client id.
+
+    Each column is a tuple with one entry per message. A `Recipient` is made of them only for a
+    message about which something is to be decided.
+    """
+
+    client_ids: Sequence[int] = ()
+    attempts: Sequence[int] = ()
+    uncounted: Sequence[int] = ()
+    maybe_sent: Sequence[bool] = ()
+    phones: Sequence[str | None] = ()
+    skip_reasons: Sequence[int] = ()
+    opens_at: Sequence[datetime | None] = ()
+    closes_in: Sequence[float | None] = ()
+    overdue: Sequence[bool] = ()
+    texts: Sequence[str] = ()
+
+    @classmethod
+    def of(cls, rows: Iterable[Sequence[object]]) -> Recipients:
+        """Return the columns of rows with the fields of `Recipient`."""
+        return cls(*zip(*rows, strict=True))
+
+    @property
+    def columns(self) -> tuple[Sequence[object], ...]:
+        """All columns, in the order of the fields of `Recipient`."""
+        return (
+            self.client_ids,
+            self.attempts,
+            self.uncounted,
+            self.maybe_sent,
+            self.phones,
+            self.skip_reasons,
+            self.opens_at,
+            self.closes_in,
+            self.overdue,
+            self.texts,
+        )
+
+    def __len__(self) -> int:
+        return len(self.client_ids)
+
+    def __getitem__(self, index: int) -> Recipient:
+        return Recipient._make(column[index] for column in self.columns)
+
+    def __iter__(self) -> Iterator[Recipient]:
+        return map(Recipient._make, zip(*self.columns, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedBatch:
     """A batch leased to this replica under `fence`, as of `claimed_at` by the database's clock.
 
@@ -63,5 +114,5 @@ class ClaimedBatch:
     fence: int
     claimed_at: datetime
     reclaimed: bool
-    recipients: list[Recipient]
+    recipients: Recipients
     change_no: int = 0

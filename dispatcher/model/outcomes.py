@@ -73,26 +73,38 @@ class Settlement:
     """
 
     def __init__(
-        self, batch: ClaimedBatch, endpoint: str, settled: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+        self,
+        batch: ClaimedBatch,
+        endpoint: str,
+        client_ids: Sequence[int],
+        attempts_before: Sequence[int],
+        outcomes: Sequence[Outcome],
+        done: bool,
+        kept: Sequence[int] = (),
     ) -> None:
         self.batch = batch
         self.endpoint = endpoint
+        self.client_ids = client_ids
+        self.attempts_before = attempts_before
+        self.outcomes = outcomes
         self.done = done
         self.kept = kept
         self.has_details = True
-        self.client_ids: Sequence[int] = ()
-        self.attempts_before: Sequence[int] = ()
-        self.outcomes: Sequence[Outcome] = ()
-        self.columns = Columns()
-        if settled:
-            self.client_ids, self.attempts_before, self.outcomes = zip(*settled, strict=True)
-            self.columns = Columns._make(zip(*self.outcomes, strict=True))
+        self.columns = Columns._make(zip(*outcomes, strict=True)) if outcomes else Columns()
         self.delivered = self.columns.statuses.count(_DELIVERED)
         self.failed: Sequence[Settled] = ()
         self.ended: Sequence[Settled] = ()
-        if self.delivered < len(settled):  # rare, and looked through only then
-            self.failed = [one for one in settled if one[2].failure is not None]
-            self.ended = [one for one in settled if one[2].status not in _QUIET]
+        if self.delivered < len(outcomes):  # rare, and looked through only then
+            self.failed = [one for one in self if one[2].failure is not None]
+            self.ended = [one for one in self if one[2].status not in _QUIET]
+
+    @classmethod
+    def of(
+        cls, batch: ClaimedBatch, endpoint: str, settled: Sequence[Settled], done: bool, kept: Sequence[int] = ()
+    ) -> Settlement:
+        """Return the settlement of outcomes that are given one by one."""
+        client_ids, before, outcomes = zip(*settled, strict=True) if settled else ((), (), ())
+        return cls(batch, endpoint, client_ids, before, outcomes, done, kept)
 
     def __iter__(self) -> Iterator[Settled]:
         return zip(self.client_ids, self.attempts_before, self.outcomes, strict=True)
@@ -102,11 +114,10 @@ class Settlement:
 
     def without_details(self) -> Settlement:
         """Return the same without anything that the endpoint had a say in."""
-        settled = [
-            (client, before, outcome._replace(endpoint_status=None, endpoint_code=None, failure=None))
-            for client, before, outcome in self
-        ]
-        bare = Settlement(self.batch, self.endpoint, settled, self.done, self.kept)
+        bare_ones = [one._replace(endpoint_status=None, endpoint_code=None, failure=None) for one in self.outcomes]
+        bare = Settlement(
+            self.batch, self.endpoint, self.client_ids, self.attempts_before, tuple(bare_ones), self.done, self.kept
+        )
         bare.has_details = False
         return bare
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -15,13 +16,14 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipients
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.rates import bounded_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
+from dispatcher.model.texts import RenderedText
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render
 from server.storage.database import DispatcherDatabase
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 _SQL = load_queries("work_queue.sql")
 _EVERYBODY = AudienceFilter()
+_NO_TEXT = RenderedText("", Reason.NONE)
 
 
 class PostgresWorkQueue:
@@ -126,14 +129,9 @@ class PostgresWorkQueue:
             max_backoff=timedelta(seconds=mailing.retry.max_backoff),
             **filter_arguments(mailing.audience or _EVERYBODY),
         )
-        records = await connection.fetch(*statement)
-        if render is None:
-            text = (mailing.text,)
-            recipients = [Recipient._make((*record, *text)) for record in records]
-        else:
-            recipients = [_rendered(record, render) for record in records]
+        recipients = _recipients(await connection.fetch(*statement), mailing, render)
         if row["reclaimed"]:
-            recipients = [one._replace(maybe_sent=True) for one in recipients]
+            recipients = replace(recipients, maybe_sent=(True,) * len(recipients))
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
@@ -152,9 +150,9 @@ class PostgresWorkQueue:
         connection: asyncpg.Connection,
         mailing: Mailing,
         bucket: int,
-        recipients: list[Recipient],
+        recipients: Recipients,
         cap: FrequencyCap,
-    ) -> list[Recipient]:
+    ) -> Recipients:
         """Mark clients at the frequency cap to be skipped, and count this message for the others."""
         sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
         statement = _SQL["admit"].bind(
@@ -168,8 +166,9 @@ class PostgresWorkQueue:
         capped = {row["id"] for row in await connection.fetch(*statement)}
         if not capped:
             return recipients
-        reason = Reason.FREQUENCY_CAP
-        return [one._replace(skip_reason=reason) if one.client_id in capped else one for one in recipients]
+        asked = zip(recipients.client_ids, recipients.skip_reasons, strict=True)
+        reasons = tuple(Reason.FREQUENCY_CAP if id_ in capped else reason for id_, reason in asked)
+        return replace(recipients, skip_reasons=reasons)
 
     async def settle(self, settlement: Settlement) -> bool:
         batch, events = settlement.batch, of_settlement(settlement)
@@ -271,11 +270,26 @@ def _mailing(row: asyncpg.Record) -> Mailing:
     )
 
 
-def _rendered(record: asyncpg.Record, render: Render) -> Recipient:
-    *facts, operator_code, tag, timezone, attributes = record
-    phone = record["phone"]
+def _recipients(records: Sequence[asyncpg.Record], mailing: Mailing, render: Render | None) -> Recipients:
+    """Return the columns of what was fetched, with everybody's text or each with their own."""
+    if not records:
+        return Recipients()
+    columns: list[Any] = list(zip(*records, strict=True))
+    if render is None:
+        return Recipients(*[*columns, (mailing.text,) * len(records)])
+    facts, values = columns[:-4], columns[-4:]
+    recipients = Recipients(*facts)
+    rendered = [_rendered(phone, value, render) for phone, *value in zip(recipients.phones, *values, strict=True)]
+    texts, reasons = zip(*rendered, strict=True)
+    if any(reasons):
+        both = zip(recipients.skip_reasons, reasons, strict=True)
+        recipients = replace(recipients, skip_reasons=tuple(one or other for one, other in both))
+    return replace(recipients, texts=texts)
+
+
+def _rendered(phone: str | None, values: Sequence[str], render: Render) -> RenderedText:
+    """Return the text for a client; one who is gone gets none."""
     if phone is None:
-        return Recipient._make((*facts, ""))
-    text, reason = render(phone, operator_code, tag, timezone, orjson.loads(attributes))
-    recipient = Recipient._make((*facts, text))
-    return recipient._replace(skip_reason=reason) if reason and not recipient.skip_reason else recipient
+        return _NO_TEXT
+    operator_code, tag, timezone, attributes = values
+    return render(phone, operator_code, tag, timezone, orjson.loads(attributes))

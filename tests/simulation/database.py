@@ -12,7 +12,7 @@ from collections.abc import Sequence, Set
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient, Recipients
 from dispatcher.model.mailings import AudienceFilter, Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
@@ -316,11 +316,9 @@ class Database:
     def fetch(
         self, mailing: Mailing, bucket: int, claimed: Claimed, render: Render | None, now: datetime
     ) -> ClaimedBatch:
-        recipients = [
-            self._recipient(mailing, message, claimed, render, now)
-            for message in [self.messages[mailing.id, i] for i in claimed.client_ids]
-            if message.status is Status.PENDING
-        ]
+        messages = [self.messages[mailing.id, i] for i in claimed.client_ids]
+        pending = [message for message in messages if message.status is Status.PENDING]
+        recipients = Recipients.of(self._recipient(mailing, message, claimed, render, now) for message in pending)
         return ClaimedBatch(
             bucket,
             mailing.id,

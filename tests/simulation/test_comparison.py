@@ -229,7 +229,7 @@ class Play:
         settled = [self._outcome(one, done) for one in begun]
         kept = [one.client_id for one in left if one not in begun] if done else []
         saved |= {client for client, _, _ in settled}
-        settlement = self._last_settlement[index] = Settlement(batch, "default", settled, done, kept)
+        settlement = self._last_settlement[index] = Settlement.of(batch, "default", settled, done, kept)
         await self._both.settle(replica, settlement)
 
     def _outcome(self, recipient: Recipient, done: bool) -> Settled:

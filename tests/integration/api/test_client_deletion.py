@@ -114,7 +114,7 @@ async def test_a_delivery_recorded_after_its_lease_survives_a_deletion(service: 
     (batch,) = await storage.queue.claim(mailing, made.id % 16, 1, 0.0, None)
     assert await delete(service, made) == 0
     sent = unsent(Status.DELIVERED, Reason.NONE)
-    assert await storage.queue.settle(Settlement(batch, "default", [(made.id, 0, sent)], True))
+    assert await storage.queue.settle(Settlement.of(batch, "default", [(made.id, 0, sent)], True))
     assert await status_of(pool, mailing_id, made.id) == (Status.DELIVERED, Reason.NONE, True)
     assert await count_of(pool, mailing_id) == {Status.PENDING: 0, Status.DELIVERED: 1}
 

@@ -155,7 +155,7 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     await pool.execute("UPDATE mailings SET state = $1", MailingState.CANCELLED)
     later = put_off(await database_now(pool))
     async with holding(pool, bucket_lock(0)):
-        settling = asyncio.create_task(storage.queue.settle(Settlement(batch, "default", [(16, 0, later)], True)))
+        settling = asyncio.create_task(storage.queue.settle(Settlement.of(batch, "default", [(16, 0, later)], True)))
         await blocked(pool)
         call = asyncio.create_task(delete(service, mailing_id))
         await blocked(pool, 2)
@@ -163,5 +163,5 @@ async def test_a_settle_under_way_leaves_nothing_behind(service: Service, pool: 
     await call
     assert await left(pool) == {}
     assert not await storage.queue.settle(
-        Settlement(batch, "default", [(16, 0, unsent(Status.CANCELLED, Reason.NONE))], True)
+        Settlement.of(batch, "default", [(16, 0, unsent(Status.CANCELLED, Reason.NONE))], True)
     )

@@ -62,7 +62,7 @@ async def settle_all(pool: asyncpg.Pool, mailing_id: int, *ends: Status) -> None
                 status, reason, attempted = ENDS[ends[n % len(ends)]]
                 outcome = unsent(status, reason)._replace(attempted=attempted)
                 settled.append((recipient.client_id, recipient.attempts, outcome))
-            assert await storage.queue.settle(Settlement(batch, "default", settled, True))
+            assert await storage.queue.settle(Settlement.of(batch, "default", settled, True))
 
 
 @pytest.mark.parametrize("chosen", [{Status.FAILED}, {Status.UNKNOWN, Status.EXPIRED}, set(Status) & {3, 4, 7}])

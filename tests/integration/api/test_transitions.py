@@ -227,7 +227,7 @@ async def test_settling_moves_pending_messages_only_and_to_any_status(pool: asyn
     (batch,) = await storage.queue.claim(mailing, 0, 1, 60.0, None)
     assert [before[recipient.client_id] for recipient in batch.recipients] == [Status.PENDING] * 7
     outcomes = [(client, 0, unsent(new, Reason.NONE)) for client, (_, new) in pairs.items()]
-    assert await storage.queue.settle(Settlement(batch, "default", outcomes, False))
+    assert await storage.queue.settle(Settlement.of(batch, "default", outcomes, False))
     after = await found(pool, mailing_id)
     assert moved(before, after) == allowed_from(Status.PENDING)
     changed = {client: status for client, status in after.items() if before[client] is not status}

@@ -48,8 +48,8 @@ async def test_an_outcome_whose_answer_was_lost_is_not_recorded_twice(pool: asyn
     again = Outcome(
         Status.PENDING, Reason.RETRYING, 1, 500, None, 1, await database_now(pool) + timedelta(seconds=1), None
     )
-    assert await storage.queue.settle(Settlement(batch, "default", [(16, 0, again)], True, [32, 48]))
-    await storage.queue.settle(Settlement(batch, "default", [(16, 0, again)], True, [32, 48]))
+    assert await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, again)], True, [32, 48]))
+    await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, again)], True, [32, 48]))
     assert await audit(pool) == []
     assert await pool.fetchval("SELECT attempts FROM messages WHERE client_id = 16") == 1
 
@@ -86,7 +86,7 @@ async def test_cancelling_leaves_messages_of_a_dead_holder_unknown(pool: asyncpg
     await pool.execute("UPDATE batches SET lease_until = now() - interval '1 s'")
     (batch,) = await claim(storage, mailing)
     put_off = policy.put_off(await database_now(pool) - timedelta(seconds=1))
-    assert await storage.queue.settle(Settlement(batch, "default", [(16, 0, put_off)], True, [32, 48]))
+    assert await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, put_off)], True, [32, 48]))
     await pool.execute("UPDATE mailings SET state = $1, version = version + 1", MailingState.CANCELLED)
     cancelled = (await storage.queue.definitions([mailing.id]))[mailing.id]
     for _ in range(2):
@@ -103,7 +103,7 @@ async def end_all(storage: Storage, mailing: Mailing) -> None:
         (one.client_id, one.attempts, policy.without_sending(mailing, one, batch.reclaimed, batch.claimed_at))
         for one in batch.recipients
     ]
-    assert await storage.queue.settle(Settlement(batch, "default", [e for e in ended if e[2] is not None], True))  # type: ignore[misc]
+    assert await storage.queue.settle(Settlement.of(batch, "default", [e for e in ended if e[2] is not None], True))  # type: ignore[misc]
 
 
 async def test_a_lost_answer_stays_in_doubt_over_retries_and_deletions(pool: asyncpg.Pool) -> None:
@@ -112,7 +112,7 @@ async def test_a_lost_answer_stays_in_doubt_over_retries_and_deletions(pool: asy
     lost = Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, 1, None, None, 0, True)
     refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
     settled = [(16, 0, lost), (32, 0, refused), (48, 0, lost)]
-    assert await storage.queue.settle(Settlement(batch, "default", settled, True))
+    assert await storage.queue.settle(Settlement.of(batch, "default", settled, True))
     assert await MailingRetry(Database(pool), lambda: None).retry(mailing.id, [Status.FAILED, Status.UNKNOWN]) == 3
     deletion = ClientDeletion(Database(pool), Installation(BUCKETS, frozenset({"UTC"}), UUID(int=0)))
     assert [await deletion.delete(client_id, "") for client_id in (16, 32)] == [0, 1]
@@ -129,12 +129,12 @@ async def test_a_retried_message_is_in_one_batch_while_its_first_is_held(pool: a
     storage, mailing = await prepare(pool)
     (batch,) = await claim(storage, mailing)
     refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
-    assert await storage.queue.settle(Settlement(batch, "default", [(16, 0, refused)], False))
+    assert await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, refused)], False))
     retry = MailingRetry(Database(pool), lambda: None)
     assert await retry.retry(mailing.id, [Status.FAILED]) == 1
     assert await audit(pool) == []
-    assert await storage.queue.settle(Settlement(batch, "default", [(32, 0, refused), (48, 0, refused)], False))
+    assert await storage.queue.settle(Settlement.of(batch, "default", [(32, 0, refused), (48, 0, refused)], False))
     assert await retry.retry(mailing.id, [Status.FAILED]) == 2
     assert await audit(pool) == []
-    assert not await storage.queue.settle(Settlement(batch, "default", [], True))
+    assert not await storage.queue.settle(Settlement.of(batch, "default", [], True))
     assert await audit(pool) == []

@@ -89,11 +89,11 @@ async def test_a_stale_fence_changes_nothing(pool: asyncpg.Pool) -> None:
     (stale,) = await claim(pool, mailing, lease=0.0)
     (valid,) = await claim(pool, mailing)
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
-    assert not await storage.queue.settle(Settlement(stale, "default", outcomes(stale, Status.FAILED), True))
+    assert not await storage.queue.settle(Settlement.of(stale, "default", outcomes(stale, Status.FAILED), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 16}
     assert await pool.fetchval("SELECT sum(journal_seq) FROM buckets") == 0
-    assert await storage.queue.settle(Settlement(valid, "default", outcomes(valid), True))
-    assert not await storage.queue.settle(Settlement(valid, "default", outcomes(valid), True))
+    assert await storage.queue.settle(Settlement.of(valid, "default", outcomes(valid), True))
+    assert not await storage.queue.settle(Settlement.of(valid, "default", outcomes(valid), True))
     assert await statuses(pool, mailing.id) == {Status.PENDING: 15, Status.DELIVERED: 1}
     assert await audit(pool) == []
 
@@ -105,7 +105,7 @@ async def test_a_batch_given_back_is_open_work_and_was_not_sent(pool: asyncpg.Po
     first, *rest = [recipient.client_id for recipient in batch.recipients]
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     assert await storage.queue.settle(
-        Settlement(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
+        Settlement.of(batch, "default", [(first, 0, unsent(Status.EXPIRED, Reason.MAILING_ENDED))], True, rest)
     )
     (again,) = await claim(pool, mailing)
     assert [recipient.client_id for recipient in again.recipients] == rest
@@ -121,8 +121,8 @@ async def test_a_settlement_whose_answer_was_lost_may_be_repeated(pool: asyncpg.
     first, *rest = [recipient.client_id for recipient in batch.recipients]
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     tried = [(first, 0, put_off(batch.claimed_at + timedelta(hours=1)))]
-    assert await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
-    assert not await storage.queue.settle(Settlement(batch, "default", tried, True, rest))
+    assert await storage.queue.settle(Settlement.of(batch, "default", tried, True, rest))
+    assert not await storage.queue.settle(Settlement.of(batch, "default", tried, True, rest))
     assert await audit(pool) == []
 
 

@@ -54,7 +54,7 @@ class Work:
             (one.client_id, one.attempts, unsent(ends[n % len(ends)], 0))  # type: ignore[arg-type]
             for n, one in enumerate(batch.recipients)
         ]
-        assert await self._storage.queue.settle(Settlement(batch, "default", outcomes, True))
+        assert await self._storage.queue.settle(Settlement.of(batch, "default", outcomes, True))
 
     async def complete(self, mailing: Mailing) -> None:
         """End the mailing, as the planner does."""

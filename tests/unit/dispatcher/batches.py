@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 from dispatcher.leases import Lease, LeaseTerms
-from dispatcher.model.batches import ClaimedBatch, Recipient
+from dispatcher.model.batches import ClaimedBatch, Recipients
 from dispatcher.model.mailings import Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.states import MailingState, Reason, Semantics
@@ -40,14 +40,13 @@ def lease(
 ) -> Lease:
     """Return a lease of 60 seconds; the nth of its clients has the id 16 n and n attempts behind them."""
     of = of or mailing()
-    people = [
-        Recipient(16 * n, n, 0, reclaimed, "79", Reason.NONE, None, closes_in, False, "x")
-        for n in range(1, recipients + 1)
-    ]
+    people = Recipients.of(
+        (16 * n, n, 0, reclaimed, "79", Reason.NONE, None, closes_in, False, "x") for n in range(1, recipients + 1)
+    )
     batch = ClaimedBatch(0, of.id, no, 1, NOW, reclaimed, people)
     return Lease(batch, of, ASKED, LeaseTerms(60.0, sending), now)
 
 
 def settlement(settled: Sequence[Settled], endpoint: str = "default") -> Settlement:
     """Return these outcomes as one settlement of a batch of MAILING."""
-    return Settlement(ClaimedBatch(0, MAILING, 1, 1, NOW, False, []), endpoint, settled, True)
+    return Settlement.of(ClaimedBatch(0, MAILING, 1, 1, NOW, False, Recipients()), endpoint, settled, True)

@@ -72,7 +72,7 @@ def delivered_when(meanwhile: Callable[[StandingClock, Lease], None], closes_in:
         (outcome,) = one.outcomes
         assert outcome is not None
         delivered = outcome.status is Status.DELIVERED
-        assert one.kept() == ([] if delivered else [16])
+        assert one.kept == ([] if delivered else [16])
         return delivered
 
     return asyncio.run(case())
