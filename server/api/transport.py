@@ -5,6 +5,9 @@ from __future__ import annotations
 import socket
 from dataclasses import dataclass
 
+_LARGEST = 2**31 - 1
+"""The largest value of a channel argument."""
+
 
 class CannotListen(Exception):
     """The address cannot be listened on. `str()` of it is a sentence for people."""
@@ -17,7 +20,8 @@ class CannotListen(Exception):
 class TransportSettings:
     """The limits of connections. Sizes are in bytes, times in seconds."""
 
-    max_message_bytes: int = 4 * 1024 * 1024
+    max_message_bytes: int = 16 << 20
+    """Above this gRPC refuses a message by itself, without a reason; the interceptors have a lower limit."""
     max_metadata_bytes: int = 64 * 1024
     """Enough for long tokens, and for a proper answer to longer ones."""
     keepalive_time: float = 20.0
@@ -32,33 +36,38 @@ class TransportSettings:
     gRPC lets the calls that a hostile caller begins and cancels pile up before all others."""
     connection_age: float = 3600.0
     """Maximum age of a connection, approximately: callers reconnect, which spreads load over new replicas."""
-    connection_grace: float = 600.0
-    """How long the calls of a connection may continue beyond its maximum age."""
+    connection_grace: float = 4260.0
+    """How long the calls of a connection may continue beyond its maximum age: longer than streams last,
+    which the interceptors end with a reason."""
 
     def options(self) -> list[tuple[str, int]]:
         """Return gRPC's channel arguments."""
         return [
             ("grpc.so_reuseport", 0),  # or a second process would share the port unnoticed
-            ("grpc.max_receive_message_length", self.max_message_bytes),
+            ("grpc.max_receive_message_length", min(self.max_message_bytes, _LARGEST)),
             ("grpc.max_metadata_size", self.max_metadata_bytes),
             ("grpc.absolute_max_metadata_size", 2 * self.max_metadata_bytes),
-            ("grpc.keepalive_time_ms", int(self.keepalive_time * 1000)),
-            ("grpc.keepalive_timeout_ms", int(self.keepalive_timeout * 1000)),
+            ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_time)),
+            ("grpc.keepalive_timeout_ms", _milliseconds(self.keepalive_timeout)),
             # By itself gRPC waits a minute for the answer to a ping, whatever the keepalive timeout is.
-            ("grpc.http2.ping_timeout_ms", int(self.keepalive_timeout * 1000)),
+            ("grpc.http2.ping_timeout_ms", _milliseconds(self.keepalive_timeout)),
             ("grpc.keepalive_permit_without_calls", 1),
             # A caller that pings more often, beyond two strikes, is disconnected.
-            ("grpc.http2.min_ping_interval_without_data_ms", int(self.min_ping_interval * 1000)),
+            ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(self.min_ping_interval)),
             ("grpc.http2.max_ping_strikes", 2),
             ("grpc.max_concurrent_streams", self.streams_per_connection),
-            ("grpc.max_connection_age_ms", int(self.connection_age * 1000)),
-            ("grpc.max_connection_age_grace_ms", int(self.connection_grace * 1000)),
-            ("grpc.server_handshake_timeout_ms", int(self.handshake_timeout * 1000)),
+            ("grpc.max_connection_age_ms", _milliseconds(self.connection_age)),
+            ("grpc.max_connection_age_grace_ms", _milliseconds(self.connection_grace)),
+            ("grpc.server_handshake_timeout_ms", _milliseconds(self.handshake_timeout)),
             # The watchers of a replica that went away come to another one all at once; by itself gRPC
             # would cancel some of more than a thousand calls that have not begun.
             ("grpc.server.max_pending_requests", 20_000),
             ("grpc.server.max_pending_requests_hard_limit", 30_000),
         ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return min(int(seconds * 1000), _LARGEST)
 
 
 def check_free(address: str) -> None:

@@ -247,7 +247,7 @@ class Settings(BaseModel):
     )
     connection_grace: float = number(
         600.0,
-        "How long calls may continue on a connection that has reached its maximum age, in seconds.",
+        "How much longer than the maximum age of a connection a stream may last, in seconds.",
         1,
         86_400,
         "seconds",

@@ -10,6 +10,7 @@ from unicodedata import normalize
 from zoneinfo import available_timezones
 
 from server.domain.errors import StaleEtag
+from server.domain.masks import fields_of_parts, merged
 from server.domain.validation import Violations, check_attributes, check_count, check_text, check_texts
 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
@@ -213,15 +214,19 @@ def completed(client: ClientDefinition) -> ClientDefinition:
     return replace(client, operator_code=derived_operator_code(client.phone))
 
 
-def amended_client(before: ClientDefinition, patch: ClientDefinition, fields: Collection[str]) -> ClientDefinition:
-    """Return `before` with `fields` taken from `patch`.
+def amended_client(
+    before: ClientDefinition, patch: ClientDefinition, fields: Collection[str], zones: Collection[str] = ()
+) -> ClientDefinition:
+    """Return `before` with `fields`, and parts of fields, taken from `patch`.
 
     An operator code that was derived from the phone follows a new phone, unless it is among
-    the fields itself. A mask that names `opted_out` without a value means False.
+    the fields itself. A mask that names `opted_out` without a value means False. Raise InvalidFields
+    where the parts make no valid field.
     """
-    changes = {name: getattr(patch, name) for name in fields}
-    if "opted_out" in changes:
-        changes["opted_out"] = bool(patch.opted_out)
     if "operator_code" not in fields and before.operator_code == derived_operator_code(before.phone):
-        changes["operator_code"] = ""
-    return completed(replace(before, **changes))
+        before = replace(before, operator_code="")
+    after = merged(before, replace(patch, opted_out=bool(patch.opted_out)), fields, "client")
+    violations = Violations()
+    check_client(after, zones, "client", violations, fields_of_parts(fields))
+    violations.check()
+    return completed(after)

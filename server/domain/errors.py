@@ -3,6 +3,7 @@
 DomainError
 ├── InvalidFields       fields that are missing, malformed or out of range
 ├── MalformedRequest    a request that is not a message of its type
+├── MessageTooLarge     a message of a request with more bytes than the limit
 ├── InvalidPageToken    a page token of another query
 ├── NotFound            no such client, mailing or message
 ├── ClientNumbersExhausted  as many clients were added as there can ever be
@@ -87,6 +88,22 @@ class MalformedRequest(DomainError):
 
     def __init__(self) -> None:
         super().__init__("The request cannot be read: it is no message of the type that this method takes.")
+
+
+class MessageTooLarge(DomainError):
+    """A message of the request has `size` bytes, more than the `limit`."""
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(
+            f"The message has {size:,} bytes, and at most {limit:,} are accepted; send fewer things in one message."
+        )
+        self.size = size
+        self.limit = limit
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The size and the limit, in bytes."""
+        return {"size": str(self.size), "limit": str(self.limit)}
 
 
 class InvalidPageToken(DomainError):
@@ -309,6 +326,22 @@ class ShuttingDown(_Resumable, DomainError):
     def __init__(self, resume_token: str = "") -> None:
         super().__init__("This replica is shutting down; go on with another.")
         self.resume_token = resume_token
+
+
+class ConnectionAged(DomainError):
+    """The stream has lasted for `limit` seconds, as long as its connection may live."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__(
+            f"The stream ends after {limit:g} s, as old connections do, so that callers spread over all replicas; "
+            "resume it where you are."
+        )
+        self.limit = limit
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The limit, in seconds."""
+        return {"limit": f"{self.limit:g}"}
 
 
 class Unauthenticated(DomainError):

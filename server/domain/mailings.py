@@ -11,6 +11,7 @@ from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, Audie
 from dispatcher.model.templates import TemplateError, parse
 from server.domain.clients import ClientFilter, check_filter, etag_of
 from server.domain.errors import InvalidFields, WrongState
+from server.domain.masks import fields_of_parts, merged
 from server.domain.validation import Violations, check_count, check_text, invalid
 
 MAILING_FIELDS = (
@@ -245,20 +246,27 @@ def check_changeable(mailing: Mailing, changed: Collection[str], begun: bool) ->
 
 
 def amended_mailing(
-    mailing: Mailing, patch: MailingDefinition, fields: Collection[str], now: datetime, begun: bool
+    mailing: Mailing,
+    patch: MailingDefinition,
+    fields: Collection[str],
+    now: datetime,
+    begun: bool,
+    zones: Collection[str] = (),
 ) -> MailingDefinition:
-    """Return the mailing's definition with `fields` taken from `patch`.
+    """Return the mailing's definition with `fields`, and parts of fields, taken from `patch`.
 
     `begun` means that it ran before. Raise WrongState if that or its state does not allow the
-    change, InvalidFields for an end that has passed at `now` or is not after the start.
+    change, InvalidFields for an end that has passed at `now` or is not after the start, and where the
+    parts make no valid field.
     """
     before = mailing.definition
-    after = replace(before, **{name: getattr(patch, name) for name in fields})
+    after = merged(before, patch, fields, "mailing")
     changed = changes(before, after)
     check_changeable(mailing, changed, begun)
     if "end_time" in changed and after.end_time and after.end_time <= now:
         raise ended_already()
     violations = Violations()
+    check_mailing(after, zones, violations, fields_of_parts(fields))
     check_order(replace(after, start_time=after.start_time or now), violations)
     violations.check()
     return after

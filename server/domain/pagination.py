@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Generic, TypeVar
@@ -23,10 +24,20 @@ Record = TypeVar("Record", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[Record]):
-    """One page of a list. `next_token` is empty on the last one."""
+    """One page of a list. `next_token` is empty on the last one.
+
+    `token_behind` returns the token of the page that begins behind one of the records.
+    """
 
     records: tuple[Record, ...]
+    token_behind: Callable[[Record], str]
     next_token: str = ""
+
+
+def page_of(records: Sequence[Record], size: int, token_behind: Callable[[Record], str]) -> Page[Record]:
+    """Return the page of the first `size` records; there is a next one if more were found."""
+    page = tuple(records[:size])
+    return Page(page, token_behind, token_behind(page[-1]) if len(records) > size else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ A check reports to a `Violations` and continues, so that the caller sees every p
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from uuid import UUID
 
 from server.domain.errors import FieldViolation, InvalidFields
@@ -123,18 +123,23 @@ def update_mask(
     populated: Sequence[str],
     ignored: Collection[str],
     violations: Violations,
+    is_part: Callable[[str], bool] = lambda path: False,
 ) -> frozenset[str]:
-    """Return the fields an update changes, out of the updatable `fields`.
+    """Return the fields an update changes, out of the updatable `fields`, and parts of these.
 
     `paths` is the mask: empty means the `populated` fields, `*` all of them. A path to or into
-    one of the `ignored` fields changes nothing. Reports any other path that is not updatable
-    at `update_mask`.
+    one of the `ignored` fields changes nothing; `is_part` tells the paths that exist below a field.
+    Reports any other path that is not updatable at `update_mask`.
     """
     if not paths:
         return frozenset(populated).intersection(fields)
     if list(paths) == ["*"]:
         return frozenset(fields)
+    chosen = set()
     for path in paths:
-        if path not in fields and path.partition(".")[0] not in ignored:
+        field = path.partition(".")[0]
+        if path in fields or (field in fields and is_part(path)):
+            chosen.add(path)
+        elif field not in ignored:
             violations.add("update_mask", f"{path[:80]!r} cannot be updated; the fields are {', '.join(fields)} (or *)")
-    return frozenset(path for path in paths if path in fields)
+    return frozenset(chosen)

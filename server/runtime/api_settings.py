@@ -14,6 +14,12 @@ from server.watch import StreamSettings
 
 _HOUR = 3600.0
 
+_HEADROOM = 4
+"""How many times larger than the limit a message may be to be refused with a reason; gRPC itself refuses others."""
+
+_MARGIN = 60.0
+"""Seconds after the last stream of a connection has been ended with a reason; then gRPC closes the connection."""
+
 
 @dataclass(frozen=True, slots=True)
 class ApiSettings:
@@ -43,10 +49,10 @@ class ApiSettings:
 
 def _transport(settings: Settings) -> TransportSettings:
     return TransportSettings(
-        max_message_bytes=int(settings.max_message_mib * 2**20),
+        max_message_bytes=_HEADROOM * _message_bytes(settings),
         streams_per_connection=settings.max_streams_per_connection,
         connection_age=settings.connection_age,
-        connection_grace=settings.connection_grace,
+        connection_grace=_stream_age(settings) + _MARGIN,
     )
 
 
@@ -56,4 +62,14 @@ def _limits(settings: Settings) -> CallLimits:
         calls=settings.max_calls_per_principal,
         per_second=settings.max_calls_per_second,
         longest=settings.max_call_seconds,
+        stream_age=_stream_age(settings),
+        message_bytes=_message_bytes(settings),
     )
+
+
+def _message_bytes(settings: Settings) -> int:
+    return int(settings.max_message_mib * 2**20)
+
+
+def _stream_age(settings: Settings) -> float:
+    return settings.connection_age + settings.connection_grace

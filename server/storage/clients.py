@@ -22,7 +22,7 @@ from server.domain.clients import (
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken, PhoneUnknown
 from server.domain.events import OptOutSource, client_opted
-from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
 from server.domain.principals import Scope, caller
 from server.storage.client_numbers import exhaustion
 from server.storage.database import Database, Installation, RaceLost
@@ -97,7 +97,7 @@ class ClientStore:
             client_id = stored["id"]
             before = client_of(stored)
             check_etag(etag, before.etag)
-            after = amended_client(before.definition, patch, fields)
+            after = amended_client(before.definition, patch, fields, self._installation.zones)
             bucket, received, source = stored["bucket"], stored["received"], OptOutSource.API
             if after.phone != before.definition.phone:
                 memory = await _move_phone(connection, stored, after.phone)
@@ -127,9 +127,7 @@ class ClientStore:
         else:
             statement = _SQL["list_clients"].bind(**arguments)
         rows = await self._database.fetch(*statement)
-        clients = tuple(client_of(row) for row in rows[: page.size])
-        more = len(rows) > page.size
-        return Page(clients, encode_token(digest, clients[-1].id) if more else "")
+        return page_of([*map(client_of, rows)], page.size, lambda one: encode_token(digest, one.id))
 
     async def export(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
         """Yield every client in the order of ids, some thousand at a time.

@@ -47,6 +47,7 @@ class MailingStore:
 
     def __init__(self, database: Database, installation: Installation, hint: Callable[[], None]) -> None:
         self._database = database
+        self._zones = installation.zones
         self._requests = Requests(installation)
         self._hint = hint
 
@@ -99,8 +100,8 @@ class MailingStore:
         async with self._database.connection() as connection:
             ids = [row["id"] for row in await connection.fetch(*statement)]
             rows = await connection.fetch(*_SQL["get_mailings"].bind(ids=ids[: page.size]))
-        more = len(ids) > page.size
-        return Page(tuple(map(mailing_of, rows)), encode_token(digest, ids[page.size - 1]) if more else "")
+        next_token = encode_token(digest, ids[page.size - 1]) if len(ids) > page.size else ""
+        return Page(tuple(map(mailing_of, rows)), lambda one: encode_token(digest, one.id), next_token)
 
     async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
         """Set `fields` as in `patch`. Raise NotFound, StaleEtag, WrongState, InvalidFields.
@@ -114,7 +115,7 @@ class MailingStore:
             mailing = mailing_of(row)
             check_etag(etag, mailing.etag)
             begun = await connection.fetchval(*_SQL["has_begun"].bind(mailing_id=mailing_id))
-            after = amended_mailing(mailing, patch, fields, row["read_at"], begun)
+            after = amended_mailing(mailing, patch, fields, row["read_at"], begun, self._zones)
             await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **definition_arguments(after)))
             if "filter" in changes(mailing.definition, after):
                 await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))

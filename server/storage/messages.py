@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from functools import partial
 
 import asyncpg
 import orjson
@@ -12,7 +13,7 @@ from dispatcher.model.states import ErrorClass, Reason, Status
 from server.domain.clients import ClientDefinition
 from server.domain.errors import Kind, NotFound
 from server.domain.messages import Attempt, ExportedMessage, Message, MessageQuery, split_message_id
-from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
 from server.storage.clients import client_id_of
 from server.storage.database import Database, Installation
 from server.storage.queries import load_queries
@@ -72,10 +73,8 @@ class MessageStore:
                     mailing_id=query.mailing_id, statuses=statuses, after=client, limit=limit
                 )
             rows = await connection.fetch(*statement)
-        messages = tuple(message_of(row) for row in rows[: page.size])
-        if len(rows) <= page.size:
-            return Page(messages)
-        return Page(messages, encode_token(digest, messages[-1].mailing_id, messages[-1].client_id))
+        behind = partial(_token_behind, digest)
+        return page_of([*map(message_of, rows)], page.size, behind)
 
     async def export(self, mailing_id: int, statuses: Sequence[Status], after: int) -> AsyncIterator[Exported]:
         """Yield messages of a mailing, in the order of clients behind `after`, some thousand at a time."""
@@ -100,6 +99,10 @@ class MessageStore:
         mailing_id, client_id = split_message_id(identity)
         bucket = self._installation.bucket_of_client(client_id)
         return {"bucket": bucket, "mailing_id": mailing_id, "client_id": client_id}
+
+
+def _token_behind(digest: bytes, message: Message) -> str:
+    return encode_token(digest, message.mailing_id, message.client_id)
 
 
 async def _check_mailing(connection: asyncpg.Connection, mailing_id: int) -> None:

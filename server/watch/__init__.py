@@ -5,7 +5,8 @@
 
 from server.watch.change_reader import ChangeBatch
 from server.watch.change_tailer import Polling
+from server.watch.event_hub import EventBatch
 from server.watch.mailing_topic import View
 from server.watch.streams import Streams, StreamSettings, StreamStores
 
-__all__ = ["ChangeBatch", "Polling", "StreamSettings", "StreamStores", "Streams", "View"]
+__all__ = ["ChangeBatch", "EventBatch", "Polling", "StreamSettings", "StreamStores", "Streams", "View"]

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import time
 
 from mailing.v1 import client_pb2, time_of_day_pb2
 from server.api.encoding.masking import shown_phone
 from server.api.encoding.wellknown import duration, span_of, timestamp
-from server.domain.clients import Client, ClientDefinition, ClientFilter, ReceiveWindow, normal_tag
+from server.domain.clients import LONGEST_WINDOW, Client, ClientDefinition, ClientFilter, ReceiveWindow, normal_tag
+from server.domain.masks import parts_of
 from server.domain.validation import Violations
 
+_WINDOW = frozenset({"start", "duration"})
 
-def definition_of(message: client_pb2.Client, path: str, violations: Violations) -> ClientDefinition:
-    """Return the caller's definition of a client, unchecked; report what cannot be converted."""
+
+def definition_of(
+    message: client_pb2.Client, path: str, violations: Violations, mask: Collection[str] = ()
+) -> ClientDefinition:
+    """Return the caller's definition of a client, unchecked; report what cannot be converted.
+
+    A `mask` that names parts of the window needs no more than these.
+    """
     window = None
     if message.HasField("receive_window"):
-        window = _window_of(message.receive_window, f"{path}.receive_window", violations)
+        parts = parts_of("receive_window", mask) or _WINDOW
+        window = _window_of(message.receive_window, f"{path}.receive_window", violations, parts)
     return ClientDefinition(
         phone=message.phone,
         timezone=message.timezone,
@@ -27,15 +37,18 @@ def definition_of(message: client_pb2.Client, path: str, violations: Violations)
     )
 
 
-def _window_of(message: client_pb2.ReceiveWindow, path: str, violations: Violations) -> ReceiveWindow | None:
-    start = length = None
+def _window_of(
+    message: client_pb2.ReceiveWindow, path: str, violations: Violations, parts: Collection[str]
+) -> ReceiveWindow | None:
+    """Return the window; a part that is not among `parts` may be missing, and is then any."""
+    start, length = None if "start" in parts else time(), None if "duration" in parts else LONGEST_WINDOW
     if message.HasField("start"):
         start = _time_of_day(message.start, f"{path}.start", violations)
-    else:
+    elif "start" in parts:
         violations.add(f"{path}.start", "is required: the local time at which the window opens")
     if message.HasField("duration"):
         length = span_of(message.duration, f"{path}.duration", violations)
-    else:
+    elif "duration" in parts:
         violations.add(f"{path}.duration", "is required: how long the window stays open")
     return ReceiveWindow(start, length) if start is not None and length is not None else None
 

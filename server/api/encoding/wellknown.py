@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import IntEnum
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any, NamedTuple, TypeVar
 
@@ -19,12 +19,16 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mailing.v1.time_of_day_pb2 import TimeOfDay
 from server.domain.validation import Violations, request_id, update_mask
 from server.storage.request_ids import CreatingCall
 
 Number = TypeVar("Number", bound=IntEnum)
 
 _BEHAVIOUR = field_behavior_pb2.field_behavior
+
+_VALUES = frozenset({Timestamp.DESCRIPTOR.full_name, Duration.DESCRIPTOR.full_name, TimeOfDay.DESCRIPTOR.full_name})
+"""Messages that are one value: no part of them is changed alone."""
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _EARLIEST, _LATEST = -62_104_060_800, 253_370_764_799
@@ -56,9 +60,25 @@ def changed_fields(
 ) -> frozenset[str]:
     """Return the fields that an update changes: those of its mask or, without one, those that are set.
 
-    Report a path of the mask that is none of the updatable `fields` and none of `not_written`.
+    Report a path of the mask that is none of the updatable `fields`, no part of one, and none of `not_written`.
     """
-    return update_mask(mask.paths, fields, populated(message), not_written(message.DESCRIPTOR), violations)
+    descriptor: Any = message.DESCRIPTOR
+    is_part = partial(_leads, descriptor)
+    return update_mask(mask.paths, fields, populated(message), not_written(descriptor), violations, is_part)
+
+
+def _leads(descriptor: Descriptor, path: str) -> bool:
+    """Return whether a path leads to a field, through messages of the contract, or to an entry of a map."""
+    name, dot, rest = path.partition(".")
+    field = descriptor.fields_by_name.get(name)
+    if field is None or not dot:
+        return field is not None
+    inner = field.message_type
+    if inner is None or not rest:
+        return False
+    if inner.GetOptions().map_entry:
+        return True
+    return not field.is_repeated and inner.full_name not in _VALUES and _leads(inner, rest)
 
 
 def time_of(value: Timestamp, path: str, violations: Violations) -> datetime | None:

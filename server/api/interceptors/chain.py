@@ -41,8 +41,8 @@ def interceptor_chain(
         IdentityInterceptor(authenticator),
         # 6. Before anything the handlers do: a call over a limit costs nothing more.
         LimitInterceptor(limits),
-        # 7. A malformed request counts against its caller's limits like any other.
-        DecodingInterceptor(),
+        # 7. A request that cannot be taken counts against its caller's limits like any other.
+        DecodingInterceptor(limits.message_bytes),
         # 8. Inside of the decoding, since it reads the request.
         UnservedFieldsInterceptor(),
         # 9. The innermost: nothing lies between a stream's generator and its connection.

@@ -1,13 +1,18 @@
-"""Turns what handlers raise into the status that `server.api.error_table` has for it."""
+"""Turns what handlers raise into the status that `server.api.error_table` has for it.
+
+Where the caller has left, gRPC fails every write with an error of its own: that is a cancellation.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from asyncio import CancelledError
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import NoReturn
 
 import grpc
 from google.rpc.status_pb2 import Status
+from grpc._cython.cygrpc import ExecuteBatchError  # type: ignore[import-not-found]
 from grpc.aio import AbortError
 from grpc_status.rpc_status import to_status
 
@@ -25,16 +30,25 @@ class ErrorInterceptor(Interceptor):
 
         @asynccontextmanager
         async def translating(context: Context) -> AsyncIterator[None]:
-            try:
-                yield
-            except AbortError:
-                raise
-            except NotImplementedError:  # generated code, for methods without an implementation
-                await _abort(context, status_of(NotServedYet(method), method))
-            except Exception as error:
-                await _abort(context, status_of(error, method))
+            with _cancelled_where_left():
+                try:
+                    yield
+                except (AbortError, ExecuteBatchError):
+                    raise
+                except NotImplementedError:  # generated code, for methods without an implementation
+                    await _abort(context, status_of(NotServedYet(method), method))
+                except Exception as error:
+                    await _abort(context, status_of(error, method))
 
         return around(handler, translating)
+
+
+@contextmanager
+def _cancelled_where_left() -> Iterator[None]:
+    try:
+        yield
+    except ExecuteBatchError as left:
+        raise CancelledError from left
 
 
 async def _abort(context: Context, status: Status) -> NoReturn:

@@ -1,7 +1,7 @@
 """Per-caller limits, which keep one client from overloading a replica.
 
 They bound the streams and the calls that a caller has open, the rate at which it begins them, and
-the duration of a call that is no stream. Without authentication a caller is a host, whatever the
+the duration of calls and of streams. Without authentication a caller is a host, whatever the
 connection. Health checks have streams of their own and no rate, so that a caller over its limits
 still sees that the service is alive.
 """
@@ -13,13 +13,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from random import random
 from time import monotonic
 from typing import NamedTuple
 
 import grpc
 
 from server.api.handlers import Handler, Interceptor, around
-from server.domain.errors import CallTooLong, LimitReached, RateExceeded
+from server.domain.errors import CallTooLong, ConnectionAged, LimitReached, RateExceeded
 from server.domain.principals import caller
 
 _HEALTH = "/grpc.health."
@@ -42,6 +43,10 @@ class CallLimits:
     """Maximum duration in seconds of a call that is no stream, whatever deadline its caller sets."""
     unread: float = 60.0
     """Seconds after which a stream ends whose caller does not read it."""
+    stream_age: float = 4200.0
+    """Maximum duration in seconds of a stream, less a random part: those that began together end apart."""
+    message_bytes: int = 4 << 20
+    """Maximum size of a message of a request."""
 
 
 class LimitInterceptor(Interceptor):
@@ -49,9 +54,9 @@ class LimitInterceptor(Interceptor):
 
     def __init__(self, limits: CallLimits) -> None:
         self._rate = CallRate(limits.per_second)
-        self._call = _Kind("calls", limits.calls, True, limits.longest)
-        self._stream = _Kind("streams", limits.streams, True, None)
-        self._watch = _Kind("health streams", limits.streams, False, None)
+        self._call = _Kind("calls", limits.calls, True, limits.longest, CallTooLong)
+        self._stream = _Kind("streams", limits.streams, True, limits.stream_age, ConnectionAged)
+        self._watch = self._stream._replace(what="health streams", rated=False)
         self._open: Counter[tuple[str, str]] = Counter()
 
     def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
@@ -72,11 +77,11 @@ class LimitInterceptor(Interceptor):
             raise LimitReached(kind.what, kind.most)
         self._open[key] += 1
         try:
-            async with asyncio.timeout(kind.longest) as limit:
+            async with asyncio.timeout(longest := kind.duration()) as limit:
                 yield
         except TimeoutError:
-            if kind.longest is not None and limit.expired():
-                raise CallTooLong(kind.longest) from None
+            if limit.expired():
+                raise kind.overdue(longest) from None
             raise
         finally:
             self._open[key] -= 1
@@ -85,12 +90,18 @@ class LimitInterceptor(Interceptor):
 
 
 class _Kind(NamedTuple):
-    """Limits of a kind of call: its name, how many may be open, whether its rate counts, its longest duration."""
+    """Limits of a kind of call: its name, how many may be open, whether its rate counts, how long one may last."""
 
     what: str
     most: int
     rated: bool
-    longest: float | None
+    longest: float
+    overdue: type[CallTooLong | ConnectionAged]
+
+    def duration(self) -> float:
+        """Return how long a call of this kind that begins now may last, in seconds."""
+        spread = 0.2 if self.overdue is ConnectionAged else 0.0
+        return self.longest * (1 - spread * random())  # noqa: S311  spreads load, keeps no secret
 
 
 class CallRate:

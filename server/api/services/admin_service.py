@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 
 from mailing.v1 import admin_service_pb2 as pb
@@ -11,6 +11,7 @@ from mailing.v1.admin_service_pb2_grpc import AdminServiceServicer
 from server.api.encoding.events import event_message, event_query
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.replicas import endpoint_message, overrides_of, replica_message, settings_message
+from server.api.encoding.sizes import pieces
 from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
 from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown
@@ -21,7 +22,7 @@ from server.endpoints.dns_check import DnsCheck
 from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore
 from server.storage.replicas import ReplicaStore
-from server.watch import Streams
+from server.watch import EventBatch, Streams
 
 INTERVALS = IntervalRange(default=1.0, shortest=0.1, longest=3600.0, words="100 ms to 1 hour")
 """Intervals of WatchDispatch."""
@@ -111,9 +112,19 @@ class AdminService(AdminServiceServicer):
                         await context.send_initial_metadata(())
                         begun = True
                     after = tokens.encode(batch.positions)
-                    yield pb.WatchLogResponse(
-                        entries=map(event_message, batch.entries), resume_token=after, checkpoint=not batch.entries
-                    )
+                    for response in _responses(batch, token, after):
+                        yield response
                     token = after
         except (ReaderTooSlow, ShuttingDown) as end:
             raise type(end)(token) from None
+
+
+def _responses(batch: EventBatch, before: str, after: str) -> Iterator[pb.WatchLogResponse]:
+    """Yield a batch, cut by bytes: only the token of the last response is behind it."""
+    if not batch.entries:
+        yield pb.WatchLogResponse(resume_token=after, checkpoint=True)
+        return
+    *earlier, last = pieces(map(event_message, batch.entries), len(batch.entries))
+    for entries in earlier:
+        yield pb.WatchLogResponse(entries=entries, resume_token=before)
+    yield pb.WatchLogResponse(entries=last, resume_token=after)

@@ -8,6 +8,7 @@ from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import check_same_options, import_options, import_response, import_rows
 from server.api.encoding.clients import client_message, definition_of, filter_of
+from server.api.encoding.sizes import fitted, pieces
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
 from server.domain.client_import import ImportRow, RowErrors
@@ -20,7 +21,7 @@ from server.storage.clients import ClientStore
 from server.storage.database import Database, Installation
 
 EXPORT_CHUNK = 500
-"""Clients per message of an export."""
+"""Maximum clients per message of an export."""
 
 
 class ClientService(ClientServiceServicer):
@@ -54,7 +55,7 @@ class ClientService(ClientServiceServicer):
         violations = Violations()
         key = client_key(request.client.id, request.phone, violations, "client.id")
         fields = changed_fields(request.client, request.update_mask, CLIENT_FIELDS, violations)
-        patch = definition_of(request.client, "client", violations)
+        patch = definition_of(request.client, "client", violations, fields)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()
         client = await self._clients.update(key, request.client.etag, patch, fields, request.validate_only)
@@ -74,8 +75,8 @@ class ClientService(ClientServiceServicer):
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         chosen = self._filter(request, violations)
         found = await self._clients.list_page(chosen, request.receiving_now, page)
-        clients = [client_message(client) for client in found.records]
-        return pb.ListClientsResponse(clients=clients, next_page_token=found.next_token)
+        clients, next_token = fitted(found, client_message)
+        return pb.ListClientsResponse(clients=clients, next_page_token=next_token)
 
     async def ImportClients(
         self, request_iterator: AsyncIterator[pb.ImportClientsRequest], context: Context
@@ -101,8 +102,7 @@ class ClientService(ClientServiceServicer):
     ) -> AsyncIterator[pb.ExportClientsResponse]:
         """Stream the clients of a filter."""
         async for piece in self._clients.export(self._filter(request, Violations())):
-            for start in range(0, len(piece), EXPORT_CHUNK):
-                clients = [client_message(client) for client in piece[start : start + EXPORT_CHUNK]]
+            for clients in pieces(map(client_message, piece), EXPORT_CHUNK):
                 yield pb.ExportClientsResponse(clients=clients)
 
     def _filter(self, request: pb.ListClientsRequest | pb.ExportClientsRequest, violations: Violations) -> ClientFilter:

@@ -14,6 +14,7 @@ from server.api.encoding.masking import shown_text
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.previews import preview_message
 from server.api.encoding.reports import report_response
+from server.api.encoding.sizes import fitted
 from server.api.encoding.wellknown import changed_fields, creating_call, numbers_of
 from server.api.handlers import Context
 from server.domain.clients import ClientDefinition, check_phone, completed
@@ -104,8 +105,8 @@ class MailingService(MailingServiceServicer):
         check_labels(query.labels, "labels", violations)
         violations.check()
         found = await self._mailings.list_page(query, page)
-        mailings = [mailing_message(mailing) for mailing in found.records]
-        return pb.ListMailingsResponse(mailings=mailings, next_page_token=found.next_token)
+        mailings, next_token = fitted(found, mailing_message)
+        return pb.ListMailingsResponse(mailings=mailings, next_page_token=next_token)
 
     async def PauseMailing(self, request: pb.PauseMailingRequest, context: Context) -> pb.PauseMailingResponse:
         """Pause a mailing."""

@@ -9,7 +9,7 @@ from dispatcher.model.templates import parse
 from mailing.v1 import message_service_pb2 as pb
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
 from server.api.encoding.messages import attempt_message, exported_message, ledger_message
-from server.api.encoding.sizes import pieces
+from server.api.encoding.sizes import fitted, pieces
 from server.api.encoding.wellknown import numbers_of
 from server.api.handlers import Context
 from server.domain.clients import client_key
@@ -52,8 +52,8 @@ class MessageService(MessageServiceServicer):
             violations.add("mailing_id", "is required unless client_id or phone is given")
         violations.check()
         found = await self._messages.list_page(MessageQuery(request.mailing_id, client, statuses), page)
-        messages = [ledger_message(message) for message in found.records]
-        return pb.ListMessagesResponse(messages=messages, next_page_token=found.next_token)
+        messages, next_token = fitted(found, ledger_message)
+        return pb.ListMessagesResponse(messages=messages, next_page_token=next_token)
 
     async def ExportMessages(
         self, request: pb.ExportMessagesRequest, context: Context

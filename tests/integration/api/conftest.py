@@ -42,6 +42,7 @@ class Service:
     registry: CollectorRegistry
     hints: Hints
     shut_down: Callable[[], Awaitable[None]]
+    address: str
     clients: ClientServiceAsyncStub = field(init=False)
     mailings: MailingServiceAsyncStub = field(init=False)
     messages: MessageServiceAsyncStub = field(init=False)
@@ -71,4 +72,4 @@ async def service(
     hints, registry = Hints(), CollectorRegistry()
     parts = serving(pool, hint=hints, registry=registry, endpoints=endpoints, settings=api_settings)
     async with parts as (server, address), grpc.aio.insecure_channel(address) as channel:
-        yield Service(channel, registry, hints, lambda: server.stop(0.5))
+        yield Service(channel, registry, hints, lambda: server.stop(0.5), address)

@@ -20,6 +20,7 @@ from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from server.api import CallLimits, TransportSettings
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
+from server.config import Settings
 from server.runtime.api_settings import ApiSettings
 from tests.integration.api.calls import imported, refused
 from tests.integration.api.conftest import Service
@@ -103,6 +104,22 @@ async def test_a_call_lasts_no_longer_than_the_service_allows(
             await service.clients.ListClients(ListClientsRequest(), timeout=deadline)
         assert info.metadata["limit"] == "0.3"
     await service.clients.ListClients(ListClientsRequest())
+
+
+@limited(stream_age=0.5)
+async def test_a_stream_that_lasts_too_long_ends_with_its_reason(service: Service) -> None:
+    """Fails, by the suite's patience, when streams have no age; without a reason when gRPC ends them."""
+    stream = DeliveryServiceStub(service.channel).WatchMessages(WatchMessagesRequest())
+    with refused("UNAVAILABLE", "CONNECTION_AGED"):
+        await asyncio.wait_for(to_its_end(stream), 20)
+
+
+def test_streams_end_before_their_connections() -> None:
+    """Fails when gRPC may close a connection with a stream that is not yet to end."""
+    chosen = ApiSettings.of(Settings(connection_age=100, connection_grace=20))
+    assert chosen.limits.stream_age == 120
+    assert chosen.transport.connection_grace > 120
+    assert dict(ApiSettings.of(Settings(connection_age=30_000_000)).transport.options())
 
 
 @pytest.mark.parametrize(

@@ -130,11 +130,34 @@ async def test_a_stale_etag_changes_nothing(service: Service) -> None:
     await service.clients.DeleteClient(DeleteClientRequest(client_id=made.id, etag=current.etag))
 
 
-@pytest.mark.parametrize("path", ["nobody", "receive_window.start", "a.b"])
+@pytest.mark.parametrize("path", ["nobody", "receive_window.width", "receive_window.start.hours", "a.b", "attributes."])
 async def test_a_mask_with_a_path_that_cannot_be_updated_is_rejected(service: Service, path: str) -> None:
     made = await add_client(service)
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "update_mask"):
         await update(service, client_pb2.Client(id=made.id, tag="x"), "tag", path)
+
+
+async def test_a_mask_names_parts_of_fields(service: Service) -> None:
+    """Fails when a part replaces the whole field, or asks for the other parts."""
+    made = await add_client(service, attributes={"city": "Omsk", "age": "30"}, receive_window=window(9, 3600))
+    patch = client_pb2.Client(id=made.id, attributes={"city": "Tomsk"}, receive_window=client_pb2.ReceiveWindow())
+    patch.receive_window.start.hours = 11
+    changed = await update(service, patch, "attributes.city", "attributes.age", "receive_window.start", "etag")
+    assert dict(changed.attributes) == {"city": "Tomsk"}
+    assert changed.receive_window == window(11, 3600)
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "client.attributes"):
+        await update(service, client_pb2.Client(id=made.id, attributes={"a b": "x"}), "attributes.a b")
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "client.receive_window"):
+        await update(service, client_pb2.Client(id=made.id), "receive_window.start")
+
+
+async def test_parts_of_a_window_that_is_not_there_make_one_together(service: Service) -> None:
+    made = await add_client(service)
+    patch = client_pb2.Client(id=made.id, receive_window=window(9, 3600))
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "client.receive_window.duration"):
+        await update(service, patch, "receive_window.start")
+    changed = await update(service, patch, "receive_window.start", "receive_window.duration")
+    assert changed.receive_window == window(9, 3600)
 
 
 async def test_output_only_fields_of_a_write_are_ignored(service: Service) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import re
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from tests.integration.api.calls import call, refused
 from tests.integration.api.conftest import Service
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos" / "mailing" / "v1"
+BUF = Path(sys.executable).with_name("buf")
 METHODS = [method for service in SERVED for method in service.methods]
 
 
@@ -69,8 +74,37 @@ async def test_reflection_names_every_service_and_gives_their_files(service: Ser
         yield reflection_pb2.ServerReflectionRequest(list_services="")
         for one in SERVED:
             yield reflection_pb2.ServerReflectionRequest(file_containing_symbol=one.full_name)
+        yield reflection_pb2.ServerReflectionRequest(
+            file_containing_symbol=f"grpc.reflection.{version}.ServerReflection"
+        )
 
     names, *files = [answer async for answer in talk(questions())]
     listed = {one.name for one in names.list_services_response.service}
     assert listed >= {one.full_name for one in SERVED} | {"grpc.health.v1.Health"}
     assert all(answer.file_descriptor_response.file_descriptor_proto for answer in files)
+
+
+async def test_buf_describes_and_calls_every_service_by_reflection(service: Service) -> None:
+    """Fails when reflection v1 cannot describe itself: it is among the services that are listed."""
+
+    async def buf(*arguments: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            str(BUF),
+            "curl",
+            "--http2-prior-knowledge",
+            "--protocol",
+            "grpc",
+            *arguments,
+            stdout=PIPE,
+            stderr=PIPE,
+            cwd="/",
+        )
+        output, errors = await process.communicate()
+        assert process.returncode == 0, errors.decode()
+        return output.decode()
+
+    listed = await buf("--list-methods", f"http://{service.address}")
+    assert "mailing.v1.ClientService/GetClient" in listed
+    assert "grpc.reflection.v1.ServerReflection/ServerReflectionInfo" in listed
+    answer = await buf("-d", "{}", f"http://{service.address}/mailing.v1.ClientService/ListClients")
+    assert json.loads(answer) == {}

@@ -64,7 +64,7 @@ async def serve(pool: asyncpg.Pool) -> AsyncIterator[Serve]:
             configured = [ConfiguredEndpoint(one, "fast", "a test") for one in endpoints]
             server, address = await stack.enter_async_context(serving(pool, endpoints=configured))
             channel = await stack.enter_async_context(grpc.aio.insecure_channel(address))
-            return Trying(channel, CollectorRegistry(), Hints(), lambda: server.stop(0.5))
+            return Trying(channel, CollectorRegistry(), Hints(), lambda: server.stop(0.5), address)
 
         yield start
 

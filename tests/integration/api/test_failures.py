@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator
 
@@ -18,6 +19,7 @@ from mailing.v1.client_service_pb2 import (
     ImportClientsRequest,
     ListClientsRequest,
 )
+from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest
 from server.api import CannotListen
@@ -198,6 +200,27 @@ async def test_metrics_count_a_stream_that_its_caller_left(service: Service) -> 
     await call.read()
     call.cancel()
     await eventually(lambda: counted(service, "ExportClients", "SERVER_STREAMING", "CANCELLED"))
+
+
+async def test_a_stream_whose_connection_broke_is_counted_as_cancelled(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails when gRPC's own error of a write to nobody is taken for an internal one."""
+    full = {f"a{n}": "x" * 1000 for n in range(64)}
+    for n in range(79260000000, 79260000100, 50):
+        await imported(service, [client(phone, attributes=full) for phone in range(n, n + 50)])
+    for _ in range(10):
+        async with grpc.aio.insecure_channel(service.address, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+            calls = [ClientServiceStub(channel).ExportClients(ExportClientsRequest()) for _ in range(20)]
+            await asyncio.gather(*(call.read() for call in calls))
+
+    async def all_ended() -> bool:
+        ends = [counted(service, "ExportClients", "SERVER_STREAMING", code) for code in ("CANCELLED", "OK", "INTERNAL")]
+        return sum(ends) == 200
+
+    await eventually(all_ended)
+    assert not counted(service, "ExportClients", "SERVER_STREAMING", "INTERNAL")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 async def test_a_deadline_is_counted_as_one_and_frees_the_connection(service: Service, pool: asyncpg.Pool) -> None:

@@ -13,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import (
+    CreateClientRequest,
     ExportClientsRequest,
     GetClientRequest,
     ImportClientsRequest,
@@ -285,8 +286,35 @@ async def test_a_bad_filter_of_an_export_is_rejected(service: Service) -> None:
         await exported(service, client_pb2.ClientFilter(timezones=["Nowhere"]))
 
 
-async def test_a_message_above_the_limit_is_rejected(service: Service) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
+async def test_a_message_above_the_limit_is_rejected_with_the_limit(service: Service) -> None:
+    """Fails when gRPC refuses it by itself, without a reason."""
+    with refused("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE") as info:
         await service.clients.ImportClients(requests([client(PHONE + n, tag="x" * 100) for n in range(40_000)]))
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert info.metadata["limit"] == str(4 << 20)
+    large = client(PHONE, attributes={f"a{n}": "x" * 100_000 for n in range(64)})
+    with refused("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE") as info:
+        await service.clients.CreateClient(CreateClientRequest(client=large))
+    assert int(info.metadata["size"]) > 6_400_000
     assert await exported(service) == []
+
+
+async def test_lists_and_exports_are_cut_by_bytes(service: Service) -> None:
+    """Fails, by gRPC's own limit of 4 MiB in callers, when only clients are counted."""
+    full = {f"a{n}": "é" * 1000 for n in range(64)}
+    people = [client(PHONE + n, attributes=full) for n in range(100)]
+    assert await imported(service, *(people[n : n + 20] for n in range(0, 100, 20))) == (100, 0, 0)
+    sizes, phones = list[int](), set[str]()
+    async for piece in service.clients.ExportClients(ExportClientsRequest()):
+        sizes.append(piece.ByteSize())
+        phones.update(one.phone for one in piece.clients)
+    page = ListClientsRequest(page_size=1000)
+    while True:
+        answer = await service.clients.ListClients(page)
+        sizes.append(answer.ByteSize())
+        phones -= {one.phone for one in answer.clients}
+        page.page_token = answer.next_page_token
+        if not page.page_token:
+            break
+    assert max(sizes) <= 1 << 20
+    assert len(sizes) < 40
+    assert not phones

@@ -211,9 +211,29 @@ async def test_a_mailing_that_is_over_may_be_renamed_and_relabelled_only(
     assert info.metadata == {"found": state.name, "needed": "SCHEDULED,RUNNING,PAUSED"}
 
 
+async def test_a_mask_names_parts_of_fields(service: Service) -> None:
+    """Fails when a part replaces the whole field."""
+    chosen = client_pb2.ClientFilter(tags=["news"], attributes={"city": "Omsk"})
+    retry = mailing_pb2.RetryPolicy(
+        max_attempts=3, initial_backoff=Duration(seconds=600), max_backoff=Duration(seconds=900)
+    )
+    made = await create(service, filter=chosen, retry=retry, labels={"a": "1", "b.c": "2"}, start_time=at(3600))
+    patch = mailing_pb2.Mailing(id=made.id, labels={"b.c": "3"})
+    patch.filter.attributes["city"] = "Tomsk"
+    patch.retry.max_attempts = 7
+    paths = ("filter.attributes.city", "retry.max_attempts", "labels.b.c", "labels.a")
+    changed = await update(service, patch, *paths)
+    assert changed.filter == client_pb2.ClientFilter(tags=["news"], attributes={"city": "Tomsk"})
+    assert (changed.retry.max_attempts, changed.retry.initial_backoff.seconds) == (7, 600)
+    assert dict(changed.labels) == {"b.c": "3"}
+    patch.retry.initial_backoff.seconds = 1000
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing.retry.max_backoff"):
+        await update(service, patch, "retry.initial_backoff")
+
+
 async def test_an_update_is_rejected_by_field(service: Service) -> None:
     made = await create(service, start_time=at(3600))
-    for path in ("filter.tags", "nothing"):
+    for path in ("filter.height", "nothing", "start_time.seconds"):
         with refused("INVALID_ARGUMENT", "INVALID_FIELD", "update_mask"):
             await update(service, mailing_pb2.Mailing(id=made.id), path)
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing.text"):

@@ -127,6 +127,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """
     ERROR_REASON_CLIENT_OPTED_OUT: _ErrorReason.ValueType  # 35
     """FAILED_PRECONDITION: the client opted out, and `force` was not set."""
+    ERROR_REASON_CONNECTION_AGED: _ErrorReason.ValueType  # 36
+    """UNAVAILABLE: the stream lasted as long as its connection may live. Resume with the last token;
+    a new connection may lead to another replica.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call failed. Every error carries one of these names in
@@ -239,4 +243,8 @@ where reading ended, counted from 0. Correct it there.
 """
 ERROR_REASON_CLIENT_OPTED_OUT: ErrorReason.ValueType  # 35
 """FAILED_PRECONDITION: the client opted out, and `force` was not set."""
+ERROR_REASON_CONNECTION_AGED: ErrorReason.ValueType  # 36
+"""UNAVAILABLE: the stream lasted as long as its connection may live. Resume with the last token;
+a new connection may lead to another replica.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
