@@ -9,6 +9,7 @@ EXAMPLES: dict[str, str] = {
     "ClientService.CreateClient": '{"client": {"phone": "79161234567", "timezone": "Europe/Moscow", "tag": "news", '
     '"receive_window": {"start": {"hours": 9}, "duration": "43200s"}}}',
     "ClientService.GetClient": '{"client_id": 27}',
+    "ClientService.GetClientStory": '{"phone": "79161234567", "page_size": 100}',
     "ClientService.UpdateClient": '{"client": {"id": 27, "tag": "vip"}}',
     "ClientService.DeleteClient": '{"client_id": 27}',
     "ClientService.ListClients": '{"filter": {"tags": ["news"]}, "receiving_now": true, "page_size": 100}',

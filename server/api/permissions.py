@@ -16,7 +16,7 @@ class Public(Enum):
 
 _METHODS: Mapping[str, Mapping[Scope | Public, str]] = {
     "mailing.v1.ClientService": {
-        Scope.CLIENTS_READ: "GetClient ListClients ExportClients",
+        Scope.CLIENTS_READ: "GetClient GetClientStory ListClients ExportClients",
         Scope.CLIENTS_WRITE: "CreateClient UpdateClient DeleteClient ImportClients",
     },
     "mailing.v1.MailingService": {

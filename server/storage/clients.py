@@ -77,6 +77,15 @@ class ClientStore:
         async with self._database.connection() as connection:
             return await self._read(connection, await client_id_of(connection, key))
 
+    async def look_up(self, key: ClientKey) -> Client | None:
+        """Return the client, None for an id that nobody has. Raise PhoneUnknown."""
+        try:
+            return await self.get(key)
+        except NotFound:
+            if isinstance(key, str):
+                raise PhoneUnknown from None
+            return None
+
     async def find(self, phone: str) -> ClientDefinition | None:
         """Return the definition of the client with this phone, None without one."""
         async with self._database.connection() as connection:

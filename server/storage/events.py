@@ -149,14 +149,15 @@ def _reading(query: EventQuery, after: Positions) -> tuple[Any, ...]:
 
 def _page(rows: Sequence[asyncpg.Record], after: int) -> BucketPage:
     first = rows[0]
-    events = [(row["no"], _event_of(row)) for row in rows if row["no"] is not None]
+    events = [(row["no"], event_of(row)) for row in rows if row["no"] is not None]
     reached = events[-1][0] if len(events) == PAGE_ENTRIES else min(after + READ_SPAN, first["head"])
     # A full page says nothing of what lies behind its last event.
     reached_at = None if len(events) == PAGE_ENTRIES else first["reached_at"]
     return BucketPage(after, events, max(reached, after), reached_at, first["head"], first["floor"])
 
 
-def _event_of(row: asyncpg.Record) -> RecordedEvent:
+def event_of(row: asyncpg.Record) -> RecordedEvent:
+    """Return the event of a row."""
     return RecordedEvent(
         at=row["at"],
         level=Level(row["level"]),

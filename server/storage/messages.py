@@ -44,7 +44,7 @@ class MessageStore:
         async with self._database.connection() as connection:
             await self._read(connection, identity)
             rows = await connection.fetch(*_SQL["list_attempts"].bind(**self._key(identity)))
-        return [_attempt_of(row) for row in rows]
+        return [attempt_of(row) for row in rows]
 
     async def list_page(self, query: MessageQuery, page: PageRequest) -> Page[Message]:
         """Return a page, by mailing and within it by client.
@@ -136,7 +136,8 @@ def _recipient_of(row: asyncpg.Record) -> ClientDefinition | None:
     return ClientDefinition(row["phone"], row["timezone"], row["operator_code"], row["tag"], attributes=attributes)
 
 
-def _attempt_of(row: asyncpg.Record) -> Attempt:
+def attempt_of(row: asyncpg.Record) -> Attempt:
+    """Return the failed attempt of a row."""
     return Attempt(
         number=row["number"],
         at=row["at"],

@@ -9,16 +9,20 @@ from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import check_same_options, import_options, import_response, import_rows
 from server.api.encoding.clients import client_message, definition_of, filter_of
 from server.api.encoding.sizes import fitted, pieces
+from server.api.encoding.stories import story_response
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
 from server.domain.client_import import ImportRow, RowErrors
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, client_key, completed
+from server.domain.errors import ScopeMissing
 from server.domain.pagination import PageRequest
+from server.domain.principals import Scope, caller
 from server.domain.validation import Violations, page_size
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
 from server.storage.database import Database, Installation
+from server.storage.stories import StoryStore
 
 EXPORT_CHUNK = 500
 """Maximum clients per message of an export."""
@@ -31,6 +35,7 @@ class ClientService(ClientServiceServicer):
         self._zones = installation.zones
         self._clients = ClientStore(database, installation)
         self._deletion = ClientDeletion(database, installation)
+        self._stories = StoryStore(database, installation)
         self._imports = ClientImport(database, installation)
 
     async def CreateClient(self, request: pb.CreateClientRequest, context: Context) -> pb.CreateClientResponse:
@@ -49,6 +54,16 @@ class ClientService(ClientServiceServicer):
         key = client_key(request.client_id, request.phone, violations)
         violations.check()
         return pb.GetClientResponse(client=client_message(await self._clients.get(key)))
+
+    async def GetClientStory(self, request: pb.GetClientStoryRequest, context: Context) -> pb.GetClientStoryResponse:
+        """Return a page of all that is known of one client."""
+        violations = Violations()
+        key = client_key(request.client_id, request.phone, violations)
+        page = PageRequest(page_size(request.page_size, violations), request.page_token)
+        violations.check()
+        if not caller().may(Scope.MESSAGES_READ):
+            raise ScopeMissing(Scope.MESSAGES_READ)
+        return story_response(await self._stories.read(key, page))
 
     async def UpdateClient(self, request: pb.UpdateClientRequest, context: Context) -> pb.UpdateClientResponse:
         """Change the fields named in the mask."""

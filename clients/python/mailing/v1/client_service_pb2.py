@@ -26,9 +26,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from mailing.v1 import client_pb2 as mailing_dot_v1_dot_client__pb2
+from mailing.v1 import log_pb2 as mailing_dot_v1_dot_log__pb2
+from mailing.v1 import mailing_pb2 as mailing_dot_v1_dot_mailing__pb2
+from mailing.v1 import message_pb2 as mailing_dot_v1_dot_message__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmailing/v1/client_service.proto\x12\nmailing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x17mailing/v1/client.proto\"f\n\x13\x43reateClientRequest\x12\x30\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientB\x04\xe2\x41\x01\x02R\x06\x63lient\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"B\n\x14\x43reateClientResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\"E\n\x10GetClientRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\x03R\x08\x63lientId\x12\x14\n\x05phone\x18\x02 \x01(\tR\x05phone\"?\n\x11GetClientResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\"\xbf\x01\n\x13UpdateClientRequest\x12\x30\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientB\x04\xe2\x41\x01\x02R\x06\x63lient\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x14\n\x05phone\x18\x03 \x01(\tR\x05phone\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"B\n\x14UpdateClientResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\"\x81\x01\n\x13\x44\x65leteClientRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\x03R\x08\x63lientId\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x14\n\x05phone\x18\x03 \x01(\tR\x05phone\x12#\n\rallow_missing\x18\x04 \x01(\x08R\x0c\x61llowMissing\"E\n\x14\x44\x65leteClientResponse\x12-\n\x12\x63\x61ncelled_messages\x18\x01 \x01(\x03R\x11\x63\x61ncelledMessages\"\xc8\x01\n\x12ListClientsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.mailing.v1.ClientFilterR\x06\x66ilter\x12#\n\rreceiving_now\x18\x02 \x01(\x08R\x0creceivingNow\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\x12\x1f\n\x0b\x66ilter_text\x18\x05 \x01(\tR\nfilterText\"k\n\x13ListClientsResponse\x12,\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.mailing.v1.ClientR\x07\x63lients\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x01\n\x14ImportClientsRequest\x12,\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.mailing.v1.ClientR\x07\x63lients\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12!\n\x0cskip_invalid\x18\x04 \x01(\x08R\x0bskipInvalid\"\x9d\x02\n\x15ImportClientsResponse\x12\x18\n\x07\x63reated\x18\x01 \x01(\x03R\x07\x63reated\x12\x18\n\x07updated\x18\x02 \x01(\x03R\x07updated\x12\x1c\n\tunchanged\x18\x03 \x01(\x03R\tunchanged\x12\x18\n\x07skipped\x18\x04 \x01(\x03R\x07skipped\x12\x42\n\x06\x65rrors\x18\x05 \x03(\x0b\x32*.mailing.v1.ImportClientsResponse.RowErrorR\x06\x65rrors\x1aT\n\x08RowError\x12\x10\n\x03row\x18\x01 \x01(\x03R\x03row\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\"\x8c\x01\n\x14\x45xportClientsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.mailing.v1.ClientFilterR\x06\x66ilter\x12\x1f\n\x0b\x66ilter_text\x18\x02 \x01(\tR\nfilterText\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\"h\n\x15\x45xportClientsResponse\x12,\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.mailing.v1.ClientR\x07\x63lients\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\x96\x07\n\rClientService\x12n\n\x0c\x43reateClient\x12\x1f.mailing.v1.CreateClientRequest\x1a .mailing.v1.CreateClientResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/clients:\x06\x63lient\x12\x82\x01\n\tGetClient\x12\x1c.mailing.v1.GetClientRequest\x1a\x1d.mailing.v1.GetClientResponse\"8\x90\x02\x01\x82\xd3\xe4\x93\x02/\x12\x17/v1/clients/{client_id}Z\x14\"\x0f/v1/clients:get:\x01*\x12\x96\x01\n\x0cUpdateClient\x12\x1f.mailing.v1.UpdateClientRequest\x1a .mailing.v1.UpdateClientResponse\"C\x90\x02\x02\x82\xd3\xe4\x93\x02:2\x17/v1/clients/{client.id}:\x06\x63lientZ\x17\"\x12/v1/clients:update:\x01*\x12\x8e\x01\n\x0c\x44\x65leteClient\x12\x1f.mailing.v1.DeleteClientRequest\x1a .mailing.v1.DeleteClientResponse\";\x90\x02\x02\x82\xd3\xe4\x93\x02\x32*\x17/v1/clients/{client_id}Z\x17\"\x12/v1/clients:delete:\x01*\x12}\n\x0bListClients\x12\x1e.mailing.v1.ListClientsRequest\x1a\x1f.mailing.v1.ListClientsResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x0b/v1/clientsZ\x15\"\x10/v1/clients:list:\x01*\x12V\n\rImportClients\x12 .mailing.v1.ImportClientsRequest\x1a!.mailing.v1.ImportClientsResponse(\x01\x12\x8e\x01\n\rExportClients\x12 .mailing.v1.ExportClientsRequest\x1a!.mailing.v1.ExportClientsResponse\"6\x90\x02\x01\x82\xd3\xe4\x93\x02-\x12\x12/v1/clients:exportZ\x17\"\x12/v1/clients:export:\x01*0\x01\x42\xa8\x01\n\x16\x63om.example.mailing.v1B\x12\x43lientServiceProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fmailing/v1/client_service.proto\x12\nmailing.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a google/protobuf/field_mask.proto\x1a\x17mailing/v1/client.proto\x1a\x14mailing/v1/log.proto\x1a\x18mailing/v1/mailing.proto\x1a\x18mailing/v1/message.proto\"f\n\x13\x43reateClientRequest\x12\x30\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientB\x04\xe2\x41\x01\x02R\x06\x63lient\x12\x1d\n\nrequest_id\x18\x02 \x01(\tR\trequestId\"B\n\x14\x43reateClientResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\"E\n\x10GetClientRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\x03R\x08\x63lientId\x12\x14\n\x05phone\x18\x02 \x01(\tR\x05phone\"?\n\x11GetClientResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\"\x86\x01\n\x15GetClientStoryRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\x03R\x08\x63lientId\x12\x14\n\x05phone\x18\x02 \x01(\tR\x05phone\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\"\xc3\x03\n\x16GetClientStoryResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\x12=\n\x05parts\x18\x02 \x03(\x0b\x32\'.mailing.v1.GetClientStoryResponse.PartR\x05parts\x12,\n\x06\x65vents\x18\x03 \x03(\x0b\x32\x14.mailing.v1.LogEntryR\x06\x65vents\x12&\n\x0fnext_page_token\x18\x04 \x01(\tR\rnextPageToken\x1a\xe7\x01\n\x04Part\x12-\n\x07message\x18\x01 \x01(\x0b\x32\x13.mailing.v1.MessageR\x07message\x12#\n\rmailing_title\x18\x02 \x01(\tR\x0cmailingTitle\x12>\n\rmailing_state\x18\x03 \x01(\x0e\x32\x19.mailing.v1.Mailing.StateR\x0cmailingState\x12\x1a\n\x08\x65ndpoint\x18\x04 \x01(\tR\x08\x65ndpoint\x12/\n\x08\x61ttempts\x18\x05 \x03(\x0b\x32\x13.mailing.v1.AttemptR\x08\x61ttempts\"\xbf\x01\n\x13UpdateClientRequest\x12\x30\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientB\x04\xe2\x41\x01\x02R\x06\x63lient\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12\x14\n\x05phone\x18\x03 \x01(\tR\x05phone\x12#\n\rvalidate_only\x18\x04 \x01(\x08R\x0cvalidateOnly\"B\n\x14UpdateClientResponse\x12*\n\x06\x63lient\x18\x01 \x01(\x0b\x32\x12.mailing.v1.ClientR\x06\x63lient\"\x81\x01\n\x13\x44\x65leteClientRequest\x12\x1b\n\tclient_id\x18\x01 \x01(\x03R\x08\x63lientId\x12\x12\n\x04\x65tag\x18\x02 \x01(\tR\x04\x65tag\x12\x14\n\x05phone\x18\x03 \x01(\tR\x05phone\x12#\n\rallow_missing\x18\x04 \x01(\x08R\x0c\x61llowMissing\"E\n\x14\x44\x65leteClientResponse\x12-\n\x12\x63\x61ncelled_messages\x18\x01 \x01(\x03R\x11\x63\x61ncelledMessages\"\xc8\x01\n\x12ListClientsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.mailing.v1.ClientFilterR\x06\x66ilter\x12#\n\rreceiving_now\x18\x02 \x01(\x08R\x0creceivingNow\x12\x1b\n\tpage_size\x18\x03 \x01(\x05R\x08pageSize\x12\x1d\n\npage_token\x18\x04 \x01(\tR\tpageToken\x12\x1f\n\x0b\x66ilter_text\x18\x05 \x01(\tR\nfilterText\"k\n\x13ListClientsResponse\x12,\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.mailing.v1.ClientR\x07\x63lients\x12&\n\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xc9\x01\n\x14ImportClientsRequest\x12,\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.mailing.v1.ClientR\x07\x63lients\x12;\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskR\nupdateMask\x12#\n\rvalidate_only\x18\x03 \x01(\x08R\x0cvalidateOnly\x12!\n\x0cskip_invalid\x18\x04 \x01(\x08R\x0bskipInvalid\"\x9d\x02\n\x15ImportClientsResponse\x12\x18\n\x07\x63reated\x18\x01 \x01(\x03R\x07\x63reated\x12\x18\n\x07updated\x18\x02 \x01(\x03R\x07updated\x12\x1c\n\tunchanged\x18\x03 \x01(\x03R\tunchanged\x12\x18\n\x07skipped\x18\x04 \x01(\x03R\x07skipped\x12\x42\n\x06\x65rrors\x18\x05 \x03(\x0b\x32*.mailing.v1.ImportClientsResponse.RowErrorR\x06\x65rrors\x1aT\n\x08RowError\x12\x10\n\x03row\x18\x01 \x01(\x03R\x03row\x12\x14\n\x05\x66ield\x18\x02 \x01(\tR\x05\x66ield\x12 \n\x0b\x64\x65scription\x18\x03 \x01(\tR\x0b\x64\x65scription\"\x8c\x01\n\x14\x45xportClientsRequest\x12\x30\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x18.mailing.v1.ClientFilterR\x06\x66ilter\x12\x1f\n\x0b\x66ilter_text\x18\x02 \x01(\tR\nfilterText\x12!\n\x0cresume_token\x18\x03 \x01(\tR\x0bresumeToken\"h\n\x15\x45xportClientsResponse\x12,\n\x07\x63lients\x18\x01 \x03(\x0b\x32\x12.mailing.v1.ClientR\x07\x63lients\x12!\n\x0cresume_token\x18\x02 \x01(\tR\x0bresumeToken2\xb2\x08\n\rClientService\x12n\n\x0c\x43reateClient\x12\x1f.mailing.v1.CreateClientRequest\x1a .mailing.v1.CreateClientResponse\"\x1b\x82\xd3\xe4\x93\x02\x15\"\x0b/v1/clients:\x06\x63lient\x12\x82\x01\n\tGetClient\x12\x1c.mailing.v1.GetClientRequest\x1a\x1d.mailing.v1.GetClientResponse\"8\x90\x02\x01\x82\xd3\xe4\x93\x02/\x12\x17/v1/clients/{client_id}Z\x14\"\x0f/v1/clients:get:\x01*\x12\x96\x01\n\x0cUpdateClient\x12\x1f.mailing.v1.UpdateClientRequest\x1a .mailing.v1.UpdateClientResponse\"C\x90\x02\x02\x82\xd3\xe4\x93\x02:2\x17/v1/clients/{client.id}:\x06\x63lientZ\x17\"\x12/v1/clients:update:\x01*\x12\x8e\x01\n\x0c\x44\x65leteClient\x12\x1f.mailing.v1.DeleteClientRequest\x1a .mailing.v1.DeleteClientResponse\";\x90\x02\x02\x82\xd3\xe4\x93\x02\x32*\x17/v1/clients/{client_id}Z\x17\"\x12/v1/clients:delete:\x01*\x12\x99\x01\n\x0eGetClientStory\x12!.mailing.v1.GetClientStoryRequest\x1a\".mailing.v1.GetClientStoryResponse\"@\x90\x02\x01\x82\xd3\xe4\x93\x02\x37\x12\x1d/v1/clients/{client_id}/storyZ\x16\"\x11/v1/clients:story:\x01*\x12}\n\x0bListClients\x12\x1e.mailing.v1.ListClientsRequest\x1a\x1f.mailing.v1.ListClientsResponse\"-\x90\x02\x01\x82\xd3\xe4\x93\x02$\x12\x0b/v1/clientsZ\x15\"\x10/v1/clients:list:\x01*\x12V\n\rImportClients\x12 .mailing.v1.ImportClientsRequest\x1a!.mailing.v1.ImportClientsResponse(\x01\x12\x8e\x01\n\rExportClients\x12 .mailing.v1.ExportClientsRequest\x1a!.mailing.v1.ExportClientsResponse\"6\x90\x02\x01\x82\xd3\xe4\x93\x02-\x12\x12/v1/clients:exportZ\x17\"\x12/v1/clients:export:\x01*0\x01\x42\xa8\x01\n\x16\x63om.example.mailing.v1B\x12\x43lientServiceProtoP\x01Z7example.com/mailing/clients/go/gen/mailing/v1;mailingv1\xaa\x02\rMailingApi.V1\xca\x02\nMailing\\V1\xe2\x02\x13Mailing\\V1\\Metadata\xea\x02\x0bMailing::V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -48,40 +51,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLIENTSERVICE'].methods_by_name['UpdateClient']._serialized_options = b'\220\002\002\202\323\344\223\002:2\027/v1/clients/{client.id}:\006clientZ\027\"\022/v1/clients:update:\001*'
   _globals['_CLIENTSERVICE'].methods_by_name['DeleteClient']._loaded_options = None
   _globals['_CLIENTSERVICE'].methods_by_name['DeleteClient']._serialized_options = b'\220\002\002\202\323\344\223\0022*\027/v1/clients/{client_id}Z\027\"\022/v1/clients:delete:\001*'
+  _globals['_CLIENTSERVICE'].methods_by_name['GetClientStory']._loaded_options = None
+  _globals['_CLIENTSERVICE'].methods_by_name['GetClientStory']._serialized_options = b'\220\002\001\202\323\344\223\0027\022\035/v1/clients/{client_id}/storyZ\026\"\021/v1/clients:story:\001*'
   _globals['_CLIENTSERVICE'].methods_by_name['ListClients']._loaded_options = None
   _globals['_CLIENTSERVICE'].methods_by_name['ListClients']._serialized_options = b'\220\002\001\202\323\344\223\002$\022\013/v1/clientsZ\025\"\020/v1/clients:list:\001*'
   _globals['_CLIENTSERVICE'].methods_by_name['ExportClients']._loaded_options = None
   _globals['_CLIENTSERVICE'].methods_by_name['ExportClients']._serialized_options = b'\220\002\001\202\323\344\223\002-\022\022/v1/clients:exportZ\027\"\022/v1/clients:export:\001*'
-  _globals['_CREATECLIENTREQUEST']._serialized_start=169
-  _globals['_CREATECLIENTREQUEST']._serialized_end=271
-  _globals['_CREATECLIENTRESPONSE']._serialized_start=273
-  _globals['_CREATECLIENTRESPONSE']._serialized_end=339
-  _globals['_GETCLIENTREQUEST']._serialized_start=341
-  _globals['_GETCLIENTREQUEST']._serialized_end=410
-  _globals['_GETCLIENTRESPONSE']._serialized_start=412
-  _globals['_GETCLIENTRESPONSE']._serialized_end=475
-  _globals['_UPDATECLIENTREQUEST']._serialized_start=478
-  _globals['_UPDATECLIENTREQUEST']._serialized_end=669
-  _globals['_UPDATECLIENTRESPONSE']._serialized_start=671
-  _globals['_UPDATECLIENTRESPONSE']._serialized_end=737
-  _globals['_DELETECLIENTREQUEST']._serialized_start=740
-  _globals['_DELETECLIENTREQUEST']._serialized_end=869
-  _globals['_DELETECLIENTRESPONSE']._serialized_start=871
-  _globals['_DELETECLIENTRESPONSE']._serialized_end=940
-  _globals['_LISTCLIENTSREQUEST']._serialized_start=943
-  _globals['_LISTCLIENTSREQUEST']._serialized_end=1143
-  _globals['_LISTCLIENTSRESPONSE']._serialized_start=1145
-  _globals['_LISTCLIENTSRESPONSE']._serialized_end=1252
-  _globals['_IMPORTCLIENTSREQUEST']._serialized_start=1255
-  _globals['_IMPORTCLIENTSREQUEST']._serialized_end=1456
-  _globals['_IMPORTCLIENTSRESPONSE']._serialized_start=1459
-  _globals['_IMPORTCLIENTSRESPONSE']._serialized_end=1744
-  _globals['_IMPORTCLIENTSRESPONSE_ROWERROR']._serialized_start=1660
-  _globals['_IMPORTCLIENTSRESPONSE_ROWERROR']._serialized_end=1744
-  _globals['_EXPORTCLIENTSREQUEST']._serialized_start=1747
-  _globals['_EXPORTCLIENTSREQUEST']._serialized_end=1887
-  _globals['_EXPORTCLIENTSRESPONSE']._serialized_start=1889
-  _globals['_EXPORTCLIENTSRESPONSE']._serialized_end=1993
-  _globals['_CLIENTSERVICE']._serialized_start=1996
-  _globals['_CLIENTSERVICE']._serialized_end=2914
+  _globals['_CREATECLIENTREQUEST']._serialized_start=243
+  _globals['_CREATECLIENTREQUEST']._serialized_end=345
+  _globals['_CREATECLIENTRESPONSE']._serialized_start=347
+  _globals['_CREATECLIENTRESPONSE']._serialized_end=413
+  _globals['_GETCLIENTREQUEST']._serialized_start=415
+  _globals['_GETCLIENTREQUEST']._serialized_end=484
+  _globals['_GETCLIENTRESPONSE']._serialized_start=486
+  _globals['_GETCLIENTRESPONSE']._serialized_end=549
+  _globals['_GETCLIENTSTORYREQUEST']._serialized_start=552
+  _globals['_GETCLIENTSTORYREQUEST']._serialized_end=686
+  _globals['_GETCLIENTSTORYRESPONSE']._serialized_start=689
+  _globals['_GETCLIENTSTORYRESPONSE']._serialized_end=1140
+  _globals['_GETCLIENTSTORYRESPONSE_PART']._serialized_start=909
+  _globals['_GETCLIENTSTORYRESPONSE_PART']._serialized_end=1140
+  _globals['_UPDATECLIENTREQUEST']._serialized_start=1143
+  _globals['_UPDATECLIENTREQUEST']._serialized_end=1334
+  _globals['_UPDATECLIENTRESPONSE']._serialized_start=1336
+  _globals['_UPDATECLIENTRESPONSE']._serialized_end=1402
+  _globals['_DELETECLIENTREQUEST']._serialized_start=1405
+  _globals['_DELETECLIENTREQUEST']._serialized_end=1534
+  _globals['_DELETECLIENTRESPONSE']._serialized_start=1536
+  _globals['_DELETECLIENTRESPONSE']._serialized_end=1605
+  _globals['_LISTCLIENTSREQUEST']._serialized_start=1608
+  _globals['_LISTCLIENTSREQUEST']._serialized_end=1808
+  _globals['_LISTCLIENTSRESPONSE']._serialized_start=1810
+  _globals['_LISTCLIENTSRESPONSE']._serialized_end=1917
+  _globals['_IMPORTCLIENTSREQUEST']._serialized_start=1920
+  _globals['_IMPORTCLIENTSREQUEST']._serialized_end=2121
+  _globals['_IMPORTCLIENTSRESPONSE']._serialized_start=2124
+  _globals['_IMPORTCLIENTSRESPONSE']._serialized_end=2409
+  _globals['_IMPORTCLIENTSRESPONSE_ROWERROR']._serialized_start=2325
+  _globals['_IMPORTCLIENTSRESPONSE_ROWERROR']._serialized_end=2409
+  _globals['_EXPORTCLIENTSREQUEST']._serialized_start=2412
+  _globals['_EXPORTCLIENTSREQUEST']._serialized_end=2552
+  _globals['_EXPORTCLIENTSRESPONSE']._serialized_start=2554
+  _globals['_EXPORTCLIENTSRESPONSE']._serialized_end=2658
+  _globals['_CLIENTSERVICE']._serialized_start=2661
+  _globals['_CLIENTSERVICE']._serialized_end=3735
 # @@protoc_insertion_point(module_scope)

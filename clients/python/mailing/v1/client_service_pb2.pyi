@@ -9,6 +9,9 @@ from google.protobuf import field_mask_pb2 as _field_mask_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from mailing.v1 import client_pb2 as _client_pb2
+from mailing.v1 import log_pb2 as _log_pb2
+from mailing.v1 import mailing_pb2 as _mailing_pb2
+from mailing.v1 import message_pb2 as _message_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -123,6 +126,124 @@ class GetClientResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetClientResponse: _TypeAlias = GetClientResponse  # noqa: Y015
+
+@_typing.final
+class GetClientStoryRequest(_message.Message):
+    """Asks for all that is known of one client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CLIENT_ID_FIELD_NUMBER: _builtins.int
+    PHONE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    client_id: _builtins.int
+    """The client's id. Either this or `phone`."""
+    phone: _builtins.str
+    """The client's phone: the digits of an E.164 number. Either this or `client_id`."""
+    page_size: _builtins.int
+    """How many messages at the most: 50 when 0, never more than 1,000; negative is an error."""
+    page_token: _builtins.str
+    """The next_page_token of the page before. It belongs to its client: with
+    another one it is an error.
+    """
+    def __init__(
+        self,
+        *,
+        client_id: _builtins.int = ...,
+        phone: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client_id", b"client_id", "page_size", b"page_size", "page_token", b"page_token", "phone", b"phone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetClientStoryRequest: _TypeAlias = GetClientStoryRequest  # noqa: Y015
+
+@_typing.final
+class GetClientStoryResponse(_message.Message):
+    """What is known of one client."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Part(_message.Message):
+        """One message, with what belongs to it."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        MESSAGE_FIELD_NUMBER: _builtins.int
+        MAILING_TITLE_FIELD_NUMBER: _builtins.int
+        MAILING_STATE_FIELD_NUMBER: _builtins.int
+        ENDPOINT_FIELD_NUMBER: _builtins.int
+        ATTEMPTS_FIELD_NUMBER: _builtins.int
+        mailing_title: _builtins.str
+        """The title of its mailing."""
+        mailing_state: _mailing_pb2.Mailing.State.ValueType
+        """The present state of its mailing."""
+        endpoint: _builtins.str
+        """The name of the mailing's endpoint."""
+        @_builtins.property
+        def message(self) -> _message_pb2.Message:
+            """The message as it stands in the ledger."""
+
+        @_builtins.property
+        def attempts(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Attempt]:
+            """Its failed attempts in the order in which they were made; old ones are removed after a time."""
+
+        def __init__(
+            self,
+            *,
+            message: _message_pb2.Message | None = ...,
+            mailing_title: _builtins.str = ...,
+            mailing_state: _mailing_pb2.Mailing.State.ValueType = ...,
+            endpoint: _builtins.str = ...,
+            attempts: _abc.Iterable[_message_pb2.Attempt] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "endpoint", b"endpoint", "mailing_state", b"mailing_state", "mailing_title", b"mailing_title", "message", b"message"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    CLIENT_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Asks for the next page; empty on the last one."""
+    @_builtins.property
+    def client(self) -> _client_pb2.Client:
+        """The client as stored; absent for a deleted one."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedCompositeFieldContainer[Global___GetClientStoryResponse.Part]:
+        """Their messages, the oldest mailing first."""
+
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[_log_pb2.LogEntry]:
+        """What happened to the client, such as `client.opted_out`, the oldest first: on the first page, the last
+        1,000 at the most. Old ones are removed after a time.
+        """
+
+    def __init__(
+        self,
+        *,
+        client: _client_pb2.Client | None = ...,
+        parts: _abc.Iterable[Global___GetClientStoryResponse.Part] | None = ...,
+        events: _abc.Iterable[_log_pb2.LogEntry] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["client", b"client"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["client", b"client", "events", b"events", "next_page_token", b"next_page_token", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetClientStoryResponse: _TypeAlias = GetClientStoryResponse  # noqa: Y015
 
 @_typing.final
 class UpdateClientRequest(_message.Message):

@@ -55,6 +55,11 @@ class ClientServiceStub:
                 request_serializer=mailing_dot_v1_dot_client__service__pb2.DeleteClientRequest.SerializeToString,
                 response_deserializer=mailing_dot_v1_dot_client__service__pb2.DeleteClientResponse.FromString,
                 _registered_method=True)
+        self.GetClientStory = channel.unary_unary(
+                '/mailing.v1.ClientService/GetClientStory',
+                request_serializer=mailing_dot_v1_dot_client__service__pb2.GetClientStoryRequest.SerializeToString,
+                response_deserializer=mailing_dot_v1_dot_client__service__pb2.GetClientStoryResponse.FromString,
+                _registered_method=True)
         self.ListClients = channel.unary_unary(
                 '/mailing.v1.ClientService/ListClients',
                 request_serializer=mailing_dot_v1_dot_client__service__pb2.ListClientsRequest.SerializeToString,
@@ -102,6 +107,15 @@ class ClientServiceServicer:
     def DeleteClient(self, request, context):
         """Removes one client. Their unsent messages end CANCELLED with the reason
         CLIENT_DELETED; the history of what was sent stays.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetClientStory(self, request, context):
+        """Tells everything that is known of one client, by id or by phone, page by page: messages with their
+        failed attempts, and changes of consent. It needs the scope for messages as well. A deleted client is
+        found by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -159,6 +173,11 @@ def add_ClientServiceServicer_to_server(servicer, server):
                     servicer.DeleteClient,
                     request_deserializer=mailing_dot_v1_dot_client__service__pb2.DeleteClientRequest.FromString,
                     response_serializer=mailing_dot_v1_dot_client__service__pb2.DeleteClientResponse.SerializeToString,
+            ),
+            'GetClientStory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetClientStory,
+                    request_deserializer=mailing_dot_v1_dot_client__service__pb2.GetClientStoryRequest.FromString,
+                    response_serializer=mailing_dot_v1_dot_client__service__pb2.GetClientStoryResponse.SerializeToString,
             ),
             'ListClients': grpc.unary_unary_rpc_method_handler(
                     servicer.ListClients,
@@ -285,6 +304,33 @@ class ClientService:
             '/mailing.v1.ClientService/DeleteClient',
             mailing_dot_v1_dot_client__service__pb2.DeleteClientRequest.SerializeToString,
             mailing_dot_v1_dot_client__service__pb2.DeleteClientResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetClientStory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/mailing.v1.ClientService/GetClientStory',
+            mailing_dot_v1_dot_client__service__pb2.GetClientStoryRequest.SerializeToString,
+            mailing_dot_v1_dot_client__service__pb2.GetClientStoryResponse.FromString,
             options,
             channel_credentials,
             insecure,

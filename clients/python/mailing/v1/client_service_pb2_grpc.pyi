@@ -47,6 +47,11 @@ class ClientServiceStub:
     """Removes one client. Their unsent messages end CANCELLED with the reason
     CLIENT_DELETED; the history of what was sent stays.
     """
+    GetClientStory: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.GetClientStoryRequest, _client_service_pb2.GetClientStoryResponse]
+    """Tells everything that is known of one client, by id or by phone, page by page: messages with their
+    failed attempts, and changes of consent. It needs the scope for messages as well. A deleted client is
+    found by id.
+    """
     ListClients: _grpc.UnaryUnaryMultiCallable[_client_service_pb2.ListClientsRequest, _client_service_pb2.ListClientsResponse]
     """Lists clients in the order of their ids, page by page."""
     ImportClients: _grpc.StreamUnaryMultiCallable[_client_service_pb2.ImportClientsRequest, _client_service_pb2.ImportClientsResponse]
@@ -82,6 +87,11 @@ class ClientServiceAsyncStub(ClientServiceStub):
     DeleteClient: _aio.UnaryUnaryMultiCallable[_client_service_pb2.DeleteClientRequest, _client_service_pb2.DeleteClientResponse]  # type: ignore[assignment]
     """Removes one client. Their unsent messages end CANCELLED with the reason
     CLIENT_DELETED; the history of what was sent stays.
+    """
+    GetClientStory: _aio.UnaryUnaryMultiCallable[_client_service_pb2.GetClientStoryRequest, _client_service_pb2.GetClientStoryResponse]  # type: ignore[assignment]
+    """Tells everything that is known of one client, by id or by phone, page by page: messages with their
+    failed attempts, and changes of consent. It needs the scope for messages as well. A deleted client is
+    found by id.
     """
     ListClients: _aio.UnaryUnaryMultiCallable[_client_service_pb2.ListClientsRequest, _client_service_pb2.ListClientsResponse]  # type: ignore[assignment]
     """Lists clients in the order of their ids, page by page."""
@@ -139,6 +149,17 @@ class ClientServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_client_service_pb2.DeleteClientResponse, _abc.Awaitable[_client_service_pb2.DeleteClientResponse]]:
         """Removes one client. Their unsent messages end CANCELLED with the reason
         CLIENT_DELETED; the history of what was sent stays.
+        """
+
+    @_abc_1.abstractmethod
+    def GetClientStory(
+        self,
+        request: _client_service_pb2.GetClientStoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_client_service_pb2.GetClientStoryResponse, _abc.Awaitable[_client_service_pb2.GetClientStoryResponse]]:
+        """Tells everything that is known of one client, by id or by phone, page by page: messages with their
+        failed attempts, and changes of consent. It needs the scope for messages as well. A deleted client is
+        found by id.
         """
 
     @_abc_1.abstractmethod
