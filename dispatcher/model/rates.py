@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-LEAST_RATE, MOST_RATE = 0.001, 1_000_000.0
+LEAST_RATE, MOST_RATE = 0.0001, 1_000_000.0
 """Smaller and larger ones are refused: they mean none, and slots of them could not be computed."""
 
-RATES = "0 (no limit) or a number of messages a second from 0.001 to 1000000"
+RATES = "0 (no limit) or a number of messages a second from 0.0001 to 1000000"
 """What a rate may be, for sentences."""
 
 

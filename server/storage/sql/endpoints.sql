@@ -53,7 +53,7 @@ RETURNING extract(epoch FROM probe_at - now())::float8 AS probe_in;
 -- fragment: requests
 -- The requests, with rates of which every step is an interval of some length.
 (
-  SELECT key, least(greatest(rate, 0.001), 1000000) AS rate, wanted
+  SELECT key, least(greatest(rate, 0.0001), 1000000) AS rate, wanted
   FROM unnest($keys::text[], $rates::float8[], $wanted::int[]) AS u(key, rate, wanted)
 ) a
 

@@ -13,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.rates import LEAST_RATE, MOST_RATE
 from dispatcher.model.states import MailingState, Status
 from mailing.v1 import client_pb2, mailing_pb2
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, PreviewMailingResponse
@@ -180,15 +181,16 @@ class TestSchedule:
         assert answer.estimated_finish_time == answer.samples[0].due_time
 
     async def test_a_slow_mailing_without_end_reaches_all_without_a_finish_time(self, service: Service) -> None:
-        await add_clients(service, 3, receive_window=window(9))
-        answer = await preview(service, max_rate=1e-8)
-        assert (answer.audience_size, answer.sendable_before_end) == (3, 3)
+        """One a day gets through its hour: more than a year is not looked ahead."""
+        await add_clients(service, 400, receive_window=window(9))
+        answer = await preview(service, max_rate=LEAST_RATE)
+        assert (answer.audience_size, answer.sendable_before_end) == (400, 400)
         assert not answer.HasField("estimated_finish_time")
 
     async def test_the_outermost_times_are_no_trouble(self, service: Service) -> None:
         await add_clients(service, 3, receive_window=window(9))
         latest = Timestamp(seconds=253_370_764_799)
-        for rate in (0, 1e-300, 1e300):
+        for rate in (0, LEAST_RATE, MOST_RATE):
             far = await preview(service, start_time=Timestamp(seconds=latest.seconds - 86400), max_rate=rate)
             assert far.audience_size == 3
             assert (await preview(service, end_time=latest, max_rate=rate)).audience_size == 3

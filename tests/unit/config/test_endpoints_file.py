@@ -109,7 +109,7 @@ def test_connecting_takes_no_longer_than_all(write: Write) -> None:
         ("transport = 'pigeon'", "transport should be fast or httpx, not 'pigeon'"),
         (
             "max_rate = -1",
-            "max_rate should be 0 (no limit) or a number of messages a second from 0.001 to 1000000, not -1",
+            "max_rate should be 0 (no limit) or a number of messages a second from 0.0001 to 1000000, not -1",
         ),
         ("max_rate = 1e12", "max_rate should be 0 (no limit)"),
         ("max_rate = 5.55e-17", "max_rate should be 0 (no limit)"),

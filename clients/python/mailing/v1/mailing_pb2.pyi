@@ -186,7 +186,9 @@ class Mailing(_message.Message):
     priority: _builtins.int
     """Mailings of higher priority are sent first: -1,000 to 1,000."""
     max_rate: _builtins.float
-    """At most this many messages a second over all replicas; 0: no limit."""
+    """At most this many messages a second over all replicas, from 0.0001 (one in nearly three hours)
+    to 1,000,000; 0: no limit.
+    """
     endpoint: _builtins.str
     """The name of the endpoint that delivers; empty: the one called `default`.
     NOT_FOUND for one that is not configured; the metadata lists those that are.
