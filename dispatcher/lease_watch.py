@@ -51,12 +51,13 @@ class LeaseWatch:
                 continue
 
     async def _check(self) -> None:
+        """Confirm last: what cannot be learned of clients or of the endpoint lets nothing leave either."""
         asked = self._clock.monotonic()
         leases = list(self._registry.leases)
         mailings = await self._queue.definitions(list(self._registry.by_mailing))
         await self._withdraw_changed(leases)
-        self._confirm(leases, mailings, asked)
         await self._breaker_sync.learn(self._pools.values())
+        self._confirm(leases, mailings, asked)
 
     async def _withdraw_changed(self, leases: Sequence[Lease]) -> None:
         """Take out of the leases what is for clients that were changed since they were looked at."""

@@ -37,6 +37,8 @@ class ScriptedSender:
         self.gate = asyncio.Event()
         self.gate.set()
         self.seen = asyncio.Condition()
+        self.answering = 0
+        """The message whose request the script is being asked about."""
         self.in_flight = 0
         self.most_in_flight = 0
         self._script = script or (lambda client_id, number: answer())
@@ -59,6 +61,7 @@ class ScriptedSender:
             if self.delay:
                 await asyncio.sleep(self.delay)
             await self.gate.wait()
+            self.answering = message_id
             return self._script(message_id & 0xFFFFFFFF, number)
         finally:
             self.in_flight -= 1

@@ -109,7 +109,7 @@ class Machine(RuleBasedStateMachine):
             dispatcher.hint()
 
     def _answer(self, client_id: int, number: int) -> Answer:
-        message_id = self.sender.requests[-1][0]
+        message_id = self.sender.answering  # not the last request: what hangs is answered later
         reply = self.answers.pop(0) if self.answers else "taken"
         self.answers.append(reply)
         self.got[message_id].append(reply)
