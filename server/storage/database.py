@@ -110,6 +110,21 @@ def session_attributes(dsn: str) -> str | None:
     return "read-write"
 
 
+_interrupted: set[int] = set()
+"""Server processes of connections that were given back while a statement was being prepared or run."""
+
+
+async def tidy(connection: asyncpg.Connection) -> None:
+    """Make a connection that is given back ready for the next user.
+
+    No session has state, so nothing is reset, which would cost a round trip. But asyncpg prepares a
+    statement without a Sync: one that was cut off behind that keeps its transaction, and its locks.
+    """
+    if (process := connection.get_server_pid()) in _interrupted:
+        _interrupted.discard(process)
+        await connection.reset()
+
+
 class RaceLost(Exception):
     """Another transaction changed what this one has read; the work is to be repeated."""
 
@@ -140,6 +155,10 @@ class Database:
             connection = await self._acquire()
             try:
                 yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                if not connection.is_closed():
+                    _interrupted.add(connection.get_server_pid())
+                raise
             except _SERVER_ENDS:
                 await self._leave(connection)
                 raise

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
-from server.storage.database import CONNECT_ERRORS, session_attributes
+from server.storage.database import CONNECT_ERRORS, session_attributes, tidy
 from server.storage.migrate import MigrationError, migrate, require_schema
 from server.storage.requirements import (
     UnfitDatabase,
@@ -95,7 +95,7 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
         statement_cache_size=settings.statement_cache_size,
         server_settings=_session(settings),
         target_session_attrs=session_attributes(dsn),
-        reset=_keep,
+        reset=tidy,
     )
     try:
         await pool
@@ -117,10 +117,6 @@ async def _require_sessions(pool: asyncpg.Pool, dsn: str, settings: Settings) ->
         await require_sessions(pool)
     except _REFUSALS as error:
         raise _unreachable(dsn, settings, error) from error
-
-
-async def _keep(connection: asyncpg.Connection) -> None:
-    """Do not reset a connection that is returned: no session has state, and it would cost a round trip."""
 
 
 def _session(settings: Settings) -> dict[str, str] | None:

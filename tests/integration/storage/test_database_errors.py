@@ -14,6 +14,7 @@ import asyncpg
 import pytest
 
 from dispatcher.ports import StorageUnavailable
+from dispatcher.tasks import cancel
 from server.config import Settings
 from server.domain.errors import DatabaseUnavailable
 from server.runtime.local_dispatcher import LocalDispatcher
@@ -196,6 +197,25 @@ async def test_a_cancelled_caller_is_no_failure(
             await database.fetch("SELECT pg_sleep(60)")
     assert database.failures == 0
     assert await database.fetch("SELECT 1") == [(1,)]
+
+
+@pytest.mark.parametrize("side", [Database, DispatcherDatabase])
+async def test_a_cancelled_caller_leaves_no_lock_behind(pool: asyncpg.Pool, side: type[Database]) -> None:
+    """Not even between preparing a statement and running it, which the driver does without a Sync."""
+    prepared = asyncio.Event()
+
+    async def ask() -> None:
+        async with side(pool).connection() as connection:
+            await connection.prepare("SELECT count(*) FROM mailings")
+            prepared.set()
+            await asyncio.Event().wait()
+
+    asking = asyncio.create_task(ask())
+    await prepared.wait()
+    await cancel(asking)
+    async with pool.acquire() as one, pool.acquire() as other, one.transaction(), other.transaction():
+        for connection in (one, other):
+            await connection.execute("SAVEPOINT here; LOCK TABLE mailings NOWAIT; ROLLBACK TO here")
 
 
 async def test_a_dispatcher_counts_its_own_failures(own_pool: asyncpg.Pool) -> None:
