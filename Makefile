@@ -166,6 +166,10 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 	buf generate --output "$$folder"; \
 	diff -rq -x __init__.py -x __pycache__ "$$folder/clients/python/mailing/v1" clients/python/mailing/v1 >&2 || \
 	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }
+	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	python clients/python/synchronous.py "$$folder"; \
+	for file in "$$folder"/*.py; do cmp "$$file" "clients/python/mailing/$${file##*/}" >&2 || \
+	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }; done
 	@python docs/api.py --check
 
 .PHONY: test
@@ -179,6 +183,7 @@ fuzz: venv ## Send every method requests of any kind, other ones each time; EXAM
 .PHONY: generate
 generate: venv docs ## Generate the Python code of the protos and the documents that follow from the code.
 	@buf generate
+	@python clients/python/synchronous.py
 
 .PHONY: picture
 picture: venv ## Draw docs/top.svg, the screen of `mailing top`, from a real run.

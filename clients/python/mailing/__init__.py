@@ -7,6 +7,8 @@ Nothing here imports the server.
     with MailingClient.connect("127.0.0.1:50051") as mailing:
         mailing.import_clients([new_client("70100000001", "Europe/Moscow", tag="news")])
         job = mailing.create_mailing(new_mailing("Hello {phone}", filter=new_filter(tags=["news"])))
+
+`mailing.aio` has the same for asyncio.
 """
 
 from mailing.builders import (
@@ -22,6 +24,7 @@ from mailing.builders import (
 from mailing.channel import tls_credentials
 from mailing.client import MailingClient
 from mailing.errors import FieldViolation, MailingError, mailing_errors
+from mailing.ids import client_of, mailing_of, message_id
 from mailing.watch import LogWatch, MessageWatch
 
 __all__ = [
@@ -30,7 +33,10 @@ __all__ = [
     "MailingClient",
     "MailingError",
     "MessageWatch",
+    "client_of",
     "mailing_errors",
+    "mailing_of",
+    "message_id",
     "new_client",
     "new_dispatch_settings",
     "new_duration",

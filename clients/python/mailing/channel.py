@@ -1,4 +1,4 @@
-"""Opens channels to the service: limits, proxies, TLS and the bearer token.
+"""How connections to the service are made: limits, keepalive, retries, proxies, TLS and the bearer token.
 
 The token is sent as `authorization` metadata with every call. Without channel credentials
 the connection is plain text, which suits loopback and private networks only.
@@ -7,16 +7,27 @@ the connection is plain text, which suits loopback and private networks only.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
 
+from mailing.calls import FIRST_PAUSE, LONGEST_PAUSE, service_config
+
 _LOOPBACK = re.compile(r"(unix:.*|(localhost|127\.[\d.]+|\[::1\])(:\d+)?)")
 _MAX_RECEIVED_BYTES = 64 << 20
-"""A full page of a thousand mailings with long texts is larger than gRPC's default of 4 MB."""
+"""Answers are cut at 1 MiB; a single record or a report may be larger."""
+
+_PING_AFTER = 30.0
+_PING_TIMEOUT = 10.0
+"""Seconds of silence after which a connection is tried, and for which its answer is awaited."""
+
+Token = str | Callable[[], str]
+"""A bearer token, or what returns the one for a call: it is asked for every call, so it should answer from
+memory and renew in time."""
 
 
 def product_version() -> str:
@@ -46,67 +57,58 @@ def tls_credentials(
     return grpc.ssl_channel_credentials(authority, key, chain)
 
 
-def open_channel(address: str, token: str | None, credentials: grpc.ChannelCredentials | None) -> grpc.Channel:
-    """Return a channel to `address` ("host:port" or "unix:/path"); it connects at its first call."""
+def channel_options(address: str) -> list[tuple[str, Any]]:
+    """Return gRPC's options of a channel to `address` ("host:port" or "unix:/path")."""
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
         ("grpc.primary_user_agent", f"mailing-python/{product_version()}"),
+        ("grpc.service_config", service_config()),
+        ("grpc.initial_reconnect_backoff_ms", int(FIRST_PAUSE * 1000)),
+        ("grpc.max_reconnect_backoff_ms", int(LONGEST_PAUSE * 1000)),
+        ("grpc.keepalive_time_ms", int(_PING_AFTER * 1000)),
+        ("grpc.keepalive_timeout_ms", int(_PING_TIMEOUT * 1000)),
+        # By itself gRPC waits a minute for the answer to a ping, and sends two while nothing else is sent.
+        ("grpc.http2.ping_timeout_ms", int(_PING_TIMEOUT * 1000)),
+        ("grpc.http2.max_pings_without_data", 0),
     ]
     if _LOOPBACK.fullmatch(address):
         # A proxy named in the environment cannot reach this machine's own ports.
         options.append(("grpc.enable_http_proxy", 0))
-    channel = (
-        grpc.secure_channel(address, credentials, options) if credentials else grpc.insecure_channel(address, options)
-    )
-    return grpc.intercept_channel(channel, _BearerToken(token)) if token else channel
+    return options
 
 
-class _Details(NamedTuple):
-    method: str
-    timeout: float | None
-    metadata: Any
-    credentials: grpc.CallCredentials | None
-    wait_for_ready: bool | None
-    compression: Any
+class AuthorizedChannel:
+    """A channel that adds the token to every call; asyncio's channels have the same methods."""
+
+    def __init__(self, channel: Any, token: Token) -> None:
+        self._channel = channel
+        self._token = token
+
+    def __getattr__(self, name: str) -> Any:
+        made = getattr(self._channel, name)
+        return self._authorized(made) if name in _KINDS else made
+
+    def _authorized(self, make: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *args, **kwargs: _AuthorizedCall(make(*args, **kwargs), self._metadata)
+
+    def _metadata(self) -> tuple[str, str]:
+        token = self._token if isinstance(self._token, str) else self._token()
+        return "authorization", f"Bearer {token}"
 
 
-class _BearerToken(
-    grpc.UnaryUnaryClientInterceptor,
-    grpc.UnaryStreamClientInterceptor,
-    grpc.StreamUnaryClientInterceptor,
-    grpc.StreamStreamClientInterceptor,
-):
-    """Adds the token to every call."""
+_KINDS = frozenset({"unary_unary", "unary_stream", "stream_unary", "stream_stream"})
 
-    def __init__(self, token: str) -> None:
-        self._entry = ("authorization", f"Bearer {token}")
 
-    def intercept_unary_unary(
-        self, continuation: Any, client_call_details: grpc.ClientCallDetails, request: Any
-    ) -> Any:
-        return continuation(self._with_token(client_call_details), request)
+class _AuthorizedCall:
+    """What a channel makes for one method."""
 
-    def intercept_unary_stream(
-        self, continuation: Any, client_call_details: grpc.ClientCallDetails, request: Any
-    ) -> Any:
-        return continuation(self._with_token(client_call_details), request)
+    def __init__(self, call: Any, metadata: Callable[[], tuple[str, str]]) -> None:
+        self._call = call
+        self._metadata = metadata
 
-    def intercept_stream_unary(
-        self, continuation: Any, client_call_details: grpc.ClientCallDetails, request_iterator: Any
-    ) -> Any:
-        return continuation(self._with_token(client_call_details), request_iterator)
+    def __call__(self, *args: Any, metadata: Any = None, **kwargs: Any) -> Any:
+        return self._call(*args, metadata=[*(metadata or ()), self._metadata()], **kwargs)
 
-    def intercept_stream_stream(
-        self, continuation: Any, client_call_details: grpc.ClientCallDetails, request_iterator: Any
-    ) -> Any:
-        return continuation(self._with_token(client_call_details), request_iterator)
-
-    def _with_token(self, details: grpc.ClientCallDetails) -> _Details:
-        return _Details(
-            details.method,
-            details.timeout,
-            [*(details.metadata or ()), self._entry],
-            details.credentials,
-            details.wait_for_ready,
-            details.compression,
-        )
+    def __getattr__(self, name: str) -> Any:
+        """Return `future` or `with_call`, which take the same arguments."""
+        return _AuthorizedCall(getattr(self._call, name), self._metadata)

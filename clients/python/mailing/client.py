@@ -1,25 +1,28 @@
-"""`MailingClient`: the service's calls as plain synchronous methods.
+# Generated from mailing/aio/client.py by `make generate`: change that one.
+
+"""`MailingClient`: the service's calls as methods, for asyncio and, without the `await`, for threads.
 
 A thin layer over the generated stubs: arguments instead of request messages, iterators
 instead of pages, `MailingError` instead of gRPC errors. Calls that create something carry a
-request id; repeated with the same one they create nothing new. Safe to share between threads.
+request id; repeated with the same one they create nothing new. Safe to share between tasks, or threads.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import chain
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
-from uuid import uuid4
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from mailing.channel import open_channel
+from mailing.calls import Attempts, with_request_id
+from mailing.channel import Token
 from mailing.client_import import import_in_batches
-from mailing.errors import mailing_errors
+from mailing.errors import MailingError, mailing_errors
+from mailing.transport import Call, Channel, Items, open_channel, sleep
 from mailing.v1.admin_service_pb2 import (
     GetDispatchRequest,
     GetDispatchResponse,
@@ -67,7 +70,12 @@ from mailing.v1.mailing_service_pb2 import (
 )
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_pb2 import Attempt, Message
-from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
+from mailing.v1.message_service_pb2 import (
+    ExportMessagesRequest,
+    GetMessageRequest,
+    ListAttemptsRequest,
+    ListMessagesRequest,
+)
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
@@ -83,10 +91,11 @@ class MailingClient:
     """A connection to the service.
 
     The generated stubs are available for everything else: `clients`, `mailings`, `messages`,
-    `delivery`, `schedules`, `segments` and `admin`. They raise `grpc.RpcError`; `mailing_errors()` translates.
+    `delivery`, `schedules`, `segments` and `admin`. `call` makes their unary calls with the client's deadline,
+    repeats and errors; used alone they raise `grpc.RpcError`, which `mailing_errors()` translates.
     """
 
-    def __init__(self, channel: grpc.Channel, *, timeout: float = 60.0) -> None:
+    def __init__(self, channel: Channel, *, timeout: float = 60.0) -> None:
         """Use a channel, which `close` closes. `timeout` bounds each unary call, in seconds."""
         self.clients = ClientServiceStub(channel)
         self.mailings = MailingServiceStub(channel)
@@ -102,15 +111,16 @@ class MailingClient:
     def connect(
         cls,
         address: str,
-        token: str | None = None,
+        token: Token | None = None,
         *,
         credentials: grpc.ChannelCredentials | None = None,
         timeout: float = 60.0,
     ) -> Self:
         """Return a client of the service at `address` ("host:port" or "unix:/path").
 
-        The first call connects. `token` is sent as a bearer token. Without `credentials`, which
-        `tls_credentials` makes from files, nothing is encrypted.
+        The first call connects. `token` is sent as a bearer token; it may be a function that returns the one
+        for a call, and that is asked for every call. Without `credentials`, which `tls_credentials` makes from
+        files, nothing is encrypted.
         """
         return cls(open_channel(address, token, credentials), timeout=timeout)
 
@@ -135,23 +145,38 @@ class MailingClient:
 
     def create_client(self, client: Client, request_id: str | None = None) -> Client:
         """Create one client and return it as stored."""
-        request = CreateClientRequest(client=client, request_id=request_id or str(uuid4()))
-        return self._call(self.clients.CreateClient, request).client
+        request = CreateClientRequest(client=client, request_id=request_id or "")
+        return (self.call(self.clients.CreateClient, request)).client
 
-    def get_client(self, client_id: int) -> Client:
-        """Return one client."""
-        return self._call(self.clients.GetClient, GetClientRequest(client_id=client_id)).client
+    def get_client(self, client_id: int = 0, *, phone: str = "") -> Client:
+        """Return one client, by id or by phone."""
+        return (self.call(self.clients.GetClient, GetClientRequest(client_id=client_id, phone=phone))).client
 
-    def update_client(self, client: Client, fields: Iterable[str] | None = None) -> Client:
-        """Change the named fields, or every populated one, of the client with this id."""
-        return self._call(
-            self.clients.UpdateClient, UpdateClientRequest(client=client, update_mask=_mask(fields))
-        ).client
+    def update_client(
+        self,
+        client: Client,
+        fields: Iterable[str] | None = None,
+        *,
+        phone: str = "",
+        validate_only: bool = False,
+    ) -> Client:
+        """Change the named fields, or every populated one, of the client with this id or this present `phone`.
 
-    def delete_client(self, client_id: int, etag: str = "") -> int:
-        """Delete one client; return how many of its messages were cancelled."""
-        request = DeleteClientRequest(client_id=client_id, etag=etag)
-        return self._call(self.clients.DeleteClient, request).cancelled_messages
+        A field may be a part of one, such as `attributes.city`. With `validate_only` return the client as it
+        would be, and change nothing.
+        """
+        request = UpdateClientRequest(
+            client=client, update_mask=_mask(fields), phone=phone, validate_only=validate_only
+        )
+        return (self.call(self.clients.UpdateClient, request)).client
+
+    def delete_client(self, client_id: int = 0, etag: str = "", *, phone: str = "", allow_missing: bool = False) -> int:
+        """Delete one client, by id or by phone; return how many of its messages were cancelled.
+
+        With `allow_missing` a client that does not exist is no error.
+        """
+        request = DeleteClientRequest(client_id=client_id, etag=etag, phone=phone, allow_missing=allow_missing)
+        return (self.call(self.clients.DeleteClient, request)).cancelled_messages
 
     def list_clients(
         self,
@@ -162,15 +187,18 @@ class MailingClient:
     ) -> Iterator[Client]:
         """Yield the matching clients in the order of their ids, fetching page after page."""
         request = ListClientsRequest(filter=filter, receiving_now=receiving_now, page_size=page_size)
-        return chain.from_iterable(page.clients for page in self._pages(self.clients.ListClients, request))
+        for page in self._pages(self.clients.ListClients, request):
+            for one in page.clients:
+                yield one
 
     def import_clients(
         self,
-        clients: Iterable[Client],
+        clients: Items[Client],
         fields: Iterable[str] | None = None,
         *,
         validate_only: bool = False,
         skip_invalid: bool = False,
+        progress: Callable[[int], None] | None = None,
     ) -> ImportClientsResponse:
         """Create or update clients by their phones: all of them or, when anything fails, none.
 
@@ -179,33 +207,34 @@ class MailingClient:
         opt-out changes only where a client sets it. The iterable is read as fast as the service accepts
         it and may have any length. An error that it raises cancels the import and is raised from here.
         With `validate_only` nothing is stored, with `skip_invalid` the good clients are; both return
-        what is wrong with the bad ones instead of raising MailingError.
+        what is wrong with the bad ones instead of raising MailingError. `progress` is called with the number
+        of clients sent so far, after each piece of at most 500.
         """
-        return import_in_batches(
-            self.clients,
-            clients,
-            ImportClientsRequest(update_mask=_mask(fields), validate_only=validate_only, skip_invalid=skip_invalid),
+        options = ImportClientsRequest(
+            update_mask=_mask(fields), validate_only=validate_only, skip_invalid=skip_invalid
         )
+        return import_in_batches(self.clients.ImportClients, clients, options, progress)
 
     def export_clients(self, filter: ClientFilter | None = None) -> Iterator[Client]:  # noqa: A002 - as above
         """Yield every matching client from one stream; much faster than `list_clients`."""
         with mailing_errors():
             for part in self.clients.ExportClients(ExportClientsRequest(filter=filter)):
-                yield from part.clients
+                for one in part.clients:
+                    yield one
 
     def create_mailing(self, mailing: Mailing, request_id: str | None = None) -> Mailing:
         """Create one mailing and return it as stored."""
-        request = CreateMailingRequest(mailing=mailing, request_id=request_id or str(uuid4()))
-        return self._call(self.mailings.CreateMailing, request).mailing
+        request = CreateMailingRequest(mailing=mailing, request_id=request_id or "")
+        return (self.call(self.mailings.CreateMailing, request)).mailing
 
     def get_mailing(self, mailing_id: int) -> Mailing:
         """Return one mailing with its progress."""
-        return self._call(self.mailings.GetMailing, GetMailingRequest(mailing_id=mailing_id)).mailing
+        return (self.call(self.mailings.GetMailing, GetMailingRequest(mailing_id=mailing_id))).mailing
 
     def update_mailing(self, mailing: Mailing, fields: Iterable[str] | None = None) -> Mailing:
         """Change the named fields, or every populated one, of the mailing with this id."""
         request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields))
-        return self._call(self.mailings.UpdateMailing, request).mailing
+        return (self.call(self.mailings.UpdateMailing, request)).mailing
 
     def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> int:
         """Delete one mailing that is not running; return how many of its messages were deleted.
@@ -214,7 +243,7 @@ class MailingClient:
         that does not exist is no error.
         """
         request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
-        return self._call(self.mailings.DeleteMailing, request).deleted_messages
+        return (self.call(self.mailings.DeleteMailing, request)).deleted_messages
 
     def list_mailings(
         self,
@@ -225,7 +254,9 @@ class MailingClient:
     ) -> Iterator[Mailing]:
         """Yield mailings, newest first, fetching page after page."""
         request = ListMailingsRequest(states=states, labels=labels, page_size=page_size)
-        return chain.from_iterable(page.mailings for page in self._pages(self.mailings.ListMailings, request))
+        for page in self._pages(self.mailings.ListMailings, request):
+            for one in page.mailings:
+                yield one
 
     def preview_mailing(self, mailing: Mailing | int, samples: int = 0) -> PreviewMailingResponse:
         """Return what a mailing, or the stored one with this id, would do; nothing is sent or stored.
@@ -237,19 +268,19 @@ class MailingClient:
             request.mailing.CopyFrom(mailing)
         else:
             request.mailing_id = mailing
-        return self._call(self.mailings.PreviewMailing, request)
+        return self.call(self.mailings.PreviewMailing, request)
 
     def pause_mailing(self, mailing_id: int) -> Mailing:
         """Pause one mailing until it is resumed."""
-        return self._call(self.mailings.PauseMailing, PauseMailingRequest(mailing_id=mailing_id)).mailing
+        return (self.call(self.mailings.PauseMailing, PauseMailingRequest(mailing_id=mailing_id))).mailing
 
     def resume_mailing(self, mailing_id: int) -> Mailing:
         """Resume a paused mailing."""
-        return self._call(self.mailings.ResumeMailing, ResumeMailingRequest(mailing_id=mailing_id)).mailing
+        return (self.call(self.mailings.ResumeMailing, ResumeMailingRequest(mailing_id=mailing_id))).mailing
 
     def cancel_mailing(self, mailing_id: int) -> Mailing:
         """Cancel one mailing for good."""
-        return self._call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id)).mailing
+        return (self.call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id))).mailing
 
     def retry_mailing(self, mailing_id: int, statuses: Iterable[Message.Status.ValueType]) -> int:
         """Return messages that are FAILED, EXPIRED or UNKNOWN, as chosen, to PENDING; return how many.
@@ -257,11 +288,11 @@ class MailingClient:
         After an interrupted call, a repeated one returns the rest.
         """
         request = RetryMailingRequest(mailing_id=mailing_id, statuses=statuses)
-        return self._call(self.mailings.RetryMailing, request).requeued
+        return (self.call(self.mailings.RetryMailing, request)).requeued
 
     def get_mailing_report(self, mailing_id: int) -> GetMailingReportResponse:
         """Return detailed statistics of one mailing."""
-        return self._call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
+        return self.call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
 
     def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
         """Send one message to `phone` now, without recording it; return the attempt and what was sent.
@@ -274,7 +305,7 @@ class MailingClient:
             request.mailing.CopyFrom(source)
         else:
             request.mailing_id = source
-        return self._call(self.mailings.SendTestMessage, request)
+        return self.call(self.mailings.SendTestMessage, request)
 
     def watch_mailing(
         self, mailing_id: int, *, min_interval: float | None = None, patience: float | None = None
@@ -291,14 +322,25 @@ class MailingClient:
         from_start: bool = False,
         patience: float | None = None,
     ) -> MessageWatch:
-        """Return an endless iterator of changes of messages, each once; see `MessageWatch`."""
+        """Return an endless iterator of changes of messages, each once; see `MessageWatch`.
+
+        When the changes behind the token are not kept any more, a watch of one mailing goes on with the last
+        change of each of its messages.
+        """
+        chosen = list(statuses)
         return MessageWatch(
-            self.delivery, mailing_id, statuses, resume_token=resume_token, from_start=from_start, patience=patience
+            self.delivery,
+            mailing_id,
+            chosen,
+            resume_token=resume_token,
+            from_start=from_start,
+            patience=patience,
+            list_messages=partial(self.list_messages, mailing_id, statuses=chosen) if mailing_id else None,
         )
 
     def get_message(self, message_id: int) -> Message:
         """Return one message."""
-        return self._call(self.messages.GetMessage, GetMessageRequest(message_id=message_id)).message
+        return (self.call(self.messages.GetMessage, GetMessageRequest(message_id=message_id))).message
 
     def list_messages(
         self,
@@ -306,17 +348,28 @@ class MailingClient:
         client_id: int = 0,
         statuses: Iterable[Message.Status.ValueType] = (),
         *,
+        phone: str = "",
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Message]:
-        """Yield the messages of a mailing, of a client, or of both, fetching page after page."""
+        """Yield the messages of a mailing, of a client (by id or phone), or of both, fetching page after page."""
         request = ListMessagesRequest(
-            mailing_id=mailing_id, client_id=client_id, statuses=statuses, page_size=page_size
+            mailing_id=mailing_id, client_id=client_id, statuses=statuses, phone=phone, page_size=page_size
         )
-        return chain.from_iterable(page.messages for page in self._pages(self.messages.ListMessages, request))
+        for page in self._pages(self.messages.ListMessages, request):
+            for one in page.messages:
+                yield one
+
+    def export_messages(self, mailing_id: int, statuses: Iterable[Message.Status.ValueType] = ()) -> Iterator[Message]:
+        """Yield every message of a mailing from one stream, with phone and text where the caller may see them."""
+        request = ExportMessagesRequest(mailing_id=mailing_id, statuses=statuses)
+        with mailing_errors():
+            for part in self.messages.ExportMessages(request):
+                for one in part.messages:
+                    yield one
 
     def get_dispatch(self) -> GetDispatchResponse:
         """Return every dispatcher that is alive, and the settings in force."""
-        return self._call(self.admin.GetDispatch, GetDispatchRequest())
+        return self.call(self.admin.GetDispatch, GetDispatchRequest())
 
     def watch_dispatch(
         self, *, min_interval: float | None = None, patience: float | None = None
@@ -334,15 +387,15 @@ class MailingClient:
         """
         settings = settings or DispatchSettings()
         request = UpdateDispatchSettingsRequest(settings=settings, update_mask=_mask(fields))
-        return self._call(self.admin.UpdateDispatchSettings, request).settings
+        return (self.call(self.admin.UpdateDispatchSettings, request)).settings
 
     def pause_dispatch(self) -> DispatchSettings:
         """Stop all sending on all replicas within a second: the emergency stop."""
-        return self._call(self.admin.PauseDispatch, PauseDispatchRequest()).settings
+        return (self.call(self.admin.PauseDispatch, PauseDispatchRequest())).settings
 
     def resume_dispatch(self) -> DispatchSettings:
         """Resume sending after the emergency stop."""
-        return self._call(self.admin.ResumeDispatch, ResumeDispatchRequest()).settings
+        return (self.call(self.admin.ResumeDispatch, ResumeDispatchRequest())).settings
 
     def watch_log(
         self,
@@ -366,26 +419,37 @@ class MailingClient:
 
     def list_attempts(self, message_id: int) -> list[Attempt]:
         """Return the failed attempts of one message, in order."""
-        return list(self._call(self.messages.ListAttempts, ListAttemptsRequest(message_id=message_id)).attempts)
+        return list((self.call(self.messages.ListAttempts, ListAttemptsRequest(message_id=message_id))).attempts)
 
     def list_endpoints(self) -> list[Endpoint]:
         """Return the configured endpoints with their status, in the order of their names."""
-        return list(self._call(self.admin.ListEndpoints, ListEndpointsRequest()).endpoints)
+        return list((self.call(self.admin.ListEndpoints, ListEndpointsRequest())).endpoints)
 
     def probe_endpoint(self, name: str = "") -> Attempt:
         """Make one request to an endpoint, by default the default one, and return the attempt.
 
         It succeeded when the attempt's error class is the unspecified one.
         """
-        return self._call(self.admin.ProbeEndpoint, ProbeEndpointRequest(endpoint=name)).attempt
+        return (self.call(self.admin.ProbeEndpoint, ProbeEndpointRequest(endpoint=name))).attempt
 
-    def _call(self, method: Callable[..., _T], request: Any) -> _T:
-        with mailing_errors():
-            return method(request, timeout=self._timeout)
+    def call(self, method: Call[_T], request: Any) -> _T:
+        """Make a unary call of one of the stubs, such as `client.mailings.GetMailing`, and return its response.
 
-    def _pages(self, method: Callable[..., _T], request: Any) -> Iterator[_T]:
+        A creation without a request id gets one. While the service is unavailable, reads and creations are
+        repeated; they wait as long as the service asks, within the timeout. Raise MailingError.
+        """
+        request = with_request_id(request)
+        attempts = Attempts(request, self._timeout)
         while True:
-            page: Any = self._call(method, request)
+            try:
+                return method(request, timeout=attempts.remaining)
+            except grpc.RpcError as error:
+                pause = attempts.pause(MailingError.from_rpc_error(error))
+            sleep(pause)
+
+    def _pages(self, method: Call[_T], request: Any) -> Iterator[_T]:
+        while True:
+            page: Any = self.call(method, request)
             yield page
             if not page.next_page_token:
                 return

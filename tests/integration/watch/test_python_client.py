@@ -118,12 +118,12 @@ def response(token: str, *ids: int) -> WatchMessagesResponse:
 
 
 def test_what_a_resume_repeats_is_handed_on_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mailing.watch.FIRST_PAUSE", 0.0)
+    monkeypatch.setattr("mailing.calls.FIRST_PAUSE", 0.0)
     script = Script(
         [response("a", 1), response("a", 2, 3)],
         [response("a", 2, 3), response("b", 4), response("c", 5)],
         [response("d", 6)],
     )
-    watch = MessageWatch(script)  # type: ignore[arg-type]
+    watch = MessageWatch(script)
     assert [next(watch).message_id for _ in range(6)] == [1, 2, 3, 4, 5, 6]
     assert script.tokens == ["", "a", "c"]

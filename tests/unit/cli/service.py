@@ -74,9 +74,19 @@ class Clients(ClientServiceServicer):
         self.metadata: dict[str, Any] = {}
         self.bad_phones: dict[str, tuple[str, str]] = {}
         """The field and the sentence to refuse a phone with."""
+        self.refusals: list[float] = []
+        """How long CreateClient asks to wait, one call after the other."""
+        self.request_ids: list[str] = []
 
     def CreateClient(self, request: cs.CreateClientRequest, context: grpc.ServicerContext) -> cs.CreateClientResponse:
         self.metadata = dict(context.invocation_metadata())
+        self.request_ids.append(request.request_id)
+        if self.refusals:
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromMilliseconds(int(self.refusals.pop(0) * 1000))
+            status = rich_status(grpc.StatusCode.RESOURCE_EXHAUSTED, "LIMIT_REACHED", "too many")
+            status.details.add().Pack(retry)
+            context.abort_with_status(rpc_status.to_status(status))
         if any(one.phone == request.client.phone for one in self.stored):
             refuse(context, grpc.StatusCode.ALREADY_EXISTS, "PHONE_TAKEN", "Another client has the phone.")
         if request.client.phone in self.bad_phones:

@@ -78,7 +78,7 @@ class Admin(Stoppable):
         yield pb.WatchLogResponse(entries=[entry("three")], resume_token="t3")
         yield pb.WatchLogResponse(resume_token="t4", checkpoint=True)
         yield pb.WatchLogResponse(entries=[entry("live")], resume_token="t5")
-        context.abort(grpc.StatusCode.INTERNAL, "over")
+        context.abort(grpc.StatusCode.PERMISSION_DENIED, "over")
 
 
 @pytest.fixture

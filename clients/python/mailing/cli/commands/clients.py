@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -172,7 +172,7 @@ def add(
 
 
 def import_csv(
-    session: Session, mailing: MailingClient, lines: TextIO, reader: ClientReader, **options: bool
+    session: Session, mailing: MailingClient, lines: TextIO, reader: ClientReader, **options: Any
 ) -> tuple[ImportClientsResponse, int]:
     """Import an open CSV file, with a progress bar on a terminal; return the outcome and the number of rows.
 
