@@ -119,13 +119,16 @@ STATUS_TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 STATE_TRANSITIONS: dict[MailingState, frozenset[MailingState]] = {
-    MailingState.SCHEDULED: frozenset({MailingState.RUNNING, MailingState.CANCELLED}),
+    MailingState.SCHEDULED: frozenset({MailingState.RUNNING, MailingState.PAUSED, MailingState.CANCELLED}),
     MailingState.RUNNING: frozenset(
         {MailingState.SCHEDULED, MailingState.PAUSED, MailingState.COMPLETED, MailingState.CANCELLED}
     ),
-    MailingState.PAUSED: frozenset({MailingState.RUNNING, MailingState.COMPLETED, MailingState.CANCELLED}),
+    MailingState.PAUSED: frozenset(
+        {MailingState.SCHEDULED, MailingState.RUNNING, MailingState.COMPLETED, MailingState.CANCELLED}
+    ),
     MailingState.COMPLETED: frozenset({MailingState.RUNNING}),
     MailingState.CANCELLED: frozenset(),
 }
 """From each state, those that may follow. Back from COMPLETED leads RetryMailing alone, back to
-SCHEDULED an update that moves the start of a running mailing into the future."""
+SCHEDULED an update that moves the start of a running mailing into the future, and resuming a mailing that
+was paused before its start."""

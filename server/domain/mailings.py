@@ -52,7 +52,7 @@ CHANGEABLE: Mapping[MailingState, frozenset[str]] = {
 _FIXED = frozenset({"audience_mode", "semantics", "endpoint"})
 
 DELETABLE = frozenset({MailingState.SCHEDULED, MailingState.COMPLETED, MailingState.CANCELLED})
-PAUSABLE = frozenset({MailingState.RUNNING})
+PAUSABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING})
 RESUMABLE = frozenset({MailingState.PAUSED})
 CANCELLABLE = frozenset(state for state, after in STATE_TRANSITIONS.items() if MailingState.CANCELLED in after)
 RETRYABLE = frozenset({MailingState.RUNNING, MailingState.PAUSED, MailingState.COMPLETED})
@@ -230,9 +230,11 @@ def fixed_since_start(definition: MailingDefinition) -> frozenset[str]:
 def check_changeable(mailing: Mailing, changed: Collection[str], begun: bool) -> None:
     """Raise WrongState if one of the `changed` fields cannot change.
 
-    `begun` means that the mailing ran before, even if it is SCHEDULED again.
+    `begun` means that the mailing ran before, even if it is SCHEDULED again. One that was paused before its start
+    changes like a SCHEDULED one.
     """
-    changeable = CHANGEABLE[mailing.state]
+    held = mailing.state is MailingState.PAUSED and not begun
+    changeable = CHANGEABLE[MailingState.SCHEDULED if held else mailing.state]
     fixed = fixed_since_start(mailing.definition) if begun else frozenset()
     rejected = [name for name in MAILING_FIELDS if name in changed and (name not in changeable or name in fixed)]
     if not rejected:

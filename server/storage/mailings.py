@@ -36,6 +36,7 @@ from server.storage.request_ids import CreatingCall, Requests
 
 _SQL = load_queries("mailings.sql")
 _PLANNER = load_queries("planning.sql")
+_MOVES = {"paused": "pause_mailing", "resumed": "resume_mailing", "cancelled": "cancel_mailing"}
 _LARGEST_ID = 2**63 - 1
 
 Version = tuple[int, datetime]
@@ -133,30 +134,35 @@ class MailingStore:
         return row
 
     async def pause(self, mailing_id: int) -> Mailing:
-        """Stop the mailing; no change for a paused one. Raise NotFound, WrongState."""
-        return await self._move(mailing_id, "paused", MailingState.PAUSED, PAUSABLE)
+        """Stop the mailing, or hold one that is scheduled; no change for a paused one. Raise NotFound, WrongState."""
+        return await self._move(mailing_id, "paused", {MailingState.PAUSED}, PAUSABLE)
 
     async def resume(self, mailing_id: int) -> Mailing:
-        """Continue a paused mailing; no change for a running one. Raise NotFound, WrongState."""
-        return await self._move(mailing_id, "resumed", MailingState.RUNNING, RESUMABLE)
+        """Continue a paused mailing, or schedule it again if it has not begun or its start is ahead.
+
+        No change for a running or scheduled one. Raise NotFound, WrongState.
+        """
+        return await self._move(mailing_id, "resumed", {MailingState.RUNNING, MailingState.SCHEDULED}, RESUMABLE)
 
     async def cancel(self, mailing_id: int) -> Mailing:
         """End the mailing; no change for a cancelled one. Raise NotFound, WrongState.
 
         The dispatcher ends its unsent messages.
         """
-        return await self._move(mailing_id, "cancelled", MailingState.CANCELLED, CANCELLABLE)
+        return await self._move(mailing_id, "cancelled", {MailingState.CANCELLED}, CANCELLABLE)
 
-    async def _move(self, mailing_id: int, what: str, to: MailingState, sources: Collection[MailingState]) -> Mailing:
+    async def _move(
+        self, mailing_id: int, what: str, there: Collection[MailingState], sources: Collection[MailingState]
+    ) -> Mailing:
+        """Move a mailing as its statement says, unless it is in one of the states `there` already."""
+
         async def work(connection: asyncpg.Connection) -> None:
             # Locked first: the state that an error names is the one that was in the way.
             found = MailingState((await self._lock(connection, mailing_id))["state"])
-            if found is not to:
+            if found not in there:
                 if found not in sources:
                     raise WrongState(what, found, sources)
-                await connection.execute(
-                    *_SQL["move_mailing"].bind(mailing_id=mailing_id, state=to, sources=sorted(sources))
-                )
+                await connection.execute(*_SQL[_MOVES[what]].bind(mailing_id=mailing_id, sources=sorted(sources)))
                 await record(connection, mailing_event(mailing_id, what))
             await notify_dispatchers(connection)
 

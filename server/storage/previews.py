@@ -44,6 +44,7 @@ from server.storage.mailing_rows import filter_arguments, mailing_of
 from server.storage.queries import load_queries
 
 _SQL = load_queries("previews.sql")
+_MAILINGS = load_queries("mailings.sql")
 
 PREVIEW_TIMEOUT = 60.0
 """Seconds that one statement of a preview may take, instead of the usual timeout."""
@@ -135,8 +136,15 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
     definition = stored.definition
     if definition.end_time and definition.end_time <= now:
         raise MailingEnded
-    begun = stored.state is not MailingState.SCHEDULED  # before that nobody has a message
+    begun = await _has_begun(connection, stored.id, stored.state)
     return _Subject(definition, max(definition.start_time or now, now), stored.id if begun else None)
+
+
+async def _has_begun(connection: asyncpg.Connection, mailing_id: int, state: MailingState) -> bool:
+    """Return whether clients may have a message; one that is paused may have been held before its start."""
+    if state is not MailingState.PAUSED:
+        return state is not MailingState.SCHEDULED
+    return bool(await connection.fetchval(*_MAILINGS["has_begun"].bind(mailing_id=mailing_id)))
 
 
 async def _unsuited_texts(

@@ -91,10 +91,24 @@ SET title = $title, text = $text, filter = $filter, starts_at = coalesce($start_
   recheck_at = CASE WHEN filter = $filter THEN recheck_at ELSE 'infinity' END
 WHERE id = $mailing_id;
 
--- name: move_mailing
--- Changes a mailing's state on request, from one of $sources.
-UPDATE mailings SET state = $state, version = version + 1, updated_at = now()
-WHERE id = $mailing_id AND state = ANY ($sources::smallint[]);
+-- fragment: moved
+version = version + 1, updated_at = now()
+WHERE id = $mailing_id AND state = ANY ($sources::smallint[])
+
+-- name: pause_mailing
+UPDATE mailings SET state = {MailingState.PAUSED}, {moved};
+
+-- name: resume_mailing
+-- One that has not begun, or whose start is ahead, is scheduled; it starts at once when its time has come.
+UPDATE mailings SET state = CASE
+    WHEN starts_at <= now()
+      AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = $mailing_id)
+      THEN {MailingState.RUNNING}
+    ELSE {MailingState.SCHEDULED}
+  END, {moved};
+
+-- name: cancel_mailing
+UPDATE mailings SET state = {MailingState.CANCELLED}, {moved};
 
 -- name: find_state
 SELECT state FROM mailings WHERE id = $mailing_id;

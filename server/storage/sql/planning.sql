@@ -4,6 +4,11 @@
 -- One further ahead than it can be was stored by a clock that was set back since.
 (recheck_at <= now() OR (recheck_at > now() + recheck_interval + interval '1 s' AND recheck_at < 'infinity'))
 
+-- fragment: ended_unbegun
+-- A mailing `m` that was paused before its start, until its end.
+m.state = {MailingState.PAUSED} AND m.ends_at <= now()
+  AND NOT EXISTS (SELECT FROM buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = m.id)
+
 -- name: poll
 -- What there is to do, and when the next thing is due: the only query of an idle dispatcher.
 -- ORDER BY and LIMIT keep to the index on due_at, whatever the planner estimates for its range.
@@ -17,7 +22,8 @@ WITH due AS MATERIALIZED (
   WHERE b.due_at <= now() ORDER BY b.due_at LIMIT 10000
 )
 SELECT
-  EXISTS (SELECT FROM mailings WHERE state = {MailingState.SCHEDULED} AND starts_at <= now()) AS starts,
+  EXISTS (SELECT FROM mailings WHERE state = {MailingState.SCHEDULED} AND starts_at <= now())
+    OR EXISTS (SELECT FROM mailings m WHERE {ended_unbegun}) AS starts,
   EXISTS (
     SELECT FROM expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state = {MailingState.RUNNING}
     WHERE NOT e.finished
@@ -40,10 +46,11 @@ SELECT
   ) - clock_timestamp())::float8 AS next_in;
 
 -- name: start_due
--- Starts the mailings that are due; rechecks begin once they are expanded.
-UPDATE mailings SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
-WHERE state = {MailingState.SCHEDULED} AND starts_at <= now()
-RETURNING id;
+-- Starts the mailings that are due; rechecks begin once they are expanded. One whose end passed while it was paused
+-- before its start begins as well: every client of it is to have a message, which ends EXPIRED.
+UPDATE mailings m SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
+WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now()) OR ({ended_unbegun})
+RETURNING m.id;
 
 -- name: open_expansions
 -- Sets where the expansion of a started mailing begins, before any client is read: later changes of
@@ -262,10 +269,11 @@ UPDATE batches SET lease_until = now() + (lease_until - leased_at), leased_at = 
 WHERE due_at <= now() AND leased_at > now() + interval '1 s' AND lease_until > now();
 
 -- fragment: done
--- A mailing past its end or with a fixed audience that has nothing left to take in or to settle.
+-- A mailing past its end or with a fixed audience that began and has nothing left to take in or to settle.
 m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}) AND ($ids::bigint[] IS NULL OR m.id = ANY($ids))
   AND (m.ends_at <= now() OR m.audience_mode = {AudienceMode.SNAPSHOT})
   AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
+  AND EXISTS (SELECT FROM buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = m.id)
   AND NOT EXISTS (SELECT FROM buckets k JOIN batches b ON b.bucket = k.bucket AND b.mailing_id = m.id)
 
 -- name: lock_done

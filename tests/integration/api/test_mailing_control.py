@@ -43,11 +43,28 @@ async def test_control_actions_move_a_mailing_and_may_be_repeated(service: Servi
         assert info.metadata["found"] == "CANCELLED"
 
 
-async def test_a_scheduled_mailing_may_be_cancelled_and_not_paused(service: Service) -> None:
+async def test_a_scheduled_mailing_is_held_changed_and_scheduled_again(service: Service) -> None:
     made = await create(service, start_time=at(3600))
-    with refused("FAILED_PRECONDITION", "WRONG_STATE") as info:
-        await service.mailings.PauseMailing(PauseMailingRequest(mailing_id=made.id))
-    assert info.metadata == {"found": "SCHEDULED", "needed": "RUNNING"}
+    for _ in range(2):
+        held = (await service.mailings.PauseMailing(PauseMailingRequest(mailing_id=made.id))).mailing
+        assert held.state == State.STATE_PAUSED
+    moved = mailing_pb2.Mailing(id=made.id, start_time=at(-60), endpoint="")
+    assert (await update(service, moved, "start_time")).state == State.STATE_PAUSED
+    for _ in range(2):
+        resumed = (await service.mailings.ResumeMailing(ResumeMailingRequest(mailing_id=made.id))).mailing
+        assert resumed.state == State.STATE_SCHEDULED  # the dispatcher starts it, and takes its audience then
+
+
+async def test_a_mailing_that_was_put_off_is_scheduled_again_when_resumed(service: Service) -> None:
+    made = await create(service)
+    await update(service, mailing_pb2.Mailing(id=made.id, start_time=at(3600)))
+    await service.mailings.PauseMailing(PauseMailingRequest(mailing_id=made.id))
+    resumed = (await service.mailings.ResumeMailing(ResumeMailingRequest(mailing_id=made.id))).mailing
+    assert resumed.state == State.STATE_SCHEDULED
+
+
+async def test_a_scheduled_mailing_may_be_cancelled(service: Service) -> None:
+    made = await create(service, start_time=at(3600))
     cancelled = (await service.mailings.CancelMailing(CancelMailingRequest(mailing_id=made.id))).mailing
     assert cancelled.state == State.STATE_CANCELLED
 

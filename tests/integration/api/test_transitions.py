@@ -2,7 +2,7 @@
 
 `STATE_TRANSITIONS` and `STATUS_TRANSITIONS` are held to what the verbs, the dispatcher's statements and
 the clock really do to rows, which is asked of each of them in every state. The guards were seen to work
-by taking them out of the statements one by one: `state = ANY` of move_mailing, the state in start_due,
+by taking them out of the statements one by one: `state = ANY` of pause_mailing and its like, the state in start_due,
 done and update_mailing, `status = 1` in settle, the statuses of requeue, and the look-up of present
 messages in take_in. Each time the test of that statement failed. In the deletion of a client each of
 three looks at the status is enough; its test failed without all of them.
@@ -62,6 +62,11 @@ async def _retry(service: Service, pool: asyncpg.Pool, id_: int) -> None:
     assert (await service.mailings.RetryMailing(request)).requeued == 1
 
 
+async def _resume_early(service: Service, pool: asyncpg.Pool, id_: int) -> None:
+    await pool.execute("UPDATE mailings SET starts_at = now() + interval '1 h' WHERE id = $1", id_)
+    await service.mailings.ResumeMailing(ResumeMailingRequest(mailing_id=id_))
+
+
 async def _end(_: Service, pool: asyncpg.Pool, id_: int) -> None:
     await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete()
 
@@ -69,14 +74,20 @@ async def _end(_: Service, pool: asyncpg.Pool, id_: int) -> None:
 MOVERS = {
     "pause": Mover(
         lambda service, _, id_: service.mailings.PauseMailing(PauseMailingRequest(mailing_id=id_)),
-        {S.RUNNING: S.PAUSED},
+        dict.fromkeys((S.SCHEDULED, S.RUNNING), S.PAUSED),
         frozenset({S.PAUSED}),
-        needed=frozenset({S.RUNNING}),
+        needed=frozenset({S.SCHEDULED, S.RUNNING}),
     ),
     "resume": Mover(
         lambda service, _, id_: service.mailings.ResumeMailing(ResumeMailingRequest(mailing_id=id_)),
         {S.PAUSED: S.RUNNING},
-        frozenset({S.RUNNING}),
+        frozenset({S.RUNNING, S.SCHEDULED}),
+        needed=frozenset({S.PAUSED}),
+    ),
+    "resume before the start": Mover(
+        _resume_early,
+        {S.PAUSED: S.SCHEDULED},
+        frozenset({S.RUNNING, S.SCHEDULED}),
         needed=frozenset({S.PAUSED}),
     ),
     "cancel": Mover(

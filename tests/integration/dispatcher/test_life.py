@@ -214,3 +214,26 @@ async def test_the_rest_expires_at_the_end_and_the_mailing_completes_promptly(po
     assert row["completed"] < timedelta(seconds=5)
     assert (await statuses(pool, mailing)).keys() == {Status.DELIVERED, Status.EXPIRED}
     assert await audit(pool) == []
+
+
+async def test_a_held_mailing_sends_nothing_and_begins_when_resumed(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when a mailing without an audience yet counts as one that has nothing left to do."""
+    mailing = await add_mailing(pool, state=MailingState.PAUSED)
+    await add_clients(pool, 3)
+    start(ScriptedSender())
+    await completed(pool, await add_mailing(pool))
+    assert await statuses(pool, mailing) == {}
+    assert await pool.fetchval("SELECT state FROM mailings WHERE id = $1", mailing) == MailingState.PAUSED
+    await change(pool, mailing, state=MailingState.SCHEDULED)
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 3}
+
+
+async def test_a_mailing_that_is_held_until_its_end_expires_for_everybody(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when it is completed without a message for anybody."""
+    mailing = await add_mailing(pool, starts_in=-2.0, ends_in=-1.0, state=MailingState.PAUSED)
+    await add_clients(pool, 3)
+    start(ScriptedSender())
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.EXPIRED: 3}
+    assert await audit(pool) == []

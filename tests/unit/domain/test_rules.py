@@ -223,7 +223,8 @@ def test_each_field_changes_in_the_states_that_the_table_names(field: str, state
     mailing = stored(state)
     patch = replace(mailing.definition, **{field: OTHER[field]})  # type: ignore[arg-type]
     kept = begun and field in ("audience_mode", "semantics", "endpoint")
-    if field in CHANGEABLE[state] and not kept:
+    held = state is MailingState.PAUSED and not begun
+    if field in CHANGEABLE[MailingState.SCHEDULED if held else state] and not kept:
         assert amended_mailing(mailing, patch, {field}, NOW, begun) == patch
         return
     with pytest.raises(WrongState) as caught:

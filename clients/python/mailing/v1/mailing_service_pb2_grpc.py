@@ -179,7 +179,8 @@ class MailingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeMailing(self, request, context):
-        """Lets a paused mailing go on. Repeating it changes nothing.
+        """Lets a paused mailing go on. One that has not begun, or whose start is ahead, is SCHEDULED again, and starts
+        at once when its time has come. Repeating it changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -77,7 +77,9 @@ class MailingServiceStub:
     after the call returned. Repeating it changes nothing.
     """
     ResumeMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.ResumeMailingRequest, _mailing_service_pb2.ResumeMailingResponse]
-    """Lets a paused mailing go on. Repeating it changes nothing."""
+    """Lets a paused mailing go on. One that has not begun, or whose start is ahead, is SCHEDULED again, and starts
+    at once when its time has come. Repeating it changes nothing.
+    """
     CancelMailing: _grpc.UnaryUnaryMultiCallable[_mailing_service_pb2.CancelMailingRequest, _mailing_service_pb2.CancelMailingResponse]
     """Ends a mailing for good: what was not sent ends CANCELLED. No message leaves
     later than one second after the call returned. Repeating it changes nothing.
@@ -141,7 +143,9 @@ class MailingServiceAsyncStub(MailingServiceStub):
     after the call returned. Repeating it changes nothing.
     """
     ResumeMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.ResumeMailingRequest, _mailing_service_pb2.ResumeMailingResponse]  # type: ignore[assignment]
-    """Lets a paused mailing go on. Repeating it changes nothing."""
+    """Lets a paused mailing go on. One that has not begun, or whose start is ahead, is SCHEDULED again, and starts
+    at once when its time has come. Repeating it changes nothing.
+    """
     CancelMailing: _aio.UnaryUnaryMultiCallable[_mailing_service_pb2.CancelMailingRequest, _mailing_service_pb2.CancelMailingResponse]  # type: ignore[assignment]
     """Ends a mailing for good: what was not sent ends CANCELLED. No message leaves
     later than one second after the call returned. Repeating it changes nothing.
@@ -256,7 +260,9 @@ class MailingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _mailing_service_pb2.ResumeMailingRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_mailing_service_pb2.ResumeMailingResponse, _abc.Awaitable[_mailing_service_pb2.ResumeMailingResponse]]:
-        """Lets a paused mailing go on. Repeating it changes nothing."""
+        """Lets a paused mailing go on. One that has not begun, or whose start is ahead, is SCHEDULED again, and starts
+        at once when its time has come. Repeating it changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def CancelMailing(
