@@ -31,9 +31,8 @@ from prometheus_client import CollectorRegistry
 
 from bench.measure import quantile, say
 from mailing.v1.mailing_service_pb2 import GetMailingRequest, GetMailingResponse
-from server.api.interceptors.errors import ErrorInterceptor
-from server.api.interceptors.identity import IdentityInterceptor
-from server.api.interceptors.metrics import MetricsInterceptor
+from server.api import CallLimits
+from server.api.interceptors.chain import interceptor_chain
 from server.auth import Authenticator, KeySet
 from server.auth.jwt_verifier import JwtVerifier
 from server.auth.tokens_file import TokensFile, new_token, token_line
@@ -46,15 +45,14 @@ Metadata = list[tuple[str, str]]
 Call = Callable[[], Any]
 
 
-async def _serve(stack: AsyncExitStack, authenticator: Authenticator | None, metadata: Metadata | None) -> Call:
+async def _serve(stack: AsyncExitStack, authenticator: Authenticator, metadata: Metadata | None) -> Call:
     """Start a server and return a call to it."""
 
     async def get_mailing(request: GetMailingRequest, context: Any) -> GetMailingResponse:
         return GetMailingResponse()
 
-    asking = () if authenticator is None else (IdentityInterceptor(authenticator),)
-    before = (MetricsInterceptor(CollectorRegistry()), ErrorInterceptor())
-    server = grpc.aio.server(interceptors=(*before, *asking), options=[("grpc.so_reuseport", 0)])
+    interceptors = interceptor_chain(CollectorRegistry(), authenticator, CallLimits(per_second=0))
+    server = grpc.aio.server(interceptors=interceptors, options=[("grpc.so_reuseport", 0)])
     handler = grpc.unary_unary_rpc_method_handler(
         get_mailing, GetMailingRequest.FromString, GetMailingResponse.SerializeToString
     )
@@ -139,8 +137,7 @@ async def measure(count: int, folder: Path) -> dict[str, Any]:
 
     async with AsyncExitStack() as stack:
         calls = {
-            "none": await _serve(stack, None, None),
-            "open": await _serve(stack, Authenticator(), None),
+            "none": await _serve(stack, Authenticator(), None),
             "ignored": await _serve(stack, Authenticator(), good),
             "token": await _serve(stack, both, _bearer(secret)),
             "jwt": await _serve(stack, both, good),

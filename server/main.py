@@ -17,13 +17,13 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
+import grpc
 from prometheus_client import CollectorRegistry
 
 from dispatcher.tasks import in_background
 from server.api import ApiServer, CannotListen, Services, build_server
 from server.api.channelz import serving_channelz
 from server.api.encoding.changes import encoded_mailing
-from server.api.handlers import Interceptor
 from server.api.interceptors.chain import interceptor_chain
 from server.api.services import AdminService, ClientService, DeliveryService, MailingService, MessageService
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
@@ -146,7 +146,7 @@ async def build_api(
     probes: EndpointProbes,
     settings: ApiSettings,
     access: Access,
-    interceptors: Sequence[Interceptor],
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
     hint: Callable[[], None],
 ) -> ApiServer:
     """Return the API on a database, not yet bound.

@@ -21,6 +21,7 @@ from google.rpc.status_pb2 import Status
 
 from mailing.v1.error_pb2 import ErrorReason
 from server.domain.errors import (
+    BodyTooSlow,
     CallTooLong,
     ClientNumbersExhausted,
     Conflict,
@@ -48,8 +49,10 @@ from server.domain.errors import (
     RequestIdReused,
     ResumeTokenExpired,
     ScopeMissing,
+    ServiceUnknown,
     ShuttingDown,
     StaleEtag,
+    TooManyWaiting,
     Unauthenticated,
     WrongState,
 )
@@ -91,10 +94,13 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     LimitReached: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     RateExceeded: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     CallTooLong: Answer(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
+    BodyTooSlow: Answer(grpc.StatusCode.DEADLINE_EXCEEDED, ErrorReason.ERROR_REASON_BODY_TOO_SLOW),
+    TooManyWaiting: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_TOO_MANY_WAITING),
     ShuttingDown: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_SHUTTING_DOWN),
     ConnectionAged: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_CONNECTION_AGED),
     Unauthenticated: Answer(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
     ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
+    ServiceUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
     FieldsNotServed: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),

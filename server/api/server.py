@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_health.v1._async import HealthServicer
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from mailing.v1 import (
     admin_service_pb2,
@@ -27,7 +27,7 @@ from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_se
 from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceServicer, add_ScheduleServiceServicer_to_server
 from mailing.v1.segment_service_pb2_grpc import SegmentServiceServicer, add_SegmentServiceServicer_to_server
 from server.api.grpc_poller import start_poller
-from server.api.handlers import Interceptor
+from server.api.health import Health
 from server.api.reflection import add_reflection
 from server.api.services import AdminService, ClientService, DeliveryService, MailingService, MessageService
 from server.api.services.delivery_service import DELIVERY
@@ -46,7 +46,6 @@ SERVED = (
 )
 NAMES = tuple(service.full_name for service in SERVED)
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_HEALTH = {True: health_pb2.HealthCheckResponse.SERVING, False: health_pb2.HealthCheckResponse.NOT_SERVING}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class ApiServer:
     def __init__(
         self,
         server: grpc.aio.Server,
-        health: HealthServicer,
+        health: Health,
         streams: Streams,
         credentials: grpc.ServerCredentials | None,
     ) -> None:
@@ -106,8 +105,7 @@ class ApiServer:
 
     async def ready(self, able: bool) -> None:
         """Set what health checks get; after `stop` it stays NOT_SERVING."""
-        for name in ("", *NAMES):
-            await self._health.set(name, _HEALTH[able])
+        self._health.set(able)
 
     def samples(self) -> Samples:
         """Return the metrics of the streams."""
@@ -115,7 +113,7 @@ class ApiServer:
 
     async def stop(self, grace: float) -> None:
         """Set NOT_SERVING, end streams, reject new calls, and cancel those not done within `grace` seconds."""
-        await self._health.enter_graceful_shutdown()
+        self._health.stop()
         await self._streams.close()
         await self._server.stop(grace)
 
@@ -127,7 +125,7 @@ class ApiServer:
 async def build_server(
     services: Services,
     streams: Streams,
-    interceptors: Sequence[Interceptor],
+    interceptors: Sequence[grpc.aio.ServerInterceptor],
     transport: TransportSettings,
     credentials: grpc.ServerCredentials | None = None,
     reflection: bool = True,
@@ -136,15 +134,8 @@ async def build_server(
     start_poller()
     server = grpc.aio.server(interceptors=tuple(interceptors), options=transport.options())
     services.add_to(server)
-    health = await _add_health(server)
+    health = Health(NAMES)
+    add_HealthServicer_to_server(health, server)
     if reflection:
         add_reflection(server, [*NAMES, HEALTH])
     return ApiServer(server, health, streams, credentials)
-
-
-async def _add_health(server: grpc.aio.Server) -> HealthServicer:
-    health = HealthServicer()
-    for name in NAMES:
-        await health.set(name, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(health, server)
-    return health

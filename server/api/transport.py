@@ -20,10 +20,12 @@ class CannotListen(Exception):
 class TransportSettings:
     """The limits of connections. Sizes are in bytes, times in seconds."""
 
-    max_message_bytes: int = 16 << 20
+    max_message_bytes: int = 8 << 20
     """Above this gRPC refuses a message by itself, without a reason; the interceptors have a lower limit."""
     max_metadata_bytes: int = 64 * 1024
     """Enough for long tokens, and for a proper answer to longer ones."""
+    window_bytes: int = 32 * 1024
+    """What a stream may hold before it is read. gRPC by itself lets it grow, by its measure of the line."""
     keepalive_time: float = 20.0
     keepalive_timeout: float = 8.0
     """A dead connection is noticed within the sum of both."""
@@ -45,6 +47,8 @@ class TransportSettings:
         return [
             ("grpc.so_reuseport", 0),  # or a second process would share the port unnoticed
             ("grpc.max_receive_message_length", min(self.max_message_bytes, _LARGEST)),
+            ("grpc.http2.lookahead_bytes", self.window_bytes),
+            ("grpc.http2.bdp_probe", 0),
             ("grpc.max_metadata_size", self.max_metadata_bytes),
             ("grpc.absolute_max_metadata_size", 2 * self.max_metadata_bytes),
             ("grpc.keepalive_time_ms", _milliseconds(self.keepalive_time)),

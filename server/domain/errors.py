@@ -21,9 +21,12 @@ DomainError
 ├── LimitReached        the caller has the maximum of calls or streams open
 ├── RateExceeded        the caller exceeds the maximum rate of calls
 ├── CallTooLong         the call exceeded the maximum duration
+├── BodyTooSlow         the request did not arrive in time
+├── TooManyWaiting      too many wait for the same scarce thing
 ├── ShuttingDown        this replica shuts down
 ├── Unauthenticated     the call has no valid credentials
 ├── ScopeMissing        the caller lacks the method's scope
+├── ServiceUnknown      health was asked of a service that is not served
 ├── MethodClosed        no scope allows the method
 ├── NotServedYet        the method has no implementation in this version
 └── FieldsNotServed     a field of the request has no implementation in this version
@@ -320,6 +323,28 @@ class CallTooLong(DomainError):
         return {"limit": f"{self.limit:g}"}
 
 
+class BodyTooSlow(DomainError):
+    """The request did not arrive in time, or while others waited to send theirs."""
+
+    def __init__(self) -> None:
+        super().__init__("The request did not arrive in time; send it again, without pauses.")
+
+
+class TooManyWaiting(DomainError):
+    """Too many wait for the same scarce thing (`what`, a plural); `limit` may."""
+
+    retry_after = 1.0
+
+    def __init__(self, what: str, limit: int) -> None:
+        super().__init__(f"Too many wait already for {what}; {limit} may. Try again later.")
+        self._facts = {"what": what, "limit": str(limit)}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is scarce, and how many may wait for it."""
+        return self._facts
+
+
 class ShuttingDown(_Resumable, DomainError):
     """The replica that serves the stream is shutting down."""
 
@@ -369,6 +394,13 @@ class MethodClosed(DomainError):
 
     def __init__(self) -> None:
         super().__init__("This method is open to nobody.")
+
+
+class ServiceUnknown(DomainError):
+    """Health was asked of a service that is not served. The name is not repeated."""
+
+    def __init__(self) -> None:
+        super().__init__("No service of this name is served.")
 
 
 class NotServedYet(DomainError):

@@ -14,7 +14,7 @@ from server.watch import StreamSettings
 
 _HOUR = 3600.0
 
-_HEADROOM = 4
+_HEADROOM = 2
 """How many times larger than the limit a message may be to be refused with a reason; gRPC itself refuses others."""
 
 _MARGIN = 60.0

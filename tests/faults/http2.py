@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Callable, Iterable
 
 import h2.config
 import h2.connection
+import h2.events
 import h2.exceptions
 from hyperframe.frame import ContinuationFrame, Frame, HeadersFrame
 
@@ -54,6 +56,42 @@ class Connection:
             return False
         return True
 
+    def send_bodies(self, path: str, calls: int, size: int, seconds: float, announced: int | None = None) -> int:
+        """Begin calls whose bodies of `size` bytes, as `announced`, miss the last one; return how many were ended.
+
+        Send as much as the windows allow for so many seconds, in turn, and read what comes.
+        """
+        left = dict.fromkeys((self._begin(path, announced or size) for _ in range(calls)), size - 1)
+        ended, until = 0, time.monotonic() + seconds
+        self._socket.settimeout(0.01)
+        while time.monotonic() < until:
+            for stream in left:
+                self._send_some(stream, left)
+            self._flush()
+            for stream in self._ended_streams():
+                ended += left.pop(stream, None) is not None
+        return ended
+
+    def _begin(self, path: str, size: int) -> int:
+        stream = self._http.get_next_available_stream_id()
+        self._http.send_headers(stream, headers(path))
+        self._http.send_data(stream, b"\0" + size.to_bytes(4, "big"))
+        return stream
+
+    def _send_some(self, stream: int, left: dict[int, int]) -> None:
+        count = min(left[stream], self._http.local_flow_control_window(stream), self._http.max_outbound_frame_size)
+        if count > 0:
+            self._http.send_data(stream, bytes(count))
+            left[stream] -= count
+
+    def _ended_streams(self) -> list[int]:
+        """Return the streams that the service has ended since the last look."""
+        try:
+            events = self._http.receive_data(self._socket.recv(1 << 20))
+        except TimeoutError:
+            return []
+        return [one.stream_id for one in events if isinstance(one, h2.events.StreamEnded | h2.events.StreamReset)]
+
     def is_closed(self) -> bool:
         """Wait until the service has closed the connection; return False if it does not within ten seconds."""
         try:
@@ -69,12 +107,15 @@ class Connection:
         self._socket.sendall(self._http.data_to_send())
 
 
-def headers() -> list[tuple[str, str]]:
-    """Return the headers of a call that asks the database."""
+ASKS_DATABASE = "/mailing.v1.MailingService/GetMailing"
+
+
+def headers(path: str = ASKS_DATABASE) -> list[tuple[str, str]]:
+    """Return the headers of a call, which asks the database unless another path is given."""
     return [
         (":method", "POST"),
         (":scheme", "http"),
-        (":path", "/mailing.v1.MailingService/GetMailing"),
+        (":path", path),
         (":authority", "localhost"),
         ("content-type", "application/grpc"),
         ("te", "trailers"),

@@ -1,4 +1,4 @@
-"""Turns what handlers raise into the status that `server.api.error_table` has for it.
+"""Ends failed calls with the status that `server.api.error_table` has for what was raised.
 
 Where the caller has left, gRPC fails every write with an error of its own: that is a cancellation.
 """
@@ -6,54 +6,53 @@ Where the caller has left, gRPC fails every write with an error of its own: that
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import grpc
-from google.rpc.status_pb2 import Status
 from grpc._cython.cygrpc import ExecuteBatchError  # type: ignore[import-not-found]
-from grpc.aio import AbortError
 from grpc_status.rpc_status import to_status
 
 from server.api.error_table import status_of
-from server.api.handlers import Context, Handler, Interceptor, around
+from server.api.handlers import Context
 from server.domain.errors import NotServedYet
 
-
-class ErrorInterceptor(Interceptor):
-    """Ends failed calls with their status. Cancellations and aborts pass."""
-
-    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler."""
-        method = call.method
-
-        @asynccontextmanager
-        async def translating(context: Context) -> AsyncIterator[None]:
-            with _cancelled_where_left():
-                try:
-                    yield
-                except (AbortError, ExecuteBatchError):
-                    raise
-                except NotImplementedError:  # generated code, for methods without an implementation
-                    await _abort(context, status_of(NotServedYet(method), method))
-                except Exception as error:
-                    await _abort(context, status_of(error, method))
-
-        return around(handler, translating)
+_CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 @contextmanager
-def _cancelled_where_left() -> Iterator[None]:
+def cancelled_where_left() -> Iterator[None]:
+    """Raise CancelledError for gRPC's error of a call whose caller has left."""
     try:
         yield
     except ExecuteBatchError as left:
         raise CancelledError from left
 
 
-async def _abort(context: Context, status: Status) -> NoReturn:
+def refusal(error: Exception, method: str) -> grpc.Status:
+    """Return the status of a call that failed with `error`."""
+    if isinstance(error, NotImplementedError):  # generated code, for methods without an implementation
+        error = NotServedYet(method)
+    status: grpc.Status = to_status(status_of(error, method))
+    return status
+
+
+async def end_with(context: Context, status: grpc.Status) -> NoReturn:
     """End the call with a status, keeping the trailing metadata that was already set."""
-    final = to_status(status)
-    trailing = (*(context.trailing_metadata() or ()), *final.trailing_metadata)
-    await context.abort(final.code, final.details, trailing)
+    trailing = (*(context.trailing_metadata() or ()), *status.trailing_metadata)
+    await context.abort(status.code, status.details, trailing)
     raise AssertionError("aborting does not return")
+
+
+def code_of_cancelled(context: Context) -> grpc.StatusCode:
+    """Return the status of a call whose caller left, or whose time is over."""
+    remaining = context.time_remaining()
+    expired = remaining is not None and remaining <= 0
+    return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+
+
+def stated_code(context: Context) -> grpc.StatusCode:
+    """Return the status that the handler itself has ended the call with."""
+    stated: grpc.StatusCode | int | None = context.code()
+    return _CODES.get(stated, grpc.StatusCode.UNKNOWN) if isinstance(stated, int) else stated or grpc.StatusCode.OK

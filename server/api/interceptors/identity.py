@@ -1,14 +1,14 @@
-"""Authenticates the caller and checks the method's scope, before the request is decoded where that is possible."""
+"""Authenticates the caller and checks the method's scope, before anything of the request is read."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
+from collections.abc import Iterable
+from functools import lru_cache
 
-import grpc
+from cryptography.x509 import DNSName, SubjectAlternativeName, load_pem_x509_certificate
+from cryptography.x509.extensions import ExtensionNotFound
 
-from server.api.handlers import Context, Handler, Interceptor, around, rebuilt
+from server.api.handlers import Context
 from server.api.permissions import PARTLY, PERMISSIONS, Public
 from server.auth import Authenticator
 from server.domain.errors import MethodClosed, ScopeMissing
@@ -18,38 +18,28 @@ MAX_NAME = 255
 """Maximum length of a name in a certificate."""
 
 
-class IdentityInterceptor(Interceptor):
+def needed_scope(method: str) -> Scope | Public | None:
+    """Return the scope of a method; None for one that nobody may call."""
+    return PERMISSIONS.get(method)
+
+
+class Identity:
     """Lets a call through if its caller is authenticated and has the method's scope."""
 
     def __init__(self, authenticator: Authenticator) -> None:
         self._authenticator = authenticator
 
-    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap only what the metadata cannot decide: the usual call costs nothing more."""
-        needed = PERMISSIONS.get(call.method)
+    def check(
+        self, method: str, needed: Scope | Public | None, metadata: Iterable[tuple[str, str | bytes]], context: Context
+    ) -> None:
+        """Set the principal of the call. Raise Unauthenticated, ScopeMissing or MethodClosed."""
         if needed is Public.PUBLIC:
             set_caller(ANONYMOUS if self._authenticator.open else SERVICE)
-            return handler
-        try:
-            if needed is None:
-                raise MethodClosed
-            principal = self._authenticator.by_metadata(call.invocation_metadata or ())
-            if principal is None:
-                return self._by_certificate(handler, call.method, needed)
-            _admit(principal, call.method, needed)
-        except Exception as error:
-            return _rejecting(handler, error)
-        return handler
-
-    def _by_certificate(self, handler: Handler, method: str, needed: Scope) -> Handler:
-        """Authenticate in the handler: gRPC shows certificates no earlier."""
-
-        @asynccontextmanager
-        async def admitted(context: Context) -> AsyncIterator[None]:
-            _admit(self._authenticator.by_certificate(_names(context)), method, needed)
-            yield
-
-        return around(handler, admitted)
+            return
+        if needed is None:
+            raise MethodClosed
+        principal = self._authenticator.by_metadata(metadata)
+        _admit(principal or self._authenticator.by_certificate(_names(context)), method, needed)
 
 
 def _admit(principal: Principal, method: str, needed: Scope) -> None:
@@ -59,20 +49,21 @@ def _admit(principal: Principal, method: str, needed: Scope) -> None:
 
 
 def _names(context: Context) -> list[str]:
-    """Return the names of the caller's certificate: its alternative names if it has any, else its common name.
+    """Return the names of the caller's certificate, which gRPC has verified."""
+    found = context.auth_context().get("x509_pem_cert")
+    return [*dns_names(next(iter(found)))] if found else []
 
-    Names that would break a log line are left out.
+
+@lru_cache(maxsize=1024)
+def dns_names(pem: bytes) -> tuple[str, ...]:
+    """Return the DNS names among a certificate's alternative names, and nothing else that it says.
+
+    gRPC gives all kinds of alternative names as one list, cut at a NUL: there, an address or a URI that
+    somebody may choose passes for the name of a host. Names that would break a log line are left out.
     """
-    if context.auth_context().get("transport_security_type") != [b"ssl"]:
-        return []
-    names = [name.decode("utf-8", "replace") for name in context.peer_identities() or ()]
-    return [name for name in names if name.isprintable() and 0 < len(name) <= MAX_NAME]
-
-
-def _rejecting(handler: Handler, error: Exception) -> Handler:
-    """Return a handler that raises, without decoding the request."""
-
-    async def reject(request: Any, context: Context) -> Any:
-        raise error
-
-    return rebuilt(handler, reject, decode=bytes)
+    try:
+        extensions = load_pem_x509_certificate(pem).extensions
+        names = extensions.get_extension_for_class(SubjectAlternativeName).value.get_values_for_type(DNSName)
+    except (ValueError, ExtensionNotFound):
+        return ()
+    return tuple(name for name in names if name.isascii() and name.isprintable() and 0 < len(name) <= MAX_NAME)

@@ -3,27 +3,25 @@
 They bound the streams and the calls that a caller has open, the rate at which it begins them, and
 the duration of calls and of streams. Without authentication a caller is a host, whatever the
 connection. Health checks have streams of their own and no rate, so that a caller over its limits
-still sees that the service is alive.
+still sees that the service is alive. Methods that are open to everybody have few streams per host.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from random import random
 from time import monotonic
 from typing import NamedTuple
 
-import grpc
-
-from server.api.handlers import Handler, Interceptor, around
+from server.api.handlers import Handler
+from server.api.interceptors.arrivals import ArrivalLimits
 from server.domain.errors import CallTooLong, ConnectionAged, LimitReached, RateExceeded
 from server.domain.principals import caller
 
 _HEALTH = "/grpc.health."
+_REFLECTION = "/grpc.reflection."
 
 FORGET_ABOVE = 10_000
 """Above this number of principals, those that have been quiet are forgotten."""
@@ -42,54 +40,63 @@ class CallLimits:
     longest: float = 120.0
     """Maximum duration in seconds of a call that is no stream, whatever deadline its caller sets."""
     unread: float = 60.0
-    """Seconds after which a stream ends whose caller does not read it."""
+    """Seconds after which a stream ends whose caller does not read it, or does not write to it."""
     stream_age: float = 4200.0
     """Maximum duration in seconds of a stream, less a random part: those that began together end apart."""
     message_bytes: int = 4 << 20
     """Maximum size of a message of a request."""
+    open_streams: int = 16
+    """Streams at once of a host to methods that need no credentials."""
+    refused_per_second: float = 100.0
+    """Calls without valid credentials a second of a host, after a burst of as many."""
+    arrivals: ArrivalLimits = field(default_factory=ArrivalLimits)
+    """Requests that have not arrived in full."""
 
 
-class LimitInterceptor(Interceptor):
-    """Rejects calls over the limits."""
+class CallLimiter:
+    """Counts what is open and begun."""
 
     def __init__(self, limits: CallLimits) -> None:
         self._rate = CallRate(limits.per_second)
-        self._call = _Kind("calls", limits.calls, True, limits.longest, CallTooLong)
-        self._stream = _Kind("streams", limits.streams, True, limits.stream_age, ConnectionAged)
-        self._watch = self._stream._replace(what="health streams", rated=False)
+        self._refusals = CallRate(limits.refused_per_second)
+        self._call = CallKind("calls", limits.calls, True, limits.longest, CallTooLong)
+        self._stream = CallKind("streams", limits.streams, True, limits.stream_age, ConnectionAged)
+        self._check = self._call._replace(what="health checks", rated=False)
+        self._watch = self._stream._replace(what="health streams", most=limits.open_streams, rated=False)
+        self._reflection = self._stream._replace(what="reflection streams", most=limits.open_streams)
         self._open: Counter[tuple[str, str]] = Counter()
 
-    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler but the health check."""
-        kind = self._stream if handler.request_streaming or handler.response_streaming else self._call
-        if call.method.startswith(_HEALTH):
-            if kind is self._call:
-                return handler
-            kind = self._watch
-        return around(handler, lambda context: self._admitted(principal_of(context.peer()), kind))
+    def kind_of(self, handler: Handler, method: str) -> CallKind:
+        """Return which limits the calls of a method have."""
+        streams = handler.request_streaming or handler.response_streaming
+        if method.startswith(_HEALTH):
+            return self._watch if streams else self._check
+        if method.startswith(_REFLECTION):
+            return self._reflection
+        return self._stream if streams else self._call
 
-    @asynccontextmanager
-    async def _admitted(self, principal: str, kind: _Kind) -> AsyncIterator[None]:
+    def begin(self, principal: str, kind: CallKind) -> None:
+        """Count a call, of which `end` is to be called. Raise RateExceeded and LimitReached."""
         if kind.rated:
             self._rate.take(principal)
         key = (principal, kind.what)
         if self._open[key] >= kind.most:
             raise LimitReached(kind.what, kind.most)
         self._open[key] += 1
-        try:
-            async with asyncio.timeout(longest := kind.duration()) as limit:
-                yield
-        except TimeoutError:
-            if limit.expired():
-                raise kind.overdue(longest) from None
-            raise
-        finally:
-            self._open[key] -= 1
-            if not self._open[key]:
-                del self._open[key]
+
+    def end(self, principal: str, kind: CallKind) -> None:
+        """Count the end of a call."""
+        key = (principal, kind.what)
+        self._open[key] -= 1
+        if not self._open[key]:
+            del self._open[key]
+
+    def refused(self, host: str) -> None:
+        """Count a call without valid credentials. Raise RateExceeded when a host makes too many."""
+        self._refusals.take(host)
 
 
-class _Kind(NamedTuple):
+class CallKind(NamedTuple):
     """Limits of a kind of call: its name, how many may be open, whether its rate counts, how long one may last."""
 
     what: str
@@ -141,10 +148,10 @@ class CallRate:
 
 
 def principal_of(peer: str) -> str:
-    """Return the name of the current caller, or the peer's host where there is no authentication.
+    """Return the name of the current caller, or the peer's host where there is no authentication."""
+    return host_of(peer) if caller().credentials == "open" else str(caller())
 
-    gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`.
-    """
-    if caller().credentials != "open":
-        return str(caller())
+
+def host_of(peer: str) -> str:
+    """Return a peer without its port. gRPC writes peers as `ipv4:10.0.0.1:50123` or `unix:`."""
     return peer.rpartition(":")[0] if peer.startswith("ipv") else peer

@@ -7,65 +7,50 @@ The families are those of py-grpc-prometheus, whose own interceptor does not ser
 
 from __future__ import annotations
 
-from asyncio import CancelledError
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from time import perf_counter
+from collections.abc import Callable
 
 import grpc
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Counter
 from py_grpc_prometheus import grpc_utils, server_metrics
 
-from server.api.handlers import Context, Handler, Interceptor, around
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+from server.api.handlers import Handler
 
 
-class MetricsInterceptor(Interceptor):
-    """Counts every call and how it ended. One per registry."""
+class CallMetrics:
+    """The families. One per registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._families = server_metrics.init_metrics(registry)
         self._handled = server_metrics.get_grpc_server_handled_counter(False, registry)
 
-    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler; unknown methods are not counted, since callers choose their names."""
-        service, method, _ = grpc_utils.split_method_call(call)
+    def of(self, handler: Handler, method: str) -> MethodMetrics:
+        """Return the counters of a method, whose series appear with this."""
+        _, service, name = method.split("/", 2)
         kind = grpc_utils.get_method_type(handler.request_streaming, handler.response_streaming)
-        labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": method}
-        families = self._families
-
-        @asynccontextmanager
-        async def counting(context: Context) -> AsyncIterator[None]:
-            families["grpc_server_started_counter"].labels(**labels).inc()
-            began = perf_counter()
-            failure: BaseException | None = None
-            try:
-                yield
-            except BaseException as error:  # aborts and cancellations are no ordinary exceptions
-                failure = error
-                raise
-            finally:
-                code = _code_of(context, failure)
-                self._handled.labels(**labels, grpc_code=code.name).inc()
-                families["grpc_server_handled_histogram"].labels(**labels).observe(perf_counter() - began)
-
-        return around(
-            handler,
-            counting,
-            received=families["grpc_server_stream_msg_received"].labels(**labels).inc,
-            sent=families["grpc_server_stream_msg_sent"].labels(**labels).inc,
-        )
+        labels = {"grpc_type": kind, "grpc_service": service, "grpc_method": name}
+        return MethodMetrics(self._families, self._handled, labels)
 
 
-def _code_of(context: Context, failure: BaseException | None) -> grpc.StatusCode:
-    """Return the status a call ends with, as far as it is known before it is sent."""
-    if isinstance(failure, CancelledError | GeneratorExit):
-        remaining = context.time_remaining()
-        expired = remaining is not None and remaining <= 0
-        return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
-    stated: grpc.StatusCode | int | None = context.code()
-    code = _CODES.get(stated, grpc.StatusCode.UNKNOWN) if isinstance(stated, int) else stated or grpc.StatusCode.OK
-    if failure is not None and code is grpc.StatusCode.OK:
-        return grpc.StatusCode.UNKNOWN
-    return code
+class MethodMetrics:
+    """Counts the calls of one method: `started`, `received` and `sent` are called for each call and message."""
+
+    started: Callable[[], None]
+    received: Callable[[], None]
+    sent: Callable[[], None]
+
+    def __init__(self, families: dict[str, Counter], handled: Counter, labels: dict[str, str]) -> None:
+        self.started = families["grpc_server_started_counter"].labels(**labels).inc
+        self.received = families["grpc_server_stream_msg_received"].labels(**labels).inc
+        self.sent = families["grpc_server_stream_msg_sent"].labels(**labels).inc
+        self._seconds = families["grpc_server_handled_histogram"].labels(**labels).observe  # type: ignore[attr-defined]
+        self._handled = handled
+        self._labels = labels
+        self._ended: dict[grpc.StatusCode, Callable[[], None]] = {}
+
+    def ended(self, code: grpc.StatusCode, seconds: float) -> None:
+        """Count a call that has ended with `code`."""
+        count = self._ended.get(code)
+        if count is None:
+            count = self._ended[code] = self._handled.labels(**self._labels, grpc_code=code.name).inc
+        count()
+        self._seconds(seconds)

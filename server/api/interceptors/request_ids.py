@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from time import perf_counter
+from collections.abc import Iterable
 from typing import Any
 from uuid import uuid4
 
-import grpc
 from structlog.contextvars import bind_contextvars
 
-from server.api.handlers import Context, Handler, Interceptor, around, checking
+from server.api.handlers import Context
 
 REQUEST_ID = "x-request-id"
 
@@ -30,31 +27,18 @@ _SUBJECTS = ("mailing", "message", "client")
 _log = logging.getLogger(__name__)
 
 
-class RequestInterceptor(Interceptor):
-    """Binds the request id to the call and logs the end of the call at level debug."""
+def begin_request(context: Context, metadata: Iterable[tuple[str, str | bytes]]) -> None:
+    """Bind the request id to the call. Each call is a task of its own, so this ends with the call."""
+    request_id = request_id_of(metadata)
+    bind_contextvars(request_id=request_id)
+    context.set_trailing_metadata(((REQUEST_ID, request_id),))
 
-    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler."""
-        request_id = request_id_of(call.invocation_metadata)
-        method = call.method
 
-        @asynccontextmanager
-        async def identified(context: Context) -> AsyncIterator[None]:
-            # Each call is a task of its own, so this ends with the call.
-            bind_contextvars(request_id=request_id)
-            context.set_trailing_metadata(((REQUEST_ID, request_id),))
-            began, failure = perf_counter(), ""
-            try:
-                yield
-            except BaseException as error:
-                failure = type(error).__name__
-                raise
-            finally:
-                if _log.isEnabledFor(logging.DEBUG):
-                    facts = {"method": method, "seconds": round(perf_counter() - began, 6)}
-                    _log.debug("call ended", extra=facts | ({"failure": failure} if failure else {}))
-
-        return around(handler if handler.request_streaming else checking(handler, _bind_subjects), identified)
+def log_end(method: str, seconds: float, failure: str) -> None:
+    """Log the end of a call, at level debug; `failure` names what ended it early."""
+    if _log.isEnabledFor(logging.DEBUG):
+        facts = {"method": method, "seconds": round(seconds, 6)}
+        _log.debug("call ended", extra=facts | ({"failure": failure} if failure else {}))
 
 
 def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
@@ -65,6 +49,12 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     return uuid4().hex
 
 
+def bind_subjects(request: Any) -> None:
+    """Add the ids of what the request is about to every log line of the call."""
+    if found := subjects_of(request):
+        bind_contextvars(**found)
+
+
 def subjects_of(request: Any) -> dict[str, int]:
     """Return the ids of what a request is about: its `mailing_id` or `mailing.id`, and so on."""
     found = {}
@@ -73,8 +63,3 @@ def subjects_of(request: Any) -> dict[str, int]:
         if key:
             found[f"{subject}_id"] = key
     return found
-
-
-def _bind_subjects(request: Any) -> Any:
-    bind_contextvars(**subjects_of(request))
-    return request

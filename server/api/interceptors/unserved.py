@@ -11,12 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import grpc
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message as ProtoMessage
-
-from server.api.handlers import Handler, Interceptor, checking
-from server.domain.errors import FieldsNotServed
 
 METHODS: Mapping[str, frozenset[str]] = {
     service: frozenset(methods.split())
@@ -49,20 +45,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
     }.items()
 }
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""
-
-
-class UnservedFieldsInterceptor(Interceptor):
-    """Rejects requests that set a field of the table."""
-
-    def wrap(self, handler: Handler, call: grpc.HandlerCallDetails) -> Handler:
-        """Wrap every handler of the contract."""
-        return checking(handler, _checked) if call.method.startswith("/mailing.v1.") else handler
-
-
-def _checked(request: Any) -> Any:
-    if found := UNSERVED.paths(request):
-        raise FieldsNotServed(found)
-    return request
 
 
 class FieldTable:

@@ -10,16 +10,17 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2
+from prometheus_client import CollectorRegistry
 
 from mailing.v1.admin_service_pb2 import WatchLogRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
-from mailing.v1.mailing_service_pb2 import CreateMailingRequest
+from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingRequest, ListMailingsRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from server.api import CallLimits
 from server.api.interceptors import identity
-from server.api.interceptors.identity import IdentityInterceptor
+from server.api.interceptors.chain import interceptor_chain
 from server.api.permissions import PERMISSIONS, Public
 from server.api.server import SERVED
 from server.auth import Authenticator
@@ -151,21 +152,21 @@ async def test_the_caller_is_known_inside_of_each_kind_of_call(tokens: Tokens) -
     """And nowhere else; fails when the interceptor does not set it, and when it leaks from call to call."""
     seen = list[str]()
 
-    async def unary(request: bytes, context: Any) -> bytes:
+    async def unary(request: object, context: Any) -> bytes:
         seen.append(str(caller()))
         return b""
 
-    async def stream(request: bytes, context: Any) -> Any:
+    async def stream(request: object, context: Any) -> Any:
         seen.append(str(caller()))
         yield b""
         seen.append(str(caller()))
 
     handlers: dict[str, Any] = {
-        "GetMailing": grpc.unary_unary_rpc_method_handler(unary),
-        "ListMailings": grpc.unary_stream_rpc_method_handler(stream),
+        "GetMailing": grpc.unary_unary_rpc_method_handler(unary, GetMailingRequest.FromString),
+        "ListMailings": grpc.unary_stream_rpc_method_handler(stream, ListMailingsRequest.FromString),
     }
     billing, ops = tokens.make("billing", "all"), tokens.make("ops", "all")
-    server = grpc.aio.server(interceptors=(IdentityInterceptor(tokens.authenticator()),))
+    server = grpc.aio.server(interceptors=interceptor_chain(CollectorRegistry(), tokens.authenticator(), CallLimits()))
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVED[1].full_name, handlers),))
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()

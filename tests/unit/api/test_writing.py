@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
-import grpc
 import pytest
 
-from server.api.interceptors.writing import WritingInterceptor
+from server.api.interceptors.writing import ResponseWriter
 
 
 class GoneContext:
@@ -22,18 +21,13 @@ class GoneContext:
 async def test_a_stream_is_closed_before_its_cancellation_goes_on() -> None:
     closed = []
 
-    async def stream(request: object, context: object) -> AsyncIterator[int]:
+    async def stream(request: str) -> AsyncGenerator[int, None]:
         try:
             yield 1
         finally:
             closed.append(request)
 
-    async def continuation(details: object) -> Any:
-        return grpc.unary_stream_rpc_method_handler(stream)
-
-    details: Any = None
-    handler = await WritingInterceptor().intercept_service(continuation, details)
-    behaviour: Any = handler and handler.unary_stream
+    gone: Any = GoneContext()
     with pytest.raises(CancelledError):
-        await behaviour("call", GoneContext())
+        await ResponseWriter().write_all(stream("call"), gone)
     assert closed == ["call"]
