@@ -25,8 +25,8 @@ demo: venv ## Deliver a mailing to 10,000 clients and compare ledger and endpoin
 	@$(BIN)/mailing demo $(ARGS)
 
 .PHONY: serve
-serve: venv ## Start the service with its own Postgres; ARGS='--listen HOST:PORT'.
-	@exec $(BIN)/mailing-server serve $(ARGS)
+serve: venv ## Start the service with its own Postgres and the console; ARGS='--listen HOST:PORT'.
+	@MAILING_CONSOLE_LISTEN=$${MAILING_CONSOLE_LISTEN-127.0.0.1:8400} exec $(BIN)/mailing-server serve $(ARGS)
 
 .PHONY: bench-%
 bench-%: venv ## Run one benchmark (make bench-throughput); ARGS='--messages 100000'.
@@ -64,9 +64,9 @@ lock: ## Compile both requirements.lock from both pyproject.toml.
 	"$$folder/bin/python" -m pip install --quiet uv; \
 	compile="$$folder/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11"; \
 	$$compile --custom-compile-command 'make lock' --no-emit-package mailing \
-	  pyproject.toml --extra embedded --extra otel --group pyproject.toml:dev -o requirements.lock; \
+	  pyproject.toml --extra console --extra embedded --extra otel --group pyproject.toml:dev -o requirements.lock; \
 	$$compile --custom-compile-command 'make lock' --no-emit-package mailing --constraint requirements.lock \
-	  pyproject.toml --group pyproject.toml:image -o deploy/docker/requirements.lock
+	  pyproject.toml --extra console --group pyproject.toml:image -o deploy/docker/requirements.lock
 
 ## What is shipped
 

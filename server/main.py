@@ -1,8 +1,9 @@
 """The composition root: settings → database → schema → API and dispatcher, in this order.
 
-Standard output gets one line, `serving on HOST:PORT`, when calls are answered; everything else
-goes to standard error. Exit status: 0 after SIGTERM, SIGINT or SIGHUP, 2 for invalid settings, 1 for
-any other failure. What the parts are made of is decided here, and nothing else.
+Standard output gets one line, `serving on HOST:PORT`, when calls are answered, and one more with the
+address of the console where there is one; everything else goes to standard error. Exit status: 0 after
+SIGTERM, SIGINT or SIGHUP, 2 for invalid settings, 1 for any other failure. What the parts are made of is
+decided here, and nothing else.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
+from server.runtime.console import InnerSocket, console_options, serving_console
 from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
@@ -122,6 +124,8 @@ async def serve(settings: Settings) -> None:
         calls, background = Database(pool), Database(pool)
         api = await build_api(calls, probes, values, access, interceptors, dispatcher.hint)
         port = api.bind(settings.listen)
+        inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
+        console = console_options(settings, inner.address, None) if inner else None
         database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
         sources = AdminSources(
             watch=DatabaseWatch(background, api.ready),
@@ -137,7 +141,10 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
         await api.start()
         tune_gc()
+        url = await stack.enter_async_context(serving_console(console))
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)
+        if url:
+            print(f"console on {url}", flush=True)
         await run_until_stopped(stopped, _settle_grace(configured), dispatcher, api, postgres)
 
 

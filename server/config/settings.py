@@ -65,6 +65,40 @@ class Settings(BaseModel):
         "Address of `grpc.channelz.v1`, which shows connections while one looks for a fault.",
         "HOST:PORT, such as 127.0.0.1:50052, or off",
     )
+    console_listen: OptionalAddress = setting(
+        "off",
+        "Address of the console in the browser; needs `mailing-server[console]`. Port 0 takes any free one. With TLS "
+        "where the API has it. See [docs/console.md](docs/console.md).",
+        "HOST:PORT, such as 127.0.0.1:8400, or off",
+    )
+    console_url: EndpointUrl | None = setting(
+        None,
+        "Address at which browsers reach the console, where a proxy stands before it.",
+        "an http:// or https:// address, such as https://mailing.example.com",
+    )
+    console_secret: SecretStr | None = setting(
+        None,
+        "Key of the console's sessions, the same for all replicas: they then outlive restarts. Another one ends them.",
+        "a random text of 32 characters or more",
+        shown="a random one at each start",
+        min_length=32,
+    )
+    console_session_hours: float = number(
+        12.0,
+        "Maximum time that somebody stays signed in to the console, in hours; never longer than their token.",
+        0.01,
+        720,
+        "hours",
+    )
+    console_client_id: str | None = setting(
+        None, "Client id of the console at the OIDC issuer: people then sign in there, with PKCE.", "a text"
+    )
+    console_client_secret: SecretStr | None = setting(
+        None, "Secret of that client, if it is a confidential one.", "a text"
+    )
+    console_scopes: str = setting(
+        "openid profile", "Scopes that the console asks the issuer for, separated by spaces.", "names of scopes"
+    )
     insecure: bool = setting(
         False,
         "Listen on addresses other than loopback without authentication: anybody who reaches it may do anything.",

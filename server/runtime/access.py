@@ -91,6 +91,7 @@ def _incomplete(settings: Settings) -> list[str]:
         ("MAILING_TLS_CLIENT_CA_FILE", settings.tls_client_ca_file, "MAILING_TLS_CERT_FILE", settings.tls_cert_file),
         ("MAILING_OIDC_ISSUER", settings.oidc_issuer, "MAILING_OIDC_AUDIENCE", settings.oidc_audience),
         ("MAILING_OIDC_AUDIENCE", settings.oidc_audience, "MAILING_OIDC_ISSUER", settings.oidc_issuer),
+        ("MAILING_CONSOLE_CLIENT_ID", settings.console_client_id, "MAILING_OIDC_ISSUER", settings.oidc_issuer),
         ("MAILING_OIDC_JWKS_URL", settings.oidc_jwks_url, "MAILING_OIDC_ISSUER", settings.oidc_issuer),
     )
     return [
@@ -111,6 +112,14 @@ def _check_exposure(settings: Settings, authenticator: Authenticator, loopback: 
                 "Without authentication the service listens on loopback only, and MAILING_LISTEN is "
                 f"{settings.listen}: set MAILING_TOKENS_FILE (see `mailing-server tokens create`), MAILING_OIDC_ISSUER "
                 "or MAILING_TLS_CLIENT_CA_FILE, or give --insecure to let everybody in who can reach it."
+            ]
+        )
+    console = settings.console_listen
+    if authenticator.open and console != "off" and not is_loopback(console) and not settings.insecure:
+        raise ConfigError(
+            [
+                "Without authentication the console listens on loopback only, and MAILING_CONSOLE_LISTEN is "
+                f"{console}: set MAILING_TOKENS_FILE or MAILING_OIDC_ISSUER, or give --insecure to let everybody in."
             ]
         )
     if settings.channelz_listen != "off" and not is_loopback(settings.channelz_listen):

@@ -140,6 +140,7 @@ def test_every_dependency_says_why_it_is_there() -> None:
     for heading, wanted in [
         ("## The SDK: `mailing`", sdk["project"]["dependencies"]),
         ("## The server: `mailing-server`", project["project"]["dependencies"]),
+        ("## With the extra `console`", project["project"]["optional-dependencies"]["console"]),
         ("## With the extra `embedded`", project["project"]["optional-dependencies"]["embedded"]),
         ("## With the extra `otel`", project["project"]["optional-dependencies"]["otel"]),
         ("## To develop", project["dependency-groups"]["dev"]),
