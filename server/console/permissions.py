@@ -1,7 +1,7 @@
 """What a person may do, so that pages leave out buttons that the API would refuse.
 
-The API has no method that says so. It checks the scope before it reads a request; so a request that is invalid
-on purpose, and changes nothing, tells: whoever lacks the scope gets PERMISSION_DENIED. Pages are only drawn by
+The API has no method that says so. It checks the scope before it reads a request; so a request that reads little, or
+is invalid on purpose and changes nothing, tells: whoever lacks the scope gets PERMISSION_DENIED. Pages are drawn by
 this: each change is judged by the API again.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 
 from mailing.errors import MailingError
-from mailing.v1.admin_service_pb2 import UpdateDispatchSettingsRequest
+from mailing.v1.admin_service_pb2 import GetDispatchRequest, UpdateDispatchSettingsRequest
 from mailing.v1.client_service_pb2 import DeleteClientRequest, GetClientRequest
 from mailing.v1.mailing_service_pb2 import GetMailingRequest, PauseMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest
@@ -37,6 +37,7 @@ class May:
     mailings_read: bool = False
     mailings_write: bool = False
     messages_read: bool = False
+    admin_read: bool = False
     admin: bool = False
 
 
@@ -71,6 +72,7 @@ class Permissions:
             (service.mailings.GetMailing, GetMailingRequest()),
             (service.mailings.PauseMailing, PauseMailingRequest()),
             (service.messages.GetMessage, GetMessageRequest()),
+            (service.admin.GetDispatch, GetDispatchRequest()),
             (service.admin.UpdateDispatchSettings, UpdateDispatchSettingsRequest()),
         ]
         return May(*await asyncio.gather(*(_allowed(service.call(method, request, who)) for method, request in tries)))

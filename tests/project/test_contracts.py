@@ -29,8 +29,8 @@ def rooms() -> set[str]:
     ("contract", "owners"),
     [
         ("postgres-in-storage", {"storage"}),
-        ("protobuf-in-api", {"api", "cli"}),
-        ("http-server-in-observability", {"observability"}),
+        ("protobuf-in-api", {"api", "cli", "console"}),
+        ("http-servers", {"console", "observability"}),
     ],
 )
 def test_every_room_but_the_owners_is_forbidden(contract: str, owners: set[str]) -> None:

@@ -30,7 +30,7 @@ def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
 
 
 async def view(visit: Visit) -> View:
-    """Show what happens now; what needs the scope `admin` only to those who have it."""
+    """Show what happens now; what needs the scope `admin.read` only to those who have it."""
     now = ListMailingsRequest(states=_NOW, page_size=SHOWN)
     later = ListMailingsRequest(states=[Mailing.STATE_SCHEDULED], page_size=5)
     reads = (
@@ -38,7 +38,7 @@ async def view(visit: Visit) -> View:
         if visit.may.mailings_read
         else {}
     )
-    if visit.may.admin:
+    if visit.may.admin_read:
         reads |= {"dispatch": visit.reads.dispatch(), "endpoints": visit.reads.endpoints()}
     missing = {name: None for name in ("running", "scheduled", "dispatch", "endpoints") if name not in reads}
     return View("overview.html", reads, ("stop", "figures", "running", "endpoint_list"), missing)
