@@ -1,8 +1,9 @@
 """The circuit breaker of one endpoint as one replica sees it.
 
 It opens when too large a share of the last requests, or enough of them in a row, failed in a way
-that speaks against the endpoint. What is open, and who may try whether it recovered, is shared by all replicas in the
-database. Pure: time comes in as an argument; times are monotonic seconds.
+that speaks against the endpoint. What is open, and who may try whether it recovered, is shared by
+all replicas in the database, but not what this replica alone has found while others are answered.
+Pure: time comes in as an argument; times are monotonic seconds.
 """
 
 from __future__ import annotations
@@ -31,6 +32,9 @@ An endpoint that hangs has too few requests in the window when one at a time is 
 PROBE_FIRST, PROBE_MOST = 1.0, 15.0
 """Seconds until the first probe, and between two probes at the most: the wait doubles."""
 
+SUCCESS_COUNTS_FOR = 3.0
+"""Seconds for which a delivery of one replica keeps the others from closing the endpoint for all."""
+
 _NEVER = float("inf")
 _HALF = WINDOW / 2
 _CLOSED = BreakerState.CLOSED  # looked at for each message, and members of an enum take long to look up
@@ -39,7 +43,8 @@ _CLOSED = BreakerState.CLOSED  # looked at for each message, and members of an e
 class Breaker:
     """Counts how requests end. `state` is what this replica goes by; `probe_at` is when it may be tried next.
 
-    `suspension` is set while it is not closed because of what the endpoint's answers say about us.
+    `suspension` is set while it is not closed because of what the endpoint's answers say about us,
+    `alone` while it is open here only, since others are answered.
     """
 
     def __init__(self) -> None:
@@ -47,6 +52,8 @@ class Breaker:
         self.probe_at = _NEVER
         self.opened_at = 0.0
         self.suspension = Suspension.NONE
+        self.alone = False
+        self._own_probes = 0
         self._closed_at = float("-inf")
         self._probe_began, self._probing_until = 0.0, float("-inf")
         self._requests, self._failures, self._since = 0, 0, 0.0
@@ -106,6 +113,8 @@ class Breaker:
         """Let everything through; what began before says nothing any more."""
         self.state = BreakerState.CLOSED
         self.suspension = Suspension.NONE
+        self.alone = False
+        self._own_probes = 0
         self.probe_at = _NEVER
         self._closed_at = now
         self._probing_until = float("-inf")
@@ -113,13 +122,15 @@ class Breaker:
         self._run = 0
 
     def learn(self, now: float, shared: EndpointState | None) -> None:
-        """Take over what all replicas know; None means that it is closed."""
-        if self.probing(now):
+        """Take over what all replicas know; None means that it is closed, which says nothing of what is ours alone."""
+        if self.probing(now) and not self.alone:
             return
         if shared is None or shared.breaker is _CLOSED:
-            if not self.closed and now - self.opened_at > PROBE_FIRST:  # else our own opening is under way
+            # Soon after it was opened here the others are only being told.
+            if not self.closed and not self.alone and now - self.opened_at > PROBE_FIRST:
                 self.close(now)
         else:
+            self.alone = False
             self.open(now, shared.probe_in)
             self.state = shared.breaker
             self.suspension = shared.suspension
@@ -129,6 +140,11 @@ class Breaker:
         self.state = BreakerState.HALF_OPEN
         self._probe_began, self._probing_until = now, until
         self.probe_at = until
+
+    def wait_alone(self, now: float, shortest: float, longest: float) -> None:
+        """Wait for the next probe, twice as long each time: others are answered, so it is ours alone to try."""
+        self._own_probes += 1
+        self.open(now, min(shortest * 2.0 ** min(self._own_probes, 20), longest))
 
     def probing(self, now: float) -> bool:
         """Return whether it is this replica's turn to try."""

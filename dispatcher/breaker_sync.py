@@ -61,8 +61,17 @@ class BreakerSync:
             for lease in self._leases_of(pool):
                 lease.excuse(refusals.since, refusals.kind)
         self._let_go(pool)
-        report = partial(self._health.open_breaker, pool.name, PROBE_FIRST, pool.last_error, suspension)
-        self._reports.put_nowait(report)
+        self._reports.put_nowait(partial(self._share, pool))
+
+    async def _share(self, pool: EndpointWorkers) -> None:
+        """Close the endpoint for all replicas, unless another one has delivered something there just now."""
+        breaker = pool.breaker
+        if breaker.closed:
+            return
+        shared = await self._health.open_breaker(pool.name, PROBE_FIRST, pool.last_error, breaker.suspension)
+        if not shared and not breaker.alone and not breaker.closed:
+            log.warning("others reach the endpoint %s: it is down for this replica only", pool.name)
+        breaker.alone = not shared and not breaker.closed
 
     def throttled(self, pool: EndpointWorkers, pause: float) -> None:
         """Take note that an endpoint asks for patience: no replica sends there for so many seconds."""
@@ -73,12 +82,16 @@ class BreakerSync:
         """Take note of how a probe ended."""
         if recovered:
             log.info("the endpoint %s answers again", pool.name, extra={"endpoint": pool.name})
-            self._reports.put_nowait(partial(self._health.close_breaker, pool.name))
+            self._reports.put_nowait(partial(self._health.close_breaker, pool.name))  # where it was open for all
         else:
             self._let_go(pool)
             self._reports.put_nowait(partial(self._probe_failed, pool))
 
     async def _probe_failed(self, pool: EndpointWorkers) -> None:
+        if pool.breaker.alone:
+            pool.breaker.wait_alone(self._clock.monotonic(), PROBE_FIRST, PROBE_MOST)
+            await self._share(pool)
+            return
         probe_in = await self._health.fail_probe(pool.name, PROBE_FIRST, PROBE_MOST, pool.last_error)
         if not pool.breaker.closed:
             pool.breaker.open(self._clock.monotonic(), probe_in)
@@ -104,6 +117,9 @@ class BreakerSync:
         if pool.breaker.closed or pool.breaker.probing(now) or now < pool.breaker.probe_at:
             return False
         longest = pool.longest + _MARGIN
+        if pool.breaker.alone:
+            pool.breaker.probe(now, now + longest)
+            return True
         if await self._health.begin_probe(pool.name, longest):
             pool.breaker.probe(now, now + longest)
             return True

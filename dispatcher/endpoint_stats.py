@@ -39,6 +39,7 @@ class EndpointStats:
     def __init__(self) -> None:
         self.latencies: deque[int] = deque(maxlen=SAMPLES)
         self.last_error = ""
+        self.delivered_at: float | None = None
         self._slots: deque[list[float]] = deque()
 
     def note(self, now: float, settlement: Settlement) -> None:
@@ -49,6 +50,8 @@ class EndpointStats:
         if not self._slots or now - self._slots[-1][0] >= _SLOT:
             self._slots.append([now, 0, 0])
         self._slots[-1][1] += settlement.delivered
+        if settlement.delivered:
+            self.delivered_at = now
         self._slots[-1][2] += len(durations)
         step = -(-len(durations) // _PER_SETTLE)
         self.latencies.extend(ms for ms in durations[::step] if ms is not None)

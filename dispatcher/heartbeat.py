@@ -95,14 +95,16 @@ class ReplicaStatus:
         }
 
     def _endpoint(self, name: str) -> dict[str, Any]:
-        pool = self._pools[name]
-        own = summarize(self._clock.monotonic(), [self._stats[name]])
+        pool, stats, now = self._pools[name], self._stats[name], self._clock.monotonic()
+        own = summarize(now, [stats])
         return {
             "name": name,
             "in_flight": pool.active,
             "concurrency_limit": pool.limit.value,
             "failure_ratio": own.failure_ratio,
             "last_error": own.last_error,
+            "breaker": int(pool.breaker.state),
+            "delivered_ago": None if stats.delivered_at is None else now - stats.delivered_at,
         }
 
 

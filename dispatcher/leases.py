@@ -114,6 +114,7 @@ class Lease:
             outcome = policy.without_sending(self.mailing, recipient, batch.reclaimed, batch.claimed_at)
             if outcome is not None:
                 self.record(index, outcome)
+        self._skip_decided()
 
     def take(self, most: int = 1) -> list[int]:
         """Return the indices of the next messages to send, at most so many; none when all are taken."""
@@ -121,14 +122,20 @@ class Lease:
             taken = self._returned[-most:]
             del self._returned[-most:]
             return taken
-        taken, index, outcomes = [], self._next, self.outcomes
+        taken = []
+        while len(taken) < most and self._next < len(self.outcomes):
+            taken.append(self._next)
+            self._next += 1
+            self._skip_decided()
+        return taken
+
+    def _skip_decided(self) -> None:
+        """Let the next message be one without an outcome, so that none seems to wait where none does."""
+        index, outcomes = self._next, self.outcomes
         end = len(outcomes)
-        while index < end and len(taken) < most:
-            if outcomes[index] is None:
-                taken.append(index)
+        while index < end and outcomes[index] is not None:
             index += 1
         self._next = index
-        return taken
 
     def give_back(self, index: int) -> None:
         """Take back a message that was not begun after all."""
@@ -199,6 +206,7 @@ class Lease:
                 self.keep(index)
             else:
                 self._withdrawn.add(index)
+        self._skip_decided()
         return self.left == 0 and before > 0
 
     def now_at(self, monotonic: float) -> datetime:

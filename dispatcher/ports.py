@@ -179,10 +179,11 @@ class EndpointHealth(Protocol):
         """Return how those endpoints are doing to which not everything is let through."""
         ...
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> bool:
         """Stop the sending to an endpoint for all replicas; the first probe may come in `probe_in` seconds.
 
-        `suspension` says what the endpoint's answers mean, if it is that.
+        `suspension` says what the endpoint's answers mean, if it is that. Return False, and stop nobody,
+        where another replica has delivered something there just now.
         """
         ...
 

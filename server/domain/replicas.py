@@ -75,7 +75,7 @@ def health_of(breaker: BreakerState, last_error: str, suspension: EndpointSuspen
 
 @dataclass(frozen=True, slots=True)
 class EndpointStatus:
-    """The status of an endpoint in one replica. `breaker` is the same in all: 1 closed, 2 open, 3 half open."""
+    """The status of an endpoint in one replica. `breaker` is open there also when others reach the endpoint."""
 
     name: str
     breaker: int
@@ -184,7 +184,9 @@ def _endpoint_of(
     status: Mapping[str, Any], breakers: Mapping[str, int], suspensions: Mapping[str, EndpointSuspension]
 ) -> EndpointStatus:
     name = status["name"]
-    health = health_of(BreakerState(breakers.get(name, 1)), status.get("last_error", ""), suspensions.get(name))
+    shared = breakers.get(name, BreakerState.CLOSED)
+    breaker = status.get("breaker", shared) if shared == BreakerState.CLOSED else shared
+    health = health_of(BreakerState(breaker), status.get("last_error", ""), suspensions.get(name))
     return EndpointStatus(
         name=name,
         breaker=health.breaker,

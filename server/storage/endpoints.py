@@ -12,6 +12,7 @@ from uuid import UUID
 
 import asyncpg
 
+from dispatcher.breaker import SUCCESS_COUNTS_FOR
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import BreakerState, Suspension
@@ -44,13 +45,20 @@ class PostgresEndpointHealth:
     async def pause(self, endpoint: str, seconds: float) -> None:
         await self._database.execute(*_SQL["pause"].bind(endpoint=endpoint, pause=timedelta(seconds=seconds)))
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> bool:
         statement = _SQL["open_breaker"].bind(
-            endpoint=endpoint, probe_in=timedelta(seconds=probe_in), error=error, suspension=suspension
+            endpoint=endpoint,
+            replica_id=self._replica_id,
+            probe_in=timedelta(seconds=probe_in),
+            error=error,
+            suspension=suspension,
+            recent=SUCCESS_COUNTS_FOR,
         )
         async with self._database.transaction() as connection:
             if await connection.execute(*statement) == "INSERT 0 1":
                 await record(connection, breaker_opened(endpoint, error, suspension))
+                return True
+            return bool(await connection.fetchval(*_SQL["is_open"].bind(endpoint=endpoint)))
 
     async def begin_probe(self, endpoint: str, longest: float) -> bool:
         statement = _SQL["begin_probe"].bind(

@@ -36,10 +36,16 @@ class Limits:
         row.paused_at = row.paused_at if row.paused_until > now else now
         row.paused_until = max(row.paused_until, now + timedelta(seconds=seconds))
 
-    def open_breaker(self, probe_in: float, suspension: Suspension, now: datetime) -> None:
-        if self.endpoint.breaker is BreakerState.CLOSED:
-            self._world.tell("the breaker opens")
-            self._put(EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension))
+    def open_breaker(
+        self, probe_in: float, suspension: Suspension, now: datetime, *, others_deliver: bool = False
+    ) -> bool:
+        if self.endpoint.breaker is not BreakerState.CLOSED:
+            return True
+        if others_deliver:
+            return False
+        self._world.tell("the breaker opens")
+        self._put(EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension))
+        return True
 
     def _put(self, row: EndpointRow) -> None:
         """Replace the row but for its pause."""

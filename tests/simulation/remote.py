@@ -186,8 +186,11 @@ class RemoteDatabase:
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         return await self._ask(self._limits.breakers)
 
-    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> None:
-        await self._ask(lambda now: self._limits.open_breaker(probe_in, suspension, now))
+    async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> bool:
+        others_deliver = self._world.chance(0.3)
+        return await self._ask(
+            lambda now: self._limits.open_breaker(probe_in, suspension, now, others_deliver=others_deliver)
+        )
 
     async def pause(self, endpoint: str, seconds: float) -> None:
         await self._ask(lambda now: self._limits.pause(seconds, now))

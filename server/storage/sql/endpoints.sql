@@ -21,13 +21,22 @@ ON CONFLICT (name) DO UPDATE SET
 
 -- name: open_breaker
 -- Stops sending to an endpoint for all replicas; $suspension says why, 0 that it does not answer. Only the
--- first call changes something.
+-- first call changes something, and none where another replica delivered something in the last
+-- $recent seconds: it is this one that has no way there.
 INSERT INTO endpoints AS e (name, breaker, probe_at, last_error, suspension)
-VALUES ($endpoint, {BreakerState.OPEN}, now() + $probe_in::interval, $error, $suspension)
+SELECT $endpoint, {BreakerState.OPEN}, now() + $probe_in::interval, $error, $suspension
+WHERE NOT EXISTS (
+  SELECT FROM replicas r CROSS JOIN jsonb_array_elements(r.status -> 'endpoints') AS s
+  WHERE r.id <> $replica_id AND r.beats_until > now() AND s ->> 'name' = $endpoint
+    AND (s ->> 'delivered_ago')::float8 + extract(epoch FROM now() - r.beat_at) < $recent::float8
+)
 ON CONFLICT (name) DO UPDATE SET
   breaker = {BreakerState.OPEN}, changed_at = now(), probe_at = excluded.probe_at, probes = 0, prober = NULL,
   last_error = excluded.last_error, suspension = excluded.suspension
 WHERE e.breaker = {BreakerState.CLOSED};
+
+-- name: is_open
+SELECT breaker <> {BreakerState.CLOSED} FROM endpoints WHERE name = $endpoint;
 
 -- name: begin_probe
 -- Lets one replica send one message; when $longest has passed, another may try.

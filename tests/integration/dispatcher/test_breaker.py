@@ -21,6 +21,11 @@ from tests.support.endpoints import ScriptedSender, answer, broken
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
+DELIVERED_AGO = """
+SELECT s ->> 'delivered_ago' FROM replicas, jsonb_array_elements(status -> 'endpoints') AS s
+WHERE s ->> 'delivered_ago' IS NOT NULL LIMIT 1
+"""
+
 
 class Outage(ScriptedSender):
     """An endpoint that is down until `up` is set."""
@@ -116,6 +121,30 @@ async def test_a_replica_that_saw_no_failure_stops_as_well(pool: asyncpg.Pool, s
     await eventually(lambda: statuses(pool, other), lambda found: found.total() == 100)
     dispatcher.hint()
     assert not sender.requests
+
+
+async def test_a_replica_without_a_way_there_stops_nobody_else(pool: asyncpg.Pool, start: Start) -> None:
+    """It stops itself, tries for itself, and takes part again; the endpoint is open for all that time."""
+    await add_clients(pool, 3000)
+    mailing = await add_mailing(pool, max_attempts=1, backoff=0.01)
+    cut_off, well = Outage(), ScriptedSender(delay=0.05)
+    first = start(well, max_concurrency=16)
+    await well.until(50)
+    await eventually(lambda: pool.fetchval(DELIVERED_AGO), lambda ago: ago is not None)
+    second = start(cut_off)
+    alone = second.pools["default"].breaker
+    await eventually(lambda: alone.alone)
+    sent, tried = len(well.requests), len(cut_off.requests)
+    await cut_off.until(tried + 2)
+    assert len(cut_off.requests) - tried <= 3
+    await well.until(sent + 100)
+    assert first.pools["default"].breaker.closed
+    assert await breaker(pool) in (None, BreakerState.CLOSED)
+    cut_off.up = True
+    await eventually(lambda: alone.closed)
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 3000}
+    assert await audit(pool) == []
 
 
 async def test_another_endpoint_is_not_affected(pool: asyncpg.Pool) -> None:

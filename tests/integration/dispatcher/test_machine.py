@@ -270,7 +270,7 @@ class Machine(RuleBasedStateMachine):
         if not self.dispatchers:
             self._start()
         self._hint()
-        await eventually(self._unfinished, lambda left: left == 0, within=20.0)
+        await eventually(self._unfinished, lambda left: left == 0, within=60.0)  # a probe may be 15 s ahead
         assert await audit(self.pool) == []
         self._check_repetitions()
 

@@ -133,6 +133,7 @@ def test_messages_of_a_changed_client_stay_in_the_batch_unless_sent() -> None:
     assert [permitted() for permitted in waiting] == [False, True]
     assert not one.can_wait(0, 101.0)
     assert one.can_wait(2, 101.0)
+    assert one.untaken == 0  # nor does anything seem to wait
     assert one.take() == []
     assert one.kept == [32, 64]
     one.record(0, failed(ErrorClass.SERVER))
