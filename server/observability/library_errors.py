@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from weakref import WeakKeyDictionary
 
-from server.observability.redaction import without_arguments
+from server.observability.redaction import without_arguments, without_raw_bytes
 
 OWN = frozenset({"server", "dispatcher", "mailing", "root"})
 """The first part of the names of this service's loggers."""
@@ -43,14 +43,18 @@ class LibraryErrors(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the entry is logged."""
         own = record.name.partition(".")[0] in OWN or not isinstance(record.msg, str)  # structlog's are no text
-        if own or record.levelno < logging.WARNING:
+        if own:
+            return True
+        template = record.msg
+        record.msg, record.args = without_raw_bytes(_message(record)), None
+        if record.levelno < logging.WARNING:
             return True
         if (passed := self._decided.get(record)) is None:
-            passed = self._decided[record] = self._pass(record)
+            passed = self._decided[record] = self._pass(record, template)
         return passed
 
-    def _pass(self, record: logging.LogRecord) -> bool:
-        kind = (record.name, _first_line(record.msg), record.exc_info[0] if record.exc_info else None)
+    def _pass(self, record: logging.LogRecord, template: str) -> bool:
+        kind = (record.name, _first_line(template), record.exc_info[0] if record.exc_info else None)
         now = self._monotonic()
         at, alike = self._last.get(kind, (-INTERVAL, 0))
         if now - at < INTERVAL:
@@ -71,7 +75,7 @@ def _shorten(record: logging.LogRecord) -> None:
     """Make the entry one sentence. Only the first line: what follows quotes the exception with its values."""
     sentence = without_arguments(_first_line(_message(record)))
     if record.exc_info and (error := record.exc_info[1]) is not None:
-        why = without_arguments(" ".join(str(error).split()))
+        why = without_raw_bytes(without_arguments(" ".join(str(error).split())))
         sentence += f": {type(error).__name__}" + (f": {why}" if why and why not in sentence else "")
     record.msg, record.args, record.exc_info, record.exc_text = sentence[:_LONGEST], None, None, None
 

@@ -2,7 +2,8 @@
 
 Postgres quotes values in the details of an error ("Failing row contains …") and, where a value
 cannot be parsed, in its message; asyncpg quotes arguments that it cannot encode. The place in the
-code and in the SQL is still logged.
+code and in the SQL is still logged. What libraries log is searched for bytes and credentials as well:
+gRPC quotes metadata that it cannot decode.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import re
 from collections.abc import Iterator
 
 _ARGUMENT = re.compile(r"(invalid input for query argument \$\d+).*", re.DOTALL)
+_BYTES = re.compile(r"""\bb(['"]).*\1""", re.DOTALL)
+_BEARER = re.compile(r"(?i)\b(bearer|basic)\s+[^\s,;'\"]+")
 _DATA_EXCEPTION = "22"
 """The class of SQLSTATEs whose messages contain the value."""
 
@@ -29,6 +32,11 @@ class Redaction(logging.Filter):
                 for error in _chain(value, set()):
                     _without_values(error)
         return True
+
+
+def without_raw_bytes(text: str) -> str:
+    """Return what a library says without the bytes and the credentials that it quotes: they are its callers'."""
+    return _BEARER.sub(r"\1 …", _BYTES.sub("b'…'", text))
 
 
 def without_arguments(text: str) -> str:

@@ -29,6 +29,7 @@ from mailing.v1.client_pb2 import Client
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 from server.auth.tokens_file import new_token, token_line
 from tests.e2e.conftest import PROGRAM, SERVING, environment
+from tests.faults import http2
 from tests.support.eventually import eventually_sync
 
 PHONES = [f"7926555{number:04}" for number in range(1234, 1244)]
@@ -103,9 +104,7 @@ def errors_of(client: MailingClient) -> Iterator[str]:
     for call in calls:
         with pytest.raises(MailingError) as caught:
             call()
-        error = caught.value.__cause__
-        assert isinstance(error, grpc.Call)
-        yield f"{caught.value} {error.trailing_metadata()!r}"
+        yield f"{caught.value} {vars(caught.value)!r}"
 
 
 def undecodable(address: str) -> str:
@@ -122,6 +121,15 @@ def unknown(address: str) -> str:
     with MailingClient.connect(address, token=STRANGER) as client, pytest.raises(MailingError) as caught:
         client.get_mailing(1)
     return f"{caught.value} {caught.value.__cause__!r}"
+
+
+def unreadable(address: str) -> str:
+    """Send credentials that are no text, which gRPC logs as they are; return nothing, since nothing is answered."""
+    with closing(http2.Connection(address)) as one:
+        assert one.flood(
+            20, lambda http: http2.called_with(http, (b"authorization", f"Bearer {STRANGER}".encode() + b"\xff"))
+        )
+    return ""
 
 
 def metrics(file: Path) -> str:
@@ -194,7 +202,7 @@ def lives_through_it(address: str, dsn: str) -> str:
             execute(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         )
         settled(client, created_at_last(client, Mailing(text=TEXT, retry=retry)).id)
-        return seen + undecodable(address) + unknown(address) + told_to_operators(client)
+        return seen + undecodable(address) + unreadable(address) + unknown(address) + told_to_operators(client)
 
 
 def told_to_operators(client: MailingClient) -> str:

@@ -131,6 +131,11 @@ def called_and_reset(http: h2.connection.H2Connection) -> None:
     http.reset_stream(stream)
 
 
+def called_with(http: h2.connection.H2Connection, *more: tuple[bytes, bytes]) -> None:
+    """Begin a call with such metadata, without a request."""
+    http.send_headers(http.get_next_available_stream_id(), [*headers(), *more], end_stream=True)
+
+
 def pinged(http: h2.connection.H2Connection) -> None:
     """Pings."""
     http.ping(b"12345678")

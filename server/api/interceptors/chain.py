@@ -120,18 +120,19 @@ class CallChain(grpc.aio.ServerInterceptor):
         route.counters.started()
         began, code, failure = perf_counter(), grpc.StatusCode.OK, ""
         try:
-            with self._span(route, metadata), cancelled_where_left():
-                return await self._admitted(route, metadata, context, serve)
-        except AbortError:
-            code, failure = stated_code(context), "AbortError"
-            raise
-        except Exception as error:
-            status = refusal(error, route.method)
-            code, failure = status.code, type(error).__name__
+            try:
+                with self._span(route, metadata), cancelled_where_left():
+                    return await self._admitted(route, metadata, context, serve)
+            except AbortError:
+                code, failure = stated_code(context), "AbortError"
+                raise
+            except Exception as error:
+                status = refusal(error, route.method)
+                code, failure = status.code, type(error).__name__
+            # Not within the handler: gRPC keeps its own exception, and with that ours, and with that the request.
             await end_with(context, status)
-        except BaseException as end:  # a cancellation, which is no ordinary exception
-            code = code_of_cancelled(context) if isinstance(end, CancelledError) else grpc.StatusCode.UNKNOWN
-            failure = type(end).__name__
+        except CancelledError as end:
+            code, failure = code_of_cancelled(context), type(end).__name__
             raise
         finally:
             seconds = perf_counter() - began
