@@ -18,6 +18,7 @@ import uvloop
 from bench.endpoint import RunningEndpoint, start_endpoint
 from bench.measure import say
 from bench.wrk import CONNECTIONS, MESSAGE_ID, wrk_per_s
+from dispatcher.delivery.awaiting import ask
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
 from dispatcher.model.endpoints import Endpoint
@@ -49,7 +50,7 @@ async def _measure(make: Callable[[Endpoint], Sender], url: str, first_id: int, 
     async def worker() -> None:
         nonlocal failed
         for message_id in ids:
-            answer = await sender.send(message_id, _PHONE, _TEXT, may_start=may_start)
+            answer = await ask(sender, message_id, _PHONE, _TEXT, may_start=may_start)
             failed += answer is None or not judge(answer).delivered
 
     began, cpu = time.perf_counter(), time.process_time()

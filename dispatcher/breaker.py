@@ -76,9 +76,7 @@ class Breaker:
 
         Requests from before it was last closed say nothing.
         """
-        if now - self._since > _HALF or self._requests >= RECENT:
-            self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
-            self._requests, self._failures, self._since = 0, 0, now
+        self._rotate(now)
         if self.is_before_closing(began):
             return False
         self._requests += 1
@@ -90,6 +88,22 @@ class Breaker:
             self._run_began = now
         self._run += 1
         return self.closed and (self._fails_in_a_row(now) or self._fails_often())
+
+    def succeeded(self, now: float, requests: int) -> None:
+        """Note that requests which count ended well, while it is closed."""
+        self._rotate(now)
+        self._requests += requests
+        self._run = 0
+
+    def counts(self, began: float) -> bool:
+        """Return whether it is closed, and was when a request began at `began`."""
+        return self.state is _CLOSED and began >= self._closed_at
+
+    def _rotate(self, now: float) -> None:
+        """Forget what is too long ago, by time or by number."""
+        if now - self._since > _HALF or self._requests >= RECENT:
+            self._before = (self._requests, self._failures) if now - self._since < WINDOW else (0, 0)
+            self._requests, self._failures, self._since = 0, 0, now
 
     def _fails_in_a_row(self, now: float) -> bool:
         return self._run >= RUN or (self._run >= SLOW_RUN and now - self._run_began >= SLOW_RUN_LASTS)

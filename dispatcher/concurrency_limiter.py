@@ -71,17 +71,17 @@ class ConcurrencyLimit:
         self._overloads = 0
         self._seconds = 0.0
 
-    def observe(self, now: float, duration: float, error_class: ErrorClass, in_flight: int) -> bool:
-        """Note how one request went; return whether the limit was changed.
+    def observe(self, now: float, duration: float, error_class: ErrorClass, in_flight: int, requests: int = 1) -> bool:
+        """Note how requests went that ended alike; return whether the limit was changed.
 
-        `now` and `duration` are in seconds, `in_flight` counts this request, too.
+        `now` and `duration`, of all of them together, are in seconds; `in_flight` counts them, too.
         """
         if not self._since:
-            self._begin(now - duration)
-        self._answers += 1
+            self._begin(now - duration / requests)
+        self._answers += requests
         self._seconds += duration
         if in_flight >= self.value:
-            self._full += 1
+            self._full += requests
         if error_class in _OVERLOAD:
             self._overloads += 1
         elapsed = now - self._since

@@ -1,8 +1,10 @@
 """Sends: one pool per endpoint, with as many requests in flight as the endpoint bears.
 
-A pool owns the leases handed to it until every message has an outcome. A worker takes one
-message at a time, of the mailing whose turn it is; workers come and go with the work, with
-the concurrency limit, the rates and the breaker.
+A pool owns the leases handed to it until every message has an outcome. It works by turns: what was
+answered since the last turn is judged together, then as many messages are begun as the limit, the
+rates, the breaker and the fair queue allow, which are asked once a turn. A message has no task of
+its own; whether it may start is asked right before it is written. A turn is short, so that
+whatever else runs in the loop has its turn, too.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from random import Random
 
 from dispatcher import retry_policy as policy
@@ -17,7 +20,7 @@ from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
-from dispatcher.model.batches import BATCH_SIZE, Recipient
+from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.outcomes import Outcome
 from dispatcher.model.states import ErrorClass, Semantics, Suspension
@@ -26,7 +29,6 @@ from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
 from dispatcher.refusals import TRIES, Refusal, Refusals
 from dispatcher.signals import Signal
-from dispatcher.tasks import cancel
 from dispatcher.verdict import Verdict, judge
 
 log = logging.getLogger(__name__)
@@ -36,8 +38,41 @@ _AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and member
 _LOOKED_AT = frozenset({ErrorClass.REFUSED, ErrorClass.REJECTED, ErrorClass.REDIRECT})
 """Answers that refuse a message, but not for want of time."""
 
+TURN = 64
+"""Answers that are judged, and requests that are begun, in a turn at most: about 2 ms of work."""
+
 MOST_LEASES = 64
 """Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
+
+
+class InFlight:
+    """A message on its way: begun at `began` (monotonic), with its `answer` once there is one.
+
+    Implements `dispatcher.ports.Request`.
+    """
+
+    __slots__ = ("_pool", "answer", "at_most_once", "began", "index", "lease", "message_id", "phone", "text")
+
+    def __init__(self, pool: EndpointWorkers, lease: Lease, index: int, phone: str, began: float) -> None:
+        recipients, mailing = lease.batch.recipients, lease.mailing
+        self._pool = pool
+        self.lease = lease
+        self.index = index
+        self.began = began
+        self.message_id = mailing.id << 32 | recipients.client_ids[index]
+        self.phone = phone
+        self.text = recipients.texts[index]
+        self.at_most_once = mailing.semantics is _AT_MOST_ONCE
+        self.answer: Answer | None = None
+
+    def may_start(self) -> bool:
+        """Return whether its lease and its recipient's window let it start at this moment."""
+        return self.lease.may_start(self.index)
+
+    def answered(self, answer: Answer | None) -> None:
+        """Keep the answer for the next turn."""
+        self.answer = answer
+        self._pool.take_note(self)
 
 
 class EndpointWorkers:
@@ -64,7 +99,7 @@ class EndpointWorkers:
         self.probe_ended: Signal[EndpointWorkers, bool] = Signal()
         self.name = endpoint.name
         self.longest = endpoint.total_timeout
-        self.active = 0
+        self.in_flight = 0
         self.promised: Counter[int] = Counter()
         self.limit = limit
         self.breaker = Breaker()
@@ -78,7 +113,9 @@ class EndpointWorkers:
         self._success = endpoint.success
         self._now = clock.monotonic
         self._random = random
-        self._workers: set[asyncio.Task[None]] = set()
+        self._answered: list[InFlight] = []
+        self._turn_is_due = False
+        self._closed = False
 
     @property
     def waiting(self) -> int:
@@ -109,22 +146,63 @@ class EndpointWorkers:
         self.queue.add(lease)
         if lease.mailing.max_rate > 0 or self.limiter is not None or not self.pace.is_free:
             self.rate_blocked.emit()
-        self.start_workers()
+        self.start()
 
-    def start_workers(self) -> None:
-        """Let as many workers work as the limit, the rates and the work allow."""
+    def start(self) -> None:
+        """Begin as many messages as may start now, in a turn that comes at once."""
+        if not self._turn_is_due and not self._closed:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def take_note(self, message: InFlight) -> None:
+        """Let a message that was answered be judged in the next turn."""
+        self._answered.append(message)
+        self.start()
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        if self._closed:
+            return
+        answered, self._answered = self._answered[:TURN], self._answered[TURN:]
+        try:
+            if answered:
+                self._judge(answered)
+            self._begin()
+        except Exception:
+            log.exception("a turn failed")
+        if not self.in_flight:
+            self.limit.idle()
+        if self._answered:
+            self.start()
+
+    def _begin(self) -> None:
+        """Begin as many messages as may start now; more than a turn may have wait for the next one."""
         now = self._now()
-        startable = self.queue.startable(now)
+        room = self._room(now)
+        most = min(room, TURN)
+        while most > 0:
+            lease, count = self.queue.next(now, most)
+            if lease is None:
+                return
+            taken = lease.take(count)
+            self._pass_gates(now, len(taken))
+            most -= len(taken)
+            for index in taken:
+                self._send(lease, index, now)
+            if not lease.untaken:
+                self.queue.tidy()
+                self.has_room_again.emit()
+        if room > TURN:
+            self.start()
+
+    def _room(self, now: float) -> int:
+        """Return how many messages may be begun now, whatever their mailings."""
+        room = self._allowed() - self.in_flight
+        if room <= 0 or not self.queue:
+            return 0
         if self.limiter is not None:
-            startable = min(startable, self.limiter.ready(now))
-        if not self.pace.is_free:
-            startable = self.pace.ready(now, startable)
-        wanted = min(self._allowed(), self.active + startable)
-        while self.active < wanted:
-            self.active += 1
-            worker = asyncio.create_task(self._work())
-            self._workers.add(worker)
-            worker.add_done_callback(self._left)
+            room = min(room, self.limiter.ready(now))
+        return room if self.pace.is_free else self.pace.ready(now, room)
 
     def _allowed(self) -> int:
         """Return how many requests may be in flight: one while it is tried whether the endpoint recovered."""
@@ -135,79 +213,71 @@ class EndpointWorkers:
     def _may_probe(self) -> bool:
         return self.breaker.probing(self._now())
 
-    def _left(self, worker: asyncio.Task[None]) -> None:
-        self._workers.discard(worker)
-        if not worker.cancelled() and (error := worker.exception()):
-            log.error("a worker died and is replaced", exc_info=error)
-            self.start_workers()
-
-    async def _work(self) -> None:
-        try:
-            while self.active <= self._allowed():
-                now = self._now()
-                lease = self._next(now)
-                if lease is None:
-                    return
-                taken = lease.take()
-                if taken:
-                    self._pass_gates(now)
-                if not lease.untaken:
-                    self.queue.tidy()
-                    self.has_room_again.emit()
-                for index in taken:
-                    await self._deliver(lease, index, now)
-        finally:
-            self.active -= 1
-            if not self.active:
-                self.limit.idle()
-
-    def _next(self, now: float) -> Lease | None:
-        """Return the lease whose message leaves next, None when none may leave now."""
-        if self.limiter is not None and not self.limiter.open(now):
-            return None
-        if not self.pace.is_free and not self.pace.ready(now, 1):
-            return None
-        return self.queue.next(now)
-
-    def _pass_gates(self, now: float) -> None:
-        if not self.pace.is_free:
+    def _pass_gates(self, now: float, messages: int) -> None:
+        for _ in range(0 if self.pace.is_free else messages):
             self.pace.take(now)
-        if self.limiter is not None:
-            self.limiter.take()
-        if (limiter := self.queue.limiter) is not None:
-            limiter.take()
+        for limiter in (self.limiter, self.queue.limiter):
+            if limiter is not None:
+                limiter.take(messages)
 
-    async def _deliver(self, lease: Lease, index: int, began: float) -> None:
-        """One message, from the last check before the request, at `began`, to its outcome."""
-        recipient = lease.batch.recipients[index]
-        mailing = lease.mailing
-        if recipient.phone is None or not lease.allows(index, began):
+    def _send(self, lease: Lease, index: int, began: float) -> None:
+        """Hand a message to the sender, after the first look at whether it may start."""
+        phone = lease.batch.recipients.phones[index]
+        if phone is None or not lease.allows(index, began):
             self._withhold(lease, index)
             return
+        self.in_flight += 1
+        message = InFlight(self, lease, index, phone, began)
         try:
-            answer = await self._sender.send(
-                mailing.id << 32 | recipient.client_id,
-                recipient.phone,
-                recipient.text,
-                mailing.semantics is _AT_MOST_ONCE,
-                lease.permit(index),
-            )
+            self._sender.send(message)
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
             log.exception("the sender failed")
-            answer = Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._now() - began)
-        if answer is None:
-            self._withhold(lease, index)
-            return
-        verdict = judge(answer, self._success)
-        self._learn(began, answer, verdict, recipient.client_id)
-        if verdict.delivered:
-            self._record(lease, index, policy.delivered(answer))
-        else:
-            self._record(lease, index, self._failed(lease, recipient, began, answer, verdict))
+            message.answered(Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._now() - began))
 
-    def _failed(self, lease: Lease, recipient: Recipient, began: float, answer: Answer, verdict: Verdict) -> Outcome:
+    def _judge(self, answered: Sequence[InFlight]) -> None:
+        """Record what became of messages, and draw the conclusions: of those delivered in a row together."""
+        delivered, seconds, in_flight = 0, 0.0, self.in_flight
+        self.in_flight -= len(answered)
+        for message in answered:
+            if (answer := message.answer) is None:
+                self._withhold(message.lease, message.index)
+                continue
+            verdict = judge(answer, self._success)
+            if verdict.delivered and self.breaker.counts(message.began):
+                delivered += 1
+                seconds += answer.duration
+                self._record(message.lease, message.index, policy.delivered(answer))
+                continue
+            if delivered:
+                self._learn_delivered(delivered, seconds, in_flight)
+                delivered, seconds = 0, 0.0
+            self._judge_alone(message, answer, verdict, in_flight)
+        if delivered:
+            self._learn_delivered(delivered, seconds, in_flight)
+
+    def _judge_alone(self, message: InFlight, answer: Answer, verdict: Verdict, in_flight: int) -> None:
+        """Draw the conclusions of an answer that is not one of many good ones, and record what became of it."""
+        lease, index, began = message.lease, message.index, message.began
+        try:
+            self._learn(began, answer, verdict, lease.batch.recipients.client_ids[index], in_flight)
+            delivered = verdict.delivered
+            outcome = policy.delivered(answer) if delivered else self._failed(lease, index, began, answer, verdict)
+            self._record(lease, index, outcome)
+        except Exception:
+            log.exception("an answer could not be judged")
+
+    def _learn_delivered(self, messages: int, seconds: float, in_flight: int) -> None:
+        """Draw the conclusions of messages that were delivered in `seconds` altogether; the breaker is closed."""
+        now = self._now()
+        self.limit.observe(now, seconds, ErrorClass.NONE, in_flight, messages)
+        self.pace.accepted(now, messages)
+        self.refusals.succeeded()
+        self.breaker.succeeded(now, messages)
+
+    def _failed(self, lease: Lease, index: int, began: float, answer: Answer, verdict: Verdict) -> Outcome:
         """Return what to record of a failed attempt: a refusal may speak of us, or of this message alone."""
+        recipient = lease.batch.recipients[index]
         suspension, excused = self.breaker.suspension, False
         if suspension is Suspension.NONE:
             if verdict.error_class is ErrorClass.CREDENTIALS and recipient.attempts >= TRIES:
@@ -218,11 +288,10 @@ class EndpointWorkers:
             lease.mailing, recipient, answer, verdict, lease.now_at(began), self._random, excused=excused
         )
 
-    def _learn(self, began: float, answer: Answer, verdict: Verdict, client_id: int) -> None:
+    def _learn(self, began: float, answer: Answer, verdict: Verdict, client_id: int, in_flight: int) -> None:
         """Draw the conclusions of an answer for what is sent next."""
         now = began + answer.duration
-        if self.limit.observe(now, answer.duration, verdict.error_class, self.active):
-            self.start_workers()
+        self.limit.observe(now, answer.duration, verdict.error_class, in_flight)
         self._learn_pace(now, began, verdict)
         failed = verdict.error_class in policy.DOWN
         suspension = self._learn_refusal(began, answer, verdict, client_id)
@@ -289,8 +358,8 @@ class EndpointWorkers:
             self._registry.settle_soon(lease)
 
     async def close(self) -> None:
-        """End the workers; their requests under way are cut off."""
-        await cancel(*self._workers)
+        """Begin nothing more; requests under way are cut off, and nothing is recorded of them."""
+        self._closed = True
         await self._sender.close()
 
 

@@ -116,15 +116,23 @@ class FairQueue:
             if not queue.leases:
                 del self.queues[mailing_id]
 
-    def next(self, now: float) -> Lease | None:
-        """Return the lease whose message leaves next, None when none may leave now."""
-        current = self._current
+    def next(self, now: float, most: int = 1) -> tuple[Lease | None, int]:
+        """Return the lease whose messages leave next, and how many of them in a row, at most `most`.
+
+        There is none when no message may leave now.
+        """
+        current, lease = self._current, None
         if current is not None and self._row < QUANTUM and self.queues.get(current.mailing_id) is current:
             lease = current.front(now)
-            if lease is not None:
-                self._row += 1
-                return lease
-        return self._choose(now)
+        if lease is None:
+            lease = self._choose(now)
+        if lease is None or self._current is None:
+            return None, 0
+        count = min(most, QUANTUM - self._row, lease.untaken)
+        if (limiter := self._current.limiter) is not None:
+            count = min(count, limiter.ready(now))
+        self._row += count
+        return lease, count
 
     def _choose(self, now: float) -> Lease | None:
         """Give the turn to the next mailing that has something to send."""
@@ -140,7 +148,7 @@ class FairQueue:
             self._current = None
             return None
         self._current, lease = best
-        self._row = 1
+        self._row = 0
         # To the end of the line.
         self.queues[self._current.mailing_id] = self.queues.pop(self._current.mailing_id)
         return lease

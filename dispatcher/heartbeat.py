@@ -82,7 +82,7 @@ class ReplicaStatus:
         pools = self._pools.values()
         overall = summarize(self._clock.monotonic(), list(self._stats.values()))
         return {
-            "in_flight": sum(pool.active for pool in pools),
+            "in_flight": sum(pool.in_flight for pool in pools),
             "concurrency_limit": sum(pool.limit.value for pool in pools),
             "poll_interval": self._poll_backoff.interval,
             "poll_reason": CANNOT_RECORD if self._recording.failing else self._poll_backoff.reason,
@@ -99,7 +99,7 @@ class ReplicaStatus:
         own = summarize(now, [stats])
         return {
             "name": name,
-            "in_flight": pool.active,
+            "in_flight": pool.in_flight,
             "concurrency_limit": pool.limit.value,
             "failure_ratio": own.failure_ratio,
             "last_error": own.last_error,

@@ -84,7 +84,7 @@ class LeaseWatch:
             elif lease.release(mailing or lease.mailing):
                 self._registry.settle_soon(lease)
         for pool in self._pools.values():
-            pool.start_workers()
+            pool.start()
 
 
 def _changed(now: Mailing, then: Mailing) -> bool:

@@ -12,7 +12,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence, Set
 from datetime import datetime, timedelta
-from functools import partial
 from typing import NamedTuple, cast
 
 from dispatcher import retry_policy as policy
@@ -20,7 +19,6 @@ from dispatcher.model.batches import ClaimedBatch
 from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import Reason, Status
-from dispatcher.ports import MayStart
 from dispatcher.refusals import Refusal
 
 FRESH_FOR = 0.9
@@ -161,11 +159,8 @@ class Lease:
             and (closes_in is None or now < self.asked + closes_in)
         )
 
-    def permit(self, index: int) -> MayStart:
-        """Return what says, whenever it is asked, whether the request of a message may start at that moment."""
-        return partial(self._may_start, index)
-
-    def _may_start(self, index: int) -> bool:
+    def may_start(self, index: int) -> bool:
+        """Return whether the request of a message may start at this moment."""
         return self.allows(index, self._now())
 
     def confirm(self, asked: float) -> None:

@@ -67,10 +67,10 @@ class Pace:
         """Whether it holds nothing back."""
         return not self._rate and self._measured is None and not self.trial
 
-    def accepted(self, now: float) -> None:
-        """Note that a message was accepted."""
+    def accepted(self, now: float, messages: int = 1) -> None:
+        """Note that messages were accepted."""
         self._rotate(now)
-        self._newer += 1
+        self._newer += messages
         if self.trial and now >= self.until:
             self.trial = False
 

@@ -41,26 +41,42 @@ class Clock(Protocol):
         ...
 
 
+class Request(Protocol):
+    """One message as a sender sees it. `phone` holds digits only.
+
+    With `at_most_once` it is never repeated on a second connection.
+    """
+
+    message_id: int
+    phone: str
+    text: str
+    at_most_once: bool
+
+    def may_start(self) -> bool:
+        """Return whether it may be written now. Answers at once, from memory, and never raises."""
+        ...
+
+    def answered(self, answer: Answer | None) -> None:
+        """Take in what it came to, None if it was not started. Called once; does no more than take note."""
+        ...
+
+
 class Sender(Protocol):
     """Makes requests to one endpoint. Both implementations pass tests/conformance."""
 
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
-    ) -> Answer | None:
-        """POST one message and return what it came to, None if it was not started.
+    def send(self, request: Request) -> None:
+        """POST one message, and tell the request what it came to, perhaps before this returns.
 
-        Never raises but for cancellation; ends within the endpoint's total timeout, in
-        memory bounded by its response limit. `phone` holds digits only. With
-        `at_most_once` a request is never repeated on a second connection.
+        That comes within the endpoint's total timeout, in memory bounded by its response limit.
 
         `may_start` is asked when there is a connection, right before the request is written
         to it, and again before a repetition. If it says no, nothing of the request leaves:
-        the result is None or, where it was written once already, a DISCONNECT with `sent`.
+        it is told None or, where it was written once already, a DISCONNECT with `sent`.
         """
         ...
 
     async def close(self) -> None:
-        """Close every connection; requests under way end with DISCONNECT."""
+        """Close every connection; requests under way end with DISCONNECT, or are not answered any more."""
         ...
 
 
@@ -263,6 +279,7 @@ __all__ = [
     "MayStart",
     "RateSlotStore",
     "Render",
+    "Request",
     "Sender",
     "Storage",
     "StorageUnavailable",

@@ -89,12 +89,15 @@ class RateLimiter:
         """Return how many requests may start now."""
         return sum(run.passed(now) for run in self._runs) if self.open(now) else 0
 
-    def take(self) -> None:
-        """Use the first moment of one that is `open`."""
-        first, step, left = self._runs.popleft()
-        if left > 1:
-            self._runs.appendleft(_Run(first + step, step, left - 1))
-        self._held -= 1
+    def take(self, requests: int = 1) -> None:
+        """Use the first moments, of which at least so many are `ready`."""
+        self._held -= requests
+        while requests:
+            first, step, left = self._runs.popleft()
+            used = min(left, requests)
+            if used < left:
+                self._runs.appendleft(_Run(first + used * step, step, left - used))
+            requests -= used
 
     def request(self, now: float, demand: int) -> SlotRequest | None:
         """Return what to ask the database for, so that `demand` requests find moments; None for nothing yet."""

@@ -54,7 +54,7 @@ class RateSlots:
                     log.warning("rates wait for the database: %s", error)
                     await self._clock.sleep(_AWAY_PAUSE)
                 for pool in self._pools.values():
-                    pool.start_workers()
+                    pool.start()
                 await self._clock.wait(self._woken, self._pause())
                 self._woken.clear()
 

@@ -1,4 +1,4 @@
-"""Traces: the port of a tracer, and the sender, the work queue and the plan that make spans.
+"""Traces: the port of a tracer, and the work queue and the plan that make spans.
 
 The engine knows no tracer of its own. Without one nothing here is in the way of a message.
 """
@@ -11,11 +11,9 @@ from dataclasses import replace
 from typing import Protocol
 
 from dispatcher.model.batches import ClaimedBatch, OpenWork
-from dispatcher.model.endpoints import Answer
 from dispatcher.model.mailings import Expansion, Mailing, Step
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MailingPlan, MayStart, Render, Sender, Storage, WorkQueue
+from dispatcher.ports import MailingPlan, Render, Storage, WorkQueue
 
 
 class Span(Protocol):
@@ -44,33 +42,6 @@ class Tracer(Protocol):
 
 TraceHeaders = Callable[[], Mapping[str, str]]
 """Returns the headers of a request that carry its trace to the endpoint."""
-
-
-class TracedSender:
-    """A sender each of whose requests is a span. Implements `dispatcher.ports.Sender`."""
-
-    def __init__(self, sender: Sender, endpoint: str, tracer: Tracer) -> None:
-        self._sender = sender
-        self._endpoint = endpoint
-        self._tracer = tracer
-
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
-    ) -> Answer | None:
-        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
-        with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:
-            answer = await self._sender.send(message_id, phone, text, at_most_once, may_start)
-            if answer is None:
-                span.fail("not started")
-                return None
-            span.note(status=answer.status)
-            if answer.error is not ErrorClass.NONE:
-                span.fail(answer.error.name)
-            return answer
-
-    async def close(self) -> None:
-        """Close every connection; requests under way end with DISCONNECT."""
-        await self._sender.close()
 
 
 class TracedQueue:

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Any
 
 import httpx
 
+from dispatcher.delivery.awaiting import TaskSender
 from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
 from dispatcher.model.endpoints import Answer, Endpoint
@@ -44,7 +46,7 @@ class _Exchange:
 
     __slots__ = ("_may_start", "_stream", "body", "connected", "forbidden", "handshaking", "headers", "sent", "status")
 
-    def __init__(self, may_start: MayStart | None) -> None:
+    def __init__(self, may_start: MayStart) -> None:
         self._may_start = may_start
         self._stream: Any = None  # of httpcore
         self.forbidden = False
@@ -69,7 +71,7 @@ class _Exchange:
             self.handshaking = False
         elif event.endswith("send_request_headers.started") and about["request"].method != b"CONNECT":
             # What asks a proxy for a tunnel is not seen by the endpoint.
-            if self._may_start is not None and not self._may_start():
+            if not self._may_start():
                 self.forbidden = True
                 raise _NotStarted
             self.sent = True
@@ -80,7 +82,7 @@ class _Exchange:
         return Answer(self.status, self.body, retry_after, error, self.sent, monotonic() - started)
 
 
-class HttpxSender:
+class HttpxSender(TaskSender):
     """Sends messages to one endpoint by httpx. Implements `dispatcher.ports.Sender`.
 
     To be used from one event loop; `trace_headers` gives each request more headers. Raises
@@ -88,6 +90,7 @@ class HttpxSender:
     """
 
     def __init__(self, endpoint: Endpoint, trace_headers: TraceHeaders | None = None) -> None:
+        super().__init__()
         self._trace_headers = trace_headers
         target = parse_target(endpoint)
         connections = min(endpoint.max_concurrency, MAX_CONNECTIONS)
@@ -95,7 +98,7 @@ class HttpxSender:
         self._total_timeout = endpoint.total_timeout
         self._max_body = endpoint.max_response_bytes
         self._turns = asyncio.Semaphore(connections)
-        self._under_way: dict[asyncio.Future[None], asyncio.Timeout] = {}
+        self._timeouts: set[asyncio.Timeout] = set()
         self._closed = False
         self._client = httpx.AsyncClient(
             headers=target.headers,
@@ -107,10 +110,10 @@ class HttpxSender:
             follow_redirects=False,
         )
 
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+    async def post(
+        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
     ) -> Answer | None:
-        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
+        """POST one message; it waits for its turn while as many are under way as httpcore bears."""
         started = monotonic()
         exchange = _Exchange(may_start)
         if self._closed:
@@ -119,9 +122,8 @@ class HttpxSender:
             body = encode_body(message_id, phone, text)
         except ValueError:
             return exchange.answer(ErrorClass.PROTOCOL, started)
-        ended = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(self._total_timeout) as self._under_way[ended], self._turns:
+            async with self._limited(), self._turns:
                 error = await self._exchange(exchange, message_id, body)
                 if error is ErrorClass.DISCONNECT and not (exchange.connected or exchange.status or at_most_once):
                     exchange = _Exchange(may_start)
@@ -129,21 +131,28 @@ class HttpxSender:
                     error = await self._exchange(exchange, message_id, body)
         except TimeoutError:
             error = ErrorClass.DISCONNECT if self._closed else ErrorClass.TIMEOUT
-        finally:
-            del self._under_way[ended]
-            ended.set_result(None)
         if exchange.forbidden:
             return exchange.answer(ErrorClass.DISCONNECT, started) if exchange.sent else None
         return exchange.answer(error, started)
 
+    @asynccontextmanager
+    async def _limited(self) -> AsyncIterator[None]:
+        """Raise TimeoutError in the block after the total timeout, or when the sender is closed."""
+        async with asyncio.timeout(self._total_timeout) as timeout:
+            self._timeouts.add(timeout)
+            try:
+                yield
+            finally:
+                self._timeouts.discard(timeout)
+
     async def close(self) -> None:
         """Close every connection; requests under way end with DISCONNECT."""
         self._closed = True
-        for timeout in self._under_way.values():
+        for timeout in self._timeouts:
             if not timeout.expired():
                 timeout.reschedule(0.0)
-        if self._under_way:
-            await asyncio.wait(tuple(self._under_way))
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await self._client.aclose()
 
     async def _exchange(self, exchange: _Exchange, message_id: int, body: bytes) -> ErrorClass:

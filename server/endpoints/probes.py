@@ -16,6 +16,7 @@ from datetime import UTC, datetime, timedelta
 from secrets import randbelow
 from typing import NamedTuple
 
+from dispatcher.delivery.awaiting import ask
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
@@ -95,7 +96,7 @@ async def _exchange(configured: ConfiguredEndpoint, identity: int, phone: str, t
     except ValueError as error:  # the CA file was valid at the start
         return Answer(0, str(error).encode(), None, ErrorClass.TLS, False, 0.0)
     try:
-        answer: Answer | None = await sender.send(identity, phone, text, at_most_once=True)
+        answer = await ask(sender, identity, phone, text, at_most_once=True)
         assert answer is not None  # nothing may forbid it to start
         return answer
     finally:

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from dispatcher.delivery.http1 import FastSender
+from dispatcher.delivery.traced_sender import TracedSender
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Endpoint
 from dispatcher.ports import Sender
-from dispatcher.tracing import TracedSender, TraceHeaders, Tracer
+from dispatcher.tracing import TraceHeaders, Tracer
 from server.config import ConfigError, Settings
 from server.config.types import ConfiguredEndpoint
 from server.endpoints.endpoints_file import read_endpoints

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from dispatcher.delivery.awaiting import ask
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
 from dispatcher.model.endpoints import Answer, Endpoint
@@ -72,6 +73,6 @@ async def nothing_is_left() -> None:
 
 async def deliver(sender: Sender, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
     """Send a message that may start whenever there is a connection."""
-    answer = await sender.send(message_id, phone, text, at_most_once)
+    answer = await ask(sender, message_id, phone, text, at_most_once)
     assert answer is not None
     return answer

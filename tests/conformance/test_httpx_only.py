@@ -10,6 +10,7 @@ import h2.connection
 import h2.events
 import pytest
 
+from dispatcher.delivery.awaiting import ask
 from dispatcher.delivery.httpx_sender import MAX_CONNECTIONS, HttpxSender
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import judge
@@ -157,7 +158,7 @@ def test_http2_writes_nothing_that_may_not_start_and_keeps_the_connection(certif
                 opened.append(gateway.opened.is_set())
                 return False
 
-            refused = [asyncio.create_task(sender.send(n, "7", "Hello", may_start=may_not)) for n in range(3)]
+            refused = [asyncio.create_task(ask(sender, n, "7", "Hello", may_start=may_not)) for n in range(3)]
             allowed = [asyncio.create_task(deliver(sender, n, "7", "Hello")) for n in range(3, 6)]
             await gateway.greeted()
             assert opened == []
@@ -165,7 +166,7 @@ def test_http2_writes_nothing_that_may_not_start_and_keeps_the_connection(certif
             assert [await send for send in refused] == [None] * 3
             assert all([judge(await send).delivered for send in allowed])
             assert opened == [True] * 3
-            assert await sender.send(6, "7", "Hello", may_start=may_not) is None
+            assert await ask(sender, 6, "7", "Hello", may_start=may_not) is None
             assert judge(await deliver(sender, 7, "7", "Hello")).delivered
             await sender.close()
             await server.until(lambda: server.open == 0)
@@ -192,12 +193,12 @@ def test_a_tunnel_is_opened_before_asking_whether_a_request_may_start(
                 opened.append(proxy.opened.is_set())
                 return len(opened) > 1
 
-            send = asyncio.create_task(sender.send(1, "7", "Hello", may_start=may_start))
+            send = asyncio.create_task(ask(sender, 1, "7", "Hello", may_start=may_start))
             await proxy.greeted()
             assert opened == []
             proxy.opened.set()
             assert await send is None
-            answer = await sender.send(2, "7", "Hello", may_start=may_start)
+            answer = await ask(sender, 2, "7", "Hello", may_start=may_start)
             assert answer is not None
             assert judge(answer).delivered
             assert opened == [True, True]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from dispatcher.delivery.awaiting import ask
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.http1 import pool as sender_module
 from dispatcher.model.states import ErrorClass
@@ -73,7 +74,7 @@ def test_it_is_asked_after_a_slow_handshake_and_nothing_is_written(
         ):
             sender = contender.make(endpoint(gateway.url, ca_file=certificates.ca_file))
             asked = Asked(False, sees=gateway.opened.is_set)
-            sending = asyncio.create_task(sender.send(1, "7", "Hello", may_start=asked))
+            sending = asyncio.create_task(ask(sender, 1, "7", "Hello", may_start=asked))
             await gateway.greeted()
             assert asked.saw == []
             gateway.opened.set()
@@ -94,7 +95,7 @@ def test_it_is_not_asked_when_there_is_no_connection_in_time(contender: Contende
         async with ScriptedEndpoint(answers(http()), certificates["good"]) as server, SlowGateway(server) as gateway:
             sender = contender.make(endpoint(gateway.url, HASTY, ca_file=certificates.ca_file))
             asked = Asked()
-            answer = await sender.send(1, "7", "Hello", may_start=asked)
+            answer = await ask(sender, 1, "7", "Hello", may_start=asked)
             assert answer is not None
             assert (answer.sent, asked.saw, server.accepted) == (False, [], 0)
             await sender.close()
@@ -109,7 +110,7 @@ def test_an_idle_connection_is_spared_what_may_not_start(contender: Contender) -
             sender = contender.make(endpoint(server.url))
             for message_id in range(1, 6):
                 asked = Asked(bool(message_id % 2))
-                answer = await sender.send(message_id, "7", "Hello", may_start=asked)
+                answer = await ask(sender, message_id, "7", "Hello", may_start=asked)
                 assert (answer is not None, len(asked.saw)) == (bool(message_id % 2), 1)
             await closed(sender, server)
             assert b"".join(heard).count(b"POST") == 3
@@ -131,10 +132,10 @@ def test_may_start_is_asked_after_a_wait_for_a_free_connection(contender: Conten
 
         async with ScriptedEndpoint(script) as server:
             sender = contender.make(endpoint(server.url, max_concurrency=1))
-            first = asyncio.create_task(sender.send(1, "7", "Hello"))
+            first = asyncio.create_task(ask(sender, 1, "7", "Hello"))
             await server.until(lambda: len(server.requests) == 1)
             asked = Asked(False, sees=answered.is_set)
-            second = asyncio.create_task(sender.send(2, "7", "Hello", may_start=asked))
+            second = asyncio.create_task(ask(sender, 2, "7", "Hello", may_start=asked))
             third = asyncio.create_task(deliver(sender, 3, "7", "Hello"))
             await asyncio.sleep(0)
             answered.set()
@@ -155,7 +156,7 @@ def test_it_is_asked_again_before_a_repetition(contender: Contender) -> None:
             sender = contender.make(endpoint(server.url))
             await deliver(sender, 1, "7", "Hello")
             asked = Asked(True, True, sees=lambda: len(server.requests))
-            answer = await sender.send(2, "7", "Hello", may_start=asked)
+            answer = await ask(sender, 2, "7", "Hello", may_start=asked)
             assert answer is not None
             assert judge(answer).delivered
             assert asked.saw == [1, 2]
@@ -170,7 +171,7 @@ def test_a_repetition_that_may_not_start_leaves_the_outcome_unknown(contender: C
             sender = contender.make(endpoint(server.url))
             await deliver(sender, 1, "7", "Hello")
             asked = Asked(True, False, sees=lambda: len(server.requests))
-            answer = await sender.send(2, "7", "Hello", may_start=asked)
+            answer = await ask(sender, 2, "7", "Hello", may_start=asked)
             assert answer is not None
             assert (answer.status, answer.body, answer.error, answer.sent) == (0, b"", ErrorClass.DISCONNECT, True)
             assert asked.saw == [1, 2]
@@ -188,7 +189,7 @@ def test_it_is_asked_once_where_nothing_is_repeated(contender: Contender) -> Non
             sender = contender.make(endpoint(server.url))
             await deliver(sender, 1, "7", "Hello")
             asked = Asked(True)
-            answer = await sender.send(2, "7", "Hello", True, asked)
+            answer = await ask(sender, 2, "7", "Hello", True, asked)
             assert answer is not None
             assert (answer.error, answer.sent, len(asked.saw)) == (ErrorClass.DISCONNECT, True, 1)
             await closed(sender, server)
@@ -206,7 +207,7 @@ def test_a_connection_that_carried_nothing_may_be_stale_too(run: Run) -> None:
     async def case() -> None:
         async with ScriptedEndpoint(script) as server:
             sender = FastSender(endpoint(server.url))
-            assert await sender.send(1, "7", "Hello", may_start=Asked(False)) is None
+            assert await ask(sender, 1, "7", "Hello", may_start=Asked(False)) is None
             assert judge(await deliver(sender, 2, "7", "Hello")).delivered
             assert [request.connection for request in server.requests] == [1, 2]
             await closed(sender, server)
@@ -220,7 +221,7 @@ def test_a_connection_that_carried_nothing_is_dropped_when_idle(run: Run, monkey
     async def case() -> None:
         async with ScriptedEndpoint(answers(http())) as server:
             sender = FastSender(endpoint(server.url))
-            assert await sender.send(1, "7", "Hello", may_start=Asked(False)) is None
+            assert await ask(sender, 1, "7", "Hello", may_start=Asked(False)) is None
             await server.until(lambda: server.accepted == 1 and server.open == 0, within=4.0)
             await closed(sender, server)
 
@@ -236,7 +237,7 @@ def test_what_may_not_start_makes_no_connection_younger(run: Run, monkeypatch: p
             sender = FastSender(endpoint(server.url))
             await deliver(sender, 1, "7", "Hello")
             await eventually(
-                lambda: sender.send(2, "7", "Hello", may_start=Asked(False)), lambda _: server.accepted == 2, within=4.0
+                lambda: ask(sender, 2, "7", "Hello", may_start=Asked(False)), lambda _: server.accepted == 2, within=4.0
             )
             await closed(sender, server)
 

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from dispatcher.delivery.awaiting import TaskSender
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
+from dispatcher.ports import MayStart
 from tests.simulation.promises import Promises, Request
 from tests.simulation.world import World
 
@@ -84,7 +86,7 @@ class ModelEndpoint:
         return None if mishap == "hangs" else answers.get(mishap) or complete(200)
 
 
-class ModelSender:
+class ModelSender(TaskSender):
     """Implements `ports.Sender` for the process called `name`, which lives on `loop`."""
 
     def __init__(
@@ -96,6 +98,7 @@ class ModelSender:
         name: str,
         timeout: float,
     ) -> None:
+        super().__init__()
         self._world = world
         self._endpoint = endpoint
         self._promises = promises
@@ -103,25 +106,19 @@ class ModelSender:
         self._name = name
         self._timeout = timeout
 
-    async def send(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool = False,
-        may_start: Callable[[], bool] | None = None,
+    async def post(
+        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
     ) -> Answer | None:
         """Send a request as both real senders do: a connection first, then `may_start`, then the request."""
         world, habits = self._world, self._endpoint.habits
         began = world.now
-        # Who is not asked before the request leaves cannot take the time to connect.
-        connecting = world.delay(0.0, habits.connecting) if may_start is not None else 0.0
+        connecting = world.delay(0.0, habits.connecting)
         if habits.mood == "away":
             await asyncio.sleep(0.01)
             return Answer(0, b"", None, ErrorClass.CONNECT, False, world.now - began)
         if connecting > 0.0:
             await asyncio.sleep(connecting)
-        if may_start is not None and not may_start():
+        if not may_start():
             return None
         request = self._promises.started(self._name, message_id, phone, text)
         answered: asyncio.Future[Answer] = self._loop.create_future()
@@ -139,6 +136,3 @@ class ModelSender:
         answer.duration = world.now - began
         self._promises.returned(request, answer)
         return answer
-
-    async def close(self) -> None:
-        """Nothing to close: requests under way are cut off by their cancellation."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
+from dispatcher.delivery.awaiting import TaskSender
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart
@@ -27,11 +28,12 @@ def broken(error: ErrorClass, sent: bool = True) -> Answer:
     return Answer(0, b"", None, error, sent, 0.001)
 
 
-class ScriptedSender:
+class ScriptedSender(TaskSender):
     """Answers as the script says and remembers every request."""
 
     def __init__(self, script: Callable[[int, int], Answer] | None = None, delay: float = 0.0) -> None:
         """`script` gets the client's id and the number of the request for it, from 1."""
+        super().__init__()
         self.requests: list[tuple[int, str, str, float]] = []
         self.counts: Counter[int] = Counter()
         self.gate = asyncio.Event()
@@ -44,11 +46,11 @@ class ScriptedSender:
         self._script = script or (lambda client_id, number: answer())
         self.delay = delay
 
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+    async def post(
+        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
     ) -> Answer | None:
         """Remember the request, wait for the gate, answer by the script."""
-        if may_start is not None and not may_start():
+        if not may_start():
             return None
         self.requests.append((message_id, phone, text, time.monotonic()))
         self.counts[message_id] += 1
@@ -65,9 +67,6 @@ class ScriptedSender:
             return self._script(message_id & 0xFFFFFFFF, number)
         finally:
             self.in_flight -= 1
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
     async def until(self, requests: int, within: float = 15.0) -> None:
         """Return when so many requests have come; fail after `within` seconds."""

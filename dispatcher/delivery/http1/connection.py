@@ -1,7 +1,8 @@
 """One keep-alive connection: a request at a time, from its bytes to its Answer.
 
-A connection belongs to a `Owner` (the sender), which hears when the connection is ready for
-the next request and when it is gone. It keeps no time: the home sweeps over `deadline`.
+A connection belongs to an `Owner` (the sender), which hears when the connection is ready for
+the next request, when it is gone, and when a request must be repeated on another one. It keeps
+no time: the owner sweeps over `deadline`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Protocol, cast
 from dispatcher.delivery.http1.response import ResponseReader
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
+from dispatcher.ports import Request
 
 NEVER = float("inf")
+
+_NONE = ErrorClass.NONE  # looked at for each message, and members of an enum take long to look up
 
 _KNOWN_BYTES = 1024
 _KNOWN_COUNT = 64
@@ -40,6 +44,9 @@ class Owner(Protocol):
     def connection_gone(self, connection: Connection) -> None:
         """Forget a connection that must not be used any more. Called once."""
 
+    def repeat(self, request: Request, data: bytes, started: float) -> None:
+        """Send a request on another connection: this one had been closed while it was idle."""
+
 
 class Connection(asyncio.Protocol):
     """A connection to the endpoint.
@@ -51,11 +58,12 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_future",
+        "_data",
         "_known",
-        "_new_future",
+        "_may_repeat",
         "_owner",
         "_reader",
+        "_request",
         "_started",
         "_transport",
         "closed",
@@ -74,29 +82,26 @@ class Connection(asyncio.Protocol):
         self._owner = owner
         self._known = owner.known_answers
         self._reader = ResponseReader(max_body)
-        self._future: asyncio.Future[Answer] | None = None
+        self._request: Request | None = None
+        self._data = b""
         self._started = 0.0
-        self._new_future = asyncio.get_running_loop().create_future
-        self.closed: asyncio.Future[None] = self._new_future()
+        self._may_repeat = False
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.deadline = NEVER
         self.retires_at = retires_at
         self.open = False
         self.touched = False
         self.used = False
 
-    def request(self, data: bytes, started: float, deadline: float) -> asyncio.Future[Answer]:
-        """Send a request and return the future of its Answer, which never gets an exception."""
-        future = self._future = self._new_future()
+    def begin(self, request: Request, data: bytes, started: float, deadline: float, again: bool) -> None:
+        """Write a request, `again` if it was written on another connection before; it is told its answer."""
+        self._request = request
+        self._data = data
         self._started = started
+        self._may_repeat = self.used and not again
         self.deadline = deadline
         self.touched = False
         self.write(data)
-        return future
-
-    def abandon(self, future: asyncio.Future[Answer]) -> None:
-        """End the connection if the request of `future`, which nobody awaits any more, is still under way here."""
-        if self._future is future:
-            self.abort()
 
     def abort(self, error: ErrorClass = ErrorClass.DISCONNECT) -> None:
         """End the connection at once, and with `error` the request it carries."""
@@ -108,12 +113,15 @@ class Connection(asyncio.Protocol):
         self._resolve(error)
 
     def _resolve(self, error: ErrorClass) -> None:
-        future, self._future = self._future, None
-        if future is None or future.done():
+        request, self._request = self._request, None
+        if request is None:
+            return
+        if error is ErrorClass.DISCONNECT and not self.touched and self._may_repeat and not request.at_most_once:
+            self._owner.repeat(request, self._data, self._started)  # which says nothing about this request
             return
         reader = self._reader
         status, body, retry_after = (reader.status, reader.body, reader.retry_after) if self.touched else (0, b"", None)
-        future.set_result(Answer(status, body, retry_after, error, True, monotonic() - self._started))
+        request.answered(Answer(status, body, retry_after, error, True, monotonic() - self._started))
 
     # Called by the loop.
 
@@ -125,18 +133,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take in a piece of an answer; usually it is all of it."""
-        future = self._future
-        if future is None:
+        request = self._request
+        if request is None:
             self.abort()  # nobody asked
         elif self.touched or (known := self._known.get(data)) is None:
             self._read(data)
-        elif future.done():
-            self.abort()  # cancelled a moment ago
         else:
-            self._future = None
+            self._request = None
             self.used = True
             now = monotonic()
-            future.set_result(Answer(*known, ErrorClass.NONE, True, now - self._started))
+            request.answered(Answer(*known, _NONE, True, now - self._started))
             self._owner.connection_ready(self, now)
 
     def _read(self, data: bytes) -> None:
@@ -159,7 +165,7 @@ class Connection(asyncio.Protocol):
         self._known[data] = (self._reader.status, self._reader.body, self._reader.retry_after)
 
     def _answered(self) -> None:
-        reusable = self._reader.reusable and self._future is not None and not self._future.done()
+        reusable = self._reader.reusable and self._request is not None
         self._resolve(ErrorClass.NONE)
         self.used = True
         if reusable:
@@ -169,7 +175,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Note that the endpoint sends no more: the end of an answer, or of the connection."""
-        if self._future is not None and self.touched and self._reader.finish():
+        if self._request is not None and self.touched and self._reader.finish():
             self._resolve(ErrorClass.NONE)
         self.abort()
 

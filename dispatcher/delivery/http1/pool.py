@@ -1,8 +1,8 @@
 """The fast sender: requests to one endpoint over a pool of keep-alive connections.
 
 Owns the pool: who waits for a connection, who gets which, when connections are opened and
-dropped, and every deadline. The way of a request is `send`, from top to bottom; a request
-that finds an idle connection costs one future and no timer.
+dropped, and every deadline. A request that finds an idle connection is written at once, and is
+told its answer by the connection: it costs no task, no future and no timer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart
+from dispatcher.ports import Request
 from dispatcher.tracing import TraceHeaders
 
 IDLE_SECONDS = 4.0
@@ -40,6 +40,20 @@ class _Failure(Exception):
 
     def __init__(self, error: ErrorClass) -> None:
         self.error = error
+
+
+class _Waiting(NamedTuple):
+    """A request that has no connection yet; `again` says that it was written on one before."""
+
+    request: Request
+    data: bytes
+    started: float
+    deadline: float
+    again: bool
+
+    def fail(self, error: ErrorClass) -> None:
+        """End the request without a connection."""
+        self.request.answered(Answer(0, b"", None, error, self.again, monotonic() - self.started))
 
 
 class PoolStatus(NamedTuple):
@@ -92,8 +106,9 @@ class FastSender:
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
         self._slots = 0  # connections open or being opened, plus those promised to who waits
-        self._waiting: deque[tuple[float, asyncio.Future[Connection | None]]] = deque()
-        self._dials: dict[asyncio.Future[None], asyncio.Timeout] = {}
+        self._waiting: deque[_Waiting] = deque()
+        self._dials: set[asyncio.Task[None]] = set()
+        self._timeouts: set[asyncio.Timeout] = set()
         self._closing: set[asyncio.Future[None]] = set()
         self._sweep: asyncio.TimerHandle | None = None
         self._sweep_at = 0.0
@@ -106,52 +121,46 @@ class FastSender:
             self._slots, len(self._connections), len(self._dials), len(self._waiting), self._sweep is not None
         )
 
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
-    ) -> Answer | None:
-        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
+    def send(self, request: Request) -> None:
+        """POST one message. See `dispatcher.ports.Sender.send`."""
         started = monotonic()
-        deadline = started + self._total_timeout
         try:
-            body = encode_body(message_id, phone, text)
+            data = self._render(request)
         except ValueError:
-            return Answer(0, b"", None, ErrorClass.PROTOCOL, False, 0.0)
-        request = self._template % (message_id, message_id, len(body), body)
-        if self._trace_headers is not None:
-            request = _with_headers(request, self._trace_headers())
-        connection = self._idle.pop() if self._idle else None
-        future: asyncio.Future[Answer] | None = None
-        answer: Answer | None = None
-        try:
-            while True:
-                if connection is None:
-                    connection = await self._connect(deadline, again=future is not None)
-                if may_start is not None and not may_start():
-                    self._put_back(connection)
-                    return answer
-                may_repeat = connection.used and future is None and not at_most_once
-                future = connection.request(request, started, deadline)
-                answer = await future
-                if answer.error is not _DISCONNECT or connection.touched or not may_repeat:
-                    return answer
-                connection = None  # it had been closed while idle, which says nothing about this request
-        except _Failure as failure:
-            return Answer(0, b"", None, failure.error, future is not None, monotonic() - started)
-        except asyncio.CancelledError:
-            if connection is not None and future is not None:
-                connection.abandon(future)
-            raise
+            request.answered(Answer(0, b"", None, ErrorClass.PROTOCOL, False, 0.0))
+            return
+        if not self._idle:
+            self._seek(_Waiting(request, data, started, started + self._total_timeout, False))
+        elif not self._begin(connection := self._idle.pop(), request, data, started):
+            self._idle.append(connection)  # to the endpoint it was idle all the while
+
+    def _render(self, request: Request) -> bytes:
+        """Return the bytes of a request. Raise ValueError for a phone that is no number."""
+        message_id = request.message_id
+        body = encode_body(message_id, request.phone, request.text)
+        data = self._template % (message_id, message_id, len(body), body)
+        return data if self._trace_headers is None else _with_headers(data, self._trace_headers())
+
+    def _begin(
+        self, connection: Connection, request: Request, data: bytes, started: float, again: bool = False
+    ) -> bool:
+        """Write a request to a connection unless it may not start; return whether it was."""
+        if not request.may_start():
+            cut_off = Answer(0, b"", None, _DISCONNECT, True, monotonic() - started) if again else None
+            request.answered(cut_off)
+            return False
+        connection.begin(request, data, started, started + self._total_timeout, again)
+        return True
 
     async def close(self) -> None:
         """Close every connection; requests under way end with DISCONNECT."""
         self._closed = True
-        for _, waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_exception(_Failure(_DISCONNECT))
+        for waiting in self._waiting:
+            waiting.fail(_DISCONNECT)
         self._waiting.clear()
         for connection in tuple(self._connections):
             connection.abort()
-        for timeout in self._dials.values():
+        for timeout in self._timeouts:
             if not timeout.expired():
                 timeout.reschedule(0.0)
         while unfinished := {*self._dials, *self._closing}:
@@ -163,63 +172,47 @@ class FastSender:
 
     # The pool: who gets a connection.
 
-    async def _connect(self, deadline: float, again: bool) -> Connection:
-        """Return a connection that is not idle: a new one, or one that has just become free.
-
-        With `again` the request has waited before and goes first. Raise _Failure.
-        """
+    def _seek(self, waiting: _Waiting) -> None:
+        """Open a connection for a request, or let it wait for one; one that has waited before goes first."""
         if self._closed:
-            raise _Failure(_DISCONNECT)
-        while self._slots >= self._max_connections:
-            connection = await self._wait(deadline, again)
-            if connection is None:
-                break
-            if connection.open:
-                return connection
-            again = True
-        else:
+            waiting.fail(_DISCONNECT)
+        elif self._slots < self._max_connections:
             self._slots += 1
+            self._dial_for(waiting)
+        else:
+            self._waiting.insert(0 if waiting.again else len(self._waiting), waiting)
+            self._sweep_by(waiting.deadline)
+
+    def repeat(self, request: Request, data: bytes, started: float) -> None:
+        """Send a request on another connection: its own had been closed while it was idle."""
+        self._seek(_Waiting(request, data, started, started + self._total_timeout, True))
+
+    def _dial_for(self, waiting: _Waiting) -> None:
+        """Open a connection in a slot that is taken already."""
+        task = asyncio.get_running_loop().create_task(self._serve(waiting))
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _serve(self, waiting: _Waiting) -> None:
         try:
-            return await self._dial(deadline)
+            connection = await self._dial(waiting.deadline)
+        except _Failure as failure:
+            self._vacate()
+            waiting.fail(failure.error)
+            return
         except BaseException:
             self._vacate()
             raise
-
-    async def _wait(self, deadline: float, first: bool) -> Connection | None:
-        """Wait for a connection, or, with None, for the right to open one."""
-        waiter: asyncio.Future[Connection | None] = asyncio.get_running_loop().create_future()
-        if first:
-            self._waiting.appendleft((deadline, waiter))
-        else:
-            self._waiting.append((deadline, waiter))
-        self._sweep_by(deadline)
-        try:
-            return await waiter
-        except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                self._hand_back(waiter.result())
-            raise
-
-    def _hand_back(self, connection: Connection | None) -> None:
-        if connection is None:
-            self._vacate()
-        elif connection.open:
+        if not self._begin(connection, waiting.request, waiting.data, waiting.started, waiting.again):
+            connection.used = True
             self.connection_ready(connection, monotonic())
-
-    def _next_waiter(self) -> asyncio.Future[Connection | None] | None:
-        while self._waiting:
-            _, waiter = self._waiting.popleft()
-            if not waiter.done():
-                return waiter
-        return None
 
     def _vacate(self) -> None:
         """Give a free slot to who waits longest."""
-        waiter = self._next_waiter()
-        if waiter is None:
-            self._slots -= 1
+        if self._waiting:
+            self._dial_for(self._waiting.popleft())
         else:
-            waiter.set_result(None)
+            self._slots -= 1
 
     def connection_ready(self, connection: Connection, now: float) -> None:
         """Take back a connection that may take another request."""
@@ -227,17 +220,11 @@ class FastSender:
             connection.abort()
             return
         connection.deadline = now + IDLE_SECONDS
-        if self._waiting and (waiter := self._next_waiter()) is not None:
-            waiter.set_result(connection)
-        else:
-            self._idle.append(connection)
-
-    def _put_back(self, connection: Connection) -> None:
-        """Take back a connection on which nothing was written: to the endpoint it was idle all the while."""
-        idle_until = connection.deadline
-        connection.used = True
-        self.connection_ready(connection, monotonic())
-        connection.deadline = min(connection.deadline, idle_until)
+        while self._waiting:
+            waiting = self._waiting.popleft()
+            if self._begin(connection, waiting.request, waiting.data, waiting.started, waiting.again):
+                return
+        self._idle.append(connection)
 
     def connection_gone(self, connection: Connection) -> None:
         """Forget a connection that must not be used any more."""
@@ -274,12 +261,12 @@ class FastSender:
         now = monotonic()
         for connection in [one for one in self._connections if one.deadline <= now]:
             connection.abort(ErrorClass.TIMEOUT)
-        for deadline, waiter in self._waiting:
-            if deadline <= now and not waiter.done():
-                waiter.set_exception(_Failure(ErrorClass.TIMEOUT))
-        self._waiting = deque(entry for entry in self._waiting if not entry[1].done())
+        overdue = [one for one in self._waiting if one.deadline <= now]
+        self._waiting = deque(one for one in self._waiting if one.deadline > now)
+        for waiting in overdue:
+            waiting.fail(ErrorClass.TIMEOUT)
         if self._connections or self._waiting:
-            deadlines = [one.deadline for one in self._connections] + [deadline for deadline, _ in self._waiting]
+            deadlines = [one.deadline for one in self._connections] + [one.deadline for one in self._waiting]
             self._sweep_by(min(now + self._total_timeout, now + IDLE_SECONDS, *deadlines))
 
     # Dialing.
@@ -290,18 +277,17 @@ class FastSender:
             raise _Failure(_DISCONNECT)
         now = monotonic()
         limit = min(deadline, now + self._connect_timeout)
-        ended = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.timeout(limit - now) as self._dials[ended]:
-                sock = await self._reach(limit)
-                connection = await self._open(sock)
+            async with asyncio.timeout(limit - now) as timeout:
+                self._timeouts.add(timeout)
+                try:
+                    connection = await self._open(await self._reach(limit))
+                finally:
+                    self._timeouts.discard(timeout)
         except TimeoutError:
             if self._closed:
                 raise _Failure(_DISCONNECT) from None
             raise _Failure(ErrorClass.TIMEOUT if limit == deadline else ErrorClass.CONNECT) from None
-        finally:
-            del self._dials[ended]
-            ended.set_result(None)
         if self._closed:
             connection.abort()  # close() came while it was being opened, and could not see it
         if not connection.open:

@@ -25,7 +25,7 @@ def samples_of(dispatcher: Dispatcher) -> Samples:
         "mailing_settle_seconds": {(): of_histogram(counters.settle)},
         "mailing_dispatchers": {(): 1},
         "mailing_dispatcher_restarts_total": {(): 0},
-        "mailing_dispatcher_in_flight": {(own, pool.name): pool.active for pool in pools},
+        "mailing_dispatcher_in_flight": {(own, pool.name): pool.in_flight for pool in pools},
         "mailing_dispatcher_concurrency_limit": {(own, pool.name): pool.limit.value for pool in pools},
         "mailing_dispatcher_waiting_messages": {(own, pool.name): pool.waiting for pool in pools},
         "mailing_dispatcher_breaker": {(own, pool.name): _BREAKER[pool.breaker.state] for pool in pools},

@@ -102,14 +102,21 @@ class Machine(RuleBasedStateMachine):
         self.store = MailingStore(database, installation, self._hint)
         self.retries = MailingRetry(database, self._hint)
         self.deletion = ClientDeletion(database, installation)
-        self.sender = ScriptedSender(self._answer)
+        self.gate = asyncio.Event()
+        self.gate.set()
 
     def _hint(self) -> None:
         for dispatcher, *_ in self.dispatchers:
             dispatcher.hint()
 
-    def _answer(self, client_id: int, number: int) -> Answer:
-        message_id = self.sender.answering  # not the last request: what hangs is answered later
+    def _sender(self) -> ScriptedSender:
+        """Return a sender for one dispatcher, which ends with it; all hang together."""
+        sender = ScriptedSender(lambda client_id, number: self._answer(sender))
+        sender.gate = self.gate
+        return sender
+
+    def _answer(self, sender: ScriptedSender) -> Answer:
+        message_id = sender.answering  # not the last request: what hangs is answered later
         reply = self.answers.pop(0) if self.answers else "taken"
         self.answers.append(reply)
         self.got[message_id].append(reply)
@@ -153,7 +160,7 @@ class Machine(RuleBasedStateMachine):
         storage = FaultyStorage(dispatcher_storage(DispatcherDatabase(self.pool), holder), self._fault)
         endpoint = Endpoint("default", "http://127.0.0.1:1/", "", total_timeout=0.5)
         pace = DispatchSettings(poll_max=0.05, recheck_min=0.02, recheck_max=0.1, max_concurrency=2)
-        dispatcher = Dispatcher(storage.ports, [(endpoint, self.sender)], pace)
+        dispatcher = Dispatcher(storage.ports, [(endpoint, self._sender())], pace)
         self.dispatchers.append((dispatcher, asyncio.create_task(dispatcher.run()), storage, holder))
 
     @precondition(lambda self: self.dispatchers)
@@ -205,9 +212,9 @@ class Machine(RuleBasedStateMachine):
     def endpoint_hangs_or_answers(self, up: bool) -> None:
         """While it hangs it takes requests and answers none."""
         if up:
-            self.sender.gate.set()
+            self.gate.set()
         else:
-            self.sender.gate.clear()
+            self.gate.clear()
 
     @precondition(lambda self: self.mailings)
     @rule(verb=st.sampled_from(["pause", "resume", "cancel", "retry"]), which=st.integers(0, 99))
@@ -260,7 +267,7 @@ class Machine(RuleBasedStateMachine):
         """Faults and users cease; everything must end."""
         self.losses.clear()
         self.answers.clear()
-        self.sender.gate.set()
+        self.gate.set()
         await self.pool.execute("UPDATE mailings SET state = 2, version = version + 1 WHERE state = 3")
         alive = [holder for *_, holder in self.dispatchers]
         await self.pool.execute(

@@ -25,13 +25,12 @@ class Connecting(ScriptedSender):
         self.connected = asyncio.Event()
         self.waiting: list[MayStart] = []
 
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+    async def post(
+        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
     ) -> Answer | None:
-        assert may_start is not None
         self.waiting.append(may_start)
         await self.connected.wait()
-        return await super().send(message_id, phone, text, at_most_once, may_start)
+        return await super().post(message_id, phone, text, at_most_once, may_start)
 
     async def may_start(self) -> list[bool]:
         """Return what those that wait would be told now."""

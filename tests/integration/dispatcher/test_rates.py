@@ -219,6 +219,6 @@ class _ByMailing(ScriptedSender):
         super().__init__()
         self._by_mailing = script
 
-    async def send(self, message_id: int, *arguments: object) -> object:  # type: ignore[override]
-        reply = await super().send(message_id, *arguments)  # type: ignore[arg-type]
+    async def post(self, message_id: int, *arguments: object) -> Answer | None:
+        reply = await super().post(message_id, *arguments)  # type: ignore[arg-type]
         return self._by_mailing.get(message_id >> 32, reply)

@@ -303,10 +303,10 @@ async def test_a_mailing_whose_text_is_broken_waits_and_the_others_do_not(pool: 
 
 async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: Start) -> None:
     class Raising(ScriptedSender):
-        async def send(
-            self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+        async def post(
+            self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
         ) -> Answer | None:
-            reply = await super().send(message_id, phone, text, at_most_once, may_start)
+            reply = await super().post(message_id, phone, text, at_most_once, may_start)
             if self.counts[message_id] == 1:
                 raise ZeroDivisionError
             return reply

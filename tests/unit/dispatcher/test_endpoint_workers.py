@@ -9,6 +9,7 @@ from random import Random
 import pytest
 
 from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.delivery.awaiting import TaskSender
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.endpoints import Answer, Endpoint
@@ -35,24 +36,21 @@ class StandingClock:
         raise AssertionError("a pool does not wait")
 
 
-class Connecting:
+class Connecting(TaskSender):
     """A sender during whose connecting something happens."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__()
         self.started = False
         self._meanwhile = meanwhile
 
-    async def send(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+    async def post(
+        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
     ) -> Answer | None:
-        assert may_start is not None
         assert may_start()
         self._meanwhile()
         self.started = may_start()
         return OK if self.started else None
-
-    async def close(self) -> None:
-        """Nothing to close."""
 
 
 def delivered_when(meanwhile: Callable[[StandingClock, Lease], None], closes_in: float | None = None) -> bool:

@@ -18,7 +18,7 @@ def served(queue: FairQueue, messages: int) -> list[int]:
     """Return the mailings of the next messages."""
     order = []
     for _ in range(messages):
-        one = queue.next(100.1)
+        one, _ = queue.next(100.1)
         if one is None:
             break
         one.take()
@@ -64,9 +64,9 @@ def test_a_mailing_whose_gate_is_closed_is_passed_over() -> None:
 
 def test_a_stale_lease_waits() -> None:
     queue = filled(lease(1))
-    assert queue.next(100.95) is None
+    assert queue.next(100.95) == (None, 0)
     queue.queues[1].leases[0].confirm(100.5)
-    assert queue.next(100.95) is not None
+    assert queue.next(100.95)[1] == 1
 
 
 def test_a_message_given_back_comes_again() -> None:

@@ -69,7 +69,7 @@ def test_releasing_leaves_what_nobody_has_begun_in_the_batch() -> None:
     one = lease(3)
     assert one.take() == [0]
     assert not one.release(one.mailing)
-    assert not one.permit(0)()
+    assert not one.may_start(0)
     assert one.kept == [32, 48]
     one.record(0, policy.unsent(Status.EXPIRED, Reason.MAILING_ENDED))
     settlement = one.settlement()
@@ -89,18 +89,18 @@ def test_a_message_given_back_is_taken_again() -> None:
 
 def test_nothing_starts_when_the_mailing_was_long_not_confirmed() -> None:
     one, late = lease(now=lambda: 100.89), lease(now=lambda: 100.91)
-    assert one.permit(0)()
-    assert not late.permit(0)()
+    assert one.may_start(0)
+    assert not late.may_start(0)
     assert late.is_stale(100.91)
     late.confirm(100.5)
-    assert late.permit(0)()
+    assert late.may_start(0)
 
 
 def test_nothing_starts_after_a_window_the_lease_or_the_end() -> None:
-    assert lease(now=lambda: 100.5, closes_in=0.6).permit(0)()
-    assert not lease(now=lambda: 100.5, closes_in=0.5).permit(0)()
-    assert not lease(sending=0.5).permit(0)()
-    assert not lease(of=mailing(ends_in=0.5)).permit(0)()
+    assert lease(now=lambda: 100.5, closes_in=0.6).may_start(0)
+    assert not lease(now=lambda: 100.5, closes_in=0.5).may_start(0)
+    assert not lease(sending=0.5).may_start(0)
+    assert not lease(of=mailing(ends_in=0.5)).may_start(0)
     assert not lease(of=mailing(ends_in=0.5)).is_stale(100.5)
 
 
@@ -128,9 +128,8 @@ def test_messages_of_a_changed_client_stay_in_the_batch_unless_sent() -> None:
     one = lease(4)
     assert one.take(3) == [0, 1, 2]
     one.give_back(1)
-    waiting = one.permit(0), one.permit(2)
     assert not one.withdraw({16, 32, 64, 999})
-    assert [permitted() for permitted in waiting] == [False, True]
+    assert [one.may_start(0), one.may_start(2)] == [False, True]
     assert not one.can_wait(0, 101.0)
     assert one.can_wait(2, 101.0)
     assert one.untaken == 0  # nor does anything seem to wait

@@ -1,0 +1,38 @@
+"""The sender that makes a span of each request: only where traces are wanted."""
+
+from __future__ import annotations
+
+from dispatcher.delivery.awaiting import TaskSender, ask
+from dispatcher.model.endpoints import Answer
+from dispatcher.model.states import ErrorClass
+from dispatcher.ports import MayStart, Sender
+from dispatcher.tracing import Tracer
+
+
+class TracedSender(TaskSender):
+    """A sender each of whose requests is a span, from its beginning to its answer. Implements `ports.Sender`."""
+
+    def __init__(self, sender: Sender, endpoint: str, tracer: Tracer) -> None:
+        super().__init__()
+        self._sender = sender
+        self._endpoint = endpoint
+        self._tracer = tracer
+
+    async def post(
+        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
+    ) -> Answer | None:
+        """POST one message in a span of its own."""
+        with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:
+            answer = await ask(self._sender, message_id, phone, text, at_most_once, may_start)
+            if answer is None:
+                span.fail("not started")
+                return None
+            span.note(status=answer.status)
+            if answer.error is not ErrorClass.NONE:
+                span.fail(answer.error.name)
+            return answer
+
+    async def close(self) -> None:
+        """Close every connection; requests under way end with DISCONNECT."""
+        await self._sender.close()
+        await super().close()
