@@ -1,8 +1,9 @@
 """Collect what a release consists of, from the last commit, in `dist/VERSION`: see `make release`.
 
-Wheels of all distributions, the context in which the images are built, and the notes of the version. All
-carry one version, which every pyproject.toml states and CHANGELOG.md describes; what only lies in the work
-tree is left out. The same commit makes the same files. The bill of materials is added by the Makefile.
+Wheels of all distributions, the .proto files and their descriptor set, the context in which the images are
+built, and the notes of the version. All carry one version, which every pyproject.toml states and CHANGELOG.md
+describes; what only lies in the work tree is left out. The same commit makes the same files. The bill of
+materials is added by the Makefile.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ def collect(root: Path, into: Path, draft: bool = False) -> Path:
         target.mkdir(parents=True)
         for project in _projects(source):
             _build_wheel(project.parent, target)
+        if (source / "protos").is_dir():
+            (target / f"protos-{version}.tar.gz").write_bytes(
+                _archive(root, "tar.gz", "protos/mailing", "protos/google")
+            )
+            _build_descriptors(source, target / f"mailing-{version}.binpb")
         context = _archive(root, "tar.gz", *context_paths(source))
         (target / f"image-context-{version}.tar.gz").write_bytes(context)
         (target / "notes.md").write_text(described, encoding="utf-8")
@@ -93,6 +99,12 @@ def _archive(root: Path, form: str, *paths: str) -> bytes:
 def _build_wheel(project: Path, target: Path) -> None:
     command = [sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(target)]
     subprocess.run(command, cwd=project, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
+
+
+def _build_descriptors(source: Path, target: Path) -> None:
+    """Write the FileDescriptorSet of the contract, with comments and everything it imports."""
+    buf = Path(sys.executable).with_name("buf")
+    subprocess.run([buf, "build", "--output", target], cwd=source, check=True)  # noqa: S603
 
 
 def main() -> None:

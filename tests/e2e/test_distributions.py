@@ -15,6 +15,7 @@ import pytest
 
 from mailing.cli.processes import running
 from tests.e2e.conftest import SERVING, environment
+from tests.support.project import ROOT
 from tests.support.wheels import PROJECTS, Environment, build, pack_needed
 
 NEW_MAILING = """
@@ -70,6 +71,25 @@ def test_the_sdk_is_small_and_brings_no_server(sdk: Environment) -> None:
     assert "pip install 'mailing-server[embedded]'" in ended.stderr
 
 
+ASYNC_CALL = """
+import asyncio, sys
+from mailing.aio import MailingClient
+
+async def main():
+    async with MailingClient.connect(sys.argv[1]) as service:
+        print([one.phone async for one in service.list_clients()])
+
+asyncio.run(main())
+"""
+
+
+def test_the_sdk_brings_the_contract(sdk: Environment) -> None:
+    (folder,) = sdk.folder.glob("lib/python*/site-packages/mailing/protos")
+    shipped = {path.name: path.read_bytes() for path in folder.glob("mailing/v1/*.proto")}
+    assert shipped == {path.name: path.read_bytes() for path in (ROOT / "protos" / "mailing" / "v1").glob("*.proto")}
+    assert (folder / "google" / "api" / "annotations.proto").is_file()
+
+
 def test_the_sdk_alone_uses_a_running_service(
     sdk: Environment, server: Environment, database_dsn: str, tmp_path: Path
 ) -> None:
@@ -79,6 +99,8 @@ def test_the_sdk_alone_uses_a_running_service(
     with running(program, SERVING, tmp_path / "service.log", settings) as match:
         ended = sdk.run("python", "-c", NEW_MAILING, match[1])
         assert (ended.returncode, ended.stdout) == (0, "70100000001 True\n"), ended.stderr
+        ended = sdk.run("python", "-c", ASYNC_CALL, match[1])
+        assert (ended.returncode, ended.stdout) == (0, "['70100000001']\n"), ended.stderr
         listed = sdk.run("mailing", "clients", "list", "--json", env=environment(MAILING_ADDRESS=match[1]))
         assert [one["phone"] for one in json.loads(listed.stdout)["clients"]] == ["70100000001"]
 

@@ -8,10 +8,13 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from deploy.docker.image import DOCKERFILE, stages
 from deploy.release import CannotRelease, collect, context_paths, notes, version_of
 from tests.support.project import ROOT
+
+GIT = ("git", "-c", "user.name=a", "-c", "user.email=a@example.com")
 
 CHANGELOG = """# Changelog
 
@@ -74,9 +77,8 @@ def checkout(tmp_path: Path) -> Path:
     (root / "deploy" / "docker" / "Dockerfile").write_text("FROM scratch\n")
     (root / ".dockerignore").write_text("*\n!the_server\n**/__pycache__\n")
     (root / "CHANGELOG.md").write_text(CHANGELOG.format(""))
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.com"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
-        subprocess.run([*git, *command], cwd=root, check=True)
+        subprocess.run([*GIT, *command], cwd=root, check=True)
     (root / "the_server" / "draft.py").touch()
     return root
 
@@ -91,6 +93,22 @@ def test_a_release_holds_what_is_committed(checkout: Path, tmp_path: Path) -> No
     with tarfile.open(folder / "image-context-1.2.0.tar.gz") as context:
         files = {member.name for member in context if member.isfile()}
     assert files == {".dockerignore", "deploy/docker/Dockerfile", "the_server/__init__.py"}
+
+
+def test_a_release_holds_the_contract(checkout: Path, tmp_path: Path) -> None:
+    proto = checkout / "protos" / "mailing" / "v1" / "a.proto"
+    proto.parent.mkdir(parents=True)
+    proto.write_text('syntax = "proto3";\npackage mailing.v1;\nmessage A { int64 id = 1; }\n')
+    (checkout / "protos" / "google").mkdir()
+    (checkout / "protos" / "google" / "README.md").touch()
+    (checkout / "buf.yaml").write_text("version: v2\nmodules: [{path: protos}]\n")
+    for command in (["add", "."], ["commit", "-qm", "protos"]):
+        subprocess.run([*GIT, *command], cwd=checkout, check=True)
+    folder = collect(checkout, tmp_path / "dist")
+    with tarfile.open(folder / "protos-1.2.0.tar.gz") as protos:
+        assert "protos/mailing/v1/a.proto" in protos.getnames()
+    described = FileDescriptorSet.FromString((folder / "mailing-1.2.0.binpb").read_bytes())
+    assert [file.name for file in described.file] == ["mailing/v1/a.proto"]
 
 
 def test_the_same_commit_makes_the_same_files(checkout: Path, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ class Environment:
 
     def __init__(self, folder: Path, wheels: Path) -> None:
         EnvBuilder(with_pip=False).create(folder)
-        self._folder = folder
+        self.folder = folder
         self._wheels = wheels
         self.python = folder / "bin" / "python"
 
@@ -64,7 +64,7 @@ class Environment:
     def run(self, *words: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         """Run one of the environment's programs."""
         command = [str(self.python.with_name(words[0])), *words[1:]]
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=self._folder)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=120, cwd=self.folder)
 
     def packages(self) -> set[str]:
         """Return the names of the installed distributions."""
@@ -73,7 +73,7 @@ class Environment:
 
     def megabytes(self) -> float:
         """Return the size of everything that is installed."""
-        (packages,) = self._folder.glob("lib/python*/site-packages")
+        (packages,) = self.folder.glob("lib/python*/site-packages")
         return sum(path.stat().st_size for path in packages.rglob("*") if path.is_file()) / 1e6
 
 

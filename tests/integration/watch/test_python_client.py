@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import asyncpg
 import grpc
 import pytest
 
-from mailing import MailingClient, MailingError, MessageWatch
-from mailing.v1.delivery_service_pb2 import MessageChange, WatchMessagesResponse
+from mailing import MailingClient, MailingError, MessageWatch, aio
+from mailing.v1.delivery_service_pb2 import MessageChange, WatchMessagesRequest, WatchMessagesResponse
 from mailing.v1.mailing_pb2 import Mailing
-from server.api import ApiServer
+from server.api import ApiServer, TransportSettings
 from server.runtime.api_settings import ApiSettings
 from tests.integration.watch.calls import PATIENCE
 from tests.integration.watch.conftest import FAST
 from tests.integration.watch.ledger import Work
-from tests.support.api import make_api
+from tests.integration.watch.proxy import FreezingProxy
+from tests.support.api import make_api, serving
 from tests.support.ledger import add_clients
 
 
@@ -52,6 +54,51 @@ async def test_a_watch_goes_on_when_its_replica_is_replaced(pool: asyncpg.Pool, 
     assert Counter((change.message_id, int(change.status)) for change in seen) == await work.settled(mailing.id)
     assert (last.state, last.progress.delivered) == (Mailing.STATE_COMPLETED, 320)
     await server.stop(0)
+
+
+async def test_a_peer_that_fell_silent_is_noticed(
+    pool: asyncpg.Pool, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails, by the suite's patience, without pings: the connection stays open and nothing comes any more."""
+    monkeypatch.setattr("mailing.channel._PING_AFTER", 0.3)
+    monkeypatch.setattr("mailing.channel._PING_TIMEOUT", 0.3)
+    await add_clients(pool, 32)
+    mailing = await work.mailing()
+    batches = await work.claim_all(mailing)
+    settings = ApiSettings(streams=FAST, transport=TransportSettings(min_ping_interval=0.01))
+    service = serving(pool, settings=settings)
+    async with (
+        service as (_, direct),
+        FreezingProxy(direct) as proxy,
+        aio.MailingClient.connect(proxy.address) as client,
+    ):
+        watch = client.watch_messages(mailing.id, from_start=True)
+        await work.settle(batches[0])
+        seen = [await anext(watch)]
+        proxy.freeze()
+        for batch in batches[1:]:
+            await work.settle(batch)
+        while len(seen) < 32:
+            seen.append(await asyncio.wait_for(anext(watch), PATIENCE))
+        await watch.close()
+    assert len({change.message_id for change in seen}) == 32
+
+
+async def test_a_position_that_expired_goes_on_with_the_present_state(pool: asyncpg.Pool, work: Work) -> None:
+    """Fails when the error is raised, and when the messages are not listed."""
+    await add_clients(pool, 32)
+    mailing = await work.mailing()
+    batches = await work.claim_all(mailing)
+    for batch in batches:
+        await work.settle(batch)
+    settings = ApiSettings(streams=FAST)
+    async with serving(pool, settings=settings) as (_, address), aio.MailingClient.connect(address) as client:
+        first: Any = await client.delivery.WatchMessages(WatchMessagesRequest(mailing_id=mailing.id)).read()
+    await pool.execute("INSERT INTO journal_epochs (epoch) VALUES (gen_random_uuid())")  # as a restored backup has
+    async with serving(pool, settings=settings) as (_, address), aio.MailingClient.connect(address) as client:
+        watch = client.watch_messages(mailing.id, resume_token=first.resume_token)
+        seen = [await asyncio.wait_for(anext(watch), PATIENCE) for _ in range(32)]
+        assert Counter((one.message_id, int(one.status)) for one in seen) == await work.settled(mailing.id)
 
 
 async def test_a_service_that_is_not_there_is_not_waited_for() -> None:
