@@ -20,6 +20,7 @@ from mailing.cli.commands.options import read_pairs
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.runner import new_app, run
 from mailing.cli.session import JsonOption, Session
+from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.output import print_json
 from mailing.cli.terminal.tables import cell, new_table
 from server.auth.tokens_file import new_token, token_line
@@ -43,7 +44,7 @@ Assignments = Annotated[
 ]
 
 app = new_app(name=PROGRAM)
-tokens = typer.Typer(no_args_is_help=True, help="Static tokens for callers of the service.")
+tokens = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Static tokens for callers of the service.")
 app.add_typer(tokens, name="tokens")
 
 

@@ -76,6 +76,15 @@ class MessageStore:
         behind = partial(_token_behind, digest)
         return page_of([*map(message_of, rows)], page.size, behind)
 
+    async def phones(self, messages: Sequence[Message]) -> dict[int, str]:
+        """Return the phones of the messages' clients, by client; deleted ones have none."""
+        ids = list({message.client_id for message in messages})
+        if not ids:
+            return {}
+        buckets = [self._installation.bucket_of_client(client_id) for client_id in ids]
+        rows = await self._database.fetch(*_SQL["list_phones"].bind(buckets=buckets, ids=ids))
+        return {row["id"]: row["phone"] for row in rows}
+
     async def export(self, mailing_id: int, statuses: Sequence[Status], after: int) -> AsyncIterator[Exported]:
         """Yield messages of a mailing, in the order of clients behind `after`, some thousand at a time."""
         while True:

@@ -28,15 +28,22 @@ def ledger_message(message: Message) -> message_pb2.Message:
     )
 
 
+def listed_message(message: Message, phone: str | None) -> message_pb2.Message:
+    """Return a message with its client's phone, None for a deleted one, as the caller may see it."""
+    listed = ledger_message(message)
+    if phone is not None:
+        listed.phone = shown_phone(phone)
+    return listed
+
+
 def exported_message(exported: ExportedMessage, template: Template) -> message_pb2.Message:
     """Return an exported message with its client's phone and the text of `template`, as the caller may see them."""
-    message, client = ledger_message(exported.message), exported.client
-    if client is not None:
-        message.phone = shown_phone(client.phone)
-        if caller().may(Scope.CLIENTS_READ):
-            message.text = template.render(
-                client.phone, client.operator_code, client.tag, client.timezone, client.attributes
-            )
+    client = exported.client
+    message = listed_message(exported.message, client.phone if client else None)
+    if client is not None and caller().may(Scope.CLIENTS_READ):
+        message.text = template.render(
+            client.phone, client.operator_code, client.tag, client.timezone, client.attributes
+        )
     return message
 
 

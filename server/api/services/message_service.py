@@ -8,7 +8,7 @@ from dispatcher.model.states import Status
 from dispatcher.model.templates import parse
 from mailing.v1 import message_service_pb2 as pb
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
-from server.api.encoding.messages import attempt_message, exported_message, ledger_message
+from server.api.encoding.messages import attempt_message, exported_message, ledger_message, listed_message
 from server.api.encoding.sizes import fitted, pieces
 from server.api.encoding.wellknown import numbers_of
 from server.api.handlers import Context
@@ -52,7 +52,8 @@ class MessageService(MessageServiceServicer):
             violations.add("mailing_id", "is required unless client_id or phone is given")
         violations.check()
         found = await self._messages.list_page(MessageQuery(request.mailing_id, client, statuses), page)
-        messages, next_token = fitted(found, ledger_message)
+        phones = await self._messages.phones(found.records)
+        messages, next_token = fitted(found, lambda one: listed_message(one, phones.get(one.client_id)))
         return pb.ListMessagesResponse(messages=messages, next_page_token=next_token)
 
     async def ExportMessages(

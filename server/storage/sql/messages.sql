@@ -57,5 +57,11 @@ WHERE g.id > $after AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)
 ORDER BY g.id
 LIMIT $limit;
 
+-- name: list_phones
+-- The phones of clients. The LIMIT makes each a look-up by the key.
+SELECT i.id, c.phone
+FROM unnest($buckets::int[], $ids::bigint[]) AS i (bucket, id)
+CROSS JOIN LATERAL (SELECT phone FROM clients WHERE bucket = i.bucket AND id = i.id LIMIT 1) c;
+
 -- name: list_attempts
 SELECT * FROM attempts WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id ORDER BY number;

@@ -98,8 +98,8 @@ class TestOutput:
             Message(id=2, status=Message.STATUS_FAILED, reason=Message.REASON_REFUSED),
         ]
         _, out, _ = run("messages", "list", "--mailing-id", "7", "--status", "Failed")
-        assert "REFUSED" in out
-        assert "DELIVERED" not in out
+        assert "failed: refused by the gateway" in out
+        assert "delivered" not in out
 
 
 class TestFailures:
@@ -363,7 +363,7 @@ class TestVerbs:
         service.messages.attempts = [attempt, Attempt(number=2, error_class=Attempt.ERROR_CLASS_TIMEOUT)]
         status, out, _ = run("attempts", "30064771088")
         assert status == 0
-        for text in ("number", "SERVER", "503", "250", "try\\nlater", "TIMEOUT"):
+        for text in ("number", "gateway error (HTTP 503)", "250", "try\\nlater", "no answer in time"):
             assert text in out
         document = json.loads(run("attempts", "30064771088", "--json").out)
         assert [one["number"] for one in document["attempts"]] == [1, 2]

@@ -39,7 +39,7 @@ def test_a_stored_mailing_is_asked_for_by_its_id(run: Run, service: Service) -> 
     assert (status, request.WhichOneof("source"), request.mailing_id, request.samples) == (0, "mailing_id", 7, 9)
     for shown in (
         "12,345",
-        "left out: opted out",
+        "left out: client opted out",
         "12,000",
         "will not finish before the end time",
         "79261234567",

@@ -63,7 +63,7 @@ def test_a_report_shows_everything_within_80_columns(run: Run, service: Service,
     for text in (
         "Mailing 7 (Spring) is completed. 987,654 of 1,000,000 delivered, 1,013,000 attempts.",
         "delivered 987,654 98.8% 2026-01",
-        "attempts exhausted 12,000 97.2% ####",
+        "all attempts failed 12,000 97.2% ####",
         "no longer matches 346 2.8% #",
         "50% 1 ms 90% 12 ms 99% 1,234 ms",
         "minute starting",

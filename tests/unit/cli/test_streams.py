@@ -88,7 +88,7 @@ def test_watch_goes_on_when_the_stream_is_cut(delivery: Delivery, capsys: pytest
 @posix
 def test_a_terminal_shows_progress_rate_and_reasons(delivery: Delivery) -> None:
     with terminal("watch", "7", address=os.environ["MAILING_ADDRESS"]) as screen:
-        for text in ("Mailing 7 running", "70.0%", "4 of 10 delivered", "0/s  ▁", "3 failed", "2  attempts exhausted"):
+        for text in ("Mailing 7 running", "70.0%", "4 of 10 delivered", "0/s  ▁", "3 failed", "2  all attempts failed"):
             screen.shows(text)
         screen.shows("1  refused")
         screen.shows("3 of 10 messages were not delivered")

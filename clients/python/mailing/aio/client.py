@@ -40,6 +40,8 @@ from mailing.v1.client_service_pb2 import (
     DeleteClientRequest,
     ExportClientsRequest,
     GetClientRequest,
+    GetClientStoryRequest,
+    GetClientStoryResponse,
     ImportClientsRequest,
     ImportClientsResponse,
     ListClientsRequest,
@@ -149,6 +151,13 @@ class MailingClient:
     async def get_client(self, client_id: int = 0, *, phone: str = "") -> Client:
         """Return one client, by id or by phone."""
         return (await self.call(self.clients.GetClient, GetClientRequest(client_id=client_id, phone=phone))).client
+
+    async def get_client_story(
+        self, client_id: int = 0, *, phone: str = "", page_size: int = PAGE_SIZE, page_token: str = ""
+    ) -> GetClientStoryResponse:
+        """Return a page of all that is known of one client: messages with attempts, and changes of consent."""
+        request = GetClientStoryRequest(client_id=client_id, phone=phone, page_size=page_size, page_token=page_token)
+        return await self.call(self.clients.GetClientStory, request)
 
     async def update_client(
         self,

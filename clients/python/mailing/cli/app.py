@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -15,6 +16,7 @@ from mailing.cli.commands import (
     health,
     mailings,
     messages,
+    one_client,
     preview,
     report,
     server,
@@ -32,8 +34,21 @@ _EPILOG = "\n\n".join(["Exit status:", *(f"{status.value}  {meaning}" for status
 app = new_app(name="mailing", epilog=_EPILOG)
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mailing {product_version()}")
+        raise typer.Exit
+
+
 @app.callback()
-def root(ctx: typer.Context, address: AddressOption = None, json: JsonOption = False) -> None:
+def root(
+    ctx: typer.Context,
+    address: AddressOption = None,
+    json: JsonOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     """Send campaigns through your HTTP gateway, inside each recipient's permitted hours.
 
     Start the service with `mailing serve`, or run the end-to-end demo with `mailing demo`.
@@ -46,6 +61,7 @@ def root(ctx: typer.Context, address: AddressOption = None, json: JsonOption = F
 server.register(app)
 health.register(app)
 app.add_typer(clients.app, name="clients")
+one_client.register(app, clients.app)
 mailings.register(app)
 messages.register(app)
 endpoints.register(app)
@@ -59,7 +75,7 @@ demo.register(app)
 
 
 @command(app, "version")
-def version(session: Session) -> None:
+def show_version(session: Session) -> None:
     """Show the version of this program."""
     if session.json:
         print_json(session, {"version": product_version()})

@@ -15,6 +15,7 @@ from typing import Any
 import typer
 
 from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError
+from mailing.cli.suggestions import SuggestingGroup
 
 _SHOWN = 60
 """The most characters of a bad argument that are shown."""
@@ -26,6 +27,7 @@ _BROKEN_PIPE = 141
 def new_app(**settings: Any) -> typer.Typer:
     """Return an application without commands; `settings` are typer's own."""
     return typer.Typer(
+        cls=SuggestingGroup,
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode="rich",

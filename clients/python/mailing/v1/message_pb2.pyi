@@ -243,8 +243,8 @@ class Message(_message.Message):
     receipt_code: _builtins.str
     """Output only. The gateway's own code for it, such as `30003`; empty: none."""
     phone: _builtins.str
-    """Output only. In ExportMessages alone: the client's phone as it is now; masked without the scope
-    for clients, empty for a deleted client.
+    """Output only. In ListMessages and ExportMessages: the client's phone as it is now; masked without the
+    scope for clients, empty for a deleted client.
     """
     text: _builtins.str
     """Output only. In ExportMessages alone: the text as it would be rendered now; texts are not

@@ -6,17 +6,14 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from mailing import FieldViolation, MailingClient, MailingError, new_client
-from mailing.builders import window_times
 from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
@@ -31,16 +28,18 @@ from mailing.cli.commands.options import (
     read_window,
 )
 from mailing.cli.failures import CommandError, ExitStatus, first_few
+from mailing.cli.files import STANDARD_STREAM, output_file
 from mailing.cli.session import Session, command
+from mailing.cli.suggestions import SuggestingGroup
+from mailing.cli.terminal.client_view import CLIENT_COLUMNS, client_facts, client_row
 from mailing.cli.terminal.output import document_of, print_json, print_list, print_message
-from mailing.cli.terminal.tables import facts_table, new_table, pairs
+from mailing.cli.terminal.tables import new_table
 from mailing.client_csv import ClientReader, CsvError, open_csv, text_of, write_clients
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import ImportClientsResponse
 
-app = typer.Typer(no_args_is_help=True, help="Manage clients, the recipients of mailings.")
+app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Manage clients, the recipients of mailings.")
 
-_STANDARD_STREAM = "-"
 _STEP = 500
 
 
@@ -73,7 +72,7 @@ def import_file(
     no column stays as it is; an empty cell clears. An opt-out is taken back only by `false`.
     """
     started = time.monotonic()
-    name = "standard input" if file == _STANDARD_STREAM else file
+    name = "standard input" if file == STANDARD_STREAM else file
     with _opened(file, encoding) as lines, session.connected() as mailing:
         reader = ClientReader(lines, name, country_code=country_code, other_columns=other_columns)
         options = {"validate_only": validate_only, "skip_invalid": skip_invalid}
@@ -105,7 +104,7 @@ def export(
     client_id: ClientIds = [],  # noqa: B006
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE.csv", help="Output file; - is standard output.")
-    ] = _STANDARD_STREAM,
+    ] = STANDARD_STREAM,
 ) -> None:
     """Write the matching clients as CSV, in the format that import reads. With --json: one document."""
     chosen = read_filter(tag, operator_code, timezone, attribute, client_id)
@@ -113,10 +112,9 @@ def export(
         clients = mailing.export_clients(chosen)
         if session.json:
             print_list(session, "clients", clients, 0, (), lambda _: ())
-        elif output == _STANDARD_STREAM:
-            write_clients(clients, sys.stdout)
         else:
-            _write_file(Path(output), clients)
+            with output_file(output) as out:
+                write_clients(clients, out)
 
 
 @command(app, "list")
@@ -136,8 +134,7 @@ def list_clients(
     chosen = read_filter(tag, operator_code, timezone, attribute, client_id)
     with session.connected() as mailing:
         clients = mailing.list_clients(chosen, receiving_now=receiving_now, page_size=page_size(limit))
-        columns = (">id", "phone", "operator", "tag", "timezone", "window", "attributes")
-        print_list(session, "clients", clients, limit, columns, _row)
+        print_list(session, "clients", clients, limit, CLIENT_COLUMNS, client_row)
 
 
 @command(app, "add")
@@ -168,7 +165,7 @@ def add(
     )
     with session.connected() as mailing:
         stored = mailing.create_client(client)
-    print_message(session, stored, lambda: _facts(stored))
+    print_message(session, stored, lambda: client_facts(stored))
 
 
 def import_csv(
@@ -228,63 +225,10 @@ def _size(lines: TextIO) -> int | None:
 @contextmanager
 def _opened(file: str, encoding: str | None) -> Iterator[TextIO]:
     try:
-        lines = text_of(sys.stdin.buffer, encoding) if file == _STANDARD_STREAM else open_csv(file, encoding)
+        lines = text_of(sys.stdin.buffer, encoding) if file == STANDARD_STREAM else open_csv(file, encoding)
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}", ExitStatus.BAD_INPUT) from None
     except LookupError:
         raise CommandError(f"--encoding: {encoding!r} is no encoding, as cp1251 is", ExitStatus.BAD_INPUT) from None
     with lines:
         yield lines
-
-
-def _write_file(path: Path, clients: Iterable[Client]) -> None:
-    """Write into what the path leads to: devices and pipes as they are, files so that a failure leaves them."""
-    try:
-        mode = path.stat().st_mode if path.exists() else None
-        if mode is not None and (not stat.S_ISREG(mode) or _is_standard_stream(path)):
-            with path.open("w", encoding="utf-8", newline="") as out:
-                write_clients(clients, out)
-        else:
-            _replace(path.resolve(), mode, clients)
-    except OSError as error:
-        raise CommandError(f"{path}: {error.strerror}", ExitStatus.BAD_INPUT) from None
-
-
-def _replace(path: Path, mode: int | None, clients: Iterable[Client]) -> None:
-    """Write beside the file, with its mode if it exists, and rename."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as out:
-            if mode is not None:
-                part.chmod(stat.S_IMODE(mode))
-            write_clients(clients, out)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _is_standard_stream(path: Path) -> bool:
-    """Return whether the path names an open file of this process, as /dev/stdout does."""
-    first, *rest = path.absolute().parts[1:] or ("",)
-    return first == "proc" or (first == "dev" and rest[:1] in (["fd"], ["stdin"], ["stdout"], ["stderr"]))
-
-
-def _row(client: Client) -> Sequence[str]:
-    return (
-        str(client.id),
-        client.phone,
-        client.operator_code,
-        client.tag,
-        client.timezone,
-        _window(client),
-        pairs(client.attributes),
-    )
-
-
-def _facts(client: Client) -> Table:
-    names = ("id", "phone", "operator code", "tag", "time zone", "window", "attributes")
-    return facts_table([*zip(names, _row(client), strict=True), ("opted out", "yes" if client.opted_out else "")])
-
-
-def _window(client: Client) -> str:
-    return "-".join(window_times(client.receive_window)) if client.HasField("receive_window") else ""

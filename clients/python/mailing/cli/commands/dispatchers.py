@@ -11,12 +11,15 @@ from rich.table import Table
 from mailing import new_dispatch_settings, new_duration
 from mailing.cli.commands.options import read_optional
 from mailing.cli.session import Session, command
+from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.output import document_of, print_json, print_message
 from mailing.cli.terminal.tables import cell, enum_name, facts_table, moment, new_table
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 
 app = typer.Typer(
-    no_args_is_help=True, help="Show the dispatchers of all replicas, change their settings, stop all sending."
+    cls=SuggestingGroup,
+    no_args_is_help=True,
+    help="Show the dispatchers of all replicas, change their settings, stop all sending.",
 )
 
 _COLUMNS = (

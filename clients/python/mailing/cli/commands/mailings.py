@@ -15,13 +15,14 @@ from mailing import MailingClient
 from mailing.cli.commands.mailing_options import TEXT_HELP, MailingFields, NewMailing
 from mailing.cli.commands.options import Limit, page_size, read_pairs, read_values
 from mailing.cli.session import Session, command
+from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.output import print_json, print_list, print_message
 from mailing.cli.terminal.tables import enum_name, facts_table, moment, pairs
 from mailing.v1.client_pb2 import ClientFilter
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 
-app = typer.Typer(no_args_is_help=True, help="Manage mailings: one text to many clients.")
+app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Manage mailings: one text to many clients.")
 
 MailingId = Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")]
 Etag = Annotated[str, typer.Option("--etag", help="Fail if the mailing changed since this etag was read.")]

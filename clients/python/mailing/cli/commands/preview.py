@@ -10,6 +10,7 @@ from mailing.cli.commands.mailing_options import TEXT_HELP, NewMailing
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.output import document_of, print_json
 from mailing.cli.terminal.tables import cell, enum_name, facts_table, moment, new_table
+from mailing.cli.terminal.words import reason_words
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 
@@ -63,10 +64,7 @@ def _facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
         )
     return [
         ("audience", f"{answer.audience_size:,}"),
-        *(
-            (f"left out: {enum_name(one, 'reason').lower().replace('_', ' ')}", f"{one.count:,}")
-            for one in answer.exclusions
-        ),
+        *((f"left out: {reason_words(enum_name(one, 'reason'))}", f"{one.count:,}") for one in answer.exclusions),
         ("sendable before the end", f"{answer.sendable_before_end:,}"),
         ("expected end", finish),
     ]

@@ -19,7 +19,9 @@ from rich.text import Text
 
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.output import document_of, print_json
+from mailing.cli.terminal.spreadsheet import utc, write_rows
 from mailing.cli.terminal.tables import cell, enum_name, new_table
+from mailing.cli.terminal.words import reason_words
 from mailing.v1.mailing_service_pb2 import GetMailingReportResponse as Report
 
 CHART_ROWS = 20
@@ -42,7 +44,9 @@ def register(app: typer.Typer) -> None:
 
 
 def report(
-    session: Session, mailing_id: Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")]
+    session: Session,
+    mailing_id: Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")],
+    csv: Annotated[bool, typer.Option("--csv", help="As a table for spreadsheets.")] = False,
 ) -> None:
     """Show detailed statistics of a mailing: statuses, reasons, attempts, latency, timeline."""
     with session.connected() as client:
@@ -50,8 +54,40 @@ def report(
     if session.json:
         print_json(session, document_of(found))
         return
+    if csv:
+        write_rows(session.out.file, _CSV_COLUMNS, _csv_rows(found))
+        return
     for part in _parts(found, "#" if _plain(session.out) else "█"):
         session.out.print(part)
+
+
+_CSV_COLUMNS = ("section", "name", "messages", "failed", "milliseconds", "first_time", "last_time")
+
+
+def _csv_rows(found: Report) -> Iterator[Sequence[str]]:
+    """Yield every figure of a report: its section, its name, and what it has of the other columns."""
+    progress = found.mailing.progress
+    yield (
+        "mailing",
+        found.mailing.title,
+        str(progress.total),
+        "",
+        "",
+        utc(found.mailing.start_time),
+        utc(found.mailing.end_time),
+    )
+    for status in found.statuses:
+        times = utc(status.first_time), utc(status.last_time)
+        yield "status", enum_name(status, "status").lower(), str(status.count), "", "", *times
+    for reason in found.reasons:
+        yield "reason", reason_words(enum_name(reason, "reason")), str(reason.count), "", "", "", ""
+    for attempts in found.attempts:
+        yield "attempts", str(attempts.attempts), str(attempts.count), "", "", "", ""
+    if found.HasField("latency_p50"):
+        for name, span in (("p50", found.latency_p50), ("p90", found.latency_p90), ("p99", found.latency_p99)):
+            yield "latency", name, "", "", f"{span.ToMicroseconds() / 1000:g}", "", ""
+    for minute in found.minutes:
+        yield "minute", "", str(minute.delivered), str(minute.failed), "", utc(minute.time), ""
 
 
 def _plain(console: Console) -> bool:
@@ -63,7 +99,7 @@ def _parts(found: Report, block: str) -> Iterator[RenderableType]:
     if found.statuses:
         yield _statuses(found)
     if found.reasons:
-        rows = [(_words(enum_name(one, "reason")) or "not recorded", one.count) for one in found.reasons]
+        rows = [(reason_words(enum_name(one, "reason")) or "not recorded", one.count) for one in found.reasons]
         yield _shares("not delivered because", rows, block)
     if found.attempts:
         rows = [(str(one.attempts), one.count) for one in found.attempts]
@@ -152,10 +188,6 @@ def _bar(count: int, most: int, block: str) -> str:
 
 def _share(count: int, total: int) -> str:
     return f"{count / total:.1%}" if total else ""
-
-
-def _words(name: str) -> str:
-    return name.lower().replace("_", " ")
 
 
 def _milliseconds(span: Duration) -> str:

@@ -24,6 +24,7 @@ from mailing.cli.terminal.mailing_view import UNDELIVERED, MailingView, Reason
 from mailing.cli.terminal.output import document_of, print_line
 from mailing.cli.terminal.rates import span
 from mailing.cli.terminal.tables import enum_name, moment, new_table
+from mailing.cli.terminal.words import reason_words
 from mailing.errors import mailing_errors
 from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, GetMailingReportResponse
@@ -173,7 +174,7 @@ class Reasons:
 
 
 def _reasons(report: GetMailingReportResponse) -> list[Reason]:
-    return [(enum_name(one, "reason").lower().replace("_", " "), one.count) for one in report.reasons if one.reason]
+    return [(reason_words(enum_name(one, "reason")), one.count) for one in report.reasons if one.reason]
 
 
 @contextmanager

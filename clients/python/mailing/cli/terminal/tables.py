@@ -6,7 +6,7 @@ Tables never wrap into one another and never let stored text control the termina
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.message import Message as ProtoMessage
@@ -17,11 +17,19 @@ from rich.text import Text
 
 
 def new_table(*columns: str) -> Table:
-    """Return an empty table; a column named with a leading '>' holds numbers."""
+    """Return an empty table.
+
+    A column named with a leading '>' holds numbers; one with '~' takes the room that is left and is cut to it.
+    """
     table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
+        flexible = column.startswith("~")
         table.add_column(
-            column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold"
+            column.removeprefix(">").removeprefix("~"),
+            justify="right" if column.startswith(">") else "left",
+            overflow="ellipsis" if flexible else "fold",
+            no_wrap=flexible,
+            ratio=1 if flexible else None,
         )
     return table
 
@@ -52,6 +60,15 @@ def moment(timestamp: Timestamp) -> str:
         return timestamp.ToDatetime(UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
     except (OverflowError, ValueError):
         return str(timestamp.seconds)
+
+
+def short_moment(timestamp: Timestamp) -> str:
+    """Return a moment as people say it: the time of today, else the day as well; '' when it is not set."""
+    text = moment(timestamp)
+    if len(text) < 19:
+        return text
+    today = datetime.now().astimezone().strftime("%Y-%m-%d")
+    return text[11:19] if text.startswith(today) else text[5:16]
 
 
 def pairs(mapping: Any) -> str:

@@ -1,0 +1,76 @@
+"""The words for what became of messages, the same in every list, story, report and log.
+
+An answer that is no acceptance is called refused, whether its HTTP status or its code says so: both of an
+attempt and of its message.
+"""
+
+from __future__ import annotations
+
+from mailing.cli.terminal.tables import enum_name
+from mailing.v1.message_pb2 import Attempt, Message
+
+_REASONS = {
+    "REFUSED": "refused by the gateway",
+    "ATTEMPTS_EXHAUSTED": "all attempts failed",
+    "RETRYING": "to be tried again",
+    "MAILING_ENDED": "mailing ended first",
+    "WINDOW_NOT_BEFORE_END": "window opens after the end",
+    "HOURS_NOT_BEFORE_END": "no sending hours till the end",
+    "CLIENT_DELETED": "client deleted",
+    "MAILING_CANCELLED": "mailing cancelled",
+    "OPTED_OUT": "client opted out",
+    "NO_LONGER_MATCHES": "no longer matches",
+    "FREQUENCY_CAP": "message limit reached",
+    "OUTCOME_UNKNOWN": "no answer, maybe delivered",
+    "LEASE_LOST": "dispatcher died meanwhile",
+    "MAYBE_SENT": "maybe sent before the end",
+    "NO_ADDRESS": "client has no address",
+    "EMPTY_TEXT": "text is empty",
+    "TOO_LONG": "text is too long",
+    "TOO_LATE": "could not leave in time",
+    "DAILY_LIMIT": "daily limit reached",
+}
+_CLASSES = {
+    "CONNECT": "no connection",
+    "RESOLVE": "host name not found",
+    "TLS": "TLS failed",
+    "TIMEOUT": "no answer in time",
+    "DISCONNECT": "connection lost",
+    "PROTOCOL": "answer is no HTTP",
+    "TOO_LARGE": "answer too large",
+    "THROTTLED": "asked to slow down",
+    "SERVER": "gateway error",
+    "REDIRECT": "redirect, not followed",
+    "REFUSED": "refused",
+    "REJECTED": "refused",
+    "UNREADABLE": "answer not readable",
+    "CREDENTIALS": "credentials not accepted",
+    "OPTED_OUT": "client opted out",
+    "TRANSIENT": "not now",
+    "LOCAL": "this machine could not send",
+}
+
+
+def plain(name: str) -> str:
+    """Return the name of an enum value in plain letters."""
+    return name.lower().replace("_", " ")
+
+
+def reason_words(name: str) -> str:
+    """Return a reason, such as ATTEMPTS_EXHAUSTED, in words; '' for none."""
+    return _REASONS.get(name, plain(name))
+
+
+def outcome(message: Message) -> str:
+    """Return the status of a message and why, such as `failed: refused by the gateway`."""
+    status, reason = plain(enum_name(message, "status")), reason_words(enum_name(message, "reason"))
+    return f"{status}: {reason}" if reason else status
+
+
+def attempt_words(attempt: Attempt) -> str:
+    """Return how an attempt ended, such as `refused (HTTP 400, code 7)`."""
+    name = enum_name(attempt, "error_class")
+    words = _CLASSES.get(name, plain(name)) if name else "accepted"
+    facts = [f"HTTP {attempt.endpoint_status}"] if attempt.endpoint_status else []
+    facts += [f"code {attempt.endpoint_code}"] if attempt.HasField("endpoint_code") else []
+    return f"{words} ({', '.join(facts)})" if facts else words
