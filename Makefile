@@ -76,6 +76,10 @@ release: venv ## Build wheels, image context, notes and SBOM of HEAD into dist/V
 	$(MAKE) --no-print-directory sbom SBOM="$$folder/sbom.json" >/dev/null; \
 	cd "$$folder"; sha256sum -- * >SHA256SUMS; ls -d "$$PWD"/*
 
+.PHONY: client-packages
+client-packages: venv ## Make the packages of the client libraries into dist/clients, each where its tools are.
+	@python deploy/client_packages.py $(ARGS)
+
 # The generator needs 30 packages, so it gets an environment of its own, beside one that holds
 # exactly what the image holds: the bill is read from what is installed there.
 .PHONY: sbom
@@ -128,7 +132,7 @@ clean: ## Remove everything that was made here, .venv included.
 ## The gate
 
 .PHONY: check
-check: format lint types imports protos drift licences test ## The one gate: everything below, then the tests.
+check: format lint types imports protos drift licences test test-clients ## The one gate: everything below, then the tests.
 
 .PHONY: format
 format: venv ## Is the code formatted?
@@ -165,24 +169,39 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	buf generate --output "$$folder"; \
 	diff -rq -x __init__.py -x __pycache__ "$$folder/clients/python/mailing/v1" clients/python/mailing/v1 >&2 || \
-	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }
+	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }; \
+	for language in $(GENERATED); do set -- $$(echo "$$language" | tr : ' '); \
+	  template=clients/$$1/buf.gen.yaml; [ -f "$$template" ] || continue; \
+	  if ! command -v "$$2" >/dev/null; then echo "drift: clients/$$1 is not looked at, since there is no $$2 here"; continue; fi; \
+	  buf generate --template "$$template" --output "$$folder"; \
+	  diff -rq "$$folder/clients/$$1/$$3" "clients/$$1/$$3" >&2 || \
+	    { echo 'Run `make generate` and commit the result.' >&2; exit 1; }; done
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
 	python clients/python/synchronous.py "$$folder"; \
 	for file in "$$folder"/*.py; do cmp "$$file" "clients/python/mailing/$${file##*/}" >&2 || \
 	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }; done
 	@python docs/api.py --check
 
+# The languages whose generated code is committed: folder under clients/, tool, folder of the code.
+GENERATED := go:go:gen
+
 .PHONY: test
 test: venv ## Run the whole test suite on the embedded Postgres, three at a time; ARGS='-k name'.
-	@pytest -n $(WORKERS) --dist worksteal $(ARGS)
+	@pytest -n $(WORKERS) --dist worksteal --ignore tests/clients $(ARGS)
+
+.PHONY: test-clients
+test-clients: venv ## Test the client libraries in each language whose tools are there; says what it skips.
+	@pytest -n $(WORKERS) --dist loadgroup -rs tests/clients $(ARGS)
 
 .PHONY: fuzz
 fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),500) pytest tests/fuzz --tb=short $(ARGS)
 
 .PHONY: generate
-generate: venv docs ## Generate the Python code of the protos and the documents that follow from the code.
+generate: venv docs ## Generate the code of the protos, in each language whose tools are there, and the documents that follow.
 	@buf generate
+	@set -eu; for language in $(GENERATED); do set -- $$(echo "$$language" | tr : ' '); \
+	  if command -v "$$2" >/dev/null; then rm -rf "clients/$$1/$$3"; buf generate --template "clients/$$1/buf.gen.yaml"; fi; done
 	@python clients/python/synchronous.py
 
 .PHONY: picture

@@ -130,4 +130,4 @@ def test_both_kinds_of_ci_call_the_gate_and_no_more() -> None:
 def test_hooks_are_targets_of_the_gate_in_its_order() -> None:
     (gate,) = re.findall(r"^check: (.*) ##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     entries = [hook["entry"] for hook in loaded(".pre-commit-config.yaml")["repos"][0]["hooks"]]
-    assert entries == [f"make {target}" for target in gate.split() if target != "test"]
+    assert entries == [f"make {target}" for target in gate.split() if not target.startswith("test")]

@@ -32,7 +32,7 @@ DOCS = ROOT / "docs"
 DOCUMENTS = [
     *(ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING", "SECURITY")),
     *sorted(DOCS.glob("*.md")),
-    ROOT / "clients" / "python" / "README.md",
+    *sorted((ROOT / "clients").glob("*/README.md")),
 ]
 SERVED = (
     admin_service_pb2,

@@ -1,0 +1,95 @@
+"""The client libraries: their own checks, how their drivers are built, and how they are installed elsewhere."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, version
+
+GO_PROGRAM = f"""
+package main
+
+import (
+	"fmt"
+
+	"{GO_MODULE}"
+)
+
+func main() {{
+	fmt.Println(mailing.MessageID(3000000, 5), mailing.Version)
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Language:
+    """A client library.
+
+    `check` runs its own tests and linters. `build` gets a folder for what it makes, and returns
+    the words that start the driver. `use` installs a package into an empty project in a folder and
+    returns what a program there prints.
+    """
+
+    name: str
+    check: Callable[[], None]
+    build: Callable[[Path], list[str]]
+    use: Callable[[Path, Path], str]
+
+    @property
+    def missing(self) -> list[str]:
+        """Return the tools that this machine lacks."""
+        return PACKAGES[self.name].missing
+
+    def require(self) -> None:
+        """Skip the test where the tools are missing."""
+        if self.missing:
+            pytest.skip(f"clients/{self.name}: this machine lacks {', '.join(self.missing)}")
+
+
+def run(*words: str, folder: Path, **environment: str) -> str:
+    """Run a tool; return what it printed; fail with that when it fails."""
+    ended = subprocess.run(words, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout}{ended.stderr}"
+    return ended.stdout
+
+
+def _check_go() -> None:
+    assert run("gofmt", "-l", ".", folder=CLIENTS / "go") == ""
+    run("go", "vet", "./...", folder=CLIENTS / "go")
+    run("go", "test", "./...", folder=CLIENTS / "go")
+
+
+def _build_go(folder: Path) -> list[str]:
+    program = folder / "conformance"
+    run("go", "build", "-o", str(program), "./internal/conformance", folder=CLIENTS / "go")
+    return [str(program)]
+
+
+def _use_go(package: Path, project: Path) -> str:
+    """Take the module from a folder that looks like a proxy, and what it needs from this machine or from afar."""
+    cache = Path(run("go", "env", "GOMODCACHE", folder=project).strip())
+    proxies = [package.parents[GO_MODULE.count("/") + 2].as_uri(), (cache / "cache" / "download").as_uri()]
+    settings = {
+        "GOPROXY": ",".join([*proxies, run("go", "env", "GOPROXY", folder=project).strip()]),
+        "GOMODCACHE": str(project / "modules"),  # or a later package of the same version would not be seen
+        "GOFLAGS": "-mod=mod -modcacherw",
+        "GOSUMDB": "off",
+    }
+    (project / "main.go").write_text(GO_PROGRAM)
+    run("go", "mod", "init", "empty.example", folder=project, **settings)
+    run("go", "get", f"{GO_MODULE}@v{version()}", folder=project, **settings)
+    return run("go", "run", ".", folder=project, **settings)
+
+
+def each(languages: list[Language]) -> list[object]:
+    """Return the languages as parameters of a test, those of one in one worker."""
+    return [pytest.param(one, id=one.name, marks=pytest.mark.xdist_group(one.name)) for one in languages]
+
+
+LANGUAGES = each([Language("go", _check_go, _build_go, _use_go)])

@@ -1,0 +1,39 @@
+"""Every client library passes its own checks, and its package works in an empty project."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from zipfile import ZipFile
+
+import pytest
+
+from deploy.client_packages import CLIENTS, DESCRIPTORS, PACKAGES, version
+from tests.clients.languages import LANGUAGES, Language
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_library_passes_its_own_checks(language: Language) -> None:
+    language.require()
+    language.check()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_package_works_in_an_empty_project(language: Language, tmp_path: Path) -> None:
+    """The program that uses it prints a message's id and the version."""
+    language.require()
+    made, project = tmp_path / "made", tmp_path / "project"
+    made.mkdir()
+    project.mkdir()
+    package = PACKAGES[language.name].make(made)
+    assert {"client_service.proto", DESCRIPTORS} <= {Path(one).name for one in files_of(package)}
+    assert language.use(package, project).split() == ["12884901888000005", version()]
+
+
+def files_of(package: Path) -> list[str]:
+    return ZipFile(package).namelist()
+
+
+def test_all_libraries_have_one_version() -> None:
+    (go,) = re.findall(r'const Version = "(.+)"', (CLIENTS / "go" / "client.go").read_text(encoding="utf-8"))
+    assert go == version()
