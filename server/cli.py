@@ -99,6 +99,31 @@ def serve(
 
 
 @app.command()
+def console(
+    address: Annotated[str, typer.Option("--address", metavar="HOST:PORT", help="The service that the console shows.")],
+    listen: Annotated[
+        str | None,
+        typer.Option("--listen", metavar="HOST:PORT", help="Where to serve; else MAILING_CONSOLE_LISTEN."),
+    ] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS with the service.")] = False,
+    ca_file: Annotated[
+        Path | None, typer.Option("--ca-file", metavar="FILE", help="The authority of its certificate; implies --tls.")
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option("--insecure", help="Let everyone who reaches the address in, with the service's open rights."),
+    ] = False,
+    config: ConfigFile = None,
+    values: Assignments = [],  # noqa: B006
+) -> None:
+    """Serve the console alone, for a service elsewhere; it runs until Ctrl-C or SIGTERM."""
+    from server.main import run_console
+
+    loaded = _loaded(config, values, console_listen=listen, insecure=insecure or None)
+    raise typer.Exit(run_console(loaded.settings, address, tls or ca_file is not None, ca_file))
+
+
+@app.command()
 def dispatcher(config: ConfigFile = None, values: Assignments = []) -> None:  # noqa: B006
     """Run a dispatcher alone, for a service on the same database."""
     from server.main import run_dispatcher

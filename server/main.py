@@ -16,6 +16,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -41,7 +42,7 @@ from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
-from server.runtime.console import InnerSocket, console_options, serving_console
+from server.runtime.console import InnerSocket, console_alone, console_options, serving_console
 from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
@@ -93,6 +94,20 @@ def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
     Its database is another service's, so one must be set.
     """
     return _run(settings, lambda: dispatch(settings, until_stdin_closes))
+
+
+def run_console(settings: Settings, address: str, tls: bool, ca_file: Path | None) -> int:
+    """Serve the console alone, for the service at `address`, until SIGTERM or SIGINT and return the exit status."""
+    return _run(settings, lambda: show_console(settings, address, tls, ca_file))
+
+
+async def show_console(settings: Settings, address: str, tls: bool, ca_file: Path | None) -> None:
+    """Run the console until SIGTERM, SIGINT or SIGHUP."""
+    stopped = install_stop_signals()
+    options = console_alone(settings, address, tls, ca_file)
+    async with serving_console(options) as url:
+        print(f"console on {url}", flush=True)
+        await stopped.wait()
 
 
 async def serve(settings: Settings) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from urllib.parse import urlsplit
 
 import grpc
 from starlette.applications import Starlette
@@ -59,10 +58,7 @@ def build_app(console: Console, hosts: Sequence[str]) -> ASGIApp:
             Exception: problems.failed,
         },
     )
-    oidc = console.options.oidc
-    issuer = urlsplit(oidc.issuer) if oidc else None
-    actions = [f"{issuer.scheme}://{issuer.netloc}"] if issuer else []
-    return Guard(app, hosts, actions, console.options.secure)
+    return Guard(app, hosts, console.options.secure)
 
 
 class _Problems:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
+import grpc
 from starlette.datastructures import FormData, UploadFile
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mailing.errors import MailingError
 from server.console.guard import FORM_FIELD, Forged, check_origin, check_token
 from server.console.visit import Console, Visit, begin_visit
 
@@ -78,11 +80,13 @@ def change(console: Console, path: str, handler: Change) -> Route:
 
     async def checked(request: Request) -> Response:
         form = await checked_form(console, request)
-        visit = await begin_visit(console, request)
         try:
-            return await handler(visit, form)
-        finally:
+            visit = await begin_visit(console, request)
+            answer = await handler(visit, form)
             console.topics.changed(visit.who.digest)
+            return answer
+        finally:
+            await form.data.close()
 
     return Route(path, checked, methods=["POST"])
 
@@ -95,3 +99,18 @@ async def checked_form(console: Console, request: Request) -> Form:
     data = await request.form(max_fields=MAX_FIELDS, max_files=1, max_part_size=1 << 20)
     check_token(data.get(FORM_FIELD), request, console.form_cookie)
     return Form(data)
+
+
+def place(error: MailingError, form: Form, prefix: str, names: Mapping[str, str]) -> None:
+    """Put what the API says beside the fields of a form, which are called as in the API or as `names` say.
+
+    Raise the error if it is not about the request.
+    """
+    if error.code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+        raise error
+    for path, sentence in error.fields:
+        name = path.removeprefix(prefix).removeprefix("filter.").split(".")[0].split("[")[0]
+        name = names.get(name, name)
+        form.errors[name] = f"{form.errors[name]}; {sentence}" if name in form.errors else sentence
+    if not error.fields:
+        form.errors[""] = error.message

@@ -41,10 +41,10 @@ class Forged(Exception):
 class Guard:
     """The outermost layer of the console. `hosts` are the names it goes by; empty: any."""
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str], form_actions: Sequence[str], secure: bool) -> None:
+    def __init__(self, app: ASGIApp, hosts: Sequence[str], secure: bool) -> None:
         self._app = app
         self._hosts = frozenset(hosts)
-        self._headers = _headers(form_actions, secure)
+        self._headers = _headers(secure)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or hand it on."""
@@ -90,14 +90,14 @@ def check_token(given: object, request: Request, cookie: str) -> None:
         raise Forged
 
 
-def _headers(form_actions: Sequence[str], secure: bool) -> dict[str, str]:
+def _headers(secure: bool) -> dict[str, str]:
     policy = {
         "default-src": "'none'",
         "script-src": "'self'",
         "style-src": "'self'",
         "img-src": "'self'",
         "connect-src": "'self'",
-        "form-action": " ".join(["'self'", *form_actions]),
+        "form-action": "'self'",
         "base-uri": "'none'",
         "frame-ancestors": "'none'",
     }
@@ -122,9 +122,12 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
     headers = Headers(scope=scope)
     limit = MAX_UPLOAD if headers.get("content-type", "").startswith("multipart/") else MAX_BODY
     read = 0
+    announced = headers.get("content-length", "")
 
     async def counted() -> Message:
         nonlocal read
+        if announced.isdecimal() and int(announced) > limit:
+            raise TooLarge(limit)
         message = await receive()
         read += len(message.get("body", b""))
         if read > limit:

@@ -25,6 +25,7 @@ from server.console.permissions import Permissions
 from server.console.service import Service
 from server.console.sessions import Sessions
 from server.console.topics import Topics
+from server.console.uploads import Uploads
 from server.console.visit import Console
 
 MOST_CONNECTIONS = 1000
@@ -43,10 +44,10 @@ class CannotOpenConsole(Exception):
 @asynccontextmanager
 async def open_console(options: ConsoleOptions) -> AsyncIterator[str]:
     """Serve the console inside the block and lend its address for browsers. Raise CannotOpenConsole."""
-    service, topics = Service(options.address, options.credentials), Topics()
+    service, topics, uploads = Service(options.address, options.credentials), Topics(), Uploads()
     sessions = Sessions(options.secret, options.secure)
     cookie = "__Host-mailing-form" if options.secure else "mailing-form"
-    console = Console(options, service, topics, sessions, Permissions(service), cookie)
+    console = Console(options, service, topics, sessions, Permissions(service), uploads, cookie)
     http = _Http(Config(
         build_app(console, _hosts(options)),
         http=HttpToolsProtocol, ws="none", lifespan="off", log_config=None, log_level=logging.ERROR,
@@ -63,6 +64,7 @@ async def open_console(options: ConsoleOptions) -> AsyncIterator[str]:
             await sweeping
         await topics.close()
         await service.close()
+        uploads.close()
 
 
 class _Http:

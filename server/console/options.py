@@ -38,6 +38,7 @@ class ConsoleOptions:
     secret: str = ""
     session_hours: float = 12.0
     oidc: OidcOptions | None = None
+    metrics_url: str = ""
 
     @property
     def secure(self) -> bool:

@@ -14,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from mailing.errors import MailingError
 from mailing.v1.admin_service_pb2 import (
+    GetDispatchRequest,
     GetServerInfoRequest,
     ListEndpointsRequest,
     WatchDispatchRequest,
@@ -25,7 +26,7 @@ from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, ListMailingsRequest
 from mailing.v1.message_pb2 import Message
-from mailing.v1.message_service_pb2 import ListMessagesRequest
+from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.console.service import Credentials, Service
 from server.console.topics import Read
 
@@ -111,6 +112,33 @@ class Reads:
 
         return self._read(("failures", mailing_id), lambda: _repeated(ask, REPORT_SECONDS))
 
+    def messages(self, request: ListMessagesRequest) -> Read:
+        """Read one page of messages every few seconds."""
+
+        async def ask() -> object:
+            return await self._service.call(self._service.messages.ListMessages, request, self._who)
+
+        key = ("messages", request.SerializeToString(deterministic=True))
+        return self._read(key, lambda: _repeated(ask, REPORT_SECONDS))
+
+    def message(self, message_id: int) -> Read:
+        """Read a message every second until it is settled."""
+
+        async def ask() -> object:
+            request = GetMessageRequest(message_id=message_id)
+            return await self._service.call(self._service.messages.GetMessage, request, self._who)
+
+        return self._read(("message", message_id), lambda: _repeated(ask))
+
+    def attempts(self, message_id: int) -> Read:
+        """Read the failed attempts of a message every second."""
+
+        async def ask() -> object:
+            request = ListAttemptsRequest(message_id=message_id)
+            return await self._service.call(self._service.messages.ListAttempts, request, self._who)
+
+        return self._read(("attempts", message_id), lambda: _repeated(ask))
+
     def endpoints(self) -> Read:
         """Read the endpoints every second."""
 
@@ -150,7 +178,11 @@ class _Dispatching:
         self._rates: deque[tuple[float, float]] = deque(maxlen=KEPT_RATES)
 
     async def __call__(self) -> AsyncIterator[Dispatch]:
-        """Yield each state with the rates until then."""
+        """Yield each state with the rates until then, at first one that is surely not older than this call."""
+        now = await self._service.call(self._service.admin.GetDispatch, GetDispatchRequest(), self._who)
+        yield Dispatch(WatchDispatchResponse(replicas=now.replicas, settings=now.settings), tuple(self._rates))
+        # A stream may begin with what another one was told half its interval ago.
+        await asyncio.sleep(STREAM_INTERVAL.ToTimedelta().total_seconds() / 2)
         request = WatchDispatchRequest(min_interval=STREAM_INTERVAL)
         async for answer in self._service.stream(self._service.admin.WatchDispatch, request, self._who):
             self._rates.append((time(), sum(one.rate_per_second for one in answer.replicas)))

@@ -5,6 +5,7 @@ A failed call raises MailingError with what the API says about it; nothing is re
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from hashlib import sha256
@@ -100,10 +101,25 @@ class Service:
         patience: float,
     ) -> B:
         """Send a stream of requests and return the answer. Raise MailingError, and what `requests` raises."""
+        failures: list[Exception] = []
+
+        async def watched() -> AsyncIterator[A]:
+            try:
+                async for request in requests:
+                    yield request
+            except Exception as error:
+                failures.append(error)
+                raise
+
         try:
-            return await method(requests, timeout=patience, metadata=who.metadata)
+            return await method(watched(), timeout=patience, metadata=who.metadata)
         except grpc.aio.AioRpcError as error:
             raise MailingError.from_rpc_error(error) from error
+        except asyncio.CancelledError:
+            # gRPC cancels the call when its requests fail, and keeps the reason to itself.
+            if failures:
+                raise failures[0] from None
+            raise
 
     async def close(self) -> None:
         """Cancel all calls."""

@@ -57,10 +57,7 @@ class Sessions:
 
     def begin(self, response: Response, name: str, token: str, until: float, id_token: str = "") -> None:
         """Sign a person in until then."""
-        text = json.dumps(asdict(Session(token_urlsafe(16), name, token, until, id_token)))
-        nonce = token_bytes(_NONCE)
-        sealed = nonce + self._key.encrypt(nonce, zlib.compress(text.encode(), 9), _PURPOSE)
-        value = urlsafe_b64encode(sealed).decode()
+        value = self.seal(json.dumps(asdict(Session(token_urlsafe(16), name, token, until, id_token))))
         pieces = [value[start : start + PIECE] for start in range(0, len(value), PIECE)]
         if len(pieces) > MOST_PIECES:
             raise ValueError("the token is too long for a session")
@@ -93,10 +90,22 @@ class Sessions:
         """Set a cookie that scripts and other sites do not see."""
         response.set_cookie(name, value, max_age=seconds, secure=self._secure, httponly=True, samesite="lax")
 
-    def _opened(self, value: str) -> Session | None:
+    def seal(self, text: str) -> str:
+        """Return a text that nobody else can read or make."""
+        nonce = token_bytes(_NONCE)
+        sealed = nonce + self._key.encrypt(nonce, zlib.compress(text.encode(), 9), _PURPOSE)
+        return urlsafe_b64encode(sealed).decode()
+
+    def unseal(self, value: str) -> str:
+        """Return the text, '' for what was not sealed here."""
         try:
             sealed = urlsafe_b64decode(value)
-            text = zlib.decompress(self._key.decrypt(sealed[:_NONCE], sealed[_NONCE:], _PURPOSE))
-            return Session(**json.loads(text))
-        except (ValueError, InvalidTag, zlib.error, TypeError):
+            return zlib.decompress(self._key.decrypt(sealed[:_NONCE], sealed[_NONCE:], _PURPOSE)).decode()
+        except (ValueError, InvalidTag, zlib.error):
+            return ""
+
+    def _opened(self, value: str) -> Session | None:
+        try:
+            return Session(**json.loads(self.unseal(value)))
+        except (ValueError, TypeError):
             return None

@@ -7,6 +7,7 @@ configured hours. After several failures a host has to wait.
 from __future__ import annotations
 
 import json
+import logging
 from base64 import urlsafe_b64decode
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -15,11 +16,12 @@ from typing import Any
 
 import grpc
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route
 
 from mailing.errors import MailingError
 from server.console.forms import checked_form
+from server.console.oidc import FLOW_SECONDS, Oidc, OidcError, flow_of, text_of
 from server.console.permissions import May
 from server.console.service import Credentials
 from server.console.viewer import LANGUAGES, THEMES, viewer_of
@@ -29,6 +31,7 @@ MOST_FAILURES, PERIOD = 10, 60.0
 """Failed attempts of one host, and of all together times ten, within so many seconds."""
 
 _YEAR = 365 * 86400
+log = logging.getLogger(__name__)
 
 
 def sign_in_routes(console: Console) -> Sequence[Route]:
@@ -37,6 +40,8 @@ def sign_in_routes(console: Console) -> Sequence[Route]:
     return [
         Route("/sign-in", door.show),
         Route("/sign-in", door.by_token, methods=["POST"]),
+        Route("/sign-in/oidc", door.to_issuer),
+        Route("/sign-in/oidc/callback", door.from_issuer),
         Route("/sign-out", door.leave, methods=["POST"]),
         Route("/preferences", door.prefer, methods=["POST"]),
     ]
@@ -79,6 +84,8 @@ class _Door:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._attempts = Attempts()
+        self._oidc = Oidc(console.options.oidc) if console.options.oidc else None
+        self._flow_cookie = "__Host-mailing-flow" if console.options.secure else "mailing-flow"
 
     async def show(self, request: Request) -> Response:
         """Show the sign-in."""
@@ -109,11 +116,46 @@ class _Door:
         self._console.sessions.begin(response, str(name)[:80], token, until, id_token)
         _clean_forms(response, self._console)
 
+    async def to_issuer(self, request: Request) -> Response:
+        """Send somebody to the issuer, with what is needed to recognise them when they come back."""
+        after = local_path(request.query_params.get("next", "/"))
+        if self._oidc is None:
+            return self._page(request, after, "", 404)
+        try:
+            callback = f"{self._base(request)}/sign-in/oidc/callback"
+            address, flow = await self._oidc.begin(callback, after, time() + FLOW_SECONDS)
+        except OidcError as error:
+            return self._failed(request, after, error)
+        response = RedirectResponse(address, 303)
+        sealed = self._console.sessions.seal(text_of(flow))
+        self._console.sessions.set_cookie(response, self._flow_cookie, sealed, FLOW_SECONDS)
+        return response
+
+    async def from_issuer(self, request: Request) -> Response:
+        """Begin a session for somebody whom the issuer sends back."""
+        flow = flow_of(self._console.sessions.unseal(request.cookies.get(self._flow_cookie, "")))
+        if self._oidc is None or flow is None or flow.until < time():
+            return self._failed(request, "/", OidcError("no sign-in was begun in this browser, or it took too long"))
+        try:
+            tokens = await self._oidc.finish(flow, request.query_params)
+        except OidcError as error:
+            return self._failed(request, flow.after, error)
+        if problem := await self._refused(tokens.access):
+            return self._page(request, flow.after, problem, 503 if problem == "away" else 401)
+        response = redirect(flow.after)
+        self.begin(response, tokens.access, tokens.identity)
+        self._forget_flow(response)
+        return response
+
     async def leave(self, request: Request) -> Response:
-        """End the session."""
+        """End the session, here and at the issuer."""
         await checked_form(self._console, request)
-        response = redirect("/sign-in")
-        self._console.sessions.end(response, self._console.sessions.read(request.cookies))
+        session, address = self._console.sessions.read(request.cookies), ""
+        if session and session.id_token and self._oidc:
+            address = await self._oidc.end_session(session.id_token, f"{self._base(request)}/sign-in")
+        # A page, not a redirect: the policy lets forms go nowhere else.
+        response = self._page(request, "/", "", 200, away=address) if address else redirect("/sign-in")
+        self._console.sessions.end(response, session)
         _clean_forms(response, self._console)
         return response
 
@@ -148,11 +190,27 @@ class _Door:
             raise
         return True
 
-    def _page(self, request: Request, after: str, problem: str, status: int) -> Response:
+    def _failed(self, request: Request, after: str, error: OidcError) -> Response:
+        log.warning("a sign-in at the issuer failed: %s", error)
+        response = self._page(request, after, "issuer", 401)
+        self._forget_flow(response)
+        return response
+
+    def _forget_flow(self, response: Response) -> None:
+        secure = self._console.options.secure
+        response.delete_cookie(self._flow_cookie, secure=secure, httponly=True, samesite="lax")
+
+    def _base(self, request: Request) -> str:
+        """Return how the browser reaches the console."""
+        return self._console.options.public_url.rstrip("/") or str(request.base_url).rstrip("/")
+
+    def _page(self, request: Request, after: str, problem: str, status: int, away: str = "") -> Response:
         viewer = viewer_of(request.cookies, request.headers.get("accept-language", ""))
         visit = Visit(self._console, request, viewer, None, May())
-        oidc = self._console.options.oidc
-        return visit.page("sign_in.html", status, after=after, problem=problem, oidc=oidc, live="", part={})
+        oidc = self._oidc is not None
+        return visit.page(
+            "sign_in.html", status, after=after, problem=problem, oidc=oidc, away_to=away, live="", part={}
+        )
 
 
 def _clean_forms(response: Response, console: Console) -> None:

@@ -21,6 +21,7 @@ from server.console.reads import Reads
 from server.console.service import PATIENCE, Credentials, Service
 from server.console.sessions import Session, Sessions
 from server.console.topics import Topics
+from server.console.uploads import Uploads
 from server.console.viewer import Viewer, viewer_of
 
 A = TypeVar("A")
@@ -51,6 +52,7 @@ class Console:
     topics: Topics
     sessions: Sessions
     permissions: Permissions
+    uploads: Uploads
     form_cookie: str = field(default="mailing-form")
 
 

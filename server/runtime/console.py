@@ -9,13 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
 from server.api import ApiServer
-from server.config import ConfigError, Settings
+from server.config import DEFAULT_ADMIN_LISTEN, ConfigError, Settings
 from server.runtime.access import is_loopback
 from server.runtime.lifecycle import ServiceError
 
@@ -66,7 +67,23 @@ def console_options(settings: Settings, address: str, credentials: grpc.ChannelC
         secret=settings.console_secret.get_secret_value() if settings.console_secret else "",
         session_hours=settings.console_session_hours,
         oidc=oidc,
+        metrics_url=""
+        if settings.admin_listen == "off"
+        else f"http://{settings.admin_listen or DEFAULT_ADMIN_LISTEN}/metrics",
     )
+
+
+def console_alone(settings: Settings, address: str, tls: bool, ca_file: Path | None) -> ConsoleOptions:
+    """Return the options of a console for the service at `address`. Raise ConfigError."""
+    if settings.console_listen == "off":
+        raise ConfigError(["--listen or MAILING_CONSOLE_LISTEN should be where to serve, such as 127.0.0.1:8400."])
+    try:
+        authority = ca_file.read_bytes() if ca_file else None
+    except OSError as error:
+        raise ConfigError([f"--ca-file {ca_file} cannot be read: {error.strerror}."]) from error
+    credentials = grpc.ssl_channel_credentials(authority) if tls else None
+    # Metrics of a service elsewhere are elsewhere, too.
+    return replace(console_options(settings, address, credentials), metrics_url="")
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import parse_qsl
 
 import jwt
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -94,6 +95,7 @@ class IssuerServer:
     def __init__(self) -> None:
         self.replies: dict[str, Reply] = {}
         self.asked: list[str] = []
+        self.posted: list[dict[str, str]] = []
         self.at_once = self.most_at_once = 0
         lock = threading.Lock()
         issuer = self
@@ -111,6 +113,11 @@ class IssuerServer:
                 finally:
                     with lock:
                         issuer.at_once -= 1
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"])).decode()
+                issuer.posted.append(dict(parse_qsl(body)))
+                self.do_GET()
 
             def log_message(self, *_: Any) -> None:
                 pass

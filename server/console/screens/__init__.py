@@ -7,11 +7,20 @@ from collections.abc import Sequence
 from starlette.routing import Route
 
 from server.console.live import Drawings
-from server.console.screens import mailing, mailings, new_mailing, overview
+from server.console.screens import (
+    client_import,
+    clients,
+    mailing,
+    mailings,
+    messages,
+    new_mailing,
+    operations,
+    overview,
+)
 from server.console.visit import Console
 
 
 def all_screens(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of all screens."""
-    screens = (overview, new_mailing, mailings, mailing)
+    screens = (overview, new_mailing, mailings, mailing, messages, client_import, clients, operations)
     return [route for screen in screens for route in screen.routes(console, drawings)]

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from uuid import uuid4
 
-import grpc
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -24,13 +23,19 @@ from mailing.v1.mailing_service_pb2 import (
     PreviewMailingResponse,
     SendTestMessageRequest,
 )
-from server.console.forms import Form, change
+from server.console.forms import Form, change, place
 from server.console.live import Drawings
 from server.console.viewer import Viewer
 from server.console.visit import Console, Visit, begin_visit, number_in, redirect
 
 SAMPLES = 3
-_FIELDS = {"filter_text": "filter_text", "end_time": "end", "start_time": "start", "retry": "max_attempts"}
+_FIELDS = {
+    "filter_text": "filter_text",
+    "end_time": "end",
+    "start_time": "start",
+    "retry": "max_attempts",
+    "phone": "test_phone",
+}
 
 
 def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
@@ -65,7 +70,7 @@ async def create(visit: Visit, form: Form) -> Response:
         request = CreateMailingRequest(mailing=mailing, request_id=form.get("request_id"))
         made = (await visit.call(visit.service.mailings.CreateMailing, request)).mailing
     except MailingError as error:
-        _place(error, form)
+        place(error, form, "mailing.", _FIELDS)
         return _again(visit, form)
     return redirect(f"/mailings/{made.id}")
 
@@ -77,7 +82,7 @@ async def preview(visit: Visit, form: Form) -> Response:
         try:
             found = await _previewed(visit, mailing)
         except MailingError as error:
-            _place(error, form)
+            place(error, form, "mailing.", _FIELDS)
     if visit.request.headers.get("hx-request"):
         return visit.page("fragments/preview.html", preview=found, errors=form.errors, mailing=mailing)
     return _again(visit, form, found, mailing, 200)
@@ -91,7 +96,7 @@ async def test(visit: Visit, form: Form) -> Response:
         try:
             sent = await visit.call(visit.service.mailings.SendTestMessage, request)
         except MailingError as error:
-            _place(error, form)
+            place(error, form, "mailing.", _FIELDS)
     if visit.request.headers.get("hx-request"):
         return visit.page("fragments/test_message.html", sent=sent, errors=form.errors)
     return _again(visit, form, sent=sent, status=200)
@@ -172,19 +177,6 @@ def _read_times(mailing: Mailing, form: Form, viewer: Viewer) -> None:
 async def _previewed(visit: Visit, mailing: Mailing) -> PreviewMailingResponse:
     request = PreviewMailingRequest(mailing=mailing, samples=SAMPLES)
     return await visit.call(visit.service.mailings.PreviewMailing, request)
-
-
-def _place(error: MailingError, form: Form) -> None:
-    """Put what the API says beside the fields. Raise the error if it is not about the request."""
-    if error.code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        raise error
-    for path, sentence in error.fields:
-        parts = path.removeprefix("mailing.").removeprefix("filter.").split(".")
-        name = parts[0].split("[")[0]
-        name = "test_phone" if name == "phone" else _FIELDS.get(name, name)
-        form.errors[name] = f"{form.errors[name]}; {sentence}" if name in form.errors else sentence
-    if not error.fields:
-        form.errors[""] = error.message
 
 
 def _again(

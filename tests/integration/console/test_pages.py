@@ -15,7 +15,10 @@ from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from tests.support.console import Browser
 
 EVIL = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&{{ 7 * 7 }}"""
-SCREENS = ["/", "/mailings", "/mailings/new"]
+SCREENS = [
+    *("/", "/mailings", "/mailings/new", "/messages", "/clients", "/clients/new", "/clients/import"),
+    *("/endpoints", "/dispatchers", "/log", "/settings"),
+]
 
 
 async def create_mailing(channel: grpc.aio.Channel, title: str = "Winter", **fields: object) -> int:
@@ -99,3 +102,22 @@ async def test_what_does_not_exist_is_said_with_404(browser: Browser) -> None:
         answer = await browser.get(path)
         assert answer.status_code == 404, path
         assert "There is no such" in answer.text
+
+
+async def test_settings_are_changed_in_place(browser: Browser) -> None:
+    await browser.send("/dispatchers", "/dispatchers/settings", poll_max="7s")
+    assert "<dd>7s</dd>" in (await browser.get("/dispatchers")).text
+    wrong = await browser.send("/dispatchers", "/dispatchers/settings", poll_max="soon", max_concurrency="many")
+    assert "is not a span such as" in wrong.text
+
+
+async def test_a_probe_tells_how_it_ended(browser: Browser) -> None:
+    answer = await browser.send("/endpoints", "/endpoints/probe", endpoint="default")
+    assert "the probe failed: could not connect" in answer.text
+
+
+async def test_the_emergency_stop_stays_until_it_is_taken_back(browser: Browser) -> None:
+    await browser.send("/", "/dispatch/pause")
+    assert "All sending is stopped." in (await browser.get("/")).text
+    await browser.send("/", "/dispatch/resume")
+    assert "All sending is stopped." not in (await browser.get("/")).text

@@ -1,0 +1,143 @@
+"""Clients in the console: found by phone, edited, opted out, imported with a dry run, exported."""
+
+from __future__ import annotations
+
+import grpc
+import httpx
+import pytest
+
+from mailing.builders import new_client
+from mailing.v1.client_service_pb2 import CreateClientRequest, GetClientRequest, ListClientsRequest
+from mailing.v1.client_service_pb2_grpc import ClientServiceStub
+from server.console.guard import MAX_UPLOAD
+from tests.support.console import Browser
+
+PHONE = "37120000001"
+TABLE = '''phone;first name;zone
++371 20000001;Anna;Europe/Riga
+bad;Bob;Europe/Riga
++371 20000002;Carl;Nowhere/Land
++371 20000003;"Dora ""D""";Europe/Riga
+'''
+COLUMNS = {"columns": "3", "column-0": "phone", "column-1": "attribute", "column-2": "timezone"}
+
+
+async def add_client(channel: grpc.aio.Channel) -> int:
+    request = CreateClientRequest(client=new_client(PHONE, "Europe/Riga", tag="vip"))
+    return (await ClientServiceStub(channel).CreateClient(request)).client.id
+
+
+async def upload(browser: Browser, content: bytes, **fields: str) -> httpx.Response:
+    token = await browser.form_token("/clients/import")
+    files = {"file": ("clients.csv", content, "text/csv")}
+    return await browser.client.post("/clients/import", data={"form_token": token, **fields}, files=files)
+
+
+async def count(channel: grpc.aio.Channel) -> int:
+    return len((await ClientServiceStub(channel).ListClients(ListClientsRequest())).clients)
+
+
+async def test_a_client_is_found_by_phone_which_stays_out_of_addresses(
+    browser: Browser, channel: grpc.aio.Channel
+) -> None:
+    client_id = await add_client(channel)
+    found = await browser.send("/clients", "/clients/find", phone="+371 2000-0001")
+    assert found.headers["location"] == f"/clients/{client_id}"
+    found = await browser.send("/messages", "/messages/find", q="+371 2000-0001")
+    assert found.headers["location"] == f"/messages?client={client_id}"
+
+
+async def test_editing_keeps_what_somebody_else_has_changed(browser: Browser, channel: grpc.aio.Channel) -> None:
+    client_id = await add_client(channel)
+    stub = ClientServiceStub(channel)
+    etag = (await stub.GetClient(GetClientRequest(client_id=client_id))).client.etag
+    path, fields = f"/clients/{client_id}", {"phone": PHONE, "timezone": "Europe/Riga", "etag": etag}
+    saved = await browser.send(path, path, **fields, attributes="city=Riga", window_start="09:00", window_end="21:00")
+    assert saved.status_code == 303
+    client = (await stub.GetClient(GetClientRequest(client_id=client_id))).client
+    assert (client.attributes["city"], client.receive_window.duration.seconds) == ("Riga", 12 * 3600)
+    late = await browser.send(path, path, **fields, attributes="city=Oslo")
+    assert late.status_code == 422
+    assert "city=Oslo" in late.text
+    wrong = await browser.send(path, path, **fields | {"timezone": "Nowhere"}, window_start="9", attributes="city")
+    assert wrong.text.count("aria-invalid") == 2
+
+
+async def test_a_client_is_opted_out_and_back(browser: Browser, channel: grpc.aio.Channel) -> None:
+    path = f"/clients/{await add_client(channel)}"
+    await browser.send(path, f"{path}/opt-out")
+    assert "Take the opt-out back" in (await browser.get(path)).text
+    await browser.send(path, f"{path}/opt-in")
+    assert "Receives messages" in (await browser.get(path)).text
+
+
+async def test_an_import_shows_every_bad_row_before_anything_is_stored(
+    browser: Browser, channel: grpc.aio.Channel
+) -> None:
+    """Fails when rows are counted wrong behind one that is no client."""
+    page = (await upload(browser, TABLE.encode())).headers["location"].partition("?")[0]
+    assert "Dora &#34;D&#34;" in (await browser.get(page)).text
+    checked = await browser.send(page, f"{page}/check", **COLUMNS)
+    assert '<td class="n">2</td><td>phone</td>' in checked.text
+    assert '<td class="n">3</td><td>timezone</td>' in checked.text
+    assert await count(channel) == 0
+    refused = await browser.send(page, f"{page}/run", **COLUMNS)
+    assert refused.status_code == 422
+    assert await count(channel) == 0
+    await browser.send(page, f"{page}/run", **COLUMNS, skip="1")
+    assert await count(channel) == 2
+    exported = (await browser.get("/clients/export")).text
+    assert "attributes.first_name" in exported
+    assert '"Dora ""D"""' in exported
+
+
+async def test_a_file_without_zones_gets_one_for_all_rows(browser: Browser, channel: grpc.aio.Channel) -> None:
+    page = (await upload(browser, b"phone\n37120000001\n")).headers["location"].partition("?")[0]
+    fields = {"columns": "1", "column-0": "phone"}
+    missing = await browser.send(page, f"{page}/check", **fields)
+    assert "timezone is missing" in missing.text
+    await browser.send(page, f"{page}/run", **fields, timezone="Europe/Riga")
+    assert await count(channel) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "sentence"),
+    [
+        (TABLE.replace("Anna", "Анна").encode("cp1251"), "", "is not text in this encoding"),
+        (b"phone;timezone\n", "", "has no rows"),
+        (b"", "", "has no rows"),
+    ],
+    ids=["encoding", "only a heading", "empty"],
+)
+async def test_a_file_that_cannot_be_read_is_refused_at_once(
+    browser: Browser, content: bytes, encoding: str, sentence: str
+) -> None:
+    answer = await upload(browser, content, encoding=encoding)
+    assert answer.status_code == 422
+    assert sentence in answer.text
+
+
+async def test_a_russian_table_is_read_when_its_encoding_is_named(browser: Browser) -> None:
+    answer = await upload(browser, TABLE.replace("Anna", "Анна").encode("cp1251"), encoding="cp1251")
+    assert "Анна" in (await browser.get(answer.headers["location"])).text
+
+
+async def test_ten_thousand_bad_rows_are_told_and_nothing_is_stored(
+    browser: Browser, channel: grpc.aio.Channel
+) -> None:
+    rows = "".join(f"{number};Nowhere\n" for number in range(10_000))
+    page = (await upload(browser, f"phone;timezone\n{rows}".encode())).headers["location"].partition("?")[0]
+    fields = {"columns": "2", "column-0": "phone", "column-1": "timezone"}
+    answer = await browser.send(page, f"{page}/check", **fields)
+    assert "10,000" in answer.text
+    assert await count(channel) == 0
+
+
+async def test_an_upload_over_the_limit_is_refused(browser: Browser) -> None:
+    answer = await upload(browser, b"x" * (MAX_UPLOAD + 1))
+    assert answer.status_code == 413
+    assert "64 MiB" in answer.text
+
+
+async def test_a_colleague_s_upload_is_nobody_else_s(browser: Browser) -> None:
+    assert (await browser.get("/clients/import/some-other-id")).status_code == 422
