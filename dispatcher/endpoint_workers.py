@@ -18,6 +18,7 @@ from random import Random
 from dispatcher import retry_policy as policy
 from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.described_answers import judge_of
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.batches import BATCH_SIZE
@@ -29,13 +30,13 @@ from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
 from dispatcher.refusals import TRIES, Refusal, Refusals
 from dispatcher.signals import Signal
-from dispatcher.verdict import Verdict, judge
+from dispatcher.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
 _AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and members of an enum take long to look up
 
-_LOOKED_AT = frozenset({ErrorClass.REFUSED, ErrorClass.REJECTED, ErrorClass.REDIRECT})
+_LOOKED_AT = frozenset({ErrorClass.REFUSED, ErrorClass.REJECTED, ErrorClass.REDIRECT, ErrorClass.OPTED_OUT})
 """Answers that refuse a message, but not for want of time."""
 
 TURN = 64
@@ -64,6 +65,12 @@ class InFlight:
         self.text = recipients.texts[index]
         self.at_most_once = mailing.semantics is _AT_MOST_ONCE
         self.answer: Answer | None = None
+
+    @property
+    def values(self) -> Sequence[str]:
+        """What its endpoint's description needs beside phone and text."""
+        values = self.lease.batch.recipients.values
+        return values[self.index] if values else ()
 
     def may_start(self) -> bool:
         """Return whether its lease and its recipient's window let it start at this moment."""
@@ -110,7 +117,8 @@ class EndpointWorkers:
         self.last_error = ""
         self._sender = sender
         self._registry = registry
-        self._success = endpoint.success
+        self._verdict_of = judge_of(endpoint)
+        self.request_form = endpoint.request
         self._now = clock.monotonic
         self._random = random
         self._answered: list[InFlight] = []
@@ -243,7 +251,7 @@ class EndpointWorkers:
             if (answer := message.answer) is None:
                 self._withhold(message.lease, message.index)
                 continue
-            verdict = judge(answer, self._success)
+            verdict = self._verdict_of(answer)
             if verdict.delivered and self.breaker.counts(message.began):
                 delivered += 1
                 seconds += answer.duration

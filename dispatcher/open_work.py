@@ -19,6 +19,7 @@ from dispatcher.fair_queue import EQUAL_TURN
 from dispatcher.leases import LeaseRegistry
 from dispatcher.model.batches import OpenWork
 from dispatcher.model.mailings import Mailing
+from dispatcher.model.requests import RequestForm
 from dispatcher.model.templates import TemplateError, parse
 from dispatcher.model.texts import TextRenderer
 from dispatcher.ports import Clock, Render, WorkQueue
@@ -84,8 +85,12 @@ class OpenWorkList:
         self._stale.clear()
         if stale:
             mailings = await self._queue.definitions(list(stale))
-            jobs = {id_: _job(mailing, self._max_segments) for id_, mailing in mailings.items()}
+            jobs = {id_: self._job(mailing) for id_, mailing in mailings.items()}
             self._jobs.update({id_: job for id_, job in jobs.items() if job})
+
+    def _job(self, mailing: Mailing) -> Job | None:
+        pool = self.pools.get(mailing.endpoint)
+        return _job(mailing, self._max_segments, pool.request_form if pool else None)
 
     def _version(self, mailing_id: int) -> int | None:
         job = self._jobs.get(mailing_id)
@@ -139,14 +144,14 @@ class OpenWorkList:
         return not pool.breaker.closed and any(self.pools.get(w.endpoint) is pool and not w.over for w in self._work)
 
 
-def _job(mailing: Mailing, max_segments: int) -> Job | None:
+def _job(mailing: Mailing, max_segments: int, form: RequestForm | None) -> Job | None:
     """Return the job; None for a text that cannot be rendered, which no caller of the API can have written."""
     try:
         template = parse(mailing.text)
     except TemplateError as error:
         log.error("mailing %d waits: its text is no template: %s", mailing.id, error, extra={"mailing_id": mailing.id})
         return None
-    render = TextRenderer(template, max_segments)
-    if template.is_constant and not (everybodys := render("", "", "", "", {})).reason:
+    render = TextRenderer(template, max_segments, form, mailing.title)
+    if render.is_constant and not (everybodys := render("", "", "", "", {})).reason:
         return Job(replace(mailing, text=everybodys.text), None)
     return Job(mailing, render)

@@ -52,6 +52,11 @@ class Request(Protocol):
     text: str
     at_most_once: bool
 
+    @property
+    def values(self) -> Sequence[str]:
+        """What the endpoint's description needs beside, in the order of its `needs`."""
+        ...
+
     def may_start(self) -> bool:
         """Return whether it may be written now. Answers at once, from memory, and never raises."""
         ...

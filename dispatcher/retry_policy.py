@@ -142,6 +142,8 @@ def _failed(mailing: Mailing, tried: int, answer: Answer, verdict: Verdict, unco
     """Return the status and reason after a failed attempt and `tried` earlier ones that count."""
     if mailing.semantics is Semantics.AT_MOST_ONCE and answer.sent and verdict.error_class in _UNKNOWN_WHEN_SENT:
         return Status.UNKNOWN, Reason.OUTCOME_UNKNOWN
+    if verdict.error_class is ErrorClass.OPTED_OUT:
+        return Status.SKIPPED, Reason.OPTED_OUT
     if not verdict.retryable:
         return Status.FAILED, Reason.REFUSED
     if not uncounted and tried + 1 >= mailing.retry.max_attempts:

@@ -40,7 +40,8 @@ class Verdict(NamedTuple):
     UNREADABLE answer leaves the outcome unknown, as do errors after `Answer.sent`; the policy
     decides what that means for a mailing). `endpoint_code`: what the body's code field holds, if
     it is an integer. `retry_after`: seconds, 0 to MAX_RETRY_AFTER, None when nothing sensible was asked
-    for. `excerpt`: the beginning of a failed answer's body, printable.
+    for. `excerpt`: the beginning of a failed answer's body, printable. `provider_id`: the id that the gateway gave
+    the message, where its description says where to find it.
     """
 
     delivered: bool
@@ -49,6 +50,7 @@ class Verdict(NamedTuple):
     endpoint_code: int | None
     retry_after: float | None
     excerpt: str
+    provider_id: str = ""
 
 
 def judge(answer: Answer, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
@@ -69,7 +71,7 @@ def judge(answer: Answer, rule: SuccessRule = DEFAULT_SUCCESS) -> Verdict:
     | no complete answer                        | CONNECT…TOO_LARGE  | yes       |
     """
     if answer.error is not ErrorClass.NONE:
-        return Verdict(False, True, answer.error, None, None, _excerpt(answer.body))
+        return Verdict(False, True, answer.error, None, None, excerpt(answer.body))
     if len(answer.body) > _SMALL_BODY:
         verdict = _read(answer.status, answer.body, rule)
     elif rule is DEFAULT_SUCCESS:  # left out, as hashing a rule takes longer than all the rest
@@ -87,17 +89,21 @@ def _read(status: int, body: bytes, rule: SuccessRule = DEFAULT_SUCCESS) -> Verd
     """Judge all but Retry-After."""
     if 200 <= status < 300:
         return _read_success(status, body, rule)
+    error, retryable = by_status(status)
+    return Verdict(False, retryable, error, _code(_object(body), rule), None, excerpt(body))
+
+
+def by_status(status: int) -> tuple[ErrorClass, bool]:
+    """Return the class of a status that is no 2xx, and whether another attempt makes sense."""
     if status in _THROTTLED:
-        error, retryable = ErrorClass.THROTTLED, True
-    elif status in _CREDENTIALS:
-        error, retryable = ErrorClass.CREDENTIALS, True
-    elif 500 <= status < 600:
-        error, retryable = ErrorClass.SERVER, True
-    elif 300 <= status < 400:
-        error, retryable = ErrorClass.REDIRECT, False
-    else:
-        error, retryable = ErrorClass.REFUSED, False
-    return Verdict(False, retryable, error, _code(_object(body), rule), None, _excerpt(body))
+        return ErrorClass.THROTTLED, True
+    if status in _CREDENTIALS:
+        return ErrorClass.CREDENTIALS, True
+    if 500 <= status < 600:
+        return ErrorClass.SERVER, True
+    if 300 <= status < 400:
+        return ErrorClass.REDIRECT, False
+    return ErrorClass.REFUSED, False
 
 
 _read_small = lru_cache(maxsize=256)(_read)
@@ -107,12 +113,12 @@ def _read_success(status: int, body: bytes, rule: SuccessRule) -> Verdict:
     answered = _object(body)
     code = _code(answered, rule)
     if status not in rule.statuses:
-        return Verdict(False, False, ErrorClass.REJECTED, code, None, _excerpt(body))
+        return Verdict(False, False, ErrorClass.REJECTED, code, None, excerpt(body))
     if not rule.needs_body or _accepted(answered, rule):
         return Verdict(True, False, ErrorClass.NONE, code, None, "")
     if answered is None:
-        return Verdict(False, True, ErrorClass.UNREADABLE, None, None, _excerpt(body))
-    return Verdict(False, False, ErrorClass.REJECTED, code, None, _excerpt(body))
+        return Verdict(False, True, ErrorClass.UNREADABLE, None, None, excerpt(body))
+    return Verdict(False, False, ErrorClass.REJECTED, code, None, excerpt(body))
 
 
 def _object(body: bytes) -> dict[str, object] | None:
@@ -130,11 +136,16 @@ def _accepted(answered: dict[str, object] | None, rule: SuccessRule) -> bool:
 
 def _code(answered: dict[str, object] | None, rule: SuccessRule) -> int | None:
     """Return what the code field holds if it is an integer that the database can hold."""
-    code = None if answered is None else answered.get(rule.code_field)
+    return None if answered is None else as_code(answered.get(rule.code_field))
+
+
+def as_code(code: object) -> int | None:
+    """Return an integer that the database can hold, None for anything else."""
     return code if type(code) is int and code in _INT64 else None
 
 
-def _excerpt(body: bytes) -> str:
+def excerpt(body: bytes) -> str:
+    """Return the beginning of a body, printable, at most MAX_EXCERPT characters."""
     # Four bytes are the most that a character can take.
     text = body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")[:MAX_EXCERPT]
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)

@@ -46,6 +46,8 @@ Assignments = Annotated[
 app = new_app(name=PROGRAM)
 tokens = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Static tokens for callers of the service.")
 app.add_typer(tokens, name="tokens")
+endpoints = typer.Typer(no_args_is_help=True, help="The file that describes endpoints.")
+app.add_typer(endpoints, name="endpoints")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,6 +233,28 @@ def _scopes(role: str | None, scopes: list[str]) -> list[str]:
     if role not in ROLES:
         raise typer.BadParameter(f"{role[:80]!r} is no role: there are {', '.join(ROLES)}")
     return [*ROLES[role]]
+
+
+@endpoints.command("check")
+def check_endpoints(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An endpoints file, as for MAILING_ENDPOINTS_FILE.")],
+    json: JsonOption = False,
+) -> None:
+    """Explain an endpoints file: a sample request, and what each kind of answer would mean; nothing is sent.
+
+    Secrets are masked. Exits with 2 for a file that cannot be used.
+    """
+    from server.endpoints.endpoint_check import check_file, lines_of
+
+    try:
+        checks = check_file(file)
+    except ConfigError as error:
+        raise CommandError(" ".join(error.problems), ExitStatus.BAD_INPUT) from None
+    if json:
+        print_json(Session(), {"endpoints": [asdict(one) for one in checks]})
+        return
+    for line in lines_of(checks):
+        print(line)
 
 
 def _loaded(config: Path | None, values: list[str], **options: Any) -> Loaded:

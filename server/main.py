@@ -184,7 +184,9 @@ async def build_api(
         events=EventStore(database, installation.buckets),
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
-    previews = PreviewStore(database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments)
+    previews = PreviewStore(
+        database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments, probes.forms
+    )
 
     def changed() -> None:
         hint()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from time import monotonic
 
 from dispatcher.model.endpoints import Answer
@@ -23,8 +24,15 @@ class AwaitedRequest:
     """A request whose answer is awaited. Implements `dispatcher.ports.Request`."""
 
     def __init__(
-        self, message_id: int, phone: str, text: str, at_most_once: bool = False, may_start: MayStart | None = None
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool = False,
+        may_start: MayStart | None = None,
+        values: Sequence[str] = (),
     ) -> None:
+        self.values = values
         self.message_id = message_id
         self.phone = phone
         self.text = text
@@ -49,9 +57,10 @@ async def ask(
     text: str,
     at_most_once: bool = False,
     may_start: MayStart | None = None,
+    values: Sequence[str] = (),
 ) -> Answer | None:
     """Send one request and return what it came to, None if it was not started."""
-    request = AwaitedRequest(message_id, phone, text, at_most_once, may_start)
+    request = AwaitedRequest(message_id, phone, text, at_most_once, may_start, values)
     sender.send(request)
     return await request.answer
 
@@ -68,6 +77,10 @@ class TaskSender(ABC):
     ) -> Answer | None:
         """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
 
+    async def post_request(self, request: Request) -> Answer | None:
+        """POST the message of a request. For senders that need more of it than `post` has."""
+        return await self.post(request.message_id, request.phone, request.text, request.at_most_once, request.may_start)
+
     def send(self, request: Request) -> None:
         """Begin the task of a request. See `dispatcher.ports.Sender.send`."""
         task = asyncio.get_running_loop().create_task(self._serve(request))
@@ -77,9 +90,7 @@ class TaskSender(ABC):
     async def _serve(self, request: Request) -> None:
         began = monotonic()
         try:
-            answer = await self.post(
-                request.message_id, request.phone, request.text, request.at_most_once, request.may_start
-            )
+            answer = await self.post_request(request)
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
             log.exception("the sender failed")

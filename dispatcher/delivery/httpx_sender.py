@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
 from typing import Any
@@ -23,11 +23,12 @@ from typing import Any
 import httpx
 
 from dispatcher.delivery.awaiting import TaskSender
+from dispatcher.delivery.described import DescribedRequests
 from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart
+from dispatcher.ports import MayStart, Request
 from dispatcher.tracing import TraceHeaders
 
 MAX_CONNECTIONS = 64
@@ -44,9 +45,21 @@ class _NotStarted(Exception):
 class _Exchange:
     """One request: how far it got, as httpcore tells it, and what has arrived."""
 
-    __slots__ = ("_may_start", "_stream", "body", "connected", "forbidden", "handshaking", "headers", "sent", "status")
+    __slots__ = (
+        "_may_start",
+        "_stream",
+        "body",
+        "connected",
+        "forbidden",
+        "handshaking",
+        "headers",
+        "sent",
+        "status",
+        "wanted",
+    )
 
-    def __init__(self, may_start: MayStart) -> None:
+    def __init__(self, may_start: MayStart, wanted: frozenset[str]) -> None:
+        self.wanted = wanted
         self._may_start = may_start
         self._stream: Any = None  # of httpcore
         self.forbidden = False
@@ -79,7 +92,8 @@ class _Exchange:
     def answer(self, error: ErrorClass, started: float) -> Answer:
         """Return what it came to."""
         retry_after = self.headers.get("retry-after")
-        return Answer(self.status, self.body, retry_after, error, self.sent, monotonic() - started)
+        headers = {name: self.headers[name] for name in self.wanted if name in self.headers}
+        return Answer(self.status, self.body, retry_after, error, self.sent, monotonic() - started, headers)
 
 
 class HttpxSender(TaskSender):
@@ -93,6 +107,8 @@ class HttpxSender(TaskSender):
         super().__init__()
         self._trace_headers = trace_headers
         target = parse_target(endpoint)
+        self._described = None if endpoint.request is None else DescribedRequests(endpoint)
+        self._wanted = endpoint.answers.headers if endpoint.answers else frozenset()
         connections = min(endpoint.max_concurrency, MAX_CONNECTIONS)
         self._url = endpoint.url if target.path != "/" else endpoint.url.rstrip("/") + "/"
         self._total_timeout = endpoint.total_timeout
@@ -101,7 +117,7 @@ class HttpxSender(TaskSender):
         self._timeouts: set[asyncio.Timeout] = set()
         self._closed = False
         self._client = httpx.AsyncClient(
-            headers=target.headers,
+            headers=target.headers if self._described is None else (),
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # it would keep and send back every one
             verify=tls_context(endpoint) if target.secure else True,
             http2=target.secure,
@@ -110,25 +126,36 @@ class HttpxSender(TaskSender):
             follow_redirects=False,
         )
 
+    async def post_request(self, request: Request) -> Answer | None:
+        """POST the message of a request, as its endpoint's description says."""
+        one = request
+        return await self.post(one.message_id, one.phone, one.text, one.at_most_once, one.may_start, one.values)
+
     async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool,
+        may_start: MayStart,
+        values: Sequence[str] = (),
     ) -> Answer | None:
         """POST one message; it waits for its turn while as many are under way as httpcore bears."""
         started = monotonic()
-        exchange = _Exchange(may_start)
+        exchange = _Exchange(may_start, self._wanted)
         if self._closed:
             return exchange.answer(ErrorClass.DISCONNECT, started)
         try:
-            body = encode_body(message_id, phone, text)
+            request = self._request(message_id, phone, text, values)
         except ValueError:
             return exchange.answer(ErrorClass.PROTOCOL, started)
         try:
             async with self._limited(), self._turns:
-                error = await self._exchange(exchange, message_id, body)
+                error = await self._exchange(exchange, request)
                 if error is ErrorClass.DISCONNECT and not (exchange.connected or exchange.status or at_most_once):
-                    exchange = _Exchange(may_start)
+                    exchange = _Exchange(may_start, self._wanted)
                     exchange.sent = True  # the first one was
-                    error = await self._exchange(exchange, message_id, body)
+                    error = await self._exchange(exchange, request)
         except TimeoutError:
             error = ErrorClass.DISCONNECT if self._closed else ErrorClass.TIMEOUT
         if exchange.forbidden:
@@ -155,20 +182,29 @@ class HttpxSender(TaskSender):
             await asyncio.wait(self._tasks)
         await self._client.aclose()
 
-    async def _exchange(self, exchange: _Exchange, message_id: int, body: bytes) -> ErrorClass:
+    def _request(self, message_id: int, phone: str, text: str, values: Sequence[str]) -> httpx.Request:
+        """Return the request for one message. Raise ValueError for a phone that is none."""
+        if self._described is None:
+            body, headers = encode_body(message_id, phone, text), [("Idempotency-Key", b"%d" % message_id)]
+            method, url = "POST", httpx.URL(f"{self._url}{message_id}")
+        else:
+            target, headers, body = self._described.parts(message_id, phone, text, values)
+            method, url = self._described.method, httpx.URL(self._url).copy_with(raw_path=target)
+        if self._trace_headers is not None:
+            headers = [*headers, *((name, value.encode("ascii")) for name, value in self._trace_headers().items())]
+        wired = [(name.encode("ascii"), value) for name, value in headers]
+        return self._client.build_request(method, url, content=body, headers=wired)
+
+    async def _exchange(self, exchange: _Exchange, request: httpx.Request) -> ErrorClass:
         try:
-            return await self._read(exchange, message_id, body)
+            return await self._read(exchange, request)
         except Exception as error:  # httpcore and h2 let more out than they document, and a send never raises
             return _classify(error, exchange)
 
-    async def _read(self, exchange: _Exchange, message_id: int, body: bytes) -> ErrorClass:
-        headers = {"Idempotency-Key": str(message_id)}
-        if self._trace_headers is not None:
-            headers |= self._trace_headers()
-        request = self._client.stream(
-            "POST", f"{self._url}{message_id}", content=body, headers=headers, extensions={"trace": exchange.trace}
-        )
-        async with request as response:
+    async def _read(self, exchange: _Exchange, request: httpx.Request) -> ErrorClass:
+        request.extensions = {**request.extensions, "trace": exchange.trace}
+        response = await self._client.send(request, stream=True)
+        async with aclosing(response):
             exchange.status, exchange.headers = response.status_code, response.headers
             if int(response.headers.get("content-length", 0)) > self._max_body:
                 return ErrorClass.TOO_LARGE

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dispatcher.delivery.awaiting import TaskSender, ask
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart, Sender
+from dispatcher.ports import MayStart, Request, Sender
 from dispatcher.tracing import Tracer
 
 
@@ -18,12 +20,23 @@ class TracedSender(TaskSender):
         self._endpoint = endpoint
         self._tracer = tracer
 
+    async def post_request(self, request: Request) -> Answer | None:
+        """POST the message of a request, with all that the sender behind may need."""
+        one = request
+        return await self.post(one.message_id, one.phone, one.text, one.at_most_once, one.may_start, one.values)
+
     async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
+        self,
+        message_id: int,
+        phone: str,
+        text: str,
+        at_most_once: bool,
+        may_start: MayStart,
+        values: Sequence[str] = (),
     ) -> Answer | None:
         """POST one message in a span of its own."""
         with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:
-            answer = await ask(self._sender, message_id, phone, text, at_most_once, may_start)
+            answer = await ask(self._sender, message_id, phone, text, at_most_once, may_start, values)
             if answer is None:
                 span.fail("not started")
                 return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import starmap
 from typing import NamedTuple
 
 BATCH_SIZE = 500
@@ -36,6 +37,7 @@ class Recipient(NamedTuple):
     not to be sent at the claim by the database's clock: to when it may be; `closes_in` is how many
     seconds after the claim the client's window closes, None without a window. `overdue` says that the
     message is more than a day old: where its mailing has no end, every attempt counts from then on.
+    `values` are those that the endpoint's requests need beside the phone and the text.
     """
 
     client_id: int
@@ -48,6 +50,7 @@ class Recipient(NamedTuple):
     closes_in: float | None
     overdue: bool
     text: str
+    values: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,8 @@ class Recipients:
     closes_in: Sequence[float | None] = ()
     overdue: Sequence[bool] = ()
     texts: Sequence[str] = ()
+    values: Sequence[tuple[str, ...]] = ()
+    """Empty where the endpoint needs none."""
 
     @classmethod
     def of(cls, rows: Iterable[Sequence[object]]) -> Recipients:
@@ -76,8 +81,8 @@ class Recipients:
 
     @property
     def columns(self) -> tuple[Sequence[object], ...]:
-        """All columns, in the order of the fields of `Recipient`."""
-        return (
+        """All columns, in the order of the fields of `Recipient`; the last may be missing."""
+        columns = (
             self.client_ids,
             self.attempts,
             self.uncounted,
@@ -89,15 +94,16 @@ class Recipients:
             self.overdue,
             self.texts,
         )
+        return (*columns, self.values) if self.values else columns
 
     def __len__(self) -> int:
         return len(self.client_ids)
 
     def __getitem__(self, index: int) -> Recipient:
-        return Recipient._make(column[index] for column in self.columns)
+        return Recipient(*[column[index] for column in self.columns])  # type: ignore[arg-type]
 
     def __iter__(self) -> Iterator[Recipient]:
-        return map(Recipient._make, zip(*self.columns, strict=True))
+        return starmap(Recipient, zip(*self.columns, strict=True))
 
 
 @dataclass(frozen=True, slots=True)

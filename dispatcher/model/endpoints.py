@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from dispatcher.model.answers import AnswerRules
+from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import BreakerState, ErrorClass, Suspension
 
 DEFAULT_ENDPOINT = "default"
@@ -49,7 +52,8 @@ class Endpoint:
 
     Sources: the environment or the endpoints file, never a request. Times are seconds.
     `url` ends where the message id is to be appended. `max_rate` is in messages a second over
-    all replicas, 0 without a limit.
+    all replicas, 0 without a limit. `request` says how requests look where they are not those of the
+    delivery protocol, `answers` how answers are read where `success` does not suffice.
     """
 
     name: str
@@ -62,6 +66,8 @@ class Endpoint:
     ca_file: str | None = None
     max_rate: float = 0.0
     success: SuccessRule = DEFAULT_SUCCESS
+    request: RequestForm | None = None
+    answers: AnswerRules | None = None
 
     @property
     def shown_url(self) -> str:
@@ -86,7 +92,8 @@ class Answer:
     `status` is the HTTP status, 0 without one. `body` is complete or, with an error, what
     had arrived. `retry_after` is the header's raw value. `error` is NONE for any complete
     HTTP answer, else CONNECT to TOO_LARGE. `sent` says whether the endpoint may have seen
-    the request. `duration` is in seconds.
+    the request. `duration` is in seconds. `headers` are those that the endpoint's description looks at,
+    by their names in lower case.
     """
 
     status: int
@@ -95,6 +102,7 @@ class Answer:
     error: ErrorClass
     sent: bool
     duration: float
+    headers: Mapping[str, str] | None = None
 
 
 class EndpointState(NamedTuple):

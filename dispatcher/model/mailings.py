@@ -55,6 +55,7 @@ class Mailing:
     audience: AudienceFilter | None = None
     max_rate: float = 0.0
     important: bool = False
+    title: str = ""
 
 
 @dataclass(frozen=True, slots=True)

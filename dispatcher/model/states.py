@@ -38,6 +38,7 @@ class Reason(IntEnum):
     FREQUENCY_CAP = 10
     OUTCOME_UNKNOWN = 11
     LEASE_LOST = 12
+    NO_ADDRESS = 13
     EMPTY_TEXT = 14
     TOO_LONG = 15
     MAYBE_SENT = 17
@@ -103,6 +104,8 @@ class ErrorClass(IntEnum):
     REJECTED = 12
     UNREADABLE = 13
     CREDENTIALS = 14
+    OPTED_OUT = 15
+    TRANSIENT = 16
     LOCAL = 17
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from dispatcher.model.requests import RequestForm
 from dispatcher.model.sms import MOST_CHARACTERS_PER_SEGMENT, SAFE_CHARACTERS_PER_SEGMENT, sms_length
 from dispatcher.model.states import Reason
 from dispatcher.model.templates import Template
@@ -17,16 +18,23 @@ __all__ = ["RenderedText", "TextRenderer"]
 
 
 class RenderedText(NamedTuple):
-    """A text, and why it is not to be sent; NONE when it is."""
+    """A text, why it is not to be sent (NONE when it is), and the values that the endpoint's requests need beside."""
 
     text: str
     reason: Reason
+    values: tuple[str, ...] = ()
 
 
 class TextRenderer:
-    """Renders a template per client; a text takes at most `max_segments` SMS."""
+    """Renders a template per client; a text takes at most `max_segments` SMS.
 
-    def __init__(self, template: Template, max_segments: int) -> None:
+    With a `form`, of the endpoint's requests, a client needs the attributes that it requires; `title` is the
+    mailing's.
+    """
+
+    def __init__(self, template: Template, max_segments: int, form: RequestForm | None = None, title: str = "") -> None:
+        self._form = form if form is not None and (form.needs or form.requires) else None
+        self._title = title
         self._template = template
         self._max_segments = max_segments
         self._safe_length = max_segments * SAFE_CHARACTERS_PER_SEGMENT
@@ -35,12 +43,20 @@ class TextRenderer:
     @property
     def suits_everybody(self) -> bool:
         """Whether the text may be sent whatever the client, which is known without looking at any."""
-        return self._template.is_never_blank and self._template.longest <= self._safe_length
+        harmless = self._template.is_never_blank and self._template.longest <= self._safe_length
+        return harmless and not (self._form and self._form.requires)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether every client gets the same, and no value of theirs is needed."""
+        return self._template.is_constant and self._form is None
 
     def __call__(
         self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]
     ) -> RenderedText:
         """Return the text for one client; an empty one when it is not to be sent."""
+        if self._form is not None and not self._form.has_address(attributes):
+            return RenderedText("", Reason.NO_ADDRESS)
         length = self._template.length(phone, operator_code, tag, timezone, attributes)
         if length > self._most_length:
             return RenderedText("", Reason.TOO_LONG)
@@ -49,4 +65,5 @@ class TextRenderer:
             return RenderedText("", Reason.EMPTY_TEXT)
         if length > self._safe_length and sms_length(text).segments > self._max_segments:
             return RenderedText("", Reason.TOO_LONG)
-        return RenderedText(text, Reason.NONE)
+        values = () if self._form is None else self._form.values_of(self._title, attributes)
+        return RenderedText(text, Reason.NONE, values)

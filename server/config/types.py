@@ -6,6 +6,7 @@ where the setting's name is known.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -144,3 +145,8 @@ class ConfiguredEndpoint(NamedTuple):
     endpoint: Endpoint
     transport: Literal["fast", "httpx"]
     source: str
+
+    def values_of(self, title: str, attributes: Mapping[str, str]) -> tuple[str, ...]:
+        """Return the values that the requests need for a client beside id, phone and text."""
+        form = self.endpoint.request
+        return () if form is None else form.values_of(title, attributes)

@@ -35,7 +35,7 @@ LOOK_AHEAD = timedelta(days=365)
 MAX_WINDOWS = 500_000
 """Maximum windows of one schedule in memory at once."""
 
-_BEFORE_WINDOWS = frozenset({Reason.OPTED_OUT, Reason.EMPTY_TEXT, Reason.TOO_LONG})
+_BEFORE_WINDOWS = frozenset({Reason.OPTED_OUT, Reason.NO_ADDRESS, Reason.EMPTY_TEXT, Reason.TOO_LONG})
 """Why clients are left out, whatever their window."""
 
 _FIRST_SPAN = timedelta(days=2)
@@ -166,7 +166,7 @@ def samples_of(render: TextRenderer, clients: Iterable[tuple[Client, datetime]],
     characters = 0
     for client, due_at in clients:
         about = client.definition
-        text, reason = render(about.phone, about.operator_code, about.tag, about.timezone, about.attributes)
+        text, reason, _ = render(about.phone, about.operator_code, about.tag, about.timezone, about.attributes)
         if reason:
             continue
         characters += len(text)

@@ -10,20 +10,24 @@ endpoint that detects repeated ids gets a new one every time.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from secrets import randbelow
+from types import MappingProxyType
 from typing import NamedTuple
 
 from dispatcher.delivery.awaiting import ask
+from dispatcher.described_answers import judge_of
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
+from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import ErrorClass
-from dispatcher.verdict import judge
 from server.config.types import ConfiguredEndpoint
 from server.domain.errors import EndpointUnknown
 from server.domain.messages import Attempt, message_id
 from server.endpoints.senders import make_sender
+
+NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 
 PROBE_PHONE = "0"
 """No phone number begins with 0: an endpoint cannot deliver a probe to anybody."""
@@ -62,19 +66,30 @@ class EndpointProbes:
         """The maximum rates of endpoints in messages a second, by their names; 0: no limit."""
         return {name: one.endpoint.max_rate for name, one in self._configured.items()}
 
+    @property
+    def forms(self) -> dict[str, RequestForm]:
+        """The requests of those endpoints that describe them, by their names."""
+        found = {name: one.endpoint.request for name, one in self._configured.items()}
+        return {name: form for name, form in found.items() if form is not None}
+
     async def probe(self, endpoint: str) -> ProbeResult:
         """Send a text that reaches nobody; see `send`."""
         return await self.send(endpoint, PROBE_PHONE, PROBE_TEXT)
 
-    async def send(self, endpoint: str, phone: str, text: str) -> ProbeResult:
-        """Send a text to a phone through an endpoint, '' being the default one. Raise EndpointUnknown."""
+    async def send(
+        self, endpoint: str, phone: str, text: str, title: str = "", attributes: Mapping[str, str] = NO_ATTRIBUTES
+    ) -> ProbeResult:
+        """Send a text to a phone through an endpoint, '' being the default one. Raise EndpointUnknown.
+
+        Where the endpoint's requests need more than that, `title` and `attributes` have it; what is missing is empty.
+        """
         name = endpoint_name(endpoint)
         configured = self._configured.get(name)
         if configured is None:
             raise EndpointUnknown(name, self._configured)
         identity, began_at = message_id(0, 1 + randbelow(2**32 - 1)), datetime.now(UTC)
-        answer = await _exchange(configured, identity, phone, text)
-        verdict = judge(answer, configured.endpoint.success)
+        answer = await _exchange(configured, identity, phone, text, configured.values_of(title, attributes))
+        verdict = judge_of(configured.endpoint)(answer)
         attempt = Attempt(
             number=1,
             at=began_at,
@@ -88,7 +103,9 @@ class EndpointProbes:
         return ProbeResult(identity, attempt)
 
 
-async def _exchange(configured: ConfiguredEndpoint, identity: int, phone: str, text: str) -> Answer:
+async def _exchange(
+    configured: ConfiguredEndpoint, identity: int, phone: str, text: str, values: Sequence[str]
+) -> Answer:
     """Return the answer to one request on a new connection."""
     alone = configured._replace(endpoint=replace(configured.endpoint, max_concurrency=1))
     try:
@@ -96,7 +113,7 @@ async def _exchange(configured: ConfiguredEndpoint, identity: int, phone: str, t
     except ValueError as error:  # the CA file was valid at the start
         return Answer(0, str(error).encode(), None, ErrorClass.TLS, False, 0.0)
     try:
-        answer = await ask(sender, identity, phone, text, at_most_once=True)
+        answer = await ask(sender, identity, phone, text, at_most_once=True, values=values)
         assert answer is not None  # nothing may forbid it to start
         return answer
     finally:

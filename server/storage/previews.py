@@ -11,11 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from types import MappingProxyType
 
 import asyncpg
 import orjson
 
 from dispatcher.model.endpoints import endpoint_name
+from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import AudienceMode, MailingState, Reason
 from dispatcher.model.templates import parse
 from dispatcher.model.texts import TextRenderer
@@ -49,6 +51,8 @@ _MAILINGS = load_queries("mailings.sql")
 PREVIEW_TIMEOUT = 60.0
 """Seconds that one statement of a preview may take, instead of the usual timeout."""
 
+NO_FORMS: Mapping[str, RequestForm] = MappingProxyType({})
+
 MAX_LOOKED_AT = 1000
 """Clients that are looked at for samples whose text may be sent."""
 
@@ -68,12 +72,19 @@ class PreviewStore:
     """Previews mailings.
 
     `cap` is the service's frequency cap; `rates` are the rate limits of endpoints in messages a second,
-    by name, for those that have one. A text may take up to `max_sms_segments` SMS.
+    by name, for those that have one, `forms` their requests where they are described. A text may
+    take up to `max_sms_segments` SMS.
     """
 
     def __init__(
-        self, database: Database, cap: FrequencyCap, rates: Mapping[str, float], max_sms_segments: int
+        self,
+        database: Database,
+        cap: FrequencyCap,
+        rates: Mapping[str, float],
+        max_sms_segments: int,
+        forms: Mapping[str, RequestForm] = NO_FORMS,
     ) -> None:
+        self._forms = forms
         self._database = database
         self._cap = cap
         self._rates = rates
@@ -95,7 +106,7 @@ class PreviewStore:
             arguments = self._arguments(subject)
             end = subject.definition.end_time
             groups = await connection.fetch(*_SQL["preview_groups"].bind(**arguments), timeout=PREVIEW_TIMEOUT)
-            render = TextRenderer(parse(subject.definition.text), self._max_segments)
+            render = self._renderer(subject.definition)
             unsuited = await _unsuited_texts(connection, arguments, render)
             audience = audience_of(without_texts(map(_group_of, groups), unsuited), end)
             wanted = min(samples, audience.size)
@@ -106,6 +117,10 @@ class PreviewStore:
             )
             sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
         return Preview(audience, samples_of(render, first, wanted), sendable, finish_at)
+
+    def _renderer(self, mailing: MailingDefinition) -> TextRenderer:
+        form = self._forms.get(endpoint_name(mailing.endpoint))
+        return TextRenderer(parse(mailing.text), self._max_segments, form, mailing.title)
 
     def _arguments(self, subject: _Subject) -> dict[str, object]:
         """Return the parameters that all statements about candidates share."""

@@ -267,6 +267,7 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         audience=None if row["filter"] is None else audience_of(row["filter"]),
         max_rate=bounded_rate(row["max_rate"]),
         important=row["important"],
+        title=row["title"],
     )
 
 
@@ -277,14 +278,14 @@ def _recipients(records: Sequence[asyncpg.Record], mailing: Mailing, render: Ren
     columns: list[Any] = list(zip(*records, strict=True))
     if render is None:
         return Recipients(*[*columns, (mailing.text,) * len(records)])
-    facts, values = columns[:-4], columns[-4:]
+    facts, about = columns[:-4], columns[-4:]
     recipients = Recipients(*facts)
-    rendered = [_rendered(phone, value, render) for phone, *value in zip(recipients.phones, *values, strict=True)]
-    texts, reasons = zip(*rendered, strict=True)
+    rendered = [_rendered(phone, value, render) for phone, *value in zip(recipients.phones, *about, strict=True)]
+    texts, reasons, values = zip(*rendered, strict=True)
     if any(reasons):
         both = zip(recipients.skip_reasons, reasons, strict=True)
         recipients = replace(recipients, skip_reasons=tuple(one or other for one, other in both))
-    return replace(recipients, texts=texts)
+    return replace(recipients, texts=texts, values=values)
 
 
 def _rendered(phone: str | None, values: Sequence[str], render: Render) -> RenderedText:

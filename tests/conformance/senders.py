@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -71,8 +71,10 @@ async def nothing_is_left() -> None:
         assert unfinished == set()
 
 
-async def deliver(sender: Sender, message_id: int, phone: str, text: str, at_most_once: bool = False) -> Answer:
+async def deliver(
+    sender: Sender, message_id: int, phone: str, text: str, at_most_once: bool = False, values: Sequence[str] = ()
+) -> Answer:
     """Send a message that may start whenever there is a connection."""
-    answer = await ask(sender, message_id, phone, text, at_most_once)
+    answer = await ask(sender, message_id, phone, text, at_most_once, values=values)
     assert answer is not None
     return answer

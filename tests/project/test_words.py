@@ -51,9 +51,8 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
 
 
 NOT_USED_YET = {
-    *("REASON_NO_ADDRESS", "REASON_TOO_LATE"),
+    "REASON_TOO_LATE",
     *("REASON_HOURS_NOT_BEFORE_END", "REASON_DAILY_LIMIT"),
-    *("ERROR_CLASS_OPTED_OUT", "ERROR_CLASS_TRANSIENT"),
 }
 """Values of the contract that the service gives to nothing yet."""
 

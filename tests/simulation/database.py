@@ -342,7 +342,7 @@ class Database:
         opens_at = client.opens_at(max(message.due_at, now))
         text, reason = mailing.text, Reason.NONE
         if render is not None:
-            text, reason = render(client.phone, "", client.tag, "UTC", {})
+            text, reason, _ = render(client.phone, "", client.tag, "UTC", {})
         skip_reason = self._barred(mailing, client) or reason
         return Recipient(
             id_,

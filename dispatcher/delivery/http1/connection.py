@@ -8,7 +8,7 @@ no time: the owner sweeps over `deadline`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Protocol, cast
 
@@ -24,7 +24,7 @@ _NONE = ErrorClass.NONE  # looked at for each message, and members of an enum ta
 _KNOWN_BYTES = 1024
 _KNOWN_COUNT = 64
 
-KnownAnswers = dict[bytes, tuple[int, bytes, str | None]]
+KnownAnswers = dict[bytes, tuple[int, bytes, str | None, Mapping[str, str] | None]]
 """What certain bytes mean when they are all that answers a request.
 
 Endpoints give most messages the same answer, byte for byte. What such bytes parse to never
@@ -37,6 +37,7 @@ class Owner(Protocol):
     """Who owns a connection."""
 
     known_answers: KnownAnswers
+    wanted_headers: frozenset[str]
 
     def connection_ready(self, connection: Connection, now: float) -> None:
         """Take back a connection that may serve another request. `now` is monotonic."""
@@ -81,7 +82,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, owner: Owner, max_body: int, retires_at: float) -> None:
         self._owner = owner
         self._known = owner.known_answers
-        self._reader = ResponseReader(max_body)
+        self._reader = ResponseReader(max_body, owner.wanted_headers)
         self._request: Request | None = None
         self._data = b""
         self._started = 0.0
@@ -120,8 +121,12 @@ class Connection(asyncio.Protocol):
             self._owner.repeat(request, self._data, self._started)  # which says nothing about this request
             return
         reader = self._reader
-        status, body, retry_after = (reader.status, reader.body, reader.retry_after) if self.touched else (0, b"", None)
-        request.answered(Answer(status, body, retry_after, error, True, monotonic() - self._started))
+        duration = monotonic() - self._started
+        if self.touched:
+            answer = Answer(reader.status, reader.body, reader.retry_after, error, True, duration, reader.headers)
+        else:
+            answer = Answer(0, b"", None, error, True, duration)
+        request.answered(answer)
 
     # Called by the loop.
 
@@ -142,7 +147,8 @@ class Connection(asyncio.Protocol):
             self._request = None
             self.used = True
             now = monotonic()
-            request.answered(Answer(*known, _NONE, True, now - self._started))
+            status, body, retry_after, headers = known
+            request.answered(Answer(status, body, retry_after, _NONE, True, now - self._started, headers))
             self._owner.connection_ready(self, now)
 
     def _read(self, data: bytes) -> None:
@@ -162,7 +168,8 @@ class Connection(asyncio.Protocol):
     def _remember(self, data: bytes) -> None:
         if len(self._known) >= _KNOWN_COUNT:
             self._known.clear()
-        self._known[data] = (self._reader.status, self._reader.body, self._reader.retry_after)
+        reader = self._reader
+        self._known[data] = (reader.status, reader.body, reader.retry_after, reader.headers)
 
     def _answered(self) -> None:
         reusable = self._reader.reusable and self._request is not None

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import NamedTuple
 
+from dispatcher.delivery.described import DescribedRequests
 from dispatcher.delivery.http1.connection import Connection, KnownAnswers
 from dispatcher.delivery.http1.resolver import Address, Addresses
 from dispatcher.delivery.http1.tls import tls_context
@@ -102,6 +103,8 @@ class FastSender:
         self._connect_timeout = endpoint.connect_timeout
         self._max_body = endpoint.max_response_bytes
         self._max_connections = endpoint.max_concurrency
+        self._described = None if endpoint.request is None else DescribedRequests(endpoint)
+        self.wanted_headers = endpoint.answers.headers if endpoint.answers else frozenset()
         self.known_answers: KnownAnswers = {}
         self._idle: list[Connection] = []
         self._connections: set[Connection] = set()
@@ -137,8 +140,11 @@ class FastSender:
     def _render(self, request: Request) -> bytes:
         """Return the bytes of a request. Raise ValueError for a phone that is no number."""
         message_id = request.message_id
-        body = encode_body(message_id, request.phone, request.text)
-        data = self._template % (message_id, message_id, len(body), body)
+        if self._described is None:
+            body = encode_body(message_id, request.phone, request.text)
+            data = self._template % (message_id, message_id, len(body), body)
+        else:
+            data = self._described.http1(message_id, request.phone, request.text, request.values)
         return data if self._trace_headers is None else _with_headers(data, self._trace_headers())
 
     def _begin(

@@ -7,6 +7,8 @@ once more in the lenient form, and the connection is then not used again. It doe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import httptools
 
 from dispatcher.delivery.http1.leniency import NotHttp, tidy_head
@@ -21,7 +23,8 @@ _WIRE_FACTOR = 8  # chunks of one byte take six bytes each on the wire
 class ResponseReader:
     """One response: fed with bytes until `complete`, begun anew with `begin`.
 
-    `status` is 0 until the head has arrived. `reusable` says whether the connection may carry
+    `headers` holds those that are `wanted`, by names in lower case. `status` is 0 until the head has
+    arrived. `reusable` says whether the connection may carry
     another request: keep-alive, and nothing came after the answer.
     """
 
@@ -37,15 +40,18 @@ class ResponseReader:
         "_parser",
         "_raw",
         "_too_large",
+        "_wanted",
         "_wire_bytes",
         "complete",
+        "headers",
         "retry_after",
         "reusable",
         "status",
     )
 
-    def __init__(self, max_body: int) -> None:
+    def __init__(self, max_body: int, wanted: frozenset[str] = frozenset()) -> None:
         self._max_body = max_body
+        self._wanted = frozenset(name.encode("ascii") for name in wanted)
         self._max_wire = MAX_HEAD_BYTES + _WIRE_FACTOR * max_body
         self._parser = httptools.HttpResponseParser(self)
         self._lenient = False
@@ -63,6 +69,7 @@ class ResponseReader:
     def _begin_head(self) -> None:
         self.status = 0
         self.retry_after: str | None = None
+        self.headers: Mapping[str, str] | None = None
         self._body: list[bytes] = []
         self._body_bytes = 0
         self._head_complete = False
@@ -149,6 +156,8 @@ class ResponseReader:
             self._chunked = value.lower().rpartition(b",")[2].strip() == b"chunked"
         elif lowered == b"retry-after":
             self.retry_after = value.decode("latin-1")
+        if lowered in self._wanted:
+            self.headers = {**(self.headers or {}), lowered.decode("ascii"): value.decode("latin-1")}
 
     def on_headers_complete(self) -> None:
         """Note the end of a head."""

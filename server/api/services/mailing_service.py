@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.states import MailingState
@@ -143,8 +143,8 @@ class MailingService(MailingServiceServicer):
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
         """Send a mailing's text to one phone at once; no message is recorded."""
         mailing = await self._mailing_to_test(request)
-        text = await self._rendered(mailing, request.phone)
-        result = await self._probes.send(mailing.endpoint, request.phone, text)
+        text, attributes = await self._rendered(mailing, request.phone)
+        result = await self._probes.send(mailing.endpoint, request.phone, text, mailing.title, attributes)
         return pb.SendTestMessageResponse(
             attempt=attempt_message(result.attempt),
             message_id=result.message_id,
@@ -167,10 +167,11 @@ class MailingService(MailingServiceServicer):
         violations.check()
         return given or (await self._mailings.get(request.mailing_id)).definition
 
-    async def _rendered(self, mailing: MailingDefinition, phone: str) -> str:
-        """Return the text for the client with this phone, or for an unknown client who has nothing else."""
+    async def _rendered(self, mailing: MailingDefinition, phone: str) -> tuple[str, Mapping[str, str]]:
+        """Return text and attributes of the client with this phone, or of an unknown client who has nothing else."""
         client = await self._clients.find(phone) or completed(ClientDefinition(phone=phone, timezone=""))
-        return parse(mailing.text).render(phone, client.operator_code, client.tag, client.timezone, client.attributes)
+        values = (phone, client.operator_code, client.tag, client.timezone, client.attributes)
+        return parse(mailing.text).render(*values), client.attributes
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
         """Return settled messages of a mailing to PENDING."""

@@ -14,7 +14,7 @@ GROUP BY b.mailing_id, b.bucket, m.id;
 -- What the dispatcher needs of mailings, as of now. No rows while all sending is stopped, so that
 -- leases are given up. The filter of an open audience is included, because clients who no longer
 -- match it are skipped; a fixed audience (SNAPSHOT) stays as it was at the start.
-SELECT id, version, state, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
+SELECT id, version, state, title, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
   CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN filter END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff

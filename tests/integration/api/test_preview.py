@@ -14,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.rates import LEAST_RATE, MOST_RATE
+from dispatcher.model.requests import RequestText, compile_request
 from dispatcher.model.states import MailingState, Status
 from mailing.v1 import client_pb2, mailing_pb2
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, PreviewMailingResponse
@@ -405,3 +406,20 @@ async def test_a_preview_that_is_cancelled_gives_its_turn_on(service: Service, p
         with pytest.raises(grpc.aio.AioRpcError):
             await service.mailings.PreviewMailing(PreviewMailingRequest(mailing_id=stored.id), timeout=0.2)
     assert (await preview_stored(service, stored.id)).audience_size == 0
+
+
+class TestAddresses:
+    @pytest.fixture
+    def endpoints(self) -> Sequence[ConfiguredEndpoint]:
+        form = compile_request(RequestText("http://127.0.0.1:9/", json=["{attributes.email}"], requires=["email"]))
+        endpoint = Endpoint("post", "http://127.0.0.1:9/", "", request=form)
+        return [ConfiguredEndpoint(endpoint, "fast", "a test")]
+
+    async def test_who_lacks_what_the_endpoint_requires_is_left_out(self, service: Service) -> None:
+        """Fails when the preview asks another endpoint, or none."""
+        await add_clients(service, 2, attributes={"email": "a@b"})
+        await add_clients(service, 3, 79261000000, attributes={"email": ""})
+        await add_clients(service, 1, 79262000000, opted_out=True)
+        answer = await preview(service, endpoint="post")
+        assert (answer.audience_size, exclusions(answer)) == (2, {"OPTED_OUT": 1, "NO_ADDRESS": 3})
+        assert len(answer.samples) == 2

@@ -1,0 +1,172 @@
+"""Endpoints by description: what the file may say, and how it is told when an endpoint cannot work."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dispatcher.described_answers import judge_of
+from dispatcher.model.endpoints import Answer, Endpoint
+from dispatcher.model.states import ErrorClass
+from mailing.cli.failures import ExitStatus
+from server.cli import main
+from server.config import ConfigError
+from server.endpoints.endpoints_file import read_endpoints
+from tests.support.documents import page
+from tests.support.project import ROOT
+
+BASE = "[endpoints.sms]\nurl = 'https://host/send'\n"
+TO = "json = { to = '{phone}' }\n"
+
+
+def written(folder: Path, lines: str) -> Path:
+    path = folder / "endpoints.toml"
+    path.write_text(BASE + lines, encoding="utf-8")
+    return path
+
+
+def read(folder: Path, lines: str) -> Endpoint:
+    [found] = read_endpoints(written(folder, lines))
+    return found.endpoint
+
+
+def problem(folder: Path, lines: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        read(folder, lines)
+    [sentence] = raised.value.problems
+    return sentence
+
+
+def headers(endpoint: Endpoint) -> dict[str, bytes]:
+    assert endpoint.request is not None
+    return dict(endpoint.request.render(5, "7916", "Hi").headers)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("json = { to = '{fone}' }", "json.to has an unknown placeholder {fone}: there are {id}"),
+        ("json = { t = '{text}' }", "json names nobody: the request needs"),
+        ("json = 5", "json should be a table or a list, without dates and times, not 5"),
+        ("json = { to = '{phone}', at = 2026-01-01 }", "json should be a table or a list, without dates and times"),
+        ("json = { to = '{secret.key}{phone}' }", "json.to has {secret.key}, but secrets has no key"),
+        (TO + "form = { to = '{phone}' }", "form stands beside json"),
+        (TO + "method = 'DELETE'", "method should be POST, PUT, PATCH or GET, not 'DELETE'"),
+        (TO + "requires = ['a b']", "requires should be a list of names of attributes, not 'a b'"),
+        (TO + "headers = { Host = 'x' }", "headers.Host is made by the service itself"),
+        (
+            TO + "auth = 'digest'",
+            "auth should be bearer, or a table with basic, or with header and value, not 'digest'",
+        ),
+        (TO + "auth = { header = 'X' }", "auth should have a header with either value or value_file"),
+        (TO + "auth = { basic = { user = 'a' } }", "auth.basic should have either password or password_file"),
+        (TO + "auth = { basic = { password = 'a' } }", "auth.basic.user is missing"),
+        (
+            TO + "auth = { basic = { user = 'a', password_file = 'nowhere' } }",
+            "auth.basic.password_file should be the path",
+        ),
+        (TO + "secrets = { a = 5 }", "secrets should be a table of texts by name"),
+        (TO + "secrets = { a_file = 'nowhere' }", "secrets should be a table of texts by name"),
+        (
+            TO + "errors = [{ class = 'odd' }]",
+            "errors[0].class should be throttled, transient, refused, opted_out, or cred",
+        ),
+        (TO + "errors = [{ statuses = [400] }]", "errors[0].class is missing"),
+        (TO + "errors = [{ values = [1], class = 'refused' }]", "an entry of errors has values, but no at"),
+        (TO + "errors = [{ at = 'code', class = 'refused' }]", "errors[0].at should be a JSON pointer"),
+        (
+            TO + "errors = [{ clas = 'refused', class = 'refused' }]",
+            "errors[0].clas is no key of this table: did you mean",
+        ),
+        (
+            TO + "success = { at = 'status' }",
+            "success.at should be a JSON pointer, such as /messages/0/status, not 'status'",
+        ),
+        (TO + "success = { at = '/a', field = 'a' }", "success has field and at, one should go"),
+        (TO + "provider_id = 'header:'", "provider_id should be a JSON pointer, or header:NAME, not 'header:'"),
+        (TO + "retry_after = 5", "retry_after should be a JSON pointer, or header:NAME, not 5"),
+    ],
+)
+def test_what_cannot_work_ends_the_start_with_its_key(lines: str, expected: str, tmp_path: Path) -> None:
+    sentence = problem(tmp_path, lines)
+    assert f": endpoint sms: {expected}" in sentence
+    assert sentence.endswith((".", "?"))
+
+
+def test_a_placeholder_in_the_host_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "endpoints.toml"
+    path.write_text("[endpoints.sms]\nurl = 'https://host.{phone}/x'\n")
+    with pytest.raises(ConfigError, match=r"endpoint sms: url"):
+        read_endpoints(path)
+
+
+def test_credentials_become_headers(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("pä:ss\n", encoding="latin-1")
+    basic = read(tmp_path, TO + "auth = { basic = { user = 'me', password_file = 'p' } }")
+    assert headers(basic) == {"Authorization": b"Basic bWU6cMOkOnNz"}
+    (tmp_path / "key").write_text("{k}\n")
+    key = read(tmp_path, TO + "auth = { header = 'X-Key', value_file = 'key' }")
+    assert headers(key) == {"X-Key": b"{k}"}
+    named = read(tmp_path, TO + "auth = { header = 'X-Key', value = 'App {secret.k}' }\nsecrets = { k_file = 'key' }")
+    assert headers(named) == {"X-Key": b"App {k}"}
+    bearer = read(tmp_path, TO + "auth = 'bearer'\ntoken = 't0ken'")
+    assert (headers(bearer), bearer.token) == ({}, "t0ken")
+
+
+def test_success_may_be_any_status_and_value(tmp_path: Path) -> None:
+    judge = judge_of(read(tmp_path, TO + "success = { statuses = [200, 409], at = '/ok', values = [true, 1.5] }"))
+
+    def delivered(status: int, body: bytes) -> bool:
+        return judge(Answer(status, body, None, ErrorClass.NONE, True, 0.1)).delivered
+
+    assert delivered(409, b'{"ok":true}')
+    assert delivered(200, b'{"ok":1.5}')
+    assert not delivered(200, b'{"ok":1}')
+    assert not delivered(201, b'{"ok":true}')
+
+
+def test_no_secret_of_a_description_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Fails when `check` renders the real request, and when a bad value is told."""
+    lines = (
+        "token = 'hidden1'\nsecrets = { a = 'hidden2' }\nauth = { basic = { user = 'u', password = 'hidden3' } }\n"
+        "json = { to = '{phone}', key = '{secret.a}' }\n"
+    )
+    path = written(tmp_path, lines)
+    assert "hidden" not in repr(read_endpoints(path))
+    assert main(["endpoints", "check", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "hidden" not in shown
+    assert "aGlkZGVu" not in shown
+    assert "Authorization: Basic ***" in shown
+    assert '"key":"***"' in shown
+    for bad in ("secrets = { a = ['hidden'] }", "auth = { header = 'a b', value = 'hidden' }", "token = 'hid den'"):
+        assert not re.search("hid ?den", problem(tmp_path, TO + bad))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples" / "endpoints").glob("*.toml")), ids=lambda path: path.stem)
+def test_a_preset_is_explained_and_every_rule_of_it_applies(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["endpoints", "check", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "replace-me" not in shown.replace("***", "")
+    assert f"`examples/endpoints/{path.name}`" in page("gateways")
+    declared = set(re.findall(r'class = "(\w+)"', path.read_text(encoding="utf-8")))
+    judged = {
+        line.split("  ")[-1] and word.lower()
+        for line in shown.splitlines()
+        for word in re.findall(r"\b[A-Z_]{5,}\b", line)
+    }
+    assert declared <= judged
+
+
+def test_a_file_that_cannot_be_used_is_refused_by_check(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["endpoints", "check", str(written(tmp_path, "json = { to = '{fone}' }"))]) == ExitStatus.BAD_INPUT
+    assert "unknown placeholder {fone}" in capsys.readouterr().err
+
+
+def test_the_page_names_every_key() -> None:
+    from server.endpoints.endpoint_entry import Entry, keys_of
+
+    text = page("gateways") + page("endpoints-and-delivery")
+    assert [key for key in keys_of(Entry) if f"`{key}`" not in text] == []
