@@ -77,7 +77,8 @@ class Recipients:
     @classmethod
     def of(cls, rows: Iterable[Sequence[object]]) -> Recipients:
         """Return the columns of rows with the fields of `Recipient`."""
-        return cls(*zip(*rows, strict=True))
+        *columns, values = zip(*rows, strict=True)
+        return cls(*columns, values if any(values) else ())
 
     @property
     def columns(self) -> tuple[Sequence[object], ...]:

@@ -285,7 +285,7 @@ def _recipients(records: Sequence[asyncpg.Record], mailing: Mailing, render: Ren
     if any(reasons):
         both = zip(recipients.skip_reasons, reasons, strict=True)
         recipients = replace(recipients, skip_reasons=tuple(one or other for one, other in both))
-    return replace(recipients, texts=texts, values=values)
+    return replace(recipients, texts=texts, values=values if any(values) else ())
 
 
 def _rendered(phone: str | None, values: Sequence[str], render: Render) -> RenderedText:
