@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import starmap
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 BATCH_SIZE = 500
 """The most messages of one batch."""
@@ -77,8 +77,8 @@ class Recipients:
     @classmethod
     def of(cls, rows: Iterable[Sequence[object]]) -> Recipients:
         """Return the columns of rows with the fields of `Recipient`."""
-        *columns, values = zip(*rows, strict=True)
-        return cls(*columns, values if any(values) else ())
+        columns: list[Any] = list(zip(*rows, strict=True))
+        return cls(*(columns if columns and any(columns[-1]) else columns[:-1]))
 
     @property
     def columns(self) -> tuple[Sequence[object], ...]:
