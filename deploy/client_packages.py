@@ -79,8 +79,16 @@ def go_module(into: Path) -> Path:
     return archive
 
 
+def python_wheel(into: Path) -> Path:
+    """Make the wheel, whose build takes the contract by itself."""
+    command = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", str(into))
+    run(*command, folder=CLIENTS / "python")
+    return into / f"mailing-{version()}-py3-none-any.whl"
+
+
 PACKAGES: Mapping[str, Package] = {
     "go": Package(("go",), go_module),
+    "python": Package((), python_wheel),
 }
 
 

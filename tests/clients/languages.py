@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, version
+from tests.support.wheels import Environment, pack_needed
 
 GO_PROGRAM = f"""
 package main
@@ -24,6 +26,24 @@ import (
 func main() {{
 	fmt.Println(mailing.MessageID(3000000, 5), mailing.Version)
 }}
+"""
+
+
+PYTHON_PROGRAM = """
+from importlib.metadata import version
+
+import mailing
+import mailing.aio
+
+with mailing.MailingClient.connect("127.0.0.1:1") as client:
+    identity: int = mailing.message_id(3000000, 5)
+
+async def first(client: mailing.aio.MailingClient) -> str:
+    async for one in client.list_clients():
+        return one.phone
+    return (await client.get_client(1)).phone
+
+print(identity, version("mailing"))
 """
 
 
@@ -87,9 +107,47 @@ def _use_go(package: Path, project: Path) -> str:
     return run("go", "run", ".", folder=project, **settings)
 
 
+def _check_python() -> None:
+    """Check the types of a program that uses both clients; everything else is checked with the project."""
+    run(
+        sys.executable,
+        "-m",
+        "mypy",
+        "--config-file=",
+        "--strict",
+        "--no-incremental",
+        "-c",
+        PYTHON_PROGRAM,
+        folder=CLIENTS / "python",
+    )
+
+
+def _build_python(_: Path) -> list[str]:
+    return [sys.executable, str(CLIENTS / "python" / "conformance.py")]
+
+
+def _build_threads(folder: Path) -> list[str]:
+    return [*_build_python(folder), "--threads"]
+
+
+def _use_python(package: Path, project: Path) -> str:
+    """Install the wheel from a folder, with what it needs from this environment."""
+    pack_needed(["mailing"], package.parent)
+    environment = Environment(project / "environment", package.parent)
+    environment.install("mailing")
+    ended = environment.run("python", "-c", PYTHON_PROGRAM)
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout
+
+
 def each(languages: list[Language]) -> list[object]:
     """Return the languages as parameters of a test, those of one in one worker."""
     return [pytest.param(one, id=one.name, marks=pytest.mark.xdist_group(one.name)) for one in languages]
 
 
-LANGUAGES = each([Language("go", _check_go, _build_go, _use_go)])
+PYTHON = Language("python", _check_python, _build_python, _use_python)
+
+LANGUAGES = each([Language("go", _check_go, _build_go, _use_go), PYTHON])
+
+DRIVERS = [*LANGUAGES, pytest.param(replace(PYTHON, build=_build_threads), id="python-threads")]
+"""The languages, and the other client of Python."""

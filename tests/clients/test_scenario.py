@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from mailing.cli.processes import running
-from tests.clients.languages import LANGUAGES, Language
+from tests.clients.languages import DRIVERS, Language
 from tests.clients.peers import reasons
 from tests.clients.world import World
 from tests.support.project import ROOT
@@ -81,7 +81,7 @@ def filled(expected: Any, variables: dict[str, str]) -> Any:
     return json.loads(text)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", DRIVERS)
 async def test_a_client_sees_what_the_scenario_says(
     language: Language, variables: dict[str, str], tmp_path: Path
 ) -> None:

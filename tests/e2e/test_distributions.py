@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from mailing.cli.processes import running
 from tests.e2e.conftest import SERVING, environment
@@ -88,6 +89,8 @@ def test_the_sdk_brings_the_contract(sdk: Environment) -> None:
     shipped = {path.name: path.read_bytes() for path in folder.glob("mailing/v1/*.proto")}
     assert shipped == {path.name: path.read_bytes() for path in (ROOT / "protos" / "mailing" / "v1").glob("*.proto")}
     assert (folder / "google" / "api" / "annotations.proto").is_file()
+    described = FileDescriptorSet.FromString((folder / "mailing.binpb").read_bytes())
+    assert "mailing/v1/client_service.proto" in {file.name for file in described.file}
 
 
 def test_the_sdk_alone_uses_a_running_service(

@@ -14,6 +14,8 @@ from datetime import UTC, datetime, time, timedelta
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mailing.phones import phone_digits
+from mailing.v1.civil_date_time_pb2 import CivilDateTime
 from mailing.v1.client_pb2 import Client, ClientFilter, ReceiveWindow
 from mailing.v1.dispatch_pb2 import DispatchSettings
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
@@ -25,6 +27,7 @@ Span = timedelta | float | str
 SECONDS_PER_DAY = 86_400
 
 _TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII)
+_PHONE = re.compile(r"[1-9]\d{6,14}", re.ASCII)
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
 
 
@@ -121,6 +124,25 @@ def parse_moment(text: str, now: datetime | None = None) -> datetime:
         raise ValueError(
             f"{text!r} is not a moment such as 2030-01-31T09:00:00Z, 2030-01-31 09:00 (local time), +10m or now"
         ) from None
+
+
+def new_local_time(value: datetime | str) -> CivilDateTime:
+    """Return a date and a time of day without a zone, from a datetime or from text such as "2030-01-31T09:30:00"."""
+    try:
+        at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        raise ValueError(f"{value!r} is not a local time such as 2030-01-31T09:30:00") from None
+    if at.tzinfo is not None:
+        raise ValueError(f"{value!r} has a zone; a local time such as 2030-01-31T09:30:00 has none")
+    return CivilDateTime(year=at.year, month=at.month, day=at.day, hours=at.hour, minutes=at.minute, seconds=at.second)
+
+
+def new_phone(text: str) -> str:
+    """Return the digits of an international number as people write it, such as "+7 (916) 123-45-67"."""
+    digits = phone_digits(text)
+    if not _PHONE.fullmatch(digits):
+        raise ValueError(f"{text!r} is not an international phone number of 7 to 15 digits such as +79161234567")
+    return digits
 
 
 def new_client(

@@ -8,8 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mailing import new_client, new_duration, new_mailing, new_time_of_day, new_timestamp, new_window
+from mailing import (
+    new_client,
+    new_duration,
+    new_local_time,
+    new_mailing,
+    new_phone,
+    new_time_of_day,
+    new_timestamp,
+    new_window,
+)
 from mailing.builders import parse_moment, parse_span, window_times
+from mailing.v1.civil_date_time_pb2 import CivilDateTime
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.time_of_day_pb2 import TimeOfDay
 
@@ -98,6 +108,25 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
 def test_a_moment_before_the_first_or_after_the_last_one_is_refused() -> None:
     with pytest.raises(ValueError, match=r"out of range|is not a moment"):
         new_timestamp("0001-01-01T00:00:00+14:00")
+
+
+@pytest.mark.parametrize("text", ["+7 (916) 123-45-67", "79161234567", "+7.916.123.45.67", "0079161234567"])
+def test_a_phone_is_read_as_people_write_it(text: str) -> None:
+    assert new_phone(text) == "79161234567"
+
+
+@pytest.mark.parametrize("text", ["12-34", "+7 916 CALL-ME", "", "+0 916 123 45 67", "89161234567"])
+def test_what_is_no_international_phone_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"is not an international phone number|is a national number"):
+        new_phone(text)
+
+
+def test_a_local_time_has_no_zone() -> None:
+    assert new_local_time("2030-01-31T09:30:00") == CivilDateTime(year=2030, month=1, day=31, hours=9, minutes=30)
+    assert new_local_time(datetime(2030, 1, 31, 9, 30)) == new_local_time("2030-01-31 09:30")
+    for text in ("2030-01-31T09:30:00Z", "tomorrow"):
+        with pytest.raises(ValueError, match="a local time such as 2030-01-31T09:30:00"):
+            new_local_time(text)
 
 
 def test_a_client_takes_its_window_as_two_times() -> None:
