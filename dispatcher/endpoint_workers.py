@@ -39,8 +39,11 @@ _AT_MOST_ONCE = Semantics.AT_MOST_ONCE  # looked at for each message, and member
 _LOOKED_AT = frozenset({ErrorClass.REFUSED, ErrorClass.REJECTED, ErrorClass.REDIRECT, ErrorClass.OPTED_OUT})
 """Answers that refuse a message, but not for want of time."""
 
-TURN = 64
-"""Answers that are judged, and requests that are begun, in a turn at most: about 2 ms of work."""
+TURN = 16
+"""Answers that are judged, and requests that are begun, in a turn at most: half a millisecond of work.
+
+More make no message cheaper, and whatever else runs in the loop later.
+"""
 
 MOST_LEASES = 64
 """Leases of one pool with messages that wait. Of more mailings than that, some wait for a lease."""
@@ -74,7 +77,9 @@ class InFlight:
 
     def may_start(self) -> bool:
         """Return whether its lease and its recipient's window let it start at this moment."""
-        return self.lease.may_start(self.index)
+        lease = self.lease
+        now = lease.now()
+        return lease.allows_all(now) or lease.allows(self.index, now)
 
     def answered(self, answer: Answer | None) -> None:
         """Keep the answer for the next turn."""
@@ -165,7 +170,8 @@ class EndpointWorkers:
     def take_note(self, message: InFlight) -> None:
         """Let a message that was answered be judged in the next turn."""
         self._answered.append(message)
-        self.start()
+        if not self._turn_is_due:
+            self.start()
 
     def _turn(self) -> None:
         self._turn_is_due = False
@@ -195,8 +201,7 @@ class EndpointWorkers:
             taken = lease.take(count)
             self._pass_gates(now, len(taken))
             most -= len(taken)
-            for index in taken:
-                self._send(lease, index, now)
+            self._send(lease, taken, now)
             if not lease.untaken:
                 self.queue.tidy()
                 self.has_room_again.emit()
@@ -228,20 +233,22 @@ class EndpointWorkers:
             if limiter is not None:
                 limiter.take(messages)
 
-    def _send(self, lease: Lease, index: int, began: float) -> None:
-        """Hand a message to the sender, after the first look at whether it may start."""
-        phone = lease.batch.recipients.phones[index]
-        if phone is None or not lease.allows(index, began):
-            self._withhold(lease, index)
-            return
-        self.in_flight += 1
-        message = InFlight(self, lease, index, phone, began)
-        try:
-            self._sender.send(message)
-        except Exception:
-            # A defect in a sender must not lose a message: it may have been sent.
-            log.exception("the sender failed")
-            message.answered(Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._now() - began))
+    def _send(self, lease: Lease, indices: Sequence[int], began: float) -> None:
+        """Hand messages to the sender, after the first look at whether they may start."""
+        phones, all_may, send = lease.batch.recipients.phones, lease.allows_all(began), self._sender.send
+        for index in indices:
+            phone = phones[index]
+            if phone is None or not (all_may or lease.allows(index, began)):
+                self._withhold(lease, index)
+                continue
+            self.in_flight += 1
+            message = InFlight(self, lease, index, phone, began)
+            try:
+                send(message)
+            except Exception:
+                # A defect in a sender must not lose a message: it may have been sent.
+                log.exception("the sender failed")
+                message.answered(Answer(0, b"", None, ErrorClass.PROTOCOL, True, self._now() - began))
 
     def _judge(self, answered: Sequence[InFlight]) -> None:
         """Record what became of messages, and draw the conclusions: of those delivered in a row together."""
@@ -359,7 +366,8 @@ class EndpointWorkers:
 
     def _record(self, lease: Lease, index: int, outcome: Outcome) -> None:
         lease.record(index, outcome)
-        self._finish(lease)
+        if not lease.left:
+            self._registry.settle_soon(lease)
 
     def _finish(self, lease: Lease) -> None:
         if not lease.left:

@@ -49,10 +49,10 @@ class Lease:
     """
 
     __slots__ = (
+        "_all_until",
         "_closes_in",
         "_keeps",
         "_next",
-        "_now",
         "_returned",
         "_saved",
         "_unanswered",
@@ -64,6 +64,7 @@ class Lease:
         "held_until",
         "left",
         "mailing",
+        "now",
         "outcomes",
         "postponed",
         "revoked",
@@ -94,9 +95,11 @@ class Lease:
         self.writing = False
         self.settle_at = asked
         self.postponed = 0
-        self._now = now
+        self.now = now
         self._keeps = False
         self._closes_in = batch.recipients.closes_in
+        closing = [seconds for seconds in self._closes_in if seconds is not None]
+        self._all_until = min(self.send_until, asked + min(closing)) if closing else self.send_until
         self._saved = bytearray(len(batch.recipients))
         self._unanswered: tuple[Settlement, Sequence[int]] | None = None
         self._next = 0
@@ -120,11 +123,10 @@ class Lease:
             taken = self._returned[-most:]
             del self._returned[-most:]
             return taken
-        taken = []
-        while len(taken) < most and self._next < len(self.outcomes):
-            taken.append(self._next)
-            self._next += 1
-            self._skip_decided()
+        first, outcomes = self._next, self.outcomes
+        self._next = min(first + most, len(outcomes))
+        taken = [index for index in range(first, self._next) if outcomes[index] is None]
+        self._skip_decided()
         return taken
 
     def _skip_decided(self) -> None:
@@ -148,6 +150,10 @@ class Lease:
         """Return whether there is a message that nobody has begun to send, and the lease is not stale."""
         return (self._next < len(self.outcomes) or bool(self._returned)) and not self.is_stale(now)
 
+    def allows_all(self, now: float) -> bool:
+        """Return whether the requests of all its messages may start `now`, which is quickly seen."""
+        return now < self.fresh_until and now < self._all_until and not self.revoked and not self._withdrawn
+
     def allows(self, index: int, now: float) -> bool:
         """Return whether the request of a message may start `now`."""
         closes_in = self._closes_in[index]
@@ -158,10 +164,6 @@ class Lease:
             and index not in self._withdrawn
             and (closes_in is None or now < self.asked + closes_in)
         )
-
-    def may_start(self, index: int) -> bool:
-        """Return whether the request of a message may start at this moment."""
-        return self.allows(index, self._now())
 
     def confirm(self, asked: float) -> None:
         """Note that the mailing was as it is known when the database was `asked` (monotonic)."""
@@ -216,7 +218,7 @@ class Lease:
         """
         self.revoked = True
         before = self.left
-        now_at = self.now_at(self._now())
+        now_at = self.now_at(self.now())
         for index in self.take(len(self.outcomes)) + self.take(len(self.outcomes)):
             outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
             if outcome is None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import errno
 import re
-from functools import lru_cache
 from ipaddress import IPv6Address
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +21,9 @@ from dispatcher.model.endpoints import Endpoint
 
 _NAME = re.compile(r"([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+")
 _VISIBLE = re.compile(r"[\x21-\x7e]*")
+
+_MOST_DIGITS = 32
+"""No phone number is longer, in any form."""
 
 OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE})
 """Errors that speak of this machine and not of the endpoint: no file descriptor is free."""
@@ -99,19 +101,15 @@ def _is_ipv6(host: str) -> bool:
 
 
 def encode_body(message_id: int, phone: str, text: str) -> bytes:
-    """Return the request body. `phone` holds digits only, or ValueError is raised.
-
-    The encoded text is kept for the next messages with the same text.
-    """
-    if not (phone.isdigit() and phone.isascii()):
+    """Return the request body. `phone` holds digits only, or ValueError is raised."""
+    if not (phone.isdigit() and phone.isascii() and len(phone) <= _MOST_DIGITS):
         raise ValueError("a phone holds digits only")
-    return b'{"id":%d,"phone":%d%b' % (message_id, int(phone), _encode_text(text))
+    number = phone if phone[0] != "0" else str(int(phone))
+    return b'{"id":%d,"phone":%b,"text":%b}' % (message_id, number.encode(), _encode_text(text))
 
 
-@lru_cache(maxsize=16)
 def _encode_text(text: str) -> bytes:
     try:
-        encoded = orjson.dumps(text)
+        return orjson.dumps(text)
     except TypeError:  # half of a surrogate pair: no UTF-8 can hold it, the rest of the text still arrives
-        encoded = orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
-    return b',"text":' + encoded + b"}"
+        return orjson.dumps(text.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))

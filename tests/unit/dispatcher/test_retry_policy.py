@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dispatcher import retry_policy as policy
-from dispatcher.model.batches import Recipient
+from dispatcher.model.batches import Recipient, Recipients
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.mailings import Mailing, RetryPolicy
 from dispatcher.model.outcomes import Outcome
@@ -126,6 +126,7 @@ def test_retries_fall_due_in_a_handful_of_slots_and_never_early() -> None:
 
 def unsent(of: Mailing, to: Recipient, reclaimed: bool = False) -> tuple[Status, Reason] | None:
     found = policy.without_sending(of, to, reclaimed, NOW)
+    assert policy.are_all_sent(of, Recipients.of([to, to]), reclaimed, NOW) is (found is None), "the quick look differs"
     return None if found is None else (found.status, found.reason)
 
 

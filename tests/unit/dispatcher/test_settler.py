@@ -165,7 +165,7 @@ async def test_outcomes_are_given_up_when_their_batch_was_taken_over() -> None:
     assert len(queue.tries) == 10
     assert registry.lost == 1
     assert not registry.leases
-    assert not one.may_start(0)
+    assert not one.allows(0, one.now())
 
 
 async def test_a_refused_mailing_is_not_claimed_any_more_and_others_are() -> None:
