@@ -91,7 +91,7 @@ class Visit:
         token = form_token(request, cookie)
         frame = {
             "may": self.may,
-            "me": self.session.name if self.session else "",
+            "me": (self.session.name or self.text("With a token")) if self.session else "",
             "form_token": token,
             "navigation": NAVIGATION,
             "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
