@@ -1,6 +1,6 @@
 """Resume tokens: the position of a stream in entries that are numbered by bucket.
 
-A token is opaque to callers. It names the database, the query and, per bucket, the last entry that
+A token is opaque to callers. It names the database and its timeline, the query and, per bucket, the last entry that
 was delivered, so that any replica can resume there. Its checksum distinguishes an invalid token
 from one of another stream. Both the change feed and the event log are numbered so.
 """
@@ -21,6 +21,7 @@ Positions = tuple[int, ...]
 
 _VERSION = b"\x01"
 _EPOCH_SIZE = 8
+_LARGEST_EPOCH = 2**64 - 1
 _CHECK_SIZE = 8
 _LARGEST = 2**63 - 1
 
@@ -37,32 +38,35 @@ class Tokens:
     """Encodes and decodes the tokens of one query in one database."""
 
     def __init__(self, epoch: UUID, buckets: int, query: Query) -> None:
-        self._digest = query.digest()
-        self._epoch = epoch.bytes[:_EPOCH_SIZE]
-        self._head = _VERSION + self._digest + self._epoch
+        self._stream = _VERSION + query.digest()
+        self._epoch = int.from_bytes(epoch.bytes[:_EPOCH_SIZE])
         self._buckets = buckets
 
-    def encode(self, positions: Positions) -> str:
-        """Return the token that resumes behind `positions`."""
-        raw = self._head + _packed(positions)
+    def encode(self, positions: Positions, timeline: int) -> str:
+        """Return the token that resumes behind `positions` of a timeline of the server."""
+        raw = self._stream + self._history(timeline) + _packed(positions)
         return token_of_bytes(raw + _check(raw))
 
-    def decode(self, token: str) -> Positions:
-        """Return the positions in `token`.
+    def decode(self, token: str, timeline: int) -> Positions:
+        """Return the positions in `token`, for a server that is on `timeline`.
 
         Raise InvalidResumeToken for an invalid token or one of another query, and
-        ResumeTokenExpired for one of another database.
+        ResumeTokenExpired for one of another database or timeline.
         """
         raw = _checked(token)
-        digest_end = len(_VERSION) + len(self._digest)
-        if raw[:digest_end] != self._head[:digest_end]:
+        stream_end = len(self._stream)
+        if raw[:stream_end] != self._stream:
             raise InvalidResumeToken
-        if raw[digest_end : len(self._head)] != self._epoch:
-            raise ResumeTokenExpired("was made before the database was replaced")
-        positions = tuple(_unpacked(raw[len(self._head) :]))
+        if raw[stream_end : stream_end + _EPOCH_SIZE] != self._history(timeline):
+            raise ResumeTokenExpired("was made before the database was replaced, or a standby took over")
+        positions = tuple(_unpacked(raw[stream_end + _EPOCH_SIZE :]))
         if len(positions) != self._buckets:
             raise InvalidResumeToken
         return positions
+
+    def _history(self, timeline: int) -> bytes:
+        """Return what names the database as it is: each promotion of a standby begins another timeline."""
+        return ((self._epoch + timeline - 1) & _LARGEST_EPOCH).to_bytes(_EPOCH_SIZE)
 
 
 @dataclass(frozen=True, slots=True)

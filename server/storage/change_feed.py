@@ -13,7 +13,7 @@ from server.domain.change_feed import Entry
 from server.domain.resume_tokens import Positions
 from server.storage.database import Database
 from server.storage.queries import load_queries
-from server.storage.retention import RetainedEntries
+from server.storage.retention import RetainedEntries, timeline_of
 
 _SQL = load_queries("change_feed.sql")
 _NOWHERE = 2**63 - 1
@@ -27,9 +27,10 @@ class Poll:
     """What a poll found: the positions of the buckets, and the entries since the last poll.
 
     Entries of a bucket are in order. `heads` are the positions behind the entries, `floors` the last
-    numbers removed; with `more` there are entries behind `heads`.
+    numbers removed; with `more` there are entries behind `heads`. `timeline` is the server's.
     """
 
+    timeline: int
     heads: Positions
     floors: Positions
     entries: Sequence[Entry]
@@ -68,7 +69,7 @@ class ChangeFeedStore(RetainedEntries):
             floors.append(found[0]["floor"])
             entries += _entries(found, found[0]["bucket"])
             more = more or full
-        return Poll(tuple(heads), tuple(floors), entries, more)
+        return Poll(timeline_of(rows), tuple(heads), tuple(floors), entries, more)
 
     async def read(self, bucket: int, after: int, mailing_id: int, most: int) -> ChangePage:
         """Return up to `most` entries of one bucket behind `after`, of one mailing or (0) of all."""

@@ -23,7 +23,7 @@ from server.domain.principals import caller
 from server.domain.resume_tokens import Positions
 from server.storage.database import Database
 from server.storage.queries import load_queries
-from server.storage.retention import RetainedEntries
+from server.storage.retention import RetainedEntries, timeline_of
 
 _SQL = load_queries("events.sql")
 
@@ -120,10 +120,10 @@ class EventStore(RetainedEntries):
     def __init__(self, database: Database, buckets: int) -> None:
         super().__init__(database, buckets, _SQL)
 
-    async def ends(self) -> tuple[Positions, Positions]:
-        """Return, by bucket, the last numbers given and the last ones removed."""
+    async def ends(self) -> tuple[int, Positions, Positions]:
+        """Return the server's timeline and, by bucket, the last numbers given and the last ones removed."""
         rows = await self._database.fetch(*_SQL["log_ends"].bind())
-        return tuple(row["head"] for row in rows), tuple(row["floor"] for row in rows)
+        return timeline_of(rows), tuple(row["head"] for row in rows), tuple(row["floor"] for row in rows)
 
     async def read(self, query: EventQuery, after: Positions) -> list[BucketPage]:
         """Return a page of each bucket behind `after`."""

@@ -5,9 +5,12 @@ Removing takes the oldest entries and locks nothing that writing needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
+import asyncpg
+
+from server.domain.errors import DatabaseUnavailable
 from server.storage.database import Database
 from server.storage.queries import Query
 
@@ -39,3 +42,11 @@ class RetainedEntries:
             await connection.execute(*self._queries["remove_entries"].bind(bucket=bucket, after=floor, until=last))
             await connection.execute(*self._queries["raise_floor"].bind(bucket=bucket, floor=last))
             return int(last - floor)
+
+
+def timeline_of(rows: Sequence[asyncpg.Record]) -> int:
+    """Return the timeline that rows were read on. Raise DatabaseUnavailable where that was on a standby."""
+    timeline: int | None = rows[0]["timeline"]
+    if timeline is None:
+        raise DatabaseUnavailable
+    return timeline

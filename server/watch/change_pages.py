@@ -1,6 +1,7 @@
 """Pages of the change feed's table, for readers that are behind.
 
-A page holds a bucket's entries between two numbers, which never change. Many readers that come
+A page holds a bucket's entries between two numbers, which never change on one timeline of the
+server. Many readers that come
 back at once ask for the same pages, so each is read once and the last ones are kept. At most two
 are read at a time: catching up never takes the connections that calls need.
 """
@@ -18,7 +19,7 @@ KEPT_CHANGES = 100_000
 
 READS_AT_ONCE = 2
 
-Key = tuple[int, int, int]
+Key = tuple[int, int, int, int]
 
 
 class ChangePages:
@@ -31,21 +32,21 @@ class ChangePages:
         self._most = kept_changes
         self._load = SingleFlight(self._read, "change page", at_once=READS_AT_ONCE)
 
-    async def read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
+    async def read(self, timeline: int, bucket: int, after: int, mailing_id: int) -> ChangePage:
         """Return the bucket's next entries behind `after`, of one mailing or (0) of all.
 
         Raise DatabaseUnavailable.
         """
-        key = (bucket, after, mailing_id)
+        key = (timeline, bucket, after, mailing_id)
         if key in self._kept:
             self._kept.move_to_end(key)
             return self._kept[key][0]
         return await self._load(*key)
 
-    async def _read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
+    async def _read(self, timeline: int, bucket: int, after: int, mailing_id: int) -> ChangePage:
         page = await self._change_feed.read(bucket, after, mailing_id, PAGE_ENTRIES)
         if page.floor <= after:  # else some of it is gone
-            self._keep((bucket, after, mailing_id), page)
+            self._keep((timeline, bucket, after, mailing_id), page)
         return page
 
     def _keep(self, key: Key, page: ChangePage) -> None:

@@ -29,11 +29,12 @@ _SLICE = 64
 
 @dataclass(frozen=True, slots=True)
 class ChangeBatch:
-    """Entries to send together, none in a checkpoint: they lead from `before` to `positions`."""
+    """Entries to send together, none in a checkpoint: they lead from `before` to `positions` of a timeline."""
 
     entries: Sequence[Entry]
     before: Positions
     positions: Positions
+    timeline: int
 
 
 @dataclass(slots=True)
@@ -74,6 +75,7 @@ class ChangeReader:
         self._positions: list[int] = []
         self._sent: Positions = ()
         self._sent_at = 0.0
+        self._timeline = 0
         self._spread = uniform(0.8, 1.0)  # noqa: S311  streams that began together drift apart
 
     async def batches(self, tokens: Tokens, token: str, from_start: bool) -> AsyncGenerator[ChangeBatch, None]:
@@ -82,9 +84,9 @@ class ChangeReader:
         Begin with a checkpoint when there is nothing to catch up. Raise InvalidResumeToken,
         ResumeTokenExpired, ShuttingDown and DatabaseUnavailable.
         """
-        wanted = tokens.decode(token) if token else None
         with self._tailer.reading():
             ring = await self._tailer.fresh()
+            wanted = tokens.decode(token, ring.timeline) if token else None
             self._begin(ring, wanted, from_start)
             if tuple(self._positions) == ring.heads:
                 yield self._batch(())
@@ -103,6 +105,7 @@ class ChangeReader:
         if wanted is None:
             wanted = ring.floors if from_start else ring.heads
         self._positions, self._sent, self._sent_at = list(wanted), wanted, _now()
+        self._timeline = ring.timeline
         CHANGE_FEED.check(wanted, ring.floors, ring.heads)
         if wanted == ring.heads:
             self._cursor = ring.end
@@ -110,7 +113,7 @@ class ChangeReader:
     def _batch(self, entries: Sequence[Entry]) -> ChangeBatch:
         self._sent_at = _now()
         before, self._sent = self._sent, tuple(self._positions)
-        return ChangeBatch(entries, before, self._sent)
+        return ChangeBatch(entries, before, self._sent, self._timeline)
 
     async def _idle(self, ring: ChangeRing) -> ChangeBatch | None:
         """Wait for entries; return a checkpoint when one is due."""
@@ -142,7 +145,7 @@ class ChangeReader:
             for bucket in behind:
                 ring.check()
                 after, until = self._positions[bucket], ring.tail[bucket]
-                page = await self._pages.read(bucket, after, self._query.mailing_id)
+                page = await self._pages.read(ring.timeline, bucket, after, self._query.mailing_id)
                 CHANGE_FEED.check((after,), (page.floor,), (page.head,))
                 for entry in page.entries:
                     if entry.seq > until:  # the ring has it

@@ -31,10 +31,14 @@ class Place(NamedTuple):
 
 
 class ChangeRing:
-    """The entries behind `tail` and up to `heads`; `floors` are the last numbers removed from the table."""
+    """The entries behind `tail` and up to `heads`; `floors` are the last numbers removed from the table.
+
+    All of one `timeline` of the server.
+    """
 
     def __init__(self, poll: Poll, changes: int = RING_CHANGES) -> None:
         """Begin empty, at the positions of `poll`."""
+        self.timeline = poll.timeline
         self.heads = poll.heads
         self.floors = poll.floors
         self.tail = list(poll.heads)

@@ -141,8 +141,8 @@ class ChangeTailer:
         return min(max(pause, self._polling.shortest) * _SLOWER, self._polling.longest)
 
     def _take_in(self, poll: Poll) -> ChangeRing:
-        if self._ring is not None and any(now < then for now, then in zip(poll.heads, self._ring.heads, strict=True)):
-            # The database went back in time: a standby took over that did not have everything.
+        if self._ring is not None and poll.timeline != self._ring.timeline:
+            # A standby took over. It may not have had everything, and have given the same numbers to other changes.
             self._ring.fail(CHANGE_FEED.lost)
             self._ring = None
         if self._ring is None:

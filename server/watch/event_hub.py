@@ -34,10 +34,11 @@ READS_AT_ONCE = 2
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Entries to send together, none in a checkpoint: with them everything up to `positions` is sent."""
+    """Entries to send together, none in a checkpoint: with them all up to `positions` of a timeline is sent."""
 
     entries: Sequence[RecordedEvent]
     positions: Positions
+    timeline: int
 
 
 class EventHub:
@@ -59,7 +60,8 @@ class EventHub:
         InvalidResumeToken, ResumeTokenExpired, ShuttingDown, and DatabaseUnavailable where
         the first page cannot be read.
         """
-        positions = tokens.decode(token) if token else (await self._ends.get(0.0))[1]
+        timeline, _, floors = await self._ends.get(0.0)
+        positions = tokens.decode(token, timeline) if token else floors
         checkpoint: Positions | None = None
         began, sent_at = False, 0.0
         while not self._closed.is_set():
@@ -76,23 +78,28 @@ class EventHub:
             entries, positions = in_order(pages)
             now = asyncio.get_running_loop().time()
             if entries:
-                yield EventBatch(entries, positions)
+                yield EventBatch(entries, positions, timeline)
                 sent_at = now
             if not any(page.more for page in pages):
                 if checkpoint is None or (positions != checkpoint and now - sent_at >= CHECKPOINT):
-                    yield EventBatch((), positions)
+                    yield EventBatch((), positions, timeline)
                     checkpoint, sent_at = positions, now
-                await self._written(positions)
+                await self._written(positions, timeline)
         raise ShuttingDown
 
-    async def _written(self, positions: Positions) -> None:
-        """Return when something is written behind `positions`, or the hub is closed."""
+    async def _written(self, positions: Positions, timeline: int) -> None:
+        """Return when something is written behind `positions`, or the hub is closed.
+
+        Raise ResumeTokenExpired when a standby has taken over: what it did not have is lost.
+        """
         while not await happens(self._closed, POLL_PAUSE):
             try:
-                heads, _ = await self._ends.get(POLL_PAUSE / 2)
+                now, heads, _ = await self._ends.get(POLL_PAUSE / 2)
             except DatabaseUnavailable:
                 await happens(self._closed, AWAY_PAUSE)
             else:
+                if now != timeline:
+                    raise EVENT_LOG.lost()
                 if heads != positions:
                     return
 

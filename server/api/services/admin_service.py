@@ -111,7 +111,7 @@ class AdminService(AdminServiceServicer):
                         # Apart from the first page, which may not fit: without this gRPC could not even say so.
                         await context.send_initial_metadata(())
                         begun = True
-                    after = tokens.encode(batch.positions)
+                    after = tokens.encode(batch.positions, batch.timeline)
                     for response in _responses(batch, token, after):
                         yield response
                     token = after

@@ -67,7 +67,7 @@ class DeliveryService:
         try:
             async with aclosing(batches):
                 async for batch in batches:
-                    after = tokens.encode(batch.positions)
+                    after = tokens.encode(batch.positions, batch.timeline)
                     for response in _responses(batch, query, tokens, after):
                         yield response
                     token = after
@@ -97,5 +97,5 @@ def _responses(batch: ChangeBatch, query: ChangeQuery, tokens: Tokens, after: st
         pieces = [piece for entry in batch.entries for piece in encoded_changes(entry, query.statuses)]
         return [b"".join((*pieces, encoded_position(after)))]
     *earlier, last = encoded_changes(batch.entries[0], query.statuses)
-    before = encoded_position(tokens.encode(batch.before)) if earlier else b""
+    before = encoded_position(tokens.encode(batch.before, batch.timeline)) if earlier else b""
     return [*(piece + before for piece in earlier), last + encoded_position(after)]

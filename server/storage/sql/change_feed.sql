@@ -14,7 +14,7 @@ journal_floors
 -- name: poll_changes
 -- The last number of each bucket, and its entries behind the numbers in $positions (by bucket, from 0),
 -- at most $most of each. One snapshot: a bucket with fewer entries has no more up to journal_seq.
-SELECT b.bucket, b.journal_seq, f.floor, j.seq, j.mailing_id, j.at, j.client_ids, j.statuses
+SELECT {timeline} AS timeline, b.bucket, b.journal_seq, f.floor, j.seq, j.mailing_id, j.at, j.client_ids, j.statuses
 FROM buckets b
 JOIN journal_floors f ON f.bucket = b.bucket
 LEFT JOIN LATERAL (

@@ -13,7 +13,7 @@ log_floors
 
 -- name: log_ends
 -- The last number of each bucket, and the last one removed.
-SELECT s.seq AS head, f.floor FROM log_seqs s JOIN log_floors f ON f.bucket = s.bucket ORDER BY s.bucket;
+SELECT {timeline} AS timeline, s.seq AS head, f.floor FROM log_seqs s JOIN log_floors f ON f.bucket = s.bucket ORDER BY s.bucket;
 
 -- fragment: bounds
 -- The buckets, each with its position of $positions (by bucket, from 0), and the time of the last of

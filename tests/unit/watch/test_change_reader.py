@@ -27,7 +27,7 @@ class Table:
 
     def __init__(self) -> None:
         self._entries: list[Entry] = []
-        self.ring = ChangeRing(Poll((0,), (0,), (), False), changes=3)
+        self.ring = ChangeRing(Poll(1, (0,), (0,), (), False), changes=3)
 
     def write(self, count: int) -> None:
         begin = len(self._entries)
@@ -36,7 +36,7 @@ class Table:
             for seq in range(begin + 1, begin + count + 1)
         ]
         self._entries += new
-        self.ring.extend(Poll((len(self._entries),), (0,), new, False))
+        self.ring.extend(Poll(1, (len(self._entries),), (0,), new, False))
 
     # What a reader needs of a tailer and of pages.
 
@@ -47,7 +47,7 @@ class Table:
     async def fresh(self) -> ChangeRing:
         return self.ring
 
-    async def read(self, bucket: int, after: int, mailing_id: int) -> ChangePage:
+    async def read(self, timeline: int, bucket: int, after: int, mailing_id: int) -> ChangePage:
         await asyncio.sleep(0)
         entries = self._entries[after : after + 2]
         return ChangePage(entries, after + len(entries), 0, len(self._entries))
