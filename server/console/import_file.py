@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 
+from mailing.client_columns import COLUMNS, ColumnMap, attribute_column, own_column
 from mailing.client_csv import ClientReader, CsvError
-from mailing.csv_source import COLUMNS, attribute_column, column_of, text_of, with_separator
+from mailing.csv_source import text_of, with_separator
+from mailing.phones import Country
 from mailing.v1.client_pb2 import Client
 
 ATTRIBUTE = "attribute"
@@ -57,7 +59,11 @@ class Table:
 
     async def batches(self) -> AsyncIterator[list[Client]]:
         """Yield the clients, 500 at a time. Raise CsvError for a header that cannot be read."""
-        reader = ClientReader(self.lines, self.name, country_code=self.choices.country_code)
+        try:
+            country = Country(self.choices.country_code) if self.choices.country_code else None
+        except ValueError as error:
+            raise CsvError(f"country code: {error}") from None
+        reader = ClientReader(self.lines, self.name, country=country)
         self.fields = reader.fields()
         clients = self._read(reader)
         while batch := list(islice(clients, _BATCH)):
@@ -83,20 +89,20 @@ class Table:
 def head_of(path: Path, encoding: str) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the first rows of a file. Raise NotText; no headings mean an empty file."""
     with path.open("rb") as stream:
-        text = text_of(stream, encoding or None)
         try:
+            text = text_of(stream, encoding or None)
             rows = list(islice(_rows(text), SHOWN_ROWS + 1))
             # The rest, too: nobody should map columns of a file that cannot be read to its end.
             while text.read(1 << 20):
                 pass
-        except (UnicodeError, csv.Error) as error:
+        except (UnicodeError, csv.Error, CsvError) as error:
             raise NotText from error
     return (rows[0], rows[1:]) if rows else ([], [])
 
 
 def guess(heading: str) -> str:
     """Return what a column most likely is, by its heading."""
-    found = column_of(heading)
+    found = own_column(heading)
     if found in COLUMNS:
         return str(found)
     return ATTRIBUTE if heading.strip() else ""
@@ -109,13 +115,13 @@ def table_of(path: Path, name: str, choices: Choices) -> tuple[Table, io.TextIOW
 
 
 def _rows(lines: Iterator[str]) -> Iterator[list[str]]:
-    rest, separator = with_separator(lines)
+    rest, separator = with_separator(lines, ColumnMap().knows)
     return (row for row in csv.reader(rest, delimiter=separator) if row)
 
 
 def _mapped(lines: Iterator[str], choices: Choices) -> Iterator[str]:
     """Yield the lines of the same table with the chosen columns only, under the SDK's names."""
-    rest, separator = with_separator(lines)
+    rest, separator = with_separator(lines, ColumnMap().knows)
     reader = csv.reader(rest, delimiter=separator)
     header = next((row for row in reader if row), [])
     chosen = [(index, name) for index, one in enumerate(header) if (name := _name(one, index, choices))]

@@ -1,8 +1,8 @@
 """Clients as CSV: the format that import reads and export writes.
 
 Columns: phone and timezone (required), operator_code, tag, window_start, window_end,
-opted_out, and one `attributes.NAME` per attribute, in any order; the header is required. What
-has no column stays as it is stored; an empty cell clears what is stored, but in opted_out it
+opted_out, and one `attributes.NAME` per attribute, in any order and under the headings that a `ColumnMap` knows; the
+header is required. What has no column stays as it is stored; an empty cell clears what is stored, but in opted_out it
 says nothing. Phones may be written as people do. Reading is streaming and goes on behind bad rows;
 at its end it fails with a `CsvError` that names them by row and column. Nothing is checked here
 that the service checks too.
@@ -11,33 +11,29 @@ that the service checks too.
 from __future__ import annotations
 
 import csv
+import json
 import re
-import struct
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from tempfile import SpooledTemporaryFile
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-from mailing.builders import new_window, window_times
+from mailing.builders import new_window
+from mailing.client_columns import ATTRIBUTE_PREFIX, COLUMNS, JSON_COLUMN, ColumnMap, attribute_name, normal
+from mailing.client_csv_writer import write_clients
 from mailing.csv_source import (
-    ATTRIBUTE_PREFIX,
-    COLUMNS,
-    attribute_column,
-    column_of,
-    looks_like_utf16,
+    CsvError,
     open_csv,
     text_of,
     with_separator,
     wrong_encoding,
 )
 from mailing.errors import FieldViolation
+from mailing.phones import Country, is_national, phone_digits
 from mailing.v1.client_pb2 import Client, ReceiveWindow
 
-__all__ = ["COLUMNS", "ClientReader", "CsvError", "open_csv", "text_of", "write_clients"]
-
-REQUIRED = ("phone", "timezone")
+__all__ = ["COLUMNS", "ClientReader", "CsvError", "open_csv", "rows_of", "text_of", "write_clients"]
 
 MAX_CELL = 1 << 20
 """Characters of one cell: a longer one is most likely a quote that is not closed."""
@@ -45,27 +41,19 @@ MAX_CELL = 1 << 20
 MAX_COMPLAINTS = 1000
 """Bad rows that are named; all are counted."""
 
-_SHOWN = 20
-_SEPARATING = re.compile(r"[\s().\-\u2010-\u2015/]+")
-_FLAGS = {"": None, "false": False, "0": False, "no": False, "true": True, "1": True, "yes": True}
-_CLIENTS_FIELD = re.compile(r"clients\[(\d+)\](?:\.(\w+))?(?:[.\[]['\"]?(\w+)['\"]?\]?)?.*")
 CACHED_WINDOWS = 10_000
 """Number of different windows after which those seen are forgotten."""
 
-_SPOOL_BYTES = 16 << 20
-_LENGTH = struct.Struct("<I")
+_SHOWN = 20
+_SAYS_NOTHING = ("", "enabled", "subscribed")
+_YES, _NO = ("true", "1", "yes", "blocklisted", "unsubscribed"), ("false", "0", "no")
+_FLAGS = dict.fromkeys(_SAYS_NOTHING) | dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)
+_NO_WINDOW = ("", "")
+_SEVERAL = ":::"
+"""What stands between several phones in one cell of an address book; the first one counts."""
 
-
-class CsvError(Exception):
-    """A file cannot be imported; the message names row and column.
-
-    `bad_rows` counts the rows that are bad, and `complaints` says why, for the first ones.
-    """
-
-    def __init__(self, message: str, complaints: Sequence[str] = (), bad_rows: int = 0) -> None:
-        super().__init__(message)
-        self.complaints = tuple(complaints)
-        self.bad_rows = bad_rows
+_PHONE_KEYS = ("phone", "mobile", "phone_number")
+_CLIENTS_FIELD = re.compile(r"clients\[(\d+)\](?:\.(\w+))?(?:[.\[]['\"]?(\w+)['\"]?\]?)?.*")
 
 
 class _BadRow(Exception):
@@ -86,42 +74,66 @@ class ClientReader:
     """Iterates over the clients of a CSV file, once.
 
     `lines` is an open text file (newline="") or any iterable of lines, `name` its name in
-    errors. National numbers are numbers of `country_code`, and are refused without one. With
-    `other_columns` every column that is unknown is an attribute. Memory does not grow with the file.
+    errors. National numbers are numbers of `country`, and are refused without one; an empty time zone is `timezone`.
+    With `skip_bad` rows that cannot be read are left out, and are in `bad`. Memory does not grow with the file.
     """
 
-    def __init__(self, lines: Iterable[str], name: str, *, country_code: str = "", other_columns: bool = False) -> None:
+    def __init__(
+        self,
+        lines: Iterable[str],
+        name: str,
+        columns: ColumnMap | None = None,
+        *,
+        country: Country | None = None,
+        timezone: str = "",
+        skip_bad: bool = False,
+    ) -> None:
         self.name = name
+        self.rows = 0
+        self.bad_rows = 0
+        self.bad: dict[int, str] = {}
+        """Why the first bad rows are bad, by row."""
+        self.separator = ""
         self._lines = lines
-        self._country_code = country_code.removeprefix("+")
-        self._other_columns = other_columns
-        self._complaints: list[str] = []
-        self._bad_rows = 0
+        self._map = columns or ColumnMap()
+        self._country = country
+        self._timezone = timezone
+        self._skip_bad = skip_bad
         self._reader: Any = None
         self._read_columns: _Columns | None = None
         self._windows: dict[tuple[str, str], ReceiveWindow] = {}
-        # Rows are lines, except for empty lines and line breaks in quotes: row and line are
-        # noted only where their difference changes.
-        self._marked_rows = array("q", [0])
-        self._marked_lines = array("q", [1])
-        self.rows = 0
+        self._places = _Places()
 
     def fields(self) -> list[str]:
         """Return the fields of a client that the header's columns speak of. Raise CsvError."""
         with self._errors():
-            return _fields_of(self._columns().header)
+            return self._columns().fields
 
     def __iter__(self) -> Iterator[Client]:
         with self._errors():
             yield from self._clients(self._columns())
 
+    def position(self, index: int) -> Position:
+        """Return the position of the client with this index, counted from 0."""
+        return self._places.of(index)
+
+    def explain(self, violations: Iterable[FieldViolation]) -> dict[int, str]:
+        """Return the service's field violations, such as `clients[17].timezone`, with row and column, by row."""
+        found: dict[int, str] = {}
+        for field, description in violations:
+            if match := _CLIENTS_FIELD.fullmatch(field):
+                place = self.position(int(match[1]))
+                sentence = f"{self._place(place, _column_of(match[2], match[3]))}: {description}"
+                found[place.row] = f"{found[place.row]}; {sentence}" if place.row in found else sentence
+        return found
+
     def _columns(self) -> _Columns:
         if self._read_columns is None:
-            lines, separator = with_separator(self._lines)
+            lines, self.separator = with_separator(self._lines, self._map.knows)
             csv.field_size_limit(MAX_CELL)
-            self._reader = csv.reader(lines, delimiter=separator, strict=True)
+            self._reader = csv.reader(lines, delimiter=self.separator, strict=True)
             header = next((row for row in self._reader if row), None)
-            self._read_columns = _columns_of(header, self.name, self._other_columns)
+            self._read_columns = _columns_of(header, self.name, self._map, bool(self._timezone))
         return self._read_columns
 
     @contextmanager
@@ -137,50 +149,36 @@ class ClientReader:
     def _line(self) -> int:
         return self._reader.line_num if self._reader else 0
 
-    def position(self, index: int) -> Position:
-        """Return the position of the client with this index, counted from 0."""
-        row = index + 1
-        mark = bisect_right(self._marked_rows, row) - 1
-        return Position(row, self._marked_lines[mark] + row - self._marked_rows[mark])
-
-    def explain(self, violations: Iterable[FieldViolation]) -> list[str]:
-        """Return the service's field violations, such as `clients[17].timezone`, by row and column."""
-        matches = [(_CLIENTS_FIELD.fullmatch(field), description) for field, description in violations]
-        return [
-            f"{self._place(int(match[1]), _column_of(match[2], match[3]))}: {description}"
-            for match, description in matches
-            if match
-        ]
-
     def _clients(self, columns: _Columns) -> Iterator[Client]:
         for row in self._rows():
             try:
-                yield self._client(row, columns)
+                client = self._client(row, columns)
             except _BadRow as error:
-                self._bad_rows += 1
-                if len(self._complaints) < MAX_COMPLAINTS:
-                    self._complaints.append(str(error))
-        if self._bad_rows:
-            raise CsvError(self._summary(), self._complaints, self._bad_rows)
+                self.bad_rows += 1
+                if len(self.bad) < MAX_COMPLAINTS:
+                    self.bad[self.rows] = str(error)
+                continue
+            self._places.sent += 1
+            yield client
+        if self.bad_rows and not self._skip_bad:
+            raise CsvError(self._summary(), tuple(self.bad.values()), self.bad_rows)
 
     def _summary(self) -> str:
-        more = self._bad_rows - _SHOWN
+        more = self.bad_rows - _SHOWN
         rest = f"; and {more:,} more bad rows" if more > 0 else ""
-        return f"{self.name}, {'; '.join(self._complaints[:_SHOWN])}{rest}"
+        return f"{self.name}, {'; '.join([*self.bad.values()][:_SHOWN])}{rest}"
 
     def _rows(self) -> Iterator[list[str]]:
         """Yield the rows that are not empty, and note where they are."""
-        reader = self._reader
-        last_line, shift = reader.line_num, 0
+        reader, places = self._reader, self._places
+        last_line = reader.line_num
         for row in reader:
             line = last_line + 1
             last_line = reader.line_num
             if not row:
                 continue
             self.rows += 1
-            if line - self.rows != shift:
-                shift = line - self.rows
-                self._mark(self.rows, line)
+            places.note(self.rows, line)
             yield row
 
     def _client(self, row: list[str], columns: _Columns) -> Client:
@@ -190,30 +188,42 @@ class ClientReader:
         # A column that the file lacks has the index of this empty cell.
         row.append("")
         number, flag, times = row[phone], row[opted_out], (row[start], row[end])
+        attributes = {name: row[index] for name, index in columns.attributes if row[index]}
+        if columns.json is not None:
+            attributes, number = self._with_json(row[columns.json], attributes, number)
+        digits = self._country is None and number.isdecimal() and not is_national(number)
         return Client(
-            phone=number if number.isdecimal() and not _is_national(number) else self._phone(number),
+            phone=number if digits else self._phone(number),
             operator_code=row[operator_code],
             tag=row[tag],
-            timezone=row[timezone],
+            timezone=row[timezone] or self._timezone,
             receive_window=self._windows.get(times) or self._window(*times) if times != _NO_WINDOW else None,
             opted_out=_FLAGS[flag] if flag in _FLAGS else self._flag(flag),
-            attributes={name: row[index] for name, index in columns.attributes if row[index]},
+            attributes=attributes,
         )
 
     def _phone(self, text: str) -> str:
-        """Return the digits of a phone as people write it, with the country code. Raise _BadRow."""
-        number = _SEPARATING.sub("", text)
-        if number.startswith(("+", "00")):
-            return number.removeprefix("+").removeprefix("00")
-        if not number.isdecimal() or not _is_national(number):
-            return number
-        if not self._country_code:
-            start = "0" if number.startswith("0") else "89"
-            raise _BadRow(
-                f"{self._here('phone')}: is a national number, since it begins with {start}: "
-                "write it with + and the country code, or repeat with --country-code, such as 7"
-            )
-        return self._country_code + number[1:]
+        if _SEVERAL in text:
+            text = text.partition(_SEVERAL)[0]
+        try:
+            return phone_digits(text, self._country)
+        except ValueError as error:
+            raise _BadRow(f"{self._here('phone')}: {error}") from None
+
+    def _with_json(self, text: str, attributes: dict[str, str], phone: str) -> tuple[dict[str, str], str]:
+        """Return the attributes with those of a JSON object, and the phone, which may be one of them."""
+        try:
+            found = json.loads(text or "{}")
+        except ValueError:
+            found = None
+        if not isinstance(found, dict):
+            raise _BadRow(f"{self._here(JSON_COLUMN)}: is no JSON object")
+        named = {attribute_name(key): value for key, value in found.items() if value is not None}
+        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in named.items() if name}
+        for key in _PHONE_KEYS:
+            if not phone and key in texts:
+                phone = texts.pop(key)
+        return texts | attributes, phone
 
     def _window(self, start: str, end: str) -> ReceiveWindow:
         if not (start and end):
@@ -235,15 +245,12 @@ class ClientReader:
         except KeyError:
             raise _BadRow(f"{self._here('opted_out')}: {text[:40]!r} is neither true nor false") from None
 
-    def _mark(self, row: int, line: int) -> None:
-        self._marked_rows.append(row)
-        self._marked_lines.append(line)
-
     def _here(self, column: str) -> str:
-        return self._place(self.rows - 1, column)
+        return self._place(self._places.here, column)
 
-    def _place(self, index: int, column: str) -> str:
-        return f"{self.position(index)}" + (f", column {column}" if column else "")
+    def _place(self, position: Position, column: str) -> str:
+        headings = self._read_columns.headings if self._read_columns else {}
+        return f"{position}" + (f", column {headings.get(column, column)}" if column else "")
 
     def _wrong_width(self, row: list[str], columns: _Columns) -> str:
         count = f"{len(row)} cells where the header has {columns.width}"
@@ -251,45 +258,56 @@ class ClientReader:
         return f"{self._here(missing)}: {count}"
 
 
+class _Places:
+    """Where clients stand in the file.
+
+    Rows are lines, except for empty lines and line breaks in quotes, and clients are rows, except for bad ones:
+    client, row and line are noted only where their differences change.
+    """
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.here = Position(0, 1)
+        self._clients, self._rows, self._lines = array("q", [0]), array("q", [1]), array("q", [2])
+        self._row_shift, self._line_shift = 1, 1
+
+    def note(self, row: int, line: int) -> None:
+        """Note where the next row is."""
+        self.here = Position(row, line)
+        if row - self.sent != self._row_shift or line - row != self._line_shift:
+            self._row_shift, self._line_shift = row - self.sent, line - row
+            self._clients.append(self.sent)
+            self._rows.append(row)
+            self._lines.append(line)
+
+    def of(self, index: int) -> Position:
+        """Return where the client with this index is."""
+        mark = bisect_right(self._clients, index) - 1
+        more = index - self._clients[mark]
+        return Position(self._rows[mark] + more, self._lines[mark] + more)
+
+
 class _Columns(NamedTuple):
     header: list[str]
+    """The headings as they are shown."""
+    headings: Mapping[str, str]
+    """The same by column."""
+    fields: list[str]
     width: int
     known: list[int]
     attributes: list[tuple[str, int]]
+    json: int | None
 
 
-_NO_WINDOW = ("", "")
-
-
-def write_clients(clients: Iterable[Client], out: TextIO) -> int:
-    """Write clients as CSV and return how many.
-
-    The columns depend on all clients, so these are kept in a temporary file (in memory while
-    they are few) until the last one is known.
-    """
-    with SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-        names: dict[str, None] = {}
-        count = 0
-        for client in clients:
-            count += 1
-            names.update(dict.fromkeys(client.attributes))
-            body = client.SerializeToString()
-            spool.write(_LENGTH.pack(len(body)) + body)
-        spool.seek(0)
-        attributes = sorted(names)
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow([*COLUMNS, *(ATTRIBUTE_PREFIX + name for name in attributes)])
-        # The csv module leaves a lone carriage return bare, which reads as the end of a row.
-        quoting = csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        for client in _spooled(spool):
-            cells = _cells(client, attributes)
-            (quoting if any("\r" in cell for cell in cells) else writer).writerow(cells)
-    return count
-
-
-def _is_national(number: str) -> bool:
-    """Return whether these digits have no country code: none begins with 0, or is 89."""
-    return number.startswith("0") or (len(number) == 11 and number.startswith("89"))
+def rows_of(lines: Iterable[str], wanted: Collection[int]) -> Iterator[list[str]]:
+    """Yield the header of a table, and then its rows with these numbers."""
+    rest, separator = with_separator(lines, ColumnMap().knows)
+    number = -1
+    for row in csv.reader(rest, delimiter=separator):
+        if row:
+            number += 1
+            if not number or number in wanted:
+                yield row
 
 
 def _sentence(error: csv.Error) -> str:
@@ -298,34 +316,36 @@ def _sentence(error: csv.Error) -> str:
     return str(error)
 
 
-def _columns_of(header: list[str] | None, name: str, other_columns: bool) -> _Columns:
+def _columns_of(header: list[str] | None, name: str, columns: ColumnMap, has_timezone: bool) -> _Columns:
     if header is None:
-        raise CsvError(f"{name}: empty, where a header with at least {' and '.join(REQUIRED)} is needed")
-    if any(looks_like_utf16(cell) for cell in header):
-        raise CsvError(f"{name}: looks like UTF-16 without a byte order mark; repeat with --encoding utf-16-le")
-    found = [column_of(cell) or (attribute_column(cell) if other_columns else None) for cell in header]
-    unknown = [cell.strip() for cell, column in zip(header, found, strict=True) if column is None]
-    if unknown:
-        raise CsvError(
-            f"{name}: unknown column {', '.join(map(repr, unknown))}; known are {', '.join(COLUMNS)} and "
-            "attributes.NAME. Rename it, or repeat with --other-columns to import it as an attribute"
-        )
-    names = [column for column in found if column is not None]
-    if len(set(names)) != len(names):
-        twice = next(one for one in names if names.count(one) > 1)
-        raise CsvError(f"{name}: column {twice} occurs twice")
-    missing = [one for one in REQUIRED if one not in names]
-    if missing:
-        raise CsvError(f"{name}: column {' and '.join(missing)} is missing")
-    width = len(names)
-    known = [names.index(one) if one in names else width for one in COLUMNS]
-    attributes = [(_attribute_of(one), index) for index, one in enumerate(names) if _attribute_of(one)]
-    return _Columns(names, width, known, attributes)
+        raise CsvError(f"{name}: empty, where a header with at least phone and timezone is needed")
+    found = columns.columns_of(header, name)
+    required = [] if has_timezone else ["timezone"]
+    if JSON_COLUMN not in found:
+        required.insert(0, "phone")
+    if missing := [one for one in required if one not in found]:
+        advice = "; --timezone ZONE gives all clients one" if missing == ["timezone"] else ""
+        raise CsvError(f"{name}: column {' and '.join(missing)} is missing{advice}")
+    width = len(found)
+    shown = {
+        column: column if normal(heading) == normal(column) else repr(heading.strip())
+        for heading, column in zip(header, found, strict=True)
+        if column
+    }
+    return _Columns(
+        header=[shown.get(column, heading) for heading, column in zip(header, found, strict=True)],
+        headings=shown,
+        fields=_fields_of(found),
+        width=width,
+        known=[found.index(one) if one in found else width for one in COLUMNS],
+        attributes=[(_attribute_of(one), index) for index, one in enumerate(found) if _attribute_of(one)],
+        json=found.index(JSON_COLUMN) if JSON_COLUMN in found else None,
+    )
 
 
-def _fields_of(header: Iterable[str]) -> list[str]:
+def _fields_of(columns: Iterable[str]) -> list[str]:
     windows = {"window_start": "receive_window", "window_end": "receive_window"}
-    return list(dict.fromkeys(windows.get(column, column) for column in header))
+    return list(dict.fromkeys(windows.get(column, column) for column in columns if column))
 
 
 def _attribute_of(column: str) -> str:
@@ -338,15 +358,3 @@ def _column_of(field: str | None, key: str | None) -> str:
     if field == "receive_window":
         return "window_end" if key == "duration" else "window_start"
     return field or ""
-
-
-def _cells(client: Client, attributes: list[str]) -> list[str]:
-    start, end = window_times(client.receive_window) if client.HasField("receive_window") else _NO_WINDOW
-    opted_out = ("true" if client.opted_out else "false") if client.HasField("opted_out") else ""
-    known = [client.phone, client.operator_code, client.tag, client.timezone, start, end, opted_out]
-    return known + [client.attributes.get(name, "") for name in attributes]
-
-
-def _spooled(spool: SpooledTemporaryFile[bytes]) -> Iterator[Client]:
-    while head := spool.read(_LENGTH.size):
-        yield Client.FromString(spool.read(_LENGTH.unpack(head)[0]))

@@ -1,7 +1,7 @@
-"""Where CSV comes from: its encoding, its separator, and what its headings mean.
+"""Where CSV comes from: its encoding and its separator, found by looking, and other kinds of files, which are named.
 
-Tables are read as people export them: UTF-8 with or without a byte order mark, UTF-16 with one, and
-separated by commas, semicolons or tabs. Any other encoding is named in one sentence, not guessed.
+Tables are read as people export them: UTF-8 with or without a byte order mark, UTF-16, windows-1251, and separated by
+commas, semicolons or tabs. Any other encoding is named in one sentence, not guessed.
 """
 
 from __future__ import annotations
@@ -10,40 +10,113 @@ import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import BinaryIO, TextIO
 
-COLUMNS = ("phone", "operator_code", "tag", "timezone", "window_start", "window_end", "opted_out")
-ATTRIBUTE_PREFIX = "attributes."
-
-SEPARATORS = ",;\t"
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
+"""Each separator, and its name."""
 
 _HEAD = 4096
+_BLOCK = 1 << 20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
-_BY_HEADING = {column.replace("_", ""): column for column in COLUMNS}
 _CYRILLIC_WORD = re.compile(r"[\u0401\u0410-\u044f\u0451]{2,}")
 _NOT_ASCII = re.compile("[^\x00-\x7f]")
+_KINDS = (
+    (b"PK\x03\x04", "an Excel workbook or another zip file: save the sheet as CSV"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook: save the sheet as CSV"),
+    (b"%PDF", "a PDF document: export the table as CSV"),
+    (b"\x89PNG", "a picture"),
+    (b"\xff\xd8\xff", "a picture"),
+    (b"GIF8", "a picture"),
+    (b"\x1f\x8b", "a gzip file: unpack it first"),
+)
+_HTML = re.compile(rb"\s*(?:<!doctype\s+html|<html|<\?xml|<table)", re.IGNORECASE)
+
+
+class CsvError(Exception):
+    """A file cannot be imported; the message names row and column.
+
+    `bad_rows` counts the rows that are bad, and `complaints` says why, for the first ones.
+    """
+
+    def __init__(self, message: str, complaints: Sequence[str] = (), bad_rows: int = 0) -> None:
+        super().__init__(message)
+        self.complaints = tuple(complaints)
+        self.bad_rows = bad_rows
 
 
 def open_csv(path: str, encoding: str | None = None) -> TextIO:
-    """Open a CSV file for `ClientReader`; without an encoding: UTF-8, or UTF-16 with its mark.
+    """Open a CSV file for `ClientReader`; without an encoding the one it is written in is found.
 
-    Raise OSError, and LookupError for an encoding that does not exist.
+    Raise OSError, LookupError for an encoding that does not exist, and CsvError for a file of another kind.
     """
     codecs.lookup(encoding or "utf-8")
-    return text_of(open(path, "rb", buffering=1 << 16), encoding)
+    return text_of(open(path, "rb", buffering=1 << 16), encoding, path)
 
 
-def text_of(stream: BinaryIO, encoding: str | None = None) -> TextIO:
-    """Return a binary stream, such as standard input, as text for `ClientReader`. Raise LookupError for no encoding."""
-    buffered = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[type-var]
+def text_of(stream: BinaryIO, encoding: str | None = None, name: str = "standard input") -> TextIO:
+    """Return a binary stream, such as standard input, as text for `ClientReader`.
+
+    Raise LookupError for no encoding, and CsvError, naming the stream, for a file of another kind.
+    """
+    buffered: io.BufferedReader = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[arg-type, assignment]
     head = buffered.peek(_HEAD)[:_HEAD]
-    return io.TextIOWrapper(buffered, encoding=encoding or _encoding_of(head), newline="")
+    if encoding is None:
+        check_kind(head, name)
+        encoding = _encoding_of(buffered, head)
+    return io.TextIOWrapper(buffered, encoding=encoding, newline="")
 
 
-def _encoding_of(head: bytes) -> str:
-    return "utf-16" if head.startswith(_UTF16) else "utf-8-sig"
+def check_kind(head: bytes, name: str) -> None:
+    """Raise CsvError for the beginning of a file that is no table of text."""
+    found = next((what for start, what in _KINDS if head.startswith(start)), None)
+    if found is None and _HTML.match(head.removeprefix(codecs.BOM_UTF8)):
+        found = "a web page, and not a table: export it as CSV"
+    if found is None and b"\0" in head and not (head.startswith(_UTF16) or _bare_utf16(head)):
+        found = "no text at all"
+    if found is not None:
+        raise CsvError(f"{name}: is {found}")
+
+
+def _encoding_of(stream: io.BufferedReader, head: bytes) -> str:
+    if head.startswith(_UTF16):
+        return "utf-16"
+    if bare := _bare_utf16(head):
+        return bare
+    wrong = _first_wrong(stream, head)
+    return "cp1251" if wrong and _looks_like_cp1251(wrong) else "utf-8-sig"
+
+
+def _bare_utf16(head: bytes) -> str | None:
+    """Return which UTF-16 without a mark this is: every other byte of Latin letters and digits is a NUL."""
+    zeros = head[1::2].count(0), head[::2].count(0)
+    if len(head) >= 8 and max(zeros) * 4 > len(head) and min(zeros) == 0:
+        return "utf-16-le" if zeros[0] > zeros[1] else "utf-16-be"
+    return None
+
+
+def _first_wrong(stream: io.BufferedReader, head: bytes) -> bytes:
+    """Return the first part of the stream that is not UTF-8; of a pipe only its beginning is looked at."""
+    if not stream.seekable():
+        return _wrong(head, codecs.getincrementaldecoder("utf-8")().decode)
+    start = stream.tell()
+    try:
+        decode = codecs.getincrementaldecoder("utf-8")().decode
+        while block := stream.read(_BLOCK):
+            if wrong := _wrong(block, decode):
+                return wrong
+        return b""
+    finally:
+        stream.seek(start)
+
+
+def _wrong(block: bytes, decode: Callable[[bytes], str]) -> bytes:
+    try:
+        decode(block)
+    except UnicodeDecodeError:
+        return block
+    return b""
 
 
 def wrong_encoding(error: UnicodeError) -> str:
@@ -59,39 +132,21 @@ def _looks_like_cp1251(data: bytes) -> bool:
     return 2 * sum(map(len, _CYRILLIC_WORD.findall(text))) > len(_NOT_ASCII.findall(text))
 
 
-def looks_like_utf16(line: str) -> bool:
-    """Return whether a line read as UTF-8 is UTF-16 without its mark: every other byte is a NUL."""
-    return "\0" in line
+def with_separator(lines: Iterable[str], known: Callable[[str], bool]) -> tuple[Iterator[str], str]:
+    """Return the same lines, and the separator of their first one that is not empty.
 
-
-def with_separator(lines: Iterable[str]) -> tuple[Iterator[str], str]:
-    """Return the same lines, and the separator of their first one that is not empty."""
+    It is the one that makes the most headings which are `known`, else the most cells.
+    """
     rest = iter(lines)
     read: list[str] = []
     for line in rest:
         read.append(line)
         if line.strip():
             break
-    return chain(read, rest), _separator_of(read[-1] if read else "")
+    header = read[-1] if read else ""
 
-
-def _separator_of(header: str) -> str:
     def rank(separator: str) -> tuple[int, int]:
         cells = next(csv.reader([header], delimiter=separator), [])
-        return sum(column_of(cell) is not None for cell in cells), len(cells)
+        return sum(map(known, cells)), len(cells)
 
-    return max(SEPARATORS, key=rank)
-
-
-def column_of(heading: str) -> str | None:
-    """Return the column that a heading means, whatever its case, spaces and hyphens; None for an unknown one."""
-    heading = heading.strip()
-    if heading.startswith(ATTRIBUTE_PREFIX) and len(heading) > len(ATTRIBUTE_PREFIX):
-        return heading
-    return _BY_HEADING.get(re.sub(r"[\s_-]+", "", heading).lower())
-
-
-def attribute_column(heading: str) -> str | None:
-    """Return the column that makes an attribute of an unknown heading, such as `attributes.first_name`."""
-    name = re.sub(r"\W+", "_", heading.strip()).strip("_").lower()
-    return ATTRIBUTE_PREFIX + name if 0 < len(name) <= 64 else None
+    return chain(read, rest), max(SEPARATORS, key=rank)

@@ -15,8 +15,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mailing.client_columns import COLUMNS
 from mailing.client_csv import CsvError
-from mailing.csv_source import COLUMNS
 from mailing.errors import MailingError
 from mailing.v1.client_service_pb2 import ImportClientsRequest, ImportClientsResponse
 from server.console.forms import Form, change

@@ -103,7 +103,7 @@ async def test_a_file_without_zones_gets_one_for_all_rows(browser: Browser, chan
 @pytest.mark.parametrize(
     ("content", "encoding", "sentence"),
     [
-        (TABLE.replace("Anna", "Анна").encode("cp1251"), "", "is not text in this encoding"),
+        (TABLE.replace("Anna", "Zoë").encode("cp1252"), "", "is not text in this encoding"),
         (b"phone;timezone\n", "", "has no rows"),
         (b"", "", "has no rows"),
     ],

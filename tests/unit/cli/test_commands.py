@@ -17,7 +17,7 @@ from rich.console import Console
 from mailing import new_client
 from mailing.cli import main
 from mailing.cli.commands import watch as watching
-from mailing.cli.commands.clients import import_csv
+from mailing.cli.commands.client_import import import_csv
 from mailing.cli.session import Session
 from mailing.client_csv import ClientReader, open_csv
 from mailing.v1.mailing_pb2 import Mailing
@@ -231,15 +231,20 @@ class TestClients:
     ) -> None:
         service.clients.bad_phones = {f"7010000000{number}": ("timezone", "is none") for number in range(3)}
         path = csv_file(tmp_path, "phone,timezone\n" + "".join(f"7010000000{n},Mars\n" for n in range(9)))
-        status, out, err = run("clients", "import", path, "--skip-invalid")
+        rejects = tmp_path / "rejects.csv"
+        status, out, err = run("clients", "import", path, "--skip-invalid", str(rejects))
+        complaints = [f"row {n} (line {n + 1}), column timezone: is none" for n in (1, 2, 3)]
         assert (status, err.splitlines()) == (
             2,
             [
-                *(f"row {n} (line {n + 1}), column timezone: is none" for n in (1, 2, 3)),
-                f"mailing: 3 bad rows in {path}",
+                f"{path}: UTF-8, separated by commas",
+                *complaints,
+                f"mailing: 3 bad rows in {path}: they are in {rejects}, with the reasons",
             ],
         )
         assert out
+        rows = [f'7010000000{n - 1},Mars,"{complaints[n - 1]}"' for n in (1, 2, 3)]
+        assert rejects.read_text().splitlines() == ["phone,timezone,error", *rows]
 
     def test_an_encoding_that_does_not_exist_is_refused(self, run: Run, tmp_path: Path) -> None:
         path = csv_file(tmp_path, "phone,timezone\n")

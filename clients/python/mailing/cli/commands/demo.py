@@ -27,7 +27,7 @@ from typing import Annotated, NamedTuple
 import typer
 
 from mailing import MailingClient, new_filter, new_mailing
-from mailing.cli.commands.clients import import_csv
+from mailing.cli.commands.client_import import import_csv
 from mailing.cli.commands.server import find
 from mailing.cli.commands.watch import follow, statistics
 from mailing.cli.failures import CommandError, ExitStatus

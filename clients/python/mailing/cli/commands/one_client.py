@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
@@ -63,7 +63,7 @@ class Changes:
     ] = None
     attribute: Annotated[
         list[str], typer.Option("--attribute", metavar="NAME=VALUE", help="The others stay; repeat for several.")
-    ] = ()  # type: ignore[assignment]
+    ] = field(default_factory=list)
 
     def given(self) -> tuple[dict[str, Any], list[str]]:
         """Return the new values and the mask of what changes. Raise a usage error for nothing."""
@@ -73,12 +73,12 @@ class Changes:
         if self.new_phone is not None:
             values["phone"] = read("--new-phone", phone_digits, self.new_phone)
             mask.append("phone")
-        for option, field in _FIELDS.items():
+        for option, name in _FIELDS.items():
             if (value := getattr(self, option)) is not None:
-                values[field] = (
+                values[name] = (
                     (read("--window", read_window, value) if value else None) if option == "window" else value
                 )
-                mask.append(field)
+                mask.append(name)
         if not mask:
             raise typer.BadParameter("nothing to change is given")
         return values, mask
