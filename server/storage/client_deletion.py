@@ -58,11 +58,18 @@ class ClientDeletion:
 
 async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id: int) -> int:
     waiting = await connection.fetch(*_SQL["list_pending_mailings"].bind(bucket=bucket, client_id=client_id))
-    mailings = [row["id"] for row in waiting if await _take_from_batch(connection, bucket, row["id"], client_id)]
+    taken = [(row["id"], await _take_from_batch(connection, bucket, row["id"], client_id)) for row in waiting]
+    batches = {mailing_id: batch for mailing_id, batch in taken if batch is not None}
+    mailings = list(batches)
     if not mailings:
         return 0
     last = await connection.fetchval(*_SQL["take_change_numbers"].bind(bucket=bucket, count=len(mailings)))
     messages = {"bucket": bucket, "mailing_ids": mailings, "client_id": client_id}
+    for mailing_id, batch in batches.items():
+        if batch["fresh"]:
+            times = {"created_at": batch["created_at"], "due_at": batch["due_at"]}
+            row = _SQL["write_message"].bind(bucket=bucket, mailing_id=mailing_id, client_id=client_id, **times)
+            await connection.execute(*row)
     done = await connection.execute(*_SQL["cancel_messages_of_client"].bind(**messages))
     if done != f"UPDATE {len(mailings)}":
         raise RaceLost  # a number without an entry would be a gap in the change feed
@@ -72,20 +79,37 @@ async def _cancel_unsent(connection: asyncpg.Connection, bucket: int, client_id:
     return len(mailings)
 
 
-async def _take_from_batch(connection: asyncpg.Connection, bucket: int, mailing_id: int, client_id: int) -> bool:
-    """Lock the open batch of the client's message; return whether the message may be ended here.
+async def _take_from_batch(
+    connection: asyncpg.Connection, bucket: int, mailing_id: int, client_id: int
+) -> asyncpg.Record | None:
+    """Take the client's message out of its open batch; return the batch, None if the message may not be ended here.
 
-    A batch without other pending messages is removed. Otherwise it keeps the client's id, which a
-    claim skips because its message is no longer pending.
+    A batch without other pending messages is removed.
     """
     key = {"bucket": bucket, "mailing_id": mailing_id}
     for batch in await connection.fetch(*_SQL["lock_open_batch"].bind(**key, client_id=client_id)):
-        ids = batch["client_ids"]
-        statement = _SQL["list_pending_of_batch"].bind(**key, client_ids=ids, first_id=min(ids), last_id=max(ids))
-        pending = {row["client_id"] for row in await connection.fetch(*statement)}
-        if client_id not in pending:
+        others = await _others_pending(connection, key, batch, client_id)
+        if others is None:
             continue
-        if pending == {client_id}:
+        if not others:
             await connection.execute(*_SQL["delete_batch"].bind(**key, batch_no=batch["no"]))
-        return True
-    return False
+        elif batch["fresh"]:
+            statement = _SQL["take_from_fresh_batch"].bind(**key, client_id=client_id, batch_no=batch["no"])
+            await connection.execute(*statement)
+        return batch
+    return None
+
+
+async def _others_pending(
+    connection: asyncpg.Connection, key: dict[str, int], batch: asyncpg.Record, client_id: int
+) -> bool | None:
+    """Return whether other messages of a batch are pending too; None if the client's is not.
+
+    A batch that is not fresh keeps the ids of messages that ended: a claim skips them.
+    """
+    ids = batch["client_ids"]
+    if batch["fresh"]:
+        return len(ids) > 1
+    statement = _SQL["list_pending_of_batch"].bind(**key, client_ids=ids, first_id=min(ids), last_id=max(ids))
+    pending = {row["client_id"] for row in await connection.fetch(*statement)}
+    return len(pending) > 1 if client_id in pending else None

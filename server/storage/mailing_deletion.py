@@ -41,14 +41,14 @@ class MailingDeletion:
         left of it, unless `allow_missing`.
         """
 
-        async def work(connection: asyncpg.Connection) -> bool:
+        async def work(connection: asyncpg.Connection) -> int | None:
             return await _remove_mailing(connection, mailing_id, etag)
 
-        found = await self._database.transact(work)
+        unwritten = await self._database.transact(work)
         buckets = await self._remains(mailing_id)
-        if not (found or buckets or allow_missing):
+        if unwritten is None and not (buckets or allow_missing):
             raise NotFound(Kind.MAILING, mailing_id)
-        return await self._delete_rest(mailing_id, buckets)
+        return (unwritten or 0) + await self._delete_rest(mailing_id, buckets)
 
     async def sweep(self) -> dict[int, int]:
         """Finish deletions that were interrupted; return the number of removed messages by mailing."""
@@ -69,25 +69,30 @@ class MailingDeletion:
             row = await self._database.fetchrow(*_SQL["delete_messages"].bind(**key, after=last, most=STEP))
             deleted, last = deleted + row["deleted"], row["last"]
         async with self._database.transaction() as connection:
+            deleted += await connection.fetchval(*_SQL["delete_blocks"].bind(**key))
             for name in ("delete_counts", "delete_figures", "delete_expansion"):
                 await connection.execute(*_SQL[name].bind(**key))
         return deleted
 
 
-async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag: str) -> bool:
-    """Remove the mailing itself and its open work; return whether there was one."""
+async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag: str) -> int | None:
+    """Remove the mailing itself and its open work.
+
+    Return how many messages stood in that alone, None when there is no such mailing.
+    """
     row = await connection.fetchrow(*_MAILINGS["lock_mailing"].bind(mailing_id=mailing_id))
     if row is None:
-        return False
+        return None
     mailing = mailing_of(row)
     check_etag(etag, mailing.etag)
     if mailing.state not in DELETABLE:
         raise WrongState("deleted", mailing.state, DELETABLE)
     await connection.execute(*_SQL["close_expansions"].bind(mailing_id=mailing_id))
     # Repeated, because a settle that this waited for may have put messages into new batches.
+    unwritten = 0
     while await connection.fetchval(*_SQL["has_batches"].bind(mailing_id=mailing_id)):
-        await connection.execute(*_SQL["delete_batches"].bind(mailing_id=mailing_id))
+        unwritten += await connection.fetchval(*_SQL["delete_batches"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_mailing"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_rate_slots"].bind(mailing_id=mailing_id))
     await record(connection, mailing_event(mailing_id, "deleted"))
-    return True
+    return unwritten

@@ -26,6 +26,9 @@ from server.storage.queries import load_queries
 STEP = 5000
 """The most messages that one transaction puts back."""
 
+BLOCKS = STEP // BATCH_SIZE
+"""The most blocks of messages that one transaction puts back."""
+
 _SQL = load_queries("mailing_retry.sql")
 _MAILINGS = load_queries("mailings.sql")
 _PLANNER = load_queries("planning.sql")
@@ -51,6 +54,8 @@ class MailingRetry:
             position: int | None = 0
             while position is not None:
                 count, position = await self._step(mailing_id, statuses, began_at, bucket, position)
+                requeued += count
+            while count := await self._step_of_blocks(mailing_id, statuses, began_at, bucket):
                 requeued += count
         self._hint()
         return requeued
@@ -89,8 +94,28 @@ class MailingRetry:
             if client_ids:
                 await _requeue(connection, mailing_id, mailing, bucket, client_ids, statuses)
                 await _reopen(connection, mailing_id, mailing)
-                await notify_dispatchers(connection)
             return len(client_ids), client_ids[-1] if len(client_ids) == STEP else None
+
+        return await self._database.transact(work)
+
+    async def _step_of_blocks(
+        self, mailing_id: int, statuses: Collection[Status], began_at: datetime, bucket: int
+    ) -> int:
+        """Put back the next messages of a bucket that ended untried, in blocks; return how many."""
+
+        async def work(connection: asyncpg.Connection) -> int:
+            mailing = await _lock(connection, mailing_id)
+            statement = _SQL["requeue_blocks"].bind(
+                bucket=bucket,
+                mailing_id=mailing_id,
+                statuses=sorted(statuses),
+                settled_until=began_at,
+                most=BLOCKS,
+            )
+            count: int = await connection.fetchval(*statement)
+            if count:
+                await _reopen(connection, mailing_id, mailing)
+            return count
 
         return await self._database.transact(work)
 
@@ -133,7 +158,8 @@ async def _requeue(
 
 
 async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:
-    """Let a completed mailing run again; an open one takes in clients that match since."""
+    """Let a completed mailing run again; an open one takes in clients that match since. Tell the dispatchers."""
+    await notify_dispatchers(connection)
     if mailing["state"] != MailingState.COMPLETED:
         return
     await connection.execute(*_SQL["reopen_mailing"].bind(mailing_id=mailing_id))

@@ -85,7 +85,7 @@ class ReplicaStore:
 
     async def _set_paused(self, paused: bool) -> RuntimeSettings:
         async def work(connection: asyncpg.Connection) -> None:
-            if await connection.fetchval(*_SQL["set_paused"].bind(paused=paused)) is not None:
+            if await connection.fetchval(*_SQL["set_stopped"].bind(stopped=paused)) is not None:
                 await notify_dispatchers(connection)
                 await record(connection, dispatch_paused(paused))
 
@@ -107,7 +107,7 @@ def _values(overrides: SettingOverrides) -> dict[str, float | None]:
 
 def _runtime_settings(row: asyncpg.Record) -> RuntimeSettings:
     return RuntimeSettings(
-        SettingOverrides(version=row["version"], **{name: row[name] for name in OVERRIDE_FIELDS}), row["paused"]
+        SettingOverrides(version=row["version"], **{name: row[name] for name in OVERRIDE_FIELDS}), row["stopped"]
     )
 
 

@@ -45,6 +45,11 @@ _CHECKS: dict[str, tuple[str, _Describe, bool]] = {
         lambda row: f"the pending message to client {row['client_id']} stands in {row['batches']} open batches",
         True,
     ),
+    "check_places": (
+        "open work",
+        lambda row: f"client {row['client_id']} has {row['places']} messages",
+        False,
+    ),
     "check_counters": (
         "counters",
         lambda row: (
@@ -134,6 +139,7 @@ class Verification:
                 return
             await connection.execute(*_SQL["lock_expansion"].bind(**key))
             await connection.execute(*_SQL["lock_bucket"].bind(bucket=bucket))
+            await connection.execute(*_SQL["take_in_anew"].bind(**key), timeout=STEP_TIMEOUT)
             await connection.execute(*_SQL["mend_counters"].bind(**key), timeout=STEP_TIMEOUT)
             await connection.execute(*_SQL["mend_open_work"].bind(**key, batch_size=BATCH_SIZE), timeout=STEP_TIMEOUT)
 

@@ -1,7 +1,7 @@
 """The work queue on Postgres: batches are scanned, leased with their messages, and settled.
 
-Every method is one statement, a claim one more per batch, so nothing is half done when the process
-dies between two of them.
+Every method is one statement, so nothing is half done when the process dies between two of them. Claims
+and settlements are functions of the database, each called with the bucket.
 """
 
 from __future__ import annotations
@@ -95,9 +95,12 @@ class PostgresWorkQueue:
             version=mailing.version,
             state=mailing.state,
             most=most,
+            held=held,
             lease=timedelta(seconds=lease),
             replica_id=self._replica_id,
-            held=held,
+            max_backoff=timedelta(seconds=mailing.retry.max_backoff),
+            with_values=render is not None,
+            **filter_arguments(mailing.audience or _EVERYBODY),
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)
@@ -118,20 +121,7 @@ class PostgresWorkQueue:
         row: asyncpg.Record,
         render: Render | None,
     ) -> ClaimedBatch:
-        ids = row["client_ids"]
-        query = _SQL["fetch"] if render is None else _SQL["fetch_values"]
-        statement = query.bind(
-            bucket=bucket,
-            mailing_id=mailing.id,
-            client_ids=ids,
-            first_id=min(ids),
-            last_id=max(ids),
-            max_backoff=timedelta(seconds=mailing.retry.max_backoff),
-            **filter_arguments(mailing.audience or _EVERYBODY),
-        )
-        recipients = _recipients(await connection.fetch(*statement), mailing, render)
-        if row["reclaimed"]:
-            recipients = replace(recipients, maybe_sent=(True,) * len(recipients))
+        recipients = _recipients(row, mailing, render)
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
@@ -181,7 +171,6 @@ class PostgresWorkQueue:
             kept=settlement.kept,
             endpoint=settlement.endpoint,
             **_outcome_arguments(settlement),
-            **_requeue_arguments(settlement),
             **_failure_arguments(settlement),
             **_event_arguments(events),
         )
@@ -196,8 +185,6 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
     clients, columns = settlement.client_ids, settlement.columns
     return {
         "client_ids": clients,
-        "first_id": clients[0] if clients else 0,
-        "last_id": clients[-1] if clients else 0,
         "attempts_before": _alike(settlement.attempts_before),
         "statuses": _alike(columns.statuses),
         "reasons": _alike(columns.reasons),
@@ -207,17 +194,7 @@ def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:
         "endpoint_statuses": _alike(columns.endpoint_statuses),
         "endpoint_codes": _alike(columns.endpoint_codes),
         "durations": _alike(columns.durations_ms),
-    }
-
-
-def _requeue_arguments(settlement: Settlement) -> dict[str, Any]:
-    """Return the messages that stay pending and when each is due; `due_times` is parallel to all outcomes."""
-    due_ats = settlement.columns.due_ats
-    requeued = [(client, due_at) for client, due_at in zip(settlement.client_ids, due_ats, strict=True) if due_at]
-    return {
-        "due_times": due_ats if requeued else [],
-        "requeued_ids": [client for client, _ in requeued],
-        "requeued_times": [due_at for _, due_at in requeued],
+        "due_times": columns.due_ats if any(columns.due_ats) else [],
     }
 
 
@@ -271,15 +248,32 @@ def _mailing(row: asyncpg.Record) -> Mailing:
     )
 
 
-def _recipients(records: Sequence[asyncpg.Record], mailing: Mailing, render: Render | None) -> Recipients:
-    """Return the columns of what was fetched, with everybody's text or each with their own."""
-    if not records:
-        return Recipients()
-    columns: list[Any] = list(zip(*records, strict=True))
-    if render is None:
-        return Recipients(*[*columns, (mailing.text,) * len(records)])
-    facts, about = columns[:-4], columns[-4:]
-    recipients = Recipients(*facts)
+def _recipients(row: asyncpg.Record, mailing: Mailing, render: Render | None) -> Recipients:
+    """Return the messages of a claimed batch, with everybody's text or each with their own.
+
+    A column is NULL in the row where it says the usual of all.
+    """
+    ids = row["client_ids"] or ()
+    n = len(ids)
+
+    def column(name: str, usual: T) -> tuple[T, ...]:
+        return tuple(row[name]) if row[name] else (usual,) * n
+
+    recipients = Recipients(
+        client_ids=tuple(ids),
+        attempts=column("attempts", 0),
+        uncounted=column("uncounted", 0),
+        maybe_sent=(True,) * n if row["reclaimed"] else column("maybe_sent", False),
+        phones=column("phones", None),
+        skip_reasons=column("skip_reasons", 0),
+        opens_at=column("opens_at", None),
+        closes_in=column("closes_in", None),
+        overdue=column("overdue", False),
+        texts=(mailing.text,) * n,
+    )
+    if render is None or not n:
+        return recipients
+    about = [row[name] for name in ("operator_codes", "tags", "timezones", "attributes")]
     rendered = [_rendered(phone, value, render) for phone, *value in zip(recipients.phones, *about, strict=True)]
     texts, reasons, values = zip(*rendered, strict=True)
     if any(reasons):

@@ -9,6 +9,8 @@ CROSS JOIN LATERAL (
   SELECT FROM messages m
   WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id AND m.status = {Status.PENDING}
     AND m.maybe_sent IS NOT TRUE
+  UNION ALL
+  SELECT FROM unwritten_v1($bucket::int, g.id, $client_id::bigint) u WHERE u.status = {Status.PENDING}
 ) m
 WHERE g.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
 ORDER BY g.id;
@@ -17,12 +19,17 @@ ORDER BY g.id;
 -- The batch of the client's message, unless it names a holder, even one whose lease has expired, or an
 -- earlier one may have sent of it: the message may have been delivered and its outcome be on the way,
 -- which is accepted until another replica claims the batch. Waits for a claim in progress and then checks again.
-SELECT no, client_ids
+SELECT no, client_ids, fresh, created_at, due_at
 FROM batches
 WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids @> ARRAY[$client_id::bigint] AND holder IS NULL
   AND NOT doubtful
 ORDER BY no
 FOR UPDATE;
+
+-- name: take_from_fresh_batch
+-- The others stay in the batch.
+UPDATE batches SET client_ids = array_remove(client_ids, $client_id::bigint)
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND no = $batch_no;
 
 -- name: list_pending_of_batch
 -- The pending messages of a batch. $first_id and $last_id keep the index range small for a mailing
@@ -35,6 +42,11 @@ WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id BETWEEN $first
 -- name: take_change_numbers
 -- Takes $count numbers of the bucket's change feed and returns the last one.
 UPDATE buckets SET journal_seq = journal_seq + $count WHERE bucket = $bucket RETURNING journal_seq;
+
+-- name: write_message
+-- The row of a message that stood in a fresh batch; it is cancelled next.
+INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at)
+VALUES ($bucket, $mailing_id, $client_id, $created_at, $due_at);
 
 -- name: cancel_messages_of_client
 UPDATE messages SET status = {Status.CANCELLED}, reason = {Reason.CLIENT_DELETED}, settled_at = now()

@@ -9,8 +9,12 @@ UPDATE expansions SET finished = true WHERE mailing_id = $mailing_id;
 SELECT EXISTS (SELECT FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = $mailing_id);
 
 -- name: delete_batches
--- After this no settle finds its batch.
-DELETE FROM batches t USING buckets b WHERE t.bucket = b.bucket AND t.mailing_id = $mailing_id;
+-- After this no settle finds its batch. Returns how many messages stood in batches only.
+WITH gone AS (
+  DELETE FROM batches t USING buckets b WHERE t.bucket = b.bucket AND t.mailing_id = $mailing_id
+  RETURNING CASE WHEN t.fresh THEN cardinality(t.client_ids) ELSE 0 END AS unwritten
+)
+SELECT coalesce(sum(unwritten), 0)::bigint FROM gone;
 
 -- name: delete_mailing
 DELETE FROM mailings WHERE id = $mailing_id;
@@ -53,6 +57,13 @@ WITH part AS (
   RETURNING client_id
 )
 SELECT (SELECT last FROM part) AS last, (SELECT count(*) FROM gone) AS deleted;
+
+-- name: delete_blocks
+-- Removes messages that ended alike and returns how many.
+WITH gone AS (
+  DELETE FROM blocks WHERE bucket = $bucket AND mailing_id = $mailing_id RETURNING cardinality(client_ids) AS messages
+)
+SELECT coalesce(sum(messages), 0)::bigint FROM gone;
 
 -- name: delete_counts
 DELETE FROM mailing_counts WHERE bucket = $bucket AND mailing_id = $mailing_id;

@@ -33,13 +33,13 @@ FROM (
 -- Comes before `requeue`. A batch in progress still names the messages that it has settled. No message
 -- may be in two batches: if the holder died, both would send it.
 DELETE FROM batches
-WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids <@ $client_ids::bigint[];
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND NOT fresh AND client_ids <@ $client_ids::bigint[];
 
 -- name: take_from_batches
 -- The same for batches that name other messages, too.
 UPDATE batches b
 SET client_ids = ARRAY(SELECT i FROM unnest(b.client_ids) AS i WHERE i <> ALL ($client_ids::bigint[]) ORDER BY i)
-WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_ids && $client_ids::bigint[];
+WHERE bucket = $bucket AND mailing_id = $mailing_id AND NOT fresh AND client_ids && $client_ids::bigint[];
 
 -- name: requeue
 -- Puts back these messages in new batches of $batch_size. Attempts made so far no longer count against
@@ -101,6 +101,50 @@ WITH found AS MATERIALIZED (
   HAVING count(*) > 0
 )
 SELECT (SELECT count(*) FROM found) AS found, (SELECT count(*) FROM requeued) AS requeued;
+
+-- name: requeue_blocks
+-- The same for messages that ended untried, in blocks: the next $most of these become fresh batches again. Returns how
+-- many messages that were.
+WITH gone AS (
+  DELETE FROM blocks
+  WHERE bucket = $bucket AND mailing_id = $mailing_id AND no = ANY (ARRAY(
+    SELECT no FROM blocks
+    WHERE bucket = $bucket AND mailing_id = $mailing_id AND status = ANY ($statuses::smallint[])
+      AND settled_at <= $settled_until
+    ORDER BY no LIMIT $most
+  ))
+  RETURNING no, client_ids, created_at, status, reason
+), opened AS (
+  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at, created_at, fresh)
+  SELECT $bucket, $mailing_id, no, client_ids, now(), now(), created_at, true FROM gone
+), tick AS (
+  UPDATE buckets SET journal_seq = journal_seq + 1
+  WHERE bucket = $bucket AND EXISTS (SELECT FROM gone)
+  RETURNING journal_seq
+), counted AS (
+  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
+  SELECT $bucket, $mailing_id, status, reason, n
+  FROM (
+    SELECT {Status.PENDING} AS status, {Reason.NONE} AS reason, sum(cardinality(client_ids)) AS n FROM gone
+    UNION ALL
+    SELECT status, reason, -sum(cardinality(client_ids)) FROM gone GROUP BY status, reason
+  ) moved
+  WHERE EXISTS (SELECT FROM tick)
+  ORDER BY status, reason
+  ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n
+), figured AS (
+  INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
+  SELECT $bucket, $mailing_id, {Figure.ATTEMPTS}, 0, -sum(cardinality(client_ids)) FROM gone
+  WHERE EXISTS (SELECT FROM tick)
+  HAVING count(*) > 0
+  ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n
+), wrote AS (
+  INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
+  SELECT $bucket, (SELECT journal_seq FROM tick), $mailing_id, array_agg(i.id ORDER BY i.id), ARRAY[{Status.PENDING}]
+  FROM gone CROSS JOIN LATERAL unnest(client_ids) AS i(id)
+  HAVING count(*) > 0
+)
+SELECT coalesce(sum(cardinality(client_ids)), 0)::bigint FROM gone;
 
 -- name: reopen_mailing
 UPDATE mailings SET state = {MailingState.RUNNING}, recheck_at = 'infinity', version = version + 1, updated_at = now()

@@ -1,21 +1,46 @@
--- Messages and attempts, read. What is left of a mailing that is being deleted is not shown.
+-- Messages and attempts, read. A message has a row once it was tried or has ended by itself; before that it stands in
+-- a fresh batch, and those that ended alike in a block. One statement reads all three, of one snapshot. What is left of
+-- a mailing that is being deleted is not shown.
+
+-- fragment: written
+m.status, m.reason, m.attempts, m.created_at, m.due_at, m.settled_at, m.endpoint_status, m.endpoint_code, m.duration_ms
+
+-- fragment: unwritten
+-- The same columns of a message without a row.
+u.status, u.reason, 0::smallint AS attempts, u.created_at, u.due_at, u.settled_at, NULL::smallint AS endpoint_status,
+    NULL::bigint AS endpoint_code, NULL::int AS duration_ms
 
 -- name: get_message
-SELECT *
-FROM messages
-WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id
-  AND EXISTS (SELECT FROM mailings WHERE id = $mailing_id);
+SELECT $mailing_id::bigint AS mailing_id, $client_id::bigint AS client_id, x.*
+FROM (
+  SELECT {written}
+  FROM messages m WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id AND m.client_id = $client_id
+  UNION ALL
+  SELECT {unwritten}
+  FROM unwritten_v1($bucket::int, $mailing_id, $client_id) u
+) x
+WHERE EXISTS (SELECT FROM mailings WHERE id = $mailing_id);
 
 -- fragment: next_of_mailing
 -- The messages of a mailing behind a client: the first $limit of each bucket.
-SELECT m.*
+SELECT b.bucket, $mailing_id::bigint AS mailing_id, m.*
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT *
-  FROM messages
-  WHERE bucket = b.bucket AND mailing_id = $mailing_id AND client_id > $after
-    AND ($statuses::smallint[] IS NULL OR status = ANY ($statuses))
-  ORDER BY client_id
+  SELECT x.*
+  FROM (
+    (
+      SELECT m.client_id, {written}
+      FROM messages m
+      WHERE m.bucket = b.bucket AND m.mailing_id = $mailing_id AND m.client_id > $after::bigint
+        AND ($statuses::smallint[] IS NULL OR m.status = ANY ($statuses))
+      ORDER BY m.client_id
+      LIMIT $limit::int
+    )
+    UNION ALL
+    SELECT u.client_id, {unwritten}
+    FROM list_unwritten_v1(b.bucket, $mailing_id, $after, $limit, $statuses) u
+  ) x
+  ORDER BY x.client_id
   LIMIT $limit
 ) m
 
@@ -44,15 +69,19 @@ ORDER BY p.client_id;
 
 -- name: list_messages_of_client
 -- One look-up by the key per mailing: messages have no index by client.
-SELECT m.*
+SELECT g.id AS mailing_id, $client_id::bigint AS client_id, x.*
 FROM mailings g
 CROSS JOIN LATERAL (
-  SELECT *
-  FROM messages
-  WHERE bucket = $bucket AND mailing_id = g.id AND client_id = $client_id
-    AND ($statuses::smallint[] IS NULL OR status = ANY ($statuses))
+  SELECT {written}
+  FROM messages m
+  WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id
+    AND ($statuses::smallint[] IS NULL OR m.status = ANY ($statuses))
+  UNION ALL
+  SELECT {unwritten}
+  FROM unwritten_v1($bucket::int, g.id, $client_id) u
+  WHERE $statuses IS NULL OR u.status = ANY ($statuses)
   OFFSET 0
-) m
+) x
 WHERE g.id > $after AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)
 ORDER BY g.id
 LIMIT $limit;

@@ -14,7 +14,7 @@ WHERE g.audience_mode = {AudienceMode.OPEN} AND g.state <> {MailingState.CANCELL
     WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id
       AND m.reason <> {Reason.CLIENT_DELETED}
     LIMIT 1
-  )
+  ) OR EXISTS (SELECT FROM unwritten_v1($bucket::int, g.id, $client_id) u)
 );
 
 -- name: remember_phone

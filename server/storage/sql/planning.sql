@@ -88,101 +88,14 @@ WHERE m.state = {MailingState.RUNNING} OR (m.state = {MailingState.PAUSED} AND m
 ORDER BY o.batches >= $most::int, m.priority DESC, o.batches, m.id
 LIMIT 50;
 
--- fragment: matches
--- The filter of a mailing, except for its ids; NULL matches everybody.
-($tags::text[] IS NULL OR tag = ANY($tags))
-    AND ($operator_codes::text[] IS NULL OR operator_code = ANY($operator_codes))
-    AND ($timezones::text[] IS NULL OR timezone = ANY($timezones))
-    AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
-
--- fragment: reachable
--- Neither opted out nor added again after the phone got the mailing.
-NOT opted_out AND (received IS NULL OR $mailing_id <> ALL (received))
-
--- fragment: take_in
--- Gives each client of `audience` a message, puts the pending ones into batches that are due
--- together, and ends at once those whose window does not open before the mailing's end.
-inserted AS (
-  INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, reason, settled_at)
-  SELECT $bucket, $mailing_id, a.id, a.due_at,
-    CASE WHEN a.due_at < h.ends_at THEN {Status.PENDING} ELSE {Status.EXPIRED} END,
-    CASE WHEN a.due_at < h.ends_at THEN {Reason.NONE} WHEN h.ends_at <= now() THEN {Reason.MAILING_ENDED}
-      ELSE {Reason.WINDOW_NOT_BEFORE_END} END,
-    CASE WHEN a.due_at < h.ends_at THEN NULL ELSE now() END
-  FROM audience a CROSS JOIN held h
-  -- Not ON CONFLICT: a speculative insertion writes a quarter more WAL, and nobody else inserts
-  -- while `held` is locked. The LIMIT makes it a look-up per client; NOT EXISTS might read the
-  -- whole mailing instead.
-  LEFT JOIN LATERAL (
-    SELECT true AS present FROM messages
-    WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = a.id LIMIT 1
-  ) m ON true
-  WHERE m.present IS NULL
-  RETURNING client_id, due_at, status, reason
-), numbered AS (
-  SELECT client_id, due_at, (row_number() OVER (PARTITION BY due_at ORDER BY client_id) - 1) / $batch_size AS part
-  FROM inserted WHERE status = {Status.PENDING}
-), opened AS (
-  INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at, opened_at)
-  SELECT $bucket, $mailing_id, nextval('batch_no'), client_ids, due_at, now()
-  FROM (SELECT array_agg(client_id ORDER BY client_id) AS client_ids, due_at FROM numbered GROUP BY due_at, part) g
-), tick AS (
-  UPDATE buckets SET journal_seq = journal_seq + 1
-  WHERE bucket = $bucket AND EXISTS (SELECT FROM inserted WHERE status <> {Status.PENDING})
-  RETURNING journal_seq
-), counted AS (
-  -- Reads tick, so that the bucket is locked before the counters, as in settle.
-  INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
-  SELECT $bucket, $mailing_id, status, reason, n FROM (
-    SELECT status, reason, count(*) AS n FROM inserted GROUP BY status, reason ORDER BY status, reason
-  ) c WHERE (SELECT count(*) FROM tick) >= 0
-  ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at
-), figured AS (
-  -- Messages that ended at once took no attempt. Reads tick, too.
-  INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
-  SELECT $bucket, $mailing_id, {Figure.ATTEMPTS}, 0, count(*) FROM inserted
-  WHERE status <> {Status.PENDING} AND (SELECT count(*) FROM tick) >= 0 HAVING count(*) > 0
-  ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n
-), wrote AS (
-  INSERT INTO journal (bucket, seq, mailing_id, client_ids, statuses)
-  SELECT $bucket, (SELECT journal_seq FROM tick), $mailing_id, array_agg(client_id), ARRAY[{Status.EXPIRED}]
-  FROM inserted WHERE status <> {Status.PENDING} HAVING count(*) > 0
-)
+-- fragment: step
+p_bucket => $bucket::int, p_mailing_id => $mailing_id, p_batch_size => $batch_size, p_version => $version,
+  p_limit => $limit, p_position => $position, p_tags => $tags, p_operator_codes => $operator_codes,
+  p_timezones => $timezones, p_attributes => $attributes, p_chosen_ids => $chosen_ids
 
 -- name: expand
--- Takes in the next clients of a bucket, in the order of their ids. `held` is empty, and nothing
--- happens, when another replica holds or has moved the position or the mailing was changed. An
--- audience that is fixed at the start takes in no client that was added since.
-WITH held AS (
-  SELECT coalesce(m.ends_at, 'infinity') AS ends_at,
-    CASE m.audience_mode WHEN {AudienceMode.SNAPSHOT} THEN e.started_at ELSE 'infinity' END AS added_until
-  FROM expansions e JOIN mailings m ON m.id = e.mailing_id
-  WHERE e.bucket = $bucket AND e.mailing_id = $mailing_id AND e.last_client_id = $position AND NOT e.finished
-    AND m.version = $version AND m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED})
-  FOR UPDATE OF e SKIP LOCKED
-), seen AS MATERIALIZED (
-  SELECT c.* FROM held CROSS JOIN LATERAL (
-    SELECT id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out,
-      created_at, received
-    FROM clients
-    WHERE bucket = $bucket AND id > $position AND ($chosen_ids::bigint[] IS NULL OR id = ANY($chosen_ids))
-    ORDER BY id LIMIT $limit
-  ) c
-), audience AS MATERIALIZED (
-  SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
-  FROM seen
-  WHERE {reachable} AND created_at <= (SELECT added_until FROM held)
-    AND {matches}
-), {take_in}, moved AS (
-  UPDATE expansions
-  SET last_client_id = greatest(last_client_id, (SELECT max(id) FROM seen)),
-      finished = (SELECT count(*) FROM seen) < $limit
-  WHERE bucket = $bucket AND mailing_id = $mailing_id AND EXISTS (SELECT FROM held)
-  RETURNING last_client_id, finished
-)
-SELECT last_client_id AS position, finished,
-  (SELECT count(*) FROM seen) AS seen, (SELECT count(*) FROM inserted) AS inserted
-FROM moved;
+-- Takes in the next clients of a bucket, in the order of their ids.
+SELECT * FROM expand_v1({step});
 
 -- name: rechecks_due
 -- Running open mailings whose recheck is due, with the buckets in which clients changed since the
@@ -200,35 +113,7 @@ GROUP BY m.id, m.version, m.filter, m.semantics, m.max_rate;
 
 -- name: expand_changes
 -- Takes in the clients that were changed since the last recheck and now match.
-WITH held AS (
-  SELECT coalesce(m.ends_at, 'infinity') AS ends_at
-  FROM expansions e JOIN mailings m ON m.id = e.mailing_id
-  WHERE e.bucket = $bucket AND e.mailing_id = $mailing_id AND e.change_seq = $position AND e.finished
-    AND m.version = $version AND m.state = {MailingState.RUNNING}
-  FOR UPDATE OF e SKIP LOCKED
-), fresh AS MATERIALIZED (
-  SELECT f.* FROM held CROSS JOIN LATERAL (
-    SELECT seq, client_ids FROM client_changes WHERE bucket = $bucket AND seq > $position ORDER BY seq LIMIT $limit
-  ) f
-), seen AS MATERIALIZED (
-  -- LIMIT: one by one, by their key, however many the planner believes there are.
-  SELECT c.id, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received
-  FROM (SELECT DISTINCT unnest(client_ids) AS id FROM fresh) i
-  CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = $bucket AND id = i.id LIMIT 1) c
-), audience AS MATERIALIZED (
-  SELECT id, window_opens_at(timezone, window_start, window_length, now()) AS due_at
-  FROM seen
-  WHERE {reachable}
-    AND {matches}
-    AND ($chosen_ids::bigint[] IS NULL OR id = ANY($chosen_ids))
-), {take_in}, moved AS (
-  UPDATE expansions SET change_seq = (SELECT max(seq) FROM fresh)
-  WHERE bucket = $bucket AND mailing_id = $mailing_id AND EXISTS (SELECT FROM fresh)
-  RETURNING change_seq
-)
-SELECT change_seq AS position, (SELECT count(*) FROM fresh) < $limit AS finished,
-  (SELECT count(*) FROM fresh) AS seen, (SELECT count(*) FROM inserted) AS inserted
-FROM moved;
+SELECT * FROM expand_changes_v1({step});
 
 -- name: rechecked
 -- Sets when a mailing is rechecked next: soon if clients were found, else after twice the last

@@ -8,7 +8,8 @@ SELECT now() AS read_at, m.* FROM (SELECT $mailing_id::bigint AS wanted) w LEFT 
 -- Whether client `c` matches and could still get the mailing; more conditions follow. If the mailing has
 -- begun ($mailing_id, else NULL), clients with a message count while it is pending, and a fixed audience
 -- ($fixed) takes nobody in behind its expansion. The LIMIT makes it a look-up by the key: without
--- statistics of a new mailing the planner might read all of it for every client.
+-- statistics of a new mailing the planner might read all of it for every client. Messages without a row are
+-- read once, and looked up in memory.
 LEFT JOIN expansions e ON e.bucket = c.bucket AND e.mailing_id = $mailing_id
 LEFT JOIN LATERAL (
   SELECT status FROM messages
@@ -20,8 +21,11 @@ WHERE ($tags::text[] IS NULL OR c.tag = ANY ($tags))
   AND ($attributes::jsonb IS NULL OR c.attributes @> $attributes)
   AND ($chosen_ids::bigint[] IS NULL OR c.id = ANY ($chosen_ids))
   AND (m.status = {Status.PENDING} OR m.status IS NULL AND (
-    NOT $fixed::boolean OR e.bucket IS NULL
-    OR NOT e.finished AND c.id > e.last_client_id AND c.created_at <= e.started_at
+    c.id IN (SELECT unnest(client_ids) FROM batches WHERE mailing_id = $mailing_id AND fresh)
+    OR (
+      NOT $fixed::boolean OR e.bucket IS NULL
+      OR NOT e.finished AND c.id > e.last_client_id AND c.created_at <= e.started_at
+    ) AND c.id NOT IN (SELECT unnest(client_ids) FROM blocks WHERE mailing_id = $mailing_id)
   ))
 
 -- fragment: capped
@@ -36,7 +40,10 @@ $capped::boolean AND cardinality(s.mailing_ids) >= $cap::int AND CASE WHEN (
   FROM unnest(s.mailing_ids, s.sent_at) AS sent (mailing_id, at)
   LEFT JOIN LATERAL (
     SELECT status FROM messages
-    WHERE bucket = s.bucket AND mailing_id = sent.mailing_id AND client_id = s.client_id LIMIT 1
+    WHERE bucket = s.bucket AND mailing_id = sent.mailing_id AND client_id = s.client_id
+    UNION ALL
+    SELECT status FROM unwritten_v1(s.bucket, sent.mailing_id, s.client_id)
+    LIMIT 1
   ) t ON true
   WHERE at > $capped_since AND mailing_id IS DISTINCT FROM $mailing_id AND (
     t.status IS NULL

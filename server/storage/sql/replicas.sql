@@ -22,10 +22,10 @@ SET poll_min = $poll_min, poll_max = $poll_max, recheck_min = $recheck_min, rech
 UPDATE mailings SET recheck_at = now() + $longest::interval, recheck_interval = $longest::interval
 WHERE state = {MailingState.RUNNING} AND recheck_at > now() + $longest::interval AND recheck_at < 'infinity';
 
--- name: set_paused
--- Returns no row when nothing changes.
-UPDATE dispatch_settings SET paused = $paused, version = version + 1, updated_at = now()
-WHERE paused <> $paused
+-- name: set_stopped
+-- Returns no row when nothing changes. `paused` is true for good: it stops older releases.
+UPDATE dispatch_settings SET stopped = $stopped, version = version + 1, updated_at = now()
+WHERE stopped <> $stopped
 RETURNING version;
 
 -- name: beat

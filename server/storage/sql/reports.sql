@@ -86,5 +86,5 @@ SELECT count(*) FILTER (WHERE state = {MailingState.SCHEDULED}) AS scheduled,
   coalesce(extract(epoch FROM now() - min(recheck_at) FILTER (
     WHERE state = {MailingState.RUNNING} AND recheck_at <= now()
   )), 0)::float8 AS recheck_lag,
-  (SELECT paused FROM dispatch_settings) AS stopped
+  (SELECT stopped FROM dispatch_settings) AS stopped
 FROM mailings WHERE state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED});

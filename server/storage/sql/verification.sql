@@ -35,22 +35,35 @@ ORDER BY c.id
 LIMIT $most;
 
 -- fragment: rows
-messages WHERE bucket = $bucket AND mailing_id = $mailing_id
+ledger WHERE bucket = $bucket AND mailing_id = $mailing_id
+
+-- fragment: pending_rows
+SELECT client_id FROM messages
+  WHERE bucket = $bucket AND mailing_id = $mailing_id AND status = {Status.PENDING}
 
 -- fragment: named
 -- How many open batches name a client.
 SELECT i.client_id, count(*) AS batches
   FROM batches b CROSS JOIN LATERAL unnest(b.client_ids) AS i(client_id)
-  WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id
+  WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND NOT b.fresh
   GROUP BY i.client_id
 
 -- name: check_open_work
--- Pending messages that do not stand in exactly one open batch.
+-- Pending messages with a row that do not stand in exactly one open batch.
 SELECT m.client_id, coalesce(n.batches, 0) AS batches
-FROM (SELECT client_id FROM {rows} AND status = {Status.PENDING}) m
+FROM ({pending_rows}) m
 LEFT JOIN ({named}) n USING (client_id)
 WHERE coalesce(n.batches, 0) <> 1
 ORDER BY m.client_id
+LIMIT $most;
+
+-- name: check_places
+-- Clients who have several messages in the mailing: rows, places in fresh batches, and in blocks.
+SELECT client_id, count(*) AS places
+FROM {rows}
+GROUP BY client_id
+HAVING count(*) > 1
+ORDER BY client_id
 LIMIT $most;
 
 -- fragment: counted
@@ -150,6 +163,17 @@ WHERE coalesce(c.n, 0) <> coalesce(r.n, 0)
 ORDER BY status, reason
 ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = excluded.n;
 
+-- name: take_in_anew
+-- Begins another pass over the clients of the bucket if the counter knows more pending messages than there are: some
+-- stood in batches that are lost. Whoever still matches gets a message again.
+UPDATE expansions e
+SET last_client_id = -1, finished = false, reached = 9223372036854775807
+WHERE e.bucket = $bucket AND e.mailing_id = $mailing_id
+  AND (
+    SELECT coalesce(sum(n), 0) FROM mailing_counts
+    WHERE bucket = $bucket AND mailing_id = $mailing_id AND status = {Status.PENDING}
+  ) > (SELECT count(*) FROM {rows} AND status = {Status.PENDING});
+
 -- name: mend_open_work
 -- Opens batches of $batch_size for pending messages that stand in none.
 INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at)
@@ -158,7 +182,7 @@ FROM (
   SELECT array_agg(client_id ORDER BY client_id) AS client_ids
   FROM (
     SELECT client_id, (row_number() OVER (ORDER BY client_id) - 1) / $batch_size AS part
-    FROM (SELECT client_id FROM {rows} AND status = {Status.PENDING}) m
+    FROM ({pending_rows}) m
     LEFT JOIN ({named}) n USING (client_id)
     WHERE n.batches IS NULL
   ) lost
