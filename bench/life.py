@@ -142,7 +142,7 @@ async def ends(messages: int) -> dict[str, float]:
         mailing = await service.create_mailing(end_time=at(ends_at), max_rate=500.0, audience_mode=SNAPSHOT)
         done = await service.completed(mailing.id, 60)
         settled = await service.postgres.fetchval(
-            "SELECT extract(epoch FROM max(settled_at))::float8 FROM messages WHERE mailing_id = $1", mailing.id
+            "SELECT extract(epoch FROM max(settled_at))::float8 FROM ledger WHERE mailing_id = $1", mailing.id
         )
         times = await asyncio.to_thread(endpoint.times)
     return {

@@ -116,7 +116,7 @@ class Service:
     async def ledger_ids(self, mailing_id: int) -> Counter[int]:
         """Return the ids of a mailing's delivered messages, as the ledger has them."""
         rows = await self.postgres.fetch(
-            "SELECT mailing_id << 32 | client_id FROM messages WHERE mailing_id = $1 AND status = 2", mailing_id
+            "SELECT mailing_id << 32 | client_id FROM ledger WHERE mailing_id = $1 AND status = 2", mailing_id
         )
         return Counter(row[0] for row in rows)
 

@@ -13,19 +13,17 @@ from typing import NamedTuple
 
 import pytest
 
+from server.storage.migrate import load_migrations
 from server.storage.queries import load_queries
 from tests.support.project import ROOT
 
 _PART = re.compile(r"(?:\bWITH|,)\s+(\w+) AS (?:MATERIALIZED )?\(")
+_BODY = re.compile(r"AS \$\$(.*?)\$\$", re.DOTALL)
 _COMMENT = re.compile(r"--[^\n]*")
 _WRITES = re.compile(r"\b(?:INSERT INTO|DELETE FROM|(?<!FOR )(?<!DO )UPDATE) (\w+)")
 _READS = re.compile(r"\b(?:FROM|JOIN|USING|DELETE FROM|UPDATE) (\w+)")
 
 DISJOINT = {
-    ("work_queue.sql", "settle", "requeued", "closed"): "new batches have new numbers; closed has the held one's",
-    ("work_queue.sql", "settle", "requeued", "released"): "the same",
-    ("work_queue.sql", "settle", "closed", "released"): "one is for kept messages, the other without any",
-    ("work_queue.sql", "settle", "released", "closed"): "the same",
     ("replicas.sql", "beat", "beat", "swept"): "swept leaves the replica itself out",
 }
 """Pairs of a part that writes and one that reads the same table, with why they touch different rows."""
@@ -93,6 +91,13 @@ def blind_pairs(parts: dict[str, Part]) -> list[tuple[str, str]]:
 def test_no_part_of_a_statement_relies_on_not_seeing_another(file: str) -> None:
     found = {(file, name, *pair) for name, q in load_queries(file).items() for pair in blind_pairs(parts_of(q.text))}
     assert found == {key for key in DISJOINT if key[0] == file}
+
+
+def test_no_statement_of_a_function_relies_on_it_either() -> None:
+    bodies = [body for one in load_migrations() for body in _BODY.findall(_COMMENT.sub("", one.script))]
+    assert any("INSERT INTO messages" in body for body in bodies)
+    found = [pair for body in bodies for sql in body.split(";") for pair in blind_pairs(parts_of(sql)) if "WITH" in sql]
+    assert found == []
 
 
 def test_a_part_that_must_not_see_another_is_found() -> None:

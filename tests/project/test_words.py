@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from server.domain.mailings import (
     RESUMABLE,
     RETRYABLE,
 )
+from server.storage.migrate import load_migrations
 from server.storage.queries import load_queries
 from tests.support.documents import page, section
 from tests.support.project import ROOT
@@ -112,15 +114,22 @@ def test_the_table_of_statuses_names_each_reason_once() -> None:
     assert sorted(named) == sorted(reason.name for reason in Reason if reason)
 
 
+def statements() -> Iterator[tuple[str, str]]:
+    """Yield every statement of the service, and every function of the database, with its name."""
+    for path in sorted((ROOT / "server/storage/sql").glob("*.sql")):
+        yield from ((name, query.text) for name, query in load_queries(path.name).items())
+    for one in load_migrations():
+        yield from re.findall(r"CREATE FUNCTION (\w+)\(.*?AS \$\$(.*?)\$\$;", one.script, re.DOTALL)
+
+
 @pytest.mark.parametrize(("table", "column"), [("messages", "status"), ("mailings", "state")])
 def test_every_statement_that_moves_something_looks_where_it_comes_from(table: str, column: str) -> None:
     """Fails when `AND state = ...` is taken out of reopen_mailing, or `m.status = ...` out of settle."""
     moving = {}
-    for path in sorted((ROOT / "server/storage/sql").glob("*.sql")):
-        for name, query in load_queries(path.name).items():
-            for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", query.text, re.DOTALL):
-                if re.search(rf"\b{column} =", update):
-                    moving[name] = re.search(rf"(WHERE|AND|WHEN|\n)\s*(\w\.)?{column} (=|IN) (ANY|\(?\d)", update)
+    for name, text in statements():
+        for update in re.findall(rf"UPDATE {table}\b.*?(?=RETURNING|\n\)|\Z)", text, re.DOTALL):
+            if re.search(rf"\b{column} =", update):
+                moving[name] = re.search(rf"(WHERE|AND|WHEN|\n)\s*(\w\.)?{column} (=|IN) (ANY|\(?\d)", update)
     assert len(moving) >= 3
     assert [name for name, guard in moving.items() if not guard] == []
 

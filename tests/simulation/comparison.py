@@ -28,7 +28,7 @@ from server.storage.database import DispatcherDatabase, Installation
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
-from tests.simulation.rows import BUCKETS, Client, MailingRow
+from tests.simulation.rows import BUCKETS, Client, MailingRow, Place
 from tests.simulation.stores import delete_client, retry
 from tests.simulation.world import World
 
@@ -43,7 +43,6 @@ CREATE TABLE simulation.clock AS SELECT now() AS moment;
 CREATE FUNCTION simulation.now() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT moment FROM simulation.clock';
 CREATE FUNCTION simulation.clock_timestamp() RETURNS timestamptz STABLE LANGUAGE sql AS 'SELECT simulation.now()';
 ALTER TABLE expansions ALTER started_at SET DEFAULT simulation.now();
-ALTER TABLE messages ALTER created_at SET DEFAULT simulation.now();
 ALTER TABLE client_changes ALTER at SET DEFAULT simulation.now();
 DELETE FROM client_change_seqs WHERE bucket >= {BUCKETS};
 DELETE FROM buckets WHERE bucket >= {BUCKETS};
@@ -55,7 +54,7 @@ END $$;
 
 _EMPTY = """
 TRUNCATE clients, client_phones, client_changes, mailings, mailing_counts, mailing_figures, expansions, batches,
-  messages, attempts, journal, endpoints, rate_slots, log;
+  blocks, messages, attempts, journal, endpoints, rate_slots, log;
 UPDATE buckets SET journal_seq = 0;
 UPDATE client_change_seqs SET seq = 0;
 """
@@ -345,6 +344,7 @@ def _messages(comparison: Comparison) -> list[tuple[Any, ...]]:
     return [
         (m.mailing_id, m.client_id, m.due_at, m.status, m.reason, m.attempts, m.uncounted, m.maybe_sent)
         for m in comparison.model.messages.values()
+        if m.place is Place.ROW
     ]
 
 
@@ -353,8 +353,16 @@ def _batches(comparison: Comparison) -> list[tuple[Any, ...]]:
         (
             *(b.bucket, b.mailing_id, b.no, tuple(b.client_ids), b.due_at, b.fence),
             *(max(b.lease_until, comparison.now), str(REPLICAS.get(b.holder or "", "")), b.maybe_sent),
+            *(b.fresh, b.created_at if b.fresh else None),
         )
         for b in comparison.model.batches.values()
+    ]
+
+
+def _blocks(comparison: Comparison) -> list[tuple[Any, ...]]:
+    return [
+        (b.bucket, b.mailing_id, tuple(b.client_ids), b.due_at, b.created_at, b.status, b.reason)
+        for b in comparison.model.blocks
     ]
 
 
@@ -364,7 +372,10 @@ def _mailings(comparison: Comparison) -> list[tuple[Any, ...]]:
 
 def _expansions(comparison: Comparison) -> list[tuple[Any, ...]]:
     expansions = comparison.model.expansions.values()
-    return [(e.bucket, e.mailing_id, e.last_client_id, e.finished, e.change_seq, e.started_at) for e in expansions]
+    return [
+        (e.bucket, e.mailing_id, e.last_client_id, e.finished, e.change_seq, e.started_at, e.reached)
+        for e in expansions
+    ]
 
 
 def _counts(comparison: Comparison) -> list[tuple[Any, ...]]:
@@ -386,13 +397,18 @@ _ROWS: list[tuple[str, Callable[[Comparison], list[tuple[Any, ...]]], str]] = [
         "batches",
         _batches,
         "SELECT bucket, mailing_id, no, client_ids, due_at, fence, greatest(lease_until, $1),"
-        " coalesce(holder::text, ''), doubtful FROM batches",
+        " coalesce(holder::text, ''), doubtful, fresh, CASE WHEN fresh THEN created_at END FROM batches",
+    ),
+    (
+        "blocks",
+        _blocks,
+        "SELECT bucket, mailing_id, client_ids, due_at, created_at, status, reason FROM blocks",
     ),
     ("mailings", _mailings, "SELECT id, state, version, nullif(recheck_at, 'infinity') FROM mailings"),
     (
         "expansions",
         _expansions,
-        "SELECT bucket, mailing_id, last_client_id, finished, change_seq, started_at FROM expansions",
+        "SELECT bucket, mailing_id, last_client_id, finished, change_seq, started_at, reached FROM expansions",
     ),
     ("counts", _counts, "SELECT mailing_id, status, sum(n)::int FROM mailing_counts GROUP BY 1, 2 HAVING sum(n) <> 0"),
     (

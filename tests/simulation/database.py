@@ -14,19 +14,22 @@ from typing import NamedTuple
 
 from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient, Recipients
 from dispatcher.model.mailings import AudienceFilter, Expansion, Mailing, PollResult, Step
-from dispatcher.model.outcomes import Settlement
+from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from dispatcher.ports import Render
 from tests.simulation.limits import Limits
 from tests.simulation.rows import (
     BUCKETS,
+    EVERYBODY,
     BatchRow,
+    BlockRow,
     Client,
     ClientState,
     Definition,
     ExpansionRow,
     MailingRow,
     MessageRow,
+    Place,
     Stamped,
 )
 from tests.simulation.world import EPOCH, World
@@ -41,11 +44,13 @@ class Claimed(NamedTuple):
     reclaimed: bool
     claimed_at: datetime
     change_no: int
+    fresh: bool
 
 
 _LONG_AGO = EPOCH - timedelta(days=1)
 _KEPT_FOR = timedelta(minutes=1)
 _RUNNING, _PAUSED = MailingState.RUNNING, MailingState.PAUSED
+_UNSENT = (Status.EXPIRED, Status.CANCELLED, Status.SKIPPED)
 
 
 class Database:
@@ -57,6 +62,7 @@ class Database:
         self.mailings: dict[int, MailingRow] = {}
         self.expansions: dict[tuple[int, int], ExpansionRow] = {}
         self.batches: dict[int, BatchRow] = {}
+        self.blocks: list[BlockRow] = []
         self.messages: dict[tuple[int, int], MessageRow] = {}
         self.counts: Counter[tuple[int, Status]] = Counter()
         self.attempts: Counter[int] = Counter()
@@ -140,20 +146,23 @@ class Database:
         chosen = [self.clients[i] for i in ids]
         if mailing.audience is AudienceMode.SNAPSHOT:
             chosen = [client for client in chosen if client.created_at <= row.started_at]
-        inserted = self._take_in(mailing, chosen, batch_size, now)
+        inserted = self._take_in(mailing, chosen, batch_size, row.reached, now)
         row.last_client_id = max([position, *ids])
         row.finished = len(ids) < limit
+        row.reached = EVERYBODY if row.finished else max(row.reached, *ids)
         return Step(True, len(ids), inserted, row.last_client_id, row.finished)
 
     def _as_known(self, expansion: Expansion) -> MailingRow | None:
         mailing = self.mailings.get(expansion.mailing_id)
         return mailing if mailing is not None and mailing.version == expansion.version else None
 
-    def _take_in(self, mailing: MailingRow, clients: list[Client], batch_size: int, now: datetime) -> int:
+    def _take_in(self, mailing: MailingRow, clients: list[Client], batch_size: int, reached: int, now: datetime) -> int:
         made = []
         for client in clients:
-            if client.opted_out or client.tag != mailing.tag or (mailing.id, client.id) in self.messages:
+            is_in = client.id <= reached and (mailing.id, client.id) in self.messages
+            if client.opted_out or client.tag != mailing.tag or is_in:
                 continue
+            assert (mailing.id, client.id) not in self.messages, "a client is taken in twice"
             message = MessageRow(mailing.id, client.id, client.opens_at(now))
             self.messages[mailing.id, client.id] = message
             made.append(message)
@@ -163,18 +172,38 @@ class Database:
                 message.reason = Reason.MAILING_ENDED if over else Reason.WINDOW_NOT_BEFORE_END
             self.counts[mailing.id, message.status] += 1
         pending = [message for message in made if message.status is Status.PENDING]
-        for due_at in sorted({message.due_at for message in pending}):
+        for due_at in sorted({message.due_at for message in made}):
             ids = [message.client_id for message in pending if message.due_at == due_at]
-            self.open_batches(mailing.id, ids, due_at, batch_size)
+            self.open_batches(mailing.id, ids, due_at, batch_size, now)
+            late = [message for message in made if message.due_at == due_at and message not in pending]
+            for first in range(0, len(late), min(batch_size, self._batch_size)):
+                self._close(late[first : first + min(batch_size, self._batch_size)], due_at, now)
         return len(made)
 
-    def open_batches(self, mailing_id: int, client_ids: list[int], due_at: datetime, most: int = 500) -> None:
-        """Put messages of one bucket into new batches."""
+    def _close(self, messages: Sequence[MessageRow], due_at: datetime, created_at: datetime) -> None:
+        """Write messages that ended alike and untried down in one block."""
+        one = messages[0]
+        for message in messages:
+            message.place = Place.BLOCK
+        ids = sorted(message.client_id for message in messages)
+        self.blocks.append(BlockRow(one.bucket, one.mailing_id, ids, due_at, created_at, one.status, one.reason))
+
+    def open_batches(
+        self,
+        mailing_id: int,
+        client_ids: list[int],
+        due_at: datetime,
+        most: int = 500,
+        created_at: datetime | None = None,
+    ) -> None:
+        """Put messages of one bucket into new batches; fresh ones, if they have no rows since they were created."""
         size = min(most, self._batch_size)
         for first in range(0, len(client_ids), size):
             self._batch_no += 1
             ids = sorted(client_ids)[first : first + size]
-            self.batches[self._batch_no] = BatchRow(ids[0] % BUCKETS, mailing_id, self._batch_no, ids, due_at)
+            row = BatchRow(ids[0] % BUCKETS, mailing_id, self._batch_no, ids, due_at)
+            row.fresh, row.created_at = created_at is not None, created_at or EPOCH
+            self.batches[self._batch_no] = row
 
     def rechecks_due(self, now: datetime) -> list[Expansion]:
         due = [m for m in self.mailings.values() if m.state is _RUNNING and m.recheck_at and m.recheck_at <= now]
@@ -195,8 +224,10 @@ class Database:
         if mailing.state is not _RUNNING or not fresh:
             return Step(False, 0, 0, position, False)
         ids = sorted({i for _, changed, _ in fresh for i in changed})
-        inserted = self._take_in(mailing, [self.clients[i] for i in ids if i in self.clients], batch_size, now)
+        found = [self.clients[i] for i in ids if i in self.clients]
+        inserted = self._take_in(mailing, found, batch_size, EVERYBODY, now)
         row.change_seq = fresh[-1][0]
+        row.reached = EVERYBODY
         return Step(True, len(fresh), inserted, row.change_seq, len(fresh) < limit)
 
     def rechecked(
@@ -304,9 +335,8 @@ class Database:
             batch.fence += 1
             batch.lease_until = now + timedelta(seconds=lease)
             batch.holder = holder
-            claimed.append(
-                Claimed(batch.no, batch.fence, list(batch.client_ids), reclaimed, now, self.change_seq[bucket])
-            )
+            change_no, ids = self.change_seq[bucket], list(batch.client_ids)
+            claimed.append(Claimed(batch.no, batch.fence, ids, reclaimed, now, change_no, batch.fresh))
         return claimed
 
     def _end_lease(self, batch: BatchRow, how: str) -> None:
@@ -335,11 +365,12 @@ class Database:
     ) -> Recipient:
         id_, past = message.client_id, (message.attempts, message.uncounted, message.maybe_sent or claimed.reclaimed)
         client = self.clients.get(id_)
+        due = now if claimed.fresh else message.due_at
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
-            due_at = message.due_at if message.due_at > now else None
+            due_at = due if due > now else None
             return Recipient(id_, *past, None, gone, due_at, None, False, "" if render else mailing.text)
-        opens_at = client.opens_at(max(message.due_at, now))
+        opens_at = client.opens_at(max(due, now))
         text, reason = mailing.text, Reason.NONE
         if render is not None:
             text, reason, _ = render(client.phone, "", client.tag, "UTC", {})
@@ -375,27 +406,58 @@ class Database:
         row = self.batches.get(batch.no)
         if row is None or row.fence != batch.fence:
             return False
-        requeued: dict[datetime, list[int]] = {}
-        for client_id, attempts_before, outcome in settlement:
-            message = self.messages[batch.mailing_id, client_id]
-            if message.status is Status.PENDING and message.attempts == attempts_before:
-                self.move(message, outcome.status, outcome.reason)
-                message.attempts += outcome.attempted
-                message.uncounted += outcome.uncounted
-                message.maybe_sent |= outcome.maybe_sent or row.maybe_sent
-                self.attempts[batch.mailing_id] += outcome.attempted
-                message.due_at = outcome.due_at or message.due_at
-            if outcome.due_at is not None:
-                requeued.setdefault(outcome.due_at, []).append(client_id)
+        settled = self._settle_fresh(row, settlement) if row.fresh else self._settle_rows(row, settlement)
+        if row.fresh:
+            row.client_ids = kept = [i for i in row.client_ids if i not in settled]
         if done and kept:
             row.client_ids = list(kept)
             self._give_back(row)
             row.fence += 1
         elif done:
             self.end_batch(row.no)
-        for due_at, client_ids in requeued.items():
-            self.open_batches(batch.mailing_id, client_ids, due_at)
+        requeued: dict[tuple[datetime, Place], list[int]] = {}
+        for client_id, outcome in settled.items():
+            if outcome.due_at is not None:
+                place = self.messages[batch.mailing_id, client_id].place
+                requeued.setdefault((outcome.due_at, place), []).append(client_id)
+        for (due_at, place), client_ids in requeued.items():
+            created_at = row.created_at if place is Place.BATCH else None
+            self.open_batches(batch.mailing_id, client_ids, due_at, created_at=created_at)
         return True
+
+    def _settle_rows(self, row: BatchRow, settlement: Settlement) -> dict[int, Outcome]:
+        """Record what is still pending, and not settled before with the answer lost; return that."""
+        settled = {}
+        for client_id, attempts_before, outcome in settlement:
+            message = self.messages[row.mailing_id, client_id]
+            if message.status is Status.PENDING and message.attempts == attempts_before:
+                self._record(row, message, outcome)
+                settled[client_id] = outcome
+        return settled
+
+    def _settle_fresh(self, row: BatchRow, settlement: Settlement) -> dict[int, Outcome]:
+        """Write down what the batch still has, and was not settled before with the answer lost; return that."""
+        settled = {client_id: outcome for client_id, _, outcome in settlement if client_id in row.client_ids}
+        messages = [self.messages[row.mailing_id, client_id] for client_id in settled]
+        for message in messages:
+            outcome = settled[message.client_id]
+            message.due_at = row.due_at
+            self._record(row, message, outcome)
+            untried = outcome.status is Status.PENDING and not (message.attempts or message.maybe_sent)
+            message.place = Place.BATCH if untried else Place.ROW
+        ends = {(o.status, o.reason, o.attempted, o.maybe_sent or row.maybe_sent) for o in settled.values()}
+        unsent = {(status, reason, 0, False) for status, reason, *_ in ends if status in _UNSENT}
+        if len(settled) > 1 and len(ends) == 1 and ends == unsent:
+            self._close(messages, row.due_at, row.created_at)
+        return settled
+
+    def _record(self, row: BatchRow, message: MessageRow, outcome: Outcome) -> None:
+        self.move(message, outcome.status, outcome.reason)
+        message.attempts += outcome.attempted
+        message.uncounted += outcome.uncounted
+        message.maybe_sent |= outcome.maybe_sent or row.maybe_sent
+        self.attempts[row.mailing_id] += outcome.attempted
+        message.due_at = outcome.due_at or message.due_at
 
     def end_batch(self, no: int) -> None:
         """Remove a batch that is done with."""
@@ -403,7 +465,7 @@ class Database:
 
     def take_out(self, mailing_id: int, client_ids: Set[int]) -> None:
         """Take clients out of the batches in which their settled messages still stand."""
-        for batch in [b for b in self.batches.values() if b.mailing_id == mailing_id]:
+        for batch in [b for b in self.batches.values() if b.mailing_id == mailing_id and not b.fresh]:
             batch.client_ids = [i for i in batch.client_ids if i not in client_ids]
             if not batch.client_ids:
                 self.end_batch(batch.no)

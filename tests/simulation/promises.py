@@ -19,7 +19,7 @@ from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import AudienceMode, BreakerState, ErrorClass, MailingState, Reason, Semantics, Status
 from dispatcher.verdict import judge
 from tests.simulation.database import Database
-from tests.simulation.rows import Client, MailingRow, MessageRow, Stamped
+from tests.simulation.rows import Client, MailingRow, MessageRow, Place, Stamped
 from tests.simulation.world import World
 
 STOPS_WITHIN = timedelta(seconds=1)
@@ -320,11 +320,18 @@ class Promises:
             self._check_batches([self._database.messages[batch.mailing_id, client_id] for client_id in ids])
 
     def _check_batches(self, messages: Sequence[MessageRow]) -> None:
-        """Every pending message stands in exactly one open batch."""
-        standing = Counter((b.mailing_id, i) for b in self._database.batches.values() for i in b.client_ids)
+        """Every pending message stands in exactly one open batch: a fresh one as long as it has no row."""
+        standing = Counter((b.mailing_id, b.fresh, i) for b in self._database.batches.values() for i in b.client_ids)
+        closed = Counter((b.mailing_id, i) for b in self._database.blocks for i in b.client_ids)
         for message in messages:
-            if message.status is Status.PENDING and standing[message.mailing_id, message.client_id] != 1:
-                self.breaks("a pending message stands in", standing[message.mailing_id, message.client_id], message)
+            place, pending = message.place, message.status is Status.PENDING
+            fresh, other = (standing[message.mailing_id, kind, message.client_id] for kind in (True, False))
+            if pending and fresh + other != 1:
+                self.breaks("a pending message stands in", fresh + other, message)
+            if fresh != (place is Place.BATCH) or (place is Place.BATCH and not pending):
+                self.breaks("a message without a row stands in", fresh, "fresh batches:", message)
+            if closed[message.mailing_id, message.client_id] != (place is Place.BLOCK):
+                self.breaks("a message is in blocks that do not have it, or not in its one:", message)
 
     # All is over.
 

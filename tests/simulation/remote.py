@@ -19,7 +19,7 @@ from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.states import Suspension
 from dispatcher.ports import Render, Storage, StorageUnavailable
-from tests.simulation.database import Claimed, Database
+from tests.simulation.database import Database
 from tests.simulation.promises import Promises
 from tests.simulation.world import World
 
@@ -159,17 +159,13 @@ class RemoteDatabase:
     ) -> list[ClaimedBatch]:
         database, name = self._database, self._name
 
-        def claim(now: datetime) -> list[Claimed]:
+        def claim(now: datetime) -> list[ClaimedBatch]:
             claimed = database.claim(mailing, bucket, most, lease, name, now, held)
             for batch in claimed:
                 self._world.tell(name, "claims", batch.no, "fence", batch.fence, batch.client_ids)
-            return claimed
+            return [database.fetch(mailing, bucket, batch, render, now) for batch in claimed]
 
-        def fetch(batch: Claimed) -> asyncio.Future[ClaimedBatch]:
-            return self._ask(lambda now: database.fetch(mailing, bucket, batch, render, now))
-
-        claimed = await self._ask(claim, lambda: database.is_claimable(mailing, self._world.now_at))
-        return [await fetch(batch) for batch in claimed or []]
+        return await self._ask(claim, lambda: database.is_claimable(mailing, self._world.now_at)) or []
 
     async def release_orphans(self, known: Sequence[int]) -> None:
         await self._ask(lambda now: self._database.release_orphans(self._name, known, now))

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from enum import Enum
 
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from tests.simulation.world import EPOCH
 
 BUCKETS = 2
+EVERYBODY = 2**63 - 1
+"""Beyond every client."""
 
 
 @dataclass
@@ -115,11 +118,16 @@ class ExpansionRow:
     started_at: datetime
     last_client_id: int = 0
     finished: bool = False
+    reached: int = 0
+    """Up to which client somebody may be in the mailing already."""
 
 
 @dataclass
 class BatchRow:
-    """`holder` names a process; `maybe_sent` says that what an earlier holder sent is not known."""
+    """`holder` names a process; `maybe_sent` says that what an earlier holder sent is not known.
+
+    Of the messages of a `fresh` one, taken in at `created_at`, no row is written yet.
+    """
 
     bucket: int
     mailing_id: int
@@ -130,6 +138,29 @@ class BatchRow:
     lease_until: datetime = EPOCH - timedelta(days=1)
     holder: str | None = None
     maybe_sent: bool = False
+    fresh: bool = False
+    created_at: datetime = EPOCH
+
+
+@dataclass
+class BlockRow:
+    """Messages of one bucket that ended alike and untried."""
+
+    bucket: int
+    mailing_id: int
+    client_ids: list[int]
+    due_at: datetime
+    created_at: datetime
+    status: Status
+    reason: Reason
+
+
+class Place(Enum):
+    """Where a message is written down: in its batch alone, in a row of its own, or in a block."""
+
+    BATCH = "batch"
+    ROW = "row"
+    BLOCK = "block"
 
 
 @dataclass
@@ -146,6 +177,7 @@ class MessageRow:
     """How often it reached a terminal status."""
     retried: int = 0
     """How often it was put back to PENDING on request."""
+    place: Place = Place.BATCH
 
     @property
     def bucket(self) -> int:

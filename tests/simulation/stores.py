@@ -12,12 +12,13 @@ from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
 from dispatcher.retry_policy import batch_size
 from tests.simulation.database import Database
-from tests.simulation.rows import Client, MailingRow
+from tests.simulation.rows import BlockRow, Client, MailingRow, Place
 
 
 def retry(database: Database, mailing: MailingRow, statuses: Collection[Status], now: datetime) -> int:
     """Put a mailing's messages that have one of the statuses back to PENDING; return how many."""
-    chosen = [m for m in database.messages.values() if m.mailing_id == mailing.id and m.status in statuses]
+    found = [m for m in database.messages.values() if m.mailing_id == mailing.id and m.status in statuses]
+    chosen = [message for message in found if message.place is Place.ROW]
     for message in chosen:
         message.maybe_sent |= message.status is Status.UNKNOWN
         database.move(message, Status.PENDING, Reason.RETRYING if message.attempts else Reason.NONE)
@@ -29,9 +30,22 @@ def retry(database: Database, mailing: MailingRow, statuses: Collection[Status],
     for bucket in sorted({message.bucket for message in chosen}):
         ids = [message.client_id for message in chosen if message.bucket == bucket]
         database.open_batches(mailing.id, ids, now, size)
-    if chosen and mailing.state is MailingState.COMPLETED:
+    for block in [b for b in database.blocks if b.mailing_id == mailing.id and b.status in statuses]:
+        _reopen_block(database, block, now)
+    if found and mailing.state is MailingState.COMPLETED:
         _reopen(database, mailing)
-    return len(chosen)
+    return len(found)
+
+
+def _reopen_block(database: Database, block: BlockRow, now: datetime) -> None:
+    """Let the messages of a block stand in a fresh batch again, as before they ended."""
+    database.blocks.remove(block)
+    for message in [database.messages[block.mailing_id, i] for i in block.client_ids]:
+        database.move(message, Status.PENDING, Reason.NONE)
+        message.retried += 1
+        message.due_at = now
+        message.place = Place.BATCH
+    database.open_batches(block.mailing_id, block.client_ids, now, created_at=block.created_at)
 
 
 def _reopen(database: Database, mailing: MailingRow) -> None:
@@ -54,6 +68,10 @@ def delete_client(database: Database, client: Client) -> None:
         if message.status is not Status.PENDING or message.maybe_sent or mailing.state is MailingState.CANCELLED:
             continue
         database.move(message, Status.CANCELLED, Reason.CLIENT_DELETED)
+        message.place = Place.ROW
+        if batch.fresh:
+            message.due_at = batch.due_at
+            batch.client_ids.remove(client.id)
         messages = [database.messages[batch.mailing_id, i] for i in batch.client_ids]
         if all(m.status is not Status.PENDING for m in messages):
             database.end_batch(batch.no)

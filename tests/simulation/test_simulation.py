@@ -8,6 +8,7 @@ What notices when a guard is taken out, in how many of the first 300 schedules (
 | taken out | schedules |
 |---|---|
 | a batch is done only when nothing of it is left | 259 |
+| what is settled in part leaves a fresh batch | 167 |
 | what was not begun is kept when a lease is given up | 86 |
 | a lease counts from before its claim, not from after it | 48 |
 | an unknown outcome under AT_MOST_ONCE is UNKNOWN | 37 |
@@ -16,6 +17,7 @@ What notices when a guard is taken out, in how many of the first 300 schedules (
 | no request after the mailing's end | 25 |
 | who is to be skipped gets nothing | 16 |
 | no request after the lease's time to send | 15 |
+| a later pass over the clients looks who is in already | 15 |
 | a changed or stopped mailing's leases are given up | 11 |
 | what may have been sent is not recorded as not sent | 12 |
 | no request after the client's window | 10 |

@@ -78,7 +78,7 @@ async def database_now(pool: asyncpg.Pool) -> datetime:
 
 async def statuses(pool: asyncpg.Pool, mailing_id: int) -> Counter[Status]:
     """Return how many messages of a mailing have each status, counted row by row."""
-    rows = await pool.fetch("SELECT status, count(*) AS n FROM messages WHERE mailing_id = $1 GROUP BY 1", mailing_id)
+    rows = await pool.fetch("SELECT status, count(*) AS n FROM ledger WHERE mailing_id = $1 GROUP BY 1", mailing_id)
     return Counter({Status(row["status"]): row["n"] for row in rows})
 
 

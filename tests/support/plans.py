@@ -72,6 +72,38 @@ async def plan_of(connection: asyncpg.Connection, sql: str, *arguments: Any) -> 
     return found
 
 
+async def reads_of(connection: asyncpg.Connection, sql: str, *arguments: Any) -> tuple[set[str], dict[str, int]]:
+    """Return the tables that the seventh execution of a statement scans, and the entries that it reads of each index.
+
+    Statements inside functions are counted, too, whose plans are not shown.
+    """
+    statement = await connection.prepare(sql)
+    for _ in range(6):
+        async with rolled_back(connection):
+            await statement.fetch(*arguments)
+    before = {row["name"]: row["n"] for row in await connection.fetch(_READS)}
+    async with rolled_back(connection):
+        await statement.fetch(*arguments)
+        after = {
+            row["name"]: (row["is_index"], row["n"] - before.get(row["name"], 0)) for row in await _fetch(connection)
+        }
+    tables = {name for name, (is_index, n) in after.items() if n and not is_index}
+    return tables, {name: n for name, (is_index, n) in after.items() if n and is_index}
+
+
+_READS = """
+SELECT relname AS name, relkind = 'i' AS is_index,
+  CASE relkind WHEN 'i' THEN pg_stat_get_xact_tuples_returned(oid) ELSE pg_stat_get_xact_numscans(oid) END AS n
+FROM pg_class WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace
+"""
+"""Scans of whole tables, and entries read of indexes, that are not in the statistics yet."""
+
+
+async def _fetch(connection: asyncpg.Connection) -> list[asyncpg.Record]:
+    rows: list[asyncpg.Record] = await connection.fetch(_READS)
+    return rows
+
+
 class rolled_back:
     """A transaction that leaves nothing."""
 

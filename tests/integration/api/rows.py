@@ -29,8 +29,8 @@ async def add_batch(pool: asyncpg.Pool, mailing_id: int, client_ids: Sequence[in
     """
     bucket = client_ids[0] % 16
     await pool.execute(
-        "INSERT INTO messages (bucket, mailing_id, client_id, due_at)"
-        " SELECT $1, $2, id, now() FROM unnest($3::bigint[]) id",
+        "INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at)"
+        " SELECT $1, $2, id, now(), now() FROM unnest($3::bigint[]) id",
         bucket,
         mailing_id,
         client_ids,

@@ -21,8 +21,8 @@ from tests.support.documents import SERVICES, json_documents
 
 LAST = ("MailingService.CancelMailing", "MailingService.DeleteMailing", "ClientService.DeleteClient")
 INSERT_MESSAGE = """
-INSERT INTO messages (bucket, mailing_id, client_id, status, attempts, due_at)
-SELECT bucket, 1, id, $1, 0, now() FROM clients WHERE phone = '79161234567'
+INSERT INTO messages (bucket, mailing_id, client_id, status, attempts, created_at, due_at)
+SELECT bucket, 1, id, $1, 0, now(), now() FROM clients WHERE phone = '79161234567'
 """
 
 

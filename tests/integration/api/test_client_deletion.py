@@ -42,8 +42,7 @@ async def neighbours(service: Service, count: int) -> list[client_pb2.Client]:
 
 async def status_of(pool: asyncpg.Pool, mailing_id: int, client_id: int) -> tuple[int, int, bool]:
     row = await pool.fetchrow(
-        "SELECT status, reason, settled_at IS NOT NULL AS settled FROM messages"
-        " WHERE mailing_id = $1 AND client_id = $2",
+        "SELECT status, reason, settled_at IS NOT NULL AS settled FROM ledger WHERE mailing_id = $1 AND client_id = $2",
         mailing_id,
         client_id,
     )

@@ -46,7 +46,7 @@ async def with_ledger(pool: asyncpg.Pool, clients: int, state: MailingState = Ma
         await add_batch(pool, mailing_id, range(16 + bucket, 16 + bucket + clients, 16))
     await pool.execute(
         "INSERT INTO attempts (bucket, mailing_id, client_id, number, at, endpoint, error_class, duration_ms)"
-        " SELECT bucket, mailing_id, client_id, 1, now(), '', 1, 5 FROM messages WHERE mailing_id = $1",
+        " SELECT bucket, mailing_id, client_id, 1, now(), '', 1, 5 FROM ledger WHERE mailing_id = $1",
         mailing_id,
     )
     await pool.execute(

@@ -78,7 +78,7 @@ async def test_messages_of_the_chosen_statuses_are_put_back_and_no_others(
     assert after.pop(Status.PENDING) == 32 * len(chosen)
     assert after == {status: n for status, n in before.items() if status not in chosen}
     rows = await pool.fetch(
-        "SELECT attempts, forgiven, reason, settled_at, due_at <= now() AS due FROM messages WHERE status = 1"
+        "SELECT attempts, forgiven, reason, settled_at, due_at <= now() AS due FROM ledger WHERE status = 1"
     )
     for row in rows:
         assert row["forgiven"] == (row["attempts"] or None)
@@ -161,7 +161,7 @@ async def test_a_mailing_whose_end_has_passed_is_retried_once_the_end_is_moved(
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     for bucket in expansion.positions:
         await storage.plan.expand(expansion, bucket, 500, 1000)
-    assert await pool.fetchval("SELECT count(*) FROM messages WHERE client_id = $1", late) == 1, "it is open again"
+    assert await pool.fetchval("SELECT count(*) FROM ledger WHERE client_id = $1", late) == 1, "it is open again"
     assert await storage.plan.complete() == []
     assert await audit(pool) == []
 
@@ -233,7 +233,7 @@ async def test_a_completion_under_way_does_not_bury_what_is_put_back(service: Se
     await settle_all(pool, mailing_id, Status.FAILED)
     async with holding(pool, bucket_lock(15)):
         call = asyncio.create_task(retry(service, mailing_id, Status.FAILED))
-        await eventually(lambda: pool.fetchval("SELECT count(*) = 15 FROM messages WHERE status = 1"))
+        await eventually(lambda: pool.fetchval("SELECT count(*) = 15 FROM ledger WHERE status = 1"))
         await pool.execute("DELETE FROM batches")  # as if those were settled: complete() sees none
         await blocked(pool)
         completing = asyncio.create_task(dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.complete())

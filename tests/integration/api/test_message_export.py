@@ -38,8 +38,8 @@ async def add_many(pool: asyncpg.Pool, count: int, text: str = "Hello") -> int:
         PHONE,
     )
     await pool.execute(
-        "INSERT INTO messages (bucket, mailing_id, client_id, due_at)"
-        " SELECT n % 16, $2, n, now() FROM generate_series(16::bigint, 15 + 16 * $1::bigint) n",
+        "INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at)"
+        " SELECT n % 16, $2, n, now(), now() FROM generate_series(16::bigint, 15 + 16 * $1::bigint) n",
         count,
         mailing_id,
     )

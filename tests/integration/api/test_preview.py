@@ -268,8 +268,8 @@ class TestFrequencyCap:
             ages,
         )
         await pool.execute(
-            "INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, settled_at)"
-            " SELECT $1 % 16, id, $1, now(), $3, CASE WHEN $3::smallint > 1 THEN now() END"
+            "INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at, status, settled_at)"
+            " SELECT $1 % 16, id, $1, now(), now(), $3, CASE WHEN $3::smallint > 1 THEN now() END"
             " FROM unnest($2::bigint[]) id",
             client_id,
             ids,

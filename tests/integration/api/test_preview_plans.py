@@ -40,8 +40,8 @@ async def connection(database_dsn: str, request: pytest.FixtureRequest) -> Async
         f"""
         INSERT INTO clients (bucket, id, phone, timezone)
         SELECT n % 2, 16 * (n / 2) + n % 2, 79000000000 + n, 'UTC' FROM generate_series(2, {CLIENTS + 1}) n;
-        INSERT INTO messages (bucket, mailing_id, client_id, due_at)
-        SELECT bucket, mailing, id, now() FROM clients, generate_series(1, {MAILINGS}) mailing;
+        INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at)
+        SELECT bucket, mailing, id, now(), now() FROM clients, generate_series(1, {MAILINGS}) mailing;
         INSERT INTO client_sends (bucket, client_id, mailing_ids, sent_at)
         SELECT bucket, id, '{{2, 3}}', ARRAY[now(), now() - id / 16 % 2 * interval '1 day'] FROM clients;
         """

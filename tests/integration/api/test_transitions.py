@@ -123,8 +123,8 @@ async def begun(pool: asyncpg.Pool, state: MailingState) -> int:
     await dispatcher_storage(DispatcherDatabase(pool), uuid4()).plan.start_due()
     await pool.execute("UPDATE expansions SET finished = true")
     await pool.execute(
-        "INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, reason, settled_at)"
-        " VALUES (0, $1, 16, now(), 3, 1, now())",
+        "INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at, status, reason, settled_at)"
+        " VALUES (0, $1, 16, now(), now(), 3, 1, now())",
         mailing_id,
     )
     await add_count(pool, mailing_id, 0, Status.FAILED, 1)
@@ -179,14 +179,14 @@ async def test_a_mailing_is_deleted_unless_it_is_live(
         assert await state_of(pool, mailing_id) is state
     else:
         assert (await service.mailings.DeleteMailing(request)).deleted_messages == 1
-        assert await pool.fetchval("SELECT count(*) FROM messages") == 0
+        assert await pool.fetchval("SELECT count(*) FROM ledger") == 0
 
 
 async def add_messages(pool: asyncpg.Pool, mailing_id: int, clients: Mapping[int, Status], batch: bool = True) -> None:
     """Add messages of bucket 0 with these statuses, all of them in one batch."""
     await pool.executemany(
-        "INSERT INTO messages (bucket, mailing_id, client_id, due_at, status, settled_at)"
-        " VALUES (0, $1, $2, now(), $3::smallint, CASE WHEN $3 <> 1 THEN now() END)",
+        "INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at, status, settled_at)"
+        " VALUES (0, $1, $2, now(), now(), $3::smallint, CASE WHEN $3 <> 1 THEN now() END)",
         [(mailing_id, client_id, status) for client_id, status in clients.items()],
     )
     for status in clients.values():
@@ -201,7 +201,7 @@ async def add_messages(pool: asyncpg.Pool, mailing_id: int, clients: Mapping[int
 
 
 async def found(pool: asyncpg.Pool, mailing_id: int) -> dict[int, Status]:
-    rows = await pool.fetch("SELECT client_id, status FROM messages WHERE mailing_id = $1", mailing_id)
+    rows = await pool.fetch("SELECT client_id, status FROM ledger WHERE mailing_id = $1", mailing_id)
     counted = {status: n for status, n in (await count_of(pool, mailing_id)).items() if n}
     statuses = {row["client_id"]: Status(row["status"]) for row in rows}
     assert counted == {status: list(statuses.values()).count(status) for status in set(statuses.values())}
@@ -291,6 +291,7 @@ async def test_expanding_leaves_messages_alone_that_are_there(pool: asyncpg.Pool
     await add_messages(pool, mailing_id, before)
     storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
     await storage.plan.start_due()
+    await pool.execute("UPDATE expansions SET reached = $1", 2**63 - 1)  # as in every pass but the first
     (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
     assert (await storage.plan.expand(expansion, 0, 500, 1000)).inserted == 1
     after = await found(pool, mailing_id)

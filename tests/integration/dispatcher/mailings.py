@@ -16,5 +16,5 @@ async def completed(pool: asyncpg.Pool, mailing_id: int, within: float = 20.0) -
 
 async def ends(pool: asyncpg.Pool, mailing: int) -> dict[int, tuple[int, int]]:
     """Return status and reason of every message, by client."""
-    rows = await pool.fetch("SELECT client_id, status, reason FROM messages WHERE mailing_id = $1", mailing)
+    rows = await pool.fetch("SELECT client_id, status, reason FROM ledger WHERE mailing_id = $1", mailing)
     return {row["client_id"]: (row["status"], row["reason"]) for row in rows}

@@ -74,7 +74,7 @@ async def test_an_outage_does_not_end_a_mailing_of_one_message(pool: asyncpg.Poo
     sender.up = True
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 1}
-    assert await pool.fetchval("SELECT attempts = forgiven + 1 FROM messages")
+    assert await pool.fetchval("SELECT attempts = forgiven + 1 FROM ledger")
     assert await audit(pool) == []
 
 

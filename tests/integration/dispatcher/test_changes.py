@@ -102,7 +102,7 @@ async def test_a_start_moved_into_the_future_stops_the_mailing_until_then(pool: 
     assert await update(pool, mailing, start_time=soon) is MailingState.SCHEDULED
     dispatcher.hint()
     await completed(pool, mailing)
-    assert await pool.fetchval("SELECT count(*) FROM messages WHERE settled_at >= $1", soon) == 800 - sent
+    assert await pool.fetchval("SELECT count(*) FROM ledger WHERE settled_at >= $1", soon) == 800 - sent
     assert sender.counts == Counter({mailing << 32 | client: 1 for client in clients})
 
 
@@ -180,7 +180,7 @@ async def test_what_failed_is_sent_again_and_the_mailing_completes_again(pool: a
     await eventually(lambda: statuses(pool, mailing), lambda found: found == {Status.DELIVERED: 200})
     await completed(pool, mailing)
     assert Counter(sender.counts.values()) == {1: 100, 2: 100}
-    assert await pool.fetchval("SELECT count(*) FROM messages WHERE attempts = 2 AND forgiven = 1") == 100
+    assert await pool.fetchval("SELECT count(*) FROM ledger WHERE attempts = 2 AND forgiven = 1") == 100
     assert await audit(pool) == []
 
 

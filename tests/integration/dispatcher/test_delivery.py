@@ -68,7 +68,7 @@ async def test_a_mailing_starts_by_itself_when_its_time_comes(pool: asyncpg.Pool
     start(ScriptedSender(), poll_max=30.0)
     await completed(pool, mailing)
     early = await pool.fetchval(
-        "SELECT count(*) FROM messages m JOIN mailings g ON g.id = m.mailing_id WHERE m.settled_at < g.starts_at"
+        "SELECT count(*) FROM ledger m JOIN mailings g ON g.id = m.mailing_id WHERE m.settled_at < g.starts_at"
     )
     assert early == 0
 
@@ -120,7 +120,7 @@ async def test_a_client_outside_the_window_is_sent_to_when_it_opens(pool: asyncp
     mailing = await add_mailing(pool)
     start(ScriptedSender())
     await completed(pool, mailing)
-    rows = await pool.fetch("SELECT settled_at, due_at FROM messages")
+    rows = await pool.fetch("SELECT settled_at, due_at FROM ledger")
     assert all(row["due_at"] == opens and row["settled_at"] >= opens for row in rows)
     assert len(rows) == 3
 
@@ -134,7 +134,7 @@ async def test_a_window_that_opens_after_the_end_expires_the_message_at_once(poo
     await completed(pool, mailing)
     assert len(sender.requests) == 2
     assert await statuses(pool, mailing) == {Status.EXPIRED: 3, Status.DELIVERED: 2}
-    assert await pool.fetchval("SELECT DISTINCT reason FROM messages WHERE status = 4") == 5
+    assert await pool.fetchval("SELECT DISTINCT reason FROM ledger WHERE status = 4") == 5
     assert await audit(pool) == []
 
 
@@ -147,7 +147,7 @@ async def test_no_request_starts_after_the_end_and_the_rest_expires(pool: asyncp
     assert found.keys() == {Status.DELIVERED, Status.EXPIRED}
     assert found.total() == 4000
     late = await pool.fetchval(
-        "SELECT count(*) FROM messages m JOIN mailings g ON g.id = m.mailing_id"
+        "SELECT count(*) FROM ledger m JOIN mailings g ON g.id = m.mailing_id"
         " WHERE m.status = 2 AND m.settled_at > g.ends_at + interval '1 s'"
     )
     assert late == 0
@@ -162,7 +162,7 @@ async def test_failures_that_may_pass_are_tried_again_and_recorded(pool: asyncpg
     await completed(pool, mailing)
     assert set(sender.counts.values()) == {3}
     assert await statuses(pool, mailing) == {Status.DELIVERED: 6}
-    assert await pool.fetchval("SELECT DISTINCT attempts FROM messages") == 3
+    assert await pool.fetchval("SELECT DISTINCT attempts FROM ledger") == 3
     attempts = await pool.fetch("SELECT * FROM attempts WHERE client_id = 20 ORDER BY number")
     assert [(a["number"], a["error_class"], a["endpoint_status"], a["response_excerpt"]) for a in attempts] == [
         (1, ErrorClass.TIMEOUT, None, ""),
@@ -176,7 +176,7 @@ async def test_messages_that_fail_together_are_tried_again_in_few_batches(pool: 
     failing = {client for client in clients if client // 16 % 3 == 0}  # not so many that the breaker opens
     mailing = await add_mailing(pool, backoff=3600.0)
     start(ScriptedSender(lambda client, _: answer(500 if client in failing else 200)))
-    pending = "SELECT count(*) FROM messages WHERE mailing_id = $1 AND status = 1 AND attempts = 1"
+    pending = "SELECT count(*) FROM ledger WHERE mailing_id = $1 AND status = 1 AND attempts = 1"
     await eventually(lambda: pool.fetchval(pending, mailing), lambda tried: tried == len(failing))
     await eventually(lambda: pool.fetchval("SELECT count(*) FROM batches"), lambda batches: batches <= 16 * 10)
     assert await audit(pool) == []
@@ -188,7 +188,7 @@ async def test_every_final_end_has_its_reason(pool: asyncpg.Pool, start: Start) 
     ends = {16: answer(400, b"no"), 17: answer(200, b'{"code": 7}'), 18: broken(ErrorClass.TIMEOUT)}
     start(sender := ScriptedSender(lambda client, _: ends[client]))
     await completed(pool, mailing)
-    rows = await pool.fetch("SELECT client_id, status, reason, attempts, endpoint_code FROM messages ORDER BY 1")
+    rows = await pool.fetch("SELECT client_id, status, reason, attempts, endpoint_code FROM ledger ORDER BY 1")
     assert [tuple(row) for row in rows] == [(16, 3, 1, 1, None), (17, 3, 1, 1, 7), (18, 3, 2, 2, None)]
     assert len(sender.requests) == 4
     assert await audit(pool) == []
@@ -200,7 +200,7 @@ async def test_at_most_once_never_repeats_what_may_have_arrived(pool: asyncpg.Po
     first = {16: broken(ErrorClass.TIMEOUT), 17: broken(ErrorClass.CONNECT, sent=False)}
     start(sender := ScriptedSender(lambda client, number: first[client] if number == 1 else answer()))
     await completed(pool, mailing)
-    rows = await pool.fetch("SELECT client_id, status, reason, attempts FROM messages ORDER BY 1")
+    rows = await pool.fetch("SELECT client_id, status, reason, attempts FROM ledger ORDER BY 1")
     assert [tuple(row) for row in rows] == [(16, Status.UNKNOWN, 11, 1), (17, Status.DELIVERED, 0, 2)]
     assert len(sender.requests) == 3
 
@@ -214,7 +214,7 @@ async def test_clients_gone_or_opted_out_before_their_turn_are_settled_unsent(po
     await pool.execute("UPDATE clients SET opted_out = true WHERE id = 17")
     await pool.execute("UPDATE mailings SET endpoint = '', version = version + 1")
     await completed(pool, mailing)
-    rows = await pool.fetch("SELECT client_id, status, reason FROM messages ORDER BY 1")
+    rows = await pool.fetch("SELECT client_id, status, reason FROM ledger ORDER BY 1")
     assert [tuple(row) for row in rows] == [
         (16, Status.CANCELLED, 6),
         (17, Status.SKIPPED, 8),

@@ -9,6 +9,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 
 from dispatcher import retry_policy as policy
 from dispatcher.model.batches import ClaimedBatch
@@ -51,7 +52,7 @@ async def test_an_outcome_whose_answer_was_lost_is_not_recorded_twice(pool: asyn
     assert await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, again)], True, [32, 48]))
     await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, again)], True, [32, 48]))
     assert await audit(pool) == []
-    assert await pool.fetchval("SELECT attempts FROM messages WHERE client_id = 16") == 1
+    assert await pool.fetchval("SELECT attempts FROM ledger WHERE client_id = 16") == 1
 
 
 async def test_a_mailing_that_was_paused_before_it_was_read_is_not_claimed(pool: asyncpg.Pool) -> None:
@@ -91,7 +92,7 @@ async def test_cancelling_leaves_messages_of_a_dead_holder_unknown(pool: asyncpg
     cancelled = (await storage.queue.definitions([mailing.id]))[mailing.id]
     for _ in range(2):
         await end_all(storage, cancelled)
-    rows = await pool.fetch("SELECT status, reason FROM messages")
+    rows = await pool.fetch("SELECT status, reason FROM ledger")
     assert {tuple(row) for row in rows} == {(Status.UNKNOWN, Reason.MAYBE_SENT)}
     assert await audit(pool) == []
 
@@ -124,17 +125,29 @@ async def test_a_lost_answer_stays_in_doubt_over_retries_and_deletions(pool: asy
     ]
 
 
-async def test_a_retried_message_is_in_one_batch_while_its_first_is_held(pool: asyncpg.Pool) -> None:
-    """Were that holder to die, both batches would send it. Fails without `take_from_batches`, `delete_batches_of`."""
+@pytest.mark.parametrize("before", [0, 1])
+async def test_a_retried_message_is_in_one_batch_while_its_first_is_held(pool: asyncpg.Pool, before: int) -> None:
+    """Were that holder to die, both batches would send it. Fails without `take_from_batches`, `delete_batches_of`.
+
+    So it is in the first batch of all, whose messages have no rows, and in later ones.
+    """
     storage, mailing = await prepare(pool)
     (batch,) = await claim(storage, mailing)
     refused = Outcome(Status.FAILED, Reason.REFUSED, 1, 404, None, 1, None, None)
-    assert await storage.queue.settle(Settlement.of(batch, "default", [(16, 0, refused)], False))
     retry = MailingRetry(Database(pool), lambda: None)
+    if before:
+        assert await storage.queue.settle(
+            Settlement.of(batch, "default", [(i, 0, refused) for i in (16, 32, 48)], True)
+        )
+        assert await retry.retry(mailing.id, [Status.FAILED]) == 3
+        (batch,) = await claim(storage, mailing)
+    assert await storage.queue.settle(Settlement.of(batch, "default", [(16, before, refused)], False))
     assert await retry.retry(mailing.id, [Status.FAILED]) == 1
     assert await audit(pool) == []
-    assert await storage.queue.settle(Settlement.of(batch, "default", [(32, 0, refused), (48, 0, refused)], False))
+    rest = [(32, before, refused), (48, before, refused)]
+    assert await storage.queue.settle(Settlement.of(batch, "default", rest, False))
     assert await retry.retry(mailing.id, [Status.FAILED]) == 2
     assert await audit(pool) == []
-    assert not await storage.queue.settle(Settlement.of(batch, "default", [], True))
+    await storage.queue.settle(Settlement.of(batch, "default", [], True))
     assert await audit(pool) == []
+    assert await pool.fetch("SELECT FROM batches WHERE no = $1", batch.no) == []

@@ -21,6 +21,7 @@ from dispatcher.model.states import MailingState, Status
 from dispatcher.ports import Sender, StorageUnavailable
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.migrate import load_migrations
 from server.storage.queries import load_queries
 from server.storage.work_queue import PostgresWorkQueue
 from tests.integration.dispatcher.conftest import SETTINGS, Start
@@ -130,7 +131,7 @@ async def test_the_emergency_stop_gives_leases_up_and_lets_no_request_start(pool
     async with replica(pool, sender, max_concurrency=5), replica(pool, sender, max_concurrency=5):
         mailing_id = await add_mailing(pool)
         await sender.until(100)
-        await pool.execute("UPDATE dispatch_settings SET paused = true, version = version + 1")
+        await pool.execute("UPDATE dispatch_settings SET stopped = true, version = version + 1")
         stopped_at = time.monotonic()
         held = "SELECT count(*) FROM batches WHERE lease_until > now()"
         await eventually(lambda: pool.fetchval(held), lambda count: count == 0, within=3.0)
@@ -142,7 +143,7 @@ async def test_the_emergency_stop_gives_leases_up_and_lets_no_request_start(pool
         await eventually(lambda: statuses(pool, late), lambda found: found[Status.PENDING] == 3000)
         assert len(sender.requests) == requests
         sender.delay = 0.0
-        await pool.execute("UPDATE dispatch_settings SET paused = false, version = version + 1")
+        await pool.execute("UPDATE dispatch_settings SET stopped = false, version = version + 1")
         await pool.execute("SELECT pg_notify('mailing', '')")
         for one in (mailing_id, late):
             await eventually(lambda one=one: statuses(pool, one), lambda found: found == {Status.DELIVERED: 3000})  # type: ignore[misc]
@@ -166,7 +167,7 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
     await add_mailing(pool)
     await sender.until(100)
     lost.set()
-    await pool.execute("UPDATE dispatch_settings SET paused = true, version = version + 1")
+    await pool.execute("UPDATE dispatch_settings SET stopped = true, version = version + 1")
     stopped_at = time.monotonic()
     await eventually(lambda: asyncio.sleep(0.3, sender.in_flight), lambda count: count == 0)
     assert len(sender.requests) < 3000
@@ -175,4 +176,7 @@ async def test_the_stop_holds_for_a_replica_that_lost_its_database(pool: asyncpg
 
 @pytest.mark.parametrize("name", ["claim", "scan", "definitions"])
 def test_every_way_to_a_request_asks_for_the_emergency_stop(name: str) -> None:
-    assert "dispatch_settings WHERE paused" in load_queries("work_queue.sql")[name].text
+    statements = {name: query.text for name, query in load_queries("work_queue.sql").items()}
+    (function,) = [one for one in load_migrations() if "CREATE FUNCTION claim_v1" in one.script]
+    statements["claim"] += function.script
+    assert "dispatch_settings WHERE stopped" in statements[name]

@@ -283,7 +283,7 @@ class Machine(RuleBasedStateMachine):
 
     async def _unfinished(self) -> int:
         left: int = await self.pool.fetchval(
-            "SELECT (SELECT count(*) FROM messages WHERE status = 1) + (SELECT count(*) FROM batches)"
+            "SELECT (SELECT count(*) FROM ledger WHERE status = 1) + (SELECT count(*) FROM batches)"
             " + (SELECT count(*) FROM mailings WHERE state IN (1, 3) OR (state = 2 AND audience_mode = 2))"
         )
         return left

@@ -63,7 +63,7 @@ async def test_a_pause_reaches_requests_that_wait_for_a_connection(pool: asyncpg
     await pool.execute("UPDATE mailings SET state = $1", MailingState.RUNNING)
     await completed(pool, mailing)
     assert set(sender.counts.values()) == {1}
-    assert await pool.fetchval("SELECT max(attempts) FROM messages") == 1
+    assert await pool.fetchval("SELECT max(attempts) FROM ledger") == 1
 
 
 async def test_an_end_reaches_requests_that_wait_for_a_connection(pool: asyncpg.Pool, start: Start) -> None:

@@ -186,7 +186,7 @@ async def test_a_client_gets_no_more_than_the_cap_allows(pool: asyncpg.Pool, sta
         await completed(pool, mailing)
     assert await statuses(pool, important) == {Status.DELIVERED: 200}
     per_client = await pool.fetch(
-        "SELECT client_id, count(*) FILTER (WHERE status = 2) AS sent FROM messages"
+        "SELECT client_id, count(*) FILTER (WHERE status = 2) AS sent FROM ledger"
         " WHERE mailing_id = ANY($1) GROUP BY 1",
         mailings,
     )

@@ -22,7 +22,7 @@ CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   RAISE EXCEPTION 'no outcomes today' USING ERRCODE = '{code}';
 END $$;
-CREATE TRIGGER refuse BEFORE UPDATE ON messages FOR EACH ROW WHEN (NEW.mailing_id = ANY ('{{{mailings}}}'))
+CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON messages FOR EACH ROW WHEN (NEW.mailing_id = ANY ('{{{mailings}}}'))
 EXECUTE FUNCTION refuse();
 """
 REFUSED, DISK_FULL = "P0001", "53100"

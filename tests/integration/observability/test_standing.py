@@ -54,7 +54,7 @@ async def test_how_things_stand_is_told_by_endpoint(pool: asyncpg.Pool) -> None:
     for mailing_id, count in ((running, 10), (paused, 7), (over, 1000)):
         await add_pending(pool, mailing_id, count)
     assert not (await BacklogStore(Database(pool)).read()).stopped
-    await pool.execute("UPDATE dispatch_settings SET paused = true")
+    await pool.execute("UPDATE dispatch_settings SET stopped = true")
     found = await BacklogStore(Database(pool)).read()
     assert found.stopped
     assert {name: one[:2] for name, one in found.work.items()} == {"default": (3, 1), "sms": (2, 0)}

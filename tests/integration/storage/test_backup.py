@@ -53,6 +53,6 @@ async def test_a_restored_database_refuses_old_tokens_and_sends_nothing_yet(
         await restored.execute(statements)
         assert await restored.fetchval("SELECT count(*) FROM clients") == len(clients)
         assert await audit(restored) == []
-        assert await restored.fetchval("SELECT paused FROM dispatch_settings")
+        assert await restored.fetchval("SELECT stopped FROM dispatch_settings")
         with refused("OUT_OF_RANGE", "RESUME_TOKEN_EXPIRED"):
             await token_of(restored, token)

@@ -63,7 +63,7 @@ class Work:
     async def settled(self, mailing_id: int) -> Counter[tuple[int, int]]:
         """Return id and status of every settled message, as the ledger has them."""
         rows = await self._pool.fetch(
-            "SELECT mailing_id << 32 | client_id AS id, status FROM messages WHERE mailing_id = $1 AND status <> 1",
+            "SELECT mailing_id << 32 | client_id AS id, status FROM ledger WHERE mailing_id = $1 AND status <> 1",
             mailing_id,
         )
         return Counter((row["id"], row["status"]) for row in rows)
