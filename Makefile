@@ -183,7 +183,7 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 	@python docs/api.py --check
 
 # The languages whose generated code is committed: folder under clients/, tool, folder of the code.
-GENERATED := go:go:gen
+GENERATED := go:go:gen typescript:npx:src/gen
 
 .PHONY: test
 test: venv ## Run the whole test suite on the embedded Postgres, three at a time; ARGS='-k name'.

@@ -7,7 +7,9 @@ contract's .proto files and their descriptor set. The wheel is part of `make rel
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -86,9 +88,30 @@ def python_wheel(into: Path) -> Path:
     return into / f"mailing-{version()}-py3-none-any.whl"
 
 
+def npm_build() -> Path:
+    """Install what the TypeScript client needs where that changed, compile it, and return its folder."""
+    source = CLIENTS / "typescript"
+    with (source / "package-lock.json").open() as wanted:
+        fcntl.flock(wanted, fcntl.LOCK_EX)  # two of npm in one folder spoil each other's work
+        installed = source / "node_modules" / ".package-lock.json"
+        if not installed.exists() or installed.stat().st_mtime < os.fstat(wanted.fileno()).st_mtime:
+            run("npm", "ci", "--no-fund", "--no-audit", "--prefer-offline", folder=source)
+        run("npm", "run", "build", folder=source)
+    return source
+
+
+def npm_package(into: Path) -> Path:
+    """Make the tarball for npm."""
+    source = npm_build()
+    contract(source / "protos")
+    name = run("npm", "pack", "--silent", "--pack-destination", str(into), folder=source).split()[-1]
+    return into / name
+
+
 PACKAGES: Mapping[str, Package] = {
     "go": Package(("go",), go_module),
     "python": Package((), python_wheel),
+    "typescript": Package(("node", "npm"), npm_package),
 }
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, version
+from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, npm_build, version
 from tests.support.wheels import Environment, pack_needed
 
 GO_PROGRAM = f"""
@@ -26,6 +26,15 @@ import (
 func main() {{
 	fmt.Println(mailing.MessageID(3000000, 5), mailing.Version)
 }}
+"""
+
+TYPESCRIPT_PROGRAM = """
+import { MailingClient, messageId, VERSION } from "mailing-client";
+import { Message_Status } from "mailing-client/v1";
+
+const client = new MailingClient("localhost:1");
+client.close();
+if (Message_Status.DELIVERED === 2) console.log(String(messageId(3000000n, 5n)), VERSION);
 """
 
 
@@ -52,13 +61,14 @@ class Language:
     """A client library.
 
     `check` runs its own tests and linters. `build` gets a folder for what it makes, and returns
-    the words that start the driver. `use` installs a package into an empty project in a folder and
-    returns what a program there prints.
+    the words that start the driver. `example` returns those of the example that sends a mailing.
+    `use` installs a package into an empty project in a folder and returns what a program there prints.
     """
 
     name: str
     check: Callable[[], None]
     build: Callable[[Path], list[str]]
+    example: Callable[[Path], list[str]]
     use: Callable[[Path, Path], str]
 
     @property
@@ -88,6 +98,12 @@ def _check_go() -> None:
 def _build_go(folder: Path) -> list[str]:
     program = folder / "conformance"
     run("go", "build", "-o", str(program), "./internal/conformance", folder=CLIENTS / "go")
+    return [str(program)]
+
+
+def _example_go(folder: Path) -> list[str]:
+    program = folder / "send"
+    run("go", "build", "-o", str(program), "./examples/send", folder=CLIENTS / "go")
     return [str(program)]
 
 
@@ -130,6 +146,10 @@ def _build_threads(folder: Path) -> list[str]:
     return [*_build_python(folder), "--threads"]
 
 
+def _example_python(_: Path) -> list[str]:
+    return [sys.executable, str(CLIENTS / "python" / "examples" / "send.py")]
+
+
 def _use_python(package: Path, project: Path) -> str:
     """Install the wheel from a folder, with what it needs from this environment."""
     pack_needed(["mailing"], package.parent)
@@ -140,14 +160,39 @@ def _use_python(package: Path, project: Path) -> str:
     return ended.stdout
 
 
+def _check_typescript() -> None:
+    run("node", "--test", "dist/test/mailing.test.js", folder=npm_build())
+
+
+def _build_typescript(_: Path) -> list[str]:
+    return ["node", str(npm_build() / "dist" / "conformance" / "main.js")]
+
+
+def _example_typescript(_: Path) -> list[str]:
+    return ["node", str(npm_build() / "dist" / "examples" / "send.js")]
+
+
+def _use_typescript(package: Path, project: Path) -> str:
+    (project / "package.json").write_text('{"private": true, "type": "module"}')
+    (project / "main.js").write_text(TYPESCRIPT_PROGRAM)
+    run("npm", "install", "--no-fund", "--no-audit", "--prefer-offline", str(package), folder=project)
+    return run("node", "main.js", folder=project)
+
+
 def each(languages: list[Language]) -> list[object]:
     """Return the languages as parameters of a test, those of one in one worker."""
     return [pytest.param(one, id=one.name, marks=pytest.mark.xdist_group(one.name)) for one in languages]
 
 
-PYTHON = Language("python", _check_python, _build_python, _use_python)
+PYTHON = Language("python", _check_python, _build_python, _example_python, _use_python)
 
-LANGUAGES = each([Language("go", _check_go, _build_go, _use_go), PYTHON])
+LANGUAGES = each(
+    [
+        Language("go", _check_go, _build_go, _example_go, _use_go),
+        Language("typescript", _check_typescript, _build_typescript, _example_typescript, _use_typescript),
+        PYTHON,
+    ]
+)
 
 DRIVERS = [*LANGUAGES, pytest.param(replace(PYTHON, build=_build_threads), id="python-threads")]
 """The languages, and the other client of Python."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import tarfile
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -31,9 +33,13 @@ def test_a_package_works_in_an_empty_project(language: Language, tmp_path: Path)
 
 
 def files_of(package: Path) -> list[str]:
-    return ZipFile(package).namelist()
+    return tarfile.open(package).getnames() if package.suffix == ".tgz" else ZipFile(package).namelist()
 
 
 def test_all_libraries_have_one_version() -> None:
-    (go,) = re.findall(r'const Version = "(.+)"', (CLIENTS / "go" / "client.go").read_text(encoding="utf-8"))
-    assert go == version()
+    places = {"go/client.go": r'const Version = "(.+)"', "typescript/src/version.ts": r'VERSION = "(.+)"'}
+    found = {
+        name: re.findall(pattern, (CLIENTS / name).read_text(encoding="utf-8")) for name, pattern in places.items()
+    }
+    found["typescript"] = [json.loads((CLIENTS / "typescript" / "package.json").read_text())["version"]]
+    assert found == {place: [version()] for place in found}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import sys
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ import pytest
 import yaml
 
 from mailing.cli.processes import running
-from tests.clients.languages import DRIVERS, Language
+from tests.clients.languages import DRIVERS, LANGUAGES, Language
 from tests.clients.peers import reasons
 from tests.clients.world import World
 from tests.support.project import ROOT
@@ -89,6 +90,20 @@ async def test_a_client_sees_what_the_scenario_says(
     words = await asyncio.to_thread(language.build, tmp_path)
     found = differences(await transcript(words, variables, tmp_path), variables)
     assert not found, "\n".join(map(str, found))
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_the_example_sends_a_mailing(language: Language, variables: dict[str, str], tmp_path: Path) -> None:
+    language.require()
+    words = await asyncio.to_thread(language.example, tmp_path)
+    settings = os.environ | {"MAILING_TOKEN": variables["token"]}
+    program = await asyncio.create_subprocess_exec(
+        *words, variables["service"], env=settings, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    out, _ = await asyncio.wait_for(program.communicate(), 60)
+    first, *_, last = out.decode().splitlines()
+    assert (program.returncode, first.split(":")[0]) == (0, "new clients"), out.decode()
+    assert re.fullmatch(r"(STATE_)?COMPLETED 2n? of 2n?", last), out.decode()
 
 
 def test_the_scenario_has_every_error_reason() -> None:
