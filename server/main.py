@@ -237,7 +237,7 @@ async def _migrate(settings: Settings, applied: Callable[[str], object]) -> None
 
 
 async def _verify(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> None:
-    with database_of(settings) as (dsn, _):
+    with database_of(settings, beside=True) as (dsn, _):
         async with open_pool(dsn, settings, 2) as pool:
             for finding in await Verification(Database(pool)).run(repair):
                 found(finding)

@@ -103,6 +103,11 @@ class EmbeddedPostgres:
             self._lock.close()
         self._lock = None
 
+    def dsn_of_running(self) -> str | None:
+        """Return the DSN of the server that another service runs on this folder, None where none does."""
+        sockets = _socket_path(self.data_dir)
+        return _dsn(sockets) if _is_locked(self.data_dir / "lock") and (sockets / _SOCKET_NAME).exists() else None
+
     async def died(self) -> str:
         """Wait until the server ends without having been asked, and return a sentence that says so."""
         while self._process is None or self._process.poll() is None:  # noqa: ASYNC110 - the kernel sets no Event
@@ -128,7 +133,7 @@ class EmbeddedPostgres:
         # Late, and not at any price: an interrupted initdb may still be clearing up behind itself.
         for remains in self.data_dir.glob("initdb-*"):
             shutil.rmtree(remains, ignore_errors=True)
-        return f"postgresql://postgres@/{DATABASE}?host={quote(str(sockets), safe='')}"
+        return _dsn(sockets)
 
     def _make(self, runner: Runner, binaries: Binaries) -> None:
         """Make the data folder aside and put it in place when it is complete, its database included."""
@@ -215,12 +220,34 @@ def _lock(path: Path) -> IO[str]:
     return file
 
 
-def _socket_folder(data_dir: Path, runner: Runner) -> Path:
-    """Return a folder that only the server's user may enter, with a path short enough for a socket."""
+def _is_locked(path: Path) -> bool:
+    """Return whether another process holds the folder of this lock."""
+    try:
+        with path.open(encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _dsn(sockets: Path) -> str:
+    return f"postgresql://postgres@/{DATABASE}?host={quote(str(sockets), safe='')}"
+
+
+def _socket_path(data_dir: Path) -> Path:
+    """Return where the socket of a folder's server is: its path must be short enough."""
     folder = data_dir / "run"
-    if len(os.fsencode(folder / _SOCKET_NAME)) > _SOCKET_PATH_LIMIT:
-        place = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
-        folder = Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"mailing-{place}")
+    if len(os.fsencode(folder / _SOCKET_NAME)) <= _SOCKET_PATH_LIMIT:
+        return folder
+    place = hashlib.sha256(os.fsencode(data_dir)).hexdigest()[:16]
+    return Path(os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir(), f"mailing-{place}")
+
+
+def _socket_folder(data_dir: Path, runner: Runner) -> Path:
+    """Make the folder of the socket, which only the server's user may enter, and return it."""
+    folder = _socket_path(data_dir)
     folder.mkdir(mode=0o700, exist_ok=True)
     found = folder.lstat()
     ours = {os.geteuid()} | ({runner.owner[0]} if runner.owner else set())

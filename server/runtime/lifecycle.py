@@ -27,12 +27,18 @@ class ServiceError(Exception):
 
 
 @contextmanager
-def database_of(settings: Settings) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
-    """Lend the DSN of the database, and its server if that is the embedded one."""
+def database_of(settings: Settings, beside: bool = False) -> Iterator[tuple[str, EmbeddedPostgres | None]]:
+    """Lend the DSN of the database, and its server if that is the embedded one and is started here.
+
+    With `beside` a service that runs on the folder may go on: its server is used.
+    """
     if settings.database_url is not None:
         yield settings.database_url, None
         return
     postgres = EmbeddedPostgres(settings.data_dir)
+    if beside and (running := postgres.dsn_of_running()) is not None:
+        yield running, None
+        return
     dsn = postgres.start()
     try:
         yield dsn, postgres

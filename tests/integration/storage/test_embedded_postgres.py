@@ -159,6 +159,25 @@ def test_a_second_service_on_the_same_folder_is_refused(folder: Path) -> None:
         EmbeddedPostgres(folder).start()
 
 
+async def test_a_tool_finds_the_server_that_a_service_runs(folder: Path, tmp_path: Path) -> None:
+    for data in (folder, Path(shutil.copytree(folder, tmp_path / ("deep" * 30)))):
+        tool = EmbeddedPostgres(data)
+        assert tool.dsn_of_running() is None
+        service = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SERVICE, str(data), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert service.stdout is not None
+        await service.stdout.readline()
+        dsn = tool.dsn_of_running()
+        assert dsn is not None
+        connection = await asyncpg.connect(dsn)
+        assert await connection.fetchval("SELECT 1") == 1
+        await connection.close()
+        service.kill()
+        await service.wait()
+        assert tool.dsn_of_running() is None
+
+
 def test_a_folder_of_another_major_version_is_refused_with_what_to_do(folder: Path) -> None:
     (folder / "postgres" / "PG_VERSION").write_text("9\n")
     with pytest.raises(EmbeddedPostgresError, match=r"PostgreSQL 9.*restore it into a new folder.*MAILING_DATA_DIR"):

@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -134,14 +135,17 @@ def _run(session: Session, examples: Path, folder: Path, stack: ExitStack) -> tu
     try:
         url = _start_endpoint(stack, examples, folder, token)
         _say(session, f"Endpoint at {url}")
-        session.address = _start_service(stack, url, folder, token)
+        environment = _environment(url, folder, token)
+        session.address = _start_service(stack, folder, environment)
         session.environment = {}  # tokens and certificates are for other services
         _say(session, f"Service at {session.address}, with its own Postgres")
     except ProcessError as error:
         print(error, file=sys.stderr)
         raise CommandError("a process of the demo did not start; its output is above") from None
     with _log_on_failure(folder), session.connected() as client:
-        return _deliver(session, client, examples / "clients.csv", url)
+        ended = _deliver(session, client, examples / "clients.csv", url)
+        _verify(session, environment)
+        return ended
 
 
 def _deliver(session: Session, client: MailingClient, clients: Path, url: str) -> tuple[Mailing, Comparison]:
@@ -202,14 +206,26 @@ def _start_endpoint(stack: ExitStack, examples: Path, folder: Path, token: str) 
     return stack.enter_context(running(program, _LISTENING, folder / "endpoint.log", os.environ))[1]
 
 
-def _start_service(stack: ExitStack, url: str, folder: Path, token: str) -> str:
+def _environment(url: str, folder: Path, token: str) -> dict[str, str]:
     # Settings of a real service, such as its database, must not reach this one.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_SETTINGS)}
-    environment |= {
+    own = {name: value for name, value in os.environ.items() if not name.startswith(_FOREIGN_SETTINGS)}
+    return own | {
         "MAILING_DATA_DIR": str(folder / "data"),
         "MAILING_ENDPOINT_URL": url,
         "MAILING_ENDPOINT_TOKEN": token,
     }
+
+
+def _verify(session: Session, environment: dict[str, str]) -> None:
+    """Check that the records agree with each other, while the service runs."""
+    program = [sys.executable, "-m", "mailing.cli", "verify"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
+    if done.returncode:
+        raise CommandError(f"the records do not agree with each other:\n{done.stdout}{done.stderr}")
+    _say(session, "Records agree with each other, as mailing-server verify found.")
+
+
+def _start_service(stack: ExitStack, folder: Path, environment: dict[str, str]) -> str:
     program = [sys.executable, "-m", "mailing.cli", "serve", "--listen", "127.0.0.1:0"]
     return stack.enter_context(running(program, _SERVING, folder / _SERVICE_LOG, environment))[1]
 

@@ -20,7 +20,7 @@ GROUP = "mailing.commands"
 """The group of entry points whose functions run a command in place of this program."""
 
 _INSTALL = "pip install 'mailing-server[embedded]'"
-_FORMER = ("dispatcher", "migrate", "config", "tokens")
+_FORMER = ("dispatcher", "migrate", "verify", "config", "tokens")
 """Commands of `mailing-server` that are understood here too, and not shown."""
 
 _PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "allow_interspersed_args": False}
