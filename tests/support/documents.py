@@ -98,7 +98,7 @@ def json_documents(text: str) -> list[Any]:
 
 def check_call(line: str) -> str:
     """Check one grpcurl line against the descriptors and return the kind of its method."""
-    words = shlex.split(line, comments=True)[1:]
+    words = shlex.split(re.sub(r" -max-time \d+", "", line), comments=True)[1:]
     assert words.pop(0) == "-plaintext"
     data = words.pop(1) if words[0] == "-d" else "{}"
     host, symbol = [word for word in words if word != "-d"]
@@ -108,6 +108,8 @@ def check_call(line: str) -> str:
     documents = json_documents(data)
     assert len(documents) == 1 or method.client_streaming
     for document in documents:
+        if "update_mask" in document:  # grpcurl writes a mask as a message, protobuf's own JSON as a string
+            document["update_mask"] = ",".join(document["update_mask"]["paths"])
         json_format.ParseDict(document, message_factory.GetMessageClass(method.input_type)())
     return _KINDS[method.client_streaming, method.server_streaming]
 
