@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
+from enum import IntEnum
 from unicodedata import normalize
 from zoneinfo import available_timezones
 
@@ -60,15 +61,37 @@ class ClientDefinition:
     """None: not spoken of, which changes nothing; a stored client has True or False."""
 
 
+class OptOutOrigin(IntEnum):
+    """What told the service of an opt-out; the numbers are those of the contract."""
+
+    UNKNOWN = 0
+    """Kept by the phone for a client who was added again, or from before origins were kept."""
+    API = 1
+    IMPORT = 2
+    INBOUND = 3
+    ENDPOINT = 4
+
+
+@dataclass(frozen=True, slots=True)
+class OptOut:
+    """How a client opted out. `at` is None where that is not known."""
+
+    at: datetime | None
+    origin: OptOutOrigin
+    word: str = ""
+    endpoint: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A stored client. `version` grows by one with every change."""
+    """A stored client. `version` grows by one with every change; `opt_out` is None unless they opted out."""
 
     id: int
     definition: ClientDefinition
     version: int
     created_at: datetime
     updated_at: datetime
+    opt_out: OptOut | None = None
 
     @property
     def etag(self) -> str:

@@ -16,6 +16,8 @@ from server.domain.clients import (
     ClientDefinition,
     ClientFilter,
     ClientKey,
+    OptOut,
+    OptOutOrigin,
     ReceiveWindow,
     amended_client,
     check_etag,
@@ -61,7 +63,7 @@ class ClientStore:
                 raise RaceLost  # the same call is under way twice
             memory = await recall(connection, definition.phone)
             after, source = _with_memory(definition, memory)
-            arguments = {**_arguments(after), "received": list(memory.received) or None}
+            arguments = {**_arguments(after, source), "received": list(memory.received) or None}
             row = await connection.fetchrow(
                 *_SQL["insert_client"].bind(bucket=bucket, client_id=client_id, **arguments)
             )
@@ -115,7 +117,7 @@ class ClientStore:
                     after, source = _with_memory(replace(after, opted_out=None), memory)
             if validate_only:
                 return replace(before, definition=after)
-            arguments = {**_arguments(after), "received": received}
+            arguments = {**_arguments(after, source), "received": received}
             row = await connection.fetchrow(
                 *_SQL["update_client"].bind(bucket=bucket, client_id=client_id, **arguments)
             )
@@ -128,7 +130,7 @@ class ClientStore:
 
     async def list_page(self, chosen: ClientFilter, receiving_now: bool, page: PageRequest) -> Page[Client]:
         """Return a page in the order of ids. Raise InvalidPageToken."""
-        digest = query_digest("clients", chosen.as_json(), receiving_now)
+        digest = _list_digest(chosen, receiving_now)
         (after,) = decode_token(page.token, digest, (0,))
         arguments = {**filter_arguments(chosen), "after": after, "limit": page.size + 1, "receiving_now": receiving_now}
         if ids := arguments.pop("chosen_ids"):
@@ -138,17 +140,17 @@ class ClientStore:
         rows = await self._database.fetch(*statement)
         return page_of([*map(client_of, rows)], page.size, lambda one: encode_token(digest, one.id))
 
-    async def export(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
-        """Yield every client in the order of ids, some thousand at a time.
+    async def export(self, chosen: ClientFilter, after: int = 0) -> AsyncIterator[Sequence[Client]]:
+        """Yield every client behind the id `after` in the order of ids, some thousand at a time.
 
         Hold no connection while the caller handles a piece; a client written meanwhile appears as it
         is when its piece is read.
         """
         if chosen.client_ids:
-            async for piece in self._export_chosen(chosen):
+            async for piece in self._export_chosen(chosen, after):
                 yield piece
             return
-        after, arguments = 0, filter_arguments(chosen)
+        arguments = filter_arguments(chosen)
         del arguments["chosen_ids"]
         while True:
             statement = _SQL["export_clients"].bind(after=after, limit=EXPORT_PIECE, **arguments)
@@ -158,8 +160,8 @@ class ClientStore:
             after = rows[-1]["id"]
             yield [client_of(row) for row in rows]
 
-    async def _export_chosen(self, chosen: ClientFilter) -> AsyncIterator[Sequence[Client]]:
-        page = PageRequest(1000)
+    async def _export_chosen(self, chosen: ClientFilter, after: int) -> AsyncIterator[Sequence[Client]]:
+        page = PageRequest(1000, encode_token(_list_digest(chosen, False), after))
         while True:
             found = await self.list_page(chosen, False, page)
             yield found.records
@@ -197,6 +199,10 @@ async def lock_client(connection: asyncpg.Connection, installation: Installation
     return row
 
 
+def _list_digest(chosen: ClientFilter, receiving_now: bool) -> bytes:
+    return query_digest("clients", chosen.as_json(), receiving_now)
+
+
 def client_of(row: asyncpg.Record) -> Client:
     """Return the client of a row."""
     start = row["window_start"]
@@ -209,7 +215,14 @@ def client_of(row: asyncpg.Record) -> Client:
         attributes=orjson.loads(row["attributes"]),
         opted_out=row["opted_out"],
     )
-    return Client(row["id"], definition, row["version"], row["created_at"], row["updated_at"])
+    return Client(row["id"], definition, row["version"], row["created_at"], row["updated_at"], _opt_out_of(row))
+
+
+def _opt_out_of(row: asyncpg.Record) -> OptOut | None:
+    if not row["opted_out"]:
+        return None
+    origin = OptOutOrigin(row["opt_out_source"])
+    return OptOut(row["opt_out_at"], origin, row["opt_out_word"], row["opt_out_endpoint"])
 
 
 async def _claim_phone(connection: asyncpg.Connection, phone: str, bucket: int) -> int:
@@ -260,9 +273,11 @@ async def _record_change(connection: asyncpg.Connection, bucket: int, client_id:
     await connection.execute(*_SQL["record_client_changes"].bind(bucket=bucket, client_ids=[client_id]))
 
 
-def _arguments(definition: ClientDefinition) -> dict[str, object]:
+def _arguments(definition: ClientDefinition, source: OptOutSource) -> dict[str, object]:
     window = definition.receive_window
+    origin = OptOutOrigin.API if definition.opted_out and source is OptOutSource.API else OptOutOrigin.UNKNOWN
     return {
+        "opt_out_source": int(origin),
         "phone": definition.phone,
         "operator_code": definition.operator_code,
         "tag": definition.tag,

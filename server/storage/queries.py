@@ -18,6 +18,7 @@ from typing import Any
 
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from server.domain.client_import import Spoken
+from server.domain.clients import OptOutOrigin
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _OPENING = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
@@ -37,7 +38,18 @@ class Figure(IntEnum):
 
 _ENUMS: dict[str, type[IntEnum]] = {
     enum.__name__: enum
-    for enum in (AudienceMode, BreakerState, Figure, MailingState, Reason, Semantics, Spoken, Status, Suspension)
+    for enum in (
+        AudienceMode,
+        BreakerState,
+        Figure,
+        MailingState,
+        OptOutOrigin,
+        Reason,
+        Semantics,
+        Spoken,
+        Status,
+        Suspension,
+    )
 }
 
 

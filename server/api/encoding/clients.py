@@ -8,7 +8,15 @@ from datetime import time
 from mailing.v1 import client_pb2, time_of_day_pb2
 from server.api.encoding.masking import shown_phone
 from server.api.encoding.wellknown import duration, span_of, timestamp
-from server.domain.clients import LONGEST_WINDOW, Client, ClientDefinition, ClientFilter, ReceiveWindow, normal_tag
+from server.domain.clients import (
+    LONGEST_WINDOW,
+    Client,
+    ClientDefinition,
+    ClientFilter,
+    OptOut,
+    ReceiveWindow,
+    normal_tag,
+)
 from server.domain.masks import parts_of
 from server.domain.validation import Violations
 
@@ -76,6 +84,18 @@ def client_message(client: Client) -> client_pb2.Client:
         etag=client.etag,
         create_time=timestamp(client.created_at),
         update_time=timestamp(client.updated_at),
+        opt_out=_opt_out_message(client.opt_out),
+    )
+
+
+def _opt_out_message(opt_out: OptOut | None) -> client_pb2.OptOut | None:
+    if opt_out is None:
+        return None
+    return client_pb2.OptOut(
+        time=timestamp(opt_out.at),
+        source=client_pb2.OptOut.Source.ValueType(opt_out.origin),
+        word=opt_out.word,
+        endpoint=opt_out.endpoint,
     )
 
 

@@ -144,9 +144,10 @@ FROM recalled r
 WHERE r.phone = s.phone;
 
 -- name: insert_fresh_clients
-INSERT INTO clients (bucket, id, phone, received, {columns})
+INSERT INTO clients (bucket, id, phone, received, {columns}, opt_out_at, opt_out_source)
 SELECT bucket, {identity}, phone, received, operator_code, tag, timezone, window_start, window_length, attributes,
-  coalesce(opted_out, false)
+  coalesce(opted_out, false), CASE WHEN opted_out AND NOT recalled THEN now() END,
+  CASE WHEN opted_out AND NOT recalled THEN {OptOutOrigin.IMPORT} ELSE {OptOutOrigin.UNKNOWN} END
 FROM import_latest s
 WHERE is_new;
 
@@ -155,7 +156,13 @@ WHERE is_new;
 -- what is stored now: what somebody else changed meanwhile and no row speaks of stays.
 WITH written AS (
   UPDATE clients c
-  SET ({columns}) = ({merged}), version = c.version + 1, updated_at = now()
+  SET ({columns}) = ({merged}), version = c.version + 1, updated_at = now(),
+    opt_out_at = CASE WHEN s.opted_out AND NOT c.opted_out THEN now() WHEN NOT s.opted_out THEN NULL
+      ELSE c.opt_out_at END,
+    opt_out_source = CASE WHEN s.opted_out AND NOT c.opted_out THEN {OptOutOrigin.IMPORT}
+      WHEN NOT s.opted_out THEN {OptOutOrigin.UNKNOWN} ELSE c.opt_out_source END,
+    opt_out_word = CASE WHEN s.opted_out IS NULL OR s.opted_out AND c.opted_out THEN c.opt_out_word ELSE '' END,
+    opt_out_endpoint = CASE WHEN s.opted_out IS NULL OR s.opted_out AND c.opted_out THEN c.opt_out_endpoint ELSE '' END
   FROM import_latest s
   WHERE s.differs AND NOT s.is_new AND c.bucket = s.home AND c.id = s.id AND c.phone = s.phone
   RETURNING c.id

@@ -17,11 +17,12 @@ DELETE FROM client_phones WHERE phone = $phone;
 
 -- name: insert_client
 INSERT INTO clients (
-  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received
+  bucket, id, phone, operator_code, tag, timezone, window_start, window_length, attributes, opted_out, received,
+  opt_out_at, opt_out_source
 )
 VALUES (
   $bucket, $client_id, $phone, $operator_code, $tag, $timezone, $window_start, $window_length, $attributes, $opted_out,
-  $received
+  $received, CASE WHEN $opt_out_source::int > {OptOutOrigin.UNKNOWN} THEN now() END, $opt_out_source
 )
 RETURNING *;
 
@@ -35,10 +36,16 @@ SELECT bucket, client_id FROM client_phones WHERE phone = $phone;
 SELECT * FROM clients WHERE bucket = $bucket AND id = $client_id FOR UPDATE;
 
 -- name: update_client
--- The client stays in its bucket, also when the phone changes.
+-- The client stays in its bucket, also when the phone changes. An opt-out keeps its origin until it is taken back.
 UPDATE clients
 SET phone = $phone, operator_code = $operator_code, tag = $tag, timezone = $timezone, window_start = $window_start,
   window_length = $window_length, attributes = $attributes, opted_out = $opted_out, received = $received,
+  opt_out_at = CASE WHEN NOT $opted_out THEN NULL WHEN opted_out THEN opt_out_at
+    WHEN $opt_out_source::int > {OptOutOrigin.UNKNOWN} THEN now() END,
+  opt_out_source = CASE WHEN NOT $opted_out THEN {OptOutOrigin.UNKNOWN} WHEN opted_out THEN opt_out_source
+    ELSE $opt_out_source END,
+  opt_out_word = CASE WHEN opted_out AND $opted_out THEN opt_out_word ELSE '' END,
+  opt_out_endpoint = CASE WHEN opted_out AND $opted_out THEN opt_out_endpoint ELSE '' END,
   version = version + 1, updated_at = now()
 WHERE bucket = $bucket AND id = $client_id
 RETURNING *;

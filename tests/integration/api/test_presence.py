@@ -221,3 +221,33 @@ async def test_an_update_of_another_field_keeps_the_operator_code(service: Servi
     assert made.operator_code == "916"
     change = UpdateClientRequest(client=client_pb2.Client(id=made.id, tag="vip"))
     assert (await service.clients.UpdateClient(change)).client.operator_code == "916"
+
+
+async def test_a_client_tells_when_and_how_they_opted_out(service: Service, pool: asyncpg.Pool) -> None:
+    """Fails when another write changes the origin, and when one that was taken back stays."""
+    Source = client_pb2.OptOut.Source
+    made = await add_client(service, PHONE, opted_out=True)
+    assert (made.opt_out.source, made.opt_out.time) == (Source.SOURCE_API, made.create_time)
+    await imported(service, [client(PHONE, tag="x", opted_out=True), client(PHONE + 1, opted_out=True)])
+    first, second = await by_phone(service)
+    assert (first.opt_out, second.opt_out.source) == (made.opt_out, Source.SOURCE_IMPORT)
+    assert second.opt_out.time == second.create_time
+    await imported(service, [client(PHONE, opted_out=False), client(PHONE + 2)])
+    assert not any(one.HasField("opt_out") for one in await by_phone(service) if one.phone != str(PHONE + 1))
+    await imported(service, [client(PHONE, opted_out=True)])
+    update = UpdateClientRequest(client=client_pb2.Client(id=made.id, opted_out=True, tag="y"))
+    again = (await service.clients.UpdateClient(update)).client
+    assert (again.tag, again.opt_out.source) == ("y", Source.SOURCE_IMPORT)
+
+
+async def test_an_opt_out_that_the_phone_kept_has_no_origin(service: Service) -> None:
+    made = await add_client(service, PHONE, opted_out=True)
+    await service.clients.DeleteClient(DeleteClientRequest(client_id=made.id))
+    again = await add_client(service, PHONE)
+    assert again.opted_out
+    assert again.opt_out == client_pb2.OptOut()
+    assert again.HasField("opt_out")
+
+
+async def by_phone(service: Service) -> list[client_pb2.Client]:
+    return sorted(await stored(service), key=lambda one: one.phone)
