@@ -104,25 +104,38 @@ class MailingStore:
         next_token = encode_token(digest, ids[page.size - 1]) if len(ids) > page.size else ""
         return Page(tuple(map(mailing_of, rows)), lambda one: encode_token(digest, one.id), next_token)
 
-    async def update(self, mailing_id: int, etag: str, patch: MailingDefinition, fields: Collection[str]) -> Mailing:
-        """Set `fields` as in `patch`. Raise NotFound, StaleEtag, WrongState, InvalidFields.
+    async def update(
+        self,
+        mailing_id: int,
+        etag: str,
+        patch: MailingDefinition,
+        fields: Collection[str],
+        validate_only: bool = False,
+    ) -> Mailing:
+        """Set `fields` as in `patch`; with `validate_only` return the mailing as it would be, and change nothing.
 
-        A running mailing whose start is moved into the future is SCHEDULED again. When the filter of an
-        open mailing changes, a new pass over all clients takes in those that match.
+        Raise NotFound, StaleEtag, WrongState, InvalidFields. A running mailing whose start is moved into the
+        future is SCHEDULED again. When the filter of an open mailing changes, a new pass over all clients
+        takes in those that match.
         """
 
-        async def work(connection: asyncpg.Connection) -> None:
+        async def work(connection: asyncpg.Connection) -> Mailing | None:
             row = await self._lock(connection, mailing_id)
             mailing = mailing_of(row)
             check_etag(etag, mailing.etag)
             begun = await connection.fetchval(*_SQL["has_begun"].bind(mailing_id=mailing_id))
             after = amended_mailing(mailing, patch, fields, row["read_at"], begun, self._zones)
             await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **definition_arguments(after)))
+            if validate_only:
+                return mailing_of(await connection.fetchrow(*_SQL["get_mailings"].bind(ids=[mailing_id])))
             if "filter" in changes(mailing.definition, after):
                 await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))
             await notify_dispatchers(connection)
             await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
+            return None
 
+        if validate_only and (rehearsed := await self._database.rehearse(work)):
+            return rehearsed
         await self._database.transact(work)
         self._hint()
         return await self.get(mailing_id)
@@ -133,9 +146,12 @@ class MailingStore:
             raise NotFound(Kind.MAILING, mailing_id)
         return row
 
-    async def pause(self, mailing_id: int) -> Mailing:
-        """Stop the mailing, or hold one that is scheduled; no change for a paused one. Raise NotFound, WrongState."""
-        return await self._move(mailing_id, "paused", {MailingState.PAUSED}, PAUSABLE)
+    async def pause(self, mailing_id: int, etag: str = "") -> Mailing:
+        """Stop the mailing, or hold one that is scheduled; no change for a paused one.
+
+        Raise NotFound, WrongState, StaleEtag.
+        """
+        return await self._move(mailing_id, "paused", {MailingState.PAUSED}, PAUSABLE, etag)
 
     async def resume(self, mailing_id: int) -> Mailing:
         """Continue a paused mailing, or schedule it again if it has not begun or its start is ahead.
@@ -144,22 +160,32 @@ class MailingStore:
         """
         return await self._move(mailing_id, "resumed", {MailingState.RUNNING, MailingState.SCHEDULED}, RESUMABLE)
 
-    async def cancel(self, mailing_id: int) -> Mailing:
-        """End the mailing; no change for a cancelled one. Raise NotFound, WrongState.
+    async def cancel(self, mailing_id: int, etag: str = "") -> Mailing:
+        """End the mailing; no change for a cancelled one. Raise NotFound, WrongState, StaleEtag.
 
         The dispatcher ends its unsent messages.
         """
-        return await self._move(mailing_id, "cancelled", {MailingState.CANCELLED}, CANCELLABLE)
+        return await self._move(mailing_id, "cancelled", {MailingState.CANCELLED}, CANCELLABLE, etag)
 
     async def _move(
-        self, mailing_id: int, what: str, there: Collection[MailingState], sources: Collection[MailingState]
+        self,
+        mailing_id: int,
+        what: str,
+        there: Collection[MailingState],
+        sources: Collection[MailingState],
+        etag: str = "",
     ) -> Mailing:
-        """Move a mailing as its statement says, unless it is in one of the states `there` already."""
+        """Move a mailing as its statement says, unless it is in one of the states `there` already.
+
+        The etag is not checked then: a call that is repeated does not fail because the first one was done.
+        """
 
         async def work(connection: asyncpg.Connection) -> None:
             # Locked first: the state that an error names is the one that was in the way.
-            found = MailingState((await self._lock(connection, mailing_id))["state"])
+            mailing = mailing_of(await self._lock(connection, mailing_id))
+            found = mailing.state
             if found not in there:
+                check_etag(etag, mailing.etag)
                 if found not in sources:
                     raise WrongState(what, found, sources)
                 await connection.execute(*_SQL[_MOVES[what]].bind(mailing_id=mailing_id, sources=sorted(sources)))

@@ -31,14 +31,11 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "mailing.v1.ClientFilter": "attribute_conditions any_of none_of phone_prefixes created_since "
         "exclude_mailings only_mailings sample segment",
         "mailing.v1.ListClientsRequest": "filter_text",
-        "mailing.v1.ExportClientsRequest": "filter_text resume_token",
+        "mailing.v1.ExportClientsRequest": "filter_text",
         "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
         "filter_text",
-        "mailing.v1.UpdateMailingRequest": "validate_only",
         "mailing.v1.ListMailingsRequest": "schedule_id query",
         "mailing.v1.SendTestMessageRequest": "force request_id",
-        "mailing.v1.PauseMailingRequest": "etag",
-        "mailing.v1.CancelMailingRequest": "etag",
         "mailing.v1.ListMessagesRequest": "receipts",
         "mailing.v1.ExportMessagesRequest": "receipts",
         "mailing.v1.WatchMessagesRequest": "include_receipts",

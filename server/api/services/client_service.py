@@ -15,7 +15,7 @@ from server.api.handlers import Context
 from server.domain.client_import import ImportRow, RowErrors
 from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, client_key, completed
 from server.domain.errors import ScopeMissing
-from server.domain.pagination import PageRequest
+from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
 from server.domain.principals import Scope, caller
 from server.domain.validation import Violations, page_size
 from server.storage.client_deletion import ClientDeletion
@@ -116,9 +116,13 @@ class ClientService(ClientServiceServicer):
         self, request: pb.ExportClientsRequest, context: Context
     ) -> AsyncIterator[pb.ExportClientsResponse]:
         """Stream the clients of a filter."""
-        async for piece in self._clients.export(self._filter(request, Violations())):
+        chosen = self._filter(request, Violations())
+        digest = query_digest("export clients", chosen.as_json())
+        (after,) = resumed_key(request.resume_token, digest, (0,))
+        async for piece in self._clients.export(chosen, after):
             for clients in pieces(map(client_message, piece), EXPORT_CHUNK):
-                yield pb.ExportClientsResponse(clients=clients)
+                token = encode_token(digest, clients[-1].id)
+                yield pb.ExportClientsResponse(clients=clients, resume_token=token)
 
     def _filter(self, request: pb.ListClientsRequest | pb.ExportClientsRequest, violations: Violations) -> ClientFilter:
         """Return the checked filter. Raise InvalidFields for it and for earlier violations."""

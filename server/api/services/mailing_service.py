@@ -87,7 +87,9 @@ class MailingService(MailingServiceServicer):
         violations.check()
         if "endpoint" in fields:
             self._check_endpoint(patch.endpoint)
-        mailing = await self._mailings.update(request.mailing.id, request.mailing.etag, patch, fields)
+        mailing = await self._mailings.update(
+            request.mailing.id, request.mailing.etag, patch, fields, request.validate_only
+        )
         return pb.UpdateMailingResponse(mailing=mailing_message(mailing))
 
     async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
@@ -111,7 +113,9 @@ class MailingService(MailingServiceServicer):
     async def PauseMailing(self, request: pb.PauseMailingRequest, context: Context) -> pb.PauseMailingResponse:
         """Pause a mailing."""
         require_id(request.mailing_id, "mailing_id")
-        return pb.PauseMailingResponse(mailing=mailing_message(await self._mailings.pause(request.mailing_id)))
+        return pb.PauseMailingResponse(
+            mailing=mailing_message(await self._mailings.pause(request.mailing_id, request.etag))
+        )
 
     async def ResumeMailing(self, request: pb.ResumeMailingRequest, context: Context) -> pb.ResumeMailingResponse:
         """Resume a paused mailing."""
@@ -121,7 +125,9 @@ class MailingService(MailingServiceServicer):
     async def CancelMailing(self, request: pb.CancelMailingRequest, context: Context) -> pb.CancelMailingResponse:
         """Cancel a mailing."""
         require_id(request.mailing_id, "mailing_id")
-        return pb.CancelMailingResponse(mailing=mailing_message(await self._mailings.cancel(request.mailing_id)))
+        return pb.CancelMailingResponse(
+            mailing=mailing_message(await self._mailings.cancel(request.mailing_id, request.etag))
+        )
 
     async def PreviewMailing(self, request: pb.PreviewMailingRequest, context: Context) -> pb.PreviewMailingResponse:
         """Return what a mailing would do."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 from zlib import crc32
 
 import asyncpg
@@ -259,6 +260,25 @@ async def test_an_export_gives_every_client_once_in_the_order_of_ids(service: Se
     assert odd == [one for one in everybody if one.tag == "odd"]
     few = await exported(service, client_pb2.ClientFilter(client_ids=[one.id for one in everybody[::3]]))
     assert few == everybody[::3]
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_an_export_goes_on_where_it_was_left(service: Service, by_id: bool) -> None:
+    await imported(service, [client(PHONE + n) for n in range(1200)])
+    everybody = await exported(service)
+    chosen = client_pb2.ClientFilter(client_ids=[one.id for one in everybody]) if by_id else None
+    found, token = [], ""
+    for _ in range(10):
+        request = ExportClientsRequest(filter=chosen, resume_token=token)
+        piece: Any = await service.clients.ExportClients(request).read()
+        if piece is grpc.aio.EOF:
+            break
+        found += piece.clients
+        token = piece.resume_token
+    assert found == everybody
+    other = ExportClientsRequest(filter=client_pb2.ClientFilter(tags=["x"]), resume_token=token)
+    with refused("INVALID_ARGUMENT", "INVALID_RESUME_TOKEN"):
+        await service.clients.ExportClients(other).read()
 
 
 async def test_an_export_of_buckets_of_different_sizes_misses_nobody(service: Service) -> None:

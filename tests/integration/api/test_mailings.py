@@ -231,6 +231,33 @@ async def test_a_mask_names_parts_of_fields(service: Service) -> None:
         await update(service, patch, "retry.initial_backoff")
 
 
+async def test_an_update_may_only_be_tried(service: Service) -> None:
+    made = await create(service, start_time=at(3600))
+    request = UpdateMailingRequest(mailing=mailing_pb2.Mailing(id=made.id, title="new", text="Hi"), validate_only=True)
+    tried = (await service.mailings.UpdateMailing(request)).mailing
+    assert (tried.title, tried.text) == ("new", "Hi")
+    assert await get(service, made.id) == made
+    request.mailing.text = " "
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "mailing.text"):
+        await service.mailings.UpdateMailing(request)
+
+
+async def test_a_stale_etag_pauses_and_cancels_nothing(service: Service) -> None:
+    """Fails when a repeated call is refused because the first one was done."""
+    made = await create(service, start_time=at(3600))
+    current = await update(service, mailing_pb2.Mailing(id=made.id, title="new"))
+    for call, request in (
+        (service.mailings.PauseMailing, PauseMailingRequest),
+        (service.mailings.CancelMailing, CancelMailingRequest),
+    ):
+        with refused("ABORTED", "STALE_ETAG"):
+            await call(request(mailing_id=made.id, etag=made.etag))  # type: ignore[arg-type]
+        for _ in range(2):
+            changed: Any = await call(request(mailing_id=made.id, etag=current.etag))  # type: ignore[arg-type]
+        current = changed.mailing
+    assert current.state == mailing_pb2.Mailing.STATE_CANCELLED
+
+
 async def test_an_update_is_rejected_by_field(service: Service) -> None:
     made = await create(service, start_time=at(3600))
     for path in ("filter.height", "nothing", "start_time.seconds"):

@@ -63,7 +63,7 @@ def test_the_table_names_what_the_protos_have() -> None:
             ["mailing.filter.any_of", "mailing.filter.segment", "mailing.sending_hours"],
         ),
         (PreviewMailingRequest(mailing=Mailing(max_per_day=1)), ["mailing.max_per_day"]),
-        (ExportClientsRequest(filter=ClientFilter(tags=["a"]), resume_token="x"), ["resume_token"]),
+        (ExportClientsRequest(filter=ClientFilter(tags=["a"]), filter_text="x"), ["filter_text"]),
     ],
     ids=lambda value: type(value).__name__,
 )
