@@ -1,6 +1,7 @@
 """Runs one benchmark: `python -m bench NAME [options]`.
 
-Progress goes to stderr; the last line of stdout is one JSON object with the results.
+Progress goes to stderr; the last line of stdout is one JSON object with the results. The exit status
+is 1 when what was to be measured did not happen, as stderr then says.
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+
+from bench.service import BenchmarkFailed
 
 MODULES = {
     "throughput": "bench.throughput",
@@ -32,7 +35,11 @@ def main(arguments: list[str]) -> int:
         wrong = f"{arguments[0]!r} is no benchmark. " if arguments and not arguments[0].startswith("-") else ""
         print(f"{wrong}usage: python -m bench {{{','.join(MODULES)}}} [options]", file=sys.stderr)
         return 0 if arguments in (["-h"], ["--help"]) else 2
-    result = importlib.import_module(MODULES[arguments[0]]).main(arguments[1:])
+    try:
+        result = importlib.import_module(MODULES[arguments[0]]).main(arguments[1:])
+    except BenchmarkFailed as error:
+        print(error, file=sys.stderr)
+        return 1
     if isinstance(result, dict):
         print(json.dumps(result), flush=True)
     return 0

@@ -1,13 +1,17 @@
-"""The endpoint that benchmarks deliver to: it accepts every message and remembers its id.
+"""The endpoint that benchmarks deliver to: it accepts every message and remembers its id and body.
 
-`nginx`, where it is installed, for raw speed: one worker, ids kept in a buffered access
+`nginx`, where it is installed, for raw speed: one worker, ids and bodies kept in a buffered access
 log. `small`, a Python process of its own (`bench.small_endpoint`), anywhere and whenever an
 answer is to take its time. Both answer `{"code":0,"message":"OK"}` and are gone with us.
+
+nginx reads a body only for whoever uses it: here a mirror that throws it away. The answer is that to a
+method which its content knows nothing of, made a good one; it takes no longer than without a body.
 """
 
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import signal
 import socket
@@ -17,10 +21,9 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 _PATIENCE = 30.0  # seconds for a start, a stop, or a log to be written
 
@@ -31,8 +34,10 @@ pid {folder}/nginx.pid;
 error_log {folder}/error.log;
 events {{ worker_connections 8192; }}
 http {{
-    log_format ids '$uri';
-    access_log {folder}/ids.log ids buffer=1m flush=1s;
+    log_format requests escape=none '$request_uri $request_body';
+    access_log {folder}/requests.log requests buffer=1m flush=1s;
+    client_body_buffer_size 64k;
+    default_type application/json;
     client_body_temp_path {folder}/body;
     proxy_temp_path {folder}/proxy;
     fastcgi_temp_path {folder}/fastcgi;
@@ -42,9 +47,13 @@ http {{
     server {{
         listen 127.0.0.1:{port} backlog=8192;
         location / {{
-            default_type application/json;
-            return 200 '{{"code":0,"message":"OK"}}';
+            mirror /thrown-away;
+            mirror_request_body on;
+            empty_gif;
+            error_page 405 =200 /accepted;
         }}
+        location = /thrown-away {{ internal; return 204; }}
+        location = /accepted {{ internal; return 200 '{{"code":0,"message":"OK"}}'; }}
     }}
 }}
 """
@@ -57,11 +66,29 @@ class RunningEndpoint(Protocol):
     def url(self) -> str:
         """Where the message id is to be appended."""
 
-    def received(self) -> Sequence[int]:
-        """Return the id of every message accepted so far, repeated ones as often as they came."""
+    def requests(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the id in the URL and the body of every request so far, repeated ones as often as they came."""
 
     def stop(self) -> None:
         """End the process and forget the ids. May be called again."""
+
+
+def find_nginx() -> str | None:
+    """Return where nginx is installed, None where it is not."""
+    return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+
+
+def message_ids(endpoint: RunningEndpoint) -> list[int]:
+    """Return the id of every message that an endpoint so far, repeated ones as often as they came."""
+    return [message_id for message_id, _ in endpoint.requests()]
+
+
+def parse_requests(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield the ids and bodies of requests that are lines of a path, a blank and a body; others are left out."""
+    for line in lines:
+        path, _, body = line.rstrip(b"\n").partition(b" ")
+        if path[1:].isdigit():
+            yield int(path[1:]), body
 
 
 def start_endpoint(kind: str = "auto", delay_ms: int = 0) -> RunningEndpoint:
@@ -71,7 +98,7 @@ def start_endpoint(kind: str = "auto", delay_ms: int = 0) -> RunningEndpoint:
     delayed. `delay_ms` is how long an answer takes; nginx has no such thing. Raise
     ValueError for a kind that cannot be had and RuntimeError when the process does not start.
     """
-    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    nginx = find_nginx()
     if kind == "auto":
         kind = "nginx" if nginx and not delay_ms else "small"
     if kind == "small":
@@ -84,7 +111,7 @@ def start_endpoint(kind: str = "auto", delay_ms: int = 0) -> RunningEndpoint:
 
 
 class NginxEndpoint:
-    """nginx with one worker; the ids are read from its access log."""
+    """nginx with one worker; the requests are read from its access log."""
 
     def __init__(self, program: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="mailing-nginx-"))
@@ -115,19 +142,20 @@ class NginxEndpoint:
         """Make a request that no message makes, and return its line of the log."""
         self._marks += 1
         urllib.request.urlopen(f"{self.url}-{self._marks}", timeout=_PATIENCE).read()
-        return b"/-%d\n" % self._marks
+        return b"/-%d \n" % self._marks
 
-    def received(self) -> Sequence[int]:
-        """Return the ids in the log, after all that came before this call is in it."""
+    def requests(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the requests in the log, after all that came before this call is in it."""
         mark = self._mark()
         self._process.send_signal(signal.SIGUSR1)  # reopens the log, and writes its buffer out before
         until = time.monotonic() + _PATIENCE
-        log = self._folder / "ids.log"
-        while mark not in (lines := log.read_bytes())[-4096:]:
-            if time.monotonic() > until:
-                raise RuntimeError("nginx did not write its log")
-            time.sleep(0.02)
-        return [message_id for message_id in map(int, lines.replace(b"/", b"").split()) if message_id >= 0]
+        with (self._folder / "requests.log").open("rb") as log:
+            while mark not in _tail(log):
+                if time.monotonic() > until:
+                    raise RuntimeError("nginx did not write its log")
+                time.sleep(0.02)
+            log.seek(0)
+            yield from parse_requests(log)
 
     def stop(self) -> None:
         """End nginx and remove its files."""
@@ -137,7 +165,7 @@ class NginxEndpoint:
 
 
 class SmallEndpoint:
-    """The Python endpoint; the ids are asked from it."""
+    """The Python endpoint; the requests are asked from it."""
 
     def __init__(self, delay_ms: int = 0) -> None:
         command = [sys.executable, "-m", "bench.small_endpoint", "--delay-ms", str(delay_ms)]
@@ -149,10 +177,10 @@ class SmallEndpoint:
             self.stop()
             raise RuntimeError("the small endpoint did not start")
 
-    def received(self) -> Sequence[int]:
-        """Return the ids it holds."""
-        with urllib.request.urlopen(f"{self.url}received", timeout=_PATIENCE) as answer:
-            return array("q", answer.read())
+    def requests(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the requests it holds."""
+        with urllib.request.urlopen(f"{self.url}requests", timeout=_PATIENCE) as answer:
+            yield from parse_requests(answer)
 
     def stop(self) -> None:
         """End the process."""
@@ -160,6 +188,12 @@ class SmallEndpoint:
         if self._process.stdout is not None:
             self._process.stdout.close()
         atexit.unregister(self.stop)
+
+
+def _tail(log: BinaryIO) -> bytes:
+    """Return the last lines of a growing file."""
+    log.seek(-min(4096, log.seek(0, os.SEEK_END)), os.SEEK_END)
+    return log.read()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import asyncpg
 
-from bench.endpoint import start_endpoint
+from bench.endpoint import message_ids, start_endpoint
 from bench.measure import say
 from bench.plot import Bar, write_bars
 from bench.service import BenchmarkFailed, Service, running_service
@@ -132,7 +132,7 @@ async def measure(messages: int) -> dict[str, Any]:
             rates = {"ours": float(ours["delivered_per_s"])}
             for competitor in COMPETITORS:
                 rates[competitor.name] = await contest.rate(competitor, messages)
-            result = compare(ledger + contest.expected, Counter(endpoint.received()))
+            result = compare(ledger + contest.expected, Counter(message_ids(endpoint)))
             if wrk is not None:
                 rates["wrk"] = wrk
     finally:

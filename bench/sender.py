@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import uvloop
 
-from bench.endpoint import RunningEndpoint, start_endpoint
+from bench.endpoint import RunningEndpoint, message_ids, start_endpoint
 from bench.measure import say
 from bench.wrk import CONNECTIONS, MESSAGE_ID, wrk_per_s
 from dispatcher.delivery.awaiting import ask
@@ -70,7 +70,7 @@ async def measure(endpoint: RunningEndpoint, requests: int, httpx_requests: int,
     fast = await _measure(FastSender, endpoint.url, 1, requests, at_a_time)
     httpx = await _measure(HttpxSender, endpoint.url, requests + 1, httpx_requests, at_a_time)
     after = await wrk_per_s(endpoint.url, at_a_time)
-    received = sorted(message_id for message_id in endpoint.received() if message_id != MESSAGE_ID)
+    received = sorted(message_id for message_id in message_ids(endpoint) if message_id != MESSAGE_ID)
     result: dict[str, Any] = {
         "bench": "sender",
         "connections": at_a_time,

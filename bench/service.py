@@ -32,6 +32,9 @@ from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, GetMailingRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 
+TEXT = "Hello {phone}"
+"""The text of every mailing."""
+
 _SERVING = re.compile(r"serving on (\S+:\d+)")
 _START_SECONDS = 60.0
 _STOP_SECONDS = 30.0
@@ -91,7 +94,7 @@ class Service:
 
     async def create_mailing(self, tags: Iterable[str] = (), **fields: object) -> Mailing:
         """Create a mailing to the clients of these tags (none: to all) and return it."""
-        mailing = Mailing(text="Hello {phone}", filter=ClientFilter(tags=tags), **fields)  # type: ignore[arg-type]
+        mailing = Mailing(text=TEXT, filter=ClientFilter(tags=tags), **fields)  # type: ignore[arg-type]
         request = CreateMailingRequest(mailing=mailing, request_id=str(uuid.uuid4()))
         return (await MailingServiceStub(self.channel).CreateMailing(request)).mailing
 
@@ -112,6 +115,10 @@ class Service:
                 shown = now
                 say(f"  {mailing.progress.delivered:,} of {mailing.progress.total:,} delivered")
             await asyncio.sleep(0.2)
+
+    async def phones(self) -> dict[int, str]:
+        """Return the phones of all clients by their ids."""
+        return {row["id"]: row["phone"] for row in await self.postgres.fetch("SELECT id, phone FROM clients")}
 
     async def ledger_ids(self, mailing_id: int) -> Counter[int]:
         """Return the ids of a mailing's delivered messages, as the ledger has them."""

@@ -1,7 +1,7 @@
-"""A small, fast endpoint that remembers every message id: `python -m bench.small_endpoint`.
+"""A small, fast endpoint that remembers every message: `python -m bench.small_endpoint`.
 
-Prints its URL, accepts every POST, and answers GET /received with the ids it accepted as
-64-bit integers in the machine's byte order. `--delay-ms` is how long each answer takes.
+Prints its URL, accepts every POST, and answers GET /requests with a line for each that it
+accepted: the path, a blank, and the body. `--delay-ms` is how long each answer takes.
 It ends with the process that started it, or by SIGTERM.
 """
 
@@ -12,7 +12,6 @@ import asyncio
 import ctypes
 import signal
 import sys
-from array import array
 from collections import deque
 from typing import cast
 
@@ -29,14 +28,14 @@ class Ledger:
     """What has been accepted, and the answers that are not due yet."""
 
     def __init__(self, delay: float) -> None:
-        self.ids = array("q")
+        self.requests: list[bytes] = []
         self._delay = delay
         self._due: deque[tuple[float, asyncio.Transport]] = deque()
         self._loop = asyncio.get_running_loop()
 
-    def accept(self, message_id: int, transport: asyncio.Transport) -> None:
-        """Remember a message and answer it, at once or after the delay."""
-        self.ids.append(message_id)
+    def accept(self, request: bytes, transport: asyncio.Transport) -> None:
+        """Remember a request and answer it, at once or after the delay."""
+        self.requests.append(request)
         if not self._delay:
             transport.write(ACCEPTED)
             return
@@ -59,7 +58,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
         self._parser = httptools.HttpRequestParser(self)
-        self._url = b""
+        self._url = self._body = b""
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,19 +76,23 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Begin a request."""
-        self._url = b""
+        self._url = self._body = b""
 
     def on_url(self, url: bytes) -> None:
         """Take in the request's target, maybe a piece of it."""
         self._url += url
 
+    def on_body(self, data: bytes) -> None:
+        """Take in the body, maybe a piece of it."""
+        self._body += data
+
     def on_message_complete(self) -> None:
         """Answer a complete request."""
         last = self._url.rpartition(b"/")[2]
         if last.isdigit():
-            self._ledger.accept(int(last), self._transport)
-        elif last == b"received":
-            body = self._ledger.ids.tobytes()
+            self._ledger.accept(b"/%b %b\n" % (last, self._body), self._transport)
+        elif last == b"requests":
+            body = b"".join(self._ledger.requests)
             self._transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
         else:
             self._transport.write(_REFUSED)

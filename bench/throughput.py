@@ -1,5 +1,8 @@
 """How fast a mailing is delivered, what each message costs, and whether ledger and endpoint agree.
 
+They agree when the endpoint got every message of the ledger once, each with its phone and text; otherwise
+the benchmark fails.
+
 `delivered_per_s` counts from CreateMailing to the last delivery, both by the clock of the
 ledger: expansion, the first request and the last record are inside. The rate between the
 first and the last recorded delivery, and by the wall clock until the mailing is seen
@@ -10,14 +13,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from bench.endpoint import start_endpoint
+import orjson
+
+from bench.endpoint import message_ids, start_endpoint
 from bench.measure import peak_rss_mb, say, service_pids
-from bench.service import Service, running_service
+from bench.service import TEXT, BenchmarkFailed, Service, running_service
 from bench.wrk import MESSAGE_ID, wrk_per_s
 from mailing.v1.mailing_pb2 import Mailing
 
@@ -68,6 +74,26 @@ def compare(ledger: Counter[int], endpoint: Counter[int]) -> dict[str, Any]:
     }
 
 
+def wrong_bodies(requests: Iterable[tuple[int, bytes]], phones: Mapping[int, str]) -> int:
+    """Return how many requests did not carry the id, the phone and the text of the message in their URL.
+
+    `phones` are those of the clients, by their ids.
+    """
+    return sum(
+        not _is_right(message_id, body, phones.get(message_id & 0xFFFFFFFF, ""))
+        for message_id, body in requests
+        if message_id != MESSAGE_ID
+    )
+
+
+def _is_right(message_id: int, body: bytes, phone: str) -> bool:
+    try:
+        sent = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return False
+    return bool(phone) and sent == {"id": message_id, "phone": int(phone), "text": TEXT.format(phone=phone)}
+
+
 async def measure(
     messages: int,
     dispatchers: int = 0,
@@ -85,14 +111,18 @@ async def measure(
             before = await wrk_per_s(endpoint.url) if with_wrk else None
             mailing, result = await deliver(service, messages)
             after = await wrk_per_s(endpoint.url) if with_wrk else None
-            result |= compare(await service.ledger_ids(mailing.id), Counter(endpoint.received()))
+            result |= compare(await service.ledger_ids(mailing.id), Counter(message_ids(endpoint)))
+            result["wrong_bodies"] = wrong_bodies(endpoint.requests(), await service.phones())
         yardstick = max((rate for rate in (before, after) if rate), default=None)
         if yardstick:
             result |= {
                 "wrk_per_s": round(yardstick),
                 "ratio_to_wrk": round(result["delivered_per_s"] / yardstick, 3),
             }
-        return {"bench": "throughput", "dispatchers": dispatchers, "endpoint_delay_ms": delay_ms, **result}
+        result = {"bench": "throughput", "dispatchers": dispatchers, "endpoint_delay_ms": delay_ms, **result}
+        if not result["settle_to_ledger_exact"] or result["wrong_bodies"] or result["delivered"] != messages:
+            raise BenchmarkFailed(f"ledger and endpoint differ: {json.dumps(result)}")
+        return result
     finally:
         endpoint.stop()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import urllib.request
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from collections.abc import Sequence
@@ -12,9 +13,11 @@ from collections.abc import Sequence
 import pytest
 
 from bench.__main__ import MODULES, main
+from bench.endpoint import find_nginx, start_endpoint
 from bench.measure import cpu_seconds, descendants, machine, peak_rss_mb, quantile
 from bench.plot import Bar, Line, bars_svg, lines_svg
-from bench.throughput import compare
+from bench.service import BenchmarkFailed
+from bench.throughput import compare, wrong_bodies
 from bench.wrk import MESSAGE_ID
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -41,6 +44,42 @@ def test_ledger_and_endpoint_agree_only_when_every_id_came_once() -> None:
 
 def test_the_yardstick_s_requests_are_no_deliveries() -> None:
     assert compare(Counter([1]), Counter({1: 1, MESSAGE_ID: 1000}))["settle_to_ledger_exact"]
+
+
+def test_each_message_must_carry_its_own_phone_and_text() -> None:
+    phones = {16: "79000000016", 17: "79000000017"}
+    good = {n: b'{"id":%d,"phone":%b,"text":"Hello %b"}' % (n, phones[n].encode(), phones[n].encode()) for n in phones}
+    assert wrong_bodies(good.items(), phones) == 0
+    assert wrong_bodies([(16, good[17]), (17, good[16])], phones) == 2
+    assert wrong_bodies([(16, b'{"id":16,"phone":79000000016,"text":"Hello 79000000017"}')], phones) == 1
+    assert wrong_bodies([(16, b""), (18, good[16]), (MESSAGE_ID, b"")], phones) == 2
+
+
+@pytest.mark.parametrize("kind", ["nginx", "small"])
+def test_an_endpoint_keeps_every_request_with_its_body(kind: str) -> None:
+    if kind == "nginx" and not find_nginx():
+        pytest.skip("nginx is not installed")
+    endpoint = start_endpoint(kind)
+    try:
+        body = '{"id":5,"phone":79,"text":"\\"Ж\\" \\u0000 ' + "x" * 40_000 + '"}'
+        for _ in range(2):
+            request = urllib.request.Request(f"{endpoint.url}5", body.encode(), {"Content-Type": "application/json"})
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                assert answer.read() == b'{"code":0,"message":"OK"}'
+        assert list(endpoint.requests()) == [(5, body.encode())] * 2
+    finally:
+        endpoint.stop()
+
+
+def test_a_benchmark_that_did_not_happen_ends_with_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(arguments: Sequence[str]) -> None:
+        raise BenchmarkFailed("ledger and endpoint differ")
+
+    monkeypatch.setattr("bench.throughput.main", fail)
+    assert main(["throughput"]) == 1
+    assert "ledger and endpoint differ" in capsys.readouterr().err
 
 
 @linux
