@@ -139,6 +139,23 @@ class MailingPlan(Protocol):
         ...
 
 
+class Render(Protocol):
+    """Makes the texts of clients, and says whether each may be sent."""
+
+    def __call__(
+        self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]
+    ) -> RenderedText:
+        """Return the text for one client."""
+        ...
+
+    def all_texts(self, fields: Sequence[Sequence[str]]) -> Sequence[str] | None:
+        """Return the texts of clients at once, None where each must be looked at.
+
+        `fields` has a column each of phones, operator codes, tags and time zones.
+        """
+        ...
+
+
 class WorkQueue(Protocol):
     """The open batches: what the claimer leases and the settler records.
 
@@ -272,9 +289,6 @@ class Storage:
 
 MayStart = Callable[[], bool]
 """Says whether a request may start now. Answers at once, from memory, and never raises."""
-
-Render = Callable[[str, str, str, str, dict[str, str]], RenderedText]
-"""Makes a text of phone, operator code, tag, time zone and attributes, and says whether it may be sent."""
 
 __all__ = [
     "Clock",

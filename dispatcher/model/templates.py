@@ -9,7 +9,7 @@ of the project and does no I/O, since rendering is on the path of every message.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -69,6 +69,16 @@ class Template:
         return self._format % tuple(
             [fields[slot] if isinstance(slot, int) else attributes.get(slot[0]) or slot[1] for slot in self._slots]
         )
+
+    def render_all(self, fields: Sequence[Sequence[str]]) -> list[str]:
+        """Return the texts of clients, of whom `fields` has a column each of phones, codes, tags and time zones.
+
+        For a template that does not need attributes.
+        """
+        if not self._slots:
+            return [self._format] * len(fields[0])
+        columns = [fields[slot] for slot in self._slots if isinstance(slot, int)]
+        return [self._format % values for values in zip(*columns, strict=True)]
 
     @property
     def is_never_blank(self) -> bool:

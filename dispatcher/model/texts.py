@@ -6,7 +6,7 @@ that long attributes in many placeholders take no memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from dispatcher.model.requests import RequestForm
@@ -50,6 +50,15 @@ class TextRenderer:
     def is_constant(self) -> bool:
         """Whether every client gets the same, and no value of theirs is needed."""
         return self._template.is_constant and self._form is None
+
+    def all_texts(self, fields: Sequence[Sequence[str]]) -> Sequence[str] | None:
+        """Return the texts of clients at once, where each may be sent and none needs attributes; else None.
+
+        `fields` has a column each of phones, operator codes, tags and time zones.
+        """
+        if self._form is not None or self._template.needs_attributes or not self.suits_everybody:
+            return None
+        return self._template.render_all(fields)
 
     def __call__(
         self, phone: str, operator_code: str, tag: str, timezone: str, attributes: Mapping[str, str]

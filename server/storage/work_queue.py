@@ -274,6 +274,9 @@ def _recipients(row: asyncpg.Record, mailing: Mailing, render: Render | None) ->
     if render is None or not n:
         return recipients
     about = [row[name] for name in ("operator_codes", "tags", "timezones", "attributes")]
+    phones = [phone for phone in recipients.phones if phone is not None]
+    if len(phones) == n and (all_texts := render.all_texts([phones, *about[:3]])) is not None:
+        return replace(recipients, texts=tuple(all_texts))
     rendered = [_rendered(phone, value, render) for phone, *value in zip(recipients.phones, *about, strict=True)]
     texts, reasons, values = zip(*rendered, strict=True)
     if any(reasons):

@@ -42,6 +42,20 @@ def test_whatever_may_be_written_without_placeholders_passes_by_default() -> Non
     assert rendered("😀" * 4000, {})[1] is Reason.NONE
 
 
+@pytest.mark.parametrize("text", ["Hello {phone}", "{tag}: 100% {phone} {timezone}{phone}", "the same"])
+def test_texts_made_at_once_are_those_made_one_by_one(text: str) -> None:
+    render = TextRenderer(parse(text), 128)
+    clients = [ANNA, ("79031234567", "903", "%s {tag}", "Asia/Omsk")]
+    one_by_one = [render(*client, {}) for client in clients]
+    assert render.all_texts(list(zip(*clients, strict=True))) == [one.text for one in one_by_one]
+    assert {one.reason for one in one_by_one} == {Reason.NONE}
+
+
+@pytest.mark.parametrize(("text", "segments"), [("{attributes.a}", 128), ("{phone}", 1), ("  ", 128)])
+def test_texts_that_may_not_be_sent_to_all_are_not_made_at_once(text: str, segments: int) -> None:
+    assert TextRenderer(parse(text), segments).all_texts([[field] for field in ANNA]) is None
+
+
 def test_what_is_too_long_takes_no_memory() -> None:
     template = "{attributes.long}" * 235  # 3,995 characters, which would become 235,000
     render, attributes = TextRenderer(parse(template), 128), {"long": "я" * 1000}
