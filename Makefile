@@ -205,8 +205,10 @@ generate: venv docs ## Generate the code of the protos, in each language whose t
 	@python clients/python/synchronous.py
 
 .PHONY: picture
-picture: venv ## Draw docs/top.svg, the screen of `mailing top`, from a real run.
+picture: venv ## Draw docs/top.svg, the screen of `mailing top`, and docs/console, from real runs.
 	@python -m docs.top_picture
+	@mkdir -p docs/console
+	@CONSOLE_PICTURES=docs/console pytest tests/e2e/console/test_pictures.py
 
 .PHONY: docs
 docs: venv ## Generate the API reference and the table of settings.

@@ -97,7 +97,10 @@ def over_time(minutes: Sequence[GetMailingReportResponse.MinuteCount], viewer: V
 
 def latencies(counts: Sequence[GetMailingReportResponse.LatencyCount]) -> Sequence[Column]:
     """Return the columns of a report's histogram, each named by its upper bound."""
-    return [Column(f"≤ {span(one.highest)}", [("delivered", one.count)]) for one in counts]
+    return [
+        Column(f"≤ {span(one.highest)}" if one.highest.ToNanoseconds() else "< 1ms", [("delivered", one.count)])
+        for one in counts
+    ]
 
 
 def _grid(top: float, number: Callable[[float], str]) -> Markup:
