@@ -96,6 +96,12 @@ class TestCompose:
         assert understood(["mailing-server", *service["command"]]) == "serve"
         assert unknown_settings(iter(service["environment"])) == []
 
+    def test_the_console_is_off_unless_its_profile_is_on(self) -> None:
+        console = self.CONTENT["services"]["console"]
+        assert console["profiles"] == ["console"]
+        assert understood(["mailing-server", *console["command"]]) == "console"
+        assert [name for name, one in self.CONTENT["services"].items() if "profiles" in one] == ["console"]
+
     def test_every_file_that_is_mounted_exists(self) -> None:
         services = self.CONTENT["services"].values()
         mounted = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
@@ -175,6 +181,40 @@ class TestKubernetes:
         target = scaler["spec"]["scaleTargetRef"]
         (scaled,) = [one for one in of_kind(target["kind"]) if one["metadata"]["name"] == target["name"]]
         assert "replicas" not in scaled["spec"]
+
+
+class TestConsole:
+    FOLDER = DEPLOY / "kubernetes" / "console"
+    OBJECTS: tuple[dict[str, Any], ...] = tuple(
+        yaml.safe_load_all((FOLDER / "console.yaml").read_text(encoding="utf-8"))
+    )
+
+    def one(self, kind: str) -> dict[str, Any]:
+        (found,) = [one for one in self.OBJECTS if one["kind"] == kind]
+        return found
+
+    def test_it_is_applied_by_itself_only(self) -> None:
+        resources = yaml.safe_load((self.FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+        assert resources == ["console.yaml"]
+        assert "console" not in (DEPLOY / "kubernetes" / "kustomization.yaml").read_text(encoding="utf-8")
+
+    def test_its_pod_has_no_more_rights_than_it_needs_and_known_settings(self) -> None:
+        spec = self.one("Deployment")["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert container["securityContext"] == HARDENED
+        assert spec["securityContext"]["runAsNonRoot"]
+        assert unknown_settings(one["name"] for one in container["env"]) == []
+        assert understood(["mailing-server", *container["args"]]) == "console"
+
+    def test_it_is_found_by_its_service_and_may_call_the_api(self) -> None:
+        labels = self.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+        service, ingress, policy = self.one("Service"), self.one("Ingress"), self.one("NetworkPolicy")
+        (path,) = ingress["spec"]["rules"][0]["http"]["paths"]
+        assert service["spec"]["selector"].items() <= labels.items()
+        assert path["backend"]["service"]["name"] == service["metadata"]["name"]
+        assert policy["spec"]["podSelector"]["matchLabels"].items() <= labels.items()
+        (allowed,) = of_kind("NetworkPolicy")[0]["spec"]["ingress"][0]["from"]
+        assert allowed["podSelector"]["matchLabels"].items() <= labels.items()
 
 
 class TestUnit:
