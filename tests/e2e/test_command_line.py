@@ -71,7 +71,7 @@ def test_an_open_mailing_takes_in_clients_added_while_it_is_watched(
 ) -> None:
     cli.json("clients", "import", clients_file(tmp_path, "70200000001,UTC,few,,"))
     mailing = cli.json("mailings", "create", "--text", "Hi", "--tag", "few")
-    assert cli.json("watch", str(mailing["id"]), "--until-settled")["state"] == "STATE_RUNNING"
+    assert cli.json("watch", str(mailing["id"]), "--until-sent")["state"] == "STATE_RUNNING"
     cli.json("clients", "add", "70200000002", "--timezone", "UTC", "--tag", "few")
     watcher = cli.start("watch", str(mailing["id"]))
     assert watcher.stdout is not None
@@ -84,7 +84,9 @@ def test_an_open_mailing_takes_in_clients_added_while_it_is_watched(
 
 
 def test_a_scheduled_mailing_waits_and_can_be_changed_and_deleted(cli: Cli, tmp_path: Path) -> None:
-    created = cli.json("mailings", "create", "--text", "Hi", "--title", "Later", "--start", "+1h", "--end", "+2h")
+    created = cli.json(
+        "mailings", "create", "--all", "--text", "Hi", "--title", "Later", "--start", "+1h", "--end", "+2h"
+    )
     assert created["state"] == "STATE_SCHEDULED"
     identity = str(created["id"])
     updated = cli.json("mailings", "update", identity, "--title", "Much later", "--etag", created["etag"])
@@ -132,7 +134,9 @@ def test_clients_come_from_standard_input_too(shared: Cli) -> None:
 
 
 def test_bad_fields_are_named(shared: Cli) -> None:
-    ended = shared.run("mailings", "create", "--text", "Hi {nobody}", "--start", "+2h", "--end", "+1h")
+    ended = shared.run(
+        "mailings", "create", "--all", "--yes", "--text", "Hi {nobody}", "--start", "+2h", "--end", "+1h"
+    )
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert "mailing.text" in ended.stderr
     assert "mailing.end_time" in ended.stderr
@@ -145,7 +149,7 @@ def test_without_a_service_a_command_is_one_sentence_and_status_3() -> None:
 
 
 def test_ctrl_c_ends_a_watch_with_130_and_without_a_word(shared: Cli) -> None:
-    mailing = shared.json("mailings", "create", "--text", "Hi", "--start", "+1h")
+    mailing = shared.json("mailings", "create", "--all", "--text", "Hi", "--start", "+1h")
     watcher = shared.start("watch", str(mailing["id"]))
     assert watcher.stdout is not None
     assert "starts" in watcher.stdout.readline()

@@ -44,7 +44,9 @@ def test_each_mailing_reaches_its_own_endpoint(cli: Cli, gateways: dict[str, End
     for number in range(20):
         cli.json("clients", "add", f"7020000{number:04}", "--timezone", "UTC")
     ids = {
-        name: str(cli.json("mailings", "create", "--text", f"By {name}", "--endpoint", name, "--snapshot")["id"])
+        name: str(
+            cli.json("mailings", "create", "--all", "--text", f"By {name}", "--endpoint", name, "--snapshot")["id"]
+        )
         for name in gateways
     }
     for name, mailing_id in ids.items():
@@ -57,7 +59,7 @@ def test_a_test_message_and_a_probe_reach_the_endpoint_that_is_named(cli: Cli, g
     listed = cli.json("endpoints")["endpoints"]
     assert [(one["name"], one["max_rate"]) for one in listed] == [("push", 500.0), ("sms", 0.0)]
     cli.json("clients", "add", "70200000001", "--timezone", "UTC", "--tag", "gold")
-    mailing = cli.json("mailings", "create", "--text", "Hi {tag}", "--endpoint", "push", "--start", "+1h")
+    mailing = cli.json("mailings", "create", "--all", "--text", "Hi {tag}", "--endpoint", "push", "--start", "+1h")
     for _ in range(2):
         assert cli.json("test", str(mailing["id"]), "70200000001")["text"] == "Hi gold"
     sent = gateways["push"].received()
@@ -74,7 +76,7 @@ def test_a_test_message_and_a_probe_reach_the_endpoint_that_is_named(cli: Cli, g
 
 def test_an_unknown_endpoint_is_refused_with_those_there_are(cli: Cli) -> None:
     for arguments in (("--endpoint", "fax"), ()):
-        ended = cli.run("mailings", "create", "--text", "Hi", *arguments)
+        ended = cli.run("mailings", "create", "--all", "--yes", "--text", "Hi", *arguments)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "there are push, sms." in ended.stderr
 

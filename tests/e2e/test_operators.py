@@ -22,7 +22,7 @@ def test_a_stop_a_setting_and_the_log_that_tells_of_them(cli: Cli) -> None:
     assert cli.json("dispatchers", "settings", "--max-concurrency", "5")["max_concurrency"] == 5
     for phone in ("70100000001", f"70100{REJECTED}"):
         cli.json("clients", "add", phone, "--timezone", "UTC")
-    mailing = cli.json("mailings", "create", "--text", "Hello", "--snapshot")["id"]
+    mailing = cli.json("mailings", "create", "--all", "--text", "Hello", "--snapshot")["id"]
     (replica,) = cli.json("dispatchers", "list")["replicas"]
     assert replica["endpoints"][0]["breaker"] == "BREAKER_CLOSED"
     assert not cli.json("dispatchers", "resume")["paused"]
@@ -45,7 +45,7 @@ def test_a_stop_a_setting_and_the_log_that_tells_of_them(cli: Cli) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 def test_top_shows_and_steers(cli: Cli) -> None:
     cli.json("clients", "add", "70100000002", "--timezone", "UTC")
-    mailing = cli.json("mailings", "create", "--text", "Hello", "--title", "Open house")["id"]
+    mailing = cli.json("mailings", "create", "--all", "--text", "Hello", "--title", "Open house")["id"]
     with terminal("top", address=cli.address) as top:
         for text in ("DISPATCHER", "ENDPOINT", "default", "MAILING", str(mailing), "running", "Open house"):
             top.shows(text)

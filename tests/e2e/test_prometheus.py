@@ -33,7 +33,7 @@ def admin_of(tmp_path: Path) -> str:
 
 def mail(cli: Cli) -> dict[str, int]:
     """Send a mailing to everybody and return its progress."""
-    mailing = cli.json("mailings", "create", "--text", "Hi", "--snapshot")
+    mailing = cli.json("mailings", "create", "--all", "--text", "Hi", "--snapshot")
     watched = cli.run("--json", "watch", str(mailing["id"]))
     assert watched.returncode == 4, watched.stderr
     return dict(json.loads(watched.stdout.splitlines()[-1])["progress"])

@@ -30,6 +30,9 @@ _TIME_OF_DAY = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)(?::([0-5]\d))?", re.ASCII
 _PHONE = re.compile(r"[1-9]\d{6,14}", re.ASCII)
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?", re.ASCII)
 
+_WORDS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "today", "tomorrow")
+_DAY = re.compile(rf"({'|'.join(_WORDS)}) (\d{{1,2}}):(\d\d)")
+
 
 def new_time_of_day(value: str | time) -> TimeOfDay:
     """Return a local time of day from a `datetime.time` or from "9:00", "09:00" or "09:00:30"."""
@@ -113,17 +116,27 @@ def new_timestamp(value: datetime | str) -> Timestamp:
 def parse_moment(text: str, now: datetime | None = None) -> datetime:
     """Return the moment of "now", a span from now such as "+10m" or "+1h30m", or RFC 3339 such as 2030-01-31T09:00:00Z.
 
-    Without a zone, as in "2030-01-31 09:00", it is local to this machine.
+    Days may be words, as in "today 18:00", "tomorrow 10:00" and "monday 9:00", the next one. Without a zone, as in
+    "2030-01-31 09:00", it is local to this machine.
     """
     now = now or datetime.now(UTC)
     try:
         if text == "now":
             return now
+        if named := _DAY.fullmatch(text.lower()):
+            return _on_day(named[1], time(int(named[2]), int(named[3])), now.astimezone())
         return now + parse_span(text[1:]) if text.startswith("+") else datetime.fromisoformat(text).astimezone()
     except (ValueError, OverflowError):
         raise ValueError(
-            f"{text!r} is not a moment such as 2030-01-31T09:00:00Z, 2030-01-31 09:00 (local time), +10m or now"
+            f"{text!r} is not a moment such as 2030-01-31T09:00:00Z, 2030-01-31 09:00 (local time), "
+            "tomorrow 10:00, +10m or now"
         ) from None
+
+
+def _on_day(word: str, at: time, now: datetime) -> datetime:
+    """Return a local time of today, of tomorrow, or of the next day of the week with this name."""
+    days = _WORDS.index(word) - 7 if word in _WORDS[7:] else (_WORDS.index(word) - now.weekday() - 1) % 7 + 1
+    return datetime.combine(now.date() + timedelta(days=days), at).astimezone()
 
 
 def new_local_time(value: datetime | str) -> CivilDateTime:

@@ -123,9 +123,12 @@ def add_clients(console: Console, count: int, tag: str = "news", ending: str = "
 
 
 def create_mailing(console: Console, *options: str, title: str = "Winter sale") -> str:
-    """Create a mailing by the command line and return its id."""
+    """Create a mailing by the command line, to all clients without options that choose some, and return its id."""
+    everybody = [] if any(option in options for option in ("--tag", "--attribute", "--client-id")) else ["--all"]
     return str(
-        console.cli.json("mailings", "create", "--text", "Hello {attributes.name}", "--title", title, *options)["id"]
+        console.cli.json(
+            "mailings", "create", *everybody, "--text", "Hello {attributes.name}", "--title", title, *options
+        )["id"]
     )
 
 

@@ -132,7 +132,7 @@ class TestFailures:
         [
             (["nonsense"], "nonsense"),
             (["mailings", "create"], "--text"),
-            (["mailings", "create", "--text", "x", "--start", "soon"], "--start"),
+            (["mailings", "create", "--text", "x", "--all", "--start", "soon"], "--start"),
             (["mailings", "create", "--text", "x", "--end", "soon"], "--end"),
             (["mailings", "create", "--text", "x", "--initial-backoff", "1"], "--initial-backoff"),
             (["mailings", "create", "--text", "x", "--attribute", "name"], "--attribute"),
@@ -319,7 +319,9 @@ class TestMailings:
     def test_create_sends_what_was_given(self, run: Run, service: Service) -> None:
         options = "--title T --tag a --tag b --attribute k=v --client-id 5 --snapshot --at-most-once --priority -3"
         more = "--max-rate 10 --end 2090-01-01T00:00:00Z --max-attempts 2 --max-backoff 1m --label x=y"
-        status, out, _ = run("mailings", "create", "--text", "Hi", *options.split(), *more.split(), "--request-id", "r")
+        status, out, _ = run(
+            "mailings", "create", "--text", "Hi", *options.split(), *more.split(), "--yes", "--request-id", "r"
+        )
         request = service.mailings.created[0]
         mailing = request.mailing
         assert (status, request.request_id, mailing.title, mailing.priority, mailing.max_rate) == (0, "r", "T", -3, 10)
@@ -332,9 +334,19 @@ class TestMailings:
         assert not mailing.HasField("start_time")
         assert "RUNNING" in out
 
-    def test_create_without_a_filter_goes_to_everyone(self, run: Run, service: Service) -> None:
-        run("mailings", "create", "--text", "Hi")
+    def test_everybody_is_reached_only_when_that_is_said(self, run: Run, service: Service) -> None:
+        """Fails when a filter that was forgotten sends to all clients."""
+        for options in (("--yes",), ("--json",), ("--all", "--tag", "a", "--yes")):
+            assert run("mailings", "create", "--text", "Hi", *options).status == 2
+        assert not service.mailings.created
+        assert run("mailings", "create", "--text", "Hi", "--all", "--yes").status == 0
         assert service.mailings.created[0].mailing == Mailing(text="Hi")
+
+    def test_without_a_terminal_nothing_is_created_unasked(self, run: Run, service: Service) -> None:
+        status, out, err = run("mailings", "create", "--text", "Hi", "--tag", "a")
+        assert (status, service.mailings.created) == (2, [])
+        assert "audience" in out
+        assert "repeat with --yes" in err
 
     def test_update_names_exactly_what_was_given(self, run: Run, service: Service) -> None:
         assert run("mailings", "update", "7", "--title", "", "--clear", "end_time", "--etag", "e").status == 0
@@ -407,14 +419,14 @@ class TestWatch:
         states = [json.loads(line)["state"] for line in out.splitlines()]
         assert (status, states) == (0, ["STATE_RUNNING", "STATE_COMPLETED"])
 
-    def test_until_settled_waits_for_the_expansion_but_not_for_the_end(self, run: Run, service: Service) -> None:
+    def test_until_sent_waits_for_the_expansion_but_not_for_the_end(self, run: Run, service: Service) -> None:
         service.mailings.script = [
             progress(Mailing.STATE_RUNNING, 5, expanded=False, delivered=5),
             progress(Mailing.STATE_RUNNING, 9, delivered=8),
             progress(Mailing.STATE_RUNNING, 9, delivered=9),
             grpc.StatusCode.INTERNAL,
         ]
-        assert run("watch", "7", "--until-settled").status == 0
+        assert run("watch", "7", "--until-sent").status == 0
 
     def test_it_outlives_a_short_absence_of_the_service(self, run: Run, service: Service) -> None:
         service.mailings.script = [

@@ -52,7 +52,7 @@ def test_a_stored_mailing_is_asked_for_by_its_id(run: Run, service: Service) -> 
 def test_options_say_the_same_mailing_as_for_create(run: Run, service: Service) -> None:
     options = "--title T --tag a --tag b --attribute k=v --client-id 5 --snapshot --at-most-once --priority -3"
     more = "--max-rate 10 --end 2090-01-01T00:00:00Z --max-attempts 2 --max-backoff 1m --label x=y --important"
-    for command in (("preview",), ("mailings", "create")):
+    for command in (("preview",), ("mailings", "create", "--yes")):
         assert run(*command, "--text", "Hi", *options.split(), *more.split()).status == 0
     assert service.mailings.previewed[0].mailing == service.mailings.created[0].mailing
     assert service.mailings.created[0].mailing.important

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from mailing import MailingClient, MailingError, tls_credentials
 from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError, from_call
+from mailing.cli.tls_probe import answers_with_tls
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 ADDRESS_VARIABLE = "MAILING_ADDRESS"
@@ -72,10 +73,15 @@ class Session:
     def connected(self) -> Iterator[MailingClient]:
         """Yield a client of the service; a failed call in the block ends the command with a sentence."""
         token = self.environment.get(TOKEN_VARIABLE) or None
-        with MailingClient.connect(self.address, token, credentials=_credentials(self.environment)) as client:
+        credentials = _credentials(self.environment)
+        with MailingClient.connect(self.address, token, credentials=credentials) as client:
             try:
                 yield client
             except MailingError as error:
+                silent = error.code is grpc.StatusCode.UNAVAILABLE and not error.reason
+                if silent and credentials is None and answers_with_tls(self.address):
+                    sentence = f"{self.address} answers with TLS: set MAILING_CA_FILE, or MAILING_TLS=1"
+                    raise CommandError(sentence, ExitStatus.UNREACHABLE) from error
                 raise from_call(error, self.address) from error
 
 

@@ -23,7 +23,7 @@ from mailing.cli.commands.options import (
 )
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 
-_WHEN = "RFC 3339 (local time without a zone), +10m from now, or now."
+_WHEN = "RFC 3339 (local time without a zone), 'tomorrow 10:00', +10m from now, or now."
 Title = Annotated[str | None, typer.Option("--title", help="Internal name; recipients do not see it.")]
 Start = Annotated[str | None, typer.Option("--start", metavar="WHEN", help=f"When sending begins: {_WHEN}")]
 End = Annotated[str | None, typer.Option("--end", metavar="WHEN", help=f"When sending ends: {_WHEN}")]
@@ -41,11 +41,9 @@ InitialBackoff = Annotated[
 MaxBackoff = Annotated[
     str | None, typer.Option("--max-backoff", metavar="SPAN", help="Maximum delay between attempts, as 5m.")
 ]
-Snapshot = Annotated[
-    bool,
-    typer.Option(
-        "--snapshot", help="Send only to clients that match at the start. Without this, clients added later get it too."
-    ),
+Snapshot = Annotated[bool, typer.Option("--snapshot", help="Only to clients that match at the start.")]
+Open = Annotated[
+    bool, typer.Option("--open", help="Also to clients added later, until it ends; the default where nobody is asked.")
 ]
 AtMostOnce = Annotated[
     bool, typer.Option("--at-most-once", help="Do not retry when it is unclear whether the gateway accepted it.")
@@ -104,11 +102,19 @@ class NewMailing(MailingFields):
     """The options of a new mailing, except for its text."""
 
     snapshot: Snapshot = False
+    open: Open = False
     at_most_once: AtMostOnce = False
     important: Important = False
 
+    @property
+    def says_audience(self) -> bool:
+        """Whether an option says which clients the mailing takes in."""
+        return self.snapshot or self.open
+
     def mailing(self, text: str) -> Mailing:
         """Return the mailing; raise a usage error that names the option."""
+        if self.snapshot and self.open:
+            raise typer.BadParameter("one of them", param_hint=["--snapshot", "--open"])
         mailing = new_mailing(text, snapshot=self.snapshot, at_most_once=self.at_most_once, important=self.important)
         mailing.MergeFrom(Mailing(**self.given()))
         return mailing

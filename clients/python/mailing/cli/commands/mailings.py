@@ -9,16 +9,16 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from mailing import MailingClient
-from mailing.cli.commands.mailing_options import TEXT_HELP, MailingFields, NewMailing
+from mailing.cli.commands.mailing_creation import create
+from mailing.cli.commands.mailing_options import MailingFields
 from mailing.cli.commands.options import Limit, page_size, read_pairs, read_values
 from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
+from mailing.cli.terminal.mailing_table import mailing_table
 from mailing.cli.terminal.output import print_json, print_list, print_message
-from mailing.cli.terminal.tables import enum_name, facts_table, moment, pairs
-from mailing.v1.client_pb2 import ClientFilter
+from mailing.cli.terminal.tables import enum_name, moment
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 
@@ -28,19 +28,7 @@ MailingId = Annotated[int, typer.Argument(metavar="ID", help="The mailing's id."
 Etag = Annotated[str, typer.Option("--etag", help="Fail if the mailing changed since this etag was read.")]
 
 
-@command(app, "create")
-def create(
-    session: Session,
-    text: Annotated[str, typer.Option("--text", help=TEXT_HELP)],
-    fields: NewMailing,
-    request_id: Annotated[
-        str | None,
-        typer.Option("--request-id", metavar="UUID", help="A call repeated with the same id creates nothing new."),
-    ] = None,
-) -> None:
-    """Create a mailing. It starts now, or at its start time."""
-    mailing = fields.mailing(text)
-    print_result(session, lambda client: client.create_mailing(mailing, request_id))
+command(app, "create")(create)
 
 
 @command(app, "update")
@@ -154,38 +142,6 @@ def register(root: typer.Typer) -> None:
         command(root, name)(function)
 
 
-def mailing_table(mailing: Mailing) -> Table:
-    """Return the facts and the progress of one mailing."""
-    return facts_table(
-        [
-            ("id", str(mailing.id)),
-            ("title", mailing.title),
-            ("state", enum_name(mailing, "state")),
-            ("text", mailing.text),
-            ("audience", _audience(mailing)),
-            ("start", moment(mailing.start_time)),
-            ("end", moment(mailing.end_time)),
-            ("semantics", enum_name(mailing, "semantics").lower().replace("_", " ")),
-            ("priority", str(mailing.priority or "")),
-            ("max rate", f"{mailing.max_rate:g}/s" if mailing.max_rate else ""),
-            ("endpoint", mailing.endpoint),
-            ("labels", pairs(mailing.labels)),
-            *_progress(mailing),
-            ("etag", mailing.etag),
-        ]
-    )
-
-
-def _progress(mailing: Mailing) -> list[tuple[str, str]]:
-    progress = mailing.progress
-    counts = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
-    shown = [(name, getattr(progress, name)) for name in counts]
-    return [(name, f"{count:,}") for name, count in shown if count or name in ("total", "delivered")] + [
-        ("first delivery", moment(progress.first_delivery_time)),
-        ("last delivery", moment(progress.last_delivery_time)),
-    ]
-
-
 def print_result(session: Session, call: Callable[[MailingClient], Mailing]) -> None:
     """Make a call that returns a mailing, and print the mailing."""
     with session.connected() as client:
@@ -204,16 +160,3 @@ def _row(mailing: Mailing) -> Sequence[str]:
         moment(mailing.start_time),
         *(f"{count:,}" for count in counts),
     )
-
-
-def _audience(mailing: Mailing) -> str:
-    later = ", including later ones" if mailing.audience_mode == Mailing.AUDIENCE_MODE_OPEN else ""
-    return f"{_filter(mailing.filter) or 'all clients'}{later}"
-
-
-def _filter(chosen: ClientFilter) -> str:
-    lists = ("tags", "operator_codes", "timezones", "client_ids")
-    parts = [f"{name}: {', '.join(map(str, getattr(chosen, name)))}" for name in lists if getattr(chosen, name)]
-    if chosen.attributes:
-        parts.append(f"attributes: {pairs(chosen.attributes)}")
-    return "; ".join(parts)

@@ -20,7 +20,7 @@ from rich.table import Table
 from mailing import MailingClient, MailingError
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.mailing_view import UNDELIVERED, MailingView, Reason
+from mailing.cli.terminal.mailing_view import UNDELIVERED, MailingView, Reason, stays_open
 from mailing.cli.terminal.output import document_of, print_line
 from mailing.cli.terminal.rates import span
 from mailing.cli.terminal.tables import enum_name, moment, new_table
@@ -51,9 +51,9 @@ def register(app: typer.Typer) -> None:
 def watch(
     session: Session,
     mailing_id: Annotated[int, typer.Argument(metavar="ID", help="The mailing's id.")],
-    until_settled: Annotated[
+    until_sent: Annotated[
         bool,
-        typer.Option("--until-settled", help="End when nothing is pending, even if the mailing continues."),
+        typer.Option("--until-sent", help="End when nothing is pending, even if the mailing stays open."),
     ] = False,
 ) -> None:
     """Show a mailing's progress until it ends. With --json each line is a document, the last one final.
@@ -61,7 +61,7 @@ def watch(
     The exit status is 0 when every message was delivered and 4 when some were not.
     """
     with session.connected() as client:
-        mailing = follow(session, client, mailing_id, until_settled=until_settled, documents=session.json)
+        mailing = follow(session, client, mailing_id, until_sent=until_sent, documents=session.json)
     if not session.json:
         session.out.print(statistics(mailing))
     undelivered = mailing.progress.total - mailing.progress.delivered
@@ -72,15 +72,15 @@ def watch(
 
 
 def follow(
-    session: Session, client: MailingClient, mailing_id: int, *, until_settled: bool = False, documents: bool = False
+    session: Session, client: MailingClient, mailing_id: int, *, until_sent: bool = False, documents: bool = False
 ) -> Mailing:
-    """Show a mailing until it ends, or with `until_settled` until nothing is pending; return its last state.
+    """Show a mailing until it ends, or with `until_sent` until nothing is pending; return its last state.
 
     With `documents` each state is written as a line of JSON.
     """
     with _documents(session) if documents else _display(session, client) as show:
         for mailing in _states(client, mailing_id):
-            ended = mailing.state in _FINAL or (until_settled and settled(mailing.progress))
+            ended = mailing.state in _FINAL or (until_sent and settled(mailing.progress))
             show(mailing, ended)
             if ended:
                 return mailing
@@ -228,4 +228,4 @@ def progress_line(mailing: Mailing) -> str:
         parts.append(f"{progress.rate_per_second:,.0f}/s")
     if progress.HasField("estimated_finish_time"):
         parts.append(f"{span(progress.estimated_finish_time.seconds - time.time())} left")
-    return ", ".join(parts)
+    return ", ".join([*parts, *stays_open(mailing)])

@@ -36,6 +36,7 @@ class MailingView:
         parts: list[RenderableType] = [_title(mailing), self._bar(mailing), _counts(mailing)]
         if mailing.state != Mailing.STATE_SCHEDULED:
             parts.append(self._rate(mailing))
+        parts += [Text(words, style="cyan", no_wrap=True, overflow="ellipsis") for words in stays_open(mailing)]
         if undelivered := _undelivered(mailing):
             parts.append(undelivered)
         parts += [
@@ -78,6 +79,14 @@ def _counts(mailing: Mailing) -> Text:
         return Text(f"starts {moment(mailing.start_time)}")
     total = f"{progress.total:,}" + ("" if progress.expanded else "+")
     return Text(f"{progress.delivered:,} of {total} delivered, {progress.pending:,} pending")
+
+
+def stays_open(mailing: Mailing) -> list[str]:
+    """Return the words for a mailing that has nothing left to send and waits for new clients; none for another."""
+    waits = mailing.state == Mailing.STATE_RUNNING and mailing.audience_mode == Mailing.AUDIENCE_MODE_OPEN
+    if not waits or mailing.progress.pending or not mailing.progress.expanded:
+        return []
+    return [f"all sent; stays open for new clients until {moment(mailing.end_time) or 'it is cancelled'}"]
 
 
 def _undelivered(mailing: Mailing) -> Text | None:
