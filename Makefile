@@ -164,6 +164,10 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 	git archive "$$base" protos buf.yaml | tar -x -C "$$folder"; \
 	buf breaking --against "$$folder"
 
+.PHONY: upgrade-check
+upgrade-check: venv ## Run the last release, or FROM=REF, beside this one through a mailing and the migrations.
+	@PREVIOUS_RELEASE=$(FROM) pytest -q -rs tests/faults/test_upgrade.py
+
 .PHONY: drift
 drift: venv ## Are the generated code and the API reference what the protos say?
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

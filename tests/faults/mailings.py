@@ -15,10 +15,10 @@ def add_clients(client: MailingClient, count: int) -> None:
     client.import_clients(new_client(phone=str(70_100_000_000 + n), timezone="UTC") for n in range(count))
 
 
-def prepare(client: MailingClient, count: int = COUNT, at_most_once: bool = False) -> int:
+def prepare(client: MailingClient, count: int = COUNT, at_most_once: bool = False, max_rate: float = 0.0) -> int:
     """Import clients and begin a mailing to all of them; return its id."""
     add_clients(client, count)
-    return client.create_mailing(new_mailing("Hello", snapshot=True, at_most_once=at_most_once)).id
+    return client.create_mailing(new_mailing("Hello", snapshot=True, at_most_once=at_most_once, max_rate=max_rate)).id
 
 
 def completed(client: MailingClient, mailing_id: int) -> None:
