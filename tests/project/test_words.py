@@ -172,10 +172,10 @@ FOREIGN = re.compile(
         ]
     )
 )
-NOT_OURS = {".git", ".venv", ".bench-venv", "node_modules", "__pycache__", "build", "dist"}
+NOT_OURS = {".git", ".venv", ".bench-venv", "node_modules", "__pycache__", "build", "dist", "target"}
 TEXTS = {
-    ".cfg", ".csv", ".go", ".ini", ".java", ".js", ".json", ".lock", ".lua", ".md", ".proto", ".py", ".pyi", ".sh",
-    ".sql", ".svg", ".toml", ".ts", ".txt", ".yaml", ".yml",
+    ".cfg", ".csv", ".go", ".ini", ".java", ".js", ".json", ".lock", ".lua", ".md", ".proto", ".py", ".pyi", ".rs",
+    ".sh", ".sql", ".svg", ".toml", ".ts", ".txt", ".yaml", ".yml",
 }  # fmt: skip
 
 

@@ -1,0 +1,22 @@
+"""The example in Rust is built from the contract and follows a mailing of a real service to its end."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from tests.e2e.conftest import EXAMPLES, Cli
+
+
+@pytest.mark.skipif(shutil.which("cargo") is None, reason="this machine has no Rust")
+def test_the_example_in_rust_sees_its_messages_delivered(cli: Cli) -> None:
+    run = ["cargo", "run", "--quiet", "--locked", "--", f"http://{cli.address}"]
+    ended = subprocess.run(run, cwd=EXAMPLES / "rust", env=os.environ, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    first, *changes = ended.stdout.splitlines()
+    assert first == "mailing 1 to 2 clients"
+    assert len(changes) == 2
+    assert all(line.endswith(" STATUS_DELIVERED") for line in changes)
