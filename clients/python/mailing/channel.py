@@ -21,6 +21,9 @@ _LOOPBACK = re.compile(r"(unix:.*|(localhost|127\.[\d.]+|\[::1\])(:\d+)?)")
 _MAX_RECEIVED_BYTES = 64 << 20
 """Answers are cut at 1 MiB; a single record or a report may be larger."""
 
+_SCHEMES = ("unix:", "unix-abstract:", "vsock:", "dns:", "ipv4:", "ipv6:", "xds:")
+"""The names of gRPC's own ways to find a service; what follows is left to it."""
+
 _PING_AFTER = 30.0
 _PING_TIMEOUT = 10.0
 """Seconds of silence after which a connection is tried, and for which its answer is awaited."""
@@ -57,8 +60,20 @@ def tls_credentials(
     return grpc.ssl_channel_credentials(authority, key, chain)
 
 
+def check_address(address: str) -> None:
+    """Raise ValueError for what is no address: gRPC would look it up, and fail at the first call."""
+    if address.startswith(_SCHEMES):
+        return
+    host, _, port = address.rpartition(":")
+    if not (host and port.isascii() and port.isdecimal() and 0 < int(port) < 65536) or "/" in host:
+        raise ValueError(
+            f"{address!r} is no address of a service such as mailing.example.com:50051 or unix:/run/mailing"
+        )
+
+
 def channel_options(address: str) -> list[tuple[str, Any]]:
-    """Return gRPC's options of a channel to `address` ("host:port" or "unix:/path")."""
+    """Return gRPC's options of a channel to `address` ("host:port" or "unix:/path"). Raise ValueError for another."""
+    check_address(address)
     options: list[tuple[str, Any]] = [
         ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
         ("grpc.primary_user_agent", f"mailing-python/{product_version()}"),

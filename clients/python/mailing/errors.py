@@ -22,6 +22,16 @@ _TRANSPORT_CODES = (
 """With one of these and without an ErrorInfo, something on the way has answered, not the service."""
 
 
+_HINTS = (
+    ("andshake failed", "TLS could not be agreed on: check the authority, the certificate and the name in it"),
+    ("Connection refused", "no service listens at this address"),
+    ("lookup failed", "the name of the service cannot be resolved"),
+    ("Failed parsing HTTP/2", "what answers at this address is no gRPC service, perhaps a web server or one with TLS"),
+    ("http2 header with status", "a proxy or a web server answered in place of the service"),
+)
+"""What gRPC says of failures on the way, and what that means."""
+
+
 class FieldViolation(NamedTuple):
     """One invalid field: its path in the request, such as `clients[17].timezone`, and a sentence."""
 
@@ -70,7 +80,10 @@ class MailingError(Exception):
         if not isinstance(error, grpc.Call | grpc.aio.AioRpcError):
             return cls(grpc.StatusCode.UNKNOWN, message=str(error))
         reason, fields, metadata, retry_delay = _details_of(error)
-        return cls(error.code(), reason, error.details() or "", fields, metadata, retry_delay)
+        failure = cls(error.code(), reason, error.details() or "", fields, metadata, retry_delay)
+        if failure.is_transport:
+            failure.message = _explained(failure.message)
+        return failure
 
 
 @contextmanager
@@ -80,6 +93,12 @@ def mailing_errors() -> Iterator[None]:
         yield
     except grpc.RpcError as error:
         raise MailingError.from_rpc_error(error) from error
+
+
+def _explained(message: str) -> str:
+    """Return what gRPC says of a failure on the way, with a sentence for people before it where there is one."""
+    hint = next((hint for words, hint in _HINTS if words in message), "")
+    return f"{hint} ({message})" if hint else message
 
 
 def _details_of(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 
 import grpc
 import pytest
@@ -88,6 +90,42 @@ def test_a_call_waits_as_the_service_asks_and_is_repeated(service: Service) -> N
             client.create_client(new_client("70100000002", "UTC"))
     assert raised.value.retry_delay == 100
     assert len(set(service.clients.request_ids[:3])) == 1
+
+
+@pytest.mark.parametrize("address", ["", "localhost", "http://localhost:50051", "localhost:99999", ":50051"])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="is no address of a service such as"):
+        MailingClient.connect(address)
+
+
+@pytest.mark.parametrize("address", ["localhost:50051", "[::1]:50051", "unix:/run/mailing", "dns:///mailing:50051"])
+def test_an_address_is_taken_as_grpc_writes_it(address: str) -> None:
+    MailingClient.connect(address).close()
+
+
+def test_what_no_service_answers_is_explained() -> None:
+    """Fails for gRPC's own words alone: a peer that speaks HTTP/1, and nobody at all."""
+    with socket.create_server(("127.0.0.1", 0)) as web:
+
+        def answer() -> None:
+            while True:
+                try:
+                    peer, _ = web.accept()
+                except OSError:
+                    return
+                peer.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+                peer.close()
+
+        threading.Thread(target=answer, daemon=True).start()
+        for address, sentence in (
+            (f"127.0.0.1:{web.getsockname()[1]}", "what answers at this address is no gRPC service"),
+            ("127.0.0.1:1", "no service listens at this address"),
+        ):
+            with MailingClient.connect(address, timeout=5) as client, pytest.raises(MailingError) as raised:
+                client.get_mailing(1)
+            assert raised.value.is_transport
+            assert raised.value.message.startswith(sentence)
+        web.shutdown(socket.SHUT_RDWR)
 
 
 def test_an_import_is_cut_by_bytes_as_well() -> None:

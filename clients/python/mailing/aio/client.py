@@ -120,7 +120,7 @@ class MailingClient:
 
         The first call connects. `token` is sent as a bearer token; it may be a function that returns the one
         for a call, and that is asked for every call. Without `credentials`, which `tls_credentials` makes from
-        files, nothing is encrypted.
+        files, nothing is encrypted. Raise ValueError for what is no address.
         """
         return cls(open_channel(address, token, credentials), timeout=timeout)
 

@@ -74,7 +74,11 @@ class Session:
         """Yield a client of the service; a failed call in the block ends the command with a sentence."""
         token = self.environment.get(TOKEN_VARIABLE) or None
         credentials = _credentials(self.environment)
-        with MailingClient.connect(self.address, token, credentials=credentials) as client:
+        try:
+            connection = MailingClient.connect(self.address, token, credentials=credentials)
+        except ValueError as error:
+            raise CommandError(str(error), ExitStatus.BAD_INPUT) from None
+        with connection as client:
             try:
                 yield client
             except MailingError as error:
