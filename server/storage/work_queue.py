@@ -16,7 +16,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipients
+from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient, Recipients
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
@@ -249,18 +249,23 @@ def _mailing(row: asyncpg.Record) -> Mailing:
 
 
 def _recipients(row: asyncpg.Record, mailing: Mailing, render: Render | None) -> Recipients:
-    """Return the messages of a claimed batch, with everybody's text or each with their own.
+    """Return the messages of a claimed batch, with everybody's text or each with their own."""
+    recipients = _columns(row, mailing)
+    if render is not None and recipients:
+        recipients = _with_texts(recipients, row, render)
+    return _with_gone(recipients, row, mailing, "" if render else mailing.text) if row["gone"] else recipients
 
-    A column is NULL in the row where it says the usual of all.
-    """
-    ids = row["client_ids"] or ()
+
+def _columns(row: asyncpg.Record, mailing: Mailing) -> Recipients:
+    """Return what was claimed; a column is NULL in the row where it says the usual of all."""
+    ids = tuple(row["client_ids"] or ())
     n = len(ids)
 
     def column(name: str, usual: T) -> tuple[T, ...]:
         return tuple(row[name]) if row[name] else (usual,) * n
 
-    recipients = Recipients(
-        client_ids=tuple(ids),
+    return Recipients(
+        client_ids=ids,
         attempts=column("attempts", 0),
         uncounted=column("uncounted", 0),
         maybe_sent=(True,) * n if row["reclaimed"] else column("maybe_sent", False),
@@ -271,8 +276,9 @@ def _recipients(row: asyncpg.Record, mailing: Mailing, render: Render | None) ->
         overdue=column("overdue", False),
         texts=(mailing.text,) * n,
     )
-    if render is None or not n:
-        return recipients
+
+
+def _with_texts(recipients: Recipients, row: asyncpg.Record, render: Render) -> Recipients:
     about = [row[name] for name in ("operator_codes", "tags", "timezones", "attributes")]
     phones = [phone for phone in recipients.phones if phone is not None]
     if len(phones) == n and (all_texts := render.all_texts([phones, *about[:3]])) is not None:
@@ -283,6 +289,20 @@ def _recipients(row: asyncpg.Record, mailing: Mailing, render: Render | None) ->
         both = zip(recipients.skip_reasons, reasons, strict=True)
         recipients = replace(recipients, skip_reasons=tuple(one or other for one, other in both))
     return replace(recipients, texts=texts, values=values if any(values) else ())
+
+
+def _with_gone(recipients: Recipients, row: asyncpg.Record, mailing: Mailing, text: str) -> Recipients:
+    """Return the same with the messages whose clients are gone, which nobody has tried, by ascending client id."""
+    reason = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
+    gone = [
+        Recipient(client_id, 0, 0, row["reclaimed"], None, reason, None, None, bool(row["overdue"]), text)
+        for client_id in row["gone"]
+    ]
+    return Recipients.of(sorted([*recipients, *gone], key=_client_id))
+
+
+def _client_id(one: Recipient) -> int:
+    return one.client_id
 
 
 def _rendered(phone: str | None, values: Sequence[str], render: Render) -> RenderedText:

@@ -291,6 +291,11 @@ BEGIN
   RETURNING x.change_seq, f.seen < p_limit, f.seen, v_inserted;
 END $$;
 
+-- The ids that are not among others, ascending.
+CREATE FUNCTION without_v1(p_ids bigint[], p_others bigint[]) RETURNS bigint[] LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
+  SELECT ARRAY(SELECT unnest(p_ids) EXCEPT SELECT unnest(p_others) ORDER BY 1)
+$$;
+
 -- Why a client is not to get a message: they opted out, or no longer match; 0 if they are. Inlined. Filters that are NULL
 -- match everybody.
 CREATE FUNCTION skip_reason_v1(
@@ -310,7 +315,7 @@ $$;
 -- an array means the usual of all: no attempts, nobody to be skipped, no window. The incremented fence makes writes of
 -- earlier holders fail. A mailing that was changed or stopped since its definition was read yields none. A batch that
 -- still names a holder was not given back: what that one sent is unknown, so the batch is marked (`doubtful`) until it
--- is settled. Of fresh batches only the clients are read.
+-- is settled. Of fresh batches only the clients are read; those whose clients are gone are not in the arrays, but `gone`.
 CREATE FUNCTION claim_v1(
   p_bucket int, p_mailing_id bigint, p_version int, p_state smallint, p_most int, p_held bigint[], p_lease interval,
   p_replica_id uuid, p_max_backoff interval, p_with_values boolean, p_tags text[], p_operator_codes text[],
@@ -319,7 +324,7 @@ CREATE FUNCTION claim_v1(
   no bigint, fence int, reclaimed boolean, claimed_at timestamptz, change_no bigint, client_ids bigint[],
   attempts smallint[], uncounted smallint[], maybe_sent boolean[], phones text[], skip_reasons smallint[],
   opens_at timestamptz[], closes_in float8[], overdue boolean[], operator_codes text[], tags text[], timezones text[],
-  attributes jsonb[]
+  attributes jsonb[], gone bigint[]
 ) LANGUAGE plpgsql SET plan_cache_mode = 'force_generic_plan' AS $$
 #variable_conflict use_column
 DECLARE
@@ -347,28 +352,30 @@ BEGIN
     RETURNING t.no, t.fence, t.client_ids, t.lowest, t.highest, t.doubtful, t.fresh, t.created_at,
       (SELECT s.seq FROM client_change_seqs s WHERE s.bucket = p_bucket) AS change_no
   LOOP
-    -- The LIMITs below make it a look-up of one client after the other, by the key.
     IF b.fresh THEN
       RETURN QUERY
-      SELECT b.no, b.fence, b.doubtful, now(), b.change_no, b.client_ids, NULL::smallint[], NULL::smallint[],
+      SELECT b.no, b.fence, b.doubtful, now(), b.change_no, array_agg(r.id), NULL::smallint[], NULL::smallint[],
         NULL::boolean[], array_agg(r.phone),
         CASE WHEN max(r.skip_reason) > 0 THEN array_agg(r.skip_reason) END,
         CASE WHEN count(r.opens_at) > 0 THEN array_agg(r.opens_at) END,
         CASE WHEN count(r.closes_in) > 0 THEN array_agg(r.closes_in) END,
-        CASE WHEN b.created_at < now() - interval '1 day' THEN array_fill(true, ARRAY[cardinality(b.client_ids)]) END,
+        CASE WHEN b.created_at < now() - interval '1 day' THEN array_fill(true, ARRAY[count(*)::int]) END,
         array_agg(r.operator_code) FILTER (WHERE p_with_values), array_agg(r.tag) FILTER (WHERE p_with_values),
-        array_agg(r.timezone) FILTER (WHERE p_with_values), array_agg(r.attributes) FILTER (WHERE p_with_values)
+        array_agg(r.timezone) FILTER (WHERE p_with_values), array_agg(r.attributes) FILTER (WHERE p_with_values),
+        CASE WHEN count(*) < cardinality(b.client_ids) THEN without_v1(b.client_ids, array_agg(r.id)) END
       FROM (
-        SELECT c.phone, c.operator_code, c.tag, c.timezone, c.attributes,
-          skip_reason_v1(c.opted_out, i.id, c.tag, c.operator_code, c.timezone, c.attributes, p_tags,
+        -- The ends beside the array keep the index range tight, whatever the planner estimates.
+        SELECT c.id, c.phone, c.operator_code, c.tag, c.timezone, c.attributes,
+          skip_reason_v1(c.opted_out, c.id, c.tag, c.operator_code, c.timezone, c.attributes, p_tags,
             p_operator_codes, p_timezones, p_attributes, p_chosen_ids) AS skip_reason,
           CASE WHEN c.window_start IS NOT NULL
             THEN nullif(window_opens_at(c.timezone, c.window_start, c.window_length, now()), now()) END AS opens_at,
           CASE WHEN c.window_start IS NOT NULL THEN extract(
             epoch FROM window_closes_at(c.timezone, c.window_start, c.window_length, now()) - now()
           )::float8 END AS closes_in
-        FROM (SELECT unnest(b.client_ids) AS id OFFSET 0) i
-        LEFT JOIN LATERAL (SELECT * FROM clients WHERE bucket = p_bucket AND id = i.id LIMIT 1) c ON true
+        FROM clients c
+        WHERE c.bucket = p_bucket AND c.id = ANY (b.client_ids) AND c.id BETWEEN b.lowest AND b.highest
+        ORDER BY c.id
       ) r;
     ELSE
       RETURN QUERY
@@ -376,7 +383,8 @@ BEGIN
         array_agg(r.uncounted), array_agg(r.maybe_sent), array_agg(r.phone), array_agg(r.skip_reason),
         array_agg(r.opens_at), array_agg(r.closes_in), array_agg(r.overdue),
         array_agg(r.operator_code) FILTER (WHERE p_with_values), array_agg(r.tag) FILTER (WHERE p_with_values),
-        array_agg(r.timezone) FILTER (WHERE p_with_values), array_agg(r.attributes) FILTER (WHERE p_with_values)
+        array_agg(r.timezone) FILTER (WHERE p_with_values), array_agg(r.attributes) FILTER (WHERE p_with_values),
+        NULL::bigint[]
       FROM (
         SELECT m.client_id, m.attempts, coalesce(m.forgiven, 0::smallint) AS uncounted, m.maybe_sent IS TRUE AS maybe_sent,
           m.created_at < now() - interval '1 day' AS overdue, c.phone, c.operator_code, c.tag, c.timezone,
@@ -390,8 +398,7 @@ BEGIN
             epoch FROM window_closes_at(c.timezone, c.window_start, c.window_length, now()) - now()
           )::float8 END AS closes_in
         FROM (
-          -- The ends beside the array keep the index range tight, whatever the planner estimates. What was due at once,
-          -- and a retry further ahead than it can be, are due: the clock was set back since.
+          -- What was due at once, and a retry further ahead than it can be, are due: the clock was set back since.
           SELECT t.*, CASE WHEN t.due_at > t.created_at AND t.due_at <= now() + p_max_backoff + interval '5 s'
             THEN greatest(t.due_at, now()) ELSE now() END AS due
           FROM messages t
@@ -399,6 +406,7 @@ BEGIN
             AND t.client_id BETWEEN b.lowest AND b.highest AND t.status = 1
           ORDER BY t.client_id
         ) m
+        -- The LIMIT makes it a look-up of one client after the other, by the key.
         LEFT JOIN LATERAL (SELECT * FROM clients WHERE bucket = p_bucket AND id = m.client_id LIMIT 1) c ON true
       ) r;
     END IF;
@@ -595,7 +603,7 @@ BEGIN
   IF b.fresh THEN
     v_left := '{}';
     IF p_client_ids <> b.client_ids THEN
-      v_left := ARRAY(SELECT unnest(b.client_ids) EXCEPT SELECT unnest(p_client_ids) ORDER BY 1);
+      v_left := without_v1(b.client_ids, p_client_ids);
       IF cardinality(v_left) + cardinality(p_client_ids) > cardinality(b.client_ids) THEN
         SELECT coalesce(array_agg(i.id ORDER BY i.id), '{}') AS client_ids,
           array_agg(entry_of(p_statuses, i.id, p_client_ids) ORDER BY i.id) AS statuses,
@@ -742,7 +750,7 @@ INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at, settled
 SELECT l.bucket, l.mailing_id, l.client_id, l.created_at, l.due_at, l.settled_at, l.status, l.reason
 FROM ledger l LEFT JOIN messages m USING (bucket, mailing_id, client_id)
 WHERE m.client_id IS NULL;
-DROP FUNCTION skip_reason_v1, alike_v1, settle_v1, settle_fresh_v1, settle_rows_v1, count_outcomes_v1, record_changes_v1, log_events_v1, claim_v1,
+DROP FUNCTION without_v1, skip_reason_v1, alike_v1, settle_v1, settle_fresh_v1, settle_rows_v1, count_outcomes_v1, record_changes_v1, log_events_v1, claim_v1,
   expand_v1, expand_changes_v1, take_in_v1, parts_v1, spread, list_unwritten_v1, unwritten_v1;
 DROP VIEW ledger;
 DROP TABLE blocks;
