@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 BUSY_INTERVAL = 0.75
 """Seconds between two beats while there is work: a setting holds everywhere within a second."""
 
-IDLE_INTERVAL = 3.6
+IDLE_INTERVAL = 4.0
 """Seconds between two beats while there is none."""
 
 BUSY_MARGIN, IDLE_MARGIN = 2.5, 0.5

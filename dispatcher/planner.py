@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 CHECK_INTERVAL = 10.0
 """Seconds between two rounds that also find what no hint and no poll named, while mailings run."""
 
-IDLE_CHECK_INTERVAL = 120.0
+IDLE_CHECK_INTERVAL = 300.0
 """The same while none does."""
 
 ENDING_INTERVAL = 0.2

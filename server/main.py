@@ -143,7 +143,7 @@ async def serve(settings: Settings) -> None:
         console = console_options(settings, inner.address, None) if inner else None
         database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
         sources = AdminSources(
-            watch=DatabaseWatch(background, api.ready),
+            watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
             metrics=[dispatcher.samples, api.samples, *database_samples],
             registry=registry,
@@ -224,7 +224,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         if until_stdin_closes:
             beside = reporting(dispatcher.samples, sys.stdout.fileno())
         else:
-            watch = DatabaseWatch(Database(pool))
+            watch = DatabaseWatch(Database(pool), written=dispatcher.written_at)
             beside = open_admin(settings, AdminSources(watch, stopped, [dispatcher.samples], CollectorRegistry()))
         async with beside:
             await run_until_stopped(stopped, _settle_grace(configured), dispatcher)

@@ -1,6 +1,7 @@
 """Health of this replica: whether its database answers.
 
-One small statement every five seconds, however often health is asked for. A database that is
+One small statement every five seconds, however often health is asked for, and none as long as this process
+writes anyway. A database that is
 merely busy counts as available: taking a replica away would only make the others busier.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -30,18 +32,24 @@ TRIES = 2
 
 
 class DatabaseWatch:
-    """Knows whether the database answers; `notify` is called with every change."""
+    """Knows whether the database answers; `notify` is called with every change.
+
+    `written` returns when this process last wrote something (monotonic): nothing is asked for `interval` seconds
+    from then on.
+    """
 
     def __init__(
         self,
         database: Database,
         notify: Callable[[bool], Awaitable[None]] | None = None,
         interval: float = INTERVAL,
+        written: Callable[[], float] = lambda: float("-inf"),
     ) -> None:
         self.up = True
         self._database = database
         self._notify = notify
         self._interval = interval
+        self._written = written
         self._failed = 0
 
     @property
@@ -61,10 +69,14 @@ class DatabaseWatch:
                 await self._check()
             except Exception:
                 log.exception("the database check failed and will be repeated")
-            await asyncio.sleep(min(self._interval, RETRY) if self._failed else self._interval)
+            await asyncio.sleep(min(self._interval, RETRY) if self._failed else self._known_for() or self._interval)
+
+    def _known_for(self) -> float:
+        """Return for how many seconds it need not be asked, since something was written."""
+        return max(0.0, self._written() + self._interval - time.monotonic())
 
     async def _check(self) -> None:
-        answered = await self._database.answers(PATIENCE)
+        answered = True if self._known_for() else await self._database.answers(PATIENCE)
         if answered is None:
             return
         self._failed = 0 if answered else self._failed + 1

@@ -51,6 +51,10 @@ class Dispatch(Protocol):
         """Return what it did and how it does."""
         ...
 
+    def written_at(self) -> float:
+        """Return when this process last wrote for it (monotonic)."""
+        ...
+
 
 async def free_batches(pool: Pool) -> None:
     """Take all leases back, on a database that was just started for this process alone.
@@ -113,6 +117,10 @@ class LocalDispatcher:
         errors: Samples = {"mailing_database_errors_total": {("dispatcher",): self._database.failures}}
         newer: Samples = {"mailing_dispatcher_newer_schema": {("0",): self._schema.is_newer}}
         return samples_of(self._dispatcher) | newer | errors | pool_samples(self._pool, "dispatcher")
+
+    def written_at(self) -> float:
+        """Return when this process last wrote for it (monotonic)."""
+        return self._database.written_at
 
     async def run(self) -> None:
         """Deliver until `stop` is called. Raise what no dispatcher can go on after."""

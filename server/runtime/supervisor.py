@@ -57,6 +57,10 @@ class Supervisor:
         """Return the metrics of all processes, those that have ended included."""
         return self._totals.samples()
 
+    def written_at(self) -> float:
+        """Return that this process writes nothing for them."""
+        return float("-inf")
+
     def hint(self) -> None:
         """Do nothing: the database's notifications reach every process."""
 

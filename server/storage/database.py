@@ -135,10 +135,12 @@ class Database:
     `acquire_timeout` is in seconds, None for no limit. `failures` counts the uses that failed because
     the database was unavailable. `kept` are connections that somebody keeps for long: they are ended
     when their server turns out to be going or read-only, as all others are when they are used next.
+    `written_at` is when those who write regularly last did (monotonic).
     """
 
     def __init__(self, pool: asyncpg.Pool, acquire_timeout: float | None = 5.0) -> None:
         self.failures = 0
+        self.written_at = float("-inf")
         self.kept: set[asyncpg.Connection] = set()
         self._pool = pool
         self._acquire_timeout = acquire_timeout

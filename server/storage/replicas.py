@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from datetime import timedelta
 from typing import Any
@@ -131,6 +132,7 @@ class PostgresHeartbeats:
             status=orjson.dumps(shown).decode(),
         )
         row = dict(await self._database.fetchrow(*statement))
+        self._database.written_at = time.monotonic()
         self._schema.seen(row.pop("schema_version"))
         return row.pop("read_at"), SettingOverrides(**row)
 

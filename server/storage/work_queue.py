@@ -298,11 +298,8 @@ def _with_gone(recipients: Recipients, row: asyncpg.Record, mailing: Mailing, te
         Recipient(client_id, 0, 0, row["reclaimed"], None, reason, None, None, bool(row["overdue"]), text)
         for client_id in row["gone"]
     ]
-    return Recipients.of(sorted([*recipients, *gone], key=_client_id))
-
-
-def _client_id(one: Recipient) -> int:
-    return one.client_id
+    all_of_it: list[Recipient] = [*recipients, *gone]
+    return Recipients.of(sorted(all_of_it))
 
 
 def _rendered(phone: str | None, values: Sequence[str], render: Render) -> RenderedText:
