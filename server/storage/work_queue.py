@@ -281,7 +281,7 @@ def _columns(row: asyncpg.Record, mailing: Mailing) -> Recipients:
 def _with_texts(recipients: Recipients, row: asyncpg.Record, render: Render) -> Recipients:
     about = [row[name] for name in ("operator_codes", "tags", "timezones", "attributes")]
     phones = [phone for phone in recipients.phones if phone is not None]
-    if len(phones) == n and (all_texts := render.all_texts([phones, *about[:3]])) is not None:
+    if len(phones) == len(recipients) and (all_texts := render.all_texts([phones, *about[:3]])) is not None:
         return replace(recipients, texts=tuple(all_texts))
     rendered = [_rendered(phone, value, render) for phone, *value in zip(recipients.phones, *about, strict=True)]
     texts, reasons, values = zip(*rendered, strict=True)

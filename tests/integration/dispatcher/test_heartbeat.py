@@ -62,7 +62,7 @@ async def status_of(pool: asyncpg.Pool, holds: Callable[[dict[str, Any]], bool])
 async def test_a_replica_says_that_it_lives_and_takes_its_leave(pool: asyncpg.Pool) -> None:
     async with replica(pool, ScriptedSender()) as (_, replica_id):
         await status_of(pool, lambda status: "poll_interval" in status)
-        row = await pool.fetchrow("SELECT id, beats_until - now() < interval '4.1 s' AS soon FROM replicas")
+        row = await pool.fetchrow("SELECT id, beats_until - now() < interval '4.6 s' AS soon FROM replicas")
         assert row is not None
         assert (row["id"], row["soon"]) == (replica_id, True)
     assert await pool.fetchval("SELECT count(*) FROM replicas") == 0
