@@ -262,7 +262,7 @@ class EndpointWorkers:
             if verdict.delivered and self.breaker.counts(message.began):
                 delivered += 1
                 seconds += answer.duration
-                self._record(message.lease, message.index, policy.delivered(answer))
+                self._record(message.lease, message.index, policy.delivered(answer, verdict.provider_id))
                 continue
             if delivered:
                 self._learn_delivered(delivered, seconds, in_flight)
@@ -277,7 +277,11 @@ class EndpointWorkers:
         try:
             self._learn(began, answer, verdict, lease.batch.recipients.client_ids[index], in_flight)
             delivered = verdict.delivered
-            outcome = policy.delivered(answer) if delivered else self._failed(lease, index, began, answer, verdict)
+            outcome = (
+                policy.delivered(answer, verdict.provider_id)
+                if delivered
+                else self._failed(lease, index, began, answer, verdict)
+            )
             self._record(lease, index, outcome)
         except Exception:
             log.exception("an answer could not be judged")

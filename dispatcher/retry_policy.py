@@ -74,9 +74,10 @@ _UNKNOWN_WHEN_SENT = frozenset(
 )
 
 
-def delivered(answer: Answer) -> Outcome:
-    """Return what to record of a message that the endpoint accepted."""
-    return _delivered(answer.status, round(answer.duration * 1000))
+def delivered(answer: Answer, provider_id: str = "") -> Outcome:
+    """Return what to record of a message that the endpoint accepted, and that it gave this id."""
+    outcome = _delivered(answer.status, round(answer.duration * 1000))
+    return outcome._replace(provider_id=provider_id) if provider_id else outcome
 
 
 @lru_cache(maxsize=4096)

@@ -40,6 +40,7 @@ from server.observability.metrics.backlog import BacklogGauges
 from server.observability.metrics.database import error_samples, pool_samples
 from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
+from server.receipts import CannotOpenReceipts, serving_receipts
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
 from server.runtime.console import InnerSocket, console_alone, console_options, serving_console
@@ -142,10 +143,11 @@ async def serve(settings: Settings) -> None:
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
         console = console_options(settings, inner.address, None) if inner else None
         database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
+        receipts = await stack.enter_async_context(serving_receipts(settings, configured, background))
         sources = AdminSources(
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
-            metrics=[dispatcher.samples, api.samples, *database_samples],
+            metrics=[dispatcher.samples, api.samples, receipts, *database_samples],
             registry=registry,
             backlog=BacklogGauges(BacklogStore(background).read, probes.names),
         )
@@ -256,7 +258,14 @@ def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> i
             runner.run(work())
     except ConfigError as error:
         return _fail(error, 2)
-    except (EmbeddedPostgresError, DatabaseError, CannotListen, CannotOpenAdmin, ServiceError) as error:
+    except (
+        EmbeddedPostgresError,
+        DatabaseError,
+        CannotListen,
+        CannotOpenAdmin,
+        CannotOpenReceipts,
+        ServiceError,
+    ) as error:
         return _fail(error, 1)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -28,6 +28,7 @@ class Outcome(NamedTuple):
     `attempted` counts the requests made, 0 or 1, `uncounted` those of them that do not count
     against the limit. `due_at` is set exactly when the message stays PENDING: it goes into a
     new batch that falls due then. `maybe_sent` says that the request may have arrived.
+    `provider_id` is the gateway's own id of the message, '' for none.
     """
 
     status: Status
@@ -40,6 +41,7 @@ class Outcome(NamedTuple):
     failure: Failure | None
     uncounted: int = 0
     maybe_sent: bool = False
+    provider_id: str = ""
 
 
 Settled = tuple[int, int, Outcome]
@@ -62,6 +64,7 @@ class Columns(NamedTuple):
     failures: Sequence[Failure | None] = ()
     uncounted: Sequence[int] = ()
     maybe_sent: Sequence[bool] = ()
+    provider_ids: Sequence[str] = ()
 
 
 class Settlement:

@@ -99,6 +99,16 @@ class Settings(BaseModel):
     console_scopes: str = setting(
         "openid profile", "Scopes that the console asks the issuer for, separated by spaces.", "names of scopes"
     )
+    receipts_listen: OptionalAddress = setting(
+        "off",
+        "Address on which gateways report what became of messages. Port 0 takes any free one.",
+        "HOST:PORT, such as 0.0.0.0:8443, or off",
+    )
+    receipts_url: EndpointUrl | None = setting(
+        None,
+        "Public address of that listener, for `{receipt_url}` in requests and for signatures that include it.",
+        "an http:// or https:// address",
+    )
     insecure: bool = setting(
         False,
         "Listen on addresses other than loopback without authentication: anybody who reaches it may do anything.",

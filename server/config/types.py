@@ -15,6 +15,8 @@ from platformdirs import user_data_dir
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dispatcher.model.endpoints import Endpoint
+from server.domain.inbound import InboundSource
+from server.domain.receipts import ReceiptSource
 
 
 def setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:
@@ -145,6 +147,8 @@ class ConfiguredEndpoint(NamedTuple):
     endpoint: Endpoint
     transport: Literal["fast", "httpx"]
     source: str
+    receipts: ReceiptSource | None = None
+    inbound: InboundSource | None = None
 
     def values_of(self, title: str, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """Return the values that the requests need for a client beside id, phone and text."""

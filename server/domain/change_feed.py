@@ -14,7 +14,8 @@ from server.domain.pagination import query_digest
 class Entry:
     """One entry: what a single transaction did to messages of one mailing.
 
-    `statuses` runs parallel to `client_ids`, or has a single value for all of them.
+    `statuses` runs parallel to `client_ids`, or has a single value for all of them. An entry with `receipts`,
+    which runs parallel to them with its codes, is about these alone: its statuses are those that the messages have.
     """
 
     bucket: int
@@ -23,6 +24,8 @@ class Entry:
     at: datetime
     client_ids: Sequence[int]
     statuses: Sequence[int]
+    receipts: Sequence[int] = ()
+    receipt_codes: Sequence[str] = ()
     forms: dict[frozenset[Status], tuple[bytes, ...]] = field(default_factory=dict)
     """Its encodings by the statuses selected: made once for all readers."""
 
@@ -33,6 +36,14 @@ class Entry:
             return [(client, status) for client in self.client_ids] if self._fits(status, selected) else ()
         pairs = zip(self.client_ids, self.statuses, strict=True)
         return [pair for pair in pairs if self._fits(pair[1], selected)]
+
+    def matching(self, query: ChangeQuery) -> int:
+        """Return how many changes a query asks for; receipts are not held back by its statuses."""
+        if query.mailing_id not in (0, self.mailing_id):
+            return 0
+        if self.receipts:
+            return len(self.client_ids) if query.include_receipts else 0
+        return self.count(query.statuses)
 
     def count(self, selected: frozenset[Status]) -> int:
         """Return how many changes there are to one of the `selected` statuses."""
@@ -47,11 +58,13 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class ChangeQuery:
-    """Which changes to read: of one mailing or (0) of all, to some statuses or (empty) to any."""
+    """Which changes to read: of one mailing or (0) of all, to some statuses or (empty) to any; receipts as well."""
 
     mailing_id: int = 0
     statuses: frozenset[Status] = frozenset()
+    include_receipts: bool = False
 
     def digest(self) -> bytes:
         """Return a digest that identifies this query in tokens."""
-        return query_digest("WatchMessages", self.mailing_id, sorted(self.statuses))
+        receipts = ["receipts"] if self.include_receipts else []
+        return query_digest("WatchMessages", self.mailing_id, sorted(self.statuses), *receipts)

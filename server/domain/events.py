@@ -139,14 +139,19 @@ class OptOutSource(Enum):
 
     API = "api"
     IMPORT = "import"
+    INBOUND = "inbound"
+    """They wrote it to the gateway."""
+    ENDPOINT = "endpoint"
+    """Their gateway said so, in an answer or a receipt."""
     PHONE_MEMORY = "phone_memory"
     """The phone was added again; its former client had opted out."""
 
 
-def client_opted(client_id: int, out: bool, source: OptOutSource) -> Event:
-    """Return the event of a client who opted out, or in again."""
+def client_opted(client_id: int, out: bool, source: OptOutSource, endpoint: str = "") -> Event:
+    """Return the event of a client who opted out, or in again; `endpoint` is whose gateway said it."""
     event, text = ("client.opted_out", "The client opted out.") if out else ("client.opted_in", "The client opted in.")
-    return Event(Level.INFO, event, text, 0, client_id, {"source": source.value})
+    details = {"source": source.value} | ({"endpoint": endpoint} if endpoint else {})
+    return Event(Level.INFO, event, text, 0, client_id, details)
 
 
 def clients_imported(created: int, updated: int, unchanged: int) -> Event:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from dispatcher.model.rates import RATES, is_rate
 from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
@@ -88,6 +89,15 @@ class MailingDefinition:
     important: bool = False
 
 
+class ReceiptTotals(NamedTuple):
+    """Messages by the receipt that holds."""
+
+    sent: int = 0
+    received: int = 0
+    undelivered: int = 0
+    read: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """Messages by status. `rate` is deliveries a second over the last seconds."""
@@ -106,6 +116,7 @@ class Progress:
     rate: float = 0.0
     estimated_finish_at: datetime | None = None
     expanded: bool = False
+    receipts: ReceiptTotals | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from dispatcher.model.states import ErrorClass, Reason, Status
 from server.domain.clients import ClientDefinition, ClientKey
+from server.domain.receipts import NO_RECEIPT, MessageReceipt, Receipt
 
 _CLIENT_BITS = 32
 
@@ -26,6 +27,7 @@ class Message:
     endpoint_code: int | None
     duration: timedelta | None
     created_at: datetime
+    receipt: MessageReceipt = NO_RECEIPT
 
     @property
     def id(self) -> int:
@@ -62,6 +64,7 @@ class MessageQuery:
     mailing_id: int = 0
     client: ClientKey = 0
     statuses: tuple[Status, ...] = ()
+    receipts: tuple[Receipt, ...] = ()
 
 
 def message_id(mailing_id: int, client_id: int) -> int:

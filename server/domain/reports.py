@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 from dispatcher.model.states import Reason, Status
 from server.domain.mailings import Mailing
+from server.domain.receipts import ReceiptCount
 
 LONGEST_COURSE = 2 * 24 * 60
 """Minutes: of a longer course the last part is reported, which bounds what a report reads."""
@@ -90,6 +91,7 @@ class Report:
     attempts: tuple[tuple[int, int], ...]
     latencies: tuple[LatencyBin, ...]
     course: Course
+    receipts: tuple[ReceiptCount, ...] = ()
 
 
 def status_counts(counters: Iterable[Counter]) -> tuple[StatusCount, ...]:

@@ -22,6 +22,9 @@ from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import Verdict
 from server.endpoints.endpoints_file import read_entries
 
+RECEIPTS_URL = "https://receipts.example"
+"""Stands for MAILING_RECEIPTS_URL."""
+
 SAMPLE_ID = 4294967297
 SAMPLE_PHONE = "79161234567"
 SAMPLE_TEXT = 'Hello "you" & all'
@@ -63,7 +66,8 @@ class EndpointCheck:
 
 def check_file(path: Path) -> list[EndpointCheck]:
     """Return what the endpoints of a file do, in its order. Raise ConfigError for one that cannot be used."""
-    return [_check(entry.endpoint(name, masked=True)) for name, entry in read_entries(path).items()]
+    entries = read_entries(path, RECEIPTS_URL)
+    return [_check(entry.endpoint(name, RECEIPTS_URL, masked=True)) for name, entry in entries.items()]
 
 
 def _check(endpoint: Endpoint) -> EndpointCheck:

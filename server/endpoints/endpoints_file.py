@@ -19,7 +19,10 @@ from pydantic_core import ErrorDetails
 
 from server.config import ConfigError
 from server.config.types import ConfiguredEndpoint
-from server.endpoints.endpoint_entry import MAX_TOKEN_BYTES, OWN_SENTENCE, TABLES, Entry, Reading, keys_of
+from server.domain.inbound import InboundSource
+from server.domain.receipts import ReceiptSource
+from server.endpoints.endpoint_entry import TABLES, Entry, keys_of
+from server.endpoints.entry_types import MAX_TOKEN_BYTES, OWN_SENTENCE, Reading
 
 __all__ = ["MAX_TOKEN_BYTES", "read_endpoints", "read_entries"]
 
@@ -28,22 +31,38 @@ _NAMES = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
 _SECRETS = frozenset({"token", "value", "password", "user", "secrets"})
 
 
-def read_endpoints(path: Path) -> list[ConfiguredEndpoint]:
-    """Return the endpoints of a file, in its order. Raise ConfigError."""
+def read_endpoints(path: Path, receipts_url: str | None = None) -> list[ConfiguredEndpoint]:
+    """Return the endpoints of a file, in its order; `receipts_url` is where gateways report. Raise ConfigError."""
     return [
-        ConfiguredEndpoint(entry.endpoint(name), entry.transport, str(path))
-        for name, entry in read_entries(path).items()
+        ConfiguredEndpoint(
+            entry.endpoint(name, receipts_url), entry.transport, str(path), _receipts_of(entry), _inbound_of(entry)
+        )
+        for name, entry in read_entries(path, receipts_url).items()
     ]
 
 
-def read_entries(path: Path) -> dict[str, Entry]:
+def _inbound_of(entry: Entry) -> InboundSource | None:
+    if entry.inbound is None:
+        return None
+    verify = entry.inbound.verify
+    return InboundSource(entry.inbound.rules(), verify.verifier(), verify.needs_url)
+
+
+def _receipts_of(entry: Entry) -> ReceiptSource | None:
+    if entry.receipts is None:
+        return None
+    verify = entry.receipts.verify
+    return ReceiptSource(entry.receipts.rules(), verify.verifier(), verify.needs_url)
+
+
+def read_entries(path: Path, receipts_url: str | None = None) -> dict[str, Entry]:
     """Return the tables of a file's endpoints, by their names and in its order. Raise ConfigError."""
     found, problems = dict[str, Entry](), list[str]()
     for name, table in _tables(path).items():
         try:
             if not _NAME.fullmatch(name):
                 problems.append(f"{path}: endpoint {name[:80]!r}: the name should be {_NAMES}.")
-            found[name] = Entry.model_validate(table, context=Reading(path.parent, []))
+            found[name] = Entry.model_validate(table, context=Reading(path.parent, [], receipts_url))
         except ValidationError as error:
             problems += [f"{path}: endpoint {name[:80]}: {sentence}" for sentence in _sentences(error)]
     if problems:

@@ -29,12 +29,30 @@ def configured_endpoints(settings: Settings) -> list[ConfiguredEndpoint]:
     """Return all configured endpoints. Raise ConfigError for an invalid file."""
     found = [_of_environment(settings, settings.endpoint_url)] if settings.endpoint_url else []
     if settings.endpoints_file is not None:
-        named = read_endpoints(settings.endpoints_file)
+        named = read_endpoints(settings.endpoints_file, settings.receipts_url)
+        _check_receipts(settings, named)
         if found and any(one.endpoint.name == DEFAULT_ENDPOINT for one in named):
             sentence = f"{DEFAULT_ENDPOINT} is the endpoint of MAILING_ENDPOINT_URL, which is set, too: one should go."
             raise ConfigError([f"{settings.endpoints_file}: endpoint {sentence}"])
         found += named
     return [one._replace(endpoint=_bounded(one)) for one in found]
+
+
+def _check_receipts(settings: Settings, named: Sequence[ConfiguredEndpoint]) -> None:
+    """Raise ConfigError for endpoints whose receipts or inbound messages nobody would take, or could verify."""
+    problems = []
+    sources = [(one, key, source) for one in named for key in ("receipts", "inbound") if (source := getattr(one, key))]
+    for one, key, source in sources:
+        where = f"{one.source}: endpoint {one.endpoint.name}: {key}"
+        if settings.receipts_listen == "off" and settings.receipts_url is None:
+            problems.append(
+                f"{where} is configured, but MAILING_RECEIPTS_LISTEN is off; where another replica listens, "
+                "MAILING_RECEIPTS_URL says so."
+            )
+        elif source.needs_url and settings.receipts_url is None:
+            problems.append(f"{where} is signed together with its address: MAILING_RECEIPTS_URL should be set.")
+    if problems:
+        raise ConfigError(problems)
 
 
 def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:

@@ -85,4 +85,5 @@ class ChangeFeedStore(RetainedEntries):
 def _entries(rows: Sequence[asyncpg.Record], bucket: int) -> Iterator[Entry]:
     for row in rows:
         if row["seq"] is not None:
-            yield Entry(bucket, row["seq"], row["mailing_id"], row["at"], row["client_ids"], row["statuses"])
+            receipts = row["receipts"] or (), row["receipt_codes"] or ()
+            yield Entry(bucket, row["seq"], row["mailing_id"], row["at"], row["client_ids"], row["statuses"], *receipts)

@@ -70,7 +70,7 @@ class MailingDeletion:
             deleted, last = deleted + row["deleted"], row["last"]
         async with self._database.transaction() as connection:
             deleted += await connection.fetchval(*_SQL["delete_blocks"].bind(**key))
-            for name in ("delete_counts", "delete_figures", "delete_expansion"):
+            for name in ("delete_counts", "delete_receipts", "delete_figures", "delete_expansion"):
                 await connection.execute(*_SQL[name].bind(**key))
         return deleted
 

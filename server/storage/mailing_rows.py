@@ -10,7 +10,7 @@ import orjson
 from dispatcher.model.mailings import AudienceFilter
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
 from server.domain.clients import ClientFilter
-from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, estimated_finish
+from server.domain.mailings import Mailing, MailingDefinition, Progress, ReceiptTotals, RetryRule, estimated_finish
 from server.domain.zone_aliases import every_name_of
 
 _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
@@ -81,6 +81,7 @@ def filter_of(text: str) -> ClientFilter:
 
 
 def _progress_of(row: asyncpg.Record) -> Progress:
+    receipts = ReceiptTotals(*[row[f"receipts_{name}"] for name in ReceiptTotals._fields])
     return Progress(
         **{name: row[name] for name in _COUNTERS},
         first_delivered_at=row["first_delivered_at"],
@@ -88,6 +89,7 @@ def _progress_of(row: asyncpg.Record) -> Progress:
         rate=row["rate"],
         estimated_finish_at=estimated_finish(row["pending"], row["rate"], row["read_at"]),
         expanded=row["expanded"],
+        receipts=receipts if any(receipts) else None,
     )
 
 

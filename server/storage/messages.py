@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -14,9 +15,11 @@ from server.domain.clients import ClientDefinition
 from server.domain.errors import Kind, NotFound
 from server.domain.messages import Attempt, ExportedMessage, Message, MessageQuery, split_message_id
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
+from server.domain.receipts import Receipt
 from server.storage.clients import client_id_of
 from server.storage.database import Database, Installation
 from server.storage.queries import load_queries
+from server.storage.receipts import ReceiptStore
 
 _SQL = load_queries("messages.sql")
 _MAILINGS = load_queries("mailings.sql")
@@ -33,11 +36,13 @@ class MessageStore:
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
         self._installation = installation
+        self._receipts = ReceiptStore(database, installation)
 
     async def get(self, identity: int) -> Message:
         """Return the message with this id. Raise NotFound."""
         async with self._database.connection() as connection:
-            return await self._read(connection, identity)
+            message = await self._read(connection, identity)
+        return replace(message, receipt=await self._receipts.read_one(identity))
 
     async def list_attempts(self, identity: int) -> Sequence[Attempt]:
         """Return the failed attempts of a message, in order. Raise NotFound."""
@@ -51,9 +56,10 @@ class MessageStore:
 
         Raise InvalidPageToken, NotFound for a mailing that does not exist, and PhoneUnknown.
         """
-        digest = query_digest("messages", query.mailing_id, query.client, list(query.statuses))
+        asked = [list(query.receipts)] if query.receipts else []
+        digest = query_digest("messages", query.mailing_id, query.client, list(query.statuses), *asked)
         mailing, client = decode_token(page.token, digest, (0, 0))
-        statuses = list(query.statuses) or None
+        chosen = {"statuses": list(query.statuses) or None, "receipts": list(query.receipts) or None}
         limit = page.size + 1
         async with self._database.connection() as connection:
             if query.mailing_id:
@@ -64,17 +70,18 @@ class MessageStore:
                     bucket=self._installation.bucket_of_client(client_id),
                     client_id=client_id,
                     mailing_id=query.mailing_id,
-                    statuses=statuses,
                     after=mailing,
                     limit=limit,
+                    **chosen,
                 )
             else:
                 statement = _SQL["list_messages_of_mailing"].bind(
-                    mailing_id=query.mailing_id, statuses=statuses, after=client, limit=limit
+                    mailing_id=query.mailing_id, after=client, limit=limit, **chosen
                 )
             rows = await connection.fetch(*statement)
         behind = partial(_token_behind, digest)
-        return page_of([*map(message_of, rows)], page.size, behind)
+        found = page_of([*map(message_of, rows)], page.size, behind)
+        return replace(found, records=tuple(await self._with_receipts(found.records)))
 
     async def phones(self, messages: Sequence[Message]) -> dict[int, str]:
         """Return the phones of the messages' clients, by client; deleted ones have none."""
@@ -85,18 +92,30 @@ class MessageStore:
         rows = await self._database.fetch(*_SQL["list_phones"].bind(buckets=buckets, ids=ids))
         return {row["id"]: row["phone"] for row in rows}
 
-    async def export(self, mailing_id: int, statuses: Sequence[Status], after: int) -> AsyncIterator[Exported]:
+    async def export(
+        self, mailing_id: int, statuses: Sequence[Status], receipts: Sequence[Receipt], after: int
+    ) -> AsyncIterator[Exported]:
         """Yield messages of a mailing, in the order of clients behind `after`, some thousand at a time."""
         while True:
             rows = await self._database.fetch(
                 *_SQL["export_messages"].bind(
-                    mailing_id=mailing_id, statuses=list(statuses) or None, after=after, limit=EXPORT_PIECE
+                    mailing_id=mailing_id,
+                    statuses=list(statuses) or None,
+                    receipts=list(receipts) or None,
+                    after=after,
+                    limit=EXPORT_PIECE,
                 )
             )
             if not rows:
                 return
             after = rows[-1]["client_id"]
-            yield [ExportedMessage(message_of(row), _recipient_of(row)) for row in rows]
+            messages = await self._with_receipts([message_of(row) for row in rows])
+            yield [ExportedMessage(one, _recipient_of(row)) for one, row in zip(messages, rows, strict=True)]
+
+    async def _with_receipts(self, messages: Sequence[Message]) -> list[Message]:
+        """Return the messages with what their gateways reported."""
+        known = await self._receipts.read(message.id for message in messages)
+        return [replace(one, receipt=known[one.id]) if one.id in known else one for one in messages]
 
     async def _read(self, connection: asyncpg.Connection, identity: int) -> Message:
         row = await connection.fetchrow(*_SQL["get_message"].bind(**self._key(identity)))

@@ -36,6 +36,11 @@ async def remember(connection: asyncpg.Connection, client: asyncpg.Record) -> No
         await connection.execute(*_SQL["remember_phone"].bind(phone=client["phone"], **memory))
 
 
+async def remember_opt_out(database: Database, phone: str) -> None:
+    """Remember that whoever has this phone opted out, for the client who gets it. Raise DatabaseUnavailable."""
+    await database.execute(*_SQL["remember_phone"].bind(phone=phone, opted_out=True, received=[]))
+
+
 async def recall(connection: asyncpg.Connection, phone: str) -> PhoneMemory:
     """Return what is known of a phone, and forget it: its new client keeps it from now on."""
     row = await connection.fetchrow(*_SQL["recall_phone"].bind(phone=phone))

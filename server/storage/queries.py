@@ -19,6 +19,7 @@ from typing import Any
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from server.domain.client_import import Spoken
 from server.domain.clients import OptOutOrigin
+from server.domain.receipts import Receipt
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 _OPENING = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
@@ -45,6 +46,7 @@ _ENUMS: dict[str, type[IntEnum]] = {
         MailingState,
         OptOutOrigin,
         Reason,
+        Receipt,
         Semantics,
         Spoken,
         Status,

@@ -27,9 +27,11 @@ from server.storage.client_numbers import share_used
 from server.storage.database import Database
 from server.storage.mailing_rows import mailing_of
 from server.storage.queries import Figure, load_queries
+from server.storage.receipts import MAX_CODES, count_of
 
 _SQL = load_queries("reports.sql")
 _MAILINGS = load_queries("mailings.sql")
+_RECEIPTS = load_queries("receipts.sql")
 
 
 class ReportStore:
@@ -46,6 +48,7 @@ class ReportStore:
                 raise NotFound(Kind.MAILING, mailing_id)
             counts = await connection.fetch(*_SQL["report_counts"].bind(mailing_id=mailing_id))
             histograms = await connection.fetch(*_SQL["report_histograms"].bind(mailing_id=mailing_id))
+            receipts = await connection.fetch(*_RECEIPTS["count_receipts"].bind(mailing_id=mailing_id, most=MAX_CODES))
             course = await connection.fetch(
                 *_SQL["report_course"].bind(mailing_id=mailing_id, coarse_step=COARSE_STEP, longest=LONGEST_COURSE)
             )
@@ -57,6 +60,7 @@ class ReportStore:
             attempts=tuple(_histogram(histograms, Figure.ATTEMPTS).items()),
             latencies=latency_bins(_histogram(histograms, Figure.LATENCY)),
             course=_course_of(course),
+            receipts=tuple(count_of(row) for row in receipts),
         )
 
 

@@ -26,15 +26,18 @@ from dispatcher.model.states import MailingState, Reason, Semantics
 from dispatcher.model.texts import RenderedText
 from dispatcher.outcome_events import Event, of_settlement
 from dispatcher.ports import Render
+from server.domain.events import OptOutSource
 from server.storage.database import DispatcherDatabase
 from server.storage.events import event_columns, log_events
 from server.storage.mailing_rows import audience_of, filter_arguments
+from server.storage.opt_outs import opting
 from server.storage.queries import load_queries
 from server.storage.schema_watch import SchemaWatch
 
 T = TypeVar("T")
 
 _SQL = load_queries("work_queue.sql")
+_RECEIPTS = load_queries("receipts.sql")
 _EVERYBODY = AudienceFilter()
 _NO_TEXT = RenderedText("", Reason.NONE)
 
@@ -162,6 +165,8 @@ class PostgresWorkQueue:
 
     async def settle(self, settlement: Settlement) -> bool:
         batch, events = settlement.batch, of_settlement(settlement)
+        await self._note_provider_ids(settlement)
+        await self._note_opt_outs(settlement)
         statement = _SQL["settle"].bind(
             bucket=batch.bucket,
             mailing_id=batch.mailing_id,
@@ -178,6 +183,28 @@ class PostgresWorkQueue:
         if row["held"]:
             log_events(events, logging.DEBUG)
         return bool(row["held"])
+
+    async def _note_opt_outs(self, settlement: Settlement) -> None:
+        """Opt those out of whom the gateway said that they want no messages."""
+        clients = [client for client, _, outcome in settlement.failed if outcome.reason is Reason.OPTED_OUT]
+        if clients:
+            source, endpoint = OptOutSource.ENDPOINT, settlement.endpoint
+            await self._database.fetch(*opting(settlement.batch.bucket, clients, True, source, endpoint=endpoint))
+
+    async def _note_provider_ids(self, settlement: Settlement) -> None:
+        """Remember the ids that the gateway gave, before the messages are settled: repeating it does no harm."""
+        ids = settlement.columns.provider_ids
+        if not any(ids):
+            return
+        named = [(client, one) for client, one in zip(settlement.client_ids, ids, strict=True) if one]
+        client_ids, provider_ids = zip(*named, strict=True)
+        statement = _RECEIPTS["note_provider_ids"].bind(
+            bucket=settlement.batch.bucket,
+            mailing_id=settlement.batch.mailing_id,
+            client_ids=client_ids,
+            provider_ids=provider_ids,
+        )
+        await self._database.execute(*statement)
 
 
 def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:

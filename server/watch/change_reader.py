@@ -47,10 +47,7 @@ class _BatchBuilder:
 
     def add(self, entry: Entry) -> bool:
         """Add an entry if any of it matches; return False when it does not fit any more."""
-        count = 0
-        if self.query.mailing_id in (0, entry.mailing_id):
-            count = entry.count(self.query.statuses)
-        if count:
+        if count := entry.matching(self.query):
             if self.entries and self.count + count > BATCH_CHANGES:
                 return False
             self.entries.append(entry)

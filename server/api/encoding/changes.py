@@ -25,7 +25,7 @@ def encoded_changes(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, .
     A piece is the field `changes` of WatchMessagesResponse. The entry caches the result.
     """
     # An entry with one status for all is the same for every selection that includes it.
-    key = frozenset[Status]() if len(entry.statuses) == 1 else statuses
+    key = frozenset[Status]() if len(entry.statuses) == 1 or entry.receipts else statuses
     pieces = entry.forms.get(key)
     if pieces is None:
         pieces = entry.forms[key] = _encode(entry, statuses)
@@ -33,8 +33,14 @@ def encoded_changes(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, .
 
 
 def _encode(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, ...]:
+    changes = _receipts(entry) if entry.receipts else _transitions(entry, statuses)
+    slices = (changes[start : start + RESPONSE_CHANGES] for start in range(0, len(changes), RESPONSE_CHANGES))
+    return tuple(pb.WatchMessagesResponse(changes=part).SerializeToString() for part in slices)
+
+
+def _transitions(entry: Entry, statuses: frozenset[Status]) -> list[pb.MessageChange]:
     mailing_id, time = entry.mailing_id, timestamp(entry.at)
-    changes = [
+    return [
         pb.MessageChange(
             message_id=message_id(mailing_id, client_id),
             mailing_id=mailing_id,
@@ -44,8 +50,23 @@ def _encode(entry: Entry, statuses: frozenset[Status]) -> tuple[bytes, ...]:
         )
         for client_id, status in entry.changes(statuses)
     ]
-    slices = (changes[start : start + RESPONSE_CHANGES] for start in range(0, len(changes), RESPONSE_CHANGES))
-    return tuple(pb.WatchMessagesResponse(changes=part).SerializeToString() for part in slices)
+
+
+def _receipts(entry: Entry) -> list[pb.MessageChange]:
+    mailing_id, time = entry.mailing_id, timestamp(entry.at)
+    rows = zip(entry.client_ids, entry.statuses, entry.receipts, entry.receipt_codes, strict=True)
+    return [
+        pb.MessageChange(
+            message_id=message_id(mailing_id, client_id),
+            mailing_id=mailing_id,
+            client_id=client_id,
+            status=status,  # type: ignore[arg-type]
+            time=time,
+            receipt=receipt,  # type: ignore[arg-type]
+            receipt_code=code,
+        )
+        for client_id, status, receipt, code in rows
+    ]
 
 
 def encoded_position(token: str, checkpoint: bool = False) -> bytes:

@@ -115,4 +115,5 @@ def _progress_message(progress: Progress) -> mailing_pb2.MailingProgress:
         rate_per_second=progress.rate,
         estimated_finish_time=timestamp(progress.estimated_finish_at),
         expanded=progress.expanded,
+        receipts=None if progress.receipts is None else mailing_pb2.ReceiptCounts(**progress.receipts._asdict()),
     )

@@ -25,6 +25,10 @@ def ledger_message(message: Message) -> message_pb2.Message:
         endpoint_code=message.endpoint_code,
         duration=duration(message.duration),
         create_time=timestamp(message.created_at),
+        provider_id=message.receipt.provider_id,
+        receipt=message_pb2.Message.Receipt.ValueType(message.receipt.receipt),
+        receipt_time=timestamp(message.receipt.at),
+        receipt_code=message.receipt.code,
     )
 
 

@@ -27,6 +27,12 @@ def report_response(report: Report) -> Response:
         minutes=map(_minute_count, report.course.steps),
         step=duration(report.course.step),
         latencies=map(_latency_count, report.latencies),
+        receipts=[
+            Response.ReceiptCount(
+                receipt=message_pb2.Message.Receipt.ValueType(one.receipt), code=one.code, count=one.messages
+            )
+            for one in report.receipts
+        ],
     )
 
 

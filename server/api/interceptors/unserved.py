@@ -36,9 +36,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "filter_text",
         "mailing.v1.ListMailingsRequest": "schedule_id query",
         "mailing.v1.SendTestMessageRequest": "force request_id",
-        "mailing.v1.ListMessagesRequest": "receipts",
-        "mailing.v1.ExportMessagesRequest": "receipts",
-        "mailing.v1.WatchMessagesRequest": "include_receipts",
     }.items()
 }
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""

@@ -83,7 +83,7 @@ class DeliveryService:
         violations.check()
         if request.mailing_id and not await self._progress.versions([request.mailing_id]):
             raise NotFound(Kind.MAILING, request.mailing_id)
-        return ChangeQuery(request.mailing_id, frozenset(statuses))
+        return ChangeQuery(request.mailing_id, frozenset(statuses), request.include_receipts)
 
 
 def _responses(batch: ChangeBatch, query: ChangeQuery, tokens: Tokens, after: str) -> list[bytes]:

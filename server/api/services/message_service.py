@@ -16,6 +16,7 @@ from server.domain.clients import client_key
 from server.domain.errors import Kind, NotFound
 from server.domain.messages import MessageQuery
 from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
+from server.domain.receipts import Receipt
 from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.database import Database, Installation
 from server.storage.mailings import ProgressStore
@@ -42,6 +43,7 @@ class MessageService(MessageServiceServicer):
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         statuses = numbers_of(Status, request.statuses, "statuses", violations)
+        receipts = numbers_of(Receipt, request.receipts, "receipts", violations)
         for path, value in (("mailing_id", request.mailing_id), ("client_id", request.client_id)):
             if value < 0:
                 violations.add(path, "must be a positive id, or 0 for any")
@@ -51,7 +53,7 @@ class MessageService(MessageServiceServicer):
         if not (client or request.mailing_id):
             violations.add("mailing_id", "is required unless client_id or phone is given")
         violations.check()
-        found = await self._messages.list_page(MessageQuery(request.mailing_id, client, statuses), page)
+        found = await self._messages.list_page(MessageQuery(request.mailing_id, client, statuses, receipts), page)
         phones = await self._messages.phones(found.records)
         messages, next_token = fitted(found, lambda one: listed_message(one, phones.get(one.client_id)))
         return pb.ListMessagesResponse(messages=messages, next_page_token=next_token)
@@ -63,14 +65,15 @@ class MessageService(MessageServiceServicer):
         violations = Violations()
         check_id(request.mailing_id, "mailing_id", violations)
         statuses = numbers_of(Status, request.statuses, "statuses", violations)
+        receipts = numbers_of(Receipt, request.receipts, "receipts", violations)
         violations.check()
-        digest = query_digest("export", request.mailing_id, list(statuses))
+        digest = query_digest("export", request.mailing_id, list(statuses), *([list(receipts)] if receipts else []))
         (after,) = resumed_key(request.resume_token, digest, (0,))
         mailing = (await self._mailings.read([request.mailing_id])).get(request.mailing_id)
         if mailing is None:
             raise NotFound(Kind.MAILING, request.mailing_id)
         template = parse(mailing.definition.text)
-        async for piece in self._messages.export(request.mailing_id, statuses, after):
+        async for piece in self._messages.export(request.mailing_id, statuses, receipts, after):
             for messages in pieces((exported_message(one, template) for one in piece), EXPORT_CHUNK):
                 token = encode_token(digest, messages[-1].client_id)
                 yield pb.ExportMessagesResponse(messages=messages, resume_token=token)

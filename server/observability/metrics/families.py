@@ -45,6 +45,12 @@ _TABLE = (
         "Duration of requests to endpoints.",
         ATTEMPT_BOUNDS,
     ),
+    Family(
+        "mailing_receipts_total",
+        "counter",
+        ("endpoint", "result"),
+        "Requests of gateways to the receipts listener, by what became of them.",
+    ),
     Family("mailing_batches_claimed_total", "counter", (), "Batches that dispatchers leased."),
     Family("mailing_batches_lost_total", "counter", (), "Batches whose lease expired before they were settled."),
     Family(

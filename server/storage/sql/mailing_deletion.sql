@@ -39,7 +39,7 @@ CROSS JOIN LATERAL (SELECT mailing_id FROM expansions WHERE bucket = b.bucket OF
 WHERE NOT EXISTS (SELECT FROM mailings g WHERE g.id = e.mailing_id);
 
 -- name: delete_messages
--- The next $most messages of a bucket behind the client $after, with their attempts; `last` is null
+-- The next $most messages of a bucket behind the client $after, with their attempts and receipts; `last` is null
 -- when there are no more.
 WITH part AS (
   SELECT max(client_id) AS last FROM (
@@ -50,6 +50,9 @@ WITH part AS (
   ) next
 ), tries AS (
   DELETE FROM attempts
+  WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id > $after AND client_id <= (SELECT last FROM part)
+), reports AS (
+  DELETE FROM receipts
   WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id > $after AND client_id <= (SELECT last FROM part)
 ), gone AS (
   DELETE FROM messages
@@ -67,6 +70,11 @@ SELECT coalesce(sum(messages), 0)::bigint FROM gone;
 
 -- name: delete_counts
 DELETE FROM mailing_counts WHERE bucket = $bucket AND mailing_id = $mailing_id;
+
+-- name: delete_receipts
+-- With their counts; receipts of messages that were never written are among them.
+WITH counts AS (DELETE FROM receipt_counts WHERE bucket = $bucket AND mailing_id = $mailing_id)
+DELETE FROM receipts WHERE bucket = $bucket AND mailing_id = $mailing_id;
 
 -- name: delete_figures
 DELETE FROM mailing_figures WHERE bucket = $bucket AND mailing_id = $mailing_id;

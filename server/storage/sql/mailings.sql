@@ -25,8 +25,17 @@ INSERT INTO expansions (bucket, mailing_id, change_seq) SELECT bucket, $mailing_
 -- name: get_mailings
 -- OFFSET 0 keeps the planner from merging the subqueries: they read bucket by bucket, by the key,
 -- whatever it estimates.
-SELECT g.*, p.*, x.expanded, now() AS read_at
+SELECT g.*, p.*, x.expanded, t.*, now() AS read_at
 FROM mailings g
+CROSS JOIN LATERAL (
+  SELECT
+    coalesce(sum(n) FILTER (WHERE receipt = {Receipt.SENT}), 0)::bigint AS receipts_sent,
+    coalesce(sum(n) FILTER (WHERE receipt = {Receipt.RECEIVED}), 0)::bigint AS receipts_received,
+    coalesce(sum(n) FILTER (WHERE receipt = {Receipt.UNDELIVERED}), 0)::bigint AS receipts_undelivered,
+    coalesce(sum(n) FILTER (WHERE receipt = {Receipt.READ}), 0)::bigint AS receipts_read
+  FROM buckets b
+  CROSS JOIN LATERAL (SELECT * FROM receipt_counts WHERE bucket = b.bucket AND mailing_id = g.id OFFSET 0) k
+) t
 CROSS JOIN LATERAL (
   SELECT
     coalesce(sum(n), 0)::bigint AS total,

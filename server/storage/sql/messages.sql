@@ -10,6 +10,13 @@ m.status, m.reason, m.attempts, m.created_at, m.due_at, m.settled_at, m.endpoint
 u.status, u.reason, 0::smallint AS attempts, u.created_at, u.due_at, u.settled_at, NULL::smallint AS endpoint_status,
     NULL::bigint AS endpoint_code, NULL::int AS duration_ms
 
+-- fragment: has_receipt
+-- Whether a message with a row has one of $receipts; one without a row is not sent yet.
+EXISTS (
+      SELECT FROM receipts r
+      WHERE r.bucket = m.bucket AND r.mailing_id = m.mailing_id AND r.client_id = m.client_id AND r.receipt = ANY ($receipts)
+    )
+
 -- name: get_message
 SELECT $mailing_id::bigint AS mailing_id, $client_id::bigint AS client_id, x.*
 FROM (
@@ -33,12 +40,14 @@ CROSS JOIN LATERAL (
       FROM messages m
       WHERE m.bucket = b.bucket AND m.mailing_id = $mailing_id AND m.client_id > $after::bigint
         AND ($statuses::smallint[] IS NULL OR m.status = ANY ($statuses))
+        AND ($receipts::smallint[] IS NULL OR {has_receipt})
       ORDER BY m.client_id
       LIMIT $limit::int
     )
     UNION ALL
     SELECT u.client_id, {unwritten}
     FROM list_unwritten_v1(b.bucket, $mailing_id, $after, $limit, $statuses) u
+    WHERE $receipts IS NULL
   ) x
   ORDER BY x.client_id
   LIMIT $limit
@@ -76,10 +85,11 @@ CROSS JOIN LATERAL (
   FROM messages m
   WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id
     AND ($statuses::smallint[] IS NULL OR m.status = ANY ($statuses))
+    AND ($receipts::smallint[] IS NULL OR {has_receipt})
   UNION ALL
   SELECT {unwritten}
   FROM unwritten_v1($bucket::int, g.id, $client_id) u
-  WHERE $statuses IS NULL OR u.status = ANY ($statuses)
+  WHERE $receipts IS NULL AND ($statuses IS NULL OR u.status = ANY ($statuses))
   OFFSET 0
 ) x
 WHERE g.id > $after AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)

@@ -122,7 +122,8 @@ FROM (
 CROSS JOIN (SELECT count(*) AS n FROM {rows} AND status = {Status.FAILED}) m
 WHERE f.n < m.n OR (
   f.n > m.n AND (SELECT floor FROM journal_floors WHERE bucket = $bucket) = 0 AND NOT EXISTS (
-    SELECT FROM journal WHERE bucket = $bucket AND mailing_id = $mailing_id AND {Status.PENDING} = ANY (statuses)
+    SELECT FROM journal WHERE bucket = $bucket AND mailing_id = $mailing_id AND receipts IS NULL
+      AND {Status.PENDING} = ANY (statuses)
   )
 );
 
@@ -138,7 +139,7 @@ CROSS JOIN (
       WHEN statuses[1] = {Status.PENDING} THEN -cardinality(client_ids)
       ELSE cardinality(client_ids) END
   ), 0) AS n
-  FROM journal WHERE bucket = $bucket AND mailing_id = $mailing_id
+  FROM journal WHERE bucket = $bucket AND mailing_id = $mailing_id AND receipts IS NULL
 ) j
 WHERE m.n <> j.n AND (SELECT floor FROM journal_floors WHERE bucket = $bucket) = 0;
 

@@ -12,8 +12,10 @@ from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from mailing.cli.failures import ExitStatus
 from server.cli import main
-from server.config import ConfigError
+from server.config import ConfigError, load_settings
+from server.domain.signatures import Signed
 from server.endpoints.endpoints_file import read_endpoints
+from server.endpoints.senders import configured_endpoints
 from tests.support.documents import page
 from tests.support.project import ROOT
 
@@ -170,3 +172,82 @@ def test_the_page_names_every_key() -> None:
 
     text = page("gateways") + page("endpoints-and-delivery")
     assert [key for key in keys_of(Entry) if f"`{key}`" not in text] == []
+
+
+RECEIPTS = "parse = 'json'\nid = 'id'\nstatus = 'status'\ndelivered = ['ok', 1]\n"
+
+
+def with_receipts(lines: str, **changes: str) -> str:
+    return f"{TO}[endpoints.sms.receipts]\n{changes.get('base', RECEIPTS)}{lines}\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", "receipts.verify is missing: a table with one of path, bearer"),
+        (
+            "verify = {}",
+            "verify should have exactly one of path, bearer, basic, hmac-sha256, twilio and standard-webhooks",
+        ),
+        ("verify = { path = 'a', bearer = 'b' }", "verify should have exactly one of path"),
+        ("verify = { bearer_file = 'nowhere' }", "receipts.verify.bearer_file should be the path of a file"),
+        ("verify = { hmac-sha256 = { header = 'X' } }", "verify.hmac-sha256 should have either secret or secret_file"),
+        ("verify = { hmac-sha256 = { secret = 'x' } }", "receipts.verify.hmac-sha256.header is missing"),
+        ("verify = { standard-webhooks = 'x y' }", "verify.standard-webhooks is no secret of Standard Webhooks"),
+        ("verify = { path = 'x' }\nitems = 'a'", "receipts.items should be a JSON pointer"),
+        ("verify = { path = 'x' }\nopted_out = ['1']", "receipts.opted_out has codes, but code does not say"),
+        (
+            "verify = { path = 'x' }\nfailed = [[]]",
+            "receipts.failed should be a list of texts, numbers, true and false",
+        ),
+        ("verify = { path = 'x' }\nstatsu = 'a'", "receipts.statsu is no key of this table: did you mean status?"),
+    ],
+)
+def test_receipts_that_cannot_work_end_the_start(lines: str, expected: str, tmp_path: Path) -> None:
+    sentence = problem(tmp_path, with_receipts(lines))
+    assert f": endpoint sms: {expected}" in sentence
+    assert "'x y'" not in sentence
+
+
+def test_the_address_of_receipts_is_put_into_requests(tmp_path: Path) -> None:
+    lines = (
+        TO.replace("'{phone}'", "'{phone}', back = '{receipt_url}'")
+        + with_receipts("verify = { path = 's/3' }")[len(TO) :]
+    )
+    with pytest.raises(ConfigError, match=r"json.back has \{receipt_url\}, but MAILING_RECEIPTS_URL is not set"):
+        read(tmp_path, lines)
+    [found] = read_endpoints(written(tmp_path, lines), "https://r.example/in/")
+    assert found.endpoint.request is not None
+    body = found.endpoint.request.render(5, "7916", "Hi").body
+    assert body == b'{"to":"7916","back":"https://r.example/in/receipts/sms/s%2F3?message=5"}'
+    assert found.receipts is not None
+    assert found.receipts.verify(Signed("s/3", "", {}, b""))
+
+
+def test_receipts_need_a_listener(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when receipts are configured and nobody takes them."""
+    path = written(tmp_path, with_receipts("verify = { path = 'x' }"))
+    monkeypatch.setenv("MAILING_ENDPOINTS_FILE", str(path))
+    with pytest.raises(ConfigError, match="endpoint sms: receipts is configured, but MAILING_RECEIPTS_LISTEN is off"):
+        configured_endpoints(load_settings())
+    monkeypatch.setenv("MAILING_RECEIPTS_LISTEN", "127.0.0.1:0")
+    assert len(configured_endpoints(load_settings())) == 1
+    written(tmp_path, with_receipts("verify = { twilio = 'x' }"))
+    with pytest.raises(ConfigError, match="is signed together with its address: MAILING_RECEIPTS_URL should be set"):
+        configured_endpoints(load_settings())
+
+
+INBOUND = "[endpoints.sms.inbound]\nparse = 'form'\nfrom = 'From'\ntext = 'Body'\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", "inbound.verify is missing"),
+        ("verify = { path = 'x' }\nitems = '/a'", "inbound.items leads into a body of JSON, but parse is another"),
+        ("verify = { path = 'x' }\nstop = ['']", "inbound.stop should be a list of words"),
+        ("verify = { path = 'x' }\nsender = 'a'", "inbound.sender is no key of this table"),
+    ],
+)
+def test_inbound_messages_that_cannot_be_read_end_the_start(lines: str, expected: str, tmp_path: Path) -> None:
+    assert f": endpoint sms: {expected}" in problem(tmp_path, f"{TO}{INBOUND}{lines}\n")

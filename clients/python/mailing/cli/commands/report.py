@@ -23,6 +23,7 @@ from mailing.cli.terminal.spreadsheet import utc, write_rows
 from mailing.cli.terminal.tables import cell, enum_name, new_table
 from mailing.cli.terminal.words import reason_words
 from mailing.v1.mailing_service_pb2 import GetMailingReportResponse as Report
+from mailing.v1.message_pb2 import Message
 
 CHART_ROWS = 20
 """A longer timeline is drawn in coarser slices."""
@@ -81,6 +82,8 @@ def _csv_rows(found: Report) -> Iterator[Sequence[str]]:
         yield "status", enum_name(status, "status").lower(), str(status.count), "", "", *times
     for reason in found.reasons:
         yield "reason", reason_words(enum_name(reason, "reason")), str(reason.count), "", "", "", ""
+    for one in found.receipts:
+        yield "receipt", receipt_words(one), str(one.count), "", "", "", ""
     for attempts in found.attempts:
         yield "attempts", str(attempts.attempts), str(attempts.count), "", "", "", ""
     if found.HasField("latency_p50"):
@@ -88,6 +91,12 @@ def _csv_rows(found: Report) -> Iterator[Sequence[str]]:
             yield "latency", name, "", "", f"{span.ToMicroseconds() / 1000:g}", "", ""
     for minute in found.minutes:
         yield "minute", "", str(minute.delivered), str(minute.failed), "", utc(minute.time), ""
+
+
+def receipt_words(one: Report.ReceiptCount) -> str:
+    """Return a receipt and the gateway's code for it."""
+    name = Message.Receipt.Name(one.receipt).removeprefix("RECEIPT_").lower()
+    return f"{name} {one.code}".strip()
 
 
 def _plain(console: Console) -> bool:
@@ -101,6 +110,8 @@ def _parts(found: Report, block: str) -> Iterator[RenderableType]:
     if found.reasons:
         rows = [(reason_words(enum_name(one, "reason")) or "not recorded", one.count) for one in found.reasons]
         yield _shares("not delivered because", rows, block)
+    if found.receipts:
+        yield _shares("reported by the gateway", [(receipt_words(one), one.count) for one in found.receipts], block)
     if found.attempts:
         rows = [(str(one.attempts), one.count) for one in found.attempts]
         yield _shares("attempts", rows, block)

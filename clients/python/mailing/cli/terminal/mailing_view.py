@@ -78,7 +78,9 @@ def _counts(mailing: Mailing) -> Text:
     if mailing.state == Mailing.STATE_SCHEDULED:
         return Text(f"starts {moment(mailing.start_time)}")
     total = f"{progress.total:,}" + ("" if progress.expanded else "+")
-    return Text(f"{progress.delivered:,} of {total} delivered, {progress.pending:,} pending")
+    found = f"{progress.delivered:,} of {total} delivered, {progress.pending:,} pending"
+    receipts = [(name, getattr(progress.receipts, name)) for name in ("received", "read", "undelivered")]
+    return Text(", ".join([found, *(f"{count:,} {name}" for name, count in receipts if count)]))
 
 
 def stays_open(mailing: Mailing) -> list[str]:
