@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dispatcher.model.batches import ClaimedBatch, OpenWork
-from dispatcher.model.endpoints import Answer, EndpointState, SlotRequest, Slots
+from dispatcher.model.endpoints import Answer, Endpoint, EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
 from dispatcher.model.settings import SettingOverrides
@@ -78,6 +78,10 @@ class Sender(Protocol):
         to it, and again before a repetition. If it says no, nothing of the request leaves:
         it is told None or, where it was written once already, a DISCONNECT with `sent`.
         """
+        ...
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint, which is the same otherwise, from the next request on."""
         ...
 
     async def close(self) -> None:

@@ -32,7 +32,8 @@ from server.config import ConfigError, Settings, environment_of, load_settings, 
 from server.config.types import ConfiguredEndpoint
 from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.probes import EndpointProbes
-from server.endpoints.senders import configured_endpoints, make_endpoints
+from server.endpoints.renewal import renew_secrets
+from server.endpoints.senders import configured_endpoints, make_endpoints, renewing
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
 from server.observability.logging import configure_logs
@@ -153,6 +154,8 @@ async def serve(settings: Settings) -> None:
         )
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
+        renewal = renew_secrets(configured, renewing(endpoints), probes.renew)
+        await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
         keep = timedelta(days=settings.phone_memory_days)
         await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
@@ -222,6 +225,8 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         await check_database(settings.database_url, settings)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
+        renewal = renew_secrets(configured, renewing(endpoints))
+        await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
         tune_gc()
         if until_stdin_closes:
             beside = reporting(dispatcher.samples, sys.stdout.fileno())

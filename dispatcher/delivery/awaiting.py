@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from time import monotonic
 
-from dispatcher.model.endpoints import Answer
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart, Request, Sender
 from dispatcher.tasks import cancel
@@ -76,6 +76,9 @@ class TaskSender(ABC):
         self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
     ) -> Answer | None:
         """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
+
+    def renew(self, endpoint: Endpoint) -> None:  # noqa: B027 - most have none
+        """Use other secrets; a sender that has none does nothing."""
 
     async def post_request(self, request: Request) -> Answer | None:
         """POST the message of a request. For senders that need more of it than `post` has."""

@@ -126,6 +126,12 @@ class HttpxSender(TaskSender):
             follow_redirects=False,
         )
 
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint. See `dispatcher.ports.Sender.renew`."""
+        self._described = None if endpoint.request is None else DescribedRequests(endpoint)
+        if self._described is None:
+            self._client.headers = httpx.Headers(parse_target(endpoint).headers)
+
     async def post_request(self, request: Request) -> Answer | None:
         """POST the message of a request, as its endpoint's description says."""
         one = request

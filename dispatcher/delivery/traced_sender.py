@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dispatcher.delivery.awaiting import TaskSender, ask
-from dispatcher.model.endpoints import Answer
+from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.ports import MayStart, Request, Sender
 from dispatcher.tracing import Tracer
@@ -19,6 +19,10 @@ class TracedSender(TaskSender):
         self._sender = sender
         self._endpoint = endpoint
         self._tracer = tracer
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Let the sender behind use other secrets."""
+        self._sender.renew(endpoint)
 
     async def post_request(self, request: Request) -> Answer | None:
         """POST the message of a request, with all that the sender behind may need."""

@@ -6,7 +6,7 @@ where the setting's name is known.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -141,14 +141,23 @@ Transport = Annotated[Literal["fast", "httpx"], BeforeValidator(lower)]
 """The sender that makes the requests."""
 
 
+def _unchanged() -> Endpoint:
+    raise ValueError
+
+
 class ConfiguredEndpoint(NamedTuple):
-    """An endpoint, its transport, and the variable or file that defines it."""
+    """An endpoint, its transport, the variable or file that defines it, and what its gateway may send.
+
+    `reread` returns the endpoint with its secrets as the `secret_files` have them now, or raises ValueError.
+    """
 
     endpoint: Endpoint
     transport: Literal["fast", "httpx"]
     source: str
     receipts: ReceiptSource | None = None
     inbound: InboundSource | None = None
+    secret_files: tuple[Path, ...] = ()
+    reread: Callable[[], Endpoint] = _unchanged
 
     def values_of(self, title: str, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """Return the values that the requests need for a client beside id, phone and text."""

@@ -12,11 +12,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from dispatcher.model.endpoints import Endpoint
 from server.config import ConfigError
 from server.config.types import ConfiguredEndpoint
 from server.domain.inbound import InboundSource
@@ -35,10 +36,57 @@ def read_endpoints(path: Path, receipts_url: str | None = None) -> list[Configur
     """Return the endpoints of a file, in its order; `receipts_url` is where gateways report. Raise ConfigError."""
     return [
         ConfiguredEndpoint(
-            entry.endpoint(name, receipts_url), entry.transport, str(path), _receipts_of(entry), _inbound_of(entry)
+            read.entry.endpoint(name, receipts_url),
+            read.entry.transport,
+            str(path),
+            _receipts_of(read.entry),
+            _inbound_of(read.entry),
+            read.secret_files,
+            _Rereading(name, read.table, path.parent, receipts_url),
         )
-        for name, entry in read_entries(path, receipts_url).items()
+        for name, read in _read(path, receipts_url).items()
     ]
+
+
+def read_entries(path: Path, receipts_url: str | None = None) -> dict[str, Entry]:
+    """Return the tables of a file's endpoints, by their names and in its order. Raise ConfigError."""
+    return {name: read.entry for name, read in _read(path, receipts_url).items()}
+
+
+class _Read(NamedTuple):
+    """A table as it stands in the file, what it says, and the files of its secrets."""
+
+    table: object
+    entry: Entry
+    secret_files: tuple[Path, ...]
+
+
+class _Rereading:
+    """Reads the secrets of an endpoint again; it does not show what the file says."""
+
+    def __init__(self, name: str, table: object, folder: Path, receipts_url: str | None) -> None:
+        self._name, self._table, self._folder, self._receipts_url = name, table, folder, receipts_url
+
+    def __call__(self) -> Endpoint:
+        """Return the endpoint with its secrets as they are in their files now. Raise ValueError."""
+        entry = Entry.model_validate(self._table, context=Reading(self._folder, [], self._receipts_url))
+        return entry.endpoint(self._name, self._receipts_url)
+
+
+def _read(path: Path, receipts_url: str | None) -> dict[str, _Read]:
+    """Read and check a file as a whole. Raise ConfigError."""
+    found, problems = dict[str, _Read](), list[str]()
+    for name, table in _tables(path).items():
+        reading = Reading(path.parent, [], receipts_url)
+        try:
+            if not _NAME.fullmatch(name):
+                problems.append(f"{path}: endpoint {name[:80]!r}: the name should be {_NAMES}.")
+            found[name] = _Read(table, Entry.model_validate(table, context=reading), tuple(reading.secret_files))
+        except ValidationError as error:
+            problems += [f"{path}: endpoint {name[:80]}: {sentence}" for sentence in _sentences(error)]
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _inbound_of(entry: Entry) -> InboundSource | None:
@@ -53,21 +101,6 @@ def _receipts_of(entry: Entry) -> ReceiptSource | None:
         return None
     verify = entry.receipts.verify
     return ReceiptSource(entry.receipts.rules(), verify.verifier(), verify.needs_url)
-
-
-def read_entries(path: Path, receipts_url: str | None = None) -> dict[str, Entry]:
-    """Return the tables of a file's endpoints, by their names and in its order. Raise ConfigError."""
-    found, problems = dict[str, Entry](), list[str]()
-    for name, table in _tables(path).items():
-        try:
-            if not _NAME.fullmatch(name):
-                problems.append(f"{path}: endpoint {name[:80]!r}: the name should be {_NAMES}.")
-            found[name] = Entry.model_validate(table, context=Reading(path.parent, [], receipts_url))
-        except ValidationError as error:
-            problems += [f"{path}: endpoint {name[:80]}: {sentence}" for sentence in _sentences(error)]
-    if problems:
-        raise ConfigError(problems)
-    return found
 
 
 def _tables(path: Path) -> Mapping[str, object]:

@@ -53,6 +53,12 @@ class EndpointProbes:
         """All endpoints, in the order of their names."""
         return [self._configured[name].endpoint for name in sorted(self._configured)]
 
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint from the next request on."""
+        configured = self._configured[endpoint.name]
+        renewed = replace(configured.endpoint, token=endpoint.token, request=endpoint.request)
+        self._configured[endpoint.name] = configured._replace(endpoint=renewed)
+
     @property
     def names(self) -> frozenset[str]:
         """The names that mailings may use.

@@ -95,6 +95,12 @@ def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeade
     return HttpxSender
 
 
+def renewing(endpoints: Endpoints) -> Callable[[Endpoint], None]:
+    """Return what gives an endpoint's secrets to its sender."""
+    senders = {endpoint.name: sender for endpoint, sender in endpoints}
+    return lambda endpoint: senders[endpoint.name].renew(endpoint)
+
+
 def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:
     """Return the endpoints with a sender for each, in their order.
 

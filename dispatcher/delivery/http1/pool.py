@@ -89,11 +89,7 @@ class FastSender:
     ) -> None:
         self._trace_headers = trace_headers
         target = parse_target(endpoint)
-        head = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
-        path = target.path.replace("%", "%%")
-        self._template = (
-            f"POST {path}%d HTTP/1.1\r\n{head.replace('%', '%%')}Idempotency-Key: %d\r\nContent-Length: %d\r\n\r\n%b"
-        ).encode("ascii")
+        self.renew(endpoint)
         self._tls = tls_context(endpoint) if target.secure else None
         if self._tls is not None:
             self._tls.set_alpn_protocols(["http/1.1"])
@@ -103,7 +99,6 @@ class FastSender:
         self._connect_timeout = endpoint.connect_timeout
         self._max_body = endpoint.max_response_bytes
         self._max_connections = endpoint.max_concurrency
-        self._described = None if endpoint.request is None else DescribedRequests(endpoint)
         self.wanted_headers = endpoint.answers.headers if endpoint.answers else frozenset()
         self.known_answers: KnownAnswers = {}
         self._idle: list[Connection] = []
@@ -136,6 +131,16 @@ class FastSender:
             self._seek(_Waiting(request, data, started, started + self._total_timeout, False))
         elif not self._begin(connection := self._idle.pop(), request, data, started):
             self._idle.append(connection)  # to the endpoint it was idle all the while
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint. See `dispatcher.ports.Sender.renew`."""
+        target = parse_target(endpoint)
+        head = "".join(f"{name}: {value}\r\n" for name, value in target.headers)
+        path = target.path.replace("%", "%%")
+        self._template = (
+            f"POST {path}%d HTTP/1.1\r\n{head.replace('%', '%%')}Idempotency-Key: %d\r\nContent-Length: %d\r\n\r\n%b"
+        ).encode("ascii")
+        self._described = None if endpoint.request is None else DescribedRequests(endpoint)
 
     def _render(self, request: Request) -> bytes:
         """Return the bytes of a request. Raise ValueError for a phone that is no number."""
