@@ -86,7 +86,7 @@ async def test_an_id_of_the_gateway_is_known_once_an_answer_named_it(
     await name(pool, identity, "SM-1")
     await eventually(lambda: store.read_one(identity), lambda found: found.receipt is Receipt.RECEIVED)
     assert (await store.read_one(identity))[2:] == ("7", "SM-1")
-    assert await pool.fetchval("SELECT count(*) FROM held_receipts") == 0
+    await eventually(lambda: pool.fetchval("SELECT count(*) FROM held_receipts"), lambda count: count == 0)
     await name(pool, other, "SM-2")
     assert await gateway.report(("SM-2", "failed"), code="30003") == 200
     assert await counts(pool) == {(Receipt.RECEIVED, "7"): 1, (Receipt.UNDELIVERED, "30003"): 1}
