@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,3 +73,26 @@ def test_a_demo_without_its_files_is_one_sentence(tmp_path: Path) -> None:
     assert (ended.returncode, ended.stdout, ended.stderr.count("\n")) == (2, "", 1)
     assert "clients.csv does not exist" in ended.stderr
     assert (EXAMPLES / "clients.csv").is_file()
+
+
+def test_the_console_of_a_demo_stays_until_it_is_interrupted(short: Path) -> None:
+    with subprocess.Popen(
+        [*PROGRAM, "demo", "--stay"],
+        env=environment(TMPDIR=str(short), PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as demo:
+        assert demo.stdout is not None
+        told = ""
+        while "stay open until Ctrl-C" not in told:
+            line = demo.stdout.readline()
+            assert line, told
+            told += line
+        found = re.search(r"Console at (\S+),", told)
+        assert found
+        with urllib.request.urlopen(f"{found[1]}/mailings", timeout=30) as answer:
+            assert "Demo" in answer.read().decode()
+        demo.send_signal(signal.SIGINT)
+        assert demo.wait(60) == 0
+    assert children_left(short) == []

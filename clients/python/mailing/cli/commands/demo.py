@@ -19,8 +19,9 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, NamedTuple
@@ -46,6 +47,10 @@ _LONGEST = "+5m"
 _SERVICE_LOG = "service.log"
 _EXAMPLES = Path(__file__).resolve().parents[5] / "examples"
 _SERVING = re.compile(r"serving on (\S+)")
+_CONSOLE = re.compile(r"console on (\S+)")
+_CONSOLE_NEEDS = "sse_starlette"
+"""A package that is there only with the server's extra `console`."""
+
 _LISTENING = re.compile(r"listening on (http://\S+)")
 _FOREIGN_SETTINGS = ("MAILING_", "POSTGRES_", "AUTHTOKEN", "OAUTH")
 
@@ -86,6 +91,9 @@ def demo(
     examples: Annotated[
         Path, typer.Option("--examples", metavar="FOLDER", help="Folder of clients.csv and endpoint.py.")
     ] = _EXAMPLES,
+    stay: Annotated[
+        bool, typer.Option("--stay", help="Keep service and console open at the end, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Run an end-to-end demo: deliver to 10,000 sample clients and check every message.
 
@@ -101,7 +109,11 @@ def demo(
         # Started as root, Postgres runs as another user, who must pass through this folder.
         folder.chmod(0o711)
         mailing, comparison = _run(session, examples, folder, stack)
-    _report(session, mailing, comparison)
+        _report(session, mailing, comparison)
+        if stay:
+            _say(session, "Service and console stay open until Ctrl-C.")
+            with suppress(KeyboardInterrupt):
+                signal.pause()
 
 
 def compare(expected: dict[str, str], delivered: dict[int, str], received: list[Received]) -> Comparison:
@@ -139,6 +151,8 @@ def _run(session: Session, examples: Path, folder: Path, stack: ExitStack) -> tu
         session.address = _start_service(stack, folder, environment)
         session.environment = {}  # tokens and certificates are for other services
         _say(session, f"Service at {session.address}, with its own Postgres")
+        if console := _console_of(folder / _SERVICE_LOG):
+            _say(session, f"Console at {console}, live while the demo runs")
     except ProcessError as error:
         print(error, file=sys.stderr)
         raise CommandError("a process of the demo did not start; its output is above") from None
@@ -226,8 +240,19 @@ def _verify(session: Session, environment: dict[str, str]) -> None:
 
 
 def _start_service(stack: ExitStack, folder: Path, environment: dict[str, str]) -> str:
+    if find_spec(_CONSOLE_NEEDS):
+        environment["MAILING_CONSOLE_LISTEN"] = "127.0.0.1:0"
     program = [sys.executable, "-m", "mailing.cli", "serve", "--listen", "127.0.0.1:0"]
     return stack.enter_context(running(program, _SERVING, folder / _SERVICE_LOG, environment))[1]
+
+
+def _console_of(log: Path) -> str:
+    """Return the address of the console, which is told right behind that of the service; '' without one."""
+    for _ in range(100 if find_spec(_CONSOLE_NEEDS) else 0):
+        if found := _CONSOLE.search(log.read_text(errors="replace")):
+            return found[1]
+        time.sleep(0.02)
+    return ""
 
 
 @contextmanager
