@@ -203,7 +203,7 @@ async def build_api(
         MailingService(database, installation, changed, previews, probes),
         MessageService(database, installation),
         DeliveryService(streams, stores.progress),
-        AdminService(stores.replicas, EndpointStore(database), streams, probes),  # type: ignore[abstract]
+        AdminService(stores.replicas, EndpointStore(database), streams, probes, settings.release),  # type: ignore[abstract]
     )
     return await build_server(
         services, streams, interceptors, settings.transport, access.credentials, access.reflection

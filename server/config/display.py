@@ -36,6 +36,15 @@ def rows_in_force(loaded: Loaded) -> list[dict[str, str | int | float | bool | N
     ]
 
 
+def settings_in_force(settings: Settings) -> list[tuple[str, str, bool]]:
+    """Return variable and value of every setting, secrets masked, and whether it was set, in order of the names."""
+    shown = [
+        (variables_of(name)[0], _shown(name, getattr(settings, name)), name in settings.model_fields_set)
+        for name in Settings.model_fields
+    ]
+    return sorted((name, "" if value is None else _words(value), is_set) for name, value, is_set in shown)
+
+
 def masked(dsn: str) -> str:
     """Return a DSN without its passwords."""
     without = re.sub(r"(?<=://)([^:/?#@]*):.*@", r"\1:***@", dsn)
@@ -52,6 +61,10 @@ def _shown(name: str, value: object) -> str | int | float | bool | None:
         return MASK
     text = str(value) if isinstance(value, str | Path) else ", ".join(map(str, value))  # type: ignore[call-overload]
     return _without_query(text)
+
+
+def _words(value: str | int | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _without_query(text: str) -> str:

@@ -139,10 +139,11 @@ class Mailing:
 
 @dataclass(frozen=True, slots=True)
 class MailingQuery:
-    """Which mailings a list returns: any of the states, all of the labels; empty means all."""
+    """Which mailings a list returns: any of the states, all of the labels, `text` in title or text; empty means all."""
 
     states: tuple[MailingState, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
+    text: str = ""
 
 
 def estimated_finish(pending: int, rate: float, now: datetime) -> datetime | None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib.metadata import PackageNotFoundError, version
 
 from dispatcher.model.settings import DispatchSettings
 from server.api import CallLimits, TransportSettings
 from server.config import Settings
+from server.config.display import settings_in_force
 from server.domain.previews import FrequencyCap
+from server.domain.server_info import Release, SettingInForce
 from server.runtime.local_dispatcher import dispatch_settings
 from server.watch import StreamSettings
 
@@ -31,6 +34,7 @@ class ApiSettings:
     dispatch: DispatchSettings = field(default_factory=DispatchSettings)
     """The settings of dispatchers, unless they are changed at run time."""
     frequency_cap: FrequencyCap = field(default_factory=FrequencyCap)
+    release: Release = field(default_factory=Release)
 
     @classmethod
     def of(cls, settings: Settings) -> ApiSettings:
@@ -44,7 +48,15 @@ class ApiSettings:
             ),
             dispatch=dispatch_settings(settings),
             frequency_cap=FrequencyCap(settings.frequency_cap, timedelta(hours=settings.frequency_period_hours)),
+            release=Release(_version(), [SettingInForce(*one) for one in settings_in_force(settings)]),
         )
+
+
+def _version() -> str:
+    try:
+        return version("mailing-server")
+    except PackageNotFoundError:
+        return "0"
 
 
 def _transport(settings: Settings) -> TransportSettings:

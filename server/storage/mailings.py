@@ -92,11 +92,11 @@ class MailingStore:
 
     async def list_page(self, query: MailingQuery, page: PageRequest) -> Page[Mailing]:
         """Return a page, newest first. Raise InvalidPageToken."""
-        digest = query_digest("mailings", list(query.states), dict(query.labels))
+        digest = query_digest("mailings", list(query.states), dict(query.labels), *([query.text] if query.text else []))
         (before,) = decode_token(page.token, digest, (_LARGEST_ID,))
         labels = orjson.dumps(dict(query.labels)).decode() if query.labels else None
         statement = _SQL["list_mailing_ids"].bind(
-            before=before, limit=page.size + 1, states=list(query.states) or None, labels=labels
+            before=before, limit=page.size + 1, states=list(query.states) or None, labels=labels, text=query.text
         )
         async with self._database.connection() as connection:
             ids = [row["id"] for row in await connection.fetch(*statement)]

@@ -20,6 +20,7 @@ import orjson
 from dispatcher.model.settings import DispatchSettings, SettingOverrides
 from server.domain.events import dispatch_paused, dispatch_settings_changed
 from server.domain.replicas import OVERRIDE_FIELDS, DispatchState, RuntimeSettings, amended_overrides, replica_of
+from server.domain.server_info import DatabaseVersions
 from server.storage.database import Database, DispatcherDatabase, notify_dispatchers
 from server.storage.endpoints import get_suspensions
 from server.storage.events import record
@@ -39,6 +40,12 @@ class ReplicaStore:
         self._database = database
         self._hint = hint
         self.started_with = started_with
+
+    async def database_versions(self) -> DatabaseVersions:
+        """Return the versions of schema and database server."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(*_SQL["database_versions"].bind())
+        return DatabaseVersions(row["schema_version"], row["server"])
 
     async def read(self) -> DispatchState:
         """Return the replicas that are alive, and the runtime settings."""

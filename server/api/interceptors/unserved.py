@@ -20,7 +20,7 @@ METHODS: Mapping[str, frozenset[str]] = {
         "mailing.v1.ScheduleService": "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule ListSchedules "
         "PauseSchedule ResumeSchedule TriggerSchedule",
         "mailing.v1.SegmentService": "CreateSegment GetSegment UpdateSegment DeleteSegment ListSegments PreviewSegment",
-        "mailing.v1.AdminService": "GetServerInfo ListWebhooks TestWebhook VerifyLedger",
+        "mailing.v1.AdminService": "ListWebhooks TestWebhook VerifyLedger",
     }.items()
 }
 """Methods, by service."""
@@ -34,7 +34,7 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "mailing.v1.ExportClientsRequest": "filter_text",
         "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
         "filter_text",
-        "mailing.v1.ListMailingsRequest": "schedule_id query",
+        "mailing.v1.ListMailingsRequest": "schedule_id",
         "mailing.v1.SendTestMessageRequest": "force request_id",
     }.items()
 }

@@ -17,6 +17,7 @@ from server.api.handlers import Context
 from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown
 from server.domain.principals import Scope, caller
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
+from server.domain.server_info import Release
 from server.domain.validation import Violations
 from server.endpoints.dns_check import DnsCheck
 from server.endpoints.probes import EndpointProbes
@@ -32,12 +33,18 @@ class AdminService(AdminServiceServicer):
     """Replicas and their settings, endpoints, and the event log."""
 
     def __init__(
-        self, replicas: ReplicaStore, endpoints: EndpointStore, streams: Streams, probes: EndpointProbes
+        self,
+        replicas: ReplicaStore,
+        endpoints: EndpointStore,
+        streams: Streams,
+        probes: EndpointProbes,
+        release: Release,
     ) -> None:
         self._replicas = replicas
         self._endpoints = endpoints
         self._streams = streams
         self._probes = probes
+        self._release = release
         self._dns = DnsCheck(probes.endpoints)
 
     async def GetDispatch(self, request: pb.GetDispatchRequest, context: Context) -> pb.GetDispatchResponse:
@@ -72,6 +79,17 @@ class AdminService(AdminServiceServicer):
         check_overrides(patch, violations, fields)
         violations.check()
         return pb.UpdateDispatchSettingsResponse(settings=self._settings(await self._replicas.update(patch, fields)))
+
+    async def GetServerInfo(self, request: pb.GetServerInfoRequest, context: Context) -> pb.GetServerInfoResponse:
+        """Return versions, and the settings in force without secrets."""
+        found = await self._replicas.database_versions()
+        settings = [pb.GetServerInfoResponse.Setting(**one._asdict()) for one in self._release.settings]
+        return pb.GetServerInfoResponse(
+            version=self._release.version,
+            schema_version=found.schema,
+            database_version=found.server,
+            settings=settings,
+        )
 
     async def PauseDispatch(self, request: pb.PauseDispatchRequest, context: Context) -> pb.PauseDispatchResponse:
         """Stop all sending."""

@@ -29,7 +29,7 @@ from server.domain.mailings import (
 )
 from server.domain.pagination import PageRequest
 from server.domain.previews import sample_count
-from server.domain.validation import Violations, check_id, page_size, require_id
+from server.domain.validation import Violations, check_id, check_text, page_size, require_id
 from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
 from server.storage.database import Database, Installation
@@ -41,6 +41,9 @@ from server.storage.reports import ReportStore
 
 _TESTED_FIELDS = ("text", "endpoint")
 """What a test message uses of a mailing that is not stored."""
+
+MAX_QUERY = 200
+"""Characters that ListMailings looks for."""
 
 
 class MailingService(MailingServiceServicer):
@@ -103,8 +106,9 @@ class MailingService(MailingServiceServicer):
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         states = numbers_of(MailingState, request.states, "states", violations)
-        query = MailingQuery(states, dict(request.labels))
+        query = MailingQuery(states, dict(request.labels), request.query)
         check_labels(query.labels, "labels", violations)
+        check_text(query.text, MAX_QUERY, "query", violations)
         violations.check()
         found = await self._mailings.list_page(query, page)
         mailings, next_token = fitted(found, mailing_message)

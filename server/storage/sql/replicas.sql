@@ -1,5 +1,8 @@
 -- Replicas, their heartbeats, and the runtime settings of all of them.
 
+-- name: database_versions
+SELECT (SELECT max(version)::int FROM schema_migrations) AS schema_version, current_setting('server_version') AS server;
+
 -- name: list_replicas
 SELECT id, host, pid, started_at, status,
   (SELECT coalesce(jsonb_object_agg(name, breaker), '{}') FROM endpoints) AS breakers
