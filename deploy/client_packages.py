@@ -108,8 +108,28 @@ def npm_package(into: Path) -> Path:
     return into / name
 
 
+def maven_build() -> Path:
+    """Compile the Java client, its driver and examples, put what they need into target/lib, and return its folder."""
+    source = CLIENTS / "java"
+    with (source / "pom.xml").open() as pom:
+        fcntl.flock(pom, fcntl.LOCK_EX)
+        run("mvn", "-q", "-B", "-DskipTests", "package", "dependency:copy-dependencies", folder=source)
+    return source
+
+
+def maven_package(into: Path) -> Path:
+    """Make a Maven repository that holds the jar and its pom, below `into`, and return the jar."""
+    source = maven_build()
+    name = f"mailing-client-{version()}"
+    folder = into / "com" / "example" / "mailing" / "mailing-client" / version()
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(source / "pom.xml", folder / f"{name}.pom")
+    return Path(shutil.copy(source / "target" / f"{name}.jar", folder))
+
+
 PACKAGES: Mapping[str, Package] = {
     "go": Package(("go",), go_module),
+    "java": Package(("javac", "mvn"), maven_package),
     "python": Package((), python_wheel),
     "typescript": Package(("node", "npm"), npm_package),
 }

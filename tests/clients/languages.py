@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, npm_build, version
+from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, maven_build, npm_build, version
 from tests.support.wheels import Environment, pack_needed
 
 GO_PROGRAM = f"""
@@ -37,6 +38,35 @@ client.close();
 if (Message_Status.DELIVERED === 2) console.log(String(messageId(3000000n, 5n)), VERSION);
 """
 
+
+JAVA_PROGRAM = """
+import com.example.mailing.MailingClient;
+import com.example.mailing.Values;
+
+class Main {
+  public static void main(String[] arguments) {
+    try (MailingClient client = MailingClient.connect("localhost:1")) {
+      System.out.println(Values.messageId(3000000, 5) + " " + MailingClient.VERSION);
+    }
+  }
+}
+"""
+
+JAVA_POM = """
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>empty.example</groupId>
+  <artifactId>empty</artifactId>
+  <version>1</version>
+  <packaging>pom</packaging>
+  <repositories><repository><id>made</id><url>{repository}</url></repository></repositories>
+  <dependencies>
+    <dependency>
+      <groupId>com.example.mailing</groupId><artifactId>mailing-client</artifactId><version>{version}</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
 
 PYTHON_PROGRAM = """
 from importlib.metadata import version
@@ -179,6 +209,36 @@ def _use_typescript(package: Path, project: Path) -> str:
     return run("node", "main.js", folder=project)
 
 
+def _java(name: str) -> list[str]:
+    """Return the words that start one of the programs beside the Java client."""
+    target = maven_build() / "target"
+    return ["java", "-cp", f"{target}/classes:{target}/test-classes:{target}/lib/*", f"com.example.mailing.{name}"]
+
+
+def _check_java() -> None:
+    run(*_java("Checks"), folder=CLIENTS / "java")
+
+
+def _build_java(_: Path) -> list[str]:
+    return _java("conformance.Main")
+
+
+def _example_java(_: Path) -> list[str]:
+    return _java("examples.Send")
+
+
+def _use_java(package: Path, project: Path) -> str:
+    """Let Maven resolve the jar from its repository, after this machine's cache has forgotten an earlier one."""
+    shutil.rmtree(Path.home() / ".m2" / "repository" / "com" / "example" / "mailing", ignore_errors=True)
+    repository = package.parents[5].as_uri()
+    (project / "pom.xml").write_text(JAVA_POM.format(version=version(), repository=repository))
+    (project / "Main.java").write_text(JAVA_PROGRAM)
+    copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+    run("mvn", "-q", "-B", copy, "-DoutputDirectory=lib", folder=project)
+    run("javac", "-cp", "lib/*", "Main.java", folder=project)
+    return run("java", "-cp", "lib/*:.", "Main", folder=project)
+
+
 def each(languages: list[Language]) -> list[object]:
     """Return the languages as parameters of a test, those of one in one worker."""
     return [pytest.param(one, id=one.name, marks=pytest.mark.xdist_group(one.name)) for one in languages]
@@ -190,6 +250,7 @@ LANGUAGES = each(
     [
         Language("go", _check_go, _build_go, _example_go, _use_go),
         Language("typescript", _check_typescript, _build_typescript, _example_typescript, _use_typescript),
+        Language("java", _check_java, _build_java, _example_java, _use_java),
         PYTHON,
     ]
 )

@@ -37,7 +37,12 @@ def files_of(package: Path) -> list[str]:
 
 
 def test_all_libraries_have_one_version() -> None:
-    places = {"go/client.go": r'const Version = "(.+)"', "typescript/src/version.ts": r'VERSION = "(.+)"'}
+    places = {
+        "go/client.go": r'const Version = "(.+)"',
+        "typescript/src/version.ts": r'VERSION = "(.+)"',
+        "java/src/main/java/com/example/mailing/MailingClient.java": r'VERSION = "(.+)"',
+        "java/pom.xml": r"<artifactId>mailing-client</artifactId>\n  <version>(.+)</version>",
+    }
     found = {
         name: re.findall(pattern, (CLIENTS / name).read_text(encoding="utf-8")) for name, pattern in places.items()
     }

@@ -82,6 +82,7 @@ def filled(expected: Any, variables: dict[str, str]) -> Any:
     return json.loads(text)
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", DRIVERS)
 async def test_a_client_sees_what_the_scenario_says(
     language: Language, variables: dict[str, str], tmp_path: Path
@@ -92,6 +93,7 @@ async def test_a_client_sees_what_the_scenario_says(
     assert not found, "\n".join(map(str, found))
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_example_sends_a_mailing(language: Language, variables: dict[str, str], tmp_path: Path) -> None:
     language.require()

@@ -16,6 +16,7 @@ from typing import Any
 import asyncpg
 import grpc
 import trustme
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from mailing import MailingClient, MailingError
 from server.api.tls import ServerTls
@@ -128,7 +129,10 @@ class World:
         chain, key = files.caller("shop.example.com")
         trustme.CA().cert_pem.write_to_path(str(self._folder / "other_ca.pem"))
         (self._folder / "cert.pem").write_bytes(chain)
-        (self._folder / "key.pem").write_bytes(key)
+        secret = load_pem_private_key(key, None)
+        # Java reads PKCS #8 alone.
+        pem = secret.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (self._folder / "key.pem").write_bytes(pem)
         self.variables |= {name: str(self._folder / f"{name}.pem") for name in ("ca", "other_ca", "cert", "key")}
 
     @property
