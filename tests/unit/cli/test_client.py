@@ -86,6 +86,21 @@ def test_an_update_names_its_fields_only_when_told(channel: grpc_testing.Channel
         call.terminate(client_service_pb2.UpdateClientResponse(), (), grpc.StatusCode.OK, "")
 
 
+@pytest.mark.parametrize("name", ["Pause", "Cancel"])
+def test_a_pause_and_a_cancel_carry_the_etag(name: str, channel: grpc_testing.Channel) -> None:
+    start(getattr(MailingClient(channel), f"{name.lower()}_mailing"), 7, "7-3")
+    request, call = take(channel, MAILINGS.methods_by_name[f"{name}Mailing"])
+    assert (request.mailing_id, request.etag) == (7, "7-3")
+    call.terminate(mailing_service_pb2.PauseMailingResponse(), (), grpc.StatusCode.OK, "")
+
+
+def test_an_update_may_only_be_tried(channel: grpc_testing.Channel) -> None:
+    start(lambda: MailingClient(channel).update_mailing(Mailing(id=7), validate_only=True))
+    request, call = take(channel, MAILINGS.methods_by_name["UpdateMailing"])
+    assert request.validate_only
+    call.terminate(mailing_service_pb2.UpdateMailingResponse(), (), grpc.StatusCode.OK, "")
+
+
 def test_an_error_tells_code_reason_sentence_and_fields(channel: grpc_testing.Channel) -> None:
     result = start(MailingClient(channel).get_mailing, 7)
     _, call = take(channel, MAILINGS.methods_by_name["GetMailing"])

@@ -240,9 +240,14 @@ class MailingClient:
         """Return one mailing with its progress."""
         return (await self.call(self.mailings.GetMailing, GetMailingRequest(mailing_id=mailing_id))).mailing
 
-    async def update_mailing(self, mailing: Mailing, fields: Iterable[str] | None = None) -> Mailing:
-        """Change the named fields, or every populated one, of the mailing with this id."""
-        request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields))
+    async def update_mailing(
+        self, mailing: Mailing, fields: Iterable[str] | None = None, *, validate_only: bool = False
+    ) -> Mailing:
+        """Change the named fields, or every populated one, of the mailing with this id.
+
+        With `validate_only` return the mailing as it would be, and change nothing.
+        """
+        request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields), validate_only=validate_only)
         return (await self.call(self.mailings.UpdateMailing, request)).mailing
 
     async def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> int:
@@ -279,17 +284,19 @@ class MailingClient:
             request.mailing_id = mailing
         return await self.call(self.mailings.PreviewMailing, request)
 
-    async def pause_mailing(self, mailing_id: int) -> Mailing:
-        """Pause one mailing until it is resumed."""
-        return (await self.call(self.mailings.PauseMailing, PauseMailingRequest(mailing_id=mailing_id))).mailing
+    async def pause_mailing(self, mailing_id: int, etag: str = "") -> Mailing:
+        """Pause one mailing until it is resumed; with an etag only if it was not changed in between."""
+        request = PauseMailingRequest(mailing_id=mailing_id, etag=etag)
+        return (await self.call(self.mailings.PauseMailing, request)).mailing
 
     async def resume_mailing(self, mailing_id: int) -> Mailing:
         """Resume a paused mailing."""
         return (await self.call(self.mailings.ResumeMailing, ResumeMailingRequest(mailing_id=mailing_id))).mailing
 
-    async def cancel_mailing(self, mailing_id: int) -> Mailing:
-        """Cancel one mailing for good."""
-        return (await self.call(self.mailings.CancelMailing, CancelMailingRequest(mailing_id=mailing_id))).mailing
+    async def cancel_mailing(self, mailing_id: int, etag: str = "") -> Mailing:
+        """Cancel one mailing for good; with an etag only if it was not changed in between."""
+        request = CancelMailingRequest(mailing_id=mailing_id, etag=etag)
+        return (await self.call(self.mailings.CancelMailing, request)).mailing
 
     async def retry_mailing(self, mailing_id: int, statuses: Iterable[Message.Status.ValueType]) -> int:
         """Return messages that are FAILED, EXPIRED or UNKNOWN, as chosen, to PENDING; return how many.
