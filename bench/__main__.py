@@ -26,6 +26,7 @@ MODULES = {
     "watchers": "bench.watchers",
     "soak": "bench.soak",
     "auth": "bench.auth",
+    "calls": "bench.calls",
 }
 
 

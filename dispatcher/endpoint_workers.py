@@ -30,7 +30,7 @@ from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
 from dispatcher.refusals import TRIES, Refusal, Refusals
 from dispatcher.signals import Signal
-from dispatcher.verdict import Verdict
+from dispatcher.verdict import Verdict, without_secrets
 
 log = logging.getLogger(__name__)
 
@@ -122,6 +122,7 @@ class EndpointWorkers:
         self.last_error = ""
         self._sender = sender
         self._registry = registry
+        self._token = endpoint.token
         self._verdict_of = judge_of(endpoint)
         self.request_form = endpoint.request
         self._now = clock.monotonic
@@ -274,6 +275,8 @@ class EndpointWorkers:
     def _judge_alone(self, message: InFlight, answer: Answer, verdict: Verdict, in_flight: int) -> None:
         """Draw the conclusions of an answer that is not one of many good ones, and record what became of it."""
         lease, index, began = message.lease, message.index, message.began
+        if verdict.excerpt:  # it is stored, shown and logged
+            verdict = verdict._replace(excerpt=without_secrets(verdict.excerpt, self._token, message.phone))
         try:
             self._learn(began, answer, verdict, lease.batch.recipients.client_ids[index], in_flight)
             delivered = verdict.delivered

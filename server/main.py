@@ -52,7 +52,7 @@ from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batc
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
 from server.runtime.supervisor import Supervisor
 from server.storage.change_feed import ChangeFeedStore
-from server.storage.database import Database, read_installation
+from server.storage.database import Database, SharedDatabase, read_installation
 from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.mailing_deletion import MailingDeletion
@@ -118,7 +118,9 @@ async def serve(settings: Settings) -> None:
     access = read_access(settings)
     configured = configured_endpoints(settings)
     connections = settings.pool_size + (0 if settings.dispatchers else DISPATCHER_CONNECTIONS)
-    raise_descriptor_limit(needed_descriptors(settings, connections, () if settings.dispatchers else configured))
+    callers = raise_descriptor_limit(
+        needed_descriptors(settings, connections, () if settings.dispatchers else configured)
+    )
     async with AsyncExitStack() as stack:
         tracer = stack.enter_context(tracing(settings))
         endpoints = make_endpoints(configured, tracer)
@@ -136,9 +138,10 @@ async def serve(settings: Settings) -> None:
             own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
             dispatcher = LocalDispatcher(own, endpoints, settings, tracer)
         await stack.enter_async_context(access.refreshing_keys())
-        values, registry, probes = ApiSettings.of(settings), CollectorRegistry(), EndpointProbes(configured)
+        values, registry, probes = ApiSettings.of(settings, callers), CollectorRegistry(), EndpointProbes(configured)
         interceptors = interceptor_chain(registry, access.authenticator, values.limits, tracer)
-        calls, background = Database(pool), Database(pool)
+        calls = SharedDatabase(pool)
+        background = calls.service
         api = await build_api(calls, probes, values, access, interceptors, dispatcher.hint)
         port = api.bind(settings.listen)
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
@@ -183,14 +186,14 @@ async def build_api(
     """
     installation = await read_installation(database)
     stores = StreamStores(
-        progress=ProgressStore(database),
-        change_feed=ChangeFeedStore(database, installation.buckets),
-        replicas=ReplicaStore(database, settings.dispatch, hint),
-        events=EventStore(database, installation.buckets),
+        progress=ProgressStore(database.service),
+        change_feed=ChangeFeedStore(database.service, installation.buckets),
+        replicas=ReplicaStore(database.service, settings.dispatch, hint),
+        events=EventStore(database.service, installation.buckets),
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
     previews = PreviewStore(
-        database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments, probes.forms
+        database.scans, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments, probes.forms
     )
 
     def changed() -> None:

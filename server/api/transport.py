@@ -36,6 +36,10 @@ class TransportSettings:
     streams_per_connection: int = 500
     """Maximum calls and streams at once over one connection; callers queue the rest. Without a limit
     gRPC lets the calls that a hostile caller begins and cancels pile up before all others."""
+    connection_idle: float = 300.0
+    """How long a connection may be without calls: callers reconnect by themselves."""
+    connections: int = 10_000
+    """Maximum connections at once; more are closed as they come."""
     connection_age: float = 3600.0
     """Maximum age of a connection, approximately: callers reconnect, which spreads load over new replicas."""
     connection_grace: float = 4260.0
@@ -60,6 +64,8 @@ class TransportSettings:
             ("grpc.http2.min_ping_interval_without_data_ms", _milliseconds(self.min_ping_interval)),
             ("grpc.http2.max_ping_strikes", 2),
             ("grpc.max_concurrent_streams", self.streams_per_connection),
+            ("grpc.max_connection_idle_ms", _milliseconds(self.connection_idle)),
+            ("grpc.max_allowed_incoming_connections", self.connections),
             ("grpc.max_connection_age_ms", _milliseconds(self.connection_age)),
             ("grpc.max_connection_age_grace_ms", _milliseconds(self.connection_grace)),
             ("grpc.server_handshake_timeout_ms", _milliseconds(self.handshake_timeout)),

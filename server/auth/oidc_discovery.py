@@ -1,7 +1,7 @@
 """Fetches the key set of an OIDC issuer over HTTP, from the configured address or by discovery.
 
-An answer is bounded in time and size, and redirects are not followed: keys come from the
-configured place and from nowhere else.
+An answer is bounded in time and size, comes as it is and not compressed, and neither redirects nor the
+proxies of the environment are followed: keys come from the configured place and from nowhere else.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ class Issuer:
 
     async def fetch_keys(self) -> bytes:
         """Return the key set as it was received. Raise BadAnswer, TimeoutError, httpx.HTTPError."""
-        async with httpx.AsyncClient(follow_redirects=False, timeout=self._timeout) as client:
+        async with httpx.AsyncClient(
+            follow_redirects=False, timeout=self._timeout, trust_env=False, headers={"Accept-Encoding": "identity"}
+        ) as client:
             url = self._keys_url or await self._discovered(client)
             status, body = await self._get(client, url)
         if status != httpx.codes.OK:
@@ -60,7 +62,10 @@ class Issuer:
     async def _get(self, client: httpx.AsyncClient, url: str) -> tuple[int, bytes]:
         body = bytearray()
         async with asyncio.timeout(self._timeout), client.stream("GET", url) as answer:
-            async for piece in answer.aiter_bytes():
+            if answer.headers.get("Content-Encoding", "identity") != "identity":
+                # A compressed answer may be small, and a thousand times larger when it is read.
+                raise BadAnswer(f"{url} answered with a compressed body, which nobody asked for")
+            async for piece in answer.aiter_raw():
                 body += piece
                 if len(body) > MAX_BYTES:
                     raise BadAnswer(f"{url} answered with more than {MAX_BYTES:,} bytes")

@@ -179,14 +179,19 @@ def text_of(flow: Flow) -> str:
     return json.dumps(asdict(flow))
 
 
+_HEADERS = {"accept": "application/json", "accept-encoding": "identity"}
+
+
 async def _asked(method: str, url: str, **options: Any) -> Mapping[str, Any]:
     body = bytearray()
     try:
         async with (
-            httpx.AsyncClient(follow_redirects=False, timeout=TIMEOUT) as client,
-            client.stream(method, url, headers={"accept": "application/json"}, **options) as answer,
+            httpx.AsyncClient(follow_redirects=False, timeout=TIMEOUT, trust_env=False) as client,
+            client.stream(method, url, headers=_HEADERS, **options) as answer,
         ):
-            async for piece in answer.aiter_bytes():
+            if answer.headers.get("content-encoding", "identity") != "identity":
+                raise OidcError(f"{url} answered with a compressed body, which nobody asked for")
+            async for piece in answer.aiter_raw():
                 body += piece
                 if len(body) > MAX_BYTES:
                     raise OidcError(f"{url} answered with more than {MAX_BYTES:,} bytes")

@@ -12,6 +12,7 @@ DomainError
 ├── RequestIdReused     the request_id was used before with another request
 ├── WrongState          the mailing is in a state that does not allow it
 ├── MailingEnded        the mailing's end has passed
+├── ClientOptedOut      the client of a test message wants no messages
 ├── StaleEtag           the resource was changed since it was read
 ├── Conflict            several tries lost a race for the same rows
 ├── DatabaseUnavailable the database cannot be reached
@@ -21,6 +22,8 @@ DomainError
 ├── LimitReached        the caller has the maximum of calls or streams open
 ├── RateExceeded        the caller exceeds the maximum rate of calls
 ├── CallTooLong         the call exceeded the maximum duration
+├── ScanTooLong         reading many rows took too long
+├── ImportTooLarge      an import with more rows or bytes than one may have
 ├── BodyTooSlow         the request did not arrive in time
 ├── TooManyWaiting      too many wait for the same scarce thing
 ├── ShuttingDown        this replica shuts down
@@ -224,6 +227,13 @@ class MailingEnded(DomainError):
         super().__init__("The end of the mailing has passed; move its end_time first.")
 
 
+class ClientOptedOut(DomainError):
+    """The client of a test message has opted out."""
+
+    def __init__(self) -> None:
+        super().__init__("The client with this phone has opted out; with the scope clients.write, force sends to them.")
+
+
 class StaleEtag(DomainError):
     """The resource was changed since the etag was read."""
 
@@ -323,6 +333,26 @@ class CallTooLong(DomainError):
         return {"limit": f"{self.limit:g}"}
 
 
+class ScanTooLong(DomainError):
+    """Reading many rows took longer than a statement may take."""
+
+    def __init__(self) -> None:
+        super().__init__("Reading that many records took too long; narrow the filter, or ask for smaller pages.")
+
+
+class ImportTooLarge(DomainError):
+    """The import has more than `rows` rows, or more than `size` bytes of them."""
+
+    def __init__(self, rows: int, size: int) -> None:
+        super().__init__(f"One import takes at most {rows:,} clients, and {size:,} bytes of them; split it.")
+        self._facts = {"rows": str(rows), "bytes": str(size)}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """How much an import may have."""
+        return self._facts
+
+
 class BodyTooSlow(DomainError):
     """The request did not arrive in time, or while others waited to send theirs."""
 
@@ -331,17 +361,17 @@ class BodyTooSlow(DomainError):
 
 
 class TooManyWaiting(DomainError):
-    """Too many wait for the same scarce thing (`what`, a plural); `limit` may."""
+    """Too many wait for something scarce (`what`, a plural), of which there are `limit`, or one waited too long."""
 
     retry_after = 1.0
 
     def __init__(self, what: str, limit: int) -> None:
-        super().__init__(f"Too many wait already for {what}; {limit} may. Try again later.")
+        super().__init__(f"Too many calls wait for {what}, of which there are {limit}; try again later.")
         self._facts = {"what": what, "limit": str(limit)}
 
     @property
     def facts(self) -> dict[str, str]:
-        """What is scarce, and how many may wait for it."""
+        """What is scarce, and how much of it there is."""
         return self._facts
 
 

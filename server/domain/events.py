@@ -128,6 +128,19 @@ def mailing_retried(mailing_id: int, statuses: Collection[int]) -> Event:
     return Event(Level.INFO, "mailing.retried", text, mailing_id, details={"statuses": names})
 
 
+def mailing_tested(mailing_id: int, phone: str, forced: bool) -> Event:
+    """Return the event of a test message to a phone, which is masked; the mailing is 0 where it is not stored."""
+    text = f"A test message was sent to {phone}{', who has opted out or not' if forced else ''}."
+    return Event(
+        Level.INFO, "mailing.tested", text, mailing_id, details={"phone": phone, "forced": str(forced).lower()}
+    )
+
+
+def records_exported(what: str, mailing_id: int = 0) -> Event:
+    """Return the event of an export that begins, of clients or of messages."""
+    return Event(Level.INFO, f"{what}.exported", f"An export of {what} was begun.", mailing_id)
+
+
 def client_deleted(client_id: int, cancelled: int) -> Event:
     """Return the event of a deleted client and of their cancelled messages."""
     text = f"The client was deleted; {cancelled} unsent messages were cancelled."

@@ -78,6 +78,27 @@ def set_caller(principal: Principal) -> None:
     _caller.set(principal)
 
 
+def shown_attributes(attributes: Mapping[str, str]) -> Mapping[str, str]:
+    """Return a client's attributes as the current caller may see them: none without the scope clients.read."""
+    return attributes if Scope.CLIENTS_READ in caller().scopes else {}
+
+
+_source: ContextVar[str] = ContextVar("source", default="")
+
+
+def source() -> str:
+    """Return whose call this is for limits and turns: its principal, or its host without authentication.
+
+    Outside of any call it is '': the service itself.
+    """
+    return _source.get()
+
+
+def set_source(name: str) -> None:
+    """Set whose call this is."""
+    _source.set(name)
+
+
 def known_scopes(names: Iterable[object]) -> frozenset[Scope]:
     """Return the names that are scopes of this service; an issuer may have others."""
     return frozenset(Scope(name) for name in names if isinstance(name, str) and name in _NAMES)

@@ -13,6 +13,7 @@ import os
 import pwd
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -59,6 +60,9 @@ class Runner:
         """Give files that this process made to the user who runs the programs."""
         if self.owner is not None:
             for path in paths:
+                found = path.lstat()
+                if stat.S_ISREG(found.st_mode) and found.st_nlink > 1 and found.st_uid != self.owner[0]:
+                    raise EmbeddedPostgresError(f"{path} has a second name elsewhere: remove it, it is none of ours.")
                 os.chown(path, *self.owner, follow_symlinks=False)
 
     def hand_over_tree(self, folder: Path) -> None:

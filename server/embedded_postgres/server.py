@@ -24,6 +24,7 @@ from typing import IO
 from urllib.parse import quote
 
 from server.embedded_postgres.binaries import Binaries, EmbeddedPostgresError, choose_binaries
+from server.embedded_postgres.folders import opened_here, require_own_folder
 from server.embedded_postgres.runner import Process, Runner, choose_runner
 from server.embedded_postgres.stale_server import end_predecessor
 
@@ -119,6 +120,7 @@ class EmbeddedPostgres:
 
     def _start(self) -> str:
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        require_own_folder(self.data_dir)
         self._lock = _lock(self.data_dir / "lock")
         binaries = choose_binaries(self._pgdata)
         runner = choose_runner(self.data_dir, binaries)
@@ -150,7 +152,7 @@ class EmbeddedPostgres:
 
     def _run(self, runner: Runner, command: list[str], commands: bytes = b"") -> None:
         offset = self._log_size()
-        with self._log.open("ab") as log:
+        with self._appending() as log:
             process = runner.popen(command, log, stdin=subprocess.PIPE)
             process.communicate(commands, _INITDB_TIMEOUT)
         if process.returncode != 0:
@@ -164,7 +166,7 @@ class EmbeddedPostgres:
         offset = self._log_size()
         options = [f"-c{name}={value}" for name, value in self._settings.items()]
         command = [binaries.postgres, "-D", str(self._pgdata), "-k", str(sockets), *options]
-        with self._log.open("ab") as log:
+        with self._appending() as log:
             self._process = runner.popen(command, log)
         runner.hand_over(self._log)
         give_up_at = time.monotonic() + _START_TIMEOUT
@@ -179,6 +181,9 @@ class EmbeddedPostgres:
                     f"The embedded Postgres is not ready after {_START_TIMEOUT:.0f} s: see {self._log}."
                 )
             time.sleep(0.01)
+
+    def _appending(self) -> IO[bytes]:
+        return os.fdopen(opened_here(self._log, os.O_WRONLY | os.O_APPEND), "ab")
 
     def _is_ready(self) -> bool:
         """Return what pg_ctl does: the first line of the server's own file is its pid, the eighth its state."""
@@ -203,7 +208,7 @@ class EmbeddedPostgres:
 
 def _lock(path: Path) -> IO[str]:
     """Take the folder for this process; the kernel gives it back when the process ends."""
-    file = path.open("a+", encoding="ascii")
+    file = os.fdopen(opened_here(path, os.O_RDWR | os.O_APPEND), "a+", encoding="ascii")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

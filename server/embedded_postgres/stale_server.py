@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from server.embedded_postgres.binaries import EmbeddedPostgresError
+from server.embedded_postgres.folders import opened_here
 
 _PATIENCE = ((signal.SIGINT, 60.0), (signal.SIGQUIT, 10.0))  # seconds for a checkpoint, then without one
 
@@ -78,4 +79,6 @@ def _disown(pgdata: Path) -> None:
     """
     file = pgdata / "postmaster.pid"
     rest = file.read_text(encoding="utf-8").split("\n", 1)[1:]
-    file.write_text("\n".join([str(os.getpid()), *rest]), encoding="utf-8")
+    with os.fdopen(opened_here(file, os.O_WRONLY), "w", encoding="utf-8") as written:
+        written.truncate(0)
+        written.write("\n".join([str(os.getpid()), *rest]))

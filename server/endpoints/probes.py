@@ -1,7 +1,7 @@
 """Requests without a message: probes of an endpoint, and test messages.
 
 Each uses a sender of its own, so that it tests name resolution, connection and TLS as they are now,
-and does not wait for a dispatcher's connections. Windows, opt-outs, rates and breakers do not
+and does not wait for a dispatcher's connections. Windows, rates and breakers do not
 apply, the endpoint's timeouts do, nothing is retried, and nothing is recorded.
 
 The message id is random and below 2^32, the range of mailing 0: no stored message has it, and an
@@ -23,11 +23,17 @@ from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Answer, Endpoint, endpo
 from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import ErrorClass
 from server.config.types import ConfiguredEndpoint
+from server.domain.call_rate import CallRate
 from server.domain.errors import EndpointUnknown
 from server.domain.messages import Attempt, message_id
+from server.domain.principals import source
+from server.domain.turns import Turns
 from server.endpoints.senders import make_sender
 
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
+
+TESTS_PER_SECOND = 5.0
+"""Probes and test messages that a caller may begin a second."""
 
 PROBE_PHONE = "0"
 """No phone number begins with 0: an endpoint cannot deliver a probe to anybody."""
@@ -47,6 +53,12 @@ class EndpointProbes:
 
     def __init__(self, configured: Sequence[ConfiguredEndpoint] = ()) -> None:
         self._configured = {one.endpoint.name: one for one in configured}
+        self._rate = CallRate(TESTS_PER_SECOND)
+        self._turns = Turns("probes and test messages at once", 8, 2, waiting=32, waiting_share=8)
+
+    def take_turn(self) -> None:
+        """Count a request of the current caller. Raise RateExceeded."""
+        self._rate.take(source())
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -80,6 +92,7 @@ class EndpointProbes:
 
     async def probe(self, endpoint: str) -> ProbeResult:
         """Send a text that reaches nobody; see `send`."""
+        self.take_turn()
         return await self.send(endpoint, PROBE_PHONE, PROBE_TEXT)
 
     async def send(
@@ -94,7 +107,8 @@ class EndpointProbes:
         if configured is None:
             raise EndpointUnknown(name, self._configured)
         identity, began_at = message_id(0, 1 + randbelow(2**32 - 1)), datetime.now(UTC)
-        answer = await _exchange(configured, identity, phone, text, configured.values_of(title, attributes))
+        async with self._turns.turn(source()):
+            answer = await _exchange(configured, identity, phone, text, configured.values_of(title, attributes))
         verdict = judge_of(configured.endpoint)(answer)
         attempt = Attempt(
             number=1,

@@ -37,10 +37,10 @@ class ApiSettings:
     release: Release = field(default_factory=Release)
 
     @classmethod
-    def of(cls, settings: Settings) -> ApiSettings:
-        """Return the values that the service's settings give."""
+    def of(cls, settings: Settings, connections: int = 10_000) -> ApiSettings:
+        """Return the values that the service's settings give; callers may have so many connections."""
         return cls(
-            transport=_transport(settings),
+            transport=_transport(settings, connections),
             limits=_limits(settings),
             streams=StreamSettings(
                 change_retention=settings.journal_retention_hours * _HOUR,
@@ -59,10 +59,11 @@ def _version() -> str:
         return "0"
 
 
-def _transport(settings: Settings) -> TransportSettings:
+def _transport(settings: Settings, connections: int) -> TransportSettings:
     return TransportSettings(
         max_message_bytes=_HEADROOM * _message_bytes(settings),
         streams_per_connection=settings.max_streams_per_connection,
+        connections=connections,
         connection_age=settings.connection_age,
         connection_grace=_stream_age(settings) + _MARGIN,
     )

@@ -19,7 +19,12 @@ ENOUGH = 65_536
 """The soft limit that is asked for at most, unless more is needed: closing all of a million takes its time."""
 
 BESIDE = 256
-"""Descriptors for everything but endpoints and the database: callers, files, pipes, the admin port."""
+"""Descriptors for everything but callers, endpoints and the database: files, pipes, the admin port."""
+
+MOST_CALLERS = 10_000
+"""Maximum connections of callers: each takes some memory as well."""
+
+FEWEST_CALLERS = 100
 
 
 def needed_descriptors(settings: Settings, connections: int, endpoints: Sequence[ConfiguredEndpoint] = ()) -> int:
@@ -28,8 +33,11 @@ def needed_descriptors(settings: Settings, connections: int, endpoints: Sequence
     return BESIDE + connections + sum(min(most, one.endpoint.max_concurrency) for one in endpoints)
 
 
-def raise_descriptor_limit(needed: int) -> None:
-    """Raise the soft limit as far as the hard one allows; log a warning where that is less than `needed`."""
+def raise_descriptor_limit(needed: int) -> int:
+    """Raise the soft limit as far as the hard one allows, and return how many connections callers may have.
+
+    What is `needed` otherwise is kept back from them. Log a warning where the limit is less than that.
+    """
     soft, hard = (_number(limit) for limit in resource.getrlimit(resource.RLIMIT_NOFILE))
     wanted = min(max(needed, ENOUGH), hard)
     if soft < wanted:
@@ -42,6 +50,7 @@ def raise_descriptor_limit(needed: int) -> None:
             allowed,
             needed,
         )
+    return min(max(allowed - needed, FEWEST_CALLERS), MOST_CALLERS)
 
 
 _UNLIMITED = 1 << 30

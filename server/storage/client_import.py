@@ -1,25 +1,26 @@
 """Imports clients from a stream: all of them or none, matched by phone.
 
-Rows are staged by COPY in one transaction while the stream is read, and merged at its end. Clients
-are locked only then, so that a slow stream blocks nobody. While Postgres copies one chunk, the next
-one is prepared.
+Rows are spooled into a file while the stream is read, so that nothing scarce is held while its caller
+thinks. At the end of the stream they are staged by COPY and merged in one transaction, whose connection
+is one of those for many rows. What a spool may take is bounded, for an import and for all together.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from functools import lru_cache
-from io import BytesIO
+from tempfile import SpooledTemporaryFile
 from zlib import crc32
 
 import asyncpg
 import orjson
 
-from dispatcher.tasks import cancel
 from server.domain.client_import import ImportCounts, ImportOptions, ImportRow, RowErrors
+from server.domain.errors import ImportTooLarge, TooManyWaiting
 from server.domain.events import clients_imported
+from server.domain.principals import source
+from server.domain.turns import Turns
 from server.storage.client_merge import MERGE_TIMEOUT, ClientMerge
 from server.storage.client_numbers import ClientNumbers
 from server.storage.database import Database, Installation
@@ -28,8 +29,18 @@ from server.storage.queries import load_queries
 
 _SQL = load_queries("client_import.sql")
 
-CHUNK = 5000
-"""Rows per COPY; more are not faster."""
+MAX_ROWS = 20_000_000
+MAX_BYTES = 4 << 30
+"""How much one import may have; the bytes are those of its rows as COPY takes them."""
+
+MAX_SPOOLED = 8 << 30
+"""Bytes of all imports together."""
+
+_IN_MEMORY = 1 << 20
+"""Bytes of an import that need no file."""
+
+PATIENCE = 120.0
+"""Seconds that an import waits for its turn."""
 
 _FLAGS = {None: "\\N", True: "t", False: "f"}
 _ESCAPES = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
@@ -47,13 +58,20 @@ class _NothingIsToBeStored(Exception):
 
 
 class ClientImport:
-    """Runs imports, at most as many at once as leave half of the pool to others."""
+    """Runs imports: 16 at once are read, 4 of a caller."""
 
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
         self._buckets = installation.buckets
         self._numbers = ClientNumbers()
-        self._turns = asyncio.Semaphore(max(1, database.size // 2))
+        self._turns = Turns("imports at once", 16, 4)
+        self._spooled = 0
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Hold a place among the imports that are read, from before the first message. Raise TooManyWaiting."""
+        async with self._turns.turn(source(), PATIENCE):
+            yield
 
     async def run(
         self,
@@ -65,23 +83,50 @@ class ClientImport:
 
         Nothing is stored when `pieces` raises or the caller is cancelled. Raise InvalidFields for bad
         rows, those in `errors` and those that what is stored shows to be bad, unless the options
-        say otherwise; DatabaseUnavailable; and Conflict when others kept writing the same clients.
+        say otherwise; ImportTooLarge and TooManyWaiting; DatabaseUnavailable; and Conflict when others
+        kept writing the same clients.
         """
         errors = errors or RowErrors()
-        async with self._turns, aclosing(self._chunks(pieces)) as chunks:
-            first = await anext(chunks, None)
-            if first is None:
-                return ImportCounts()
+        spooled = 0
+        with SpooledTemporaryFile(_IN_MEMORY) as spool:
             try:
-                async with self._database.transaction() as connection:
-                    await connection.execute(*_SQL["create_staging"].bind())
-                    await _stage(connection, first, chunks)
-                    if not options.returns_errors:
-                        errors.check()
-                    merge = ClientMerge(connection, options, errors, self._numbers)
-                    return await self._merge(merge, connection, options)
-            except _NothingIsToBeStored as validated:
-                return validated.counts
+                async for size in self._spool(pieces, spool):
+                    spooled += size
+                    self._spooled += size
+                if not options.returns_errors:
+                    errors.check()
+                return await self._store(spool, options, errors) if spooled or errors.rows else ImportCounts()
+            finally:
+                self._spooled -= spooled
+
+    async def _spool(
+        self, pieces: AsyncIterator[Sequence[ImportRow | None]], spool: SpooledTemporaryFile[bytes]
+    ) -> AsyncIterator[int]:
+        """Write every row into the spool, and yield the bytes of each piece."""
+        position = size = 0
+        async for piece in pieces:
+            text = _copy_text(piece, position, self._buckets)
+            position += len(piece)
+            size += len(text)
+            if position > MAX_ROWS or size > MAX_BYTES:
+                raise ImportTooLarge(MAX_ROWS, MAX_BYTES)
+            if self._spooled + len(text) > MAX_SPOOLED:
+                raise TooManyWaiting("bytes of imports", MAX_SPOOLED)
+            spool.write(text)
+            yield len(text)
+
+    async def _store(
+        self, spool: SpooledTemporaryFile[bytes], options: ImportOptions, errors: RowErrors
+    ) -> ImportCounts:
+        """Stage and merge what the spool has."""
+        spool.seek(0)
+        try:
+            async with self._database.scans.transaction(PATIENCE) as connection:
+                await connection.execute(*_SQL["create_staging"].bind())
+                await connection.copy_to_table("import_rows", source=spool, timeout=MERGE_TIMEOUT)
+                return await self._merge(ClientMerge(connection, options, errors, self._numbers), connection, options)
+        except _NothingIsToBeStored as validated:
+            return validated.counts
 
     async def _merge(self, merge: ClientMerge, connection: asyncpg.Connection, options: ImportOptions) -> ImportCounts:
         try:
@@ -98,35 +143,6 @@ class ClientImport:
             self._numbers.give_back(merge.taken)
             raise
         return counts
-
-    async def _chunks(self, pieces: AsyncIterator[Sequence[ImportRow | None]]) -> AsyncGenerator[bytes, None]:
-        rows: list[ImportRow | None] = []
-        position = 0
-        async for piece in pieces:
-            rows.extend(piece)
-            if len(rows) >= CHUNK:
-                yield _copy_text(rows, position, self._buckets)
-                position += len(rows)
-                rows.clear()
-        if rows:
-            yield _copy_text(rows, position, self._buckets)
-
-
-async def _stage(connection: asyncpg.Connection, first: bytes, chunks: AsyncIterator[bytes]) -> None:
-    """Copy every chunk, one of them while the next one is read and prepared."""
-    copying = asyncio.create_task(_copy(connection, first))
-    try:
-        async for chunk in chunks:
-            await copying
-            copying = asyncio.create_task(_copy(connection, chunk))
-        await copying
-    finally:
-        # The connection is not free before the copy has ended.
-        await cancel(copying)
-
-
-async def _copy(connection: asyncpg.Connection, chunk: bytes) -> None:
-    await connection.copy_to_table("import_rows", source=BytesIO(chunk))
 
 
 def _copy_text(rows: Sequence[ImportRow | None], first: int, buckets: int) -> bytes:

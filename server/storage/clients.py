@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 import asyncpg
 import orjson
@@ -23,11 +24,13 @@ from server.domain.clients import (
     check_etag,
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken, PhoneUnknown
-from server.domain.events import OptOutSource, client_opted
+from server.domain.events import OptOutSource, client_opted, records_exported
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
-from server.domain.principals import Scope, caller
+from server.domain.principals import Scope, caller, source
+from server.domain.turns import Turns
+from server.domain.validation import MAX_PAGE_SIZE
 from server.storage.client_numbers import exhaustion
-from server.storage.database import Database, Installation, RaceLost
+from server.storage.database import Database, Installation, RaceLost, fetch_piece
 from server.storage.events import record
 from server.storage.mailing_rows import filter_arguments
 from server.storage.phone_memory import PhoneMemory, recall, remember
@@ -39,6 +42,9 @@ _SQL = load_queries("clients.sql")
 EXPORT_PIECE = 250
 """Clients that an export reads from each bucket at once."""
 
+EXPORT_PATIENCE = 30.0
+"""Seconds that an export waits for its turn."""
+
 
 class ClientStore:
     """Reads and writes clients. Every method may raise DatabaseUnavailable."""
@@ -47,6 +53,7 @@ class ClientStore:
         self._database = database
         self._installation = installation
         self._requests = Requests(installation)
+        self._exports = Turns("exports at once", 16, 4)
 
     async def create(self, definition: ClientDefinition, call: CreatingCall | None) -> Client:
         """Add a client, or return the one that the same call added before.
@@ -137,37 +144,32 @@ class ClientStore:
             statement = _SQL["list_chosen_clients"].bind(**arguments, chosen_ids=ids)
         else:
             statement = _SQL["list_clients"].bind(**arguments)
-        rows = await self._database.fetch(*statement)
+        # Without a filter a page is the next rows; with one it may be the last of millions.
+        database = self._database.scans if receiving_now or chosen != ClientFilter() else self._database
+        rows = await database.fetch(*statement)
         return page_of([*map(client_of, rows)], page.size, lambda one: encode_token(digest, one.id))
 
     async def export(self, chosen: ClientFilter, after: int = 0) -> AsyncIterator[Sequence[Client]]:
-        """Yield every client behind the id `after` in the order of ids, some thousand at a time.
+        """Yield every client behind the id `after` in the order of ids, a piece of about a MiB at a time.
 
         Hold no connection while the caller handles a piece; a client written meanwhile appears as it
         is when its piece is read.
         """
-        if chosen.client_ids:
-            async for piece in self._export_chosen(chosen, after):
-                yield piece
-            return
-        arguments = filter_arguments(chosen)
-        del arguments["chosen_ids"]
-        while True:
-            statement = _SQL["export_clients"].bind(after=after, limit=EXPORT_PIECE, **arguments)
-            rows = await self._database.fetch(*statement)
-            if not rows:
-                return
-            after = rows[-1]["id"]
-            yield [client_of(row) for row in rows]
+        async with self._exports.turn(source(), EXPORT_PATIENCE):
+            async with self._database.transaction() as connection:
+                await record(connection, records_exported("clients"))
+            while rows := await fetch_piece(self._database.scans, self._next_of_export(chosen, after), _width):
+                after = rows[-1]["id"]
+                yield [client_of(row) for row in rows]
 
-    async def _export_chosen(self, chosen: ClientFilter, after: int) -> AsyncIterator[Sequence[Client]]:
-        page = PageRequest(1000, encode_token(_list_digest(chosen, False), after))
-        while True:
-            found = await self.list_page(chosen, False, page)
-            yield found.records
-            if not found.next_token:
-                return
-            page = PageRequest(page.size, found.next_token)
+    def _next_of_export(self, chosen: ClientFilter, after: int) -> Sequence[Any]:
+        """Return the statement of the next piece."""
+        arguments = {**filter_arguments(chosen), "after": after}
+        if ids := arguments.pop("chosen_ids"):
+            return _SQL["list_chosen_clients"].bind(
+                **arguments, limit=MAX_PAGE_SIZE, receiving_now=False, chosen_ids=ids
+            )
+        return _SQL["export_clients"].bind(**arguments, limit=EXPORT_PIECE)
 
     async def _read(self, connection: asyncpg.Connection, client_id: int) -> Client:
         bucket = self._installation.bucket_of_client(client_id)
@@ -175,6 +177,10 @@ class ClientStore:
         if row is None:
             raise NotFound(Kind.CLIENT, client_id)
         return client_of(row)
+
+
+def _width(row: asyncpg.Record) -> int:
+    return 200 + len(row["attributes"])
 
 
 async def client_id_of(connection: asyncpg.Connection, key: ClientKey) -> int:

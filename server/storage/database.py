@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import Enum
+from itertools import chain, repeat
 from typing import Any, TypeVar
 from uuid import UUID
 from zlib import crc32
@@ -22,7 +23,9 @@ import asyncpg
 
 from dispatcher.ports import StorageUnavailable
 from server.domain.clients import known_zones
-from server.domain.errors import Conflict, DatabaseUnavailable
+from server.domain.errors import Conflict, DatabaseUnavailable, ScanTooLong
+from server.domain.principals import source
+from server.domain.turns import Turns
 from server.storage.queries import load_queries
 
 _SQL = load_queries("database.sql")
@@ -138,12 +141,28 @@ class Database:
     `written_at` is when those who write regularly last did (monotonic).
     """
 
-    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float | None = 5.0) -> None:
+    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float | None = 5.0, turns: Turns | None = None) -> None:
         self.failures = 0
         self.written_at = float("-inf")
         self.kept: set[asyncpg.Connection] = set()
         self._pool = pool
         self._acquire_timeout = acquire_timeout
+        self._turns = turns
+
+    @property
+    def scans(self) -> Database:
+        """The database for statements that read many rows."""
+        return self
+
+    @property
+    def service(self) -> Database:
+        """The database for the service's own work, which waits for no caller."""
+        return self
+
+    @property
+    def all_failures(self) -> int:
+        """How many uses failed because the database was unavailable, those of its parts included."""
+        return self.failures
 
     @property
     def size(self) -> int:
@@ -151,8 +170,20 @@ class Database:
         return int(self._pool.get_max_size())
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection outside of any transaction. Raise DatabaseUnavailable."""
+    async def connection(self, patience: float | None = None) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection outside of any transaction. Raise DatabaseUnavailable, and TooManyWaiting.
+
+        `patience` is how long to wait for a turn, in seconds; by itself as long as for a connection.
+        """
+        if self._turns is None or not (caller := source()):
+            async with self._connection() as connection:
+                yield connection
+            return
+        async with self._turns.turn(caller, patience or self._acquire_timeout), self._connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[asyncpg.Connection]:
         try:
             connection = await self._acquire()
             try:
@@ -222,9 +253,9 @@ class Database:
         return True
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
-        """Lend a connection inside a transaction. Raise DatabaseUnavailable."""
-        async with self.connection() as connection, connection.transaction():
+    async def transaction(self, patience: float | None = None) -> AsyncIterator[asyncpg.Connection]:
+        """Lend a connection inside a transaction; see `connection`."""
+        async with self.connection(patience) as connection, connection.transaction():
             yield connection
 
     @asynccontextmanager
@@ -259,6 +290,45 @@ class Database:
         return await self.transact(undone)
 
 
+class SharedDatabase(Database):
+    """A pool that callers share: each has its part of it, and who reads many rows takes no connection from the others.
+
+    Of ten connections four are for `scans`, five for everything else that is called, one for the service.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float = 5.0) -> None:
+        size = int(pool.get_max_size())
+        most_scans = max(1, size * 4 // 10)
+        calls = max(1, size - most_scans - 1)
+        super().__init__(pool, acquire_timeout, Turns("connections to the database", calls, max(1, calls * 4 // 5)))
+        reading = Turns("connections for reading many rows", most_scans, max(1, most_scans // 2))
+        self._scans = _Scans(pool, acquire_timeout, reading)
+        self._service = Database(pool, acquire_timeout)
+        self._scans.kept = self._service.kept = self.kept
+
+    @property
+    def scans(self) -> Database:
+        """The database for statements that read many rows."""
+        return self._scans
+
+    @property
+    def service(self) -> Database:
+        """The database for the service's own work, which waits for no caller."""
+        return self._service
+
+    @property
+    def all_failures(self) -> int:
+        """How many uses failed because the database was unavailable, those of its parts included."""
+        return self.failures + self._scans.failures + self._service.failures
+
+
+class _Scans(Database):
+    """A statement that takes too long says something about the statement here, not about the database."""
+
+    def _unavailable(self, error: Exception) -> Exception | None:
+        return ScanTooLong() if isinstance(error, TimeoutError) else super()._unavailable(error)
+
+
 class DispatcherDatabase(Database):
     """The database as the engine uses it.
 
@@ -271,6 +341,32 @@ class DispatcherDatabase(Database):
 
     def _unavailable(self, error: Exception) -> Exception | None:
         return None if classify(error) is Fault.BUG else StorageUnavailable(f"{type(error).__name__}: {error}")
+
+
+PIECE_BYTES = 1 << 20
+"""How much of a long answer is read at once, unless a single row has more."""
+
+_STEPS = (8, 16, 32, 64, 128, 256)
+
+
+async def fetch_piece(
+    database: Database, statement: Sequence[Any], width: Callable[[asyncpg.Record], int]
+) -> list[asyncpg.Record]:
+    """Return the first rows of a statement, as many as have PIECE_BYTES together; `width` is that of a row.
+
+    Rows may be a thousand times wider than usual, so they are read in small steps: 256 at most.
+    """
+    rows: list[asyncpg.Record] = []
+    size = 0
+    async with database.transaction() as connection:
+        cursor = await connection.cursor(*statement)
+        for step in chain(_STEPS, repeat(_STEPS[-1])):
+            more = await cursor.fetch(step)
+            rows += more
+            size += sum(map(width, more))
+            if len(more) < step or size >= PIECE_BYTES:
+                return rows
+    raise AssertionError("the steps do not end")
 
 
 async def notify_dispatchers(connection: asyncpg.Connection) -> None:

@@ -13,6 +13,7 @@ import asyncpg
 import orjson
 
 from dispatcher.model.states import MailingState
+from dispatcher.outcome_events import Event
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
 from server.domain.events import mailing_created, mailing_event, mailing_updated
@@ -82,6 +83,11 @@ class MailingStore:
         await notify_dispatchers(connection)
         await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
         return mailing_id
+
+    async def note(self, event: Event) -> None:
+        """Record an event that changes nothing."""
+        async with self._database.transaction() as connection:
+            await record(connection, event)
 
     async def get(self, mailing_id: int) -> Mailing:
         """Return the mailing. Raise NotFound."""

@@ -13,11 +13,13 @@ import orjson
 from dispatcher.model.states import ErrorClass, Reason, Status
 from server.domain.clients import ClientDefinition
 from server.domain.errors import Kind, NotFound
+from server.domain.events import records_exported
 from server.domain.messages import Attempt, ExportedMessage, Message, MessageQuery, split_message_id
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
 from server.domain.receipts import Receipt
 from server.storage.clients import client_id_of
-from server.storage.database import Database, Installation
+from server.storage.database import Database, Installation, fetch_piece
+from server.storage.events import record
 from server.storage.queries import load_queries
 from server.storage.receipts import ReceiptStore
 
@@ -61,7 +63,10 @@ class MessageStore:
         mailing, client = decode_token(page.token, digest, (0, 0))
         chosen = {"statuses": list(query.statuses) or None, "receipts": list(query.receipts) or None}
         limit = page.size + 1
-        async with self._database.connection() as connection:
+        # One client's messages are few; those of a mailing in some statuses may be the last of millions.
+        narrowed = query.statuses or query.receipts
+        database = self._database.scans if narrowed and not query.client else self._database
+        async with database.connection() as connection:
             if query.mailing_id:
                 await _check_mailing(connection, query.mailing_id)
             if query.client:
@@ -95,17 +100,18 @@ class MessageStore:
     async def export(
         self, mailing_id: int, statuses: Sequence[Status], receipts: Sequence[Receipt], after: int
     ) -> AsyncIterator[Exported]:
-        """Yield messages of a mailing, in the order of clients behind `after`, some thousand at a time."""
+        """Yield messages of a mailing, in the order of clients behind `after`, a piece of about a MiB at a time."""
+        async with self._database.transaction() as connection:
+            await record(connection, records_exported("messages", mailing_id))
         while True:
-            rows = await self._database.fetch(
-                *_SQL["export_messages"].bind(
-                    mailing_id=mailing_id,
-                    statuses=list(statuses) or None,
-                    receipts=list(receipts) or None,
-                    after=after,
-                    limit=EXPORT_PIECE,
-                )
+            statement = _SQL["export_messages"].bind(
+                mailing_id=mailing_id,
+                statuses=list(statuses) or None,
+                receipts=list(receipts) or None,
+                after=after,
+                limit=EXPORT_PIECE,
             )
+            rows = await fetch_piece(self._database.scans, statement, _width)
             if not rows:
                 return
             after = rows[-1]["client_id"]
@@ -127,6 +133,10 @@ class MessageStore:
         mailing_id, client_id = split_message_id(identity)
         bucket = self._installation.bucket_of_client(client_id)
         return {"bucket": bucket, "mailing_id": mailing_id, "client_id": client_id}
+
+
+def _width(row: asyncpg.Record) -> int:
+    return 200 + len(row["attributes"] or "")
 
 
 def _token_behind(digest: bytes, message: Message) -> str:

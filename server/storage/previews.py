@@ -40,6 +40,8 @@ from server.domain.previews import (
     strictest,
     without_texts,
 )
+from server.domain.principals import shown_attributes, source
+from server.domain.turns import Turns
 from server.storage.clients import client_of
 from server.storage.database import Database
 from server.storage.mailing_rows import filter_arguments, mailing_of
@@ -89,16 +91,16 @@ class PreviewStore:
         self._cap = cap
         self._rates = rates
         self._max_segments = max_sms_segments
-        self._turn = asyncio.Lock()
+        self._turns = Turns("previews", 1, 1, waiting=256, waiting_share=32)
 
     async def preview(self, mailing: MailingDefinition | int, samples: int) -> Preview:
         """Return what a mailing, or the stored one with this id, would do if it continued now.
 
         Raise NotFound, WrongState and MailingEnded for a stored mailing that sends nothing any more,
-        InvalidFields for an end that has passed, and DatabaseUnavailable.
+        InvalidFields for an end that has passed, DatabaseUnavailable, and TooManyWaiting.
         """
         async with (
-            self._turn,
+            self._turns.turn(source(), PREVIEW_TIMEOUT),
             self._database.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
@@ -188,7 +190,13 @@ async def _first_clients(
     await connection.execute(*_SQL["preview_in_order"].bind())
     statement = _SQL["preview_samples"].bind(**arguments, end=end, limit=count)
     rows = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
-    return [(client_of(row), row["due_at"]) for row in rows]
+    return [(_shown(client_of(row)), row["due_at"]) for row in rows]
+
+
+def _shown(client: Client) -> Client:
+    """Return a client as the caller may see them."""
+    about = client.definition
+    return replace(client, definition=replace(about, attributes=shown_attributes(about.attributes)))
 
 
 async def _sendable(

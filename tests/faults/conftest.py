@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,14 +23,17 @@ __all__ = ["Service", "StartService", "endpoint"]
 class Service:
     """One `mailing serve` with its children, in a process group of its own."""
 
-    def __init__(self, settings: dict[str, str], *arguments: str, folder: Path | None = None) -> None:
-        """Start it, of the checkout in `folder` or of this one."""
+    def __init__(
+        self, settings: dict[str, str], *arguments: str, folder: Path | None = None, files: int | None = None
+    ) -> None:
+        """Start it, of the checkout in `folder` or of this one; `files` is how many it may have open."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mailing.cli", "serve", "--listen", "127.0.0.1:0", *arguments],
             stdout=subprocess.PIPE,
             text=True,
             env=environment(**settings),
             cwd=folder,
+            preexec_fn=None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)),
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -75,10 +80,13 @@ def start_service(database_dsn: str, endpoint: Endpoint) -> Iterator[StartServic
     """Start services on the test's database, or on their own with MAILING_DSN=''."""
     started: list[Service] = []
 
-    def start(*arguments: str, folder: Path | None = None, **settings: str) -> Service:
+    def start(*arguments: str, folder: Path | None = None, files: int | None = None, **settings: str) -> Service:
         wanted = {"MAILING_DSN": database_dsn, "MAILING_ENDPOINT_URL": endpoint.url, "MAILING_ENDPOINT_TOKEN": TOKEN}
         service = Service(
-            {name: value for name, value in (wanted | settings).items() if value}, *arguments, folder=folder
+            {name: value for name, value in (wanted | settings).items() if value},
+            *arguments,
+            folder=folder,
+            files=files,
         )
         started.append(service)
         return service

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -9,9 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from mailing.v1.client_pb2 import Client
 from mailing.v1.mailing_pb2 import Mailing
 from tests.faults import http2
 from tests.faults.conftest import Service, StartService
+from tests.faults.victims import memory
+from tests.support.eventually import eventually_sync
 
 GROWTH = 60 * 2**20
 """Bytes that the service may have more in memory after an attack, which without limits was 350 MB."""
@@ -25,11 +30,6 @@ ATTACKS: dict[str, Attack] = {
     "endless headers": lambda one: one.raw(http2.endless_headers(5_000)),
     "nothing": lambda one: None,
 }
-
-
-def memory(service: Service) -> int:
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{service.pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024
 
 
 @contextmanager
@@ -65,3 +65,21 @@ def test_whoever_pings_too_often_is_sent_away(start_service: StartService) -> No
     with closing(http2.Connection(start_service().address)) as connection:
         connection.flood(50, http2.pinged)
         assert connection.is_closed()
+
+
+def test_idle_callers_leave_files_to_the_dispatcher_and_the_database(start_service: StartService) -> None:
+    """Fails, by a mailing that does not end, when callers may take every file that may be open."""
+    service = start_service(files=1024, MAILING_ENDPOINT_MAX_CONCURRENCY="64")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+    service.client.import_clients(Client(phone=str(79000000000 + n), timezone="UTC") for n in range(200))
+    host, _, port = service.address.rpartition(":")
+    with ExitStack() as stack:
+        for _ in range(1300):
+            stack.enter_context(socket.create_connection((host, int(port)), source_address=(http2.SOURCE, 0)))
+        mailing = service.client.create_mailing(Mailing(text="Hello"))
+        eventually_sync(lambda: service.client.get_mailing(mailing.id).progress.delivered, lambda one: one == 200)
+        assert open_files(service) < 1000
+
+
+def open_files(service: Service) -> int:
+    return len(list(Path(f"/proc/{service.pid}/fd").iterdir()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from contextlib import closing
 from pathlib import Path
 from threading import Thread
@@ -13,28 +11,13 @@ import pytest
 
 from mailing.v1.mailing_pb2 import Mailing
 from tests.faults import http2
-from tests.faults.conftest import Service, StartService
+from tests.faults.conftest import StartService
+from tests.faults.victims import MIB, memory, slowest
 
-MIB = 2**20
 GROWTH = 64 * MIB
 """Bytes that the service may have more in memory during the attack: unbounded it was 1.2 GB."""
 
 CHECK = "/grpc.health.v1.Health/Check"
-
-
-def memory(service: Service) -> int:
-    fields = dict(line.split(":", 1) for line in Path(f"/proc/{service.pid}/status").read_text().splitlines())
-    return int(fields["VmRSS"].split()[0]) * 1024
-
-
-def slowest(service: Service, calls: int = 200) -> float:
-    """Return the 99th percentile of the time that a caller's unary calls take, in seconds."""
-    took = []
-    for _ in range(calls):
-        began = time.perf_counter()
-        assert service.client.get_mailing(1).id == 1
-        took.append(time.perf_counter() - began)
-    return statistics.quantiles(took, n=100)[98]
 
 
 @pytest.mark.parametrize("path", [CHECK, http2.ASKS_DATABASE])

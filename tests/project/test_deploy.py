@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 import re
 import shlex
+import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -106,9 +108,21 @@ class TestCompose:
         services = self.CONTENT["services"].values()
         mounted = [volume.split(":")[0] for service in services for volume in service.get("volumes", [])]
         paths = [path for path in mounted if path.startswith(".")]
-        paths += [secret["file"] for secret in self.CONTENT["secrets"].values()]
         assert [path for path in paths if not (COMPOSE.parent / path).exists()] == []
         assert {name for name in mounted if not name.startswith(".")} == set(self.CONTENT["volumes"])
+
+    def test_no_password_comes_with_it(self) -> None:
+        """Fails when a password is written into the project."""
+        head = COMPOSE.read_text(encoding="utf-8").partition("\nname:")[0]
+        files = [secret["file"].removeprefix("./") for secret in self.CONTENT["secrets"].values()]
+        assert [name for name in files if f"> deploy/compose/{name}" not in head] == []
+        ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").split()
+        assert {f"deploy/compose/{name}" for name in files} <= set(ignored)
+
+    def test_every_container_drops_what_it_does_not_need(self) -> None:
+        services = self.CONTENT["services"].items()
+        assert [name for name, one in services if one.get("cap_drop") != ["ALL"]] == []
+        assert [name for name, one in services if "no-new-privileges:true" not in one.get("security_opt", [])] == []
 
     def test_ports_are_published_to_this_machine_only(self) -> None:
         ports = [port for service in self.CONTENT["services"].values() for port in service.get("ports", [])]
@@ -153,11 +167,20 @@ class TestKubernetes:
         assert settings.listen.endswith(f":{port}")
 
     def test_secrets_and_settings_that_pods_read_are_there(self) -> None:
-        (secret,), (config,) = of_kind("Secret"), of_kind("ConfigMap")
+        (config,) = of_kind("ConfigMap")
+        secrets = {one["metadata"]["name"]: one["stringData"] for one in of_kind("Secret")}
+        folders = {"/run/secrets/mailing": secrets["mailing"], "/run/secrets/tls": secrets["mailing-tls"]}
         for pod in PODS:
             for one in pod["spec"]["containers"][0]["env"]:
                 folder, _, name = one["value"].rpartition("/")
-                assert name in (secret["stringData"] if folder == "/run/secrets/mailing" else config["data"])
+                assert name in folders.get(folder, config["data"])
+
+    def test_a_pod_gets_the_secrets_that_it_reads_and_no_other(self) -> None:
+        """Fails when a migration can read the tokens of callers."""
+        for pod in PODS:
+            read = {one["value"].rpartition("/")[2] for one in pod["spec"]["containers"][0]["env"]}
+            (volume,) = [one["secret"] for one in pod["spec"]["volumes"] if one["name"] == "secrets"]
+            assert {item["key"] for item in volume["items"]} == read - {"mailing.toml", "tls.crt", "tls.key"}
 
     def test_selectors_find_pods_and_ports_have_their_names(self) -> None:
         """Fails for a label or port name that is misspelled on either side."""
@@ -181,6 +204,56 @@ class TestKubernetes:
         target = scaler["spec"]["scaleTargetRef"]
         (scaled,) = [one for one in of_kind(target["kind"]) if one["metadata"]["name"] == target["name"]]
         assert "replicas" not in scaled["spec"]
+
+
+class TestChart:
+    FOLDER = DEPLOY / "helm" / "mailing"
+    VALUES: dict[str, Any] = yaml.safe_load((FOLDER / "values.yaml").read_text(encoding="utf-8"))
+    TEXT = "\n".join(path.read_text(encoding="utf-8") for path in sorted((FOLDER / "templates").iterdir()))
+
+    def value(self, path: str) -> Any:
+        found: Any = self.VALUES
+        for name in path.split("."):
+            found = found[name]
+        return found
+
+    def test_it_has_the_version_of_the_project(self) -> None:
+        chart = yaml.safe_load((self.FOLDER / "Chart.yaml").read_text(encoding="utf-8"))
+        project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        assert [chart["version"], chart["appVersion"]] == [project["version"]] * 2
+
+    def test_every_value_is_used_and_there(self) -> None:
+        """Fails for a name that is misspelled on either side."""
+        used = {path.rstrip(".") for path in re.findall(r"\.Values\.([\w.]+)", self.TEXT)}
+        assert [path for path in used if self.value(path) is None] == []
+        leaves = {
+            f"{name}.{inner}" for name, value in self.VALUES.items() if isinstance(value, dict) for inner in value
+        }
+        assert [leaf for leaf in leaves if not {leaf, leaf.partition(".")[0]} & used] == []
+
+    def test_its_pods_are_as_hardened_as_the_manifests(self) -> None:
+        names = re.findall(r"name: (MAILING_\w+)", self.TEXT)
+        assert set(names) == {one["name"] for pod in PODS for one in pod["spec"]["containers"][0]["env"]}
+        for line in ("readOnlyRootFilesystem: true", "capabilities: {drop: [ALL]}", "runAsNonRoot: true"):
+            assert line in self.TEXT
+        commands = re.findall(r"args: \[(\w+)", self.TEXT)
+        assert commands == ["dispatcher", "serve"]
+
+    @pytest.mark.parametrize(
+        "options",
+        [[], ["ingress.enabled=true", "autoscaling.enabled=true", "podMonitor.enabled=true", "image.digest=sha256:ab"]],
+        ids=["as it comes", "with everything"],
+    )
+    def test_it_renders(self, options: list[str]) -> None:
+        """Where Helm is installed."""
+        if (helm := shutil.which("helm")) is None:
+            pytest.skip("there is no helm on this machine")
+        sets = [word for one in options for word in ("--set", one)]
+        command = [helm, "template", "mailing", str(self.FOLDER), *sets]
+        rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        kinds = [one["kind"] for one in yaml.safe_load_all(rendered) if one]
+        assert kinds.count("Deployment") == 2
+        assert ("Ingress" in kinds) == bool(options)
 
 
 class TestConsole:

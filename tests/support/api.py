@@ -18,7 +18,7 @@ from server.main import build_api
 from server.observability.tracing import CallTracer
 from server.runtime.access import Access
 from server.runtime.api_settings import ApiSettings
-from server.storage.database import Database, Pool
+from server.storage.database import Pool, SharedDatabase
 
 
 async def make_api(
@@ -37,7 +37,7 @@ async def make_api(
     settings, authenticator = settings or ApiSettings(), authenticator or Authenticator()
     interceptors = interceptor_chain(registry or CollectorRegistry(), authenticator, settings.limits, tracer)
     access = Access(authenticator, tls, reflection, None)
-    return await build_api(Database(pool, 2.0), EndpointProbes(endpoints), settings, access, interceptors, hint)
+    return await build_api(SharedDatabase(pool, 2.0), EndpointProbes(endpoints), settings, access, interceptors, hint)
 
 
 @asynccontextmanager

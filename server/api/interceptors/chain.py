@@ -4,7 +4,7 @@
 2. The counting, outside of the errors, so that it counts the status which the caller gets.
 3. The errors: whatever is raised inside becomes a status; the steps below reject a call by raising.
 4. The span, inside of the errors, so that it sees the exception itself.
-5. The identity, before the limits, which count per principal.
+5. The identity, before the limits, which count per principal; of a stream again and again while it is open.
 6. The limits, before anything is read: a call over a limit costs nothing more.
 7. The reading, so that time and limits count from the first byte of a request, not from its last.
 8. The decoding: a malformed request counts against its caller's limits like any other.
@@ -38,11 +38,12 @@ from server.api.interceptors.identity import Identity, needed_scope
 from server.api.interceptors.limits import CallKind, CallLimiter, CallLimits, host_of, principal_of
 from server.api.interceptors.metrics import CallMetrics, MethodMetrics
 from server.api.interceptors.request_ids import begin_request, bind_subjects, log_end
+from server.api.interceptors.standing import Standing
 from server.api.interceptors.writing import ResponseWriter
 from server.api.permissions import Public
 from server.auth import Authenticator
 from server.domain.errors import BodyTooSlow, MalformedRequest, Unauthenticated
-from server.domain.principals import Scope
+from server.domain.principals import Scope, set_source
 from server.observability.tracing import CallTracer
 
 Metadata = Sequence[tuple[str, str | bytes]]
@@ -76,6 +77,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._limiter = CallLimiter(limits)
         self._arrivals = Arrivals(limits.arrivals)
         self._writer = ResponseWriter(limits.unread)
+        self._standing = Standing(limits.recheck)
         self._tracer = tracer
         self._unread = limits.unread
         self._message_bytes = limits.message_bytes
@@ -154,10 +156,14 @@ class CallChain(grpc.aio.ServerInterceptor):
             self._limiter.refused(host_of(peer))
             raise
         source, kind = principal_of(peer), route.kind
+        set_source(source)
         self._limiter.begin(source, kind)
         try:
             async with asyncio.timeout(longest := kind.duration()) as limit:
-                return await serve(route, context, source)
+                if not route.streams:
+                    return await serve(route, context, source)
+                with self._standing.held(self._identity.check_again(route.method, route.needed, metadata, context)):
+                    return await serve(route, context, source)
         except TimeoutError:
             if limit.expired():
                 raise kind.overdue(longest) from None

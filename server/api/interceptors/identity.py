@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 
 from cryptography.x509 import DNSName, SubjectAlternativeName, load_pem_x509_certificate
@@ -16,6 +16,10 @@ from server.domain.principals import ANONYMOUS, SERVICE, Principal, Scope, set_c
 
 MAX_NAME = 255
 """Maximum length of a name in a certificate."""
+
+
+Names = Callable[[], Sequence[str]]
+"""Returns the names of a certificate, which is read only where they decide."""
 
 
 def needed_scope(method: str) -> Scope | Public | None:
@@ -38,14 +42,28 @@ class Identity:
             return
         if needed is None:
             raise MethodClosed
-        principal = self._authenticator.by_metadata(metadata)
-        _admit(principal or self._authenticator.by_certificate(_names(context)), method, needed)
+        set_caller(self._authorized(method, needed, metadata, lambda: _names(context)))
 
+    def check_again(
+        self, method: str, needed: Scope | Public | None, metadata: Iterable[tuple[str, str | bytes]], context: Context
+    ) -> Callable[[], None]:
+        """Return what raises the same errors when the caller of an open stream may not have it any more."""
+        if needed is None or needed is Public.PUBLIC or self._authenticator.open:
+            return lambda: None
+        names = _names(context)
 
-def _admit(principal: Principal, method: str, needed: Scope) -> None:
-    if not (principal.may(needed) or PARTLY.get(method) in principal.scopes):
-        raise ScopeMissing(needed)
-    set_caller(principal)
+        def check() -> None:
+            self._authorized(method, needed, metadata, lambda: names)
+
+        return check
+
+    def _authorized(
+        self, method: str, needed: Scope, metadata: Iterable[tuple[str, str | bytes]], names: Names
+    ) -> Principal:
+        principal = self._authenticator.by_metadata(metadata) or self._authenticator.by_certificate(names())
+        if not (principal.may(needed) or PARTLY.get(method) in principal.scopes):
+            raise ScopeMissing(needed)
+        return principal
 
 
 def _names(context: Context) -> list[str]:

@@ -9,22 +9,18 @@ still sees that the service is alive. Methods that are open to everybody have fe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import random
-from time import monotonic
 from typing import NamedTuple
 
 from server.api.handlers import Handler
 from server.api.interceptors.arrivals import ArrivalLimits
-from server.domain.errors import CallTooLong, ConnectionAged, LimitReached, RateExceeded
+from server.domain.call_rate import CallRate
+from server.domain.errors import CallTooLong, ConnectionAged, LimitReached
 from server.domain.principals import caller
 
 _HEALTH = "/grpc.health."
 _REFLECTION = "/grpc.reflection."
-
-FORGET_ABOVE = 10_000
-"""Above this number of principals, those that have been quiet are forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +37,8 @@ class CallLimits:
     """Maximum duration in seconds of a call that is no stream, whatever deadline its caller sets."""
     unread: float = 60.0
     """Seconds after which a stream ends whose caller does not read it, or does not write to it."""
+    recheck: float = 10.0
+    """Seconds between two looks at whether the caller of a stream may still have it."""
     stream_age: float = 4200.0
     """Maximum duration in seconds of a stream, less a random part: those that began together end apart."""
     message_bytes: int = 4 << 20
@@ -109,42 +107,6 @@ class CallKind(NamedTuple):
         """Return how long a call of this kind that begins now may last, in seconds."""
         spread = 0.2 if self.overdue is ConnectionAged else 0.0
         return self.longest * (1 - spread * random())  # noqa: S311  spreads load, keeps no secret
-
-
-class CallRate:
-    """Lets each principal begin `per_second` calls a second, and as many at once after a second of rest.
-
-    This is GCRA, which is a token bucket that needs one number for each principal: the time at
-    which the bucket is full again. `now` returns seconds that only grow.
-    """
-
-    def __init__(self, per_second: float, now: Callable[[], float] = monotonic) -> None:
-        self._per_second = per_second
-        self._now = now
-        self._full_at: dict[str, float] = {}
-        self._forget_above = FORGET_ABOVE
-
-    @property
-    def remembered(self) -> int:
-        """How many principals have an entry."""
-        return len(self._full_at)
-
-    def take(self, principal: str) -> None:
-        """Take one token. Raise RateExceeded when there is none."""
-        if not self._per_second:
-            return
-        now = self._now()
-        full_at = max(self._full_at.get(principal, now), now) + 1 / self._per_second
-        wait = full_at - now - max(1.0, 1 / self._per_second)
-        if wait > 1e-9:
-            raise RateExceeded(self._per_second, wait)
-        self._full_at[principal] = full_at
-        if len(self._full_at) > self._forget_above:
-            self._forget(now)
-
-    def _forget(self, now: float) -> None:
-        self._full_at = {principal: at for principal, at in self._full_at.items() if at > now}
-        self._forget_above = max(FORGET_ABOVE, 2 * len(self._full_at))
 
 
 def principal_of(peer: str) -> str:

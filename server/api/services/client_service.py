@@ -97,16 +97,23 @@ class ClientService(ClientServiceServicer):
         self, request_iterator: AsyncIterator[pb.ImportClientsRequest], context: Context
     ) -> pb.ImportClientsResponse:
         """Store the clients of the stream, all or none."""
-        first = await anext(request_iterator, None)
-        if first is None:
-            return pb.ImportClientsResponse()
+        async with self._imports.turn():
+            first = await anext(request_iterator, None)
+            return await self._import(first, request_iterator) if first else pb.ImportClientsResponse()
+
+    async def _import(
+        self, first: pb.ImportClientsRequest, others: AsyncIterator[pb.ImportClientsRequest]
+    ) -> pb.ImportClientsResponse:
         options, errors = import_options(first), RowErrors()
+        named = pb.ImportClientsRequest()
+        named.CopyFrom(first)
+        named.ClearField("clients")
 
         async def pieces() -> AsyncIterator[Sequence[ImportRow | None]]:
             yield import_rows(first.clients, 0, self._zones, options.mask, errors)
             position = len(first.clients)
-            async for request in request_iterator:
-                check_same_options(request, first)
+            async for request in others:
+                check_same_options(request, named)
                 yield import_rows(request.clients, position, self._zones, options.mask, errors)
                 position += len(request.clients)
 

@@ -10,7 +10,7 @@ from dispatcher.model.templates import parse
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from server.api.encoding.mailings import definition_of, mailing_message, new_definition
-from server.api.encoding.masking import shown_text
+from server.api.encoding.masking import masked, shown_text
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.previews import preview_message
 from server.api.encoding.reports import report_response
@@ -18,7 +18,8 @@ from server.api.encoding.sizes import fitted
 from server.api.encoding.wellknown import changed_fields, creating_call, numbers_of
 from server.api.handlers import Context
 from server.domain.clients import ClientDefinition, check_phone, completed
-from server.domain.errors import EndpointUnknown
+from server.domain.errors import ClientOptedOut, EndpointUnknown, ScopeMissing
+from server.domain.events import mailing_tested
 from server.domain.mailings import (
     MAILING_FIELDS,
     MailingDefinition,
@@ -29,6 +30,7 @@ from server.domain.mailings import (
 )
 from server.domain.pagination import PageRequest
 from server.domain.previews import sample_count
+from server.domain.principals import Scope, caller, shown_attributes
 from server.domain.validation import Violations, check_id, check_text, page_size, require_id
 from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
@@ -62,7 +64,7 @@ class MailingService(MailingServiceServicer):
         self._mailings = MailingStore(database, installation, hint)
         self._deletion = MailingDeletion(database)
         self._retry = MailingRetry(database, hint)
-        self._reports = ReportStore(database)
+        self._reports = ReportStore(database.scans)
         self._clients = ClientStore(database, installation)
         self._probes = probes
 
@@ -153,7 +155,9 @@ class MailingService(MailingServiceServicer):
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
         """Send a mailing's text to one phone at once; no message is recorded."""
         mailing = await self._mailing_to_test(request)
-        text, attributes = await self._rendered(mailing, request.phone)
+        text, attributes = await self._rendered(mailing, request)
+        self._probes.take_turn()
+        await self._mailings.note(mailing_tested(request.mailing_id, masked(request.phone), request.force))
         result = await self._probes.send(mailing.endpoint, request.phone, text, mailing.title, attributes)
         return pb.SendTestMessageResponse(
             attempt=attempt_message(result.attempt),
@@ -177,11 +181,22 @@ class MailingService(MailingServiceServicer):
         violations.check()
         return given or (await self._mailings.get(request.mailing_id)).definition
 
-    async def _rendered(self, mailing: MailingDefinition, phone: str) -> tuple[str, Mapping[str, str]]:
-        """Return text and attributes of the client with this phone, or of an unknown client who has nothing else."""
+    async def _rendered(
+        self, mailing: MailingDefinition, request: pb.SendTestMessageRequest
+    ) -> tuple[str, Mapping[str, str]]:
+        """Return text and attributes of the client with this phone, or of an unknown client who has nothing else.
+
+        Raise ClientOptedOut unless the request forces it, for which ScopeMissing may be raised.
+        """
+        phone = request.phone
         client = await self._clients.find(phone) or completed(ClientDefinition(phone=phone, timezone=""))
-        values = (phone, client.operator_code, client.tag, client.timezone, client.attributes)
-        return parse(mailing.text).render(*values), client.attributes
+        if request.force and not caller().may(Scope.CLIENTS_WRITE):
+            raise ScopeMissing(Scope.CLIENTS_WRITE)
+        if client.opted_out and not request.force:
+            raise ClientOptedOut
+        attributes = shown_attributes(client.attributes)
+        values = (phone, client.operator_code, client.tag, client.timezone, attributes)
+        return parse(mailing.text).render(*values), attributes
 
     async def RetryMailing(self, request: pb.RetryMailingRequest, context: Context) -> pb.RetryMailingResponse:
         """Return settled messages of a mailing to PENDING."""

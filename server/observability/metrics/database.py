@@ -26,7 +26,7 @@ class ConnectionPool(Protocol):
 
 def error_samples(database: Database, part: str) -> Samples:
     """Return how often the database was unavailable to a part of the service."""
-    return {"mailing_database_errors_total": {(part,): database.failures}}
+    return {"mailing_database_errors_total": {(part,): database.all_failures}}
 
 
 def pool_samples(pool: ConnectionPool, part: str) -> Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -243,3 +244,30 @@ async def test_an_answer_without_end_is_cut_off(issuer: IssuerServer, monkeypatc
     issuer.replies["/keys"] = answer(b" " * 5000)
     with pytest.raises(BadAnswer, match="more than 1,000 bytes"):
         await Issuer(NAME, issuer.keys_url).fetch_keys()
+
+
+async def test_a_compressed_answer_is_refused_before_it_is_read(issuer: IssuerServer) -> None:
+    """Fails, by gigabytes, when an answer is decompressed before its size is looked at."""
+    bomb = gzip.compress(gzip.compress(bytes(200 << 20)))
+    issuer.replies["/keys"] = compressed(bomb)
+    with pytest.raises(BadAnswer, match="compressed"):
+        await Issuer(NAME, issuer.url + "keys").fetch_keys()
+
+
+async def test_keys_come_past_the_proxies_of_the_environment(
+    issuer: IssuerServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    issuer.publish(jwk("one", rsa_key()))
+    assert b"one" in await Issuer(NAME, issuer.url + "keys").fetch_keys()
+
+
+def compressed(body: bytes) -> Reply:
+    def reply(handler: BaseHTTPRequestHandler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Encoding", "gzip, gzip")
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return reply

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -249,3 +250,22 @@ async def test_who_reads_mailings_gets_the_log_of_one_mailing_alone(start: Start
         with refused("PERMISSION_DENIED", "SCOPE_MISSING") as info:
             await mailings_in_log(query, metadata)
         assert info.metadata["scope"] == Scope.ADMIN_READ
+
+
+async def test_a_stream_ends_when_its_token_does(start: Start, tokens: Tokens) -> None:
+    """Fails when a caller is checked at the start only: then it goes on for an hour."""
+    reader, other = tokens.make("reader", "messages.read"), tokens.make("other", "messages.read")
+    settings = ApiSettings(streams=StreamSettings(checkpoint=0.01), limits=CallLimits(recheck=0.1))
+    guarded = await start(authenticator=tokens.authenticator(), settings=settings)
+    watching: Any = DeliveryServiceStub(guarded.channel)
+    streams = [watching.WatchMessages(WatchMessagesRequest(), metadata=one) for one in (reader, other)]
+    for stream in streams:
+        assert (await stream.read()).checkpoint
+    lines = tokens.path.read_text().splitlines()
+    tokens.path.write_text("\n".join(line for line in lines if not line.startswith("reader")) + "\n")
+    with refused("UNAUTHENTICATED", "UNAUTHENTICATED"):
+        async with asyncio.timeout(20):
+            while True:
+                assert (await streams[0].read()).resume_token
+    assert (await streams[1].read()).checkpoint
+    streams[1].cancel()

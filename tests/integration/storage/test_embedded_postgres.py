@@ -378,3 +378,35 @@ async def test_without_setpriv_the_server_still_ends_with_its_parent(public_fold
         pid = postmaster(public_folder)
         process.kill()
         gone(pid)
+
+
+@pytest.mark.parametrize("name", ["lock", "postgres.log"])
+def test_a_link_in_the_folder_is_not_followed(folder: Path, tmp_path: Path, name: str) -> None:
+    """Fails, by an empty or longer file, when what lies in somebody's folder is opened as it comes."""
+    target = tmp_path / "somebody's"
+    target.write_text("precious")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(target)
+    with pytest.raises(EmbeddedPostgresError, match="no link"):
+        EmbeddedPostgres(folder).start()
+    assert target.read_text() == "precious"
+
+
+@pytest.mark.skipif(not ROOT, reason="only root may write to the files of others")
+def test_root_writes_into_a_folder_with_the_rights_of_its_owner(folder: Path, tmp_path: Path) -> None:
+    """Fails, by a changed owner, when a second name of a file of root's is handed over."""
+    target = tmp_path / "precious"
+    target.write_text("precious")
+    nobody = pwd.getpwnam("nobody")
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    (folder / "second").hardlink_to(target)
+    with pytest.raises(EmbeddedPostgresError, match="second name"):
+        EmbeddedPostgres(folder).start()
+    assert target.stat().st_uid == 0
+
+
+def test_a_folder_that_everybody_may_change_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    with pytest.raises(EmbeddedPostgresError, match="chmod o-w"):
+        EmbeddedPostgres(tmp_path).start()

@@ -44,6 +44,13 @@ class CommandError(Exception):
         self.status = status
 
 
+def printable(text: str) -> str:
+    """Return text so that it controls no terminal: other characters are escaped, bidirectional marks too."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class ReaderGoneError(Exception):
     """The reader of standard output has closed it, which is no failure."""
 

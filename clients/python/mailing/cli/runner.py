@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError
+from mailing.cli.failures import CommandError, ExitStatus, ReaderGoneError, printable
 from mailing.cli.suggestions import SuggestingGroup
 
 _SHOWN = 60
@@ -70,7 +70,7 @@ def _fail(program: str, sentence: str, status: ExitStatus) -> int:
     sys.stdout.flush()
     # Without a sentence the help was printed instead.
     if sentence:
-        print(f"{program}: {' '.join(sentence.split())}", file=sys.stderr)
+        print(f"{program}: {printable(' '.join(sentence.split()))}", file=sys.stderr)
     return status
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any, TextIO
 
@@ -12,7 +11,7 @@ from mailing.cli.commands.options import Limit, page_size, read, read_values
 from mailing.cli.files import STANDARD_STREAM, output_file
 from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
-from mailing.cli.terminal.output import document_of, print_list, print_message
+from mailing.cli.terminal.output import document_of, json_text, print_list, print_message
 from mailing.cli.terminal.spreadsheet import utc, write_rows
 from mailing.cli.terminal.tables import enum_name, facts_table, moment, short_moment
 from mailing.cli.terminal.words import attempt_words, outcome
@@ -159,7 +158,7 @@ def _code(message: Message | Attempt) -> str:
 
 def _write_lines(out: TextIO, messages: Iterable[Message]) -> None:
     for message in messages:
-        out.write(json.dumps(document_of(message), ensure_ascii=False) + "\n")
+        out.write(json_text(document_of(message)) + "\n")
 
 
 def _attempt_row(attempt: Attempt) -> Sequence[str]:

@@ -35,6 +35,14 @@ def document_of(message: ProtoMessage) -> dict[str, Any]:
     return document
 
 
+def json_text(document: Any, indent: int | None = None) -> str:
+    """Return a document as JSON that controls no terminal: what cannot be printed is escaped."""
+    text = json.dumps(document, ensure_ascii=False, indent=indent)
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
+
+
 def print_message(session: Session, message: ProtoMessage, table: Callable[[], Table]) -> None:
     """Print one message, as JSON or as the table that `table` returns."""
     if session.json:
@@ -45,12 +53,12 @@ def print_message(session: Session, message: ProtoMessage, table: Callable[[], T
 
 def print_json(session: Session, document: Any) -> None:
     """Print one JSON document."""
-    session.out.file.write(json.dumps(document, ensure_ascii=False, indent=2) + "\n")
+    session.out.file.write(json_text(document, indent=2) + "\n")
 
 
 def print_line(session: Session, document: Any) -> None:
     """Print one JSON document of a stream, on a line of its own, and flush it."""
-    session.out.file.write(json.dumps(document, ensure_ascii=False) + "\n")
+    session.out.file.write(json_text(document) + "\n")
     session.out.file.flush()
 
 
@@ -73,7 +81,7 @@ def print_list(
         out, separator, head = session.out.file, "\n  ", list(islice(shown, 1))
         out.write(f"{{{json.dumps(key)}: [")
         for item in chain(head, shown):
-            out.write(separator + json.dumps(document_of(item), ensure_ascii=False))
+            out.write(separator + json_text(document_of(item)))
             separator = ",\n  "
         out.write(f'\n], "more": {json.dumps(next(iterator, None) is not None)}}}\n')
         return

@@ -15,6 +15,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
+from mailing.cli.failures import printable
+
 
 def new_table(*columns: str) -> Table:
     """Return an empty table.
@@ -47,9 +49,7 @@ def facts_table(facts: Iterable[tuple[str, str]]) -> Table:
 
 def cell(value: str) -> Text:
     """Return stored text so that it can neither style nor control the terminal."""
-    if value.isprintable():
-        return Text(value)
-    return Text("".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in value))
+    return Text(printable(value))
 
 
 def moment(timestamp: Timestamp) -> str:

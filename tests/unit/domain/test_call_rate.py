@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.api.interceptors import limits
-from server.api.interceptors.limits import CallRate
+from server.domain import call_rate as limits
+from server.domain.call_rate import CallRate
 from server.domain.errors import RateExceeded
 
 

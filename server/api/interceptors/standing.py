@@ -1,0 +1,77 @@
+"""Ends streams whose credentials have ended: expired, revoked, removed, or robbed of the method's scope.
+
+A call is short, and is checked when it starts; a stream goes on for an hour. One timer looks at all streams in
+turn, a tenth of them a second. A stream that ends so has given its caller a resume token with every response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+from server.domain.errors import DomainError
+
+Check = Callable[[], None]
+
+INTERVAL = 10.0
+"""Seconds between two looks at a stream."""
+
+
+class Standing:
+    """The streams that are open, each with what raises when its caller may not have it any more."""
+
+    def __init__(self, interval: float = INTERVAL) -> None:
+        self._tick = interval / 10
+        self._streams: dict[_Stream, None] = {}  # who was not looked at for longest first
+        self._timer: asyncio.TimerHandle | None = None
+
+    @contextmanager
+    def held(self, check: Check) -> Iterator[None]:
+        """Run the block, which is a stream, as long as `check` raises nothing; then raise what it raised."""
+        stream = _Stream(check)
+        self._streams[stream] = None
+        if self._timer is None:
+            self._schedule(stream.loop)
+        try:
+            yield
+        except asyncio.CancelledError:
+            if stream.ended is not None and stream.task.uncancel() == 0:
+                raise stream.ended from None
+            raise
+        finally:
+            del self._streams[stream]
+
+    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = loop.call_later(self._tick, self._look, loop)
+
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._timer = None
+        for stream in [*islice(self._streams, -(-len(self._streams) // 10))]:
+            del self._streams[stream]
+            self._streams[stream] = None
+            stream.look()
+        if self._streams:
+            self._schedule(loop)
+
+
+class _Stream:
+    __slots__ = ("_check", "ended", "loop", "task")
+
+    def __init__(self, check: Check) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "streams are served by tasks"
+        self.task = task
+        self.loop = task.get_loop()
+        self.ended: DomainError | None = None
+        self._check = check
+
+    def look(self) -> None:
+        """Cancel the stream if its check raises, once."""
+        if self.ended is None:
+            try:
+                self._check()
+            except DomainError as error:
+                self.ended = error
+                self.task.cancel()
