@@ -117,7 +117,7 @@ class FairQueue:
                 del self.queues[mailing_id]
 
     def next(self, now: float, most: int = 1) -> tuple[Lease | None, int]:
-        """Return the lease whose messages leave next, and how many of them in a row, at most `most`.
+        """Return the lease whose messages leave next, and how many of them may in a row, at most `most`.
 
         There is none when no message may leave now.
         """
@@ -128,7 +128,7 @@ class FairQueue:
             lease = self._choose(now)
         if lease is None or self._current is None:
             return None, 0
-        count = min(most, QUANTUM - self._row, lease.untaken)
+        count = most if len(self.queues) == 1 else min(most, QUANTUM - self._row)
         if (limiter := self._current.limiter) is not None:
             count = min(count, limiter.ready(now))
         self._row += count

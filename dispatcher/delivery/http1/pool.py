@@ -127,10 +127,13 @@ class FastSender:
         except ValueError:
             request.answered(Answer(0, b"", None, ErrorClass.PROTOCOL, False, 0.0))
             return
+        deadline = started + self._total_timeout
         if not self._idle:
-            self._seek(_Waiting(request, data, started, started + self._total_timeout, False))
-        elif not self._begin(connection := self._idle.pop(), request, data, started):
-            self._idle.append(connection)  # to the endpoint it was idle all the while
+            self._seek(_Waiting(request, data, started, deadline, False))
+        elif request.may_start():
+            self._idle.pop().begin(request, data, started, deadline, False)
+        else:
+            request.answered(None)
 
     def renew(self, endpoint: Endpoint) -> None:
         """Use the secrets of this endpoint. See `dispatcher.ports.Sender.renew`."""
@@ -152,16 +155,14 @@ class FastSender:
             data = self._described.http1(message_id, request.phone, request.text, request.values)
         return data if self._trace_headers is None else _with_headers(data, self._trace_headers())
 
-    def _begin(
-        self, connection: Connection, request: Request, data: bytes, started: float, again: bool = False
-    ) -> bool:
-        """Write a request to a connection unless it may not start; return whether it was."""
-        if not request.may_start():
-            cut_off = Answer(0, b"", None, _DISCONNECT, True, monotonic() - started) if again else None
-            request.answered(cut_off)
-            return False
-        connection.begin(request, data, started, started + self._total_timeout, again)
-        return True
+    def _begin(self, connection: Connection, waiting: _Waiting) -> bool:
+        """Write a request that has waited, unless it may not start any more; return whether it was written."""
+        request, data, started, deadline, again = waiting
+        if request.may_start():
+            connection.begin(request, data, started, deadline, again)
+            return True
+        request.answered(Answer(0, b"", None, _DISCONNECT, True, monotonic() - started) if again else None)
+        return False
 
     async def close(self) -> None:
         """Close every connection; requests under way end with DISCONNECT."""
@@ -214,7 +215,7 @@ class FastSender:
         except BaseException:
             self._vacate()
             raise
-        if not self._begin(connection, waiting.request, waiting.data, waiting.started, waiting.again):
+        if not self._begin(connection, waiting):
             connection.used = True
             self.connection_ready(connection, monotonic())
 
@@ -232,8 +233,7 @@ class FastSender:
             return
         connection.deadline = now + IDLE_SECONDS
         while self._waiting:
-            waiting = self._waiting.popleft()
-            if self._begin(connection, waiting.request, waiting.data, waiting.started, waiting.again):
+            if self._begin(connection, self._waiting.popleft()):
                 return
         self._idle.append(connection)
 

@@ -91,10 +91,10 @@ SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
 -- Records outcomes of a leased batch, only under the fence it was claimed with.
 SELECT * FROM settle_v1(
   p_bucket => $bucket::int, p_mailing_id => $mailing_id, p_batch_no => $batch_no, p_fence => $fence, p_done => $done,
-  p_kept => $kept, p_endpoint => $endpoint, p_client_ids => $client_ids, p_attempts_before => $attempts_before,
+  p_kept => $kept, p_endpoint => $endpoint, p_client_ids => $client_ids::text::bigint[], p_attempts_before => $attempts_before,
   p_statuses => $statuses, p_reasons => $reasons, p_attempted => $attempted, p_uncounted => $uncounted,
   p_maybe_sent => $maybe_sent, p_endpoint_statuses => $endpoint_statuses, p_endpoint_codes => $endpoint_codes,
-  p_durations => $durations, p_due_times => $due_times, p_failure_ids => $failure_ids,
+  p_durations => $durations::text::int[], p_due_times => $due_times, p_failure_ids => $failure_ids,
   p_failure_numbers => $failure_numbers, p_failure_times => $failure_times, p_failure_classes => $failure_classes,
   p_failure_statuses => $failure_statuses, p_failure_codes => $failure_codes,
   p_failure_durations => $failure_durations, p_failure_excerpts => $failure_excerpts,

@@ -17,6 +17,7 @@ import asyncpg
 import pytest
 
 from server.storage.queries import load_queries
+from server.storage.work_queue import array_text
 from tests.conftest import PostgresServer
 from tests.support.plans import PLAN_MODES, nodes, plan_of, planning, populated, reads_of
 
@@ -109,13 +110,13 @@ def settle_arguments(mailing_id: int, statuses: list[int]) -> dict[str, Any]:
         "fence": 0,
         "done": True,
         "endpoint": "default",
-        "client_ids": IDS,
+        "client_ids": array_text(IDS),
         "statuses": statuses,
         "reasons": [0],
         "attempted": [1],
         "endpoint_statuses": [200],
         "endpoint_codes": [None],
-        "durations": [7] * BATCH,
+        "durations": array_text([7] * BATCH),
         "uncounted": [0],
         "maybe_sent": [False],
         "attempts_before": [0],
