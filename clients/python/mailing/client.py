@@ -336,6 +336,7 @@ class MailingClient:
         *,
         resume_token: str = "",
         from_start: bool = False,
+        include_receipts: bool = False,
         patience: float | None = None,
     ) -> MessageWatch:
         """Return an endless iterator of changes of messages, each once; see `MessageWatch`.
@@ -350,6 +351,7 @@ class MailingClient:
             chosen,
             resume_token=resume_token,
             from_start=from_start,
+            include_receipts=include_receipts,
             patience=patience,
             list_messages=partial(self.list_messages, mailing_id, statuses=chosen) if mailing_id else None,
         )

@@ -74,19 +74,25 @@ class MessageWatch(Iterator[MessageChange]):
         *,
         resume_token: str = "",
         from_start: bool = False,
+        include_receipts: bool = False,
         patience: float | None = None,
         list_messages: Callable[[], Iterator[Message]] | None = None,
     ) -> None:
         """Watch messages of one mailing, or (0) of all, for changes to `statuses`, or to any.
 
-        Begin after `resume_token`; without one now, or with the oldest change that is kept. After
+        Begin after `resume_token`; without one now, or with the oldest change that is kept. With
+        `include_receipts` yield what gateways report later as well, as changes with a `receipt`. After
         the first response, wait up to `patience` seconds for a service that cannot be reached. When the
         changes behind the token are not kept any more, yield the last change of every message that
         `list_messages` has, and go on from there; without it raise MailingError.
         """
         self.resume_token = resume_token
         self._request = WatchMessagesRequest(
-            mailing_id=mailing_id, statuses=statuses, resume_token=resume_token, from_start=from_start
+            mailing_id=mailing_id,
+            statuses=statuses,
+            resume_token=resume_token,
+            from_start=from_start,
+            include_receipts=include_receipts,
         )
         self._delivery = delivery
         self._list = list_messages

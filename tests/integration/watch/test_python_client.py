@@ -144,6 +144,7 @@ class Script:
         self.tokens: list[str] = []
 
     def WatchMessages(self, request):  # type: ignore[no-untyped-def]
+        assert request.include_receipts
         self.tokens.append(request.resume_token)
         return Stream(self._streams.pop(0))
 
@@ -171,6 +172,6 @@ def test_what_a_resume_repeats_is_handed_on_once(monkeypatch: pytest.MonkeyPatch
         [response("a", 2, 3), response("b", 4), response("c", 5)],
         [response("d", 6)],
     )
-    watch = MessageWatch(script)
+    watch = MessageWatch(script, include_receipts=True)
     assert [next(watch).message_id for _ in range(6)] == [1, 2, 3, 4, 5, 6]
     assert script.tokens == ["", "a", "c"]
