@@ -53,10 +53,9 @@ async def open_console(options: ConsoleOptions) -> AsyncIterator[str]:
         http=HttpToolsProtocol, ws="none", lifespan="off", log_config=None, log_level=logging.ERROR,
         access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=65,
     ))  # fmt: skip
-    port = await http.start(options)
     sweeping = asyncio.create_task(topics.sweep())
     try:
-        yield _address(options, port)
+        yield _address(options, await http.start(options))
     finally:
         await http.stop()
         sweeping.cancel()
@@ -136,6 +135,8 @@ class _Tls:
             return
         self._seen = seen
         try:
+            # Tried on another one first: a failed attempt leaves a context without its pair.
+            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(*self._files)
             self.context.load_cert_chain(*self._files)
         except (OSError, ssl.SSLError) as error:
             log.error("the console keeps its last certificate: %s", error)

@@ -69,8 +69,8 @@ async def _events(answer: httpx.Response) -> AsyncIterator[str]:
 @asynccontextmanager
 async def console_of(address: str, **options: Any) -> AsyncIterator[Browser]:
     """Lend a browser at a console of the API at `address`, on a free port of loopback, without TLS."""
-    everybody: dict[str, Any] = {"everybody": True}
-    made = ConsoleOptions("127.0.0.1:0", address, **everybody | options)
+    usual: dict[str, Any] = {"listen": "127.0.0.1:0", "everybody": True}
+    made = ConsoleOptions(address=address, **usual | options)
     async with open_console(made) as url:
         browser = Browser(url)
         try:

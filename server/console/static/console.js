@@ -20,15 +20,17 @@ document.addEventListener("htmx:sse:error", (event) => {
 document.addEventListener("htmx:sse:after:connection", () => { offline.hidden = true; });
 document.addEventListener("htmx:sse:before:message", () => { offline.hidden = true; });
 
-// A first connection that fails is not tried again by itself.
+// What the stream's own reconnecting leaves out: a first connection that failed, and a stream that was given up.
 const live = document.getElementById("live");
-document.addEventListener("htmx:response:error", (event) => {
-  if (event.target !== live) return;
-  if (event.detail.ctx?.response?.status === 401) location.reload();
-});
-document.addEventListener("htmx:sse:close", (event) => {
-  if (event.target === live && event.detail.reason === "ended") setTimeout(() => location.reload(), 2000);
-});
+async function revive() {
+  if (document.hidden || live._htmx?.sse) return;
+  const url = live.getAttribute("hx-sse:connect");
+  const answer = await fetch(url, { method: "HEAD" }).catch(() => null);
+  if (answer?.status === 401) location.reload();
+  else if (!answer?.ok) offline.hidden = false;
+  else if (!live._htmx?.sse) htmx.ajax("GET", url, { source: live });
+}
+if (live) setInterval(revive, 4000);
 
 const retry = document.querySelector("[data-retry]");
 if (retry) setTimeout(() => location.reload(), Number(retry.dataset.retry));

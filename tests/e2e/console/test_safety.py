@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from server.auth.tokens_file import new_token, token_line
 from tests.e2e.console.conftest import Console, NewPage, Start, create_mailing
@@ -128,3 +128,22 @@ def test_the_language_and_the_colours_are_chosen(console: Console, new_page: New
     expect(page.get_by_role("heading", name="Overview")).to_be_visible()
     page.get_by_role("button", name="Dark").click()
     expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_a_page_whose_first_stream_fails_tries_again(console: Console, new_page: NewPage) -> None:
+    """The stream's own reconnecting begins only after a first connection."""
+    page, failed = new_page(console.url), list[str]()
+
+    def fail_once(route: Route) -> None:
+        if failed:
+            route.fallback()
+        else:
+            failed.append(route.request.url)
+            route.fulfill(status=503, body="away")
+
+    page.route("**/live", fail_once)
+    mailing_id = create_mailing(console, "--start", "+1h")
+    page.goto(f"/mailings/{mailing_id}")
+    console.cli.json("mailings", "cancel", mailing_id)
+    expect(page.locator("#mailing_head")).to_contain_text("Cancelled")
+    assert failed

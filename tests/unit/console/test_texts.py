@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.pofile import read_po
 
-from server.console import catalogues
+from server.console import catalogues, render
 from server.console.viewer import LANGUAGES
 
 CONSOLE = Path(catalogues.__file__).parent
@@ -58,3 +59,19 @@ def test_a_language_counts_as_its_people_do() -> None:
     russian = catalogues.translations_of("ru")
     told = [russian.ngettext("%(n)s attempt", "%(n)s attempts", n) for n in (1, 3, 5, 21)]
     assert told == ["%(n)s попытка", "%(n)s попытки", "%(n)s попыток", "%(n)s попытка"]
+
+
+def test_scripts_that_are_not_ours_are_those_that_were_looked_at() -> None:
+    """Fails when a vendored file changes without its line in SHA256SUMS."""
+    folder = CONSOLE / "static" / "vendor"
+    lines = (folder / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    told = {name: digest for digest, name in map(str.split, lines)}
+    files = [path for path in folder.iterdir() if path.name != "SHA256SUMS"]
+    assert {path.name: sha256(path.read_bytes()).hexdigest() for path in files} == told
+
+
+def test_what_is_loaded_is_shipped() -> None:
+    assert [name for name in render.FILES if not (render.STATIC / name).is_file()] == []
+    ours = (render.STATIC / "console.js").read_text(encoding="utf-8")
+    assert len(ours.splitlines()) < 300
+    assert not re.search(r"\beval\b|innerHTML|document\.write", ours)
