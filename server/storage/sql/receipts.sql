@@ -14,7 +14,7 @@ WITH given AS (
     EXISTS (SELECT FROM clients c WHERE c.bucket = $bucket AND c.id = g.client_id)
     OR EXISTS (
       SELECT FROM messages m WHERE m.bucket = $bucket AND m.mailing_id = g.mailing_id AND m.client_id = g.client_id
-    )
+    ) OR EXISTS (SELECT FROM unwritten_v1($bucket::int, g.mailing_id, g.client_id) u)
   )
 ), changed AS (
   -- Ordered, so that two writers with the same messages wait for one another.
@@ -53,7 +53,9 @@ WITH given AS (
     FROM changed c
     LEFT JOIN LATERAL (
       SELECT status FROM messages
-      WHERE bucket = $bucket AND mailing_id = c.mailing_id AND client_id = c.client_id LIMIT 1
+      WHERE bucket = $bucket AND mailing_id = c.mailing_id AND client_id = c.client_id
+      UNION ALL SELECT status FROM unwritten_v1($bucket::int, c.mailing_id, c.client_id)
+      LIMIT 1
     ) m ON true
     GROUP BY c.mailing_id
   ) e
