@@ -18,6 +18,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import grpc
 from prometheus_client import CollectorRegistry
@@ -34,6 +35,7 @@ from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.probes import EndpointProbes
 from server.endpoints.renewal import renew_secrets
 from server.endpoints.senders import configured_endpoints, make_endpoints, renewing
+from server.endpoints.webhooks_file import read_webhooks
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
 from server.observability.logging import configure_logs
@@ -62,7 +64,10 @@ from server.storage.previews import PreviewStore
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
 from server.storage.verification import Finding, Verification
+from server.storage.webhooks import WebhookStore
 from server.watch import Streams, StreamStores
+from server.webhooks import Webhooks
+from server.webhooks.worker import Feeds
 
 log = logging.getLogger("server.main")  # also when run as __main__
 
@@ -142,7 +147,9 @@ async def serve(settings: Settings) -> None:
         interceptors = interceptor_chain(registry, access.authenticator, values.limits, tracer)
         calls = SharedDatabase(pool)
         background = calls.service
-        api = await build_api(calls, probes, values, access, interceptors, dispatcher.hint)
+        configs = read_webhooks(settings.webhooks_file) if settings.webhooks_file else []
+        webhooks = Webhooks(configs, WebhookStore(background, uuid4()))
+        api = await build_api(calls, probes, values, access, interceptors, dispatcher.hint, webhooks)
         port = api.bind(settings.listen)
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
         console = console_options(settings, inner.address, None) if inner else None
@@ -157,6 +164,10 @@ async def serve(settings: Settings) -> None:
         )
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
+        if configs:
+            buckets = (await read_installation(background)).buckets
+            feeds = Feeds(ChangeFeedStore(background, buckets), EventStore(background, buckets))
+            await stack.enter_async_context(webhooks.serving(feeds))
         renewal = renew_secrets(configured, renewing(endpoints), probes.renew)
         await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
@@ -178,6 +189,7 @@ async def build_api(
     access: Access,
     interceptors: Sequence[grpc.aio.ServerInterceptor],
     hint: Callable[[], None],
+    webhooks: Webhooks | None = None,
 ) -> ApiServer:
     """Return the API on a database, not yet bound.
 
@@ -206,7 +218,9 @@ async def build_api(
         MailingService(database, installation, changed, previews, probes),
         MessageService(database, installation),
         DeliveryService(streams, stores.progress),
-        AdminService(stores.replicas, EndpointStore(database), streams, probes, settings.release),  # type: ignore[abstract]
+        AdminService(  # type: ignore[abstract]
+            stores.replicas, EndpointStore(database), streams, probes, settings.release, webhooks
+        ),
     )
     return await build_server(
         services, streams, interceptors, settings.transport, access.credentials, access.reflection

@@ -57,6 +57,7 @@ from server.domain.errors import (
     StaleEtag,
     TooManyWaiting,
     Unauthenticated,
+    WebhookUnknown,
     WrongState,
 )
 
@@ -82,6 +83,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
+    WebhookUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_WEBHOOK_NOT_FOUND),
     ClientNumbersExhausted: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     PhoneUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_CLIENT_NOT_FOUND),
     PhoneTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_PHONE_TAKEN),

@@ -99,6 +99,11 @@ class Settings(BaseModel):
     console_scopes: str = setting(
         "openid profile", "Scopes that the console asks the issuer for, separated by spaces.", "names of scopes"
     )
+    webhooks_file: ReadableFile | None = setting(
+        None,
+        "TOML file with the webhooks, to which events are sent. See [docs/webhooks.md](docs/webhooks.md).",
+        "the path of a file that can be read",
+    )
     receipts_listen: OptionalAddress = setting(
         "off",
         "Address on which gateways report what became of messages. Port 0 takes any free one.",

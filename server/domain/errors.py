@@ -8,6 +8,7 @@ DomainError
 ├── NotFound            no such client, mailing or message
 ├── ClientNumbersExhausted  as many clients were added as there can ever be
 ├── EndpointUnknown     no such endpoint is configured
+├── WebhookUnknown      no such webhook is configured
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id was used before with another request
 ├── WrongState          the mailing is in a state that does not allow it
@@ -162,6 +163,21 @@ class PhoneUnknown(DomainError):
 
     def __init__(self) -> None:
         super().__init__("There is no client with this phone.")
+
+
+class WebhookUnknown(DomainError):
+    """No webhook of this name is configured; `known` are the configured ones."""
+
+    def __init__(self, name: str, known: Collection[str]) -> None:
+        self.name = name[:MAX_NAME]
+        self.known = sorted(known)[:MAX_LISTED]
+        there_are = f"there are {', '.join(self.known)}" if known else "none is configured"
+        super().__init__(f"There is no webhook {self.name!r}; {there_are}.")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The name that was looked up, and the configured ones."""
+        return {"webhook": self.name, "known": ",".join(self.known)}
 
 
 class PhoneTaken(DomainError):

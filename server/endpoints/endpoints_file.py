@@ -29,7 +29,8 @@ __all__ = ["MAX_TOKEN_BYTES", "read_endpoints", "read_entries"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NAMES = "1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
-_SECRETS = frozenset({"token", "value", "password", "user", "secrets"})
+_SECRETS = frozenset({"token", "value", "password", "user", "secret", "secrets"})
+_ARTICLES = {"endpoints": "an endpoint", "webhooks": "a webhook"}
 
 
 def read_endpoints(path: Path, receipts_url: str | None = None) -> list[ConfiguredEndpoint]:
@@ -76,14 +77,14 @@ class _Rereading:
 def _read(path: Path, receipts_url: str | None) -> dict[str, _Read]:
     """Read and check a file as a whole. Raise ConfigError."""
     found, problems = dict[str, _Read](), list[str]()
-    for name, table in _tables(path).items():
+    for name, table in tables_of(path).items():
         reading = Reading(path.parent, [], receipts_url)
         try:
             if not _NAME.fullmatch(name):
                 problems.append(f"{path}: endpoint {name[:80]!r}: the name should be {_NAMES}.")
             found[name] = _Read(table, Entry.model_validate(table, context=reading), tuple(reading.secret_files))
         except ValidationError as error:
-            problems += [f"{path}: endpoint {name[:80]}: {sentence}" for sentence in _sentences(error)]
+            problems += [f"{path}: endpoint {name[:80]}: {sentence}" for sentence in sentences_of(error)]
     if problems:
         raise ConfigError(problems)
     return found
@@ -103,8 +104,8 @@ def _receipts_of(entry: Entry) -> ReceiptSource | None:
     return ReceiptSource(entry.receipts.rules(), verify.verifier(), verify.needs_url)
 
 
-def _tables(path: Path) -> Mapping[str, object]:
-    """Return the tables of the endpoints by their names. Raise ConfigError for a file that has none."""
+def tables_of(path: Path, kind: str = "endpoints") -> Mapping[str, object]:
+    """Return the tables `[KIND.NAME]` of a file by their names. Raise ConfigError for a file that has none."""
     try:
         with path.open("rb") as file:
             document = tomllib.load(file)
@@ -112,23 +113,23 @@ def _tables(path: Path) -> Mapping[str, object]:
         raise ConfigError([f"{path} is not TOML: {error}."]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} cannot be read: {error}."]) from None
-    tables: Any = document.pop("endpoints", {})
+    tables: Any = document.pop(kind, {})
     problems = [
-        f"{path}: {key[:80]} is not known here: an endpoint is a table [endpoints.{key[:80]}]." for key in document
+        f"{path}: {key[:80]} is not known here: {_ARTICLES[kind]} is a table [{kind}.{key[:80]}]." for key in document
     ]
     if not problems and not (isinstance(tables, dict) and tables):
-        problems = [f"{path} has no endpoints: each is a table [endpoints.NAME]."]
+        problems = [f"{path} has no {kind}: each is a table [{kind}.NAME]."]
     if problems:
         raise ConfigError(problems)
     found: Mapping[str, object] = tables
     return found
 
 
-def _sentences(error: ValidationError) -> Iterator[str]:
+def sentences_of(error: ValidationError, top: type[BaseModel] = Entry) -> Iterator[str]:
     """Yield one sentence per bad key."""
     reported = set[str]()
     for problem in error.errors(include_url=False, include_context=False):
-        model, key, path = _place(problem)
+        model, key, path = _place(problem, top)
         if path in reported:  # one sentence per list or union
             continue
         reported.add(path)
@@ -144,9 +145,9 @@ def _sentences(error: ValidationError) -> Iterator[str]:
             yield f"{path} should be {keys_of(model)[key].description}{_instead(key, problem['input'])}."
 
 
-def _place(problem: ErrorDetails) -> tuple[type[BaseModel], str | None, str]:
+def _place(problem: ErrorDetails, top: type[BaseModel]) -> tuple[type[BaseModel], str | None, str]:
     """Return the table's model, the key in it, and the key's path; None for the table itself."""
-    model: type[BaseModel] = Entry
+    model = top
     key, path = None, ""
     if problem["type"] == OWN_SENTENCE:
         return model, None, problem["msg"]

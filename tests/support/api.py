@@ -19,6 +19,7 @@ from server.observability.tracing import CallTracer
 from server.runtime.access import Access
 from server.runtime.api_settings import ApiSettings
 from server.storage.database import Pool, SharedDatabase
+from server.webhooks import Webhooks
 
 
 async def make_api(
@@ -32,12 +33,14 @@ async def make_api(
     tracer: CallTracer | None = None,
     endpoints: Sequence[ConfiguredEndpoint] = (),
     settings: ApiSettings | None = None,
+    webhooks: Webhooks | None = None,
 ) -> ApiServer:
     """Return the API, not yet bound; a call waits two seconds at most for a connection to the database."""
     settings, authenticator = settings or ApiSettings(), authenticator or Authenticator()
     interceptors = interceptor_chain(registry or CollectorRegistry(), authenticator, settings.limits, tracer)
     access = Access(authenticator, tls, reflection, None)
-    return await build_api(SharedDatabase(pool, 2.0), EndpointProbes(endpoints), settings, access, interceptors, hint)
+    database = SharedDatabase(pool, 2.0)
+    return await build_api(database, EndpointProbes(endpoints), settings, access, interceptors, hint, webhooks)
 
 
 @asynccontextmanager

@@ -20,7 +20,7 @@ METHODS: Mapping[str, frozenset[str]] = {
         "mailing.v1.ScheduleService": "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule ListSchedules "
         "PauseSchedule ResumeSchedule TriggerSchedule",
         "mailing.v1.SegmentService": "CreateSegment GetSegment UpdateSegment DeleteSegment ListSegments PreviewSegment",
-        "mailing.v1.AdminService": "ListWebhooks TestWebhook VerifyLedger",
+        "mailing.v1.AdminService": "VerifyLedger",
     }.items()
 }
 """Methods, by service."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from datetime import UTC, datetime
 
 from mailing.v1 import admin_service_pb2 as pb
 from mailing.v1 import dispatch_pb2
@@ -12,9 +13,11 @@ from server.api.encoding.events import event_message, event_query
 from server.api.encoding.messages import attempt_message
 from server.api.encoding.replicas import endpoint_message, overrides_of, replica_message, settings_message
 from server.api.encoding.sizes import pieces
+from server.api.encoding.webhooks import webhook_attempt, webhook_message
 from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
-from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown
+from server.domain.change_feed import ChangeQuery
+from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown, WebhookUnknown
 from server.domain.principals import Scope, caller
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
 from server.domain.server_info import Release
@@ -24,6 +27,7 @@ from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore
 from server.storage.replicas import ReplicaStore
 from server.watch import EventBatch, Streams
+from server.webhooks import Webhooks
 
 INTERVALS = IntervalRange(default=1.0, shortest=0.1, longest=3600.0, words="100 ms to 1 hour")
 """Intervals of WatchDispatch."""
@@ -39,7 +43,9 @@ class AdminService(AdminServiceServicer):
         streams: Streams,
         probes: EndpointProbes,
         release: Release,
+        webhooks: Webhooks | None = None,
     ) -> None:
+        self._webhooks = webhooks
         self._replicas = replicas
         self._endpoints = endpoints
         self._streams = streams
@@ -115,6 +121,24 @@ class AdminService(AdminServiceServicer):
         """Make one request to an endpoint and return how it ended."""
         result = await self._probes.probe(request.endpoint)
         return pb.ProbeEndpointResponse(attempt=attempt_message(result.attempt), message_id=result.message_id)
+
+    async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Context) -> pb.ListWebhooksResponse:
+        """Return every configured webhook with its position, in the order of their names."""
+        configs = self._webhooks.configs if self._webhooks else {}
+        statuses = await self._webhooks.store.statuses(list(configs)) if self._webhooks and configs else {}
+        tokens = self._streams.tokens(ChangeQuery(include_receipts=True))
+        return pb.ListWebhooksResponse(
+            webhooks=[webhook_message(configs[name], statuses.get(name), tokens) for name in sorted(configs)]
+        )
+
+    async def TestWebhook(self, request: pb.TestWebhookRequest, context: Context) -> pb.TestWebhookResponse:
+        """Send one event to a webhook and return how the request ended."""
+        configs = self._webhooks.configs if self._webhooks else {}
+        if self._webhooks is None or request.webhook not in configs:
+            raise WebhookUnknown(request.webhook, configs)
+        began_at = datetime.now(UTC)
+        identity, answer = await self._webhooks.test(request.webhook)
+        return pb.TestWebhookResponse(attempt=webhook_attempt(request.webhook, began_at, answer), webhook_id=identity)
 
     async def WatchLog(self, request: pb.WatchLogRequest, context: Context) -> AsyncIterator[pb.WatchLogResponse]:
         """Stream the event log until the caller cancels."""

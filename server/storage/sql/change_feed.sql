@@ -1,6 +1,7 @@
 -- The change feed, read and removed. Its entries never change, and an entry is visible at the
 -- latest with its number in `buckets`, so a statement that reads both misses nothing between.
 -- include: retention
+-- include: timeline
 
 -- fragment: entries
 journal

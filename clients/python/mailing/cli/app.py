@@ -23,6 +23,7 @@ from mailing.cli.commands import (
     tail,
     top,
     watch,
+    webhooks,
 )
 from mailing.cli.failures import STATUS_HELP
 from mailing.cli.runner import new_app, run
@@ -65,6 +66,7 @@ one_client.register(app, clients.app)
 mailings.register(app)
 messages.register(app)
 endpoints.register(app)
+webhooks.register(app)
 report.register(app)
 preview.register(app)
 watch.register(app)

@@ -2,10 +2,6 @@
 -- with the names of the table of `entries`, its column with the `number`, and the table of `floors`:
 -- the last numbers removed. Removing locks nothing that writing needs.
 
--- fragment: timeline
--- Each promotion of a standby begins another one. None on a standby.
-CASE WHEN NOT pg_is_in_recovery() THEN ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::bigint END
-
 -- name: expired_buckets
 -- The buckets whose oldest entry is older than $older_than, which every replica asks now and then.
 SELECT f.bucket

@@ -1,0 +1,5 @@
+"""Webhooks out: subscribers of the configuration are told of events, in order and at least once."""
+
+from server.webhooks.worker import Webhooks
+
+__all__ = ["Webhooks"]
