@@ -32,6 +32,7 @@ from server.api.services import AdminService, ClientService, DeliveryService, Ma
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
 from server.config.types import ConfiguredEndpoint
 from server.embedded_postgres import EmbeddedPostgresError
+from server.endpoints.oauth2 import keep_tokens
 from server.endpoints.probes import EndpointProbes
 from server.endpoints.renewal import renew_secrets
 from server.endpoints.senders import configured_endpoints, make_endpoints, renewing
@@ -168,6 +169,8 @@ async def serve(settings: Settings) -> None:
             buckets = (await read_installation(background)).buckets
             feeds = Feeds(ChangeFeedStore(background, buckets), EventStore(background, buckets))
             await stack.enter_async_context(webhooks.serving(feeds))
+        tokens = keep_tokens(configured, renewing(endpoints), probes.renew)
+        await stack.enter_async_context(in_background(tokens, "tokens of endpoints"))
         renewal = renew_secrets(configured, renewing(endpoints), probes.renew)
         await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
@@ -242,6 +245,8 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         await check_database(settings.database_url, settings)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
+        tokens = keep_tokens(configured, renewing(endpoints))
+        await stack.enter_async_context(in_background(tokens, "tokens of endpoints"))
         renewal = renew_secrets(configured, renewing(endpoints))
         await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
         tune_gc()

@@ -13,6 +13,10 @@ from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.requests import RequestForm
 
 
+class NotReady(Exception):
+    """Requests cannot be made yet: there is no token."""
+
+
 class DescribedRequests:
     """Makes the requests of one endpoint. Raises ValueError for an endpoint without a description, or a bad URL."""
 
@@ -21,6 +25,7 @@ class DescribedRequests:
             raise ValueError(f"endpoint {endpoint.name!r}: its requests are not described")
         self.form: RequestForm = endpoint.request
         self.method = self.form.method
+        self._awaits_token = endpoint.awaits_token
         own = {name.lower() for name in self.form.header_names}
         headers = [
             (name, value)
@@ -35,13 +40,15 @@ class DescribedRequests:
     def parts(
         self, message_id: int, phone: str, text: str, values: Sequence[str]
     ) -> tuple[bytes, list[tuple[str, bytes]], bytes]:
-        """Return the target (path and query), all headers but Content-Length, and the body for one message."""
+        """Return the target (path and query), all headers but Content-Length, and the body. Raise NotReady."""
+        if self._awaits_token:
+            raise NotReady
         target, headers, body = self.form.render(message_id, phone, text, values)
         key = [("Idempotency-Key", b"%d" % message_id)] if self._keyed else []
         return target, [*self._headers, *headers, *key], body
 
     def http1(self, message_id: int, phone: str, text: str, values: Sequence[str]) -> bytes:
-        """Return the bytes of the request for one message by HTTP/1.1."""
+        """Return the bytes of the request for one message by HTTP/1.1. Raise NotReady."""
         target, headers, body = self.parts(message_id, phone, text, values)
         lines = b"".join([b"%b: %b\r\n" % (name.encode("ascii"), value) for name, value in headers])
         return b"%b %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 
 from dispatcher.delivery.awaiting import TaskSender
-from dispatcher.delivery.described import DescribedRequests
+from dispatcher.delivery.described import DescribedRequests, NotReady
 from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
 from dispatcher.model.endpoints import Answer, Endpoint
@@ -155,6 +155,8 @@ class HttpxSender(TaskSender):
             request = self._request(message_id, phone, text, values)
         except ValueError:
             return exchange.answer(ErrorClass.PROTOCOL, started)
+        except NotReady:
+            return exchange.answer(ErrorClass.CONNECT, started)
         try:
             async with self._limited(), self._turns:
                 error = await self._exchange(exchange, request)

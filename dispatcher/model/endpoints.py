@@ -53,7 +53,8 @@ class Endpoint:
     Sources: the environment or the endpoints file, never a request. Times are seconds.
     `url` ends where the message id is to be appended. `max_rate` is in messages a second over
     all replicas, 0 without a limit. `request` says how requests look where they are not those of the
-    delivery protocol, `answers` how answers are read where `success` does not suffice.
+    delivery protocol, `answers` how answers are read where `success` does not suffice. While one
+    `awaits_token`, nothing can be sent there.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Endpoint:
     success: SuccessRule = DEFAULT_SUCCESS
     request: RequestForm | None = None
     answers: AnswerRules | None = None
+    awaits_token: bool = False
 
     @property
     def shown_url(self) -> str:

@@ -141,6 +141,18 @@ Transport = Annotated[Literal["fast", "httpx"], BeforeValidator(lower)]
 """The sender that makes the requests."""
 
 
+class TokenGrant(NamedTuple):
+    """Where an endpoint's access tokens come from, and what shows who asks for them."""
+
+    url: str
+    client_id: str
+    client_secret: str
+    scope: str = ""
+
+    def __repr__(self) -> str:
+        return f"TokenGrant({self.client_id!r})"
+
+
 def _unchanged() -> Endpoint:
     raise ValueError
 
@@ -158,6 +170,7 @@ class ConfiguredEndpoint(NamedTuple):
     inbound: InboundSource | None = None
     secret_files: tuple[Path, ...] = ()
     reread: Callable[[], Endpoint] = _unchanged
+    grant: TokenGrant | None = None
 
     def values_of(self, title: str, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """Return the values that the requests need for a client beside id, phone and text."""

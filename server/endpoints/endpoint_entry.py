@@ -18,7 +18,7 @@ from dispatcher.model.answers import CLASSES, AnswerRules, ErrorRule, Match, Poi
 from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
 from dispatcher.model.rates import RATES
 from dispatcher.model.requests import DescriptionError, RequestForm, RequestText, compile_request
-from server.config.types import EndpointUrl, Token, Transport
+from server.config.types import EndpointUrl, Token, TokenGrant, Transport
 from server.endpoints.entry_types import (
     MASK,
     STRICT,
@@ -123,20 +123,45 @@ class Basic(BaseModel):
         return self
 
 
+class OAuth2(BaseModel):
+    """Client credentials, for which there are access tokens."""
+
+    model_config = STRICT
+
+    url: EndpointUrl = key("an http:// or https:// address with a host and without user or password")
+    client_id: str = key("a text", min_length=1)
+    client_secret: SecretStr | None = key("a text", None, strict=False)
+    client_secret_file: SecretFile | None = key("the path of a file that can be read and holds one line of text", None)
+    scope: str = key("a text", "")
+
+    @checked(mode="after")
+    def _one_secret(self) -> Self:
+        if (self.client_secret is None) == (self.client_secret_file is None):
+            raise refuse("auth.oauth2 should have either client_secret or client_secret_file")
+        return self
+
+    def grant(self) -> TokenGrant:
+        """Return what tokens are fetched with."""
+        secret = self.client_secret or self.client_secret_file
+        assert secret is not None
+        return TokenGrant(self.url, self.client_id, secret.get_secret_value(), self.scope)
+
+
 class Auth(BaseModel):
     """How requests show who sends them; nothing at all means a bearer token."""
 
     model_config = STRICT
 
     basic: Basic | None = key("a table with user and password", None)
+    oauth2: OAuth2 | None = key("a table with url, client_id and client_secret", None)
     header: str | None = key("the name of a header", None)
     value: str | None = key("a text", None)
     value_file: SecretFile | None = key("the path of a file that can be read and holds one line of text", None)
 
     @checked(mode="after")
     def _one_way(self) -> Self:
-        if self.basic is not None and self.header is not None:
-            raise refuse("auth has basic and header, one should go")
+        if sum(one is not None for one in (self.basic, self.oauth2, self.header)) > 1:
+            raise refuse("auth has more than one of basic, header and oauth2")
         if (self.header is None) != (self.value is None and self.value_file is None) or (
             self.value and self.value_file
         ):
@@ -186,7 +211,7 @@ class Entry(BaseModel):
     success: Success = key("a table with statuses, body, field, at and values", Success())
     method: Literal["POST", "PUT", "PATCH", "GET"] = key("POST, PUT, PATCH or GET", "POST")
     auth: Annotated[Auth, BeforeValidator(_auth)] = key(
-        "bearer, or a table with basic, or with header and value", Auth()
+        "bearer, or a table with basic, oauth2, or header and value", Auth()
     )
     secrets: Annotated[dict[str, SecretStr], BeforeValidator(secret_table)] = key(
         "a table of texts by name; NAME_file is the path of a file that can be read and holds NAME", {}
@@ -221,7 +246,7 @@ class Entry(BaseModel):
     def endpoint(self, name: str, receipts_url: str | None = None, masked: bool = False) -> Endpoint:
         """Return the dispatcher's endpoint; `masked` without its secrets, to be shown."""
         token = self.token_file or self.token
-        if masked and token:
+        if masked and (token or self.auth.oauth2):
             token = SecretStr(MASK)
         rule = self.success.rule()
         further = rule is None or self.errors or self.retry_after is not None or self.provider_id is not None
@@ -237,6 +262,7 @@ class Entry(BaseModel):
             success=rule or DEFAULT_SUCCESS,
             request=self.request(name, receipts_url, masked),
             answers=self._answers() if further else None,
+            awaits_token=self.auth.oauth2 is not None and not masked,
         )
 
     def _answers(self) -> AnswerRules:
@@ -288,6 +314,7 @@ TABLES: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Entry, "errors"): ErrorEntry,
     (Entry, "auth"): Auth,
     (Auth, "basic"): Basic,
+    (Auth, "oauth2"): OAuth2,
     (Entry, "receipts"): Receipts,
     (Receipts, "verify"): Verify,
     (Entry, "inbound"): Inbound,

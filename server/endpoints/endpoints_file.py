@@ -44,6 +44,7 @@ def read_endpoints(path: Path, receipts_url: str | None = None) -> list[Configur
             _inbound_of(read.entry),
             read.secret_files,
             _Rereading(name, read.table, path.parent, receipts_url),
+            read.entry.auth.oauth2.grant() if read.entry.auth.oauth2 else None,
         )
         for name, read in _read(path, receipts_url).items()
     ]

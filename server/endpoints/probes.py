@@ -68,7 +68,9 @@ class EndpointProbes:
     def renew(self, endpoint: Endpoint) -> None:
         """Use the secrets of this endpoint from the next request on."""
         configured = self._configured[endpoint.name]
-        renewed = replace(configured.endpoint, token=endpoint.token, request=endpoint.request)
+        renewed = replace(
+            configured.endpoint, token=endpoint.token, request=endpoint.request, awaits_token=endpoint.awaits_token
+        )
         self._configured[endpoint.name] = configured._replace(endpoint=renewed)
 
     @property

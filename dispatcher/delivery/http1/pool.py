@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import NamedTuple
 
-from dispatcher.delivery.described import DescribedRequests
+from dispatcher.delivery.described import DescribedRequests, NotReady
 from dispatcher.delivery.http1.connection import Connection, KnownAnswers
 from dispatcher.delivery.http1.resolver import Address, Addresses
 from dispatcher.delivery.http1.tls import tls_context
@@ -126,6 +126,9 @@ class FastSender:
             data = self._render(request)
         except ValueError:
             request.answered(Answer(0, b"", None, ErrorClass.PROTOCOL, False, 0.0))
+            return
+        except NotReady:
+            request.answered(Answer(0, b"", None, ErrorClass.CONNECT, False, 0.0))
             return
         deadline = started + self._total_timeout
         if not self._idle:

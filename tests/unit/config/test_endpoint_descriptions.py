@@ -60,7 +60,7 @@ def headers(endpoint: Endpoint) -> dict[str, bytes]:
         (TO + "headers = { Host = 'x' }", "headers.Host is made by the service itself"),
         (
             TO + "auth = 'digest'",
-            "auth should be bearer, or a table with basic, or with header and value, not 'digest'",
+            "auth should be bearer, or a table with basic, oauth2, or header and value, not 'digest'",
         ),
         (TO + "auth = { header = 'X' }", "auth should have a header with either value or value_file"),
         (TO + "auth = { basic = { user = 'a' } }", "auth.basic should have either password or password_file"),

@@ -1,0 +1,109 @@
+"""Access tokens by client credentials: fetched ahead, one at a time, and nothing is sent without one."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.states import ErrorClass
+from server.endpoints import oauth2
+from server.endpoints.endpoints_file import read_endpoints
+from server.endpoints.oauth2 import keep_tokens
+from tests.conformance.gateways import GatewayServer, Reply, basic, form
+from tests.conformance.scripted_endpoint import Request
+from tests.conformance.senders import Contender, deliver
+from tests.support.eventually import eventually
+
+ENDPOINT = """
+[endpoints.x]
+url = "http://127.0.0.1:{port}/send"
+json = ["{{phone}}"]
+
+[endpoints.x.auth.oauth2]
+url = "http://127.0.0.1:{issuer}/token"
+client_id = "me"
+client_secret = "s3cret"
+scope = "sms"
+"""
+
+
+class Issuer:
+    """Gives tokens, one after the other, unless it is `away`."""
+
+    def __init__(self) -> None:
+        self.given = 0
+        self.asked = 0
+        self.away = True
+        self.answer: object = None
+
+    def __call__(self, request: Request) -> Reply:
+        self.asked += 1
+        assert request.line == "POST /token HTTP/1.1"
+        assert request.headers["authorization"] == basic("me", "s3cret")
+        assert form(request) == {"grant_type": "client_credentials", "scope": "sms"}
+        if self.away:
+            return Reply(503)
+        self.given += 1
+        usual = {"access_token": f"token{self.given}", "expires_in": 0.5, "token_type": "bearer"}
+        return Reply(200, usual if self.answer is None else self.answer)
+
+
+def test_tokens_are_fetched_ahead_and_awaited(
+    contender: Contender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fails when a request leaves without a token, or an old one is kept."""
+    for name, seconds in (("FIRST_WAIT", 0.02), ("SHORTEST", 0.02)):
+        monkeypatch.setattr(oauth2, name, seconds)
+    issuer, seen = Issuer(), list[str]()
+
+    def gateway(request: Request) -> Reply:
+        seen.append(request.headers.get("authorization", ""))
+        return Reply(200, {"code": 0})
+
+    async def case() -> None:
+        async with GatewayServer(gateway) as server, GatewayServer(issuer) as tokens:
+            path = tmp_path / "endpoints.toml"
+            path.write_text(ENDPOINT.format(port=server.port, issuer=tokens.port))
+            configured = read_endpoints(path)
+            sender, renewed = contender.make(configured[0].endpoint), list[Endpoint]()
+            answer = await deliver(sender, 1, "7916", "Hi")
+            assert (answer.error, answer.sent) == (ErrorClass.CONNECT, False)
+            keeping = asyncio.create_task(keep_tokens(configured, sender.renew, renewed.append))
+            await eventually(lambda: issuer.asked, lambda asked: asked > 1)
+            issuer.away = False
+            await eventually(lambda: len(renewed), lambda count: count == 1)
+            await deliver(sender, 2, "7916", "Hi")
+            await eventually(lambda: len(renewed), lambda count: count == 2)
+            await deliver(sender, 3, "7916", "Hi")
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await sender.close()
+            assert tokens.complaints == []
+
+    contender.run(case())
+    assert seen == ["Bearer token1", "Bearer token2"]
+    assert "no token could be fetched: HTTP 503" in caplog.text
+    assert "s3cret" not in caplog.text
+    assert "token1" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    "answer", [{}, [], "x", {"access_token": 5}, {"access_token": "a b"}, {"access_token": "t", "expires_in": "soon"}]
+)
+def test_an_answer_without_a_token_is_none(answer: object, contender: Contender, tmp_path: Path) -> None:
+    issuer = Issuer()
+    issuer.away, issuer.answer = False, answer
+
+    async def case() -> None:
+        async with GatewayServer(issuer) as tokens:
+            path = tmp_path / "endpoints.toml"
+            path.write_text(ENDPOINT.format(port=1, issuer=tokens.port))
+            [configured] = read_endpoints(path)
+            assert configured.grant is not None
+            with pytest.raises(ValueError, match="token"):
+                await oauth2.fetch_token(configured.grant, 2.0)
+
+    contender.run(case())
