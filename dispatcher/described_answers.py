@@ -14,7 +14,7 @@ from functools import partial
 import orjson
 
 from dispatcher.model.answers import MISSING, AnswerRules, Match, Source
-from dispatcher.model.endpoints import Answer, Endpoint
+from dispatcher.model.endpoints import DEFAULT_SUCCESS, Answer, Endpoint
 from dispatcher.model.states import ErrorClass
 from dispatcher.verdict import Verdict, as_code, by_status, excerpt, judge, parse_retry_after
 
@@ -29,7 +29,7 @@ def judge_of(endpoint: Endpoint) -> Callable[[Answer], Verdict]:
     """Return what judges the answers of an endpoint."""
     rules = endpoint.answers
     if rules is None:
-        return partial(judge, rule=endpoint.success)
+        return judge if endpoint.success is DEFAULT_SUCCESS else partial(judge, rule=endpoint.success)
     return lambda answer: judge_described(answer, rules)
 
 
