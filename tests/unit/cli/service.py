@@ -23,6 +23,7 @@ from mailing.v1.mailing_pb2 import Mailing, MailingProgress
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
 from mailing.v1.message_pb2 import Attempt, Message
 from mailing.v1.message_service_pb2_grpc import MessageServiceServicer
+from mailing.v1.webhook_pb2 import Webhook
 
 _PAGE = 2
 
@@ -245,11 +246,20 @@ class Admin(AdminServiceServicer):
         self.attempt = Attempt(number=1, endpoint="sms", endpoint_status=200)
         """What ProbeEndpoint answers."""
         self.probed: list[str] = []
+        self.webhooks: list[Webhook] = []
 
     def ListEndpoints(
         self, request: adm.ListEndpointsRequest, context: grpc.ServicerContext
     ) -> adm.ListEndpointsResponse:
         return adm.ListEndpointsResponse(endpoints=self.endpoints)
+
+    def ListWebhooks(self, request: adm.ListWebhooksRequest, context: grpc.ServicerContext) -> adm.ListWebhooksResponse:
+        return adm.ListWebhooksResponse(webhooks=self.webhooks)
+
+    def TestWebhook(self, request: adm.TestWebhookRequest, context: grpc.ServicerContext) -> adm.TestWebhookResponse:
+        status = 500 if request.webhook == "broken" else 204
+        attempt = Attempt(number=1, endpoint=request.webhook, endpoint_status=status)
+        return adm.TestWebhookResponse(attempt=attempt, webhook_id="msg_1")
 
     def ProbeEndpoint(
         self, request: adm.ProbeEndpointRequest, context: grpc.ServicerContext

@@ -447,14 +447,13 @@ class TestWatch:
     def test_a_terminal_gets_a_bar(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
         from mailing.cli.session import Session
 
-        service.mailings.script = [
-            progress(Mailing.STATE_RUNNING, 10, delivered=4),
-            progress(Mailing.STATE_COMPLETED, 10, delivered=10),
-        ]
+        reported = progress(Mailing.STATE_RUNNING, 10, delivered=4)
+        reported.progress.receipts.received, reported.progress.receipts.undelivered = 2, 1
+        service.mailings.script = [reported, progress(Mailing.STATE_COMPLETED, 10, delivered=10)]
         screen = io.StringIO()
         console = Console(file=screen, force_terminal=True, width=100)
         session = Session(address=service.address, out=console)
         with session.connected() as client:
             watching.follow(session, client, 7)
-        assert "4 of 10 delivered, 6 pending" in screen.getvalue()
+        assert "4 of 10 delivered, 6 pending, 2 received, 1 undelivered" in screen.getvalue()
         assert "━" in screen.getvalue()

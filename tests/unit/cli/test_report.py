@@ -50,6 +50,10 @@ def full() -> Report:
             Report.MinuteCount(time=Timestamp(seconds=BEGIN + 180), delivered=87_653),
         ],
         step=Duration(seconds=60),
+        receipts=[
+            Report.ReceiptCount(receipt=Message.RECEIPT_RECEIVED, count=900_000),
+            Report.ReceiptCount(receipt=Message.RECEIPT_UNDELIVERED, code="30003", count=87_000),
+        ],
     )
 
 
@@ -65,6 +69,8 @@ def test_a_report_shows_everything_within_80_columns(run: Run, service: Service,
         "delivered 987,654 98.8% 2026-01",
         "all attempts failed 12,000 97.2% ####",
         "no longer matches 346 2.8% #",
+        "received 900,000",
+        "undelivered 30003 87,000",
         "50% 1 ms 90% 12 ms 99% 1,234 ms",
         "minute starting",
         f"900,000 12,000 {'#' * BAR_WIDTH}",
@@ -80,7 +86,7 @@ def test_a_terminal_gets_blocks_and_no_line_is_folded(service: Service, full: Re
     text = out.file.getvalue()  # type: ignore[attr-defined]
     assert "█" * BAR_WIDTH in text
     assert "2026-02-01" in text
-    assert len(text.splitlines()) == 2 + sum(4 + rows for rows in (3, 2, 2, 3, 4))
+    assert len(text.splitlines()) == 2 + sum(4 + rows for rows in (3, 2, 2, 2, 3, 4))
 
 
 def test_minutes_without_a_delivery_are_rows_too(run: Run, service: Service, full: Report) -> None:
