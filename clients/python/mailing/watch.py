@@ -78,8 +78,7 @@ class MessageWatch(Iterator[MessageChange]):
         patience: float | None = None,
         list_messages: Callable[[], Iterator[Message]] | None = None,
     ) -> None:
-        """Watch messages of one mailing, or (0) of all, for changes to `statuses`, or to any; with `include_receipts`
-        for receipts as well.
+        """Watch messages of one mailing, or (0) of all, for changes to `statuses`, or to any.
 
         Begin after `resume_token`; without one now, or with the oldest change that is kept. With
         `include_receipts` yield what gateways report later as well, as changes with a `receipt`. After
