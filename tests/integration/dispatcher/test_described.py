@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 import asyncpg
+import pytest
 
 from dispatcher.delivery.http1 import FastSender
-from dispatcher.model.answers import AnswerRules, ErrorRule, Match, Pointer
+from dispatcher.model.answers import AnswerRules, ErrorRule, Match, Pointer, Source, typed
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.requests import RequestText, compile_request
 from dispatcher.model.states import ErrorClass, Reason, Status
@@ -96,4 +97,34 @@ async def test_an_answer_may_say_that_the_person_opted_out(pool: asyncpg.Pool, s
         (later, ErrorClass.TRANSIENT),
         (later, ErrorClass.TRANSIENT),
     ]
+    await audit(pool)
+
+
+SAYS_SO = AnswerRules(
+    Match(None, Pointer.parse("/status"), typed(["0"])),
+    (
+        ErrorRule(Match(None, Pointer.parse("/status"), typed(["1"])), ErrorClass.THROTTLED),
+        ErrorRule(Match(None, Pointer.parse("/status"), typed(["4"])), ErrorClass.CREDENTIALS),
+    ),
+    retry_after=Source.parse("/wait"),
+)
+
+
+@pytest.mark.parametrize("status", ["1", "4"])
+async def test_what_speaks_of_us_inside_a_200_fails_nobody(status: str, pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when the class of a description uses an attempt, or ends a message."""
+    refusals = 0
+
+    def gateway(request: Request) -> Reply:
+        nonlocal refusals
+        refusals += 1
+        return Reply(200, {"status": status, "wait": 0.05} if refusals <= 6 else {"status": "0"})
+
+    await add_clients(pool, 40)
+    mailing = await add_mailing(pool, max_attempts=1)
+    async with GatewayServer(gateway) as server:
+        endpoint = replace(ENDPOINT, url=f"http://127.0.0.1:{server.port}/", answers=SAYS_SO, max_concurrency=4)
+        start(FastSender(endpoint), endpoint=endpoint)
+        await completed(pool, mailing)
+    assert {outcome[0] for outcome in (await outcomes(pool, mailing)).values()} == {Status.DELIVERED}
     await audit(pool)
