@@ -31,6 +31,7 @@ from server.domain.mailings import (
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
 from server.storage.database import Database, Installation, RaceLost, notify_dispatchers
 from server.storage.events import record
+from server.storage.gathered_reads import GatheredReads
 from server.storage.mailing_rows import definition_arguments, mailing_of
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
@@ -51,6 +52,7 @@ class MailingStore:
         self._database = database
         self._zones = installation.zones
         self._requests = Requests(installation)
+        self._reads = GatheredReads(ProgressStore(database.service).read)
         self._hint = hint
 
     async def create(self, definition: MailingDefinition, call: CreatingCall | None) -> Mailing:
@@ -91,10 +93,10 @@ class MailingStore:
 
     async def get(self, mailing_id: int) -> Mailing:
         """Return the mailing. Raise NotFound."""
-        rows = await self._database.fetch(*_SQL["get_mailings"].bind(ids=[mailing_id]))
-        if not rows:
+        mailing = await self._reads.get(mailing_id)
+        if mailing is None:
             raise NotFound(Kind.MAILING, mailing_id)
-        return mailing_of(rows[0])
+        return mailing
 
     async def list_page(self, query: MailingQuery, page: PageRequest) -> Page[Mailing]:
         """Return a page, newest first. Raise InvalidPageToken."""

@@ -249,7 +249,7 @@ class TestChart:
         if (helm := shutil.which("helm")) is None:
             pytest.skip("there is no helm on this machine")
         sets = [word for one in options for word in ("--set", one)]
-        command = [helm, "template", "mailing", str(self.FOLDER), *sets]
+        command = [helm, "template", "mailing", str(self.FOLDER), "--kube-version", "1.33.0", *sets]
         rendered = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         kinds = [one["kind"] for one in yaml.safe_load_all(rendered) if one]
         assert kinds.count("Deployment") == 2
