@@ -72,6 +72,14 @@ class Connection:
                 ended += left.pop(stream, None) is not None
         return ended
 
+    def call_without_reading(self, path: str, body: bytes, calls: int) -> None:
+        """Make so many whole calls, and read none of the answers."""
+        for _ in range(calls):
+            stream = self._http.get_next_available_stream_id()
+            self._http.send_headers(stream, headers(path))
+            self._http.send_data(stream, b"\0" + len(body).to_bytes(4, "big") + body, end_stream=True)
+        self._flush()
+
     def _begin(self, path: str, size: int) -> int:
         stream = self._http.get_next_available_stream_id()
         self._http.send_headers(stream, headers(path))

@@ -14,10 +14,11 @@ import pytest
 
 from mailing import MailingClient, MailingError
 from mailing.v1.client_pb2 import Client, ClientFilter
-from mailing.v1.client_service_pb2 import ExportClientsRequest, ImportClientsRequest
+from mailing.v1.client_service_pb2 import ExportClientsRequest, ImportClientsRequest, ListClientsRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_pb2 import Mailing
 from server.auth.tokens_file import new_token, token_line
+from tests.faults import http2
 from tests.faults.conftest import Service, StartService
 from tests.faults.victims import MIB, memory, slowest
 
@@ -127,3 +128,17 @@ def test_exports_that_nobody_reads_hold_little(service: Service) -> None:
         assert memory(service) - before < 32 * MIB
         for one in exports:
             one.cancel()
+
+
+def test_answers_that_nobody_reads_hold_little(start_service: StartService) -> None:
+    """Fails, by 250 MiB, when a call has ended for us before its answer is sent."""
+    service = start_service()
+    heavy = {f"name{number}": "x" * 1000 for number in range(64)}
+    service.client.import_clients(some_clients(0, 20, attributes=heavy))
+    service.client.create_mailing(Mailing(text="Hello"))
+    before = memory(service)
+    with closing(http2.Connection(service.address)) as one:
+        one.call_without_reading("/mailing.v1.ClientService/ListClients", ListClientsRequest().SerializeToString(), 250)
+        slowest(service, 200)
+        assert memory(service) - before < 64 * MIB
+    assert len(list(service.client.list_clients())) == 20

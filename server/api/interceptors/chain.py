@@ -27,6 +27,7 @@ from time import perf_counter
 from typing import Any
 
 import grpc
+from google.protobuf.message import Message as ProtoMessage
 from grpc.aio import AbortError
 from prometheus_client import CollectorRegistry
 
@@ -44,7 +45,14 @@ from server.api.permissions import Public
 from server.auth import Authenticator
 from server.domain.errors import BodyTooSlow, MalformedRequest, Unauthenticated
 from server.domain.principals import Scope, set_source
+from server.domain.turns import Turns
 from server.observability.tracing import CallTracer
+
+_LARGE = 64 << 10
+"""Bytes of a response that takes a place until it is sent."""
+
+_PATIENCE = 5.0
+"""Seconds that it waits for one."""
 
 Metadata = Sequence[tuple[str, str | bytes]]
 
@@ -77,6 +85,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._limiter = CallLimiter(limits)
         self._arrivals = Arrivals(limits.arrivals)
         self._writer = ResponseWriter(limits.unread)
+        self._answers = Turns("large answers at once", 32, 8, waiting=32, waiting_share=8)
         self._standing = Standing(limits.recheck)
         self._tracer = tracer
         self._unread = limits.unread
@@ -169,13 +178,23 @@ class CallChain(grpc.aio.ServerInterceptor):
                 raise kind.overdue(longest) from None
             raise
         finally:
-            self._limiter.end(source, kind)
+            if route.streams:
+                self._limiter.end(source, kind)
+            else:
+                _when_sent(partial(self._limiter.end, source, kind))
 
     async def _answer(self, route: _Route, context: Context, source: str) -> Any:
         """Take steps 7 to 9 of methods with one response."""
         response = await route.behaviour(await self._request(route, context, source), context)
+        await self._hold(source, response)
         route.counters.sent()
         return response
+
+    async def _hold(self, source: str, response: Any) -> None:
+        """Take a place for a large response until its connection has taken it."""
+        if isinstance(response, ProtoMessage) and response.ByteSize() > _LARGE:
+            await self._answers.take(source, _PATIENCE)
+            _when_sent(partial(self._answers.leave, source))
 
     async def _stream(self, route: _Route, context: Context, source: str) -> None:
         """Take steps 7 to 9 of methods that stream their response."""
@@ -202,6 +221,13 @@ class CallChain(grpc.aio.ServerInterceptor):
                 return
             route.counters.received()
             yield route.decode(data)
+
+
+def _when_sent(act: Callable[[], None]) -> None:
+    """Call `act` when the present call's response is on its way, or given up: its task is gRPC's, and ends then."""
+    task = asyncio.current_task()
+    assert task is not None, "calls are served by tasks"
+    task.add_done_callback(lambda _: act())
 
 
 async def _only_message(context: Context, to_the_end: bool) -> Any:
