@@ -29,7 +29,7 @@ from server.domain.principals import Scope, caller
 from server.runtime.api_settings import ApiSettings
 from server.watch import StreamSettings
 from tests.integration.api.calls import call, mailing, refused
-from tests.integration.auth.conftest import Guarded, Start, Tokens
+from tests.integration.auth.conftest import Guarded, Start, Tokens, bearer
 from tests.support.documents import page, section
 
 METHODS = [method for service in SERVED for method in service.methods]
@@ -269,3 +269,16 @@ async def test_a_stream_ends_when_its_token_does(start: Start, tokens: Tokens) -
                 assert (await streams[0].read()).resume_token
     assert (await streams[1].read()).checkpoint
     streams[1].cancel()
+
+
+async def test_refused_calls_of_a_host_are_rated_and_others_are_not(start: Start, tokens: Tokens) -> None:
+    """Fails when whoever has no credentials may try as often as the network bears."""
+    ops = tokens.make("ops", "all")
+    settings = ApiSettings(limits=CallLimits(refused_per_second=4))
+    guarded = await start(authenticator=tokens.authenticator(), settings=settings)
+    stub: Any = MailingServiceStub(guarded.channel)
+    tries = [stub.ListMailings(ListMailingsRequest(), metadata=bearer("mlg_nobody")) for _ in range(20)]
+    codes = [await one.code() for one in tries]
+    assert codes.count(grpc.StatusCode.UNAUTHENTICATED) <= 10
+    assert {*codes} == {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.RESOURCE_EXHAUSTED}
+    await stub.ListMailings(ListMailingsRequest(), metadata=ops)
