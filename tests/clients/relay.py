@@ -39,6 +39,7 @@ class Relay:
         self._backends = cycle(backends)
         self._count = len(backends)
         self._connections: set[_Connection] = set()
+        self._connected = asyncio.Event()
         self._cutting: set[asyncio.Task[None]] = set()
         self._relaying: set[asyncio.Task[None]] = set()
 
@@ -50,13 +51,12 @@ class Relay:
             yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
         finally:
             server.close()
-            for task in self._cutting:
-                task.cancel()
+            self._stop_cutting()
             self._cut_all()
             await asyncio.gather(*self._relaying, *self._cutting, return_exceptions=True)
 
     def cut(self, times: int, every: float) -> None:
-        """Break all connections so many times, `every` seconds apart; return before the first time."""
+        """Break all connections so many times, at least `every` seconds apart; return before the first time."""
         task = asyncio.create_task(self._cut_repeatedly(times, every))
         self._cutting.add(task)
         task.add_done_callback(self._cutting.discard)
@@ -67,7 +67,8 @@ class Relay:
             connection.flows.clear()
 
     def told(self) -> dict[str, bool]:
-        """Return what has happened since the last time."""
+        """Return what has happened since the last time, and cut no more."""
+        self._stop_cutting()
         found = {"eightCuts": self.cuts >= 8, "bothReplicas": len(self.reached) == self._count}
         self.cuts, self.reached = 0, set()
         return found
@@ -75,13 +76,18 @@ class Relay:
     async def _cut_repeatedly(self, times: int, every: float) -> None:
         for _ in range(times):
             await asyncio.sleep(every)
-            self.cuts += self._cut_all()
+            await self._connected.wait()
+            self._cut_all()
+            self.cuts += 1
 
-    def _cut_all(self) -> bool:
-        found = list(self._connections)
-        for connection in found:
+    def _stop_cutting(self) -> None:
+        for task in self._cutting:
+            task.cancel()
+
+    def _cut_all(self) -> None:
+        self._connected.clear()
+        for connection in list(self._connections):
             connection.cut()
-        return bool(found)
 
     def _accept(self, reader: StreamReader, writer: StreamWriter) -> None:
         task = asyncio.create_task(self._relay(reader, writer))
@@ -96,6 +102,7 @@ class Relay:
             return
         connection = _Connection(writer, backend)
         self._connections.add(connection)
+        self._connected.set()
         ways = ((reader, backend), (behind, writer))
         pumps = [asyncio.create_task(connection.pump(*way)) for way in ways]
         try:
