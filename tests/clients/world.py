@@ -115,6 +115,7 @@ class World:
         self._relay = Relay([replica.port for replica in self._replicas])
         self.variables["relay"] = await stack.enter_async_context(self._relay.serving())
         self.variables["service"] = f"127.0.0.1:{self._replicas[0].port}"
+        self.variables["anew"] = await stack.enter_async_context(Relay([self._replicas[0].port]).serving())
 
     async def _start_tls(self, stack: AsyncExitStack) -> None:
         """Serve the API by TLS and by mutual TLS, and write the callers' files."""
@@ -143,7 +144,9 @@ class World:
         scopes = {"reader": ["clients.read"]}
         kept = {name: token for name, token in self._tokens.items() if name != revoked}
         lines = [token_line(name, token, scopes.get(name, ["all"])) for name, token in kept.items()]
-        self._tokens_file.write_text("".join(f"{line}\n" for line in lines))
+        written = self._folder / "tokens.new"
+        written.write_text("".join(f"{line}\n" for line in lines))
+        written.replace(self._tokens_file)  # at once: a replica may read it at any moment
 
     async def _execute(self, statements: str) -> None:
         connection = await asyncpg.connect(self._dsn)
@@ -157,7 +160,7 @@ class World:
             case "cut":
                 self._relay.cut(**wanted)
             case "restart":
-                await self._replicas[0].restart()
+                await self._replicas[1].restart()
             case "freeze":
                 self._relay.freeze()
             case "relay":
