@@ -214,6 +214,10 @@ picture: venv ## Draw docs/top.svg, the screen of `mailing top`, and docs/consol
 	@mkdir -p docs/console
 	@CONSOLE_PICTURES=docs/console pytest tests/e2e/console/test_pictures.py
 
+.PHONY: day
+day: venv ## Write docs/a-day.md, the day of somebody who runs campaigns, from a real run.
+	@python -m docs.a_day
+
 .PHONY: docs
 docs: venv ## Generate the API reference and the table of settings.
 	@python docs/api.py

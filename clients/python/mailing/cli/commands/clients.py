@@ -16,6 +16,7 @@ from mailing.cli.commands.options import (
     Tags,
     Timezones,
     page_size,
+    read,
     read_filter,
     read_optional,
     read_pairs,
@@ -27,6 +28,7 @@ from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.client_view import CLIENT_COLUMNS, client_facts, client_row
 from mailing.cli.terminal.output import print_list, print_message
 from mailing.client_csv import write_clients
+from mailing.phones import phone_digits
 
 app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Manage clients, the recipients of mailings.")
 
@@ -80,7 +82,7 @@ def list_clients(
 @command(app, "add")
 def add(
     session: Session,
-    phone: Annotated[str, typer.Argument(help="7 to 15 digits with the country code, without '+'.")],
+    phone: Annotated[str, typer.Argument(help="With the country code, as +7 (916) 123-45-67.")],
     timezone: Annotated[str, typer.Option("--timezone", metavar="ZONE", help="IANA name, as Europe/Moscow.")],
     operator_code: Annotated[str, typer.Option("--operator-code", metavar="CODE", help="Three digits.")] = "",
     tag: Annotated[str, typer.Option("--tag", metavar="TAG", help="A label to choose clients by.")] = "",
@@ -95,7 +97,7 @@ def add(
 ) -> None:
     """Add one client."""
     client = new_client(
-        phone,
+        read("PHONE", phone_digits, phone),
         timezone,
         operator_code=operator_code,
         tag=tag,
