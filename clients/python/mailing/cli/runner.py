@@ -29,7 +29,6 @@ def new_app(**settings: Any) -> typer.Typer:
     return typer.Typer(
         cls=SuggestingGroup,
         no_args_is_help=True,
-        add_completion=False,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
