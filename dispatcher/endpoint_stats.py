@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dispatcher.model.outcomes import Outcome, Settlement
+from dispatcher.model.states import ErrorClass
 
 WINDOW = 5.0
 """Seconds over which rate and failures are taken."""
@@ -90,4 +91,7 @@ def error_of(outcome: Outcome) -> str:
     assert outcome.failure is not None
     facts = [f"HTTP {outcome.endpoint_status}"] if outcome.endpoint_status else []
     facts += [f"code {outcome.endpoint_code}"] if outcome.endpoint_code else []
-    return outcome.failure.error_class.name.lower() + (f" ({', '.join(facts)})" if facts else "")
+    # Whether the status says so or the code: what is not accepted is refused, as its message is.
+    refused = outcome.failure.error_class in (ErrorClass.REFUSED, ErrorClass.REJECTED)
+    name = "refused" if refused else outcome.failure.error_class.name.lower()
+    return name + (f" ({', '.join(facts)})" if facts else "")

@@ -91,7 +91,7 @@ def _endings(mailing_id: int, ended: Sequence[Settled]) -> Iterable[Event]:
 def _ending(mailing_id: int, client_id: int, before: int, outcome: Outcome) -> Event:
     status = outcome.status.name.lower()
     details = {"reason": Reason(outcome.reason).name, "attempts": str(before + outcome.attempted)}
-    text = f"The message is {status}: {_reason(outcome)}."
+    text = f"The message is {status}: {_why(outcome)}."
     return Event(_LEVELS[outcome.status], f"message.{status}", text, mailing_id, client_id, details)
 
 
@@ -100,6 +100,12 @@ def _endings_of(mailing_id: int, status: Status, ended: Sequence[Settled]) -> Ev
     count = kinds.total()
     text = f"{count} messages are {status.name.lower()}: {_most_common(kinds)}."
     return Event(_LEVELS[status], f"messages.{status.name.lower()}", text, mailing_id, 0, {"count": str(count)})
+
+
+def _why(outcome: Outcome) -> str:
+    """Return the reason; of a refused message what the endpoint answered."""
+    refused = outcome.reason is Reason.REFUSED and outcome.failure is not None
+    return error_of(outcome) if refused else _reason(outcome)
 
 
 def _reason(outcome: Outcome) -> str:

@@ -66,7 +66,7 @@ def test_a_large_settle_is_sampled_evenly() -> None:
     [
         (failed(503), "server (HTTP 503)"),
         (failed(None, error=ErrorClass.TIMEOUT), "timeout"),
-        (failed(200, 7, ErrorClass.REJECTED), "rejected (HTTP 200, code 7)"),
+        (failed(200, 7, ErrorClass.REJECTED), "refused (HTTP 200, code 7)"),
     ],
 )
 def test_the_last_error_is_told_in_a_few_words(outcome: list[Settled], words: str) -> None:
