@@ -291,6 +291,7 @@ def masked(text: str) -> str:
         (r"(latency,p\d\d,,,)[\d.]+", r"\1"),
         (r"^.*(<time>|minute,).*[█#].*$|^minute,.*$", ""),
         (r"^message +\d+$", "message <id>"),
+        (r"(code \d+\)) +\d+ ", r"\1 <span> "),
         (r"[─ ]+", " "),
         (r"http://127\.0\.0\.1:\d+/?", "<url>"),
     ):
