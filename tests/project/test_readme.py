@@ -11,6 +11,7 @@ from google.protobuf import descriptor_pool, json_format
 
 from docs.settings import PAGE, with_settings
 from mailing import MailingClient
+from mailing.channel import product_version
 from tests.support.command_lines import PROGRAMS, understood
 from tests.support.documents import (
     DOCUMENTS,
@@ -73,6 +74,10 @@ def test_every_benchmark_in_the_documents_exists() -> None:
 
     text = section(page("performance"), "## The benchmarks")
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(MODULES)
+
+
+def test_the_readme_names_the_version() -> None:
+    assert f"Version {product_version()}, " in README
 
 
 @pytest.mark.parametrize(("name", "line"), COMMANDS)
