@@ -290,6 +290,7 @@ def masked(text: str) -> str:
         (r"\d+\.\d +[\d,]+$", "<rate>"),
         (r"(latency,p\d\d,,,)[\d.]+", r"\1"),
         (r"^.*(<time>|minute,).*[█#].*$|^minute,.*$", ""),
+        (r"^.* mailing\.expanded .*$", ""),  # at the same moment as the first attempts
         (r"^message +\d+$", "message <id>"),
         (r"(code \d+\)) +\d+ ", r"\1 <span> "),
         (r"[─ ]+", " "),
