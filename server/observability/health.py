@@ -35,7 +35,7 @@ class DatabaseWatch:
     """Knows whether the database answers; `notify` is called with every change.
 
     `written` returns when this process last wrote something (monotonic): nothing is asked for `interval` seconds
-    from then on.
+    from then on, as long as callers would get a connection that is open. Others may have written on the last one.
     """
 
     def __init__(
@@ -73,6 +73,8 @@ class DatabaseWatch:
 
     def _known_for(self) -> float:
         """Return for how many seconds it need not be asked, since something was written."""
+        if self._failed or not self.up or not self._database.has_idle_connection:
+            return 0.0
         return max(0.0, self._written() + self._interval - time.monotonic())
 
     async def _check(self) -> None:

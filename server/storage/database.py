@@ -169,6 +169,11 @@ class Database:
         """The maximum number of connections."""
         return int(self._pool.get_max_size())
 
+    @property
+    def has_idle_connection(self) -> bool:
+        """Whether a connection is open and free, as far as can be told without asking."""
+        return bool(self._pool.get_idle_size())
+
     @asynccontextmanager
     async def connection(self, patience: float | None = None) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection outside of any transaction. Raise DatabaseUnavailable, and TooManyWaiting.

@@ -41,6 +41,14 @@ async def test_nothing_is_asked_while_this_process_writes(pool: asyncpg.Pool) ->
     assert database.asked == 0
 
 
+async def test_it_is_asked_where_callers_would_have_to_connect(database_dsn: str) -> None:
+    """Somebody writes on a connection of their own: that says nothing of callers who may get none."""
+    async with asyncpg.create_pool(database_dsn, min_size=0, max_size=1) as pool:
+        database = Asked(pool)
+        async with DatabaseWatch(database, nobody, INTERVAL, time.monotonic).running():
+            await eventually(lambda: asyncio.sleep(0, database.asked), bool)
+
+
 async def test_it_is_asked_once_nothing_was_written_for_the_interval(pool: asyncpg.Pool) -> None:
     """Fails when it is asked an interval after the last look, instead of after the last write."""
     database, began = Asked(pool), time.monotonic()
