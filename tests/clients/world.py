@@ -112,7 +112,8 @@ class World:
         for replica in self._replicas:
             stack.push_async_callback(replica.kill)
         await asyncio.gather(*(replica.start() for replica in self._replicas))
-        self._relay = Relay([replica.port for replica in self._replicas])
+        # The second one first: it is the one that is killed.
+        self._relay = Relay([replica.port for replica in reversed(self._replicas)])
         self.variables["relay"] = await stack.enter_async_context(self._relay.serving())
         self.variables["service"] = f"127.0.0.1:{self._replicas[0].port}"
         self.variables["anew"] = await stack.enter_async_context(Relay([self._replicas[0].port]).serving())
