@@ -47,6 +47,7 @@ ALLOWED = frozenset(
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.ABORTED,
         grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,  # too large for its method, or too many probes a second
         grpc.StatusCode.UNIMPLEMENTED,
     }
 )
