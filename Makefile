@@ -132,7 +132,7 @@ clean: ## Remove everything that was made here, .venv included.
 ## The gate
 
 .PHONY: check
-check: format lint types imports protos drift licences test test-clients ## The one gate: everything below, then the tests.
+check: format lint types imports protos drift licences test ## The one gate: everything below, then the tests.
 
 .PHONY: format
 format: venv ## Is the code formatted?

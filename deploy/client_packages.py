@@ -88,16 +88,22 @@ def python_wheel(into: Path) -> Path:
     return into / f"mailing-{version()}-py3-none-any.whl"
 
 
-def npm_build() -> Path:
-    """Install what the TypeScript client needs where that changed, compile it, and return its folder."""
+def npm_install(then: Sequence[str] = ()) -> Path:
+    """Install what the TypeScript client needs where that changed, run npm with `then`, and return its folder."""
     source = CLIENTS / "typescript"
     with (source / "package-lock.json").open() as wanted:
         fcntl.flock(wanted, fcntl.LOCK_EX)  # two of npm in one folder spoil each other's work
         installed = source / "node_modules" / ".package-lock.json"
         if not installed.exists() or installed.stat().st_mtime < os.fstat(wanted.fileno()).st_mtime:
             run("npm", "ci", "--no-fund", "--no-audit", "--prefer-offline", folder=source)
-        run("npm", "run", "build", folder=source)
+        if then:
+            run("npm", *then, folder=source)
     return source
+
+
+def npm_build() -> Path:
+    """Compile the TypeScript client, with what it needs, and return its folder."""
+    return npm_install(then=("run", "build"))
 
 
 def npm_package(into: Path) -> Path:

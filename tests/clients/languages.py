@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,8 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from deploy import client_packages
 from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, maven_build, npm_build, version
 from tests.support.wheels import Environment, pack_needed
+
+UNREACHED = re.compile(
+    "dial tcp|no such host|ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|Could not transfer|Unknown host"
+    "|Connection refused|Network is unreachable|Could not resolve host|failed to download"
+)
+"""How go, npm, Maven and cargo say that they do not reach a registry."""
 
 GO_PROGRAM = f"""
 package main
@@ -107,9 +116,11 @@ class Language:
         return PACKAGES[self.name].missing
 
     def require(self) -> None:
-        """Skip the test where the tools are missing."""
+        """Skip the test where the tools are missing, or where they reach nobody who has what the library needs."""
         if self.missing:
             pytest.skip(f"clients/{self.name}: this machine lacks {', '.join(self.missing)}")
+        if why := _out_of_reach(self.name):
+            pytest.skip(f"clients/{self.name}: what it needs cannot be fetched here: {why}")
 
 
 def run(*words: str, folder: Path, **environment: str) -> str:
@@ -117,6 +128,21 @@ def run(*words: str, folder: Path, **environment: str) -> str:
     ended = subprocess.run(words, cwd=folder, env=os.environ | environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, f"{' '.join(words)}\n{ended.stdout}{ended.stderr}"
     return ended.stdout
+
+
+@functools.cache
+def _out_of_reach(name: str) -> str:
+    """Return what the tools say where they do not reach a registry, else nothing: other failures are the tests'."""
+    fetch: dict[str, Callable[[], object]] = {
+        "go": lambda: client_packages.run("go", "mod", "download", folder=CLIENTS / "go"),
+        "typescript": client_packages.npm_install,
+        "java": maven_build,
+    }
+    try:
+        fetch.get(name, lambda: None)()
+    except RuntimeError as error:
+        return next((line.strip() for line in str(error).splitlines() if UNREACHED.search(line)), "")
+    return ""
 
 
 def _check_go() -> None:
