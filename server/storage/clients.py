@@ -65,7 +65,12 @@ class ClientStore:
             bucket = self._installation.bucket_of_phone(definition.phone)
             if call is not None and (made := await self._requests.find(connection, call)) is not None:
                 return await self._read(connection, made)
-            client_id = await _claim_phone(connection, definition.phone, bucket)
+            try:
+                client_id = await _claim_phone(connection, definition.phone, bucket)
+            except PhoneTaken:
+                if call is not None and (made := await self._requests.find(connection, call)) is not None:
+                    return await self._read(connection, made)  # the same call was ended meanwhile
+                raise
             if call is not None and not await self._requests.record(connection, call, client_id):
                 raise RaceLost  # the same call is under way twice
             memory = await recall(connection, definition.phone)

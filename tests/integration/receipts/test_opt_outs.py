@@ -16,13 +16,13 @@ from mailing.v1.client_service_pb2 import CreateClientRequest, GetClientRequest,
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from tests.conformance.gateways import GatewayServer, Reply
 from tests.integration.api.calls import client as client_of
-from tests.integration.dispatcher.conftest import ENDPOINT, Start
+from tests.integration.dispatcher.conftest import ENDPOINT, Start, start
 from tests.integration.dispatcher.mailings import completed
 from tests.integration.receipts.conftest import Gateway
 from tests.support.api import serving
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
 
-pytest_plugins = ["tests.integration.dispatcher.conftest"]
+__all__ = ["start"]
 
 INBOUND = "/inbound/default/s3cret"
 
