@@ -125,7 +125,10 @@ async def tidy(connection: asyncpg.Connection) -> None:
     """
     if (process := connection.get_server_pid()) in _interrupted:
         _interrupted.discard(process)
-        await connection.reset()
+        try:
+            await connection.reset()
+        except Exception:  # it is lost; an error here would hide why it is given back, a cancellation above all
+            connection.terminate()
 
 
 class RaceLost(Exception):

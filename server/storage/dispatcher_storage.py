@@ -62,6 +62,8 @@ async def listen(database: DispatcherDatabase, hint: Callable[[], None], pause: 
             pass
         except Exception:  # hints only save time, and the next connection may have them
             log.exception("notifications are taken up again: changes are found by polling meanwhile")
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise asyncio.CancelledError  # an error of the connection, as it was given back, hid it
         await asyncio.sleep(pause)
 
 
