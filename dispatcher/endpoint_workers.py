@@ -259,16 +259,22 @@ class EndpointWorkers:
             if (answer := message.answer) is None:
                 self._withhold(message.lease, message.index)
                 continue
-            verdict = self._verdict_of(answer)
-            if verdict.delivered and self.breaker.counts(message.began):
-                delivered += 1
-                seconds += answer.duration
-                self._record(message.lease, message.index, policy.delivered(answer, verdict.provider_id))
-                continue
-            if delivered:
-                self._learn_delivered(delivered, seconds, in_flight)
-                delivered, seconds = 0, 0.0
-            self._judge_alone(message, answer, verdict, in_flight)
+            try:
+                verdict = self._verdict_of(answer)
+                if verdict.delivered and self.breaker.counts(message.began):
+                    delivered += 1
+                    seconds += answer.duration
+                    self._record(message.lease, message.index, policy.delivered(answer, verdict.provider_id))
+                    continue
+                if delivered:
+                    self._learn_delivered(delivered, seconds, in_flight)
+                    delivered, seconds = 0, 0.0
+                self._judge_alone(message, answer, verdict, in_flight)
+            except Exception:
+                # A defect must neither lose the other answers nor hold the batch for ever.
+                log.exception("an answer could not be judged")
+                if message.lease.outcomes[message.index] is None:
+                    self._record(message.lease, message.index, policy.UNJUDGED)
         if delivered:
             self._learn_delivered(delivered, seconds, in_flight)
 
@@ -277,17 +283,12 @@ class EndpointWorkers:
         lease, index, began = message.lease, message.index, message.began
         if verdict.excerpt:  # it is stored, shown and logged
             verdict = verdict._replace(excerpt=without_secrets(verdict.excerpt, self._token, message.phone))
-        try:
-            self._learn(began, answer, verdict, lease.batch.recipients.client_ids[index], in_flight)
-            delivered = verdict.delivered
-            outcome = (
-                policy.delivered(answer, verdict.provider_id)
-                if delivered
-                else self._failed(lease, index, began, answer, verdict)
-            )
-            self._record(lease, index, outcome)
-        except Exception:
-            log.exception("an answer could not be judged")
+        self._learn(began, answer, verdict, lease.batch.recipients.client_ids[index], in_flight)
+        if verdict.delivered:
+            outcome = policy.delivered(answer, verdict.provider_id)
+        else:
+            outcome = self._failed(lease, index, began, answer, verdict)
+        self._record(lease, index, outcome)
 
     def _learn_delivered(self, messages: int, seconds: float, in_flight: int) -> None:
         """Draw the conclusions of messages that were delivered in `seconds` altogether; the breaker is closed."""
@@ -373,8 +374,7 @@ class EndpointWorkers:
 
     def _record(self, lease: Lease, index: int, outcome: Outcome) -> None:
         lease.record(index, outcome)
-        if not lease.left:
-            self._registry.settle_soon(lease)
+        self._finish(lease)
 
     def _finish(self, lease: Lease) -> None:
         if not lease.left:

@@ -219,12 +219,13 @@ class Lease:
         self.revoked = True
         before = self.left
         now_at = self.now_at(self.now())
-        for index in self.take(len(self.outcomes)) + self.take(len(self.outcomes)):
-            outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
-            if outcome is None:
-                self.keep(index)
-            else:
-                self.record(index, outcome)
+        while untaken := self.take(len(self.outcomes)):
+            for index in untaken:
+                outcome = policy.without_sending(mailing, self.batch.recipients[index], self.batch.reclaimed, now_at)
+                if outcome is None:
+                    self.keep(index)
+                else:
+                    self.record(index, outcome)
         return self.left == 0 and before > 0
 
     def excuse(self, since: float, kind: Refusal) -> None:

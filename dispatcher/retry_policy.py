@@ -74,6 +74,10 @@ _UNKNOWN_WHEN_SENT = frozenset(
 )
 
 
+UNJUDGED = Outcome(Status.UNKNOWN, Reason.OUTCOME_UNKNOWN, 1, None, None, None, None, None)
+"""What is recorded of a message whose answer nobody here could judge, by a defect."""
+
+
 def delivered(answer: Answer, provider_id: str = "") -> Outcome:
     """Return what to record of a message that the endpoint accepted, and that it gave this id."""
     outcome = _delivered(answer.status, round(answer.duration * 1000))

@@ -1,7 +1,8 @@
 """The work queue on Postgres: batches are scanned, leased with their messages, and settled.
 
-Every method is one statement, so nothing is half done when the process dies between two of them. Claims
-and settlements are functions of the database, each called with the bucket.
+Claims and settlements are functions of the database, each one statement called with the bucket, so nothing
+is half done when the process dies. What a gateway said beside its answer (its own ids, who wants no
+messages) is true whoever holds the batch, and is noted before the settlement: repeating it does no harm.
 """
 
 from __future__ import annotations

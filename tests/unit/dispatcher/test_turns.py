@@ -22,6 +22,9 @@ from tests.unit.dispatcher.batches import lease
 OK = Answer(200, b'{"code":0}', None, ErrorClass.NONE, True, 0.1)
 BROKEN = Answer(500, b"", None, ErrorClass.NONE, True, 0.1)
 
+NONSENSE = Answer(200, None, None, ErrorClass.NONE, True, 0.1)  # type: ignore[arg-type]
+"""What no sender gives, so that judging it fails."""
+
 
 class Collecting:
     """A sender that keeps requests until the test answers them; it fails for the `defect`ive one."""
@@ -104,6 +107,18 @@ async def test_a_sender_that_fails_on_the_spot_loses_no_message() -> None:
     outcome = one.outcomes[1]
     assert outcome is not None
     assert (outcome.status, outcome.maybe_sent, len(sender.requests)) == (Status.PENDING, True, 3)
+
+
+async def test_an_answer_that_cannot_be_judged_holds_up_no_other() -> None:
+    pool = pool_of(sender := Collecting())
+    pool.enqueue(one := fresh(3))
+    await turns()
+    for n, request in enumerate(sender.requests[:]):
+        request.answered(NONSENSE if n == 1 else OK)
+    await turns(2)
+    known = [outcome.status for outcome in one.outcomes if outcome is not None]
+    assert known == [Status.DELIVERED, Status.UNKNOWN, Status.DELIVERED]
+    assert (one.left, pool.in_flight) == (0, 0)
 
 
 async def test_of_what_a_closing_cuts_off_nothing_is_recorded() -> None:
