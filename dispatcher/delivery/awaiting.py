@@ -1,4 +1,4 @@
-"""Between requests that are told their answers and those that are awaited.
+"""Between requests that are handed their answers and those that are awaited.
 
 `ask` awaits a single request: for probes and traces. A `TaskSender` has a task for each of its
 requests: for what awaits anyhow, such as httpx. The usual path of a message needs neither.
@@ -72,17 +72,11 @@ class TaskSender(ABC):
         self._tasks: set[asyncio.Task[None]] = set()
 
     @abstractmethod
-    async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
-    ) -> Answer | None:
-        """POST one message and return what it came to. See `dispatcher.ports.Sender.send`."""
+    async def post(self, request: Request) -> Answer | None:
+        """POST the message of a request and return what it came to. See `dispatcher.ports.Sender.send`."""
 
     def renew(self, endpoint: Endpoint) -> None:  # noqa: B027 - most have none
         """Use other secrets; a sender that has none does nothing."""
-
-    async def post_request(self, request: Request) -> Answer | None:
-        """POST the message of a request. For senders that need more of it than `post` has."""
-        return await self.post(request.message_id, request.phone, request.text, request.at_most_once, request.may_start)
 
     def send(self, request: Request) -> None:
         """Begin the task of a request. See `dispatcher.ports.Sender.send`."""
@@ -93,7 +87,7 @@ class TaskSender(ABC):
     async def _serve(self, request: Request) -> None:
         began = monotonic()
         try:
-            answer = await self.post_request(request)
+            answer = await self.post(request)
         except Exception:
             # A defect in a sender must not lose a message: it may have been sent.
             log.exception("the sender failed")

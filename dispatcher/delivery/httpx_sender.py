@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from time import monotonic
@@ -132,38 +132,26 @@ class HttpxSender(TaskSender):
         if self._described is None:
             self._client.headers = httpx.Headers(parse_target(endpoint).headers)
 
-    async def post_request(self, request: Request) -> Answer | None:
-        """POST the message of a request, as its endpoint's description says."""
-        one = request
-        return await self.post(one.message_id, one.phone, one.text, one.at_most_once, one.may_start, one.values)
-
-    async def post(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool,
-        may_start: MayStart,
-        values: Sequence[str] = (),
-    ) -> Answer | None:
-        """POST one message; it waits for its turn while as many are under way as httpcore bears."""
+    async def post(self, request: Request) -> Answer | None:
+        """POST the message of a request; it waits for its turn while as many are under way as httpcore bears."""
         started = monotonic()
-        exchange = _Exchange(may_start, self._wanted)
+        exchange = _Exchange(request.may_start, self._wanted)
         if self._closed:
             return exchange.answer(ErrorClass.DISCONNECT, started)
         try:
-            request = self._request(message_id, phone, text, values)
+            written = self._request(request)
         except ValueError:
             return exchange.answer(ErrorClass.PROTOCOL, started)
         except NotReady:
             return exchange.answer(ErrorClass.CONNECT, started)
         try:
             async with self._limited(), self._turns:
-                error = await self._exchange(exchange, request)
-                if error is ErrorClass.DISCONNECT and not (exchange.connected or exchange.status or at_most_once):
-                    exchange = _Exchange(may_start, self._wanted)
+                error = await self._exchange(exchange, written)
+                once = exchange.connected or exchange.status or request.at_most_once
+                if error is ErrorClass.DISCONNECT and not once:
+                    exchange = _Exchange(request.may_start, self._wanted)
                     exchange.sent = True  # the first one was
-                    error = await self._exchange(exchange, request)
+                    error = await self._exchange(exchange, written)
         except TimeoutError:
             error = ErrorClass.DISCONNECT if self._closed else ErrorClass.TIMEOUT
         if exchange.forbidden:
@@ -190,13 +178,14 @@ class HttpxSender(TaskSender):
             await asyncio.wait(self._tasks)
         await self._client.aclose()
 
-    def _request(self, message_id: int, phone: str, text: str, values: Sequence[str]) -> httpx.Request:
-        """Return the request for one message. Raise ValueError for a phone that is none."""
+    def _request(self, request: Request) -> httpx.Request:
+        """Return what is written for one message. Raise ValueError for a phone that is none."""
+        message_id, phone, text = request.message_id, request.phone, request.text
         if self._described is None:
             body, headers = encode_body(message_id, phone, text), [("Idempotency-Key", b"%d" % message_id)]
             method, url = "POST", httpx.URL(f"{self._url}{message_id}")
         else:
-            target, headers, body = self._described.parts(message_id, phone, text, values)
+            target, headers, body = self._described.parts(message_id, phone, text, request.values)
             method, url = self._described.method, httpx.URL(self._url).copy_with(raw_path=target)
         if self._trace_headers is not None:
             headers = [*headers, *((name, value.encode("ascii")) for name, value in self._trace_headers().items())]

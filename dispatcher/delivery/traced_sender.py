@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from dispatcher.delivery.awaiting import TaskSender, ask
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart, Request, Sender
+from dispatcher.ports import Request, Sender
 from dispatcher.tracing import Tracer
 
 
@@ -24,23 +22,13 @@ class TracedSender(TaskSender):
         """Let the sender behind use other secrets."""
         self._sender.renew(endpoint)
 
-    async def post_request(self, request: Request) -> Answer | None:
-        """POST the message of a request, with all that the sender behind may need."""
+    async def post(self, request: Request) -> Answer | None:
+        """POST the message of a request in a span of its own."""
         one = request
-        return await self.post(one.message_id, one.phone, one.text, one.at_most_once, one.may_start, one.values)
-
-    async def post(
-        self,
-        message_id: int,
-        phone: str,
-        text: str,
-        at_most_once: bool,
-        may_start: MayStart,
-        values: Sequence[str] = (),
-    ) -> Answer | None:
-        """POST one message in a span of its own."""
-        with self._tracer.span("send", endpoint=self._endpoint, message_id=message_id) as span:
-            answer = await ask(self._sender, message_id, phone, text, at_most_once, may_start, values)
+        with self._tracer.span("send", endpoint=self._endpoint, message_id=one.message_id) as span:
+            answer = await ask(
+                self._sender, one.message_id, one.phone, one.text, one.at_most_once, one.may_start, one.values
+            )
             if answer is None:
                 span.fail("not started")
                 return None

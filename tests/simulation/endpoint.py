@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
+from dispatcher import ports
 from dispatcher.delivery.awaiting import TaskSender
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart
 from tests.simulation.promises import Promises, Request
 from tests.simulation.world import World
 
@@ -106,9 +106,7 @@ class ModelSender(TaskSender):
         self._name = name
         self._timeout = timeout
 
-    async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
-    ) -> Answer | None:
+    async def post(self, request: ports.Request) -> Answer | None:
         """Send a request as both real senders do: a connection first, then `may_start`, then the request."""
         world, habits = self._world, self._endpoint.habits
         began = world.now
@@ -118,21 +116,21 @@ class ModelSender(TaskSender):
             return Answer(0, b"", None, ErrorClass.CONNECT, False, world.now - began)
         if connecting > 0.0:
             await asyncio.sleep(connecting)
-        if not may_start():
+        if not request.may_start():
             return None
-        request = self._promises.started(self._name, message_id, phone, text)
+        started = self._promises.started(self._name, request.message_id, request.phone, request.text)
         answered: asyncio.Future[Answer] = self._loop.create_future()
 
         def reply(answer: Answer) -> None:
             if not answered.done():
                 answered.set_result(answer)
 
-        world.after(world.delay(0.0, 0.02), partial(self._endpoint.arrive, request, reply))
+        world.after(world.delay(0.0, 0.02), partial(self._endpoint.arrive, started, reply))
         try:
             async with asyncio.timeout(self._timeout):
                 answer = await answered
         except TimeoutError:
             answer = Answer(0, b"", None, ErrorClass.TIMEOUT, True, 0.0)
         answer.duration = world.now - began
-        self._promises.returned(request, answer)
+        self._promises.returned(started, answer)
         return answer

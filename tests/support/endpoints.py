@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dispatcher.delivery.awaiting import TaskSender
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import ErrorClass
-from dispatcher.ports import MayStart
+from dispatcher.ports import Request
 
 OK = b'{"code":0,"message":"OK"}'
 
@@ -46,13 +46,12 @@ class ScriptedSender(TaskSender):
         self._script = script or (lambda client_id, number: answer())
         self.delay = delay
 
-    async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
-    ) -> Answer | None:
+    async def post(self, request: Request) -> Answer | None:
         """Remember the request, wait for the gate, answer by the script."""
-        if not may_start():
+        message_id = request.message_id
+        if not request.may_start():
             return None
-        self.requests.append((message_id, phone, text, time.monotonic()))
+        self.requests.append((message_id, request.phone, request.text, time.monotonic()))
         self.counts[message_id] += 1
         number = self.counts[message_id]
         self.in_flight += 1

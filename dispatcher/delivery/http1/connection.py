@@ -95,7 +95,7 @@ class Connection(asyncio.Protocol):
         self.used = False
 
     def begin(self, request: Request, data: bytes, started: float, deadline: float, again: bool) -> None:
-        """Write a request, `again` if it was written on another connection before; it is told its answer."""
+        """Write a request, `again` if it was written on another connection before; it is handed its answer."""
         self._request = request
         self._data = data
         self._started = started

@@ -2,7 +2,7 @@
 
 Owns the pool: who waits for a connection, who gets which, when connections are opened and
 dropped, and every deadline. A request that finds an idle connection is written at once, and is
-told its answer by the connection: it costs no task, no future and no timer.
+handed its answer by the connection: it costs no task, no future and no timer.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import asyncpg
 
 from dispatcher.model.endpoints import Answer, SuccessRule
 from dispatcher.model.states import MailingState, Status
-from dispatcher.ports import MayStart
+from dispatcher.ports import MayStart, Request
 from tests.integration.dispatcher.conftest import ENDPOINT, Start
 from tests.integration.dispatcher.mailings import completed
 from tests.support.endpoints import ScriptedSender, answer
@@ -25,12 +25,10 @@ class Connecting(ScriptedSender):
         self.connected = asyncio.Event()
         self.waiting: list[MayStart] = []
 
-    async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
-    ) -> Answer | None:
-        self.waiting.append(may_start)
+    async def post(self, request: Request) -> Answer | None:
+        self.waiting.append(request.may_start)
         await self.connected.wait()
-        return await super().post(message_id, phone, text, at_most_once, may_start)
+        return await super().post(request)
 
     async def may_start(self) -> list[bool]:
         """Return what those that wait would be told now."""

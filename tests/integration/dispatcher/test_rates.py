@@ -16,7 +16,7 @@ from dispatcher.model.endpoints import Answer, Endpoint, SlotRequest, Slots
 from dispatcher.model.rates import LEAST_RATE, MOST_RATE, bounded_rate, is_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import Reason, Status
-from dispatcher.ports import RateSlotStore
+from dispatcher.ports import RateSlotStore, Request
 from dispatcher.rate_limiter import HORIZON
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
@@ -219,6 +219,6 @@ class _ByMailing(ScriptedSender):
         super().__init__()
         self._by_mailing = script
 
-    async def post(self, message_id: int, *arguments: object) -> Answer | None:
-        reply = await super().post(message_id, *arguments)  # type: ignore[arg-type]
-        return self._by_mailing.get(message_id >> 32, reply)
+    async def post(self, request: Request) -> Answer | None:
+        reply = await super().post(request)
+        return self._by_mailing.get(request.message_id >> 32, reply)

@@ -17,7 +17,7 @@ from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Settled, Settlement
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Semantics, Status
 from dispatcher.open_work import SCAN_AGE
-from dispatcher.ports import MayStart, Storage, StorageUnavailable
+from dispatcher.ports import Request, Storage, StorageUnavailable
 from dispatcher.retry_policy import OPEN_BATCHES, put_off, unsent
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
@@ -303,11 +303,9 @@ async def test_a_mailing_whose_text_is_broken_waits_and_the_others_do_not(pool: 
 
 async def test_a_sender_that_raises_loses_no_message(pool: asyncpg.Pool, start: Start) -> None:
     class Raising(ScriptedSender):
-        async def post(
-            self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
-        ) -> Answer | None:
-            reply = await super().post(message_id, phone, text, at_most_once, may_start)
-            if self.counts[message_id] == 1:
+        async def post(self, request: Request) -> Answer | None:
+            reply = await super().post(request)
+            if self.counts[request.message_id] == 1:
                 raise ZeroDivisionError
             return reply
 

@@ -14,7 +14,7 @@ from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.states import ErrorClass, Status
-from dispatcher.ports import MayStart
+from dispatcher.ports import Request
 from tests.unit.dispatcher.batches import ASKED, lease
 
 OK = Answer(200, b'{"code":0}', None, ErrorClass.NONE, True, 0.1)
@@ -44,12 +44,10 @@ class Connecting(TaskSender):
         self.started = False
         self._meanwhile = meanwhile
 
-    async def post(
-        self, message_id: int, phone: str, text: str, at_most_once: bool, may_start: MayStart
-    ) -> Answer | None:
-        assert may_start()
+    async def post(self, request: Request) -> Answer | None:
+        assert request.may_start()
         self._meanwhile()
-        self.started = may_start()
+        self.started = request.may_start()
         return OK if self.started else None
 
 
