@@ -4,7 +4,7 @@
 log. `small`, a Python process of its own (`bench.small_endpoint`), anywhere and whenever an
 answer is to take its time. Both answer `{"code":0,"message":"OK"}` and are gone with us.
 
-nginx reads a body only for whoever uses it: here a mirror that throws it away. The answer is that to a
+nginx reads a body only where it is used: here a mirror that throws it away. The answer is that to a
 method which its content knows nothing of, made a good one; it takes no longer than without a body.
 """
 

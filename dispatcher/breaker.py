@@ -140,7 +140,7 @@ class Breaker:
         if self.probing(now) and not self.alone:
             return
         if shared is None or shared.breaker is _CLOSED:
-            # Soon after it was opened here the others are only being told.
+            # Soon after it was opened here the others are only learning of it.
             if not self.closed and not self.alone and now - self.opened_at > PROBE_FIRST:
                 self.close(now)
         else:

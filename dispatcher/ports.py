@@ -76,7 +76,7 @@ class Sender(Protocol):
 
         `may_start` is asked when there is a connection, right before the request is written
         to it, and again before a repetition. If it says no, nothing of the request leaves:
-        it is told None or, where it was written once already, a DISCONNECT with `sent`.
+        it is handed None or, where it was written once already, a DISCONNECT with `sent`.
         """
         ...
 

@@ -259,7 +259,7 @@ class Settings(BaseModel):
     phone_memory_days: float = number(
         1095.0,
         "How long the opt-out of a deleted client and the mailings that they got are remembered, in days, as a keyed "
-        "digest of the phone: whoever is added with that phone again keeps them.",
+        "digest of the phone: a client added with that phone again keeps them.",
         0,
         36_500,
         "days",

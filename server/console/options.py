@@ -1,4 +1,4 @@
-"""What a console is started with: small frozen values, made by whoever starts it."""
+"""What a console is started with: small frozen values, made by the code that starts it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class OidcOptions:
 class ConsoleOptions:
     """Where the console listens, which service it shows, and how people sign in.
 
-    `address` is the service's, in gRPC's form. With `everybody` whoever reaches the console may use it with the
+    `address` is the service's, in gRPC's form. With `everybody` anybody who reaches the console may use it with the
     rights that the API gives to callers without credentials. `public_url` is how browsers reach the console, for
     redirects and cookies. `secret` encrypts sessions; empty: a random one, so that a restart signs everybody out.
     """

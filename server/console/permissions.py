@@ -1,7 +1,7 @@
 """What a person may do, so that pages leave out buttons that the API would refuse.
 
 The API has no method that says so. It checks the scope before it reads a request; so a request that reads little, or
-is invalid on purpose and changes nothing, tells: whoever lacks the scope gets PERMISSION_DENIED. Pages are drawn by
+is invalid on purpose and changes nothing, tells: a caller without the scope gets PERMISSION_DENIED. Pages are drawn by
 this: each change is judged by the API again.
 """
 

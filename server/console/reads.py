@@ -181,7 +181,7 @@ class _Dispatching:
         """Yield each state with the rates until then, at first one that is surely not older than this call."""
         now = await self._service.call(self._service.admin.GetDispatch, GetDispatchRequest(), self._who)
         yield Dispatch(WatchDispatchResponse(replicas=now.replicas, settings=now.settings), tuple(self._rates))
-        # A stream may begin with what another one was told half its interval ago.
+        # A stream may begin with what another one got half its interval ago.
         await asyncio.sleep(STREAM_INTERVAL.ToTimedelta().total_seconds() / 2)
         request = WatchDispatchRequest(min_interval=STREAM_INTERVAL)
         async for answer in self._service.stream(self._service.admin.WatchDispatch, request, self._who):

@@ -1,4 +1,4 @@
-"""Shared reads: whoever watches the same thing with the same credentials shares one call of the API.
+"""Shared reads: pages that watch the same thing with the same credentials share one call of the API.
 
 A topic keeps the last value and the last failure, and begins again by itself while the service is away. It
 ends some seconds after its last reader has left. Readers see the newest value, not each one.

@@ -62,7 +62,7 @@ class ClientDefinition:
 
 
 class OptOutOrigin(IntEnum):
-    """What told the service of an opt-out; the numbers are those of the contract."""
+    """Where the service learned of an opt-out; the numbers are those of the contract."""
 
     UNKNOWN = 0
     """Kept by the phone for a client who was added again, or from before origins were kept."""

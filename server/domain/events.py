@@ -148,7 +148,7 @@ def client_deleted(client_id: int, cancelled: int) -> Event:
 
 
 class OptOutSource(Enum):
-    """What told the service that a client opted out, or in again."""
+    """Where the service learned that a client opted out, or in again."""
 
     API = "api"
     IMPORT = "import"

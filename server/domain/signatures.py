@@ -29,7 +29,7 @@ class Signed(NamedTuple):
 
 
 Verifier = Callable[[Signed], bool]
-"""Says whether a request comes from who knows the secret."""
+"""Return whether a request comes from a holder of the secret."""
 
 
 def same(given: str, wanted: str) -> bool:

@@ -1,6 +1,6 @@
 """Turns for something scarce, fair among the sources of those who want it.
 
-A source is whoever calls: a principal, or a host without authentication. Each has at most its share of
+A source is what calls come from: a principal, or a host without authentication. Each has at most its share of
 the places at once, and those who wait are called in turn of their sources, however many each has waiting.
 """
 
@@ -60,7 +60,7 @@ class Turns:
         return True
 
     def leave(self, source: str) -> None:
-        """Give a place back, to whoever waits."""
+        """Give a place back, to the next that waits."""
         self._taken -= 1
         self._held[source] -= 1
         if not self._held[source]:

@@ -1,4 +1,4 @@
-"""Webhooks out: which events a subscriber is told of, how they look, and when to try again.
+"""Webhooks out: which events a subscriber gets, how they look, and when to try again.
 
 Pure. Events are thin: ids and states, and neither phones nor texts. Bodies follow Standard Webhooks
 (standardwebhooks.com); an event keeps its `id` however often it is sent, and in whichever request.
@@ -77,7 +77,7 @@ class WebhookConfig:
         return blake2b(text, digest_size=16).hexdigest()
 
     def wants(self, kind: str) -> bool:
-        """Return whether the subscriber is told of events of a type."""
+        """Return whether the subscriber gets events of a type."""
         return not self.events or kind in self.events
 
 
@@ -120,7 +120,7 @@ def _of_message(entry: Entry, kind: str, client_id: int, status: int, more: Mapp
 
 
 def of_log(bucket: int, no: int, recorded: RecordedEvent) -> WebhookEvent | None:
-    """Return the event of an entry of the event log; None for one that nobody outside is told of."""
+    """Return the event of an entry of the event log; None for one that nobody outside gets."""
     identity, details = f"l-{bucket}-{no}", recorded.details
     if recorded.event in _LOGGED:
         about = {"mailing_id": recorded.mailing_id, "client_id": recorded.client_id}
@@ -137,7 +137,7 @@ def of_log(bucket: int, no: int, recorded: RecordedEvent) -> WebhookEvent | None
 def chosen(
     config: WebhookConfig, events: Iterable[WebhookEvent], labels: Mapping[int, Mapping[str, str]]
 ) -> list[WebhookEvent]:
-    """Return the events that a subscriber is told of; `labels` are those of mailings."""
+    """Return the events that a subscriber gets; `labels` are those of mailings."""
     wanted = config.labels.items()
     return [
         one

@@ -126,7 +126,7 @@ class _Pages:
         if not self._sources.watch.up:
             return PlainTextResponse("the database is away\n", HTTPStatus.SERVICE_UNAVAILABLE)
         if why := self._sources.why_idle():
-            # Whoever calls the API is served all the same: the other replicas would be no better off.
+            # Callers of the API are served all the same: the other replicas would be no better off.
             serves = self._sources.backlog is not None
             status = HTTPStatus.OK if serves else HTTPStatus.SERVICE_UNAVAILABLE
             return PlainTextResponse(f"{'ready, but ' if serves else ''}{why}\n", status)

@@ -1,7 +1,7 @@
 """Reads by key that go together: those that are asked for while one is under way make one statement.
 
 Many callers poll the same few mailings. Each of them gets what a statement has read that began after the
-call came, so whoever has written something reads it; and the database is asked once for all of them.
+call came, so a caller reads what they have written; and the database is asked once for all of them.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ async def remember(connection: asyncpg.Connection, client: asyncpg.Record) -> No
 
 
 async def remember_opt_out(database: Database, phone: str) -> None:
-    """Remember that whoever has this phone opted out, for the client who gets it. Raise DatabaseUnavailable."""
+    """Remember that the person with this phone opted out, for the client who gets it. Raise DatabaseUnavailable."""
     await database.execute(*_SQL["remember_phone"].bind(phone=phone, opted_out=True, received=[]))
 
 

@@ -70,7 +70,7 @@ async def _connected(dsn: str, settings: Settings) -> AsyncIterator[asyncpg.Conn
 
 
 async def _connect(dsn: str, timeout: float) -> asyncpg.Connection:
-    """Connect to a server that takes writes, or else to any: what is wrong with it is told then."""
+    """Connect to a server that takes writes, or else to any: what is wrong with it is reported then."""
     wanted = session_attributes(dsn)
     try:
         return await asyncpg.connect(dsn, statement_cache_size=0, timeout=timeout, target_session_attrs=wanted)

@@ -1,4 +1,4 @@
-"""Subscribers outside, in the database: their positions, their leases, and what they are to be told of."""
+"""Subscribers outside, in the database: their positions, their leases, and what they are to be sent."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class WebhookStore:
         self._holder = replica_id
 
     async def register(self, config: WebhookConfig) -> None:
-        """Note that there is this subscriber; a new one is told of what happens from now on."""
+        """Note that there is this subscriber; a new one gets what happens from now on."""
         await self._database.execute(*_SQL["register_webhook"].bind(name=config.name, config=config.digest))
 
     async def hold(self, name: str) -> Held | None:

@@ -1,4 +1,4 @@
-"""Webhooks out: subscribers of the configuration are told of events, in order and at least once."""
+"""Webhooks out: subscribers of the configuration are notified of events, in order and at least once."""
 
 from server.webhooks.worker import Webhooks
 

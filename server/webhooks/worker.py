@@ -1,8 +1,8 @@
 """Tells subscribers of events: one replica at a time serves each, from where it stands in both feeds.
 
 A request that was taken moves the position; one that was not is repeated, the same body with the same id, after a wait
-that grows from 5 s to a day. So nothing is lost over restarts and replicas, and what happens to a message is told
-in its order. What a subscriber was told of in a round that broke off is told again, with the same ids of events.
+that grows from 5 s to a day. So nothing is lost over restarts and replicas, and what happens to a message is sent
+in its order. What a subscriber got in a round that broke off is sent again, with the same ids of events.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _ENTRIES = 16
 
 @dataclass(frozen=True, slots=True)
 class Feeds:
-    """What subscribers are told of."""
+    """What subscribers get."""
 
     changes: ChangeFeedStore
     events: EventStore

@@ -1,4 +1,4 @@
-"""A TCP relay in front of two replicas, which cuts and freezes connections when it is told to."""
+"""A TCP relay in front of two replicas, which cuts and freezes connections on request."""
 
 from __future__ import annotations
 

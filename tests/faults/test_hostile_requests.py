@@ -39,7 +39,7 @@ def test_bodies_that_never_end_hold_little_and_others_are_served(start_service: 
 
 
 def test_a_body_that_never_ends_is_given_up(start_service: StartService) -> None:
-    """Whoever waits behind it gets its place; fails when a reader keeps its place for as long as it likes."""
+    """The next that waits gets its place; fails when a reader keeps its place for as long as it likes."""
     service = start_service()
     with closing(http2.Connection(service.address)) as one:
         assert one.send_bodies(CHECK, 40, 4 * MIB, 3.0) >= 20

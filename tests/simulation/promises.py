@@ -41,7 +41,7 @@ UNKNOWN_ERRORS = {
 
 NOT_SENT = {Status.EXPIRED, Status.CANCELLED, Status.SKIPPED}
 IN_DOUBT = {"nothing", "unknown", "delivered"}
-"""What senders know of requests that may have arrived. One that was delivered is told so only if it is recorded."""
+"""What senders know of requests that may have arrived. One that was delivered counts as such only if it is recorded."""
 
 
 @dataclass

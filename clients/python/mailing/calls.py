@@ -1,4 +1,4 @@
-"""When calls and streams are repeated: which may be, after how long, and what gRPC itself is told of it.
+"""When calls and streams are repeated: which may be, after how long, and what gRPC itself does of it.
 
 Nothing here waits or calls: the client and its asyncio twin share these decisions.
 """

@@ -35,5 +35,5 @@ def shown_excerpt(text: str) -> str:
 
 
 def masked(number: str) -> str:
-    """Return a number with its last digits only, for whoever."""
+    """Return a number with its last digits only, for everybody."""
     return re.sub(r"\d", "*", number[:-VISIBLE]) + number[-VISIBLE:]

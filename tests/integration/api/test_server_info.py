@@ -1,4 +1,4 @@
-"""What operators are told about the service itself, and how mailings are found by their words."""
+"""What operators see of the service itself, and how mailings are found by their words."""
 
 from __future__ import annotations
 

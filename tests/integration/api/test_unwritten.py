@@ -141,7 +141,7 @@ async def test_deleting_the_mailing_counts_and_removes_all(service: Service, poo
 
 
 async def test_a_preview_counts_who_is_still_to_get_it(service: Service, pool: asyncpg.Pool) -> None:
-    """Whoever waits, and nobody whose message has ended, be it in a block."""
+    """Those who wait, and nobody whose message has ended, be it in a block."""
     mailing_id, expected = await spread(pool)
     await add_clients(pool, 1, 1000)
     answer = await service.mailings.PreviewMailing(PreviewMailingRequest(mailing_id=mailing_id, samples=50))

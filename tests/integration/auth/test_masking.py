@@ -108,7 +108,7 @@ async def _add_attempt(pool: asyncpg.Pool, mailing_id: int, client_id: int) -> N
 
 
 async def test_a_taken_phone_names_its_client_to_those_who_may_know(start: Start, tokens: Tokens) -> None:
-    """Fails when the id is told to a caller who may not read clients."""
+    """Fails when a caller who may not read clients gets the id."""
     writer, reader = tokens.make("writer", "clients.write"), tokens.make("reader", "clients.write", "clients.read")
     guarded = await start(authenticator=tokens.authenticator())
     clients: Any = ClientServiceStub(guarded.channel)

@@ -272,7 +272,7 @@ async def test_a_stream_ends_when_its_token_does(start: Start, tokens: Tokens) -
 
 
 async def test_refused_calls_of_a_host_are_rated_and_others_are_not(start: Start, tokens: Tokens) -> None:
-    """Fails when whoever has no credentials may try as often as the network bears."""
+    """Fails when callers without credentials may try as often as the network bears."""
     ops = tokens.make("ops", "all")
     settings = ApiSettings(limits=CallLimits(refused_per_second=4))
     guarded = await start(authenticator=tokens.authenticator(), settings=settings)

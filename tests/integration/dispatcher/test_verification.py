@@ -71,7 +71,7 @@ async def test_what_contradicts_itself_is_found(pool: asyncpg.Pool, start: Start
 
 
 async def test_counters_are_mended(pool: asyncpg.Pool, start: Start) -> None:
-    """Attempts that were lost with a counter are not: what they ended in cannot be told from the messages."""
+    """Attempts that were lost with a counter are not: what they ended in cannot be seen from the messages."""
     mailing = await delivered(pool, start)
     await pool.execute("UPDATE mailing_counts SET n = n + 1 WHERE bucket = 3 AND n > 0")
     lost = "DELETE FROM mailing_counts WHERE bucket = 4 AND mailing_id = $1 AND status = $2"

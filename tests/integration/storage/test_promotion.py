@@ -1,4 +1,4 @@
-"""A standby that lagged behind is promoted: who watches is told that something is lost, never nothing.
+"""A standby that lagged behind is promoted: watchers learn that something is lost, never nothing.
 
 Two real servers, and one service that knows both. Fails when tokens do not name the server's
 timeline: the new primary gives numbers that were taken before to other changes.

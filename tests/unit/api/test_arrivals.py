@@ -70,7 +70,7 @@ async def test_too_many_that_wait_are_told_so() -> None:
     await asyncio.gather(*sent)
 
 
-async def test_a_slow_reader_gives_way_to_whoever_waits() -> None:
+async def test_a_slow_reader_gives_way_to_the_next() -> None:
     """It is one of the source that holds most; another source's only reader stays."""
     bodies = Bodies(HASTY)
     slow = await bodies.begin("a", "a", "b")

@@ -1,4 +1,4 @@
-"""Contact files as other programs write them: their columns, their kinds, and every bad row told."""
+"""Contact files as other programs write them: their columns, their kinds, and every bad row reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Endpoints by description: what the file may say, and how it is told when an endpoint cannot work."""
+"""Endpoints by description: what the file may say, and what is said when an endpoint cannot work."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_success_may_be_any_status_and_value(tmp_path: Path) -> None:
 
 
 def test_no_secret_of_a_description_is_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Fails when `check` renders the real request, and when a bad value is told."""
+    """Fails when `check` renders the real request, and when a bad value is shown."""
     lines = (
         "token = 'hidden1'\nsecrets = { a = 'hidden2' }\nauth = { basic = { user = 'u', password = 'hidden3' } }\n"
         "json = { to = '{phone}', key = '{secret.a}' }\n"

@@ -1,4 +1,4 @@
-"""The webhooks file: what it may say, and how it is told when it may not."""
+"""The webhooks file: what it may say, and what is said when it may not."""
 
 from __future__ import annotations
 

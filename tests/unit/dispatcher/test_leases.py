@@ -18,7 +18,7 @@ WINDOWS = [(1, None), (2, 10.0), (3, 5.0)]
 
 
 def may_start(one: Lease, index: int = 0) -> bool:
-    """Return what a message on its way is told now; both ways to ask say the same of a lease without windows."""
+    """Return whether a message on its way may start now; both ways to ask say the same of a lease without windows."""
     now = one.now()
     return one.allows_all(now) or one.allows(index, now)
 

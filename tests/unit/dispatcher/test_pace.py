@@ -14,7 +14,7 @@ STEP = 0.003
 """Seconds between two looks at what may start, as in the engine."""
 
 Gateway = Callable[[float], bool]
-"""Says whether it takes a request that comes at this moment."""
+"""Return whether it takes a request that comes at this moment."""
 
 
 def bucket(rate: float, burst: int) -> Gateway:

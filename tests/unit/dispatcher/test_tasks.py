@@ -181,7 +181,7 @@ async def test_an_event_is_waited_for_no_longer_than_wanted() -> None:
 
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_wait_cancelled_just_after_its_event_still_ends(turns: int) -> None:
-    # A loop that waits like this would go on for ever, and whoever ends it would wait for ever.
+    # A loop that waits like this would go on for ever, and its caller would wait for ever.
     event = asyncio.Event()
 
     async def loop() -> None:

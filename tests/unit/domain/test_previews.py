@@ -201,7 +201,7 @@ def test_samples_are_no_more_text_than_an_answer_bears() -> None:
     assert len(samples_of(renderer("{attributes.long}"), [huge, huge], 50)) == 1
 
 
-def test_whoever_has_no_text_to_get_is_left_out_apart() -> None:
+def test_clients_without_a_text_are_left_out_apart() -> None:
     early, late = (START, START + timedelta(hours=9))
     groups = [
         Group(("a",), Reason.NONE, 5, early),

@@ -9,7 +9,7 @@ _SECONDS = 2.0
 
 
 def answers_with_tls(address: str) -> bool:
-    """Return whether "host:port" begins a TLS handshake; False for anything that cannot be told."""
+    """Return whether "host:port" begins a TLS handshake; False for anything that cannot be found out."""
     host, _, port = address.rpartition(":")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False

@@ -1,4 +1,4 @@
-"""`mailing clients import`: contact files as they are, all rows saved or none, every bad row told."""
+"""`mailing clients import`: contact files as they are, all rows saved or none, every bad row reported."""
 
 from __future__ import annotations
 

@@ -247,7 +247,7 @@ def _start_service(stack: ExitStack, folder: Path, environment: dict[str, str]) 
 
 
 def _console_of(log: Path) -> str:
-    """Return the address of the console, which is told right behind that of the service; '' without one."""
+    """Return the address of the console, which is printed right behind that of the service; '' without one."""
     for _ in range(100 if find_spec(_CONSOLE_NEEDS) else 0):
         if found := _CONSOLE.search(log.read_text(errors="replace")):
             return found[1]

@@ -1,4 +1,4 @@
-"""`mailing webhooks`: who is told of events, how far each is, and whether a request would arrive."""
+"""`mailing webhooks`: who is notified of events, how far each is, and whether a request would arrive."""
 
 from __future__ import annotations
 
