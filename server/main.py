@@ -55,9 +55,10 @@ from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batc
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
 from server.runtime.supervisor import Supervisor
 from server.storage.change_feed import ChangeFeedStore
-from server.storage.database import Database, SharedDatabase, read_installation
+from server.storage.database import Database, SharedDatabase
 from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
+from server.storage.installation import read_installation
 from server.storage.mailing_deletion import MailingDeletion
 from server.storage.mailings import ProgressStore
 from server.storage.pool import DatabaseError, check_database, open_pool, prepare_database

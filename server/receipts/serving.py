@@ -12,7 +12,8 @@ from server.observability.metrics.samples import Samples
 from server.receipts.app import ReceiptsApp, Sources
 from server.receipts.listener import ReceiptsListener
 from server.receipts.writer import ReceiptWriter
-from server.storage.database import Database, read_installation
+from server.storage.database import Database
+from server.storage.installation import read_installation
 from server.storage.opt_outs import OptOutStore
 from server.storage.receipts import ReceiptStore
 

@@ -14,8 +14,9 @@ from server.domain.clients import ClientKey, check_etag
 from server.domain.errors import NotFound, PhoneUnknown
 from server.domain.events import client_deleted
 from server.storage.clients import client_of, lock_client
-from server.storage.database import Database, Installation, RaceLost
+from server.storage.database import Database, RaceLost
 from server.storage.events import record
+from server.storage.installation import Installation
 from server.storage.phone_memory import remember
 from server.storage.queries import load_queries
 

@@ -23,8 +23,9 @@ from server.domain.principals import source
 from server.domain.turns import Turns
 from server.storage.client_merge import MERGE_TIMEOUT, ClientMerge
 from server.storage.client_numbers import ClientNumbers
-from server.storage.database import Database, Installation
+from server.storage.database import Database
 from server.storage.events import record
+from server.storage.installation import Installation
 from server.storage.queries import load_queries
 
 _SQL = load_queries("client_import.sql")

@@ -19,8 +19,9 @@ from server.domain.errors import Conflict, FieldViolation
 from server.domain.events import OptOutSource, client_opted
 from server.domain.validation import MAX_ATTRIBUTES
 from server.storage.client_numbers import ClientNumbers
-from server.storage.database import RACES, TRIES, RaceLost
+from server.storage.database import TRIES, RaceLost
 from server.storage.events import record
+from server.storage.faults import RACES
 from server.storage.queries import load_queries
 
 _SQL = load_queries("client_import.sql")

@@ -30,8 +30,9 @@ from server.domain.principals import Scope, caller, source
 from server.domain.turns import Turns
 from server.domain.validation import MAX_PAGE_SIZE
 from server.storage.client_numbers import exhaustion
-from server.storage.database import Database, Installation, RaceLost, fetch_piece
+from server.storage.database import Database, RaceLost, fetch_piece
 from server.storage.events import record
+from server.storage.installation import Installation
 from server.storage.mailing_rows import filter_arguments
 from server.storage.phone_memory import PhoneMemory, recall, remember
 from server.storage.queries import load_queries

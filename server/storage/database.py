@@ -1,4 +1,4 @@
-"""Connections and transactions, and the one function that decides what an error of the database means.
+"""Connections and transactions, and what their errors mean to whom.
 
 `Database` serves the API and raises errors of the domain, `DispatcherDatabase` serves the engine and
 raises the error of its port. Both ask `classify`. A transaction of the API that lost a race against
@@ -8,24 +8,18 @@ another one is repeated a few times before the caller gets an error.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from enum import Enum
 from itertools import chain, repeat
 from typing import Any, TypeVar
-from uuid import UUID
-from zlib import crc32
 
 import asyncpg
 
 from dispatcher.ports import StorageUnavailable
-from server.domain.clients import known_zones
 from server.domain.errors import Conflict, DatabaseUnavailable, ScanTooLong
 from server.domain.principals import source
 from server.domain.turns import Turns
+from server.storage.faults import RACES, SERVER_ENDS, Fault, classify
 from server.storage.queries import load_queries
 
 _SQL = load_queries("database.sql")
@@ -37,80 +31,6 @@ TRIES = 5
 """How often a transaction is tried that loses races."""
 
 Result = TypeVar("Result")
-
-
-class Fault(Enum):
-    """What an error of the database means for the caller."""
-
-    AWAY = "away"
-    """The database is down, starting, failing over, full or too slow: waiting helps."""
-    RACE = "race"
-    """Another transaction got in the way: the same work may succeed at once."""
-    BUG = "bug"
-    """A mistake in this program: it would fail again."""
-
-
-CONNECT_ERRORS = (
-    OSError,
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.exceptions.InternalClientError,
-    ValueError,
-)
-"""What may be raised where a connection is made."""
-
-_SERVER_ENDS = (
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-)
-"""Errors that speak of the server and not of a statement: it stops, or it is no primary any more."""
-
-RACES = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-
-_AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.LockNotAvailableError,
-    asyncpg.PostgresSystemError,
-    # The server ended the session of a transaction that took too long.
-    asyncpg.IdleInTransactionSessionTimeoutError,
-    asyncpg.TransactionTimeoutError,
-    # A standby where a primary was wanted; a connection that was cut off in the middle of a message.
-    asyncpg.exceptions.InternalClientError,
-    OSError,
-    TimeoutError,
-)
-
-_ENDED = re.compile(
-    "(pool|connection) is clos(ed|ing)$|another operation is (in progress|cancelling)$|released back to the pool$"
-)
-"""asyncpg's messages about a pool or connection that is closed, or is closing because the server went away."""
-
-
-def classify(error: BaseException) -> Fault:
-    """Return what an error means that was raised while the database was used.
-
-    asyncpg raises InterfaceError both for a closed connection and for mistakes such as a wrong number
-    of arguments; only its message tells them apart.
-    """
-    if isinstance(error, _AWAY):
-        return Fault.AWAY
-    if isinstance(error, RACES):
-        return Fault.RACE
-    if isinstance(error, asyncpg.InterfaceError) and _ENDED.search(str(error)):
-        return Fault.AWAY
-    return Fault.BUG
-
-
-def session_attributes(dsn: str) -> str | None:
-    """Return which servers of a DSN may be used: those that take writes, unless it says so itself."""
-    if "target_session_attrs" in dsn or "PGTARGETSESSIONATTRS" in os.environ:
-        return None
-    return "read-write"
 
 
 _interrupted: set[int] = set()
@@ -200,7 +120,7 @@ class Database:
                 if not connection.is_closed():
                     _interrupted.add(connection.get_server_pid())
                 raise
-            except _SERVER_ENDS:
+            except SERVER_ENDS:
                 await self._leave(connection)
                 raise
             finally:
@@ -380,33 +300,3 @@ async def fetch_piece(
 async def notify_dispatchers(connection: asyncpg.Connection) -> None:
     """Make the dispatchers of all replicas poll as soon as the present transaction commits."""
     await connection.execute(*_SQL["notify_dispatchers"].bind())
-
-
-@dataclass(frozen=True, slots=True)
-class Installation:
-    """What was fixed when the database was set up: the buckets, the time zones of clients, its identity, `epoch`."""
-
-    buckets: int
-    zones: frozenset[str]
-    epoch: UUID
-
-    def bucket_of_phone(self, phone: str) -> int:
-        """Return the bucket of a new client with this phone."""
-        return crc32(phone.encode()) % self.buckets
-
-    def bucket_of_client(self, client_id: int) -> int:
-        """Return the bucket that a client's id names."""
-        return client_id % self.buckets
-
-    def bucket_of_request(self, request_id: UUID) -> int:
-        """Return the bucket that stores a request id."""
-        return crc32(request_id.bytes) % self.buckets
-
-
-async def read_installation(database: Database) -> Installation:
-    """Return it; this takes some 100 ms. Raise DatabaseUnavailable."""
-    async with database.connection() as connection:
-        buckets = await connection.fetchval(*_SQL["count_buckets"].bind())
-        names = [row["name"] for row in await connection.fetch(*_SQL["list_zones"].bind())]
-        epoch = await connection.fetchval(*_SQL["database_epoch"].bind())
-    return Installation(buckets, known_zones(names), epoch)

@@ -29,9 +29,10 @@ from server.domain.mailings import (
     ended_already,
 )
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
-from server.storage.database import Database, Installation, RaceLost, notify_dispatchers
+from server.storage.database import Database, RaceLost, notify_dispatchers
 from server.storage.events import record
 from server.storage.gathered_reads import GatheredReads
+from server.storage.installation import Installation
 from server.storage.mailing_rows import definition_arguments, mailing_of
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests

@@ -18,8 +18,9 @@ from server.domain.messages import Attempt, ExportedMessage, Message, MessageQue
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
 from server.domain.receipts import Receipt
 from server.storage.clients import client_id_of
-from server.storage.database import Database, Installation, fetch_piece
+from server.storage.database import Database, fetch_piece
 from server.storage.events import record
+from server.storage.installation import Installation
 from server.storage.queries import load_queries
 from server.storage.receipts import ReceiptStore
 

@@ -17,7 +17,7 @@ from importlib.resources import files
 import asyncpg
 
 from server.embedded_postgres import OLDEST_MAJOR
-from server.storage.database import session_attributes
+from server.storage.faults import session_attributes
 
 _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
 _LOCK = 0x6D61696C696E67  # "mailing"

@@ -11,7 +11,8 @@ import orjson
 from server.domain.clients import OptOutOrigin
 from server.domain.events import OptOutSource, client_opted
 from server.domain.inbound import Wish
-from server.storage.database import Database, Installation
+from server.storage.database import Database
+from server.storage.installation import Installation
 from server.storage.phone_memory import remember_opt_out
 from server.storage.queries import load_queries
 

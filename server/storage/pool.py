@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
-from server.storage.database import CONNECT_ERRORS, session_attributes, tidy
+from server.storage.database import tidy
+from server.storage.faults import CONNECT_ERRORS, session_attributes
 from server.storage.migrate import MigrationError, migrate, require_schema
 from server.storage.requirements import (
     UnfitDatabase,

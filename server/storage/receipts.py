@@ -11,7 +11,8 @@ import asyncpg
 
 from server.domain.messages import message_id, split_message_id
 from server.domain.receipts import NO_RECEIPT, MessageReceipt, Receipt, ReceiptCount, Report, strongest
-from server.storage.database import Database, Installation
+from server.storage.database import Database
+from server.storage.installation import Installation
 from server.storage.queries import load_queries
 
 _SQL = load_queries("receipts.sql")

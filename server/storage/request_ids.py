@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from server.domain.errors import RequestIdReused
-from server.storage.database import Installation
+from server.storage.installation import Installation
 from server.storage.queries import load_queries
 
 _SQL = load_queries("request_ids.sql")

@@ -19,8 +19,9 @@ from server.domain.messages import Attempt, Message, MessageQuery
 from server.domain.pagination import Page, PageRequest
 from server.domain.stories import MAX_EVENTS, Story, StoryPart
 from server.storage.clients import ClientStore
-from server.storage.database import Database, Installation
+from server.storage.database import Database
 from server.storage.events import event_of
+from server.storage.installation import Installation
 from server.storage.messages import MessageStore, attempt_of
 from server.storage.queries import load_queries
 

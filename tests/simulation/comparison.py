@@ -24,8 +24,9 @@ from dispatcher.model.states import MailingState, Status, Suspension
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
-from server.storage.database import DispatcherDatabase, Installation
+from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
 from tests.simulation.rows import BUCKETS, Client, MailingRow, Place

@@ -21,7 +21,8 @@ from server.domain.validation import Violations, page_size
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
 from server.storage.clients import ClientStore
-from server.storage.database import Database, Installation
+from server.storage.database import Database
+from server.storage.installation import Installation
 from server.storage.stories import StoryStore
 
 EXPORT_CHUNK = 500

@@ -34,7 +34,8 @@ from server.domain.principals import Scope, caller, shown_attributes
 from server.domain.validation import Violations, check_id, check_text, page_size, require_id
 from server.endpoints.probes import EndpointProbes
 from server.storage.clients import ClientStore
-from server.storage.database import Database, Installation
+from server.storage.database import Database
+from server.storage.installation import Installation
 from server.storage.mailing_deletion import MailingDeletion
 from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore

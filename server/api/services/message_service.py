@@ -18,7 +18,8 @@ from server.domain.messages import MessageQuery
 from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
 from server.domain.receipts import Receipt
 from server.domain.validation import Violations, check_id, page_size, require_id
-from server.storage.database import Database, Installation
+from server.storage.database import Database
+from server.storage.installation import Installation
 from server.storage.mailings import ProgressStore
 from server.storage.messages import MessageStore
 

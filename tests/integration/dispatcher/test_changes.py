@@ -15,8 +15,9 @@ from dispatcher.model.states import AudienceMode, MailingState, Status
 from dispatcher.retry_policy import OPEN_BATCHES
 from server.domain.clients import ClientFilter
 from server.domain.mailings import MailingDefinition
-from server.storage.database import Database, DispatcherDatabase, Installation
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from tests.integration.dispatcher.conftest import Start

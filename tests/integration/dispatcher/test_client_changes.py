@@ -15,8 +15,9 @@ from dispatcher.model.states import AudienceMode, Status
 from server.domain.clients import ClientDefinition
 from server.storage.client_deletion import ClientDeletion
 from server.storage.clients import ClientStore
-from server.storage.database import Database, DispatcherDatabase, Installation
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.installation import Installation
 from tests.integration.dispatcher.conftest import Start
 from tests.support.endpoints import ScriptedSender
 from tests.support.eventually import eventually

@@ -18,8 +18,9 @@ from dispatcher.model.outcomes import Outcome, Settlement
 from dispatcher.model.states import MailingState, Reason, Semantics, Status
 from dispatcher.ports import Storage
 from server.storage.client_deletion import ClientDeletion
-from server.storage.database import Database, DispatcherDatabase, Installation
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from tests.support.ledger import BUCKETS, add_clients, add_mailing, audit, database_now
 

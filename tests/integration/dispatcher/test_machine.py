@@ -35,8 +35,9 @@ from server.config import Settings
 from server.domain.clients import known_zones
 from server.domain.errors import DomainError
 from server.storage.client_deletion import ClientDeletion
-from server.storage.database import Database, DispatcherDatabase, Installation
+from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
+from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from server.storage.pool import open_pool

@@ -7,7 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from server.storage.database import Fault, classify
+from server.storage.faults import Fault, classify
 
 AWAY = [
     ConnectionRefusedError(),
