@@ -34,7 +34,9 @@ def memory(pid: int) -> float:
 @pytest.fixture
 async def served(database_dsn: str) -> AsyncIterator[tuple[int, Browser, grpc.aio.Channel]]:
     """Yield a service in a process of its own: its id, a browser at its console, and a channel."""
-    with serving(MAILING_DSN=database_dsn, MAILING_CONSOLE_LISTEN="127.0.0.1:0") as (process, address):
+    # Nobody reads what the process writes: a full pipe would hold it up.
+    settings = {"MAILING_CONSOLE_LISTEN": "127.0.0.1:0", "MAILING_LOG_LEVEL": "error"}
+    with serving(MAILING_DSN=database_dsn, **settings) as (process, address):
         assert process.stdout is not None
         browser = Browser(process.stdout.readline().removeprefix("console on ").strip())
         async with grpc.aio.insecure_channel(address) as channel:
