@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from math import inf
 from random import Random
 
 from dispatcher import retry_policy as policy
@@ -60,7 +61,7 @@ class Planner:
         self._claimer = claimer
         self._limits: dict[int, int] = {}
         self._perhaps_done: set[int] = set()
-        self._checked_at = clock.monotonic()
+        self._checked_at = -inf  # the first round finds what one that was killed left undone
 
     def drained(self, mailing_id: int) -> None:
         """Note that a mailing has perhaps nothing left to do."""

@@ -93,7 +93,7 @@ async def test_a_restart_after_a_step_finds_retries_and_open_work(
         count: int = await pool.fetchval("SELECT count(*) FROM replicas")
         return count
 
-    await eventually(replicas, lambda count: count == 0)  # it has taken its leave
+    await eventually(replicas, lambda count: count == 0)  # it has deregistered
     pending = (await statuses(pool, mailing))[Status.PENDING]
     assert pending >= 90
     await set_clock(pool, step)

@@ -5,11 +5,16 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from dispatcher.model.states import AudienceMode, MailingState, Reason, Status
+from dispatcher.planner import CHECK_INTERVAL
+from dispatcher.retry_policy import OPEN_BATCHES
+from server.storage.database import DispatcherDatabase
+from server.storage.dispatcher_storage import dispatcher_storage
 from tests.integration.dispatcher.conftest import Start
 from tests.integration.dispatcher.mailings import completed, ends
 from tests.support.endpoints import ScriptedSender, answer
@@ -98,6 +103,22 @@ async def test_whoever_no_longer_matches_before_their_turn_is_skipped(pool: asyn
     assert found.pop(left) == (Status.SKIPPED, Reason.NO_LONGER_MATCHES)
     assert set(found.values()) == {(Status.DELIVERED, Reason.NONE)}
     assert await audit(pool) == []
+
+
+async def test_an_expansion_cut_off_at_its_last_step_is_rechecked(pool: asyncpg.Pool, start: Start) -> None:
+    """The replica that took the last step was killed before it set when to look again; the next one does so at once."""
+    await add_clients(pool, 30)
+    await add_mailing(pool, audience=AudienceMode.OPEN)
+    storage = dispatcher_storage(DispatcherDatabase(pool), uuid4())
+    await storage.plan.start_due()
+    (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
+    for bucket in expansion.positions:
+        while not (await storage.plan.expand(expansion, bucket, 500, 1000)).finished:
+            (expansion,) = await storage.plan.expandable(OPEN_BATCHES)
+    start(sender := ScriptedSender())
+    await sender.until(30)
+    await add_clients(pool, 5, first=5000)
+    await sender.until(35, within=CHECK_INTERVAL / 2)
 
 
 async def test_a_fixed_audience_stays_as_it_was_at_the_start(pool: asyncpg.Pool, start: Start) -> None:
