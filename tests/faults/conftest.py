@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,13 +25,13 @@ class Service:
         self, settings: dict[str, str], *arguments: str, folder: Path | None = None, files: int | None = None
     ) -> None:
         """Start it, of the checkout in `folder` or of this one; `files` is how many it may have open."""
+        limit = [] if files is None else ["sh", "-c", f'ulimit -n {files}; exec "$@"', "sh"]
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mailing.cli", "serve", "--listen", "127.0.0.1:0", *arguments],
+            [*limit, sys.executable, "-m", "mailing.cli", "serve", "--listen", "127.0.0.1:0", *arguments],
             stdout=subprocess.PIPE,
             text=True,
             env=environment(**settings),
             cwd=folder,
-            preexec_fn=None if files is None else partial(resource.setrlimit, resource.RLIMIT_NOFILE, (files, files)),
         )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

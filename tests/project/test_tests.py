@@ -87,3 +87,18 @@ def test_names_are_sentences_of_less_than_70_characters() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert [name for name in names if len(name) >= 70] == []
+
+
+def test_no_code_runs_between_fork_and_exec() -> None:
+    """The fork handlers of gRPC would run as well and may abort the child; the service starts Postgres before gRPC."""
+    trees = {
+        str(path): ast.parse(path.read_text(encoding="utf-8"))
+        for path in (ROOT / "clients/python/mailing").rglob("*.py")
+    }
+    found = [
+        path
+        for path, tree in {**modules(), **trees}.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.keyword) and node.arg == "preexec_fn"
+    ]
+    assert found == []

@@ -1,25 +1,29 @@
 """Child processes that never outlive the command that started them.
 
 Each writes to its own log file and prints one line when it is ready. On Linux the kernel
-ends them even when the parent is killed.
+ends them even when the parent is killed. No code of ours runs between fork and exec: gRPC's fork
+handlers would, and abort the child when they find their descriptors closed.
 """
 
 from __future__ import annotations
 
-import ctypes
 import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
-_PR_SET_PDEATHSIG = 1
 _TAIL_LINES = 15
+
+_END_WITH_PARENT: tuple[str, ...] = ()
+if sys.platform == "linux":
+    # prctl(PR_SET_PDEATHSIG, SIGTERM) holds for the program that takes this one's place.
+    _SET_AND_BECOME = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15); os.execvp(sys.argv[1], sys.argv[1:])"
+    _END_WITH_PARENT = (sys.executable, "-I", "-S", "-c", _SET_AND_BECOME)
 
 
 class ProcessError(Exception):
@@ -37,14 +41,13 @@ def running(
     """
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own programs
-            arguments,
+            [*_END_WITH_PARENT, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             env={**environment, "PYTHONUNBUFFERED": "1"},
             # Ctrl-C is for the parent, which ends its children in order.
             start_new_session=True,
-            preexec_fn=_end_with_parent(),
         )
     try:
         yield _wait_until_ready(process, ready, log)
@@ -78,14 +81,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 def tail(text: str) -> str:
     """Return the last lines of a log."""
     return "\n".join(text.splitlines()[-_TAIL_LINES:])
-
-
-def _end_with_parent() -> Callable[[], None] | None:
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None).prctl
-
-    def request() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    return request
