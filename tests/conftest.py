@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 from collections.abc import AsyncIterator, Iterator
 from itertools import count
 from pathlib import Path
@@ -40,7 +41,13 @@ _numbers = count(1)
 
 
 def pytest_configure() -> None:
-    """Make pytest's temporary folders in memory, unless it was told where to make them."""
+    """Make pytest's temporary folders in memory unless set otherwise; let children hear Ctrl-C and hang-ups.
+
+    A shell's background job ignores both, and so would every program that it starts.
+    """
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 

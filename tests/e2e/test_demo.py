@@ -81,15 +81,14 @@ def test_the_console_of_a_demo_stays_until_it_is_interrupted(short: Path) -> Non
         env=environment(TMPDIR=str(short), PYTHONUNBUFFERED="1"),
         stdout=subprocess.PIPE,
         text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as demo:
         assert demo.stdout is not None
-        told = ""
-        while "stay open until Ctrl-C" not in told:
+        printed = ""
+        while "stay open until Ctrl-C" not in printed:
             line = demo.stdout.readline()
-            assert line, told
-            told += line
-        found = re.search(r"Console at (\S+),", told)
+            assert line, printed
+            printed += line
+        found = re.search(r"Console at (\S+),", printed)
         assert found
         with urllib.request.urlopen(f"{found[1]}/mailings", timeout=30) as answer:
             assert "Demo" in answer.read().decode()
