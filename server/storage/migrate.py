@@ -4,15 +4,21 @@ Migrations are numbered SQL files in dbmate's format, and `schema_migrations` is
 table, so operators may use that tool instead. Each file is one transaction; replicas that
 start together wait for one another. Never undoes anything: the down sections are for operators.
 
+A file that changes a table in use gives up when it does not get its lock at once, because everybody else would
+wait behind it; it is tried again, less and less often.
+
 A file goes to the server in one piece. Citus refuses a piece with several changes of a distributed
 table's definition, so such changes take a file each.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain, repeat
 
 import asyncpg
 
@@ -21,8 +27,12 @@ from server.storage.faults import session_attributes
 
 _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
 _LOCK = 0x6D61696C696E67  # "mailing"
+_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between two tries of a file that gets no lock
 _FILE = re.compile(r"(\d+).*\.sql")
 _SECTION = re.compile(r"^-- migrate:(up|down)[ \t]*(.*)$", re.MULTILINE)
+
+
+log = logging.getLogger(__name__)
 
 
 class MigrationError(Exception):
@@ -104,9 +114,20 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
             "point MAILING_DSN at another."
         )
     applied = []
-    while (migration := await _apply_next(connection, migrations)) is not None:
+    while (migration := await _apply_patiently(connection, migrations)) is not None:
         applied.append(migration.version)
     return applied
+
+
+async def _apply_patiently(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
+    """Apply the oldest missing migration, as soon as its locks are free. Return None when nothing is missing."""
+    for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
+        try:
+            return await _apply_next(connection, migrations)
+        except asyncpg.LockNotAvailableError:
+            log.info("a migration waits for a table that others are using, trying again in %g s", pause)
+            await asyncio.sleep(pause)
+    raise AssertionError("the pauses do not end")
 
 
 async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
@@ -129,6 +150,8 @@ async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration
             f"The schema cannot be brought up to date, {error}: run `mailing-server migrate` as the owner of the "
             "database, or grant this user the right to change it (GRANT CREATE ON SCHEMA)."
         ) from error
+    except asyncpg.LockNotAvailableError:
+        raise
     except asyncpg.PostgresError as error:
         place = migration.file if migration else "before the first migration"
         raise MigrationError(f"The schema cannot be brought up to date ({place}): {error}.") from error

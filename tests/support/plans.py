@@ -69,6 +69,10 @@ async def plan_of(connection: asyncpg.Connection, sql: str, *arguments: Any) -> 
         text = await connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {call}")
     await connection.execute("DEALLOCATE tried")
     found: dict[str, Any] = json.loads(text)[0]["Plan"]
+    wholes = {row["part"]: row["whole"] for row in await connection.fetch(_PARTITIONS)}
+    for node in nodes(found):
+        for key in node.keys() & {"Relation Name", "Index Name"}:
+            node[key] = wholes.get(node[key], node[key])
     return found
 
 
@@ -91,12 +95,38 @@ async def reads_of(connection: asyncpg.Connection, sql: str, *arguments: Any) ->
     return tables, {name: n for name, (is_index, n) in after.items() if n and is_index}
 
 
-_READS = """
-SELECT relname AS name, relkind = 'i' AS is_index,
-  CASE relkind WHEN 'i' THEN pg_stat_get_xact_tuples_returned(oid) ELSE pg_stat_get_xact_numscans(oid) END AS n
-FROM pg_class WHERE relkind IN ('r', 'i') AND relnamespace = 'public'::regnamespace
+async def partitions_locked(connection: asyncpg.Connection, sql: str, *arguments: Any) -> list[str]:
+    """Return the partitions of messages that the seventh execution of a statement locks."""
+    statement = await connection.prepare(sql)
+    for _ in range(6):
+        async with rolled_back(connection):
+            await statement.fetch(*arguments)
+    async with rolled_back(connection):
+        await statement.fetch(*arguments)
+        rows = await connection.fetch(_LOCKED)
+    return [row["name"] for row in rows]
+
+
+_LOCKED = """
+SELECT DISTINCT l.relation::regclass::text AS name FROM pg_locks l JOIN pg_inherits i ON i.inhrelid = l.relation
+WHERE l.pid = pg_backend_pid() AND i.inhparent = 'messages'::regclass
 """
-"""Scans of whole tables, and entries read of indexes, that are not in the statistics yet."""
+
+_PARTITIONS = """
+SELECT c.relname AS part, p.relname AS whole
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+"""
+"""Partitions of tables and of indexes, with what they are parts of."""
+
+_READS = f"""
+SELECT coalesce(w.whole, c.relname) AS name, c.relkind = 'i' AS is_index, sum(
+  CASE c.relkind WHEN 'i' THEN pg_stat_get_xact_tuples_returned(c.oid) ELSE pg_stat_get_xact_numscans(c.oid) END
+)::bigint AS n
+FROM pg_class c LEFT JOIN ({_PARTITIONS}) w ON w.part = c.relname
+WHERE c.relkind IN ('r', 'i') AND c.relnamespace = 'public'::regnamespace
+GROUP BY 1, 2
+"""
+"""Scans of whole tables, and entries read of indexes, that are not in the statistics yet; partitions add up."""
 
 
 async def _fetch(connection: asyncpg.Connection) -> list[asyncpg.Record]:

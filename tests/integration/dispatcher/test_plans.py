@@ -19,11 +19,14 @@ import pytest
 from server.storage.queries import load_queries
 from server.storage.work_queue import array_text
 from tests.conftest import PostgresServer
-from tests.support.plans import PLAN_MODES, nodes, plan_of, planning, populated, reads_of
+from tests.support.plans import PLAN_MODES, nodes, partitions_locked, plan_of, planning, populated, reads_of
 
 SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
 MAILING, FRESH, NEW = 1, 3, 4
 """Mailings whose messages have rows, whose messages have none yet, and without any."""
+
+PARTITIONS = 40
+"""Of one mailing each."""
 
 BUCKET, CLIENTS, BATCH = 0, 100_000, 500
 IDS = [16 * n for n in range(20_001, 20_001 + BATCH)]
@@ -37,6 +40,7 @@ LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journa
 def database(postgres_server: PostgresServer) -> str:
     """Return a database with 100,000 messages in 200 due batches of one bucket, and 20,000 batches due later."""
     rows = f"""
+    SELECT add_ledger_partition_v1(n, 1) FROM generate_series(1, {PARTITIONS}) n;
     INSERT INTO mailings (id, text, starts_at, state, audience_mode, semantics, max_attempts,
                           initial_backoff, max_backoff)
     SELECT n, 'x', now(), 2, 2, 1, 5, '1 s', '1 min' FROM generate_series(1, 4) n;
@@ -134,13 +138,8 @@ async def test_settle_of_a_fresh_batch(connection: asyncpg.Connection, statuses:
     await check_reads(connection, "settle", {"batches_pkey": 2}, **settle_arguments(FRESH, statuses))
 
 
-@pytest.mark.parametrize("with_values", [False, True])
-@pytest.mark.parametrize("mailing_id", [MAILING, FRESH])
-async def test_claim(connection: asyncpg.Connection, mailing_id: int, with_values: bool) -> None:
-    reads = {"batches_pkey": CLIENTS // BATCH + 2, "clients_pkey": BATCH, "messages_pkey": 2 * BATCH}
-    if mailing_id == FRESH:
-        del reads["messages_pkey"]
-    arguments = {
+def claim_arguments(mailing_id: int, with_values: bool = False) -> dict[str, Any]:
+    return {
         **KEY,
         "mailing_id": mailing_id,
         "version": 1,
@@ -151,8 +150,18 @@ async def test_claim(connection: asyncpg.Connection, mailing_id: int, with_value
         "held": [],
         "max_backoff": timedelta(minutes=1),
         "with_values": with_values,
+        **EVERYBODY,
     }
-    await check_reads(connection, "claim", reads, **arguments, **EVERYBODY)
+
+
+@pytest.mark.parametrize("with_values", [False, True])
+@pytest.mark.parametrize("mailing_id", [MAILING, FRESH])
+async def test_claim(connection: asyncpg.Connection, mailing_id: int, with_values: bool) -> None:
+    reads = {"batches_pkey": CLIENTS // BATCH + 2, "clients_pkey": BATCH, "messages_pkey": 2 * BATCH}
+    if mailing_id == FRESH:
+        del reads["messages_pkey"]
+    arguments = claim_arguments(mailing_id, with_values)
+    await check_reads(connection, "claim", reads, **arguments)
 
 
 async def test_admit(connection: asyncpg.Connection) -> None:
@@ -203,3 +212,20 @@ async def test_expand_changes(connection: asyncpg.Connection) -> None:
 async def test_finding_work(connection: asyncpg.Connection, name: str) -> None:
     found = await plan(connection, name)
     check(found, {"batches_due"}, 2 * CLIENTS // BATCH)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("settle", settle_arguments(MAILING, [2])),
+        ("settle", settle_arguments(FRESH, [2, 3] * (BATCH // 2))),
+        ("claim", claim_arguments(MAILING)),
+        ("expand_changes", {**STEP, "mailing_id": MAILING, "limit": 10, **EVERYBODY}),
+    ],
+)
+async def test_no_partition_is_locked_but_the_mailings_own(
+    connection: asyncpg.Connection, name: str, arguments: dict[str, Any]
+) -> None:
+    """Fails with a plan for any mailing: it has, and locks, all partitions."""
+    locked = await partitions_locked(connection, *SQL[name].bind(**arguments))
+    assert locked == [f"messages_{arguments['mailing_id']}"]
