@@ -10,7 +10,7 @@ EXAMPLES: dict[str, str] = {
     '"receive_window": {"start": {"hours": 9}, "duration": "43200s"}}}',
     "ClientService.GetClient": '{"client_id": 27}',
     "ClientService.GetClientStory": '{"phone": "79161234567", "page_size": 100}',
-    "ClientService.UpdateClient": '{"client": {"id": 27, "tag": "vip"}}',
+    "ClientService.UpdateClient": '{"client": {"id": 27, "operator_code": "916"}}',
     "ClientService.DeleteClient": '{"client_id": 27}',
     "ClientService.ListClients": '{"filter": {"tags": ["news"]}, "receiving_now": true, "page_size": 100}',
     "ClientService.ImportClients": '{"clients": [{"phone": "79161234568", "timezone": "Europe/Moscow"}]} '

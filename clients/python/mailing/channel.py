@@ -18,6 +18,7 @@ import grpc
 from mailing.calls import FIRST_PAUSE, LONGEST_PAUSE, service_config
 
 _LOOPBACK = re.compile(r"(unix:.*|(localhost|127\.[\d.]+|\[::1\])(:\d+)?)")
+_TOKEN = re.compile(r"[!-~]+")
 _MAX_RECEIVED_BYTES = 64 << 20
 """Answers are cut at 1 MiB; a single record or a report may be larger."""
 
@@ -93,9 +94,14 @@ def channel_options(address: str) -> list[tuple[str, Any]]:
 
 
 class AuthorizedChannel:
-    """A channel that adds the token to every call; asyncio's channels have the same methods."""
+    """A channel that adds the token to every call; asyncio's channels have the same methods.
+
+    Raise ValueError for a token with characters that no header can carry, such as the … of a shortened one.
+    """
 
     def __init__(self, channel: Any, token: Token) -> None:
+        if isinstance(token, str) and not _TOKEN.fullmatch(token):
+            raise ValueError("the token has a space or another character that no token has: copy the whole of it anew")
         self._channel = channel
         self._token = token
 

@@ -16,6 +16,13 @@ def test_the_token_of_the_environment_goes_along(run: Run, service: Service, mon
     assert service.clients.metadata["authorization"] == "Bearer t0ken"
 
 
+@pytest.mark.parametrize("token", ["mlg_nRwb…", "two words", "line\n"])
+def test_a_token_that_no_header_can_carry_is_not_sent(run: Run, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("MAILING_TOKEN", token)
+    status, _, err = run("clients", "list")
+    assert (status, "the token has a space or another character" in err) == (2, True), err
+
+
 def test_half_a_certificate_and_missing_files_are_told(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILING_CERT_FILE", "/none.pem")
     assert run("clients", "list").err == "mailing: MAILING_CERT_FILE and MAILING_KEY_FILE go together\n"
