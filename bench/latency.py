@@ -79,7 +79,7 @@ async def api_seconds(service: Service, callers: int) -> tuple[list[float], floa
 
 async def measure(times: int, messages: int, callers: int, dispatchers: int) -> dict[str, Any]:
     """Measure the three on services of their own."""
-    arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
+    arguments = ["--dispatchers", str(dispatchers)]
     async with stamping_endpoint() as stamping, running_service(stamping.url, arguments) as service:
         await service.import_clients(1, tag="one")
         say(f"starting {times} mailings on an idle service")

@@ -105,7 +105,7 @@ async def measure(
     """Run one endpoint and one service and return everything measured on them."""
     endpoint = start_endpoint(kind=kind, delay_ms=delay_ms)
     try:
-        arguments = ["--dispatchers", str(dispatchers)] if dispatchers else []
+        arguments = ["--dispatchers", str(dispatchers)]
         settings = {"MAILING_ENDPOINT_MAX_CONCURRENCY": str(concurrency)}
         async with running_service(endpoint.url, arguments, settings) as service:
             before = await wrk_per_s(endpoint.url) if with_wrk else None

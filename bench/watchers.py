@@ -122,7 +122,7 @@ async def idle(service: Service, streams: int) -> dict[str, Any]:
 async def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Run one service and return everything measured on it."""
     endpoint = start_endpoint()
-    arguments = ["--dispatchers", str(options.dispatchers)] if options.dispatchers else []
+    arguments = ["--dispatchers", str(options.dispatchers)]
     result = {"bench": "watchers", "messages": options.messages, "dispatchers": options.dispatchers}
     try:
         async with running_service(endpoint.url, arguments) as service:

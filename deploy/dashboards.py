@@ -132,6 +132,11 @@ OVERVIEW = Dashboard(
             "s",
         ),
         Panel(
+            "Time since the last heartbeat of dispatchers",
+            ((f"mailing_dispatcher_heartbeat_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
+            "s",
+        ),
+        Panel(
             "Dispatchers of an older release than the schema",
             ((f"mailing_dispatcher_newer_schema{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
         ),

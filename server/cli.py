@@ -81,8 +81,12 @@ def serve(
         ),
     ] = None,
     dispatchers: Annotated[
-        int | None,
-        typer.Option("--dispatchers", metavar="N", help="Dispatch in N processes beside the server; 0: inside of it."),
+        str | None,
+        typer.Option(
+            "--dispatchers",
+            metavar="N",
+            help="Send from N processes beside the server; 0: from inside; auto: one beside it on two CPUs or more.",
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Answer everyone who reaches the address, without authentication.")

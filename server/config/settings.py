@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from server.config.types import (
     Address,
+    DispatcherCount,
     EndpointUrl,
     FilePath,
     IssuerUrl,
@@ -23,6 +24,7 @@ from server.config.types import (
     Token,
     Transport,
     WritableFile,
+    default_dispatchers,
     default_folder,
     lower,
     number,
@@ -239,8 +241,14 @@ class Settings(BaseModel):
         3600,
         "seconds",
     )
-    dispatchers: int = number(
-        0, "0: messages are sent from inside the server process; N: from N processes beside it.", 0, 64
+    dispatchers: DispatcherCount = setting(
+        default_dispatchers,
+        "0: messages are sent from inside the server process; N: from N processes beside it; auto: one process beside "
+        "it where there are two CPUs or more, so that the API stays fast, else inside.",
+        "auto or a whole number from 0 to 64",
+        shown="`auto`",
+        ge=0,
+        le=64,
     )
     pool_size: int = number(10, "Maximum database connections of the API; each dispatcher has 13 more.", 4, 1000)
     statement_cache_size: int = number(

@@ -15,6 +15,7 @@ from platformdirs import user_data_dir
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dispatcher.model.endpoints import Endpoint
+from server.config.cpus import usable_cpus
 from server.domain.inbound import InboundSource
 from server.domain.receipts import ReceiptSource
 
@@ -136,6 +137,19 @@ Token = Annotated[SecretStr, AfterValidator(_header_value)]
 
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 """A file that can be opened now."""
+
+
+def default_dispatchers() -> int:
+    """Return 1 where the API can keep a CPU to itself, else 0."""
+    return int(usable_cpus() >= 2)
+
+
+def _dispatchers(value: object) -> object:
+    return default_dispatchers() if lower(value) == "auto" else value
+
+
+DispatcherCount = Annotated[int, BeforeValidator(_dispatchers)]
+"""Dispatcher processes beside the server; `auto` is replaced by what fits this machine."""
 
 Transport = Annotated[Literal["fast", "httpx"], BeforeValidator(lower)]
 """The sender that makes the requests."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from math import isfinite
 from typing import Protocol
 from uuid import uuid4
 
@@ -20,6 +22,7 @@ from server.endpoints.dns_check import DnsCheck
 from server.endpoints.senders import Endpoints
 from server.observability.metrics import Samples, samples_of
 from server.observability.metrics.database import pool_samples
+from server.observability.metrics.dispatchers import HEARTBEAT
 from server.storage.database import DispatcherDatabase, Pool
 from server.storage.dispatcher_storage import dispatcher_storage, listen
 from server.storage.schema_watch import SchemaWatch
@@ -52,7 +55,7 @@ class Dispatch(Protocol):
         ...
 
     def written_at(self) -> float:
-        """Return when this process last wrote for it (monotonic)."""
+        """Return when it last wrote to the database, as far as this process knows (monotonic)."""
         ...
 
 
@@ -115,11 +118,15 @@ class LocalDispatcher:
     def samples(self) -> Samples:
         """Return what it did and how it does."""
         errors: Samples = {"mailing_database_errors_total": {("dispatcher",): self._database.failures}}
-        newer: Samples = {"mailing_dispatcher_newer_schema": {("0",): self._schema.is_newer}}
-        return samples_of(self._dispatcher) | newer | errors | pool_samples(self._pool, "dispatcher")
+        age = time.monotonic() - self.written_at()
+        own: Samples = {
+            "mailing_dispatcher_newer_schema": {("0",): self._schema.is_newer},
+            HEARTBEAT: {("0",): age} if isfinite(age) else {},
+        }
+        return samples_of(self._dispatcher) | own | errors | pool_samples(self._pool, "dispatcher")
 
     def written_at(self) -> float:
-        """Return when this process last wrote for it (monotonic)."""
+        """Return when it last wrote to the database (monotonic)."""
         return self._database.written_at
 
     async def run(self) -> None:

@@ -58,8 +58,8 @@ class Supervisor:
         return self._totals.samples()
 
     def written_at(self) -> float:
-        """Return that this process writes nothing for them."""
-        return float("-inf")
+        """Return when one of them last wrote to the database, as it reported (monotonic)."""
+        return self._totals.written_at
 
     def hint(self) -> None:
         """Do nothing: the database's notifications reach every process."""

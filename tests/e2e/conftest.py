@@ -112,6 +112,7 @@ def serve(database_dsn: str, tmp_path: Path, endpoint: Endpoint) -> Iterator[Ser
             wanted = environment(
                 **{
                     "MAILING_DSN": database_dsn,
+                    "MAILING_DISPATCHERS": "0",
                     "MAILING_ENDPOINT_URL": endpoint.url,
                     "MAILING_ENDPOINT_TOKEN": TOKEN,
                     **settings,

@@ -79,7 +79,12 @@ def start_service(database_dsn: str, endpoint: Endpoint) -> Iterator[StartServic
     started: list[Service] = []
 
     def start(*arguments: str, folder: Path | None = None, files: int | None = None, **settings: str) -> Service:
-        wanted = {"MAILING_DSN": database_dsn, "MAILING_ENDPOINT_URL": endpoint.url, "MAILING_ENDPOINT_TOKEN": TOKEN}
+        wanted = {
+            "MAILING_DSN": database_dsn,
+            "MAILING_DISPATCHERS": "0",
+            "MAILING_ENDPOINT_URL": endpoint.url,
+            "MAILING_ENDPOINT_TOKEN": TOKEN,
+        }
         service = Service(
             {name: value for name, value in (wanted | settings).items() if value},
             *arguments,

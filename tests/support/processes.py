@@ -18,7 +18,12 @@ PATIENCE = 60.0
 
 def command(*arguments: str, **settings: str) -> tuple[list[str], dict[str, str]]:
     """Return the words and the environment that start the service's program with these settings."""
-    environment = {"MAILING_LISTEN": "127.0.0.1:0", "MAILING_LOG_FORMAT": "json", **settings}
+    environment = {
+        "MAILING_LISTEN": "127.0.0.1:0",
+        "MAILING_LOG_FORMAT": "json",
+        "MAILING_DISPATCHERS": "0",
+        **settings,
+    }
     return [sys.executable, "-m", "server.main", *arguments], {**os.environ, **environment}
 
 

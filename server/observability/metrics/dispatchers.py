@@ -5,10 +5,14 @@ What a process did stays counted when it has ended, so that counters never go ba
 
 from __future__ import annotations
 
+import time
+
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.states import BreakerState, Suspension
 from server.observability.metrics.families import FAMILIES
 from server.observability.metrics.samples import Samples, add, added, counters, of_histogram
+
+HEARTBEAT = "mailing_dispatcher_heartbeat_seconds"
 
 _BREAKER = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 1.0, BreakerState.OPEN: 2.0}
 
@@ -47,9 +51,14 @@ class Totals:
         self._alive: dict[int, Samples] = {}
         self._ended: Samples = {}
         self._restarts = 0
+        self.written_at = float("-inf")
+        """When one of them last wrote to the database (monotonic)."""
 
     def report(self, number: int, samples: Samples) -> None:
-        """Take over what a process tells of itself, which does not know its number."""
+        """Take over what a process reports of itself, which does not know its number."""
+        for seconds in samples.get(HEARTBEAT, {}).values():
+            if not isinstance(seconds, list):
+                self.written_at = max(self.written_at, time.monotonic() - seconds)
         self._alive[number] = {
             name: {(str(number), *labels[1:]): value for labels, value in values.items()}
             if FAMILIES[name].per_dispatcher

@@ -81,6 +81,12 @@ _TABLE = (
         "How long outcomes could not be recorded; 0 when they can. From 1 on the dispatcher claims less, or nothing.",
     ),
     Family(
+        "mailing_dispatcher_heartbeat_seconds",
+        "gauge",
+        ("dispatcher",),
+        "How long ago the dispatcher last wrote to the database.",
+    ),
+    Family(
         "mailing_dispatcher_newer_schema",
         "gauge",
         ("dispatcher",),

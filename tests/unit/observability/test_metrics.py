@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from server.observability.metrics import FAMILIES, Samples, ServiceCollector, Totals
+from server.observability.metrics.dispatchers import HEARTBEAT
 from server.observability.metrics.reports import Reports, reporting
 from server.observability.metrics.samples import add, decode, encode
 
@@ -57,6 +59,19 @@ def test_asking_for_totals_changes_nothing() -> None:
     totals.report(1, of_process(10))
     totals.report(2, of_process(10))
     assert totals.samples() == totals.samples()
+
+
+def test_what_a_process_wrote_last_stands_for_all_of_them() -> None:
+    """Fails when health asks the database although a dispatcher beside it has just written."""
+    totals, now = Totals(), time.monotonic()
+    assert totals.written_at < now - 1e6
+    totals.report(1, {HEARTBEAT: {("0",): 3.0}})
+    totals.report(2, {HEARTBEAT: {("0",): 1.0}})
+    totals.report(3, {HEARTBEAT: {}})
+    assert totals.written_at == pytest.approx(now - 1.0, abs=0.5)
+    totals.end(2, expected=False)
+    totals.report(1, {HEARTBEAT: {("0",): 4.0}})
+    assert totals.written_at == pytest.approx(now - 1.0, abs=0.5)
 
 
 def test_gauges_stand_by_dispatcher_and_everything_else_is_added_up() -> None:
