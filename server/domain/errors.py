@@ -11,6 +11,7 @@ DomainError
 ├── WebhookUnknown      no such webhook is configured
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id was used before with another request
+├── RequestUnanswered   nobody knows what became of the first call with this request_id
 ├── WrongState          the mailing is in a state that does not allow it
 ├── MailingEnded        the mailing's end has passed
 ├── ClientOptedOut      the client of a test message wants no messages
@@ -213,6 +214,16 @@ class RequestIdReused(DomainError):
 
     def __init__(self) -> None:
         super().__init__("This request_id was used before with another request; choose a new UUID.")
+
+
+class RequestUnanswered(DomainError):
+    """The first call with this request_id was cut off, or takes too long: it may have acted or not."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The first call with this request_id has not ended, and nobody knows what it did; choose a new UUID to "
+            "make it again."
+        )
 
 
 class WrongState(DomainError):

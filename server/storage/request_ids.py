@@ -23,6 +23,12 @@ class CreatingCall:
     digest: bytes
 
 
+def check_same(row: asyncpg.Record, call: CreatingCall) -> None:
+    """Raise RequestIdReused unless the stored call is this one."""
+    if (row["method"], row["digest"]) != (call.method, call.digest):
+        raise RequestIdReused
+
+
 class Requests:
     """Reads and stores creating calls."""
 
@@ -38,8 +44,7 @@ class Requests:
         row = await connection.fetchrow(*_SQL["find_request"].bind(bucket=bucket, request_id=call.id))
         if row is None:
             return None
-        if (row["method"], row["digest"]) != (call.method, call.digest):
-            raise RequestIdReused
+        check_same(row, call)
         return int(row["resource_id"])
 
     async def record(self, connection: asyncpg.Connection, call: CreatingCall, resource_id: int) -> bool:

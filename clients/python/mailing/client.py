@@ -310,13 +310,17 @@ class MailingClient:
         """Return detailed statistics of one mailing."""
         return self.call(self.mailings.GetMailingReport, GetMailingReportRequest(mailing_id=mailing_id))
 
-    def send_test_message(self, source: int | Mailing, phone: str) -> SendTestMessageResponse:
+    def send_test_message(
+        self, source: int | Mailing, phone: str, request_id: str = "", *, force: bool = False
+    ) -> SendTestMessageResponse:
         """Send one message to `phone` now, without recording it; return the attempt and what was sent.
 
         `source` is the id of a stored mailing, or a mailing that is not stored. The attempt
-        succeeded when its error class is the unspecified one.
+        succeeded when its error class is the unspecified one. This call is never repeated by itself; with a
+        `request_id`, a UUID, your own repeated call returns the first one's attempt and sends nothing.
+        `force` sends to a client who opted out, too.
         """
-        request = SendTestMessageRequest(phone=phone)
+        request = SendTestMessageRequest(phone=phone, request_id=request_id, force=force)
         if isinstance(source, Mailing):
             request.mailing.CopyFrom(source)
         else:

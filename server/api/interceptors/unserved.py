@@ -35,7 +35,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
         "filter_text",
         "mailing.v1.ListMailingsRequest": "schedule_id",
-        "mailing.v1.SendTestMessageRequest": "request_id",
     }.items()
 }
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""

@@ -33,6 +33,7 @@ from server.domain.previews import sample_count
 from server.domain.principals import Scope, caller, shown_attributes
 from server.domain.validation import Violations, check_id, check_text, page_size, require_id
 from server.endpoints.probes import EndpointProbes
+from server.storage.answered_calls import AnsweredCalls
 from server.storage.clients import ClientStore
 from server.storage.database import Database
 from server.storage.installation import Installation
@@ -41,6 +42,7 @@ from server.storage.mailing_retry import MailingRetry
 from server.storage.mailings import MailingStore
 from server.storage.previews import PreviewStore
 from server.storage.reports import ReportStore
+from server.storage.request_ids import CreatingCall
 
 _TESTED_FIELDS = ("text", "endpoint")
 """What a test message uses of a mailing that is not stored."""
@@ -67,6 +69,7 @@ class MailingService(MailingServiceServicer):
         self._retry = MailingRetry(database, hint)
         self._reports = ReportStore(database.scans)
         self._clients = ClientStore(database, installation)
+        self._tests = AnsweredCalls(database, installation)
         self._probes = probes
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
@@ -154,21 +157,25 @@ class MailingService(MailingServiceServicer):
         return preview_message(await self._previews.preview(mailing, samples))
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
-        """Send a mailing's text to one phone at once; no message is recorded."""
-        mailing = await self._mailing_to_test(request)
+        """Send a mailing's text to one phone at once, once for each request id; no message is recorded."""
+        violations = Violations()
+        call = _test_call(request, violations)
+        mailing = await self._mailing_to_test(request, violations)
         text, attributes = await self._rendered(mailing, request)
         self._probes.take_turn()
-        await self._mailings.note(mailing_tested(request.mailing_id, masked(request.phone), request.force))
-        result = await self._probes.send(mailing.endpoint, request.phone, text, mailing.title, attributes)
-        return pb.SendTestMessageResponse(
-            attempt=attempt_message(result.attempt),
-            message_id=result.message_id,
-            text=shown_text(text, request.phone),
-        )
 
-    async def _mailing_to_test(self, request: pb.SendTestMessageRequest) -> MailingDefinition:
+        async def send() -> bytes:
+            await self._mailings.note(mailing_tested(request.mailing_id, masked(request.phone), request.force))
+            result = await self._probes.send(mailing.endpoint, request.phone, text, mailing.title, attributes)
+            answer = pb.SendTestMessageResponse(attempt=attempt_message(result.attempt), message_id=result.message_id)
+            return answer.SerializeToString()
+
+        answer = pb.SendTestMessageResponse.FromString(await self._tests.once(call, send))
+        answer.text = shown_text(text, request.phone)  # not kept with the rest of the answer: it may name somebody
+        return answer
+
+    async def _mailing_to_test(self, request: pb.SendTestMessageRequest, violations: Violations) -> MailingDefinition:
         """Return the mailing that a request contains or names. Raise InvalidFields and NotFound."""
-        violations = Violations()
         given = None
         match request.WhichOneof("source"):
             case "mailing_id":
@@ -218,3 +225,10 @@ class MailingService(MailingServiceServicer):
         known = self._probes.names
         if (endpoint := endpoint_name(name)) not in known:
             raise EndpointUnknown(endpoint, known)
+
+
+def _test_call(request: pb.SendTestMessageRequest, violations: Violations) -> CreatingCall | None:
+    body = pb.SendTestMessageRequest()
+    body.CopyFrom(request)
+    body.ClearField("request_id")
+    return creating_call("SendTestMessage", request.request_id, body, violations)

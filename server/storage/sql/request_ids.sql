@@ -10,3 +10,15 @@ INSERT INTO requests (bucket, request_id, method, digest, resource_id)
 VALUES ($bucket, $request_id, $method, $digest, $resource_id)
 ON CONFLICT DO NOTHING
 RETURNING resource_id;
+
+-- name: find_answer
+-- What a call answered that acts outside of the database; NULL while it is going on, or was cut off.
+SELECT method, digest, answer, now() - created_at > interval '1 minute' AS overdue
+FROM requests
+WHERE bucket = $bucket AND request_id = $request_id;
+
+-- name: record_answer
+UPDATE requests SET answer = $answer WHERE bucket = $bucket AND request_id = $request_id;
+
+-- name: forget_request
+DELETE FROM requests WHERE bucket = $bucket AND request_id = $request_id;

@@ -545,8 +545,9 @@ class SendTestMessageRequest(_message.Message):
     force: _builtins.bool
     """True: also to a client who opted out. Needs a scope of its own."""
     request_id: _builtins.str
-    """A UUID chosen by the caller. A repeated call with the same id within a minute returns the first
-    one's attempt and sends nothing.
+    """A UUID chosen by the caller. A repeated call with the same id returns the attempt of the first one, also after
+    the connection broke, and sends nothing; with another body, or where nobody knows how the first one ended, it
+    gets ALREADY_EXISTS.
     """
     @_builtins.property
     def mailing(self) -> _mailing_pb2.Mailing:

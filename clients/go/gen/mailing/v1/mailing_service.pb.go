@@ -849,8 +849,9 @@ type SendTestMessageRequest struct {
 	Phone string `protobuf:"bytes,3,opt,name=phone,proto3" json:"phone,omitempty"`
 	// True: also to a client who opted out. Needs a scope of its own.
 	Force bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
-	// A UUID chosen by the caller. A repeated call with the same id within a minute returns the first
-	// one's attempt and sends nothing.
+	// A UUID chosen by the caller. A repeated call with the same id returns the attempt of the first one, also after
+	// the connection broke, and sends nothing; with another body, or where nobody knows how the first one ended, it
+	// gets ALREADY_EXISTS.
 	RequestId     string `protobuf:"bytes,5,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -589,8 +589,9 @@ export type SendTestMessageRequest = Message<"mailing.v1.SendTestMessageRequest"
   force: boolean;
 
   /**
-   * A UUID chosen by the caller. A repeated call with the same id within a minute returns the first
-   * one's attempt and sends nothing.
+   * A UUID chosen by the caller. A repeated call with the same id returns the attempt of the first one, also after
+   * the connection broke, and sends nothing; with another body, or where nobody knows how the first one ended, it
+   * gets ALREADY_EXISTS.
    *
    * @generated from field: string request_id = 5;
    */
