@@ -208,10 +208,10 @@ func reconnecting[T any](
 	recover func(*Error) bool,
 	receive func(*T) (bool, error),
 ) error {
-	answered, wait := false, firstPause
+	answered, refused, wait := false, false, firstPause
 	for {
 		err := readStream(ctx, open, func(response *T) (bool, error) {
-			answered, wait = true, firstPause
+			answered, refused, wait = true, false, firstPause
 			return receive(response)
 		})
 		if err == nil || ctx.Err() != nil {
@@ -221,9 +221,12 @@ func reconnecting[T any](
 		if recover(failure) {
 			continue
 		}
-		if !answered || !failure.passes() {
+		// A token was revoked or has expired: once, the source may have another one by now.
+		renewable := failure.Code == codes.Unauthenticated && !refused
+		if !answered || !renewable && !failure.passes() {
 			return failure
 		}
+		refused = refused || renewable
 		if !pause(ctx, max(failure.RetryDelay, jittered(wait))) {
 			return failure
 		}

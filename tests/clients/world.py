@@ -19,10 +19,12 @@ import trustme
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from mailing import MailingClient, MailingError
+from server.api.interceptors.limits import CallLimits
 from server.api.tls import ServerTls
 from server.auth import Authenticator
 from server.auth.tokens_file import TokensFile, new_token, token_line
 from server.config import Settings
+from server.runtime.api_settings import ApiSettings
 from server.storage.pool import open_pool
 from tests.clients.peers import ScriptedService, web_server
 from tests.clients.relay import Relay
@@ -32,6 +34,9 @@ from tests.support.processes import command
 from tests.support.tls import TlsFolder
 
 START_SECONDS = 60
+_STRICT = ApiSettings(limits=CallLimits(recheck=0.2))
+"""Streams end this many seconds after their token was found revoked."""
+
 FIRST_MAILING = 3_000_000
 """Message ids of this mailing and later ones need more than 53 bits."""
 
@@ -79,7 +84,8 @@ class World:
         self.variables: dict[str, str] = {}
         self._dsn = dsn
         self._folder = folder
-        self._tokens = {name: new_token() for name in ("token", "reader", "old", "fresh")}
+        self._tokens = {name: new_token() for name in ("token", "reader", "old", "brief", "short", "fresh")}
+        self._revoked: set[str] = set()
         self._scripted = ScriptedService()
 
     @asynccontextmanager
@@ -89,7 +95,7 @@ class World:
         self._write_tokens()
         async with AsyncExitStack() as stack:
             await self._start_replicas(stack, endpoint, endpoint_token)
-            await self._start_tls(stack)
+            await self._start_guarded(stack)
             self.variables |= self._tokens | {
                 "peer": await stack.enter_async_context(self._scripted.serving()),
                 "html": await stack.enter_async_context(web_server()),
@@ -118,15 +124,17 @@ class World:
         self.variables["service"] = f"127.0.0.1:{self._replicas[0].port}"
         self.variables["anew"] = await stack.enter_async_context(Relay([self._replicas[0].port]).serving())
 
-    async def _start_tls(self, stack: AsyncExitStack) -> None:
-        """Serve the API by TLS and by mutual TLS, and write the callers' files."""
+    async def _start_guarded(self, stack: AsyncExitStack) -> None:
+        """Serve by TLS, by mutual TLS, and with streams that end soon after their token; write the callers' files."""
         files = TlsFolder(self._folder)
         pool = await stack.enter_async_context(open_pool(self._dsn, Settings()))
         for name, tls, authenticator in (
             ("tls", ServerTls(files.files), Authenticator(TokensFile(self._tokens_file))),
             ("mtls", ServerTls(replace(files.files, client_authority=files.ca_file)), Authenticator(certificates=True)),
+            ("strict", None, Authenticator(TokensFile(self._tokens_file))),
         ):
-            _, address = await stack.enter_async_context(serving(pool, tls=tls, authenticator=authenticator))
+            served = serving(pool, tls=tls, authenticator=authenticator, settings=_STRICT)
+            _, address = await stack.enter_async_context(served)
             self.variables[name] = f"localhost:{address.rpartition(':')[2]}"
         chain, key = files.caller("shop.example.com")
         trustme.CA().cert_pem.write_to_path(str(self._folder / "other_ca.pem"))
@@ -141,9 +149,9 @@ class World:
     def _tokens_file(self) -> Path:
         return self._folder / "tokens"
 
-    def _write_tokens(self, revoked: str = "") -> None:
+    def _write_tokens(self) -> None:
         scopes = {"reader": ["clients.read"]}
-        kept = {name: token for name, token in self._tokens.items() if name != revoked}
+        kept = {name: token for name, token in self._tokens.items() if name not in self._revoked}
         lines = [token_line(name, token, scopes.get(name, ["all"])) for name, token in kept.items()]
         written = self._folder / "tokens.new"
         written.write_text("".join(f"{line}\n" for line in lines))
@@ -167,7 +175,7 @@ class World:
             case "relay":
                 return self._relay.told()
             case "revoke":
-                await self._revoke()
+                await self._revoke(wanted["token"])
             case "forget":
                 await self._execute(_FORGET)
                 await asyncio.gather(*(replica.restart() for replica in self._replicas))
@@ -175,14 +183,15 @@ class World:
                 return {"testMessages": self._scripted.test_messages}
         return {}
 
-    async def _revoke(self) -> None:
-        self._write_tokens(revoked="old")
+    async def _revoke(self, name: str) -> None:
+        self._revoked.add(name)
+        self._write_tokens()
         for replica in self._replicas:
-            await eventually(partial(asyncio.to_thread, self._refused, replica.port))
+            await eventually(partial(asyncio.to_thread, self._refused, replica.port, name))
 
-    def _refused(self, port: int) -> bool:
-        """Return whether a replica refuses the old token."""
-        with MailingClient.connect(f"127.0.0.1:{port}", self._tokens["old"]) as client:
+    def _refused(self, port: int, name: str) -> bool:
+        """Return whether a replica refuses the token."""
+        with MailingClient.connect(f"127.0.0.1:{port}", self._tokens[name]) as client:
             try:
                 client.get_client(1)
             except MailingError as error:

@@ -119,21 +119,29 @@ class Outage:
     def __init__(self, patience: float | None) -> None:
         self._patience = patience
         self._answered_at: float | None = None
+        self._token_refused = False
         self._pause = FIRST_PAUSE
 
     def end(self) -> None:
         """Note that the service answered."""
-        self._answered_at, self._pause = time.monotonic(), FIRST_PAUSE
+        self._answered_at, self._token_refused, self._pause = time.monotonic(), False, FIRST_PAUSE
 
     def pause(self, failure: MailingError) -> float:
         """Return the seconds to wait before the stream is opened again; raise `failure` when that does not help."""
-        if self._answered_at is None or not _passes(failure):
+        if self._answered_at is None or not (self._may_be_renewed(failure) or _passes(failure)):
             raise failure
         if self._patience is not None and time.monotonic() - self._answered_at > self._patience:
             raise failure
         pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311 - many clients must not return at once
         self._pause = min(self._pause * 2, LONGEST_PAUSE)
         return max(pause, failure.retry_delay)
+
+    def _may_be_renewed(self, failure: MailingError) -> bool:
+        """Return whether the token was revoked or has expired, and its function was not asked for another one since."""
+        if self._token_refused or failure.code.name != "UNAUTHENTICATED":
+            return False
+        self._token_refused = True
+        return True
 
 
 def _passes(failure: MailingError) -> bool:

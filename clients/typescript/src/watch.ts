@@ -145,16 +145,20 @@ function momentOf(time: Timestamp | undefined): [bigint, number] {
 
 /** Yield the responses of a stream, which is opened again after each outage that follows the first response. */
 async function* reconnecting<T>(open: () => AsyncGenerator<T, void>, signal?: AbortSignal): AsyncGenerator<T, void> {
-  let [answered, pause] = [false, FIRST_PAUSE_MS];
+  let [answered, refused, pause] = [false, false, FIRST_PAUSE_MS];
   for (;;) {
     try {
       for await (const response of open()) {
-        [answered, pause] = [true, FIRST_PAUSE_MS];
+        [answered, refused, pause] = [true, false, FIRST_PAUSE_MS];
         yield response;
       }
       return;
     } catch (error) {
-      if (signal?.aborted || !answered || !(error instanceof MailingError) || !passes(error)) throw error;
+      if (signal?.aborted || !answered || !(error instanceof MailingError)) throw error;
+      // A token was revoked or has expired: once, the function may have another one by now.
+      const renewable = error.code === Code.UNAUTHENTICATED && !refused;
+      if (!renewable && !passes(error)) throw error;
+      refused ||= renewable;
       await sleep(Math.max(error.retryDelayMs, pause * (0.5 + Math.random() / 2)), undefined, signal ? { signal } : {});
       pause = Math.min(pause * 2, LONGEST_PAUSE_MS);
     }

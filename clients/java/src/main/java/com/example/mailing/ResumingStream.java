@@ -2,6 +2,7 @@ package com.example.mailing;
 
 import io.grpc.Context;
 import io.grpc.ManagedChannel;
+import io.grpc.Status;
 import io.grpc.StatusRuntimeException;
 import java.time.Duration;
 import java.util.Iterator;
@@ -16,6 +17,7 @@ final class ResumingStream<T> implements AutoCloseable {
   private volatile Context.CancellableContext context;
   private volatile boolean closed;
   private boolean answered;
+  private boolean refused;
   private Duration pause = Retries.FIRST_PAUSE;
 
   ResumingStream(ManagedChannel channel, Supplier<Iterator<T>> open) {
@@ -35,6 +37,7 @@ final class ResumingStream<T> implements AutoCloseable {
         }
         T response = responses.next();
         answered = true;
+        refused = false;
         pause = Retries.FIRST_PAUSE;
         return response;
       } catch (StatusRuntimeException error) {
@@ -68,9 +71,12 @@ final class ResumingStream<T> implements AutoCloseable {
 
   private void waitOrThrow(MailingException failure) {
     context.cancel(null);
-    if (!answered || !failure.passes()) {
+    // A token was revoked or has expired: once, the supplier may have another one by now.
+    boolean renewable = failure.code() == Status.Code.UNAUTHENTICATED && !refused;
+    if (!answered || !renewable && !failure.passes()) {
       throw failure;
     }
+    refused |= renewable;
     long longest = pause.toMillis();
     // Between half of the pause and all of it: many clients must not return at once.
     long wait = Math.max(failure.retryDelay().toMillis(), ThreadLocalRandom.current().nextLong(longest / 2, longest + 1));
