@@ -9,12 +9,12 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
-import os
 import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
@@ -88,49 +88,61 @@ def python_wheel(into: Path) -> Path:
     return into / f"mailing-{version()}-py3-none-any.whl"
 
 
-def npm_install(then: Sequence[str] = ()) -> Path:
-    """Install what the TypeScript client needs where that changed, run npm with `then`, and return its folder."""
-    source = CLIENTS / "typescript"
-    with (source / "package-lock.json").open() as wanted:
-        fcntl.flock(wanted, fcntl.LOCK_EX)  # two of npm in one folder spoil each other's work
-        installed = source / "node_modules" / ".package-lock.json"
-        if not installed.exists() or installed.stat().st_mtime < os.fstat(wanted.fileno()).st_mtime:
-            run("npm", "ci", "--no-fund", "--no-audit", "--prefer-offline", folder=source)
-        if then:
-            run("npm", *then, folder=source)
-    return source
+@contextmanager
+def _alone_beside(file: Path) -> Iterator[Path]:
+    """Lend the file's folder; other builds there, also of other processes, wait until the block ends."""
+    with file.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        yield file.parent
 
 
-def npm_build() -> Path:
-    """Compile the TypeScript client, with what it needs, and return its folder."""
-    return npm_install(then=("run", "build"))
+def npm_install() -> None:
+    """Install what the TypeScript client needs, where that changed."""
+    with _alone_beside(CLIENTS / "typescript" / "package-lock.json") as source:
+        _npm_install(source)
+
+
+def _npm_install(source: Path) -> None:
+    installed, wanted = source / "node_modules" / ".package-lock.json", source / "package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < wanted.stat().st_mtime:
+        run("npm", "ci", "--no-fund", "--no-audit", "--prefer-offline", folder=source)
+
+
+@contextmanager
+def npm_built() -> Iterator[Path]:
+    """Compile the TypeScript client, with what it needs; lend its folder, in which nobody builds meanwhile."""
+    with _alone_beside(CLIENTS / "typescript" / "package-lock.json") as source:
+        _npm_install(source)
+        run("npm", "run", "build", folder=source)
+        yield source
 
 
 def npm_package(into: Path) -> Path:
     """Make the tarball for npm."""
-    source = npm_build()
-    contract(source / "protos")
-    name = run("npm", "pack", "--silent", "--pack-destination", str(into), folder=source).split()[-1]
-    return into / name
+    with npm_built() as source:
+        contract(source / "protos")
+        return into / run("npm", "pack", "--silent", "--pack-destination", str(into), folder=source).split()[-1]
 
 
-def maven_build() -> Path:
-    """Compile the Java client, its driver and examples, put what they need into target/lib, and return its folder."""
-    source = CLIENTS / "java"
-    with (source / "pom.xml").open() as pom:
-        fcntl.flock(pom, fcntl.LOCK_EX)
+@contextmanager
+def maven_built() -> Iterator[Path]:
+    """Compile the Java client, its driver and examples, and put what they need into target/lib.
+
+    Lend its folder, in which nobody builds meanwhile: Maven removes the classes before it makes them anew.
+    """
+    with _alone_beside(CLIENTS / "java" / "pom.xml") as source:
         run("mvn", "-q", "-B", "-DskipTests", "package", "dependency:copy-dependencies", folder=source)
-    return source
+        yield source
 
 
 def maven_package(into: Path) -> Path:
     """Make a Maven repository that holds the jar and its pom, below `into`, and return the jar."""
-    source = maven_build()
     name = f"mailing-client-{version()}"
     folder = into / "com" / "example" / "mailing" / "mailing-client" / version()
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copy(source / "pom.xml", folder / f"{name}.pom")
-    return Path(shutil.copy(source / "target" / f"{name}.jar", folder))
+    with maven_built() as source:
+        shutil.copy(source / "pom.xml", folder / f"{name}.pom")
+        return Path(shutil.copy(source / "target" / f"{name}.jar", folder))
 
 
 PACKAGES: Mapping[str, Package] = {

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from deploy import client_packages
-from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, maven_build, npm_build, version
+from deploy.client_packages import CLIENTS, GO_MODULE, PACKAGES, maven_built, npm_built, version
 from tests.support.wheels import Environment, pack_needed
 
 UNREACHED = re.compile(
@@ -24,43 +25,6 @@ UNREACHED = re.compile(
 )
 """How go, npm, Maven and cargo say that they do not reach a registry."""
 
-GO_PROGRAM = f"""
-package main
-
-import (
-	"fmt"
-
-	"{GO_MODULE}"
-)
-
-func main() {{
-	fmt.Println(mailing.MessageID(3000000, 5), mailing.Version)
-}}
-"""
-
-TYPESCRIPT_PROGRAM = """
-import { MailingClient, messageId, VERSION } from "mailing-client";
-import { Message_Status } from "mailing-client/v1";
-
-const client = new MailingClient("localhost:1");
-client.close();
-if (Message_Status.DELIVERED === 2) console.log(String(messageId(3000000n, 5n)), VERSION);
-"""
-
-
-JAVA_PROGRAM = """
-import com.example.mailing.MailingClient;
-import com.example.mailing.Values;
-
-class Main {
-  public static void main(String[] arguments) {
-    try (MailingClient client = MailingClient.connect("localhost:1")) {
-      System.out.println(Values.messageId(3000000, 5) + " " + MailingClient.VERSION);
-    }
-  }
-}
-"""
-
 JAVA_POM = """
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -68,7 +32,11 @@ JAVA_POM = """
   <artifactId>empty</artifactId>
   <version>1</version>
   <packaging>pom</packaging>
-  <repositories><repository><id>made</id><url>{repository}</url></repository></repositories>
+  <repositories>
+    <repository><id>made</id><url>{repository}</url></repository>
+    <repository><id>fetched</id><url>{fetched}</url></repository>
+  </repositories>
+  <pluginRepositories><pluginRepository><id>fetched</id><url>{fetched}</url></pluginRepository></pluginRepositories>
   <dependencies>
     <dependency>
       <groupId>com.example.mailing</groupId><artifactId>mailing-client</artifactId><version>{version}</version>
@@ -101,14 +69,23 @@ class Language:
 
     `check` runs its own tests and linters. `build` gets a folder for what it makes, and returns
     the words that start the driver. `example` returns those of the example that sends a mailing.
-    `use` installs a package into an empty project in a folder and returns what a program there prints.
+    Both run where no later build changes anything: a program loads its parts when it first needs them.
+    `use` installs a package into an empty project in a folder, and returns the words that start a program there.
     """
 
     name: str
     check: Callable[[], None]
     build: Callable[[Path], list[str]]
     example: Callable[[Path], list[str]]
-    use: Callable[[Path, Path], str]
+    use: Callable[[Path, Path, str], list[str]]
+
+    @property
+    def first_program(self) -> str:
+        """Return the program that the library's page begins with."""
+        page = (CLIENTS / self.name / "README.md").read_text(encoding="utf-8")
+        program = re.search(r"^```(?:go|ts|java|python)\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+        assert program, f"clients/{self.name}/README.md has no program"
+        return program[1]
 
     @property
     def missing(self) -> list[str]:
@@ -136,7 +113,7 @@ def _out_of_reach(name: str) -> str:
     fetch: dict[str, Callable[[], object]] = {
         "go": lambda: client_packages.run("go", "mod", "download", folder=CLIENTS / "go"),
         "typescript": client_packages.npm_install,
-        "java": maven_build,
+        "java": _java_home,
     }
     try:
         fetch.get(name, lambda: None)()
@@ -163,7 +140,7 @@ def _example_go(folder: Path) -> list[str]:
     return [str(program)]
 
 
-def _use_go(package: Path, project: Path) -> str:
+def _use_go(package: Path, project: Path, program: str) -> list[str]:
     """Take the module from a folder that looks like a proxy, and what it needs from this machine or from afar."""
     cache = Path(run("go", "env", "GOMODCACHE", folder=project).strip())
     proxies = [package.parents[GO_MODULE.count("/") + 2].as_uri(), (cache / "cache" / "download").as_uri()]
@@ -173,10 +150,11 @@ def _use_go(package: Path, project: Path) -> str:
         "GOFLAGS": "-mod=mod -modcacherw",
         "GOSUMDB": "off",
     }
-    (project / "main.go").write_text(GO_PROGRAM)
+    (project / "main.go").write_text(program)
     run("go", "mod", "init", "empty.example", folder=project, **settings)
     run("go", "get", f"{GO_MODULE}@v{version()}", folder=project, **settings)
-    return run("go", "run", ".", folder=project, **settings)
+    run("go", "build", "-o", "program", ".", folder=project, **settings)
+    return [str(project / "program")]
 
 
 def _check_python() -> None:
@@ -206,39 +184,72 @@ def _example_python(_: Path) -> list[str]:
     return [sys.executable, str(CLIENTS / "python" / "examples" / "send.py")]
 
 
-def _use_python(package: Path, project: Path) -> str:
+def _use_python(package: Path, project: Path, program: str) -> list[str]:
     """Install the wheel from a folder, with what it needs from this environment."""
     pack_needed(["mailing"], package.parent)
     environment = Environment(project / "environment", package.parent)
     environment.install("mailing")
-    ended = environment.run("python", "-c", PYTHON_PROGRAM)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+    (project / "program.py").write_text(program)
+    return [str(environment.python), str(project / "program.py")]
+
+
+def _kept_copy(source: Path, parts: list[str]) -> Path:
+    """Copy parts of a build into a folder that lasts as long as this process."""
+    kept = tempfile.TemporaryDirectory(prefix="mailing-client-")
+    _KEPT.append(kept)
+    for part in parts:
+        shutil.copytree(source / part, Path(kept.name) / part)
+    return Path(kept.name)
+
+
+_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+
+
+@functools.cache
+def _node_home() -> Path:
+    """Compile the TypeScript client, once, and return a folder with its programs."""
+    with npm_built() as source:
+        home = _kept_copy(source, ["dist"])
+        shutil.copy(source / "package.json", home)
+        (home / "node_modules").symlink_to(source / "node_modules")
+    return home
 
 
 def _check_typescript() -> None:
-    run("node", "--test", "dist/test/mailing.test.js", folder=npm_build())
+    run("node", "--test", "dist/test/mailing.test.js", folder=_node_home())
 
 
 def _build_typescript(_: Path) -> list[str]:
-    return ["node", str(npm_build() / "dist" / "conformance" / "main.js")]
+    return ["node", str(_node_home() / "dist" / "conformance" / "main.js")]
 
 
 def _example_typescript(_: Path) -> list[str]:
-    return ["node", str(npm_build() / "dist" / "examples" / "send.js")]
+    return ["node", str(_node_home() / "dist" / "examples" / "send.js")]
 
 
-def _use_typescript(package: Path, project: Path) -> str:
-    (project / "package.json").write_text('{"private": true, "type": "module"}')
-    (project / "main.js").write_text(TYPESCRIPT_PROGRAM)
+def _use_typescript(package: Path, project: Path, program: str) -> list[str]:
+    """Check the program's types as well: it is TypeScript and JavaScript at once."""
+    (project / "package.json").write_text('{"private": true}')
+    for name in ("program.mjs", "program.mts"):
+        (project / name).write_text(program)
     run("npm", "install", "--no-fund", "--no-audit", "--prefer-offline", str(package), folder=project)
-    return run("node", "main.js", folder=project)
+    compiler = CLIENTS / "typescript" / "node_modules" / "typescript" / "bin" / "tsc"
+    words = ["--noEmit", "--strict", "--target", "es2022", "--module", "nodenext", "program.mts"]
+    run("node", str(compiler), *words, folder=project)
+    return ["node", str(project / "program.mjs")]
+
+
+@functools.cache
+def _java_home() -> Path:
+    """Compile the Java client, once, and return a folder with its classes and what they need."""
+    with maven_built() as source:
+        return _kept_copy(source / "target", ["classes", "test-classes", "lib"])
 
 
 def _java(name: str) -> list[str]:
     """Return the words that start one of the programs beside the Java client."""
-    target = maven_build() / "target"
-    return ["java", "-cp", f"{target}/classes:{target}/test-classes:{target}/lib/*", f"com.example.mailing.{name}"]
+    home = _java_home()
+    return ["java", "-cp", f"{home}/classes:{home}/test-classes:{home}/lib/*", f"com.example.mailing.{name}"]
 
 
 def _check_java() -> None:
@@ -253,16 +264,16 @@ def _example_java(_: Path) -> list[str]:
     return _java("examples.Send")
 
 
-def _use_java(package: Path, project: Path) -> str:
-    """Let Maven resolve the jar from its repository, after this machine's cache has forgotten an earlier one."""
-    shutil.rmtree(Path.home() / ".m2" / "repository" / "com" / "example" / "mailing", ignore_errors=True)
-    repository = package.parents[5].as_uri()
-    (project / "pom.xml").write_text(JAVA_POM.format(version=version(), repository=repository))
-    (project / "Main.java").write_text(JAVA_PROGRAM)
+def _use_java(package: Path, project: Path, program: str) -> list[str]:
+    """Let Maven resolve the jar from its repository, and the rest from what this machine has fetched, or from afar."""
+    repository, fetched = package.parents[5].as_uri(), (Path.home() / ".m2" / "repository").as_uri()
+    (project / "pom.xml").write_text(JAVA_POM.format(version=version(), repository=repository, fetched=fetched))
+    (project / "Main.java").write_text(program)
     copy = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
-    run("mvn", "-q", "-B", copy, "-DoutputDirectory=lib", folder=project)
-    run("javac", "-cp", "lib/*", "Main.java", folder=project)
-    return run("java", "-cp", "lib/*:.", "Main", folder=project)
+    # With a cache of its own, or a later package of the same version would not be seen.
+    run("mvn", "-q", "-B", f"-Dmaven.repo.local={project}/cache", copy, "-DoutputDirectory=lib", folder=project)
+    run("javac", "-Xlint:all", "-Werror", "-cp", "lib/*", "Main.java", folder=project)
+    return ["java", "-cp", f"{project}/lib/*:{project}", "Main"]
 
 
 def each(languages: list[Language]) -> list[object]:

@@ -9,40 +9,18 @@ import asyncio
 import json
 import os
 import re
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from mailing.cli.processes import running
 from tests.clients.languages import DRIVERS, LANGUAGES, Language
 from tests.clients.peers import reasons
-from tests.clients.world import World
-from tests.support.project import ROOT
 
 SCENARIO: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "scenario.yaml").read_text(encoding="utf-8"))
-TOKEN = "secret"
 WITHIN = 300.0
 """Seconds for the whole scenario."""
-
-
-@pytest.fixture
-async def variables(database_dsn: str, tmp_path: Path) -> AsyncIterator[dict[str, str]]:
-    """Start everything that the scenario needs."""
-    program = [
-        sys.executable,
-        str(ROOT / "examples" / "endpoint.py"),
-        "--listen",
-        "127.0.0.1:0",
-        "--token",
-        TOKEN,
-    ]
-    with running(program, re.compile(r"listening on (\S+)"), tmp_path / "endpoint.log", {}) as match:
-        async with World(database_dsn, tmp_path).running(match[1], TOKEN) as found:
-            yield found
 
 
 async def transcript(words: list[str], variables: dict[str, str], folder: Path) -> list[dict[str, Any]]:
