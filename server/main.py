@@ -27,8 +27,16 @@ from dispatcher.tasks import in_background
 from server.api import ApiServer, CannotListen, Services, build_server
 from server.api.channelz import serving_channelz
 from server.api.encoding.changes import encoded_mailing
+from server.api.encoding.schedules import TEMPLATES
 from server.api.interceptors.chain import interceptor_chain
-from server.api.services import AdminService, ClientService, DeliveryService, MailingService, MessageService
+from server.api.services import (
+    AdminService,
+    ClientService,
+    DeliveryService,
+    MailingService,
+    MessageService,
+    ScheduleService,
+)
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
 from server.config.types import ConfiguredEndpoint
 from server.embedded_postgres import EmbeddedPostgresError
@@ -54,17 +62,19 @@ from server.runtime.lifecycle import ServiceError, database_of, run_until_stoppe
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
 from server.runtime.supervisor import Supervisor
+from server.schedules import MailingMaker
 from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database, SharedDatabase
 from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.installation import read_installation
 from server.storage.mailing_deletion import MailingDeletion
-from server.storage.mailings import ProgressStore
+from server.storage.mailings import MailingStore, ProgressStore
 from server.storage.pool import DatabaseError, check_database, open_pool, prepare_database
 from server.storage.previews import PreviewStore
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
+from server.storage.schedules import ScheduleQueue, ScheduleStore
 from server.storage.verification import Finding, Verification
 from server.storage.webhooks import WebhookStore
 from server.watch import Streams, StreamStores
@@ -151,7 +161,10 @@ async def serve(settings: Settings) -> None:
         background = calls.service
         configs = read_webhooks(settings.webhooks_file) if settings.webhooks_file else []
         webhooks = Webhooks(configs, WebhookStore(background, uuid4()))
-        api = await build_api(calls, probes, values, access, interceptors, dispatcher.hint, webhooks)
+        maker = MailingMaker(ScheduleQueue(background, TEMPLATES))
+        api = await build_api(
+            calls, probes, values, access, interceptors, dispatcher.hint, webhooks, hint_schedules=maker.hint
+        )
         port = api.bind(settings.listen)
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
         console = console_options(settings, inner.address, None) if inner else None
@@ -175,6 +188,7 @@ async def serve(settings: Settings) -> None:
         renewal = renew_secrets(configured, renewing(endpoints), probes.renew)
         await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
         await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
+        await stack.enter_async_context(in_background(maker.run(), "schedules"))
         keep = timedelta(days=settings.phone_memory_days)
         await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
         await api.start()
@@ -194,10 +208,12 @@ async def build_api(
     interceptors: Sequence[grpc.aio.ServerInterceptor],
     hint: Callable[[], None],
     webhooks: Webhooks | None = None,
+    hint_schedules: Callable[[], None] = lambda: None,
 ) -> ApiServer:
     """Return the API on a database, not yet bound.
 
-    `hint` is called after every write that a dispatcher in this process should see at once.
+    `hint` is called after every write that a dispatcher in this process should see at once, `hint_schedules` after
+    one that makes a schedule due sooner.
     Reading the installation takes some 100 ms. Raise DatabaseUnavailable.
     """
     installation = await read_installation(database)
@@ -216,12 +232,23 @@ async def build_api(
         hint()
         streams.hint()
 
+    def scheduled() -> None:
+        changed()
+        hint_schedules()
+
+    mailings = MailingService(database, installation, changed, previews, probes)
     # Abstract: the generated code answers methods that are not implemented yet.
     services = Services(
         ClientService(database, installation),
-        MailingService(database, installation, changed, previews, probes),
+        mailings,
         MessageService(database, installation),
         DeliveryService(streams, stores.progress),
+        ScheduleService(
+            ScheduleStore(database, installation, TEMPLATES, scheduled),
+            MailingStore(database, installation, changed),
+            installation,
+            mailings.check_names,
+        ),
         AdminService(  # type: ignore[abstract]
             stores.replicas, EndpointStore(database), streams, probes, settings.release, webhooks
         ),

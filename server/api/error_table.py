@@ -52,6 +52,7 @@ from server.domain.errors import (
     RequestUnanswered,
     ResumeTokenExpired,
     ScanTooLong,
+    ScheduleOverlaps,
     ScopeMissing,
     ServiceUnknown,
     ShuttingDown,
@@ -93,6 +94,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     WrongState: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_WRONG_STATE),
     MailingEnded: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_MAILING_ENDED),
     ClientOptedOut: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_CLIENT_OPTED_OUT),
+    ScheduleOverlaps: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_SCHEDULE_OVERLAPS),
     StaleEtag: Answer(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_STALE_ETAG),
     Conflict: Answer(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_CONFLICT),
     DatabaseUnavailable: Answer(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_DATABASE_UNAVAILABLE),
@@ -121,6 +123,7 @@ MISSING: Mapping[Kind, ErrorReason.ValueType] = {
     Kind.CLIENT: ErrorReason.ERROR_REASON_CLIENT_NOT_FOUND,
     Kind.MAILING: ErrorReason.ERROR_REASON_MAILING_NOT_FOUND,
     Kind.MESSAGE: ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND,
+    Kind.SCHEDULE: ErrorReason.ERROR_REASON_SCHEDULE_NOT_FOUND,
 }
 """The reason of NotFound, by what was not found."""
 

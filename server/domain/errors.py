@@ -5,7 +5,7 @@ DomainError
 ├── MalformedRequest    a request that is not a message of its type
 ├── MessageTooLarge     a message of a request with more bytes than the limit
 ├── InvalidPageToken    a page token of another query
-├── NotFound            no such client, mailing or message
+├── NotFound            no such client, mailing, message or schedule
 ├── ClientNumbersExhausted  as many clients were added as there can ever be
 ├── EndpointUnknown     no such endpoint is configured
 ├── WebhookUnknown      no such webhook is configured
@@ -15,6 +15,7 @@ DomainError
 ├── WrongState          the mailing is in a state that does not allow it
 ├── MailingEnded        the mailing's end has passed
 ├── ClientOptedOut      the client of a test message wants no messages
+├── ScheduleOverlaps    an earlier mailing of the schedule is not over
 ├── StaleEtag           the resource was changed since it was read
 ├── Conflict            several tries lost a race for the same rows
 ├── DatabaseUnavailable the database cannot be reached
@@ -127,6 +128,7 @@ class Kind(Enum):
     CLIENT = "client"
     MAILING = "mailing"
     MESSAGE = "message"
+    SCHEDULE = "schedule"
 
 
 class NotFound(DomainError):
@@ -259,6 +261,21 @@ class ClientOptedOut(DomainError):
 
     def __init__(self) -> None:
         super().__init__("The client with this phone has opted out; with the scope clients.write, force sends to them.")
+
+
+class ScheduleOverlaps(DomainError):
+    """The mailing `mailing_id` that the schedule made before is not over, and the schedule allows no overlap."""
+
+    def __init__(self, mailing_id: int) -> None:
+        super().__init__(
+            f"Mailing {mailing_id}, which the schedule made before, is not over; wait, cancel it, or allow the overlap."
+        )
+        self.mailing_id = mailing_id
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The id of the mailing."""
+        return {"mailing": str(self.mailing_id)}
 
 
 class StaleEtag(DomainError):

@@ -121,7 +121,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Mailing:
-    """A stored mailing. `version` grows by one with every change of definition or state."""
+    """A stored mailing. `version` grows by one with every change of definition or state.
+
+    `schedule_id` is the schedule that made it, 0 for none; `occurrence_at` the occurrence for which it did.
+    """
 
     id: int
     definition: MailingDefinition
@@ -130,6 +133,8 @@ class Mailing:
     created_at: datetime
     updated_at: datetime
     progress: Progress
+    schedule_id: int = 0
+    occurrence_at: datetime | None = None
 
     @property
     def etag(self) -> str:
@@ -139,11 +144,19 @@ class Mailing:
 
 @dataclass(frozen=True, slots=True)
 class MailingQuery:
-    """Which mailings a list returns: any of the states, all of the labels, `text` in title or text; empty means all."""
+    """Which mailings a list returns: any of the states, all of the labels, `text` in title or text, of one schedule.
+
+    Empty means all.
+    """
 
     states: tuple[MailingState, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
+    schedule_id: int = 0
+
+    def later_parts(self) -> list[object]:
+        """Return what was added to queries since page tokens exist; empty where a query has none of it."""
+        return [part for part in (self.text, self.schedule_id) if part]
 
 
 def estimated_finish(pending: int, rate: float, now: datetime) -> datetime | None:

@@ -47,6 +47,8 @@ def mailing_of(row: asyncpg.Record) -> Mailing:
         created_at=row["created_at"],
         updated_at=row["updated_at"],
         progress=_progress_of(row) if "total" in row else Progress(),
+        schedule_id=row["schedule_id"] or 0,
+        occurrence_at=row["occurrence_at"],
     )
 
 

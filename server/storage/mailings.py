@@ -46,6 +46,22 @@ Version = tuple[int, datetime]
 """Differs whenever a mailing's definition or state does."""
 
 
+async def insert_mailing(connection: asyncpg.Connection, definition: MailingDefinition) -> tuple[int, list[Event]]:
+    """Add a mailing; return its id, and the events to record at the end of the transaction.
+
+    It runs at once if its start has come. Raise InvalidFields for an end that has passed.
+    """
+    mailing_id = int(await connection.fetchval(*_SQL["next_mailing_id"].bind()))
+    statement = _SQL["insert_mailing"].bind(mailing_id=mailing_id, **definition_arguments(definition))
+    state = await connection.fetchval(*statement)
+    if state is None:
+        raise ended_already()
+    if state == MailingState.RUNNING:
+        await connection.execute(*_SQL["begin_expansion"].bind(mailing_id=mailing_id))
+    await notify_dispatchers(connection)
+    return mailing_id, mailing_created(mailing_id, definition.title, state == MailingState.RUNNING)
+
+
 class MailingStore:
     """Reads and writes mailings. Every method may raise DatabaseUnavailable."""
 
@@ -66,26 +82,15 @@ class MailingStore:
         async def work(connection: asyncpg.Connection) -> int:
             if call is not None and (made := await self._requests.find(connection, call)) is not None:
                 return made
-            mailing_id = await self._insert(connection, definition)
+            mailing_id, events = await insert_mailing(connection, definition)
             if call is not None and not await self._requests.record(connection, call, mailing_id):
                 raise RaceLost  # rolls ours back; the next try finds the other one
+            await record(connection, *events)
             return mailing_id
 
         mailing_id = await self._database.transact(work)
         self._hint()
         return await self.get(mailing_id)
-
-    async def _insert(self, connection: asyncpg.Connection, definition: MailingDefinition) -> int:
-        mailing_id = int(await connection.fetchval(*_SQL["next_mailing_id"].bind()))
-        statement = _SQL["insert_mailing"].bind(mailing_id=mailing_id, **definition_arguments(definition))
-        state = await connection.fetchval(*statement)
-        if state is None:
-            raise ended_already()
-        if state == MailingState.RUNNING:
-            await connection.execute(*_SQL["begin_expansion"].bind(mailing_id=mailing_id))
-        await notify_dispatchers(connection)
-        await record(connection, *mailing_created(mailing_id, definition.title, state == MailingState.RUNNING))
-        return mailing_id
 
     async def note(self, event: Event) -> None:
         """Record an event that changes nothing."""
@@ -101,11 +106,16 @@ class MailingStore:
 
     async def list_page(self, query: MailingQuery, page: PageRequest) -> Page[Mailing]:
         """Return a page, newest first. Raise InvalidPageToken."""
-        digest = query_digest("mailings", list(query.states), dict(query.labels), *([query.text] if query.text else []))
+        digest = query_digest("mailings", list(query.states), dict(query.labels), *query.later_parts())
         (before,) = decode_token(page.token, digest, (_LARGEST_ID,))
         labels = orjson.dumps(dict(query.labels)).decode() if query.labels else None
         statement = _SQL["list_mailing_ids"].bind(
-            before=before, limit=page.size + 1, states=list(query.states) or None, labels=labels, text=query.text
+            before=before,
+            limit=page.size + 1,
+            states=list(query.states) or None,
+            labels=labels,
+            text=query.text,
+            schedule_id=query.schedule_id,
         )
         async with self._database.connection() as connection:
             ids = [row["id"] for row in await connection.fetch(*statement)]

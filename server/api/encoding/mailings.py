@@ -67,25 +67,35 @@ def _span_or(message: mailing_pb2.RetryPolicy, name: str, default: timedelta, vi
 
 def mailing_message(mailing: Mailing) -> mailing_pb2.Mailing:
     """Return a stored mailing as its message."""
-    definition = mailing.definition
-    return mailing_pb2.Mailing(
+    message = definition_message(mailing.definition)
+    stored = mailing_pb2.Mailing(
         id=mailing.id,
+        state=mailing_pb2.Mailing.State.ValueType(mailing.state),
+        progress=_progress_message(mailing.progress),
+        etag=mailing.etag,
+        create_time=timestamp(mailing.created_at),
+        update_time=timestamp(mailing.updated_at),
+        schedule_id=mailing.schedule_id,
+        occurrence_time=timestamp(mailing.occurrence_at),
+    )
+    message.MergeFrom(stored)
+    return message
+
+
+def definition_message(definition: MailingDefinition) -> mailing_pb2.Mailing:
+    """Return what callers set of a mailing as its message."""
+    return mailing_pb2.Mailing(
         title=definition.title,
         text=definition.text,
         filter=filter_message(definition.filter),
         start_time=timestamp(definition.start_time),
         end_time=timestamp(definition.end_time),
-        state=mailing_pb2.Mailing.State.ValueType(mailing.state),
         audience_mode=mailing_pb2.Mailing.AudienceMode.ValueType(definition.audience_mode),
         semantics=mailing_pb2.Mailing.Semantics.ValueType(definition.semantics),
         priority=definition.priority,
         max_rate=definition.max_rate,
         endpoint=definition.endpoint,
         retry=_retry_message(definition.retry),
-        progress=_progress_message(mailing.progress),
-        etag=mailing.etag,
-        create_time=timestamp(mailing.created_at),
-        update_time=timestamp(mailing.updated_at),
         labels=definition.labels,
         important=definition.important,
     )

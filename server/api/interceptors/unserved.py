@@ -17,8 +17,6 @@ from google.protobuf.message import Message as ProtoMessage
 METHODS: Mapping[str, frozenset[str]] = {
     service: frozenset(methods.split())
     for service, methods in {
-        "mailing.v1.ScheduleService": "CreateSchedule GetSchedule UpdateSchedule DeleteSchedule ListSchedules "
-        "PauseSchedule ResumeSchedule TriggerSchedule",
         "mailing.v1.SegmentService": "CreateSegment GetSegment UpdateSegment DeleteSegment ListSegments PreviewSegment",
         "mailing.v1.AdminService": "VerifyLedger",
     }.items()
@@ -34,7 +32,6 @@ FIELDS: Mapping[str, frozenset[str]] = {
         "mailing.v1.ExportClientsRequest": "filter_text",
         "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
         "filter_text",
-        "mailing.v1.ListMailingsRequest": "schedule_id",
     }.items()
 }
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""

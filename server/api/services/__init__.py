@@ -5,5 +5,6 @@ from server.api.services.client_service import ClientService
 from server.api.services.delivery_service import DeliveryService
 from server.api.services.mailing_service import MailingService
 from server.api.services.message_service import MessageService
+from server.api.services.schedule_service import ScheduleService
 
-__all__ = ["AdminService", "ClientService", "DeliveryService", "MailingService", "MessageService"]
+__all__ = ["AdminService", "ClientService", "DeliveryService", "MailingService", "MessageService", "ScheduleService"]

@@ -78,7 +78,7 @@ class MailingService(MailingServiceServicer):
         definition = new_definition(request.mailing, self._zones, violations)
         call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
         violations.check()
-        self._check_endpoint(definition.endpoint)
+        self.check_names(definition)
         return pb.CreateMailingResponse(mailing=mailing_message(await self._mailings.create(definition, call)))
 
     async def GetMailing(self, request: pb.GetMailingRequest, context: Context) -> pb.GetMailingResponse:
@@ -112,9 +112,11 @@ class MailingService(MailingServiceServicer):
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
         states = numbers_of(MailingState, request.states, "states", violations)
-        query = MailingQuery(states, dict(request.labels), request.query)
+        query = MailingQuery(states, dict(request.labels), request.query, request.schedule_id)
         check_labels(query.labels, "labels", violations)
         check_text(query.text, MAX_QUERY, "query", violations)
+        if query.schedule_id < 0:
+            violations.add("schedule_id", "must be the id of a schedule, or 0 for any")
         violations.check()
         found = await self._mailings.list_page(query, page)
         mailings, next_token = fitted(found, mailing_message)
@@ -153,7 +155,7 @@ class MailingService(MailingServiceServicer):
                 violations.add("mailing_id", "is required, or else mailing: what to preview")
         violations.check()
         if isinstance(mailing, MailingDefinition):
-            self._check_endpoint(mailing.endpoint)
+            self.check_names(mailing)
         return preview_message(await self._previews.preview(mailing, samples))
 
     async def SendTestMessage(self, request: pb.SendTestMessageRequest, context: Context) -> pb.SendTestMessageResponse:
@@ -220,6 +222,10 @@ class MailingService(MailingServiceServicer):
         """Return the verbose statistics of one mailing."""
         require_id(request.mailing_id, "mailing_id")
         return report_response(await self._reports.read(request.mailing_id))
+
+    def check_names(self, definition: MailingDefinition) -> None:
+        """Raise EndpointUnknown for a definition that names what is not configured."""
+        self._check_endpoint(definition.endpoint)
 
     def _check_endpoint(self, name: str) -> None:
         known = self._probes.names

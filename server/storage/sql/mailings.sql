@@ -77,6 +77,7 @@ SELECT id
 FROM mailings
 WHERE id < $before AND ($states::smallint[] IS NULL OR state = ANY ($states))
   AND ($labels::jsonb IS NULL OR labels @> $labels)
+  AND ($schedule_id::bigint = 0 OR schedule_id = $schedule_id)
   AND ($text = '' OR strpos(lower(title), lower($text)) > 0 OR strpos(lower(text), lower($text)) > 0)
 ORDER BY id DESC
 LIMIT $limit;

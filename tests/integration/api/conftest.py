@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from server.config.types import ConfiguredEndpoint
 from server.runtime.api_settings import ApiSettings
 from tests.support.api import serving
@@ -22,6 +23,7 @@ if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker onl
     from mailing.v1.client_service_pb2_grpc import ClientServiceAsyncStub
     from mailing.v1.mailing_service_pb2_grpc import MailingServiceAsyncStub
     from mailing.v1.message_service_pb2_grpc import MessageServiceAsyncStub
+    from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceAsyncStub
 
 
 @dataclass
@@ -46,11 +48,13 @@ class Service:
     clients: ClientServiceAsyncStub = field(init=False)
     mailings: MailingServiceAsyncStub = field(init=False)
     messages: MessageServiceAsyncStub = field(init=False)
+    schedules: ScheduleServiceAsyncStub = field(init=False)
 
     def __post_init__(self) -> None:
         self.clients = ClientServiceStub(self.channel)
         self.mailings = MailingServiceStub(self.channel)
         self.messages = MessageServiceStub(self.channel)
+        self.schedules = ScheduleServiceStub(self.channel)
 
 
 @pytest.fixture
