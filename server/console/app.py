@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 from mailing.errors import MailingError
 from server.console import render
 from server.console.guard import Forged, Guard, TooLarge
+from server.console.http_api import PREFIX, HttpApi
 from server.console.live import Drawings
 from server.console.permissions import May
 from server.console.screens import all_screens
@@ -37,14 +38,15 @@ _HTTP = {
 }
 
 
-def build_app(console: Console, hosts: Sequence[str]) -> ASGIApp:
-    """Return the application. `hosts` are the names that it goes by; empty: any."""
+def build_app(console: Console, api: HttpApi, hosts: Sequence[str]) -> ASGIApp:
+    """Return the application: the pages, and the API over HTTP. `hosts` are the names that it goes by; empty: any."""
     drawings = Drawings()
     routes: list[BaseRoute] = [
         *all_screens(console, drawings),
         *sign_in_routes(console),
         Route("/static/{name:path}", _static),
         Route("/healthz", _healthz),
+        Route(PREFIX + "{rest:path}", api),
     ]
     problems = _Problems(console)
     app = Starlette(

@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 
 from server.config import split_address
 from server.console.app import build_app
+from server.console.http_api import HttpApi
 from server.console.options import ConsoleOptions
 from server.console.permissions import Permissions
 from server.console.service import Service
@@ -29,7 +30,16 @@ from server.console.uploads import Uploads
 from server.console.visit import Console
 
 MOST_CONNECTIONS = 1000
-"""Connections at once: browsers keep up to six each."""
+"""Connections at once: browsers keep up to six each. One more takes the place of the oldest that asks for nothing."""
+
+HEAD_SECONDS = 10.0
+"""Seconds in which the line and the headers of a request have to arrive."""
+
+HEAD_BYTES = 64 << 10
+"""Bytes that they may have."""
+
+UNREAD_SECONDS = 20.0
+"""Seconds after which a connection is cut off whose reader does not take what waits for it."""
 
 STOP_SECONDS = 2.0
 """Seconds that answers have to notice that their browser was cut off."""
@@ -45,11 +55,12 @@ class CannotOpenConsole(Exception):
 async def open_console(options: ConsoleOptions) -> AsyncIterator[str]:
     """Serve the console inside the block and lend its address for browsers. Raise CannotOpenConsole."""
     service, topics, uploads = Service(options.address, options.credentials), Topics(), Uploads()
+    api = HttpApi(options.address, options.credentials)
     sessions = Sessions(options.secret, options.secure)
     cookie = "__Host-mailing-form" if options.secure else "mailing-form"
     console = Console(options, service, topics, sessions, Permissions(service), uploads, cookie)
     http = _Http(Config(
-        build_app(console, _hosts(options)),
+        build_app(console, api, _hosts(options)),
         http=HttpToolsProtocol, ws="none", lifespan="off", log_config=None, log_level=logging.ERROR,
         access_log=False, proxy_headers=False, server_header=False, timeout_keep_alive=65,
     ))  # fmt: skip
@@ -62,6 +73,7 @@ async def open_console(options: ConsoleOptions) -> AsyncIterator[str]:
         with suppress(asyncio.CancelledError):
             await sweeping
         await topics.close()
+        await api.close()
         await service.close()
         uploads.close()
 
@@ -107,9 +119,81 @@ class _Http:
     def _connect(self) -> asyncio.Protocol:
         if self._tls:
             self._tls.refresh()
-        if len(self._state.connections) >= MOST_CONNECTIONS:
+        if len(self._state.connections) >= MOST_CONNECTIONS and not self._make_room():
             return _Refused()
-        return HttpToolsProtocol(self._config, self._state, {})
+        return _Connection(self._config, self._state, {})
+
+    def _make_room(self) -> bool:
+        """Cut off the oldest connection without a request and return whether there was one."""
+        connections = [one for one in self._state.connections if isinstance(one, _Connection) and one.is_idle]
+        if not connections:
+            return False
+        oldest = min(connections, key=lambda one: one.made_at)
+        self._state.connections.discard(oldest)
+        oldest.transport.abort()
+        return True
+
+
+class _Connection(HttpToolsProtocol):
+    """A connection whose peer has to send and to read in time. Requests find its end in their state, as `abort`."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.made_at = self.loop.time()
+        self.app_state = {"abort": transport.abort}
+        self._head_bytes: int | None = 0
+        self._late = self.loop.call_later(HEAD_SECONDS, transport.abort)
+        self._unread: asyncio.TimerHandle | None = None
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._late.cancel()
+        self._late = self.loop.call_later(HEAD_SECONDS, self.transport.abort)
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        self._late.cancel()
+        super().on_headers_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._limit_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._limit_reading()
+
+    def _limit_reading(self) -> None:
+        if self._unread is None:
+            self._unread = self.loop.call_later(UNREAD_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        self.transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._late.cancel()
+        super().connection_lost(exc)
+        self.resume_writing()
 
 
 class _Refused(asyncio.Protocol):

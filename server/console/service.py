@@ -29,6 +29,20 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.aio.Channel:
+    """Return a channel with a connection of its own, which it opens at the first call."""
+    options = [
+        ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
+        ("grpc.enable_http_proxy", 0),
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.initial_reconnect_backoff_ms", 200),
+        ("grpc.max_reconnect_backoff_ms", 3000),
+    ]
+    if credentials:
+        return grpc.aio.secure_channel(address, credentials, options)
+    return grpc.aio.insecure_channel(address, options)
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What a person calls the API with; without a token, nothing."""
@@ -50,17 +64,7 @@ class Service:
     """The methods of the API over one channel, which connects at the first call."""
 
     def __init__(self, address: str, credentials: grpc.ChannelCredentials | None = None) -> None:
-        options = [
-            ("grpc.max_receive_message_length", _MAX_RECEIVED_BYTES),
-            ("grpc.enable_http_proxy", 0),
-            ("grpc.initial_reconnect_backoff_ms", 200),
-            ("grpc.max_reconnect_backoff_ms", 3000),
-        ]
-        self._channel = (
-            grpc.aio.secure_channel(address, credentials, options)
-            if credentials
-            else grpc.aio.insecure_channel(address, options)
-        )
+        self._channel = open_channel(address, credentials)
         self.clients = ClientServiceStub(self._channel)
         self.mailings = MailingServiceStub(self._channel)
         self.messages = MessageServiceStub(self._channel)
