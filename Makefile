@@ -185,6 +185,7 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 	for file in "$$folder"/*.py; do cmp "$$file" "clients/python/mailing/$${file##*/}" >&2 || \
 	  { echo 'Run `make generate` and commit the result.' >&2; exit 1; }; done
 	@python docs/api.py --check
+	@python docs/openapi.py --check
 
 # The languages whose generated code is committed: folder under clients/, tool, folder of the code.
 GENERATED := go:go:gen typescript:npx:src/gen
@@ -219,8 +220,9 @@ day: venv ## Write docs/a-day.md, the day of somebody who runs campaigns, from a
 	@python -m docs.a_day
 
 .PHONY: docs
-docs: venv ## Generate the API reference and the table of settings.
+docs: venv ## Generate the API reference, openapi.json and the table of settings.
 	@python docs/api.py
+	@python docs/openapi.py
 	@python docs/settings.py
 	@python docs/metrics_table.py
 	@python deploy/dashboards.py

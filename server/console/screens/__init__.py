@@ -16,11 +16,12 @@ from server.console.screens import (
     new_mailing,
     operations,
     overview,
+    reference,
 )
 from server.console.visit import Console
 
 
 def all_screens(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of all screens."""
-    screens = (overview, new_mailing, mailings, mailing, messages, client_import, clients, operations)
+    screens = (overview, new_mailing, mailings, mailing, messages, client_import, clients, operations, reference)
     return [route for screen in screens for route in screen.routes(console, drawings)]
