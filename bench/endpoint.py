@@ -25,6 +25,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import orjson
+
 _PATIENCE = 30.0  # seconds for a start, a stop, or a log to be written
 
 _NGINX_CONFIGURATION = """\
@@ -84,11 +86,16 @@ def message_ids(endpoint: RunningEndpoint) -> list[int]:
 
 
 def parse_requests(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Yield the ids and bodies of requests that are lines of a path, a blank and a body; others are left out."""
+    """Yield the ids and bodies of requests that are lines of a path, a blank and a body; others are left out.
+
+    A request to /batch is a list of bodies.
+    """
     for line in lines:
         path, _, body = line.rstrip(b"\n").partition(b" ")
         if path[1:].isdigit():
             yield int(path[1:]), body
+        elif path == b"/batch":
+            yield from ((one["id"], orjson.dumps(one)) for one in orjson.loads(body))
 
 
 def start_endpoint(kind: str = "auto", delay_ms: int = 0) -> RunningEndpoint:

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import atexit
 import json
+import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,6 +97,19 @@ def _is_right(message_id: int, body: bytes, phone: str) -> bool:
     return bool(phone) and sent == {"id": message_id, "phone": int(phone), "text": TEXT.format(phone=phone)}
 
 
+def described_batches(url: str, most: int) -> str:
+    """Return the path of a file that describes an endpoint at `url` which takes up to `most` messages a request."""
+    with tempfile.NamedTemporaryFile("w", prefix="mailing-bench-", suffix=".toml", delete=False) as file:
+        atexit.register(os.unlink, file.name)
+        file.write(f'''[endpoints.default]
+url = "{url}batch"
+token = "bench"
+json = [{{ id = "{{id:int}}", phone = "{{phone:int}}", text = "{{text}}" }}]
+batch = {{ max = {most} }}
+''')
+        return file.name
+
+
 async def measure(
     messages: int,
     dispatchers: int = 0,
@@ -101,12 +117,15 @@ async def measure(
     kind: str = "auto",
     with_wrk: bool = True,
     concurrency: int = 1024,
+    batch: int = 0,
 ) -> dict[str, Any]:
     """Run one endpoint and one service and return everything measured on them."""
     endpoint = start_endpoint(kind=kind, delay_ms=delay_ms)
     try:
         arguments = ["--dispatchers", str(dispatchers)]
         settings = {"MAILING_ENDPOINT_MAX_CONCURRENCY": str(concurrency)}
+        if batch:
+            settings |= {"MAILING_ENDPOINTS_FILE": described_batches(endpoint.url, batch), "MAILING_ENDPOINT_URL": ""}
         async with running_service(endpoint.url, arguments, settings) as service:
             before = await wrk_per_s(endpoint.url) if with_wrk else None
             mailing, result = await deliver(service, messages)
@@ -119,7 +138,13 @@ async def measure(
                 "wrk_per_s": round(yardstick),
                 "ratio_to_wrk": round(result["delivered_per_s"] / yardstick, 3),
             }
-        result = {"bench": "throughput", "dispatchers": dispatchers, "endpoint_delay_ms": delay_ms, **result}
+        result = {
+            "bench": "throughput",
+            "dispatchers": dispatchers,
+            "endpoint_delay_ms": delay_ms,
+            "batch": batch,
+            **result,
+        }
         if not result["settle_to_ledger_exact"] or result["wrong_bodies"] or result["delivered"] != messages:
             raise BenchmarkFailed(f"ledger and endpoint differ: {json.dumps(result)}")
         return result
@@ -136,6 +161,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--endpoint", default="auto", choices=("auto", "nginx", "small"), help="which endpoint (auto)")
     parser.add_argument("--no-wrk", action="store_true", help="leave the comparison with wrk out")
     parser.add_argument("--concurrency", type=int, default=1024, help="most requests in flight at once (1024)")
+    parser.add_argument("--batch", type=int, default=0, help="messages of a request; 0: one, by the protocol (0)")
     options = parser.parse_args(arguments)
     return asyncio.run(
         measure(
@@ -145,5 +171,6 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
             options.endpoint,
             not options.no_wrk,
             options.concurrency,
+            options.batch,
         )
     )

@@ -14,7 +14,7 @@ from random import Random
 
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.claimer import Claimer
-from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.concurrency_limiter import FIRST, ConcurrencyLimit
 from dispatcher.counters import Counters
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.heartbeat import Heartbeat, ReplicaStatus
@@ -38,6 +38,11 @@ RESTART_PAUSE = 1.0
 
 SETTLE_MARGIN = 5.0
 """Seconds between the end of the last request of a lease and the end of the lease."""
+
+
+def _most_in_flight(settings: DispatchSettings, endpoint: Endpoint) -> int:
+    """Return how many messages may be under way at once: concurrency counts requests."""
+    return min(settings.max_concurrency, endpoint.max_concurrency) * endpoint.messages_per_request
 
 
 class Dispatcher:
@@ -82,7 +87,7 @@ class Dispatcher:
         self._connect()
 
     def _limit(self, endpoint: Endpoint) -> ConcurrencyLimit:
-        return ConcurrencyLimit(min(self._settings.max_concurrency, endpoint.max_concurrency))
+        return ConcurrencyLimit(_most_in_flight(self._settings, endpoint), max(FIRST, endpoint.messages_per_request))
 
     def _lease_terms(self) -> LeaseTerms:
         longest = max((endpoint.total_timeout for endpoint in self._endpoints), default=0.0)
@@ -116,7 +121,7 @@ class Dispatcher:
         settings = self._planner.settings = overrides.of(self._settings)
         self.poll_backoff.bound(settings.poll_min, settings.poll_max)
         for endpoint in self._endpoints:
-            self.pools[endpoint.name].limit.bound(min(settings.max_concurrency, endpoint.max_concurrency))
+            self.pools[endpoint.name].limit.bound(_most_in_flight(settings, endpoint))
 
     def _closed(self, lease: Lease) -> None:
         self._claimer.wake()

@@ -7,6 +7,7 @@ Nothing here does any I/O. An endpoint without a description has the requests of
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from dispatcher.delivery.protocol import parse_target
 from dispatcher.model.endpoints import Endpoint
@@ -17,8 +18,24 @@ class NotReady(Exception):
     """Requests cannot be made yet: there is no token."""
 
 
+class Content(Protocol):
+    """What a request says of one message; `values` are those that its endpoint's description needs besides."""
+
+    @property
+    def message_id(self) -> int: ...  # noqa: D102
+    @property
+    def phone(self) -> str: ...  # noqa: D102
+    @property
+    def text(self) -> str: ...  # noqa: D102
+    @property
+    def values(self) -> Sequence[str]: ...  # noqa: D102
+
+
 class DescribedRequests:
-    """Makes the requests of one endpoint. Raises ValueError for an endpoint without a description, or a bad URL."""
+    """Makes the requests of one endpoint: of one message each or, with a batch, of several.
+
+    Raises ValueError for an endpoint without a description, or a bad URL.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         if endpoint.request is None:
@@ -37,19 +54,26 @@ class DescribedRequests:
         self._headers = tuple((name, value.encode("latin-1")) for name, value in headers)
         self._keyed = "idempotency-key" not in own
 
-    def parts(
-        self, message_id: int, phone: str, text: str, values: Sequence[str]
-    ) -> tuple[bytes, list[tuple[str, bytes]], bytes]:
-        """Return the target (path and query), all headers but Content-Length, and the body. Raise NotReady."""
+    def parts(self, *messages: Content) -> tuple[bytes, list[tuple[str, bytes]], bytes]:
+        """Return the target (path and query), all headers but Content-Length, and the body. Raise NotReady.
+
+        A request for many messages has no key: one that repeats some of them is another request.
+        """
         if self._awaits_token:
             raise NotReady
-        target, headers, body = self.form.render(message_id, phone, text, values)
-        key = [("Idempotency-Key", b"%d" % message_id)] if self._keyed else []
+        if self.form.batch is not None:
+            target, headers, body = self.form.render_batch(
+                [(str(one.message_id), one.phone, one.text, *one.values) for one in messages]
+            )
+            return target, [*self._headers, *headers], body
+        [one] = messages
+        target, headers, body = self.form.render(one.message_id, one.phone, one.text, one.values)
+        key = [("Idempotency-Key", b"%d" % one.message_id)] if self._keyed else []
         return target, [*self._headers, *headers, *key], body
 
-    def http1(self, message_id: int, phone: str, text: str, values: Sequence[str]) -> bytes:
-        """Return the bytes of the request for one message by HTTP/1.1. Raise NotReady."""
-        target, headers, body = self.parts(message_id, phone, text, values)
+    def http1(self, *messages: Content) -> bytes:
+        """Return the bytes of the request by HTTP/1.1. Raise NotReady."""
+        target, headers, body = self.parts(*messages)
         lines = b"".join([b"%b: %b\r\n" % (name.encode("ascii"), value) for name, value in headers])
         return b"%b %b HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n%b" % (
             self.method.encode("ascii"),

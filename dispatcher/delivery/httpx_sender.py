@@ -23,6 +23,7 @@ from typing import Any
 import httpx
 
 from dispatcher.delivery.awaiting import TaskSender
+from dispatcher.delivery.batching import messages_of
 from dispatcher.delivery.described import DescribedRequests, NotReady
 from dispatcher.delivery.http1.tls import tls_context
 from dispatcher.delivery.protocol import OUT_OF_FILES, encode_body, parse_target
@@ -185,7 +186,7 @@ class HttpxSender(TaskSender):
             body, headers = encode_body(message_id, phone, text), [("Idempotency-Key", b"%d" % message_id)]
             method, url = "POST", httpx.URL(f"{self._url}{message_id}")
         else:
-            target, headers, body = self._described.parts(message_id, phone, text, request.values)
+            target, headers, body = self._described.parts(*messages_of(request))
             method, url = self._described.method, httpx.URL(self._url).copy_with(raw_path=target)
         if self._trace_headers is not None:
             headers = [*headers, *((name, value.encode("ascii")) for name, value in self._trace_headers().items())]

@@ -72,6 +72,12 @@ class Endpoint:
     awaits_token: bool = False
 
     @property
+    def messages_per_request(self) -> int:
+        """How many messages one request carries at most."""
+        batch = self.request.batch if self.request else None
+        return batch.text.max if batch else 1
+
+    @property
     def shown_url(self) -> str:
         """The URL as it may be shown: without a user and password, and without the values of its query."""
         path, mark, query = self.url.partition("?")

@@ -20,6 +20,7 @@ from dispatcher.model.placeholders import (
     Leaf,
     Piece,
     PlaceholderError,
+    Values,
     compose,
     in_form,
     in_header,
@@ -28,6 +29,7 @@ from dispatcher.model.placeholders import (
     in_query,
     parse_leaf,
 )
+from dispatcher.model.request_batches import BatchForm, BatchText
 
 __all__ = ["DescriptionError", "HttpRequest", "RequestForm", "RequestText", "compile_request"]
 
@@ -71,6 +73,7 @@ class RequestText:
     json: object = None
     form: Mapping[str, object] | None = None
     requires: Sequence[str] = ()
+    batch: BatchText | None = None
     constants: Mapping[str, str | None] = field(default_factory=dict, repr=False)
 
 
@@ -78,12 +81,14 @@ class RequestForm:
     """A compiled description. `needs` names the values that a message needs beside id, phone and text.
 
     They are `title` and `attributes.NAME`. `requires` are the attributes without which a client has no address.
+    With a `batch` a request may carry several messages.
     """
 
     def __init__(self, text: RequestText, parts: _Parts) -> None:
         self.method = text.method
         self.requires = tuple(text.requires)
         self.needs = parts.needs
+        self.batch = parts.batch
         self.content_type = parts.content_type
         self.header_names = tuple(name for name, _ in parts.headers)
         self._target = parts.target
@@ -95,6 +100,12 @@ class RequestForm:
         filled = (str(message_id), phone, text, *values)
         headers = tuple([(name, value(filled)) for name, value in self._headers])
         return HttpRequest(self._target(filled), headers, self._body(filled))
+
+    def render_batch(self, messages: Sequence[Values]) -> HttpRequest:
+        """Return one request for several messages: of each its id, phone and text, then the values of `needs`."""
+        assert self.batch is not None
+        headers = tuple([(name, value(())) for name, value in self._headers])
+        return HttpRequest(self._target(()), headers, self.batch.body(messages))
 
     def values_of(self, title: str, attributes: Mapping[str, str]) -> tuple[str, ...]:
         """Return the values of `needs` for a client; one that is missing is empty."""
@@ -111,6 +122,7 @@ class _Parts(NamedTuple):
     target: Composed
     headers: tuple[tuple[str, Composed], ...]
     body: Composed
+    batch: BatchForm | None
 
 
 def compile_request(text: RequestText) -> RequestForm:
@@ -122,11 +134,14 @@ def compile_request(text: RequestText) -> RequestForm:
     if _appends_id(text, url):
         url = (*url, Field("id"))
     fields = list(_fields([url, *headers.values(), *(leaf for _, leaf in query), *body.leaves]))
+    if text.batch is not None:
+        _same_for_all(url, headers, query)
     if not any(one.is_of_person for one in fields):
         where = "json" if text.json is not None else "form" if text.form is not None else "url"
         raise DescriptionError(where, "names nobody: the request needs {phone} or {attributes.NAME}")
     needs = tuple(dict.fromkeys(one.name for one in fields if one.name not in BASE))
     names = (*BASE, *needs)
+    pieces = body.write(names)
     return RequestForm(
         text,
         _Parts(
@@ -134,9 +149,33 @@ def compile_request(text: RequestText) -> RequestForm:
             body.content_type,
             _target(url, query, names),
             tuple((name, Composed(compose(leaf, in_header, names))) for name, leaf in headers.items()),
-            Composed(body.write(names)),
+            Composed(pieces),
+            None if text.batch is None else _batch_form(text.batch, pieces),
         ),
     )
+
+
+def _same_for_all(url: Leaf, headers: Mapping[str, Leaf], query: Sequence[tuple[str, Leaf]]) -> None:
+    """Raise DescriptionError where a request for many messages would say something of one of them outside its body."""
+    places = [("url", url), *((f"headers.{name}", leaf) for name, leaf in headers.items())]
+    for key, leaf in [*places, *((f"query.{name}", leaf) for name, leaf in query)]:
+        if any(_fields([leaf])):
+            raise DescriptionError(key, "has a placeholder of one message, but with batch a request carries many")
+
+
+def _batch_form(text: BatchText, pieces: Sequence[Piece]) -> BatchForm:
+    """Return the form of a body whose pieces hold its item, itself compiled, as one of them."""
+    found = [index for index, piece in enumerate(pieces) if isinstance(piece, Composed)]
+    around = [piece for piece in pieces if not isinstance(piece, Composed)]
+    if not all(isinstance(piece, bytes) for piece in around):
+        raise DescriptionError("json", "has a placeholder of one message outside of batch.items")
+    [at] = found
+    item = pieces[at]
+    assert isinstance(item, Composed)
+    head, tail = (
+        b"".join(part for part in parts if isinstance(part, bytes)) for parts in (pieces[:at], pieces[at + 1 :])
+    )
+    return BatchForm(text, head, item, tail)
 
 
 def _leaf(key: str, value: str, text: RequestText) -> Leaf:
@@ -170,7 +209,7 @@ def _appends_id(text: RequestText, url: Leaf) -> bool:
 
     Where the request is described it only does so if the URL asks for more by its last character.
     """
-    if any(isinstance(part, Field) for part in url) or "{secret." in text.url:
+    if any(isinstance(part, Field) for part in url) or "{secret." in text.url or text.batch is not None:
         return False
     described = text.json is not None or text.form is not None or bool(text.query)
     return not described or text.url.endswith(("/", "="))
@@ -226,6 +265,8 @@ class _Body(NamedTuple):
 
 
 def _body_of(text: RequestText) -> _Body:
+    if text.batch is not None and text.json is None:
+        raise DescriptionError("batch", "needs json, whose list it fills")
     if text.form is not None:
         if text.json is not None:
             raise DescriptionError("form", "stands beside json, one should go")
@@ -235,6 +276,8 @@ def _body_of(text: RequestText) -> _Body:
     if text.json is None and (text.method == "GET" or text.query):
         return _Body("", (), lambda _: [])
     tree = _parsed("json", SEED_BODY if text.json is None else text.json, text)
+    if text.batch is not None:
+        tree = _with_item(tree, text.batch.items.tokens)
     return _Body("application/json", _leaves(tree), lambda names: _written_json(tree, names))
 
 
@@ -250,8 +293,28 @@ def _parsed(key: str, value: object, text: RequestText) -> _Tree:
             return value
 
 
+class _Item(NamedTuple):
+    """The part of a body that is there for each message."""
+
+    tree: _Tree
+
+
+def _with_item(tree: _Tree, tokens: Sequence[str]) -> _Tree:
+    """Return the tree with the element marked of the list to which the tokens of a pointer lead."""
+    if not tokens:
+        if not (isinstance(tree, list) and len(tree) == 1):
+            raise DescriptionError("batch.items", "should point to a list in json with one element, for one message")
+        return [_Item(tree[0])]
+    inner: dict[str, _Tree] = tree if isinstance(tree, dict) else {}
+    if tokens[0] not in inner:
+        raise DescriptionError("batch.items", "points to nothing in json")
+    return {**inner, tokens[0]: _with_item(inner[tokens[0]], tokens[1:])}
+
+
 def _leaves(tree: _Tree) -> list[Leaf]:
     match tree:
+        case _Item():
+            return _leaves(tree.tree)
         case tuple():
             return [tree]
         case dict():
@@ -271,6 +334,8 @@ def _written_form(pairs: Sequence[tuple[str, Leaf]], names: Sequence[str]) -> li
 
 def _written_json(tree: _Tree, names: Sequence[str]) -> list[Piece]:
     match tree:
+        case _Item():
+            return [Composed(_written_json(tree.tree, names))]
         case tuple():
             return _written_leaf(tree, names)
         case dict():

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from dispatcher.delivery.described import DescribedRequests
@@ -61,6 +62,7 @@ class EndpointCheck:
     body: str
     headers: tuple[str, ...]
     requires: tuple[str, ...]
+    messages_per_request: int
     answers: tuple[AnswerCheck, ...]
 
 
@@ -79,6 +81,7 @@ def _check(endpoint: Endpoint) -> EndpointCheck:
         body,
         headers,
         endpoint.request.requires if endpoint.request else (),
+        endpoint.messages_per_request,
         tuple(dict.fromkeys(_judged(endpoint, sample) for sample in _samples(endpoint))),
     )
 
@@ -92,9 +95,16 @@ def _sample(endpoint: Endpoint) -> tuple[str, str, tuple[str, ...], str]:
         shown = tuple(f"{name}: {value}" for name, value in headers)
         return "POST", f"{target.path}{SAMPLE_ID}", shown, body.decode()
     requests = DescribedRequests(endpoint)
-    path, lines, body = requests.parts(SAMPLE_ID, SAMPLE_PHONE, SAMPLE_TEXT, _values(endpoint.request))
+    path, lines, body = requests.parts(_Sample(SAMPLE_ID, SAMPLE_PHONE, SAMPLE_TEXT, _values(endpoint.request)))
     shown = tuple(f"{name}: {value.decode('utf-8', 'replace')}" for name, value in lines)
     return requests.method, path.decode(), shown, body.decode()
+
+
+class _Sample(NamedTuple):
+    message_id: int
+    phone: str
+    text: str
+    values: Sequence[str]
 
 
 def _values(form: RequestForm) -> tuple[str, ...]:
@@ -190,6 +200,8 @@ def lines_of(checks: Sequence[EndpointCheck]) -> Iterator[str]:
             yield f"    {one.body}"
         if one.requires:
             yield f"  A client without {' and '.join(one.requires)} is skipped: NO_ADDRESS."
+        if one.messages_per_request > 1:
+            yield f"  Up to {one.messages_per_request} messages a request; below, what is answered about one of them."
         yield "  Answers:"
         width = min(max(len(answer.answer) for answer in one.answers), 60)
         for answer in one.answers:

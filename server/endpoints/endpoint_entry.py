@@ -17,6 +17,7 @@ from pydantic import model_validator as checked
 from dispatcher.model.answers import CLASSES, AnswerRules, ErrorRule, Match, Pointer, typed
 from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
 from dispatcher.model.rates import RATES
+from dispatcher.model.request_batches import MOST, BatchText
 from dispatcher.model.requests import DescriptionError, RequestForm, RequestText, compile_request
 from server.config.types import EndpointUrl, Token, TokenGrant, Transport
 from server.endpoints.entry_types import (
@@ -41,6 +42,9 @@ from server.endpoints.receipt_entry import Inbound, Login, Receipts, Signature, 
 
 _A_POINTER = "a JSON pointer, such as /messages/0/status"
 _SOME_VALUES = "a list of numbers, texts, true and false"
+_RESPONSE_BYTES, _RESULT_BYTES = 65_536, 1024
+"""Maximum size of an answer, and what it grows by with each message of a request."""
+
 _SOME_STATUSES = "a list of HTTP statuses from 100 to 599"
 
 
@@ -183,6 +187,27 @@ class Auth(BaseModel):
         return {}, {}
 
 
+class Batch(BaseModel):
+    """How one request carries many messages."""
+
+    model_config = STRICT
+
+    max: int = key(f"a whole number from 1 to {MOST}", ge=1, le=MOST)
+    items: PointerText = key(_A_POINTER, Pointer())
+    results: PointerText | None = key(_A_POINTER, None)
+    id: PointerText | None = key(_A_POINTER, None)
+
+    @checked(mode="after")
+    def _an_id_is_in_a_result(self) -> Self:
+        if self.id is not None and self.results is None:
+            raise refuse("batch has id, but no results that say where the results of messages are")
+        return self
+
+    def text(self) -> BatchText:
+        """Return the description's batch."""
+        return BatchText(self.max, self.items, self.results, self.id)
+
+
 def _masked(value: str) -> str:
     """Return a constant without what is secret in it."""
     return f"Basic {MASK}" if value.startswith("Basic ") else MASK
@@ -222,6 +247,7 @@ class Entry(BaseModel):
         "a table or a list, without dates and times", None, alias="json"
     )
     form: Table | None = key("a table of texts, numbers, true and false, or lists of these", None)
+    batch: Batch | None = key("a table with max, items, results and id", None)
     requires: list[Annotated[str, Field(pattern=r"^\w{1,64}$")]] = key("a list of names of attributes", [])
     errors: list[ErrorEntry] = key("a list of tables with class, and statuses, at or values", [], max_length=100)
     retry_after: SourceText | None = key("a JSON pointer, or header:NAME", None)
@@ -257,6 +283,7 @@ class Entry(BaseModel):
             total_timeout=self.timeout,
             connect_timeout=min(self.connect_timeout, self.timeout),
             max_concurrency=self.max_concurrency,
+            max_response_bytes=_RESPONSE_BYTES + (_RESULT_BYTES * self.batch.max if self.batch else 0),
             ca_file=self.ca_file,
             max_rate=self.max_rate,
             success=rule or DEFAULT_SUCCESS,
@@ -271,7 +298,17 @@ class Entry(BaseModel):
 
     def request(self, name: str, receipts_url: str | None, masked: bool = False) -> RequestForm | None:
         """Return the form of the requests; None for those of the delivery protocol. Raise DescriptionError."""
-        given = self.model_fields_set & {"method", "auth", "headers", "query", "json_", "form", "requires", "secrets"}
+        given = self.model_fields_set & {
+            "method",
+            "auth",
+            "headers",
+            "query",
+            "json_",
+            "form",
+            "requires",
+            "secrets",
+            "batch",
+        }
         if not given and "{" not in self.url:
             return None
         headers, secrets = self.auth.headers()
@@ -291,6 +328,7 @@ class Entry(BaseModel):
                 json=self.json_,
                 form=self.form,
                 requires=self.requires,
+                batch=self.batch.text() if self.batch else None,
                 constants=constants,
             )
         )
@@ -315,6 +353,7 @@ TABLES: Mapping[tuple[type[BaseModel], str], type[BaseModel]] = {
     (Entry, "auth"): Auth,
     (Auth, "basic"): Basic,
     (Auth, "oauth2"): OAuth2,
+    (Entry, "batch"): Batch,
     (Entry, "receipts"): Receipts,
     (Receipts, "verify"): Verify,
     (Entry, "inbound"): Inbound,

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from dispatcher.delivery.batching import BatchingSender
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.traced_sender import TracedSender
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Endpoint
@@ -84,6 +85,8 @@ def _bounded(configured: ConfiguredEndpoint) -> Endpoint:
 def make_sender(configured: ConfiguredEndpoint, tracer: Tracer | None = None) -> Sender:
     """Return a sender for the endpoint. Raise ValueError if the endpoint cannot be used."""
     sender = _transport(configured)(configured.endpoint, tracer.headers if tracer else None)
+    if configured.endpoint.request and configured.endpoint.request.batch:
+        sender = BatchingSender(sender, configured.endpoint)
     return TracedSender(sender, configured.endpoint.name, tracer) if tracer else sender
 
 

@@ -160,15 +160,22 @@ def fcm(request: Request) -> Reply:
 
 
 def postmark(request: Request) -> Reply:
-    """Answer as https://postmarkapp.com/developer/api/overview#error-codes says."""
-    demand(request, "POST /email")
+    """Answer as https://postmarkapp.com/developer/api/email-api#send-batch-emails and its error codes say."""
+    demand(request, "POST /email/batch")
     assert request.headers["x-postmark-server-token"] == "replace-me"
-    message = document(request)
-    assert message["To"].endswith("@example.com")
-    errors = {"1": (429, 429), "2": (422, 300), "3": (422, 406), "4": (401, 10)}
-    if found := errors.get(message["To"][0]):
-        return Reply(found[0], {"ErrorCode": found[1], "Message": "as documented"})
-    return Reply(200, {"To": message["To"], "MessageID": "ID-1", "ErrorCode": 0, "Message": "OK"})
+    messages = document(request)
+    assert all(message["To"].endswith("@example.com") for message in messages)
+    whole = {"1": (429, 429), "4": (401, 10)}
+    for message in messages:
+        if found := whole.get(message["To"][0]):
+            return Reply(found[0], {"ErrorCode": found[1], "Message": "as documented"})
+    return Reply(200, [_postmark_result(message["To"]) for message in messages])
+
+
+def _postmark_result(to: str) -> dict[str, object]:
+    if found := {"2": 300, "3": 406}.get(to[0]):
+        return {"ErrorCode": found, "Message": "as documented"}
+    return {"To": to, "MessageID": "ID-1", "ErrorCode": 0, "Message": "OK"}
 
 
 def sendgrid(request: Request) -> Reply:
@@ -236,12 +243,13 @@ GATEWAYS: Mapping[str, Gateway] = {
 
 
 class GatewayServer(Listener):
-    """Answers as a gateway does, on a socket. `complaints` are the demands that a request did not meet."""
+    """Answers `requests` as a gateway does, on a socket. `complaints` are the demands that some did not meet."""
 
     def __init__(self, gateway: Gateway) -> None:
         super().__init__()
         self._gateway = gateway
         self.complaints: list[str] = []
+        self.requests = 0
 
     async def serve(self, reader: Any, writer: Any) -> None:
         """Answer one request after the other."""
@@ -254,6 +262,7 @@ class GatewayServer(Listener):
             await writer.drain()
 
     def _answer(self, request: Request) -> bytes:
+        self.requests += 1
         try:
             reply = self._gateway(request)
         except (AssertionError, KeyError, ValueError) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.delivery.batching import BatchingSender
 from dispatcher.described_answers import judge_of
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.states import ErrorClass
@@ -49,6 +50,8 @@ def verdicts(contender: Contender, name: str) -> dict[str, Verdict]:
         async with GatewayServer(GATEWAYS[name]) as gateway:
             endpoint = at(preset(name), gateway.port)
             sender, judge = contender.make(endpoint), judge_of(endpoint)
+            if endpoint.request and endpoint.request.batch:
+                sender = BatchingSender(sender, endpoint)
             for kind, digit in CASES.items():
                 address = (
                     f"{digit}@example.com" if "email" in str(endpoint.request and endpoint.request.needs) else digit

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from time import monotonic
 from typing import NamedTuple
 
+from dispatcher.delivery.batching import messages_of
 from dispatcher.delivery.described import DescribedRequests, NotReady
 from dispatcher.delivery.http1.connection import Connection, KnownAnswers
 from dispatcher.delivery.http1.resolver import Address, Addresses
@@ -155,7 +156,7 @@ class FastSender:
             body = encode_body(message_id, request.phone, request.text)
             data = self._template % (message_id, message_id, len(body), body)
         else:
-            data = self._described.http1(message_id, request.phone, request.text, request.values)
+            data = self._described.http1(*messages_of(request))
         return data if self._trace_headers is None else _with_headers(data, self._trace_headers())
 
     def _begin(self, connection: Connection, waiting: _Waiting) -> bool:

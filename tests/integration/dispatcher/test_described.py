@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 import asyncpg
 import pytest
 
+from dispatcher.delivery.batching import BatchingSender
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.model.answers import AnswerRules, ErrorRule, Match, Pointer, Source, typed
 from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.request_batches import BatchText
 from dispatcher.model.requests import RequestText, compile_request
 from dispatcher.model.states import ErrorClass, Reason, Status
 from tests.conformance.gateways import GatewayServer, Reply
@@ -97,6 +100,52 @@ async def test_an_answer_may_say_that_the_person_opted_out(pool: asyncpg.Pool, s
         (later, ErrorClass.TRANSIENT),
         (later, ErrorClass.TRANSIENT),
     ]
+    await audit(pool)
+
+
+async def test_a_batch_settles_each_message_by_its_result(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when a message has its neighbour's outcome, and when those that are retried drag the others along."""
+    seen: Counter[str] = Counter()
+
+    def result(phone: str) -> object:
+        seen[phone] += 1
+        match int(phone) % 10:
+            case 1:
+                return {"code": "bad"}
+            case 2 if seen[phone] < 2:
+                return {"code": "later"}
+        return {"code": 0}
+
+    def gateway(request: Request) -> Reply:
+        return Reply(200, [result(one["to"]) for one in json.loads(request.body)])
+
+    ids = await add_clients(pool, 1000)
+    mailing = await add_mailing(pool)
+    form = compile_request(
+        RequestText(url="http://host/send", json=[{"to": "{phone}"}], batch=BatchText(100, results=Pointer()))
+    )
+    rules = AnswerRules(
+        Match(frozenset({200}), Pointer.parse("/code"), typed([0])),
+        (
+            ErrorRule(Match(None, Pointer.parse("/code"), typed(["bad"])), ErrorClass.REFUSED),
+            ErrorRule(Match(None, Pointer.parse("/code"), typed(["later"])), ErrorClass.TRANSIENT),
+        ),
+    )
+    async with GatewayServer(gateway) as server:
+        endpoint = replace(ENDPOINT, url=f"http://127.0.0.1:{server.port}/send", request=form, answers=rules)
+        start(BatchingSender(FastSender(endpoint), endpoint), endpoint=endpoint)
+        await completed(pool, mailing)
+        requests = server.requests
+    phones = {row["id"]: row["phone"] for row in await pool.fetch("SELECT id, phone FROM clients")}
+    expected = {
+        id_: {"1": (Status.FAILED, Reason.REFUSED, 1), "2": (Status.DELIVERED, Reason.NONE, 2)}.get(
+            phones[id_][-1], (Status.DELIVERED, Reason.NONE, 1)
+        )
+        for id_ in ids
+    }
+    assert await outcomes(pool, mailing) == expected
+    assert seen.total() == 1100
+    assert requests < 100  # ten and two would do; the first of a bucket leave before the others are claimed
     await audit(pool)
 
 

@@ -21,6 +21,7 @@ from tests.support.project import ROOT
 
 BASE = "[endpoints.sms]\nurl = 'https://host/send'\n"
 TO = "json = { to = '{phone}' }\n"
+LIST = "json = { a = [{ to = '{phone}' }] }\n"
 
 
 def written(folder: Path, lines: str) -> Path:
@@ -88,6 +89,17 @@ def headers(endpoint: Endpoint) -> dict[str, bytes]:
         ),
         (TO + "success = { at = '/a', field = 'a' }", "success has field and at, one should go"),
         (TO + "provider_id = 'header:'", "provider_id should be a JSON pointer, or header:NAME, not 'header:'"),
+        (TO + "batch = { max = 0 }", "batch.max should be a whole number from 1 to 1000, not 0"),
+        (TO + "batch = { max = 9 }", "batch.items should point to a list in json with one element"),
+        (LIST + "batch = { max = 9, items = '/b' }", "batch.items points to nothing in json"),
+        (LIST + "batch = { max = 9, items = '/a', id = '/id' }", "batch has id, but no results that say where"),
+        ("form = { to = '{phone}' }\nbatch = { max = 9 }", "batch needs json, whose list it fills"),
+        (
+            "json = { n = '{phone}', a = [1] }\nbatch = { max = 9, items = '/a' }",
+            "json has a placeholder of one message",
+        ),
+        (LIST + "headers = { X = '{id}' }\nbatch = { max = 9, items = '/a' }", "headers.X has a placeholder of one"),
+        (LIST + "query = { to = '{phone}' }\nbatch = { max = 9, items = '/a' }", "query.to has a placeholder of one"),
         (TO + "retry_after = 5", "retry_after should be a JSON pointer, or header:NAME, not 5"),
     ],
 )
@@ -95,6 +107,15 @@ def test_what_cannot_work_ends_the_start_with_its_key(lines: str, expected: str,
     sentence = problem(tmp_path, lines)
     assert f": endpoint sms: {expected}" in sentence
     assert sentence.endswith((".", "?"))
+
+
+def test_a_batch_takes_longer_answers_and_more_in_flight(tmp_path: Path) -> None:
+    single, batch = read(tmp_path, LIST), read(tmp_path, LIST + "batch = { max = 100, items = '/a' }")
+    assert (single.messages_per_request, batch.messages_per_request) == (1, 100)
+    assert batch.max_response_bytes > single.max_response_bytes
+    assert batch.request is not None
+    body = batch.request.render_batch([("1", "7916", "x"), ("2", "7917", "x")]).body
+    assert body == b'{"a":[{"to":"7916"},{"to":"7917"}]}'
 
 
 def test_a_placeholder_in_the_host_is_refused(tmp_path: Path) -> None:

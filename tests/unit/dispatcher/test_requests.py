@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -17,6 +18,13 @@ from dispatcher.model.placeholders import national
 from dispatcher.model.requests import DescriptionError, RequestForm, RequestText, compile_request
 
 URL = "https://host/send"
+
+
+class Message(NamedTuple):
+    message_id: int
+    phone: str
+    text: str
+    values: Sequence[str] = ()
 
 
 def compiled(url: str = URL, **keys: Any) -> RequestForm:
@@ -111,7 +119,7 @@ def test_no_value_becomes_structure(text: str, name: str) -> None:
 @given(st.text())
 def test_no_value_becomes_a_header_or_a_request(text: str) -> None:
     form = compiled(json=["{phone}"], headers={"X-Text": "{text}"})
-    request = DescribedRequests(Endpoint("x", URL, "", request=form)).http1(5, "7916", text, ())
+    request = DescribedRequests(Endpoint("x", URL, "", request=form)).http1(Message(5, "7916", text))
     head, _, rest = request.partition(b"\r\n\r\n")
     assert rest == b'["7916"]'
     assert [line.split(b":")[0] for line in head.split(b"\r\n")[1:]].count(b"X-Text") == 1
@@ -120,7 +128,7 @@ def test_no_value_becomes_a_header_or_a_request(text: str) -> None:
 
 def test_headers_of_the_description_replace_ours() -> None:
     form = compiled(form={"to": "{phone}"}, headers={"user-agent": "me", "Idempotency-Key": "k-{id}"})
-    request = DescribedRequests(Endpoint("x", URL, "t0ken", request=form)).http1(5, "7916", "x", ())
+    request = DescribedRequests(Endpoint("x", URL, "t0ken", request=form)).http1(Message(5, "7916", "x"))
     lines = request.partition(b"\r\n\r\n")[0].split(b"\r\n")
     assert lines == [
         b"POST /send HTTP/1.1",
