@@ -191,6 +191,13 @@ MAILING = Dashboard(
         ),
         Panel("Looks for new clients overdue", ((most("mailing_recheck_lag_seconds", ""), "overdue"),), "s"),
         Panel("Client numbers given", ((most("mailing_client_numbers_used_ratio", ""), "of all"),), "percentunit"),
+        Panel(
+            "Mailings whose messages were kept long enough",
+            (
+                (rate("mailing_retention_mailings_total", JOB), "removed"),
+                (rate("mailing_retention_failures_total", JOB), "failures"),
+            ),
+        ),
         Panel("Streams being watched", ((f"sum by (kind) (mailing_watchers{{{JOB}}})", "{{kind}}"),)),
         Panel("Watchers behind", ((f"mailing_journal_lag_seconds{{{JOB}}}", "{{instance}}"),), "s"),
         Panel(

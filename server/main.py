@@ -58,6 +58,7 @@ from server.runtime.api_settings import ApiSettings
 from server.runtime.console import InnerSocket, console_alone, console_options, serving_console
 from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
+from server.runtime.ledger_keeper import ledger_keeper
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
@@ -68,10 +69,10 @@ from server.storage.database import Database, SharedDatabase
 from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.installation import read_installation
-from server.storage.mailing_deletion import MailingDeletion
 from server.storage.mailings import MailingStore, ProgressStore
 from server.storage.pool import DatabaseError, check_database, open_pool, prepare_database
 from server.storage.previews import PreviewStore
+from server.storage.removals import Removals
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
 from server.storage.schedules import ScheduleQueue, ScheduleStore
@@ -170,10 +171,12 @@ async def serve(settings: Settings) -> None:
         console = console_options(settings, inner.address, None) if inner else None
         database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
         receipts = await stack.enter_async_context(serving_receipts(settings, configured, background))
+        keeper = ledger_keeper(background, settings)
+        await keeper.prepare()
         sources = AdminSources(
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
-            metrics=[dispatcher.samples, api.samples, receipts, *database_samples],
+            metrics=[dispatcher.samples, api.samples, receipts, keeper.samples, *database_samples],
             registry=registry,
             backlog=BacklogGauges(BacklogStore(background).read, probes.names),
         )
@@ -187,8 +190,9 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(in_background(tokens, "tokens of endpoints"))
         renewal = renew_secrets(configured, renewing(endpoints), probes.renew)
         await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
-        await stack.enter_async_context(in_background(sweep(MailingDeletion(background)), "deletion sweeper"))
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
+        await stack.enter_async_context(in_background(sweep(Removals(background)), "removals"))
+        await stack.enter_async_context(in_background(keeper.run(), "ledger keeper"))
         keep = timedelta(days=settings.phone_memory_days)
         await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
         await api.start()

@@ -21,6 +21,7 @@ from server.config.types import (
     OptionalAddress,
     PostgresUrl,
     ReadableFile,
+    Retention,
     Token,
     Transport,
     WritableFile,
@@ -273,6 +274,20 @@ class Settings(BaseModel):
         "days",
     )
     log_retention_hours: float = number(168.0, "How long the event log is kept, in hours.", 0.01, 87_600, "hours")
+    message_retention: Retention = setting(
+        "keep",
+        "How long messages and attempts are kept after their mailing is over; counters and reports stay. `keep`: for "
+        "good. A part with a label, the first that fits, goes before the rest: `90d, purpose=otp:7d, "
+        "purpose=contract:keep`. See [docs/operating.md](docs/operating.md).",
+        "spans such as 90d, 12h or 30m, or keep, one of them for all and others behind LABEL=VALUE:",
+        shown="`keep`",
+    )
+    message_archive_dir: FilePath | None = setting(
+        None,
+        "Folder to which messages and attempts are written as compressed CSV before they are removed after that time. "
+        "Without it they are only removed.",
+        "the path of a folder",
+    )
     max_message_mib: float = number(4.0, "Maximum size of a request, in MiB.", 0.01, 1024, "MiB")
     max_streams_per_principal: int = number(
         20_000, "Maximum concurrent streams of one caller; without authentication, of one host.", 1, 1_000_000

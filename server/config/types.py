@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from dispatcher.model.endpoints import Endpoint
 from server.config.cpus import usable_cpus
 from server.domain.inbound import InboundSource
+from server.domain.message_retention import parse_retention
 from server.domain.receipts import ReceiptSource
 
 
@@ -111,6 +112,11 @@ def _readable_file(value: Path) -> Path:
         raise ValueError(str(value)) from error
 
 
+def _retention(value: str) -> str:
+    parse_retention(value)
+    return value
+
+
 Address = Annotated[str, AfterValidator(_address)]
 """An address to listen on."""
 
@@ -150,6 +156,8 @@ def _dispatchers(value: object) -> object:
 
 DispatcherCount = Annotated[int, BeforeValidator(_dispatchers)]
 """Dispatcher processes beside the server; `auto` is replaced by what fits this machine."""
+Retention = Annotated[str, AfterValidator(_retention)]
+"""For how long messages are kept, as `parse_retention` reads it."""
 
 Transport = Annotated[Literal["fast", "httpx"], BeforeValidator(lower)]
 """The sender that makes the requests."""

@@ -256,6 +256,16 @@ class MailingEnded(DomainError):
         super().__init__("The end of the mailing has passed; move its end_time first.")
 
 
+class MessagesRemoved(DomainError):
+    """The messages of the mailing were kept for the time that is set, and removed."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The messages of the mailing were removed after the time for which messages are kept, so none can be sent "
+            "again; create another mailing."
+        )
+
+
 class ClientOptedOut(DomainError):
     """The client of a test message has opted out."""
 

@@ -114,6 +114,18 @@ def mailing_event(mailing_id: int, what: str, **details: str) -> Event:
     return Event(Level.INFO, f"mailing.{what}", f"The mailing was {what}.", mailing_id, details=details)
 
 
+def messages_removed(mailing_id: int, messages: int, archived: bool) -> Event:
+    """Return the event of a mailing whose messages were kept long enough."""
+    text = f"Its {messages:,} messages were kept long enough and are removed; counters and report stay."
+    return Event(
+        Level.INFO,
+        "mailing.messages_removed",
+        text,
+        mailing_id,
+        details={"messages": str(messages), "archived": str(archived).lower()},
+    )
+
+
 def mailing_updated(mailing_id: int, changed: Collection[str]) -> list[Event]:
     """Return the event of a mailing of which these fields changed; none when none did."""
     names = ", ".join(sorted(changed))

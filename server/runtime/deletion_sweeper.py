@@ -1,20 +1,22 @@
-"""Cleans up once an hour.
+"""Cleans up in the background.
 
-Deletions of mailings that were interrupted, because the service died or the caller disconnected, are
-completed; phones that have been remembered for long enough are forgotten. Warns when client numbers run out.
+Messages of deleted mailings, and those that were kept long enough, are removed. Once an hour, what has been
+remembered of phones and of request ids for long enough is forgotten. Warns when client numbers run out.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import timedelta
 
 from server.domain.errors import DatabaseUnavailable
 from server.storage.client_numbers import share_used
 from server.storage.database import Database
-from server.storage.mailing_deletion import MailingDeletion
 from server.storage.phone_memory import forget_old
+from server.storage.removals import Removals
+from server.storage.request_ids import forget_old_requests
 
 ALARMING_SHARE = 0.8
 """The share of client numbers from which on the log warns once an hour."""
@@ -24,34 +26,49 @@ log = logging.getLogger(__name__)
 INTERVAL = 3600.0
 """Seconds between two scans; the first one runs at the start."""
 
+REMOVAL_INTERVAL = 5.0
+"""Seconds between two looks for messages that are to go."""
 
-async def sweep(deletion: MailingDeletion) -> None:
-    """Remove what interrupted deletions left, until cancelled."""
+REQUEST_MEMORY = timedelta(days=7)
+"""How long a repeated creating call is recognized by its request id."""
+
+
+async def sweep(removals: Removals) -> None:
+    """Remove the messages that are to go, those of interrupted calls included, until cancelled."""
+    adopt_at = 0.0
     while True:
         try:
-            for mailing_id, messages in (await deletion.sweep()).items():
-                text = "the deletion of mailing %d was completed; %d messages were left of it"
-                log.info(text, mailing_id, messages, extra={"mailing_id": mailing_id})
+            if time.monotonic() >= adopt_at:
+                await removals.adopt_leftovers()
+                adopt_at = time.monotonic() + INTERVAL
+            for mailing_id in await removals.pending():
+                removed = await removals.remove(mailing_id)
+                if not removed.remaining:
+                    text = "the last %d messages of mailing %d that were to go are removed"
+                    log.info(text, removed.messages, mailing_id, extra={"mailing_id": mailing_id})
         except DatabaseUnavailable as error:
-            log.warning("interrupted deletions cannot be completed, trying again: %r", error.__cause__)
+            log.warning("messages that are to go cannot be removed, trying again: %r", error.__cause__)
         except Exception:
-            log.exception("completing interrupted deletions failed")
-        await asyncio.sleep(INTERVAL)
+            log.exception("removing messages that are to go failed")
+        await asyncio.sleep(REMOVAL_INTERVAL)
 
 
 async def tend_clients(database: Database, keep: timedelta) -> None:
     """Forget phones of deleted clients that have been remembered for longer than `keep`, until cancelled.
 
-    Warn when few client numbers are left.
+    Forget request ids of creating calls, too, and warn when few client numbers are left.
     """
     while True:
         try:
             await forget_old(database, keep)
+            await forget_old_requests(database, REQUEST_MEMORY)
             await warn_of_few_numbers(database)
         except DatabaseUnavailable as error:
-            log.warning("phones that were remembered cannot be forgotten, trying again: %r", error.__cause__)
+            log.warning(
+                "what was remembered of phones and requests cannot be forgotten, trying again: %r", error.__cause__
+            )
         except Exception:
-            log.exception("forgetting phones that were remembered failed")
+            log.exception("forgetting what is remembered for a time failed")
         await asyncio.sleep(INTERVAL)
 
 

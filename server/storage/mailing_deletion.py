@@ -1,14 +1,11 @@
 """Deletes mailings with their messages, of any size.
 
-The first transaction ends everything that could still write messages and removes the mailing: from
-then on it is not found, and nobody reads a part of its messages. The rest is removed in short
-transactions. When the service dies between two of them, a repeated call finishes the deletion, or
-the deletion sweeper of any replica does.
+One transaction ends everything that could still write messages and removes the mailing: from then on it
+is not found, and nobody reads a part of its messages. What little can be removed at once is; the rest
+follows in the background, see `removals`.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import asyncpg
 
@@ -20,9 +17,10 @@ from server.storage.database import Database
 from server.storage.events import record
 from server.storage.mailing_rows import mailing_of
 from server.storage.queries import load_queries
+from server.storage.removals import Removals, Removed, begin_removal
 
-STEP = 10_000
-"""The most messages that one transaction removes."""
+AT_ONCE = 0.5
+"""Seconds that a call removes messages before it answers."""
 
 _SQL = load_queries("mailing_deletion.sql")
 _MAILINGS = load_queries("mailings.sql")
@@ -33,9 +31,10 @@ class MailingDeletion:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._removals = Removals(database)
 
-    async def delete(self, mailing_id: int, etag: str, allow_missing: bool) -> int:
-        """Remove the mailing and its messages; return how many messages this call removed.
+    async def delete(self, mailing_id: int, etag: str, allow_missing: bool) -> Removed:
+        """Remove the mailing and its messages; return how many this call removed, and how many follow by themselves.
 
         Raise StaleEtag, WrongState while it is running or paused, and NotFound when nothing is
         left of it, unless `allow_missing`.
@@ -45,34 +44,10 @@ class MailingDeletion:
             return await _remove_mailing(connection, mailing_id, etag)
 
         unwritten = await self._database.transact(work)
-        buckets = await self._remains(mailing_id)
-        if unwritten is None and not (buckets or allow_missing):
+        if unwritten is None and not (allow_missing or await self._removals.remains(mailing_id)):
             raise NotFound(Kind.MAILING, mailing_id)
-        return (unwritten or 0) + await self._delete_rest(mailing_id, buckets)
-
-    async def sweep(self) -> dict[int, int]:
-        """Finish deletions that were interrupted; return the number of removed messages by mailing."""
-        leftovers = [row["mailing_id"] for row in await self._database.fetch(*_SQL["list_leftovers"].bind())]
-        return {one: await self._delete_rest(one, await self._remains(one)) for one in leftovers}
-
-    async def _remains(self, mailing_id: int) -> list[int]:
-        rows = await self._database.fetch(*_SQL["list_remains"].bind(mailing_id=mailing_id))
-        return [row["bucket"] for row in rows]
-
-    async def _delete_rest(self, mailing_id: int, buckets: Sequence[int]) -> int:
-        return sum([await self._delete_messages(mailing_id, bucket) for bucket in buckets])
-
-    async def _delete_messages(self, mailing_id: int, bucket: int) -> int:
-        """Remove what is left in one bucket; return how many messages."""
-        key, deleted, last = {"bucket": bucket, "mailing_id": mailing_id}, 0, 0
-        while last is not None:
-            row = await self._database.fetchrow(*_SQL["delete_messages"].bind(**key, after=last, most=STEP))
-            deleted, last = deleted + row["deleted"], row["last"]
-        async with self._database.transaction() as connection:
-            deleted += await connection.fetchval(*_SQL["delete_blocks"].bind(**key))
-            for name in ("delete_counts", "delete_receipts", "delete_figures", "delete_expansion"):
-                await connection.execute(*_SQL[name].bind(**key))
-        return deleted
+        removed = await self._removals.remove(mailing_id, AT_ONCE, considerate=False)
+        return Removed(removed.messages + (unwritten or 0), removed.remaining)
 
 
 async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag: str) -> int | None:
@@ -94,5 +69,6 @@ async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag:
         unwritten += await connection.fetchval(*_SQL["delete_batches"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_mailing"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_rate_slots"].bind(mailing_id=mailing_id))
+    await begin_removal(connection, mailing_id, keeps_report=False, gone=unwritten)
     await record(connection, mailing_event(mailing_id, "deleted"))
     return unwritten

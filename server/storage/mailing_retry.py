@@ -16,7 +16,7 @@ from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import AudienceMode, MailingState, Semantics, Status
 from dispatcher.retry_policy import batch_size
-from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.errors import Kind, MailingEnded, MessagesRemoved, NotFound, WrongState
 from server.domain.events import mailing_retried
 from server.domain.mailings import RETRYABLE
 from server.storage.database import Database, RaceLost, notify_dispatchers
@@ -45,7 +45,7 @@ class MailingRetry:
         """Put back the messages that have one of the statuses now; return how many.
 
         A COMPLETED mailing with such messages runs again. A message that is settled again during the
-        call stays settled. Raise NotFound, WrongState and MailingEnded, possibly after some messages
+        call stays settled. Raise NotFound, WrongState, MessagesRemoved and MailingEnded, possibly after some messages
         were put back, if the mailing's state was changed in between.
         """
         began_at, buckets = await self._begin(mailing_id, statuses)
@@ -121,13 +121,15 @@ class MailingRetry:
 
 
 async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Record:
-    """Lock the mailing and return it. Raise NotFound, WrongState, MailingEnded."""
+    """Lock the mailing and return it. Raise NotFound, WrongState, MessagesRemoved, MailingEnded."""
     row = await connection.fetchrow(*_SQL["lock_retried"].bind(mailing_id=mailing_id))
     if row is None:
         raise NotFound(Kind.MAILING, mailing_id)
     state = MailingState(row["state"])
     if state not in RETRYABLE:
         raise WrongState("retried", state, RETRYABLE)
+    if row["removed"]:
+        raise MessagesRemoved
     if row["ended"]:
         raise MailingEnded
     return row

@@ -1,13 +1,15 @@
-"""Stores creating calls by the request id of their caller, so that a repeated call makes nothing."""
+"""Stores creating calls by the request id of their caller, so that a repeated call makes nothing; for some days."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 
 from server.domain.errors import RequestIdReused
+from server.storage.database import Database
 from server.storage.installation import Installation
 from server.storage.queries import load_queries
 
@@ -60,3 +62,16 @@ class Requests:
             resource_id=resource_id,
         )
         return await connection.fetchval(*statement) is not None
+
+
+MOST_FORGOTTEN = 5_000
+"""The most request ids of a bucket that one statement forgets."""
+
+
+async def forget_old_requests(database: Database, keep: timedelta) -> None:
+    """Forget the request ids of calls that were made longer ago than that. Raise DatabaseUnavailable."""
+    for row in await database.fetch(*_SQL["list_request_buckets"].bind()):
+        forgotten = MOST_FORGOTTEN
+        while forgotten == MOST_FORGOTTEN:
+            statement = _SQL["forget_requests"].bind(bucket=row["bucket"], keep=keep, most=MOST_FORGOTTEN)
+            forgotten = (await database.fetchrow(*statement))["forgotten"]

@@ -251,10 +251,9 @@ class MailingClient:
         return (self.call(self.mailings.UpdateMailing, request)).mailing
 
     def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> int:
-        """Delete one mailing that is not running; return how many of its messages were deleted.
+        """Delete one mailing that is not running; return how many of its messages were deleted at once.
 
-        After an interrupted call, a repeated one deletes the rest. With `allow_missing` a mailing
-        that does not exist is no error.
+        The service deletes the rest by itself. With `allow_missing` a mailing that does not exist is no error.
         """
         request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
         return (self.call(self.mailings.DeleteMailing, request)).deleted_messages

@@ -104,8 +104,8 @@ class MailingService(MailingServiceServicer):
     async def DeleteMailing(self, request: pb.DeleteMailingRequest, context: Context) -> pb.DeleteMailingResponse:
         """Remove one mailing and its messages."""
         require_id(request.mailing_id, "mailing_id")
-        deleted = await self._deletion.delete(request.mailing_id, request.etag, request.allow_missing)
-        return pb.DeleteMailingResponse(deleted_messages=deleted)
+        removed = await self._deletion.delete(request.mailing_id, request.etag, request.allow_missing)
+        return pb.DeleteMailingResponse(deleted_messages=removed.messages, remaining_messages=removed.remaining)
 
     async def ListMailings(self, request: pb.ListMailingsRequest, context: Context) -> pb.ListMailingsResponse:
         """Return a page of mailings."""

@@ -60,6 +60,18 @@ _TABLE = (
         "Duration of the statements that record outcomes.",
         SETTLE_BOUNDS,
     ),
+    Family(
+        "mailing_retention_mailings_total",
+        "counter",
+        (),
+        "Mailings whose messages this process removed because they were kept long enough.",
+    ),
+    Family(
+        "mailing_retention_failures_total",
+        "counter",
+        (),
+        "Failures to add or drop partitions, or to write messages to the archive; tried again.",
+    ),
     Family("mailing_dispatchers", "gauge", (), "Dispatchers that report to this process, including itself."),
     Family("mailing_dispatcher_restarts_total", "counter", (), "Dispatcher processes that exited unexpectedly."),
     Family("mailing_dispatcher_in_flight", "gauge", _LANE, "Requests in flight."),

@@ -2,7 +2,8 @@
 
 -- name: lock_retried
 -- Keeps others from pausing, cancelling, completing or deleting the mailing meanwhile.
-SELECT state, semantics, audience_mode, max_rate, coalesce(ends_at <= now(), false) AS ended, now() AS read_at
+SELECT state, semantics, audience_mode, max_rate, coalesce(ends_at <= now(), false) AS ended, now() AS read_at,
+  messages_removed_at IS NOT NULL AS removed
 FROM mailings
 WHERE id = $mailing_id
 FOR UPDATE;

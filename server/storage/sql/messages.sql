@@ -1,6 +1,6 @@
 -- Messages and attempts, read. A message has a row once it was tried or has ended by itself; before that it stands in
 -- a fresh batch, and those that ended alike in a block. One statement reads all three, of one snapshot. What is left of
--- a mailing that is being deleted is not shown.
+-- a mailing that is being deleted, or whose messages were kept long enough, is not shown.
 
 -- fragment: written
 m.status, m.reason, m.attempts, m.created_at, m.due_at, m.settled_at, m.endpoint_status, m.endpoint_code, m.duration_ms
@@ -17,6 +17,10 @@ EXISTS (
       WHERE r.bucket = m.bucket AND r.mailing_id = m.mailing_id AND r.client_id = m.client_id AND r.receipt = ANY ($receipts)
     )
 
+-- fragment: shown
+-- Whether there is the mailing, with its messages.
+EXISTS (SELECT FROM mailings WHERE id = $mailing_id AND messages_removed_at IS NULL)
+
 -- name: get_message
 SELECT $mailing_id::bigint AS mailing_id, $client_id::bigint AS client_id, x.*
 FROM (
@@ -26,7 +30,7 @@ FROM (
   SELECT {unwritten}
   FROM unwritten_v1($bucket::int, $mailing_id, $client_id) u
 ) x
-WHERE EXISTS (SELECT FROM mailings WHERE id = $mailing_id);
+WHERE {shown};
 
 -- fragment: next_of_mailing
 -- The messages of a mailing behind a client: the first $limit of each bucket.
@@ -52,6 +56,7 @@ CROSS JOIN LATERAL (
   ORDER BY x.client_id
   LIMIT $limit
 ) m
+WHERE {shown}
 
 -- name: list_messages_of_mailing
 -- A page over all buckets in the order of clients, like list_clients.
@@ -92,7 +97,7 @@ CROSS JOIN LATERAL (
   WHERE $receipts IS NULL AND ($statuses IS NULL OR u.status = ANY ($statuses))
   OFFSET 0
 ) x
-WHERE g.id > $after AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)
+WHERE g.id > $after AND g.messages_removed_at IS NULL AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)
 ORDER BY g.id
 LIMIT $limit;
 

@@ -9,7 +9,8 @@ WITH given AS (
     AS g(mailing_id, client_id, receipt, code)
   WHERE EXISTS (
     SELECT FROM mailings m
-    WHERE m.id = g.mailing_id AND coalesce(nullif(m.endpoint, ''), 'default') = $endpoint::text
+    WHERE m.id = g.mailing_id AND m.messages_removed_at IS NULL
+      AND coalesce(nullif(m.endpoint, ''), 'default') = $endpoint::text
   ) AND (
     EXISTS (SELECT FROM clients c WHERE c.bucket = $bucket AND c.id = g.client_id)
     OR EXISTS (

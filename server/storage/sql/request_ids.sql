@@ -22,3 +22,16 @@ UPDATE requests SET answer = $answer WHERE bucket = $bucket AND request_id = $re
 
 -- name: forget_request
 DELETE FROM requests WHERE bucket = $bucket AND request_id = $request_id;
+
+-- name: list_request_buckets
+SELECT bucket FROM buckets ORDER BY bucket;
+
+-- name: forget_requests
+-- Forgets $most of a bucket's request ids that are older than $keep, and returns how many it forgot.
+WITH old AS (
+  SELECT request_id FROM requests WHERE bucket = $bucket AND created_at < now() - $keep::interval
+  LIMIT $most
+), gone AS (
+  DELETE FROM requests WHERE bucket = $bucket AND request_id = ANY (ARRAY(SELECT request_id FROM old)) RETURNING 1
+)
+SELECT count(*) AS forgotten FROM gone;

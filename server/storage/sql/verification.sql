@@ -1,15 +1,15 @@
 -- Whether the records agree with each other, one mailing in one bucket at a time.
 
 -- name: list_verified
--- Every bucket with the mailings that have something in it. What is left of a deleted mailing is not
--- looked at: it is being removed.
+-- Every bucket with the mailings that have something in it. What is left of a deleted mailing, or of one that keeps
+-- only its report, is not looked at: it is being removed.
 SELECT k.bucket, k.mailing_id
 FROM (
   SELECT bucket, mailing_id FROM mailing_counts
   UNION SELECT bucket, mailing_id FROM expansions
   UNION SELECT bucket, mailing_id FROM batches
 ) k
-JOIN mailings g ON g.id = k.mailing_id
+JOIN mailings g ON g.id = k.mailing_id AND g.messages_removed_at IS NULL
 ORDER BY k.bucket, k.mailing_id;
 
 -- name: list_all_buckets

@@ -18,10 +18,10 @@ from dispatcher.tasks import in_background
 from mailing.v1.mailing_service_pb2 import DeleteMailingRequest, RetryMailingRequest
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
 from server.runtime.deletion_sweeper import sweep
-from server.storage import mailing_deletion
+from server.storage import mailing_deletion, removals
 from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
-from server.storage.mailing_deletion import MailingDeletion
+from server.storage.removals import Removals
 from tests.integration.api.calls import refused
 from tests.integration.api.conftest import Service
 from tests.integration.api.mailing_calls import get
@@ -30,7 +30,16 @@ from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, database_now
 from tests.support.locks import blocked, bucket_lock, holding, unblocked
 
-TABLES = ("messages", "batches", "attempts", "mailing_counts", "mailing_figures", "expansions", "rate_slots")
+TABLES = (
+    "messages",
+    "removals",
+    "batches",
+    "attempts",
+    "mailing_counts",
+    "mailing_figures",
+    "expansions",
+    "rate_slots",
+)
 
 
 async def delete(service: Service, mailing_id: int, **fields: Any) -> int:
@@ -74,7 +83,8 @@ async def break_off(service: Service, pool: asyncpg.Pool, mailing_id: int) -> No
 
 
 async def test_everything_goes_in_steps(service: Service, pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mailing_deletion, "STEP", 7)
+    monkeypatch.setattr(removals, "STEP", 7)
+    monkeypatch.setattr(mailing_deletion, "AT_ONCE", 60.0)
     mailing_id = await with_ledger(pool, 320)
     assert await delete(service, mailing_id) == 320
     assert await left(pool) == {}
@@ -135,9 +145,9 @@ async def test_what_a_deletion_left_is_swept_away(
         return await left(pool)
 
     with caplog.at_level(logging.INFO):
-        async with in_background(sweep(MailingDeletion(Database(pool))), "sweep"):
+        async with in_background(sweep(Removals(Database(pool))), "sweep"):
             await eventually(all_left, lambda now: now == before)
-    assert f"the deletion of mailing {gone} was completed; {remains} messages" in caplog.text
+    assert f"the last {remains} messages of mailing {gone} that were to go are removed" in caplog.text
     assert (await get(service, kept)).progress.total == 32
 
 
