@@ -19,6 +19,7 @@ from mailing.v1.civil_date_time_pb2 import CivilDateTime
 from mailing.v1.client_pb2 import Client, ClientFilter, ReceiveWindow
 from mailing.v1.dispatch_pb2 import DispatchSettings
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
+from mailing.v1.schedule_pb2 import Schedule
 from mailing.v1.time_of_day_pb2 import TimeOfDay
 
 Span = timedelta | float | str
@@ -229,6 +230,36 @@ def new_mailing(
         labels=labels,
         important=important,
     )
+
+
+def new_schedule(
+    mailing: Mailing,
+    timezone: str,
+    *,
+    cron: str = "",
+    rrule: str = "",
+    title: str = "",
+    end_after: Span | None = None,
+    overlap: Schedule.Overlap.ValueType = Schedule.OVERLAP_UNSPECIFIED,
+    catch_up: Span | None = None,
+) -> Schedule:
+    """Return a schedule that makes `mailing` at the times of `cron` or of `rrule` in a zone.
+
+    `rrule` may have its lines parted by a backslash and an n, as it is written on a command line.
+    """
+    schedule = Schedule(
+        mailing=mailing,
+        timezone=timezone,
+        title=title,
+        end_after=None if end_after is None else new_duration(end_after),
+        overlap=overlap,
+        catch_up=None if catch_up is None else new_duration(catch_up),
+    )
+    if rrule:
+        schedule.rrule = rrule.replace("\\n", "\n")
+    else:
+        schedule.cron = cron
+    return schedule
 
 
 def _seconds(value: TimeOfDay) -> int:

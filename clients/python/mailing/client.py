@@ -79,6 +79,8 @@ from mailing.v1.message_service_pb2 import (
     ListMessagesRequest,
 )
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+from mailing.v1.schedule_pb2 import Schedule
+from mailing.v1.schedule_service_pb2 import ListSchedulesRequest
 from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
 from mailing.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
@@ -263,12 +265,19 @@ class MailingClient:
         states: Iterable[Mailing.State.ValueType] = (),
         labels: dict[str, str] | None = None,
         *,
+        schedule_id: int = 0,
         page_size: int = PAGE_SIZE,
     ) -> Iterator[Mailing]:
-        """Yield mailings, newest first, fetching page after page."""
-        request = ListMailingsRequest(states=states, labels=labels, page_size=page_size)
+        """Yield mailings, of one schedule or of all, newest first, fetching page after page."""
+        request = ListMailingsRequest(states=states, labels=labels, schedule_id=schedule_id, page_size=page_size)
         for page in self._pages(self.mailings.ListMailings, request):
             for one in page.mailings:
+                yield one
+
+    def list_schedules(self, *, page_size: int = PAGE_SIZE) -> Iterator[Schedule]:
+        """Yield schedules, newest first, fetching page after page; `call` makes the other calls of `schedules`."""
+        for page in self._pages(self.schedules.ListSchedules, ListSchedulesRequest(page_size=page_size)):
+            for one in page.schedules:
                 yield one
 
     def preview_mailing(self, mailing: Mailing | int, samples: int = 0) -> PreviewMailingResponse:

@@ -19,6 +19,7 @@ from mailing.cli.commands import (
     one_client,
     preview,
     report,
+    schedules,
     server,
     tail,
     top,
@@ -64,6 +65,7 @@ health.register(app)
 app.add_typer(clients.app, name="clients")
 one_client.register(app, clients.app)
 mailings.register(app)
+schedules.register(app)
 messages.register(app)
 endpoints.register(app)
 webhooks.register(app)
