@@ -85,6 +85,7 @@ OVERVIEW = Dashboard(
         Panel("Failed attempts", ((failed_share(JOB), ""),), "percentunit", 4, "stat"),
         Panel("Messages settled", ((rate("mailing_messages_total", JOB, "status"), "{{status}}"),), "mps", 12),
         Panel("Attempts", ((rate("mailing_attempts_total", JOB, "class"), "{{class}}"),), "reqps", 12),
+        Panel("Webhooks", ((rate("mailing_webhook_requests_total", JOB, "result"), "{{result}}"),), "reqps", 12),
         Panel("Receipts", ((rate("mailing_receipts_total", JOB, "result"), "{{result}}"),), "reqps", 12),
         Panel("Backlog by endpoint", ((most("mailing_backlog_messages", "endpoint"), "{{endpoint}}"),)),
         Panel(

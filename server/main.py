@@ -176,7 +176,7 @@ async def serve(settings: Settings) -> None:
         sources = AdminSources(
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
-            metrics=[dispatcher.samples, api.samples, receipts, keeper.samples, *database_samples],
+            metrics=[dispatcher.samples, api.samples, receipts, webhooks.samples, keeper.samples, *database_samples],
             registry=registry,
             backlog=BacklogGauges(BacklogStore(background).read, probes.names),
         )

@@ -84,6 +84,8 @@ class RequestForm:
     With a `batch` a request may carry several messages.
     """
 
+    batch: BatchForm | None = None
+
     def __init__(self, text: RequestText, parts: _Parts) -> None:
         self.method = text.method
         self.requires = tuple(text.requires)

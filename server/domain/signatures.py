@@ -15,6 +15,12 @@ from hashlib import sha1, sha256
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
+import orjson
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
 TOLERANCE = 300.0
 """Seconds by which the time of a Standard Webhook may differ from ours."""
 
@@ -74,6 +80,45 @@ def twilio(token: str) -> Verifier:
         text = signed.url + "".join(name + value for name, value in sorted(fields))
         made = base64.b64encode(hmac.new(token.encode(), text.encode(), sha1).digest()).decode("ascii")
         return same(signed.headers.get("x-twilio-signature", ""), made)
+
+    return verify
+
+
+def mailgun(key: str) -> Verifier:
+    """Verify the `signature` in a JSON body: HMAC-SHA256 of its timestamp and token."""
+
+    def verify(signed: Signed) -> bool:
+        try:
+            shown = orjson.loads(signed.body)["signature"]
+            made = hmac.new(key.encode(), f"{shown['timestamp']}{shown['token']}".encode(), sha256).hexdigest()
+            return same(str(shown["signature"]), made)
+        except (orjson.JSONDecodeError, KeyError, TypeError, UnicodeEncodeError):
+            return False
+
+    return verify
+
+
+def sendgrid(public_key: str) -> Verifier:
+    """Verify X-Twilio-Email-Event-Webhook-Signature: ECDSA of the timestamp's header and the body.
+
+    Raise ValueError for a key that is not the base64 of a public key on an elliptic curve.
+    """
+    try:
+        key = load_der_public_key(base64.b64decode(public_key, validate=True))
+    except (ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, EllipticCurvePublicKey):
+        raise ValueError("is no verification key of SendGrid: base64 of a public key")
+    header = "x-twilio-email-event-webhook"
+
+    def verify(signed: Signed) -> bool:
+        moment = signed.headers.get(f"{header}-timestamp", "").encode("latin-1", "replace")
+        try:
+            given = base64.b64decode(signed.headers.get(f"{header}-signature", ""), validate=True)
+            key.verify(given, moment + signed.body, ECDSA(SHA256()))
+        except (ValueError, InvalidSignature):
+            return False
+        return True
 
     return verify
 

@@ -17,6 +17,7 @@ from server.endpoints.entry_types import STRICT, SecretFile, Values, key, refuse
 _WORDS = "a list of texts, numbers, true and false"
 _A_PLACE = "the name of a field, a JSON pointer, or header:NAME"
 _A_SECRET = "a text"  # noqa: S105
+_WAYS = "one of path, bearer, basic, hmac-sha256, twilio, mailgun, sendgrid and standard-webhooks"
 _A_SECRET_FILE = "the path of a file that can be read and holds one line of text"  # noqa: S105
 
 
@@ -98,20 +99,22 @@ class Verify(BaseModel):
     hmac: Signature | None = key("a table with header and secret", None, alias="hmac-sha256")
     twilio: SecretStr | None = key(_A_SECRET, None, strict=False)
     twilio_file: SecretFile | None = key(_A_SECRET_FILE, None)
+    mailgun: SecretStr | None = key(_A_SECRET, None, strict=False)
+    mailgun_file: SecretFile | None = key(_A_SECRET_FILE, None)
+    sendgrid: str | None = key("the verification key of the account's event webhook", None)
     webhooks: SecretStr | None = key(_A_SECRET, None, strict=False, alias="standard-webhooks")
     webhooks_file: SecretFile | None = key(_A_SECRET_FILE, None, alias="standard-webhooks_file")
 
     @checked(mode="after")
     def _one_way(self) -> Self:
         if len(self.model_fields_set) != 1:
-            raise refuse(
-                "verify should have exactly one of path, bearer, basic, hmac-sha256, twilio and standard-webhooks"
-            )
-        if self.webhooks or self.webhooks_file:
+            raise refuse(f"verify should have exactly {_WAYS}")
+        for name, given in (("standard-webhooks", self.webhooks or self.webhooks_file), ("sendgrid", self.sendgrid)):
             try:
-                self.verifier()
+                if given:
+                    self.verifier()
             except ValueError as error:
-                raise refuse(f"verify.standard-webhooks {error}") from None
+                raise refuse(f"verify.{name} {error}") from None
         return self
 
     @property
@@ -135,6 +138,10 @@ class Verify(BaseModel):
             return signatures.by_header("authorization", f"Bearer {secret.get_secret_value()}")
         if secret := self.twilio or self.twilio_file:
             return signatures.twilio(secret.get_secret_value())
+        if secret := self.mailgun or self.mailgun_file:
+            return signatures.mailgun(secret.get_secret_value())
+        if self.sendgrid:
+            return signatures.sendgrid(self.sendgrid)
         if secret := self.webhooks or self.webhooks_file:
             return signatures.standard_webhooks(secret.get_secret_value().split())
         return signatures.by_path(self.path_secret)
@@ -157,7 +164,7 @@ class Receipts(BaseModel):
     read: Values = key(_WORDS, [])
     code: Place | None = key(_A_PLACE, None)
     opted_out: Values = key(_WORDS, [])
-    verify: Verify = key("a table with one of path, bearer, basic, hmac-sha256, twilio and standard-webhooks")
+    verify: Verify = key(f"a table with {_WAYS}")
 
     @checked(mode="after")
     def _items_are_in_json(self) -> Self:
@@ -199,7 +206,7 @@ class Inbound(BaseModel):
     text: Place = key(_A_PLACE)
     stop: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = key("a list of words", [])
     start: list[Annotated[str, StringConstraints(min_length=1, max_length=100)]] = key("a list of words", [])
-    verify: Verify = key("a table with one of path, bearer, basic, hmac-sha256, twilio and standard-webhooks")
+    verify: Verify = key(f"a table with {_WAYS}")
 
     @checked(mode="after")
     def _items_are_in_json(self) -> Self:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from server.domain.webhooks import (
     of_log,
     webhook_id,
 )
+from server.observability.metrics.samples import Samples, Value
 from server.storage.change_feed import ChangeFeedStore
 from server.storage.events import EventStore
 from server.storage.webhooks import Held, WebhookStore
@@ -70,9 +72,10 @@ class _Round:
 
 
 class Subscriber:
-    """Serves one subscriber for this replica, while no other replica does."""
+    """Serves one subscriber for this replica, while no other replica does. `results` counts its requests."""
 
     def __init__(self, config: WebhookConfig, store: WebhookStore, feeds: Feeds, sender: WebhookSender) -> None:
+        self.results: Counter[str] = Counter()
         self._config = config
         self._store = store
         self._feeds = feeds
@@ -117,6 +120,7 @@ class Subscriber:
             body = self._round.bodies[0]
             answer = await self._sender.send(webhook_id(self._config.name, body), body)
             end = _end_of(answer, held.failures, self._random.random())
+            self.results["delivered" if end.delivered else "failed"] += 1
             if not end.delivered:
                 await self._store.fail(self._config.name, _words(answer, end), end.wait, end.gone)
                 return min(end.wait, AWAY)
@@ -160,6 +164,16 @@ class Webhooks:
     def __init__(self, configs: Sequence[WebhookConfig], store: WebhookStore) -> None:
         self.configs = {config.name: config for config in configs}
         self.store = store
+        self._subscribers: dict[str, Subscriber] = {}
+
+    def samples(self) -> Samples:
+        """Return the requests to all subscribers."""
+        counts: dict[tuple[str, ...], Value] = {
+            (name, result): subscriber.results[result]
+            for name, subscriber in self._subscribers.items()
+            for result in ("delivered", "failed")
+        }
+        return {"mailing_webhook_requests_total": counts}
 
     @asynccontextmanager
     async def serving(self, feeds: Feeds) -> AsyncIterator[None]:
@@ -168,7 +182,7 @@ class Webhooks:
             for config in self.configs.values():
                 sender = WebhookSender(config)
                 stack.push_async_callback(sender.close)
-                subscriber = Subscriber(config, self.store, feeds, sender)
+                subscriber = self._subscribers[config.name] = Subscriber(config, self.store, feeds, sender)
                 await stack.enter_async_context(in_background(subscriber.run(), f"webhook {config.name}"))
             yield
 

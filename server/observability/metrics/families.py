@@ -51,6 +51,12 @@ _TABLE = (
         ("endpoint", "result"),
         "Requests of gateways to the receipts listener, by what became of them.",
     ),
+    Family(
+        "mailing_webhook_requests_total",
+        "counter",
+        ("webhook", "result"),
+        "Requests to subscribers of the configuration: delivered, or failed and repeated later.",
+    ),
     Family("mailing_batches_claimed_total", "counter", (), "Batches that dispatchers leased."),
     Family("mailing_batches_lost_total", "counter", (), "Batches whose lease expired before they were settled."),
     Family(

@@ -117,13 +117,15 @@ async def test_events_are_told_and_signed(pool: asyncpg.Pool) -> None:
     """Fails when a signature is missing, wrong, or of one secret alone."""
     subscriber = Subscriber()
     mailing = await add_mailing(pool, state=MailingState.RUNNING)
-    async with GatewayServer(subscriber) as server, told(pool, config(server.port)):
+    async with GatewayServer(subscriber) as server, told(pool, config(server.port)) as webhooks:
         await settle(pool, mailing, 17)
         await settle(pool, mailing, 18, Status.PENDING)
         await note(pool, "mailing.completed", mailing)
         await note(pool, "breaker.opened", details='{"endpoint": "sms", "reason": "credentials"}')
         await note(pool, "client.deleted")
         await eventually(lambda: len(subscriber.events), lambda count: count == 3)
+        counted = webhooks.samples()["mailing_webhook_requests_total"]
+    assert counted == {("crm", "delivered"): pytest.approx(len(subscriber.requests), abs=1), ("crm", "failed"): 0}
     found = {event["type"]: event["data"] for event in subscriber.events}
     assert found["message.settled"] == {
         "message_id": str(mailing << 32 | 17),

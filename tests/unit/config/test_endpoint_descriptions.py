@@ -208,7 +208,7 @@ def with_receipts(lines: str, **changes: str) -> str:
         ("", "receipts.verify is missing: a table with one of path, bearer"),
         (
             "verify = {}",
-            "verify should have exactly one of path, bearer, basic, hmac-sha256, twilio and standard-webhooks",
+            "verify should have exactly one of path, bearer, basic, hmac-sha256, twilio, mailgun",
         ),
         ("verify = { path = 'a', bearer = 'b' }", "verify should have exactly one of path"),
         ("verify = { bearer_file = 'nowhere' }", "receipts.verify.bearer_file should be the path of a file"),

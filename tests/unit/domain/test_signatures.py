@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import base64
 import hmac
+import json
 from hashlib import sha1, sha256
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -62,6 +66,43 @@ def test_twilio_signs_its_url_and_the_sorted_fields() -> None:
     assert verify(signed(url=url, body=body, x_twilio_signature=signature))
     assert not verify(signed(url=url + "x", body=body, x_twilio_signature=signature))
     assert not verify(signed(url=url, body=body + b"&a=b", x_twilio_signature=signature))
+
+
+def test_mailgun_signs_its_time_and_token_within_the_body() -> None:
+    """https://documentation.mailgun.com/docs/mailgun/user-manual/webhooks/securing-webhooks."""
+    made = hmac.new(b"key", b"1529006854" + b"a8ce0edb", sha256).hexdigest()
+    shown = {"timestamp": "1529006854", "token": "a8ce0edb", "signature": made}
+    verify = signatures.mailgun("key")
+    assert verify(signed(body=json.dumps({"signature": shown, "event-data": {}}).encode()))
+    for change in ({"timestamp": "1529006855"}, {"token": "b"}, {"signature": made[:-1]}, {"token": None}):
+        assert not verify(signed(body=json.dumps({"signature": {**shown, **change}}).encode()))
+    for body in (b"", b"[]", b"{}", b'{"signature":"x"}', b'{"signature":{}}', b"\xff"):
+        assert not verify(signed(body=body))
+
+
+def test_sendgrid_signs_the_time_and_the_body_with_its_key() -> None:
+    """https://www.twilio.com/docs/sendgrid/for-developers/tracking-events/event#security-features."""
+    key = generate_private_key(SECP256R1())
+    public = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    signature = base64.b64encode(key.sign(b"1600112502" + BODY, ECDSA(SHA256()))).decode()
+    verify = signatures.sendgrid(base64.b64encode(public).decode())
+
+    def shown(signature: str, timestamp: str = "1600112502", body: bytes = BODY) -> Signed:
+        prefix = "x-twilio-email-event-webhook"
+        return Signed("", "", {f"{prefix}-signature": signature, f"{prefix}-timestamp": timestamp}, body)
+
+    assert verify(shown(signature))
+    assert not verify(shown(signature, "1600112503"))
+    assert not verify(shown(signature, body=BODY + b" "))
+    for wrong in ("", "AAAA", "ä", signature[:-4]):
+        assert not verify(shown(wrong))
+    assert not verify(signed())
+
+
+@pytest.mark.parametrize("key", ["", "key", "AAAA", base64.b64encode(b"k" * 91).decode()])
+def test_a_key_of_sendgrid_is_a_public_key(key: str) -> None:
+    with pytest.raises(ValueError, match="is no verification key of SendGrid"):
+        signatures.sendgrid(key)
 
 
 def test_a_standard_webhook_is_verified_with_its_time() -> None:
