@@ -36,6 +36,7 @@ from server.api.services import (
     MailingService,
     MessageService,
     ScheduleService,
+    SegmentService,
 )
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
 from server.config.types import ConfiguredEndpoint
@@ -246,6 +247,7 @@ async def build_api(
         ClientService(database, installation),
         mailings,
         MessageService(database, installation),
+        SegmentService(database, installation, changed),
         DeliveryService(streams, stores.progress),
         ScheduleService(
             ScheduleStore(database, installation, TEMPLATES, scheduled),

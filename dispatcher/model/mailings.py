@@ -25,13 +25,18 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class AudienceFilter:
-    """Which clients belong to a mailing. None in a field: any value."""
+    """Which clients belong to a mailing. None in a field: any value.
+
+    `further` has the conditions beside these fields, in the form in which storage keeps them; the engine
+    passes it on.
+    """
 
     tags: list[str] | None = None
     operator_codes: list[str] | None = None
     timezones: list[str] | None = None
     attributes: dict[str, str] | None = None
     client_ids: list[int] | None = None
+    further: str = ""
 
 
 @dataclass(frozen=True, slots=True)

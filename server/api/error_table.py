@@ -34,6 +34,7 @@ from server.domain.errors import (
     FieldViolation,
     ImportTooLarge,
     InvalidFields,
+    InvalidFilter,
     InvalidPageToken,
     InvalidResumeToken,
     Kind,
@@ -55,6 +56,9 @@ from server.domain.errors import (
     ScanTooLong,
     ScheduleOverlaps,
     ScopeMissing,
+    SegmentInUse,
+    SegmentNameTaken,
+    SegmentUnknown,
     ServiceUnknown,
     ShuttingDown,
     StaleEtag,
@@ -81,12 +85,16 @@ class Answer(NamedTuple):
 
 ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidFields: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
+    InvalidFilter: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FILTER),
     MalformedRequest: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_FIELD),
     MessageTooLarge: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_MESSAGE_TOO_LARGE),
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
     WebhookUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_WEBHOOK_NOT_FOUND),
+    SegmentUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_SEGMENT_NOT_FOUND),
+    SegmentNameTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_SEGMENT_NAME_TAKEN),
+    SegmentInUse: Answer(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_SEGMENT_IN_USE),
     ClientNumbersExhausted: Answer(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_LIMIT_REACHED),
     PhoneUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_CLIENT_NOT_FOUND),
     PhoneTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_PHONE_TAKEN),
@@ -126,6 +134,7 @@ MISSING: Mapping[Kind, ErrorReason.ValueType] = {
     Kind.MAILING: ErrorReason.ERROR_REASON_MAILING_NOT_FOUND,
     Kind.MESSAGE: ErrorReason.ERROR_REASON_MESSAGE_NOT_FOUND,
     Kind.SCHEDULE: ErrorReason.ERROR_REASON_SCHEDULE_NOT_FOUND,
+    Kind.SEGMENT: ErrorReason.ERROR_REASON_SEGMENT_NOT_FOUND,
 }
 """The reason of NotFound, by what was not found."""
 
@@ -139,7 +148,7 @@ def status_of(error: Exception, method: str) -> Status:
     answer = ANSWERS[type(error)]
     reason = MISSING[error.kind] if isinstance(error, NotFound) else answer.reason
     details: list[ProtoMessage] = [_info(reason, error.facts)]
-    if isinstance(error, InvalidFields | FieldsNotServed):
+    if isinstance(error, InvalidFields | InvalidFilter | FieldsNotServed):
         details.append(_bad_request(error.violations))
     if error.retry_after is not None:
         details.append(_retry_info(error.retry_after))

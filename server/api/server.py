@@ -25,7 +25,7 @@ from mailing.v1.client_service_pb2_grpc import add_ClientServiceServicer_to_serv
 from mailing.v1.mailing_service_pb2_grpc import add_MailingServiceServicer_to_server
 from mailing.v1.message_service_pb2_grpc import add_MessageServiceServicer_to_server
 from mailing.v1.schedule_service_pb2_grpc import add_ScheduleServiceServicer_to_server
-from mailing.v1.segment_service_pb2_grpc import SegmentServiceServicer, add_SegmentServiceServicer_to_server
+from mailing.v1.segment_service_pb2_grpc import add_SegmentServiceServicer_to_server
 from server.api.grpc_poller import start_poller
 from server.api.health import Health
 from server.api.reflection import add_reflection
@@ -36,6 +36,7 @@ from server.api.services import (
     MailingService,
     MessageService,
     ScheduleService,
+    SegmentService,
 )
 from server.api.services.delivery_service import DELIVERY
 from server.api.transport import CannotListen, TransportSettings, check_free
@@ -62,6 +63,7 @@ class Services:
     clients: ClientService
     mailings: MailingService
     messages: MessageService
+    segments: SegmentService
     delivery: DeliveryService
     schedules: ScheduleService
     admin: AdminService
@@ -71,11 +73,10 @@ class Services:
         add_ClientServiceServicer_to_server(self.clients, server)
         add_MailingServiceServicer_to_server(self.mailings, server)
         add_MessageServiceServicer_to_server(self.messages, server)
+        add_SegmentServiceServicer_to_server(self.segments, server)
         server.add_generic_rpc_handlers((self.delivery.handler(),))
         add_ScheduleServiceServicer_to_server(self.schedules, server)
         add_AdminServiceServicer_to_server(self.admin, server)
-        # Not implemented yet: the generated methods raise NotImplementedError, which the error table knows.
-        add_SegmentServiceServicer_to_server(SegmentServiceServicer(), server)  # type: ignore[abstract]
 
 
 class ApiServer:

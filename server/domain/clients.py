@@ -1,4 +1,4 @@
-"""Clients: who receives, when they may, in which time zones, and how some of them are chosen."""
+"""Clients: who receives, when they may, and in which time zones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from zoneinfo import available_timezones
 
 from server.domain.errors import StaleEtag
 from server.domain.masks import fields_of_parts, merged
-from server.domain.validation import Violations, check_attributes, check_count, check_text, check_texts
+from server.domain.validation import Violations, check_attributes, check_text
 
 CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes", "opted_out")
 """The fields of a client that callers may set, in the order of the contract."""
@@ -97,28 +97,6 @@ class Client:
     def etag(self) -> str:
         """The fingerprint of this version."""
         return etag_of(self.id, self.version)
-
-
-@dataclass(frozen=True, slots=True)
-class ClientFilter:
-    """Selects clients: any value within a field, every field that is set; empty matches all."""
-
-    tags: tuple[str, ...] = ()
-    operator_codes: tuple[str, ...] = ()
-    timezones: tuple[str, ...] = ()
-    attributes: Mapping[str, str] = field(default_factory=dict)
-    client_ids: tuple[int, ...] = ()
-
-    def as_json(self) -> dict[str, object]:
-        """Return the fields that are set, by their names, as JSON holds them."""
-        fields: dict[str, object] = {
-            "tags": list(self.tags),
-            "operator_codes": list(self.operator_codes),
-            "timezones": list(self.timezones),
-            "attributes": dict(self.attributes),
-            "client_ids": list(self.client_ids),
-        }
-        return {name: value for name, value in fields.items() if value}
 
 
 def etag_of(identity: int, version: int) -> str:
@@ -213,21 +191,6 @@ def check_window(window: ReceiveWindow | None, path: str, violations: Violations
         violations.add(f"{path}.duration", "must be more than 0 and at most 24 hours")
     elif window.duration.microseconds:
         violations.add(f"{path}.duration", "must be whole seconds")
-
-
-def check_filter(chosen: ClientFilter, zones: Collection[str], path: str, violations: Violations) -> None:
-    """Report every violation of a filter, at paths below `path`."""
-    if check_count(chosen.tags, 1000, f"{path}.tags", violations):
-        check_texts(chosen.tags, MAX_TAG, f"{path}.tags", violations)
-    if check_count(chosen.operator_codes, 1000, f"{path}.operator_codes", violations):
-        for index, code in enumerate(chosen.operator_codes):
-            if not valid_operator_code(code):
-                violations.add(f"{path}.operator_codes[{index}]", "must be three digits")
-    if check_count(chosen.timezones, 1000, f"{path}.timezones", violations):
-        for index, zone in enumerate(chosen.timezones):
-            check_timezone(zone, zones, f"{path}.timezones[{index}]", violations)
-    check_attributes(chosen.attributes, f"{path}.attributes", violations)
-    check_count(chosen.client_ids, 10000, f"{path}.client_ids", violations)
 
 
 def completed(client: ClientDefinition) -> ClientDefinition:

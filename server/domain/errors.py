@@ -2,13 +2,17 @@
 
 DomainError
 ├── InvalidFields       fields that are missing, malformed or out of range
+├── InvalidFilter       the text of a filter that cannot be read
 ├── MalformedRequest    a request that is not a message of its type
 ├── MessageTooLarge     a message of a request with more bytes than the limit
 ├── InvalidPageToken    a page token of another query
-├── NotFound            no such client, mailing, message or schedule
+├── NotFound            no such client, mailing, message, schedule or segment
 ├── ClientNumbersExhausted  as many clients were added as there can ever be
 ├── EndpointUnknown     no such endpoint is configured
 ├── WebhookUnknown      no such webhook is configured
+├── SegmentUnknown      no segment has this name
+├── SegmentNameTaken    another segment has the name
+├── SegmentInUse        mailings or schedules name the segment
 ├── PhoneTaken          another client has the phone
 ├── RequestIdReused     the request_id was used before with another request
 ├── RequestUnanswered   nobody knows what became of the first call with this request_id
@@ -92,6 +96,34 @@ class InvalidFields(DomainError):
         return {"bad_rows": str(self._bad_rows)} if self._bad_rows else {}
 
 
+class InvalidFilter(DomainError):
+    """The text of a filter, of the field at `path`, cannot be read beyond `position`, counted from 0.
+
+    The sentence has the line of the text with a caret under the place.
+    """
+
+    def __init__(self, path: str, text: str, position: int, sentence: str) -> None:
+        self.violations = (FieldViolation(path, f"{sentence}, at character {position + 1}"),)
+        super().__init__(f"{path}: {sentence}, at character {position + 1}:\n{_marked(text, position)}")
+        self._position = position
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """Where reading ended."""
+        return {"position": str(self._position)}
+
+
+_SHOWN = 60
+"""Characters of a text that are shown on each side of a place in it."""
+
+
+def _marked(text: str, position: int) -> str:
+    """Return the part of a text around a place, in one line, with a caret below the place."""
+    first = max(0, position - _SHOWN)
+    shown = "".join(" " if character.isspace() else character for character in text[first : position + _SHOWN])
+    return f"  {shown}\n  {' ' * (position - first)}^"
+
+
 class MalformedRequest(DomainError):
     """The request cannot be decoded."""
 
@@ -129,6 +161,7 @@ class Kind(Enum):
     MAILING = "mailing"
     MESSAGE = "message"
     SCHEDULE = "schedule"
+    SEGMENT = "segment"
 
 
 class NotFound(DomainError):
@@ -181,6 +214,54 @@ class WebhookUnknown(DomainError):
     def facts(self) -> dict[str, str]:
         """The name that was looked up, and the configured ones."""
         return {"webhook": self.name, "known": ",".join(self.known)}
+
+
+class SegmentUnknown(DomainError):
+    """No segment has this name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is no segment {name[:MAX_NAME]!r}.")
+        self._facts = {"segment": name[:MAX_NAME]}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The name that was looked up."""
+        return self._facts
+
+
+class SegmentNameTaken(DomainError):
+    """Another segment has this name, perhaps in other letters."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is a segment {name[:MAX_NAME]!r} already; names differ by more than capital letters.")
+        self._facts = {"segment": name[:MAX_NAME]}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The name."""
+        return self._facts
+
+
+class SegmentInUse(DomainError):
+    """Mailings that are not over, or schedules, name the segment."""
+
+    def __init__(self, name: str, mailings: Sequence[int], schedules: Sequence[int] = ()) -> None:
+        named = [("mailing", mailings), ("schedule", schedules)]
+        users = [f"{what} {_few(ids)}" for what, ids in named if ids]
+        super().__init__(
+            f"The segment {name[:MAX_NAME]!r} is named by {' and '.join(users)}: give them another filter first."
+        )
+        self._facts = {f"{what}s": ",".join(map(str, ids[:MAX_LISTED])) for what, ids in named if ids}
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The ids of the first of them."""
+        return self._facts
+
+
+def _few(ids: Sequence[int]) -> str:
+    more = f" and {len(ids) - MAX_LISTED} more" if len(ids) > MAX_LISTED else ""
+    return ", ".join(map(str, ids[:MAX_LISTED])) + more
 
 
 class PhoneTaken(DomainError):

@@ -159,6 +159,12 @@ def client_deleted(client_id: int, cancelled: int) -> Event:
     return Event(Level.INFO, "client.deleted", text, 0, client_id, {"cancelled_messages": str(cancelled)})
 
 
+def segment_event(what: str, segment_id: int, name: str) -> Event:
+    """Return the event of a segment that was created, updated or deleted; `what` is which of these."""
+    details = {"segment": str(segment_id), "name": name}
+    return Event(Level.INFO, f"segment.{what}", f"The segment {name!r} was {what}.", details=details)
+
+
 class OptOutSource(Enum):
     """Where the service learned that a client opted out, or in again."""
 

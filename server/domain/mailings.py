@@ -10,8 +10,9 @@ from typing import NamedTuple
 from dispatcher.model.rates import RATES, is_rate
 from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from dispatcher.model.templates import TemplateError, parse
-from server.domain.clients import ClientFilter, check_filter, etag_of
+from server.domain.clients import etag_of
 from server.domain.errors import InvalidFields, WrongState
+from server.domain.filters import ClientFilter, check_filter
 from server.domain.masks import fields_of_parts, merged
 from server.domain.validation import Violations, check_count, check_text, invalid
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -15,7 +16,6 @@ import orjson
 from server.domain.clients import (
     Client,
     ClientDefinition,
-    ClientFilter,
     ClientKey,
     OptOut,
     OptOutOrigin,
@@ -25,6 +25,7 @@ from server.domain.clients import (
 )
 from server.domain.errors import Kind, NotFound, PhoneTaken, PhoneUnknown
 from server.domain.events import OptOutSource, client_opted, records_exported
+from server.domain.filters import ClientFilter
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
 from server.domain.principals import Scope, caller, source
 from server.domain.turns import Turns
@@ -32,11 +33,12 @@ from server.domain.validation import MAX_PAGE_SIZE
 from server.storage.client_numbers import exhaustion
 from server.storage.database import Database, RaceLost, fetch_piece
 from server.storage.events import record
+from server.storage.filters import Bound, bind, planned
 from server.storage.installation import Installation
-from server.storage.mailing_rows import filter_arguments
 from server.storage.phone_memory import PhoneMemory, recall, remember
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
+from server.storage.segment_filters import resolved
 
 _SQL = load_queries("clients.sql")
 
@@ -142,17 +144,17 @@ class ClientStore:
         return await (self._database.rehearse(work) if validate_only else self._database.transact(work))
 
     async def list_page(self, chosen: ClientFilter, receiving_now: bool, page: PageRequest) -> Page[Client]:
-        """Return a page in the order of ids. Raise InvalidPageToken."""
+        """Return a page in the order of ids. Raise InvalidPageToken, and InvalidFields for an unknown segment."""
         digest = _list_digest(chosen, receiving_now)
         (after,) = decode_token(page.token, digest, (0,))
-        arguments = {**filter_arguments(chosen), "after": after, "limit": page.size + 1, "receiving_now": receiving_now}
-        if ids := arguments.pop("chosen_ids"):
-            statement = _SQL["list_chosen_clients"].bind(**arguments, chosen_ids=ids)
-        else:
-            statement = _SQL["list_clients"].bind(**arguments)
         # Without a filter a page is the next rows; with one it may be the last of millions.
-        database = self._database.scans if receiving_now or chosen != ClientFilter() else self._database
-        rows = await database.fetch(*statement)
+        database = self._database.scans if receiving_now or not chosen.empty else self._database
+        async with database.connection() as connection:
+            _, chosen = await resolved(connection, chosen)
+            bound = await end_of_sample(connection, chosen)
+            statement = _listing(chosen, bound, after=after, limit=page.size + 1, receiving_now=receiving_now)
+            async with planned(connection, chosen):
+                rows = await connection.fetch(*statement)
         return page_of([*map(client_of, rows)], page.size, lambda one: encode_token(digest, one.id))
 
     async def export(self, chosen: ClientFilter, after: int = 0) -> AsyncIterator[Sequence[Client]]:
@@ -164,18 +166,15 @@ class ClientStore:
         async with self._exports.turn(source(), EXPORT_PATIENCE):
             async with self._database.transaction() as connection:
                 await record(connection, records_exported("clients"))
-            while rows := await fetch_piece(self._database.scans, self._next_of_export(chosen, after), _width):
+            async with self._database.scans.connection() as connection:
+                _, chosen = await resolved(connection, chosen)
+                bound = await end_of_sample(connection, chosen)
+            fitting = partial(planned, chosen=chosen)
+            while rows := await fetch_piece(
+                self._database.scans, _next_of_export(chosen, bound, after), _width, fitting
+            ):
                 after = rows[-1]["id"]
                 yield [client_of(row) for row in rows]
-
-    def _next_of_export(self, chosen: ClientFilter, after: int) -> Sequence[Any]:
-        """Return the statement of the next piece."""
-        arguments = {**filter_arguments(chosen), "after": after}
-        if ids := arguments.pop("chosen_ids"):
-            return _SQL["list_chosen_clients"].bind(
-                **arguments, limit=MAX_PAGE_SIZE, receiving_now=False, chosen_ids=ids
-            )
-        return _SQL["export_clients"].bind(**arguments, limit=EXPORT_PIECE)
 
     async def _read(self, connection: asyncpg.Connection, client_id: int) -> Client:
         bucket = self._installation.bucket_of_client(client_id)
@@ -183,6 +182,37 @@ class ClientStore:
         if row is None:
             raise NotFound(Kind.CLIENT, client_id)
         return client_of(row)
+
+
+def _listing(chosen: ClientFilter, bound: Bound | None, **arguments: Any) -> tuple[Any, ...]:
+    """Return the statement of a page; chosen clients are looked up."""
+    query = _SQL["list_chosen_clients" if chosen.client_ids else "list_clients"]
+    return bind(query, chosen, bound, **arguments)
+
+
+def _next_of_export(chosen: ClientFilter, bound: Bound | None, after: int) -> Sequence[Any]:
+    """Return the statement of the next piece."""
+    if chosen.client_ids:
+        return _listing(chosen, bound, after=after, limit=MAX_PAGE_SIZE, receiving_now=False)
+    return bind(_SQL["export_clients"], chosen, bound, after=after, limit=EXPORT_PIECE)
+
+
+async def end_of_sample(connection: asyncpg.Connection, chosen: ClientFilter) -> Bound | None:
+    """Return where the sample of a filter ends; None without one, and where it takes all. Read all clients."""
+    sample = chosen.sample
+    if sample is None:
+        return None
+    statement = bind(_SQL["end_of_sample"], chosen, seed=sample.seed, size=sample.size)
+    async with planned(connection, chosen):
+        row = await connection.fetchrow(*statement)
+    return row and Bound(sample.seed, row["rank"], row["id"])
+
+
+async def count_matching(connection: asyncpg.Connection, chosen: ClientFilter) -> int:
+    """Return how many clients match now. Read all clients."""
+    async with planned(connection, chosen):
+        size: int = await connection.fetchval(*bind(_SQL["count_matching"], chosen))
+    return min(size, chosen.sample.size) if chosen.sample else size
 
 
 def _width(row: asyncpg.Record) -> int:

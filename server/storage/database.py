@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import chain, repeat
 from typing import Any, TypeVar
 
@@ -278,15 +278,20 @@ _STEPS = (8, 16, 32, 64, 128, 256)
 
 
 async def fetch_piece(
-    database: Database, statement: Sequence[Any], width: Callable[[asyncpg.Record], int]
+    database: Database,
+    statement: Sequence[Any],
+    width: Callable[[asyncpg.Record], int],
+    within: Callable[[asyncpg.Connection], AbstractAsyncContextManager[None]] = nullcontext,
 ) -> list[asyncpg.Record]:
     """Return the first rows of a statement, as many as have PIECE_BYTES together; `width` is that of a row.
+
+    It runs in the context that `within` makes of the connection.
 
     Rows may be a thousand times wider than usual, so they are read in small steps: 256 at most.
     """
     rows: list[asyncpg.Record] = []
     size = 0
-    async with database.transaction() as connection:
+    async with database.transaction() as connection, within(connection):
         cursor = await connection.cursor(*statement)
         for step in chain(_STEPS, repeat(_STEPS[-1])):
             more = await cursor.fetch(step)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import asyncpg
 import orjson
 
-from dispatcher.model.mailings import AudienceFilter
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
-from server.domain.clients import ClientFilter
+from server.domain.filters import filter_from_json
 from server.domain.mailings import Mailing, MailingDefinition, Progress, ReceiptTotals, RetryRule, estimated_finish
-from server.domain.zone_aliases import every_name_of
 
 _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
 
 
-def definition_arguments(definition: MailingDefinition) -> dict[str, object]:
-    """Return the parameters of insert_mailing and update_mailing, except for the id."""
+def definition_arguments(definition: MailingDefinition, audience: str | None) -> dict[str, object]:
+    """Return the parameters of insert_mailing and update_mailing, except for the id; `audience` is the column's."""
     return {
+        "audience": audience,
         "title": definition.title,
         "text": definition.text,
         "filter": orjson.dumps(definition.filter.as_json()).decode(),
@@ -56,7 +53,7 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
     return MailingDefinition(
         title=row["title"],
         text=row["text"],
-        filter=filter_of(row["filter"]),
+        filter=filter_from_json(orjson.loads(row["filter"])),
         start_time=row["starts_at"],
         end_time=row["ends_at"],
         audience_mode=AudienceMode(row["audience_mode"]),
@@ -67,18 +64,6 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
         retry=RetryRule(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         labels=orjson.loads(row["labels"]),
         important=row["important"],
-    )
-
-
-def filter_of(text: str) -> ClientFilter:
-    """Return the filter that `ClientFilter.as_json` made the text of."""
-    fields = orjson.loads(text)
-    return ClientFilter(
-        tags=tuple(fields.get("tags", ())),
-        operator_codes=tuple(fields.get("operator_codes", ())),
-        timezones=tuple(fields.get("timezones", ())),
-        attributes=fields.get("attributes", {}),
-        client_ids=tuple(fields.get("client_ids", ())),
     )
 
 
@@ -93,23 +78,3 @@ def _progress_of(row: asyncpg.Record) -> Progress:
         expanded=row["expanded"],
         receipts=receipts if any(receipts) else None,
     )
-
-
-def filter_arguments(chosen: ClientFilter | AudienceFilter) -> dict[str, Any]:
-    """Return the filter as five parameters of a statement; NULL matches everybody.
-
-    A zone stands for all names of its place.
-    """
-    return {
-        "tags": chosen.tags or None,
-        "operator_codes": chosen.operator_codes or None,
-        "timezones": every_name_of(chosen.timezones) if chosen.timezones else None,
-        "attributes": orjson.dumps(dict(chosen.attributes)).decode() if chosen.attributes else None,
-        "chosen_ids": chosen.client_ids or None,
-    }
-
-
-def audience_of(text: str) -> AudienceFilter:
-    """Return the filter of the same text as the engine uses it."""
-    stored = {field: value for field, value in orjson.loads(text).items() if value}
-    return AudienceFilter(**stored)

@@ -7,6 +7,7 @@ the commit, calls the hint of this process.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 import asyncpg
@@ -17,6 +18,7 @@ from dispatcher.outcome_events import Event
 from server.domain.clients import check_etag
 from server.domain.errors import Kind, NotFound, WrongState
 from server.domain.events import mailing_created, mailing_event, mailing_updated
+from server.domain.filters import ClientFilter, mailings_in
 from server.domain.mailings import (
     CANCELLABLE,
     PAUSABLE,
@@ -29,6 +31,7 @@ from server.domain.mailings import (
     ended_already,
 )
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, query_digest
+from server.domain.validation import invalid
 from server.storage.database import Database, RaceLost, notify_dispatchers
 from server.storage.events import record
 from server.storage.gathered_reads import GatheredReads
@@ -36,6 +39,7 @@ from server.storage.installation import Installation
 from server.storage.mailing_rows import definition_arguments, mailing_of
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
+from server.storage.segment_filters import filter_json, resolved
 
 _SQL = load_queries("mailings.sql")
 _PLANNER = load_queries("planning.sql")
@@ -49,10 +53,11 @@ Version = tuple[int, datetime]
 async def insert_mailing(connection: asyncpg.Connection, definition: MailingDefinition) -> tuple[int, list[Event]]:
     """Add a mailing; return its id, and the events to record at the end of the transaction.
 
-    It runs at once if its start has come. Raise InvalidFields for an end that has passed.
+    It runs at once if its start has come. Raise InvalidFields for an end that has passed, and for an unknown segment.
     """
     mailing_id = int(await connection.fetchval(*_SQL["next_mailing_id"].bind()))
-    statement = _SQL["insert_mailing"].bind(mailing_id=mailing_id, **definition_arguments(definition))
+    definition, audience = await _with_audience(connection, definition)
+    statement = _SQL["insert_mailing"].bind(mailing_id=mailing_id, **definition_arguments(definition, audience))
     state = await connection.fetchval(*statement)
     if state is None:
         raise ended_already()
@@ -144,7 +149,12 @@ class MailingStore:
             check_etag(etag, mailing.etag)
             begun = await connection.fetchval(*_SQL["has_begun"].bind(mailing_id=mailing_id))
             after = amended_mailing(mailing, patch, fields, row["read_at"], begun, self._zones)
-            await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **definition_arguments(after)))
+            audience = row["audience"]
+            if after.filter != mailing.definition.filter:
+                _check_own(after.filter, mailing_id)
+                after, audience = await _with_audience(connection, after)
+            arguments = definition_arguments(after, audience)
+            await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **arguments))
             if validate_only:
                 return mailing_of(await connection.fetchrow(*_SQL["get_mailings"].bind(ids=[mailing_id])))
             if "filter" in changes(mailing.definition, after):
@@ -214,6 +224,24 @@ class MailingStore:
         await self._database.transact(work)
         self._hint()
         return await self.get(mailing_id)
+
+
+async def _with_audience(
+    connection: asyncpg.Connection, definition: MailingDefinition
+) -> tuple[MailingDefinition, str | None]:
+    """Return the definition with the stored names of its segments, and the filter that these are put into.
+
+    The segments stay as they are until the end of the transaction. Raise InvalidFields for one that does not exist.
+    """
+    chosen, whole = await resolved(connection, definition.filter, "mailing.filter", keep=True)
+    audience = filter_json(whole) if whole != chosen else None
+    return replace(definition, filter=chosen), audience
+
+
+def _check_own(chosen: ClientFilter, mailing_id: int) -> None:
+    """Raise InvalidFields for a filter that asks for messages of its own mailing: these change as it is sent."""
+    if mailing_id in mailings_in(chosen):
+        raise invalid("mailing.filter", f"asks who got mailing {mailing_id}, which is this one: name others")
 
 
 class ProgressStore:

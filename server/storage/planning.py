@@ -17,10 +17,24 @@ from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import Semantics
 from server.storage.database import DispatcherDatabase
 from server.storage.events import record_completed, record_expanded, record_started
-from server.storage.mailing_rows import audience_of, filter_arguments
+from server.storage.filters import (
+    EVERYBODY,
+    NOBODY,
+    Condition,
+    audience_of,
+    condition_of,
+    drawn,
+    filter_hash,
+    plain_arguments,
+    sample_of,
+)
 from server.storage.queries import load_queries
 
 _SQL = load_queries("planning.sql")
+_DATABASE = load_queries("database.sql")
+
+DRAW_TIMEOUT = 300.0
+"""Seconds that it may take to draw a sample, which reads all clients."""
 
 
 class PostgresMailingPlan:
@@ -63,16 +77,22 @@ class PostgresMailingPlan:
         return await self._take_in("expand_changes", expansion, bucket, batch_size, limit)
 
     async def _take_in(self, name: str, expansion: Expansion, bucket: int, batch_size: int, limit: int) -> Step:
-        statement = _SQL[name].bind(
-            bucket=bucket,
-            mailing_id=expansion.mailing_id,
-            batch_size=batch_size,
-            version=expansion.version,
-            limit=limit,
-            position=expansion.positions[bucket],
-            **filter_arguments(expansion.filter),
-        )
         async with self._database.connection() as connection:
+            if name == "expand":
+                condition = await _whom_to_take(connection, expansion, bucket)
+            else:
+                condition = _who_joins(expansion)
+            statement = _SQL[name].bind(
+                bucket=bucket,
+                mailing_id=expansion.mailing_id,
+                batch_size=batch_size,
+                version=expansion.version,
+                limit=limit,
+                position=expansion.positions[bucket],
+                **plain_arguments(expansion.filter),
+                condition=condition and condition.positional(),
+                literals=condition and condition.literals,
+            )
             if expansion.filter.client_ids is None:
                 row = await connection.fetchrow(*statement)
             else:
@@ -104,10 +124,31 @@ class PostgresMailingPlan:
         await self._database.execute(*_SQL["forget_changes"].bind())
 
 
+async def _whom_to_take(connection: asyncpg.Connection, expansion: Expansion, bucket: int) -> Condition | None:
+    """Return the condition of the first pass; the sample of a mailing is drawn before its first step."""
+    audience, condition = expansion.filter, condition_of(expansion.filter)
+    sample = sample_of(audience)
+    if sample is None:
+        return condition
+    key = {"mailing_id": expansion.mailing_id, "hash_": filter_hash(audience)}
+    if not await connection.fetchval(*_SQL["has_sample"].bind(bucket=bucket, **key)):
+        arguments = {**key, **plain_arguments(audience), "seed": sample.seed, "size": sample.size}
+        statement = (condition or EVERYBODY).bind(_SQL["draw_sample"], **arguments)
+        async with connection.transaction():
+            await connection.execute(*_DATABASE["plan_for_arguments"].bind())
+            await connection.execute(*statement, timeout=DRAW_TIMEOUT)
+    return (condition or EVERYBODY).together(drawn(**key, bucket=bucket))
+
+
+def _who_joins(expansion: Expansion) -> Condition | None:
+    """Return the condition on clients who changed: a sample that was drawn stays as it is."""
+    return NOBODY if sample_of(expansion.filter) else condition_of(expansion.filter)
+
+
 async def _planned_for(connection: asyncpg.Connection, statement: tuple[Any, ...]) -> asyncpg.Record | None:
     """Run a statement with a plan for its arguments: a generic plan uses no index for chosen clients."""
     async with connection.transaction():
-        await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
+        await connection.execute(*_DATABASE["plan_for_arguments"].bind())
         return await connection.fetchrow(*statement)
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from types import MappingProxyType
+from typing import Any
 
 import asyncpg
 import orjson
@@ -23,6 +25,7 @@ from dispatcher.model.templates import parse
 from dispatcher.model.texts import TextRenderer
 from server.domain.clients import Client
 from server.domain.errors import Kind, MailingEnded, NotFound, WrongState
+from server.domain.filters import filter_from_json
 from server.domain.mailings import MailingDefinition, ended_already
 from server.domain.previews import (
     MAX_WINDOWS,
@@ -42,13 +45,19 @@ from server.domain.previews import (
 )
 from server.domain.principals import shown_attributes, source
 from server.domain.turns import Turns
-from server.storage.clients import client_of
+from server.storage.clients import client_of, end_of_sample
 from server.storage.database import Database
-from server.storage.mailing_rows import filter_arguments, mailing_of
+from server.storage.filters import audience_of_filter, bind, drawn, filter_hash
+from server.storage.mailing_rows import mailing_of
 from server.storage.queries import load_queries
+from server.storage.segment_filters import resolved
 
 _SQL = load_queries("previews.sql")
 _MAILINGS = load_queries("mailings.sql")
+_DATABASE = load_queries("database.sql")
+
+_Statements = Callable[..., tuple[Any, ...]]
+"""Return the arguments for a statement of this name, given the parameters that are its own."""
 
 PREVIEW_TIMEOUT = 60.0
 """Seconds that one statement of a preview may take, instead of the usual timeout."""
@@ -105,15 +114,16 @@ class PreviewStore:
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             subject = await _subject(connection, mailing)
-            arguments = self._arguments(subject)
+            await connection.execute(*_DATABASE["plan_for_arguments"].bind())
+            statements = await self._statements(connection, subject)
             end = subject.definition.end_time
-            groups = await connection.fetch(*_SQL["preview_groups"].bind(**arguments), timeout=PREVIEW_TIMEOUT)
+            groups = await connection.fetch(*statements("preview_groups"), timeout=PREVIEW_TIMEOUT)
             render = self._renderer(subject.definition)
-            unsuited = await _unsuited_texts(connection, arguments, render)
+            unsuited = await _unsuited_texts(connection, statements, render)
             audience = audience_of(without_texts(map(_group_of, groups), unsuited), end)
             wanted = min(samples, audience.size)
             looked_at = min(wanted + unsuited.total(), MAX_LOOKED_AT) if wanted else 0
-            first = await _first_clients(connection, arguments, end, looked_at)
+            first = await _first_clients(connection, statements, end, looked_at)
             rate = strictest(
                 subject.definition.max_rate, self._rates.get(endpoint_name(subject.definition.endpoint), 0.0)
             )
@@ -124,17 +134,34 @@ class PreviewStore:
         form = self._forms.get(endpoint_name(mailing.endpoint))
         return TextRenderer(parse(mailing.text), self._max_segments, form, mailing.title)
 
-    def _arguments(self, subject: _Subject) -> dict[str, object]:
-        """Return the parameters that all statements about candidates share."""
-        return {
-            **filter_arguments(subject.definition.filter),
-            "mailing_id": subject.mailing_id,
-            "fixed": subject.definition.audience_mode is AudienceMode.SNAPSHOT,
-            "capped": self._cap.messages > 0 and not subject.definition.important,
-            "cap": self._cap.messages,
-            "capped_since": subject.start - self._cap.period,
-            "start": subject.start,
-        }
+    async def _statements(self, connection: asyncpg.Connection, subject: _Subject) -> _Statements:
+        """Return what binds the statements about candidates, with the parameters that all of them share."""
+        chosen = subject.definition.filter
+        sample = await _sample(connection, subject) if chosen.sample else {}
+        return partial(
+            _bound,
+            chosen=chosen,
+            **sample,
+            mailing_id=subject.mailing_id,
+            fixed=subject.definition.audience_mode is AudienceMode.SNAPSHOT,
+            capped=self._cap.messages > 0 and not subject.definition.important,
+            cap=self._cap.messages,
+            capped_since=subject.start - self._cap.period,
+            start=subject.start,
+        )
+
+
+def _bound(name: str, **arguments: Any) -> tuple[Any, ...]:
+    return bind(_SQL[name], **arguments)
+
+
+async def _sample(connection: asyncpg.Connection, subject: _Subject) -> dict[str, Any]:
+    """Return the sample that was drawn for the mailing or, if none was, that would be drawn now."""
+    chosen, mailing_id = subject.definition.filter, subject.mailing_id
+    hash_ = filter_hash(audience_of_filter(chosen))
+    if mailing_id and await connection.fetchval(*_SQL["preview_is_drawn"].bind(mailing_id=mailing_id, hash_=hash_)):
+        return {"besides": drawn(mailing_id, hash_)}
+    return {"bound": await end_of_sample(connection, chosen)}
 
 
 async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | int) -> _Subject:
@@ -144,13 +171,16 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
     if not isinstance(mailing, int):
         if mailing.end_time and mailing.end_time <= now:
             raise ended_already()
-        return _Subject(mailing, max(mailing.start_time or now, now), None)
+        _, whole = await resolved(connection, mailing.filter, "mailing.filter")
+        return _Subject(replace(mailing, filter=whole), max(mailing.start_time or now, now), None)
     if row["id"] is None:
         raise NotFound(Kind.MAILING, mailing)
     stored = mailing_of(row)
     if stored.state not in PREVIEWABLE:
         raise WrongState("previewed", stored.state, PREVIEWABLE)
     definition = stored.definition
+    if row["audience"] is not None:
+        definition = replace(definition, filter=filter_from_json(orjson.loads(row["audience"])))
     if definition.end_time and definition.end_time <= now:
         raise MailingEnded
     begun = await _has_begun(connection, stored.id, stored.state)
@@ -165,7 +195,7 @@ async def _has_begun(connection: asyncpg.Connection, mailing_id: int, state: Mai
 
 
 async def _unsuited_texts(
-    connection: asyncpg.Connection, arguments: Mapping[str, object], render: TextRenderer
+    connection: asyncpg.Connection, statements: _Statements, render: TextRenderer
 ) -> Counter[tuple[Window, Reason, Reason]]:
     """Count the clients whose text is empty or too long: by window, why they are left out anyway, and that reason.
 
@@ -174,8 +204,7 @@ async def _unsuited_texts(
     found: Counter[tuple[Window, Reason, Reason]] = Counter()
     if render.suits_everybody:
         return found
-    statement = _SQL["preview_texts"].bind(**arguments)
-    async for row in connection.cursor(*statement, prefetch=500, timeout=PREVIEW_TIMEOUT):
+    async for row in connection.cursor(*statements("preview_texts"), prefetch=500, timeout=PREVIEW_TIMEOUT):
         values = (row["phone"], row["operator_code"], row["tag"], row["timezone"], orjson.loads(row["attributes"]))
         if reason := render(*values).reason:
             found[_window_of(row), Reason.FREQUENCY_CAP if row["capped"] else Reason.NONE, reason] += 1
@@ -183,13 +212,12 @@ async def _unsuited_texts(
 
 
 async def _first_clients(
-    connection: asyncpg.Connection, arguments: Mapping[str, object], end: datetime | None, count: int
+    connection: asyncpg.Connection, statements: _Statements, end: datetime | None, count: int
 ) -> list[tuple[Client, datetime]]:
     if not count:
         return []
     await connection.execute(*_SQL["preview_in_order"].bind())
-    statement = _SQL["preview_samples"].bind(**arguments, end=end, limit=count)
-    rows = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
+    rows = await connection.fetch(*statements("preview_samples", end=end, limit=count), timeout=PREVIEW_TIMEOUT)
     return [(_shown(client_of(row)), row["due_at"]) for row in rows]
 
 

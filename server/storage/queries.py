@@ -5,7 +5,7 @@ a piece that other statements of the file include as `{NAME}`. A file with `-- i
 its first statement also has the statements of `sql/shared/NAME.sql`. Parameters have names
 (`$bucket`), and so have the numbers of enums (`{Status.PENDING}`); Postgres gets `$1` and plain
 numbers. A file is loaded and checked on import. A call with a parameter missing or too many raises
-TypeError.
+TypeError. Where a statement has the comment `FURTHER`, more conditions can be put in.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from enum import IntEnum
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -26,6 +27,7 @@ _OPENING = re.compile(r"^-- (name|fragment): (\w+)\n", re.MULTILINE)
 _REFERENCE = re.compile(r"\{(\w+)(?:\.(\w+))?\}")
 _PARAMETER = re.compile(r"\$([a-z]\w*)")
 _NUMBER = re.compile(r"\$\d+")
+FURTHER = "/* further conditions */"
 
 
 class Figure(IntEnum):
@@ -59,11 +61,25 @@ class Query:
     """One statement: its `text` with positional parameters, and their `names` in that order."""
 
     def __init__(self, name: str, source: str) -> None:
+        self._name, self._source = name, source
         self.names = tuple(dict.fromkeys(_PARAMETER.findall(source)))
         positions = {parameter: f"${number}" for number, parameter in enumerate(self.names, 1)}
         self.text = _PARAMETER.sub(lambda match: positions[match[1]], source)
         self.bind = _binder(name, self.text, self.names)
         """Take the parameters as keywords; return the arguments of asyncpg's methods: the text, then the values."""
+
+    def narrowed(self, condition: str) -> Query:
+        """Return the statement with a condition, and its parameters, in each place for further ones."""
+        return _narrowed(self, condition)
+
+    def with_text(self, old: str, new: str) -> Query:
+        """Return the statement with another text in its source."""
+        return Query(self._name, self._source.replace(old, new))
+
+
+@lru_cache(maxsize=1000)
+def _narrowed(query: Query, condition: str) -> Query:
+    return query.with_text(FURTHER, f"AND {condition}")
 
 
 def load_queries(file: str, package: str = "server.storage") -> dict[str, Query]:

@@ -7,7 +7,7 @@ makes one mailing or none, whatever dies; an index on mailings excludes a second
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -34,6 +34,7 @@ from server.storage.installation import Installation
 from server.storage.mailings import insert_mailing
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
+from server.storage.segment_filters import resolved
 
 _SQL = load_queries("schedules.sql")
 _LARGEST_ID = 2**63 - 1
@@ -109,10 +110,11 @@ class ScheduleStore:
         async def work(connection: asyncpg.Connection) -> asyncpg.Record:
             if call is not None and (made := await self._requests.find(connection, call)) is not None:
                 return await self._read(connection, made)
+            stored = await _with_segments(connection, definition)
             now = await connection.fetchval(*_SQL["present"].bind())
             schedule_id = 0 if validate_only else await connection.fetchval(*_SQL["next_schedule_id"].bind())
             statement = _SQL["insert_schedule"].bind(
-                schedule_id=schedule_id, next_at=require_next(definition, now), **self._rows.arguments(definition)
+                schedule_id=schedule_id, next_at=require_next(stored, now), **self._rows.arguments(stored)
             )
             row = await connection.fetchrow(*statement)
             if validate_only:
@@ -168,6 +170,7 @@ class ScheduleStore:
             check_etag(etag, schedule.etag)
             before = schedule.definition
             after = amended_schedule(before, patch, fields, self._zones)
+            after = await _with_segments(connection, after)
             next_at = schedule.next_at
             if after.recurrence != before.recurrence:
                 found = require_next(after, row["read_at"])
@@ -253,6 +256,16 @@ class ScheduleStore:
         mailing_id = await self._database.transact(work)
         self._hint()
         return mailing_id
+
+
+async def _with_segments(connection: asyncpg.Connection, definition: ScheduleDefinition) -> ScheduleDefinition:
+    """Return the definition with the stored names of its segments, which are locked.
+
+    Raise InvalidFields for one that does not exist.
+    """
+    mailing = definition.mailing
+    chosen, _ = await resolved(connection, mailing.filter, "schedule.mailing.filter", keep=True)
+    return replace(definition, mailing=replace(mailing, filter=chosen))
 
 
 async def _make(

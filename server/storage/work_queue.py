@@ -30,7 +30,7 @@ from dispatcher.ports import Render
 from server.domain.events import OptOutSource
 from server.storage.database import DispatcherDatabase
 from server.storage.events import event_columns, log_events
-from server.storage.mailing_rows import audience_of, filter_arguments
+from server.storage.filters import Condition, audience_of, condition_of, plain_arguments
 from server.storage.opt_outs import opting
 from server.storage.queries import load_queries
 from server.storage.schema_watch import SchemaWatch
@@ -104,7 +104,7 @@ class PostgresWorkQueue:
             replica_id=self._replica_id,
             max_backoff=timedelta(seconds=mailing.retry.max_backoff),
             with_values=render is not None,
-            **filter_arguments(mailing.audience or _EVERYBODY),
+            **plain_arguments(mailing.audience or _EVERYBODY),
         )
         async with self._database.connection() as connection:
             rows = await connection.fetch(*statement)
@@ -126,6 +126,8 @@ class PostgresWorkQueue:
         render: Render | None,
     ) -> ClaimedBatch:
         recipients = _recipients(row, mailing, render)
+        if mailing.audience is not None and (condition := condition_of(mailing.audience)):
+            recipients = await _still_matching(connection, bucket, recipients, condition)
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
@@ -148,21 +150,15 @@ class PostgresWorkQueue:
         cap: FrequencyCap,
     ) -> Recipients:
         """Mark clients at the frequency cap to be skipped, and count this message for the others."""
-        sendable = [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
         statement = _SQL["admit"].bind(
             bucket=bucket,
             mailing_id=mailing.id,
-            client_ids=sendable,
+            client_ids=_sendable(recipients),
             important=mailing.important,
             cap=cap.messages,
             period=timedelta(seconds=cap.period),
         )
-        capped = {row["id"] for row in await connection.fetch(*statement)}
-        if not capped:
-            return recipients
-        asked = zip(recipients.client_ids, recipients.skip_reasons, strict=True)
-        reasons = tuple(Reason.FREQUENCY_CAP if id_ in capped else reason for id_, reason in asked)
-        return replace(recipients, skip_reasons=reasons)
+        return _skipped(recipients, await connection.fetch(*statement), Reason.FREQUENCY_CAP)
 
     async def settle(self, settlement: Settlement) -> bool:
         batch, events = settlement.batch, of_settlement(settlement)
@@ -206,6 +202,33 @@ class PostgresWorkQueue:
             provider_ids=provider_ids,
         )
         await self._database.execute(*statement)
+
+
+async def _still_matching(
+    connection: asyncpg.Connection, bucket: int, recipients: Recipients, condition: Condition
+) -> Recipients:
+    """Mark clients to be skipped who do not meet what a filter asks beside its plain fields."""
+    asked = _sendable(recipients)
+    if not asked:
+        return recipients
+    statement = _SQL["no_longer_match"].bind(
+        bucket=bucket, client_ids=asked, condition=condition.positional(), literals=condition.literals
+    )
+    return _skipped(recipients, await connection.fetch(*statement), Reason.NO_LONGER_MATCHES)
+
+
+def _sendable(recipients: Recipients) -> list[int]:
+    """Return the clients to whom a message may be sent now, in ascending order."""
+    return [one.client_id for one in recipients if one.phone and not one.skip_reason and one.opens_at is None]
+
+
+def _skipped(recipients: Recipients, rows: Sequence[asyncpg.Record], why: Reason) -> Recipients:
+    """Return the same with those of the rows marked to be skipped."""
+    skipped = {row["id"] for row in rows}
+    if not skipped:
+        return recipients
+    asked = zip(recipients.client_ids, recipients.skip_reasons, strict=True)
+    return replace(recipients, skip_reasons=tuple(why if id_ in skipped else reason for id_, reason in asked))
 
 
 def _outcome_arguments(settlement: Settlement) -> dict[str, Any]:

@@ -203,6 +203,7 @@ def new_mailing(
     *,
     title: str = "",
     filter: ClientFilter | None = None,  # noqa: A002 - the field's name in the contract
+    filter_text: str = "",
     start: datetime | str | None = None,
     end: datetime | str | None = None,
     snapshot: bool = False,
@@ -214,11 +215,15 @@ def new_mailing(
     labels: Mapping[str, str] | None = None,
     important: bool = False,
 ) -> Mailing:
-    """Return a mailing; without a start it starts now, without a filter it is sent to all clients."""
+    """Return a mailing; without a start it starts now, without a filter it is sent to all clients.
+
+    The filter may be a text instead, such as `tag = "vip" AND NOT got(17)`.
+    """
     return Mailing(
         text=text,
         title=title,
         filter=filter,
+        filter_text=filter_text,
         start_time=None if start is None else new_timestamp(start),
         end_time=None if end is None else new_timestamp(end),
         audience_mode=Mailing.AUDIENCE_MODE_SNAPSHOT if snapshot else Mailing.AUDIENCE_MODE_UNSPECIFIED,

@@ -1,4 +1,4 @@
-"""Clients and filters ↔ their messages. Paths of violations are those of the request."""
+"""Clients ↔ their messages. Paths of violations are those of the request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from server.domain.clients import (
     LONGEST_WINDOW,
     Client,
     ClientDefinition,
-    ClientFilter,
     OptOut,
     ReceiveWindow,
     normal_tag,
@@ -106,28 +105,4 @@ def _window_message(window: ReceiveWindow | None) -> client_pb2.ReceiveWindow | 
     return client_pb2.ReceiveWindow(
         start=time_of_day_pb2.TimeOfDay(hours=start.hour, minutes=start.minute, seconds=start.second),
         duration=duration(window.duration),
-    )
-
-
-def filter_of(message: client_pb2.ClientFilter) -> ClientFilter:
-    """Return the filter, unchecked."""
-    return ClientFilter(
-        tags=tuple(dict.fromkeys(map(normal_tag, message.tags))),
-        operator_codes=tuple(message.operator_codes),
-        timezones=tuple(message.timezones),
-        attributes=dict(message.attributes),
-        client_ids=tuple(message.client_ids),
-    )
-
-
-def filter_message(chosen: ClientFilter) -> client_pb2.ClientFilter | None:
-    """Return the filter as its message; None for the one that matches everybody."""
-    if not chosen.as_json():
-        return None
-    return client_pb2.ClientFilter(
-        tags=chosen.tags,
-        operator_codes=chosen.operator_codes,
-        timezones=chosen.timezones,
-        attributes=chosen.attributes,
-        client_ids=chosen.client_ids,
     )

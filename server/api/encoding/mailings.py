@@ -9,7 +9,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from dispatcher.model.states import AudienceMode, Semantics
 from mailing.v1 import mailing_pb2
-from server.api.encoding.clients import filter_message, filter_of
+from server.api.encoding.filters import filter_message, filter_of
 from server.api.encoding.wellknown import duration, number_of, span_of, time_of, timestamp
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing
 from server.domain.validation import Violations
@@ -29,7 +29,7 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
     return MailingDefinition(
         text=message.text,
         title=message.title,
-        filter=filter_of(message.filter),
+        filter=filter_of(message.filter, "mailing.filter", violations),
         start_time=start,
         end_time=end,
         audience_mode=number_of(AudienceMode, mode, "mailing.audience_mode", violations) or AudienceMode.OPEN,

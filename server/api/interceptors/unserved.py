@@ -17,7 +17,6 @@ from google.protobuf.message import Message as ProtoMessage
 METHODS: Mapping[str, frozenset[str]] = {
     service: frozenset(methods.split())
     for service, methods in {
-        "mailing.v1.SegmentService": "CreateSegment GetSegment UpdateSegment DeleteSegment ListSegments PreviewSegment",
         "mailing.v1.AdminService": "VerifyLedger",
     }.items()
 }
@@ -26,12 +25,7 @@ METHODS: Mapping[str, frozenset[str]] = {
 FIELDS: Mapping[str, frozenset[str]] = {
     message: frozenset(fields.split())
     for message, fields in {
-        "mailing.v1.ClientFilter": "attribute_conditions any_of none_of phone_prefixes created_since "
-        "exclude_mailings only_mailings sample segment",
-        "mailing.v1.ListClientsRequest": "filter_text",
-        "mailing.v1.ExportClientsRequest": "filter_text",
-        "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone "
-        "filter_text",
+        "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone",
     }.items()
 }
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""

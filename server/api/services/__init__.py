@@ -6,5 +6,14 @@ from server.api.services.delivery_service import DeliveryService
 from server.api.services.mailing_service import MailingService
 from server.api.services.message_service import MessageService
 from server.api.services.schedule_service import ScheduleService
+from server.api.services.segment_service import SegmentService
 
-__all__ = ["AdminService", "ClientService", "DeliveryService", "MailingService", "MessageService", "ScheduleService"]
+__all__ = [
+    "AdminService",
+    "ClientService",
+    "DeliveryService",
+    "MailingService",
+    "MessageService",
+    "ScheduleService",
+    "SegmentService",
+]

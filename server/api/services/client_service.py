@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Sequence
 from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import check_same_options, import_options, import_response, import_rows
-from server.api.encoding.clients import client_message, definition_of, filter_of
+from server.api.encoding.clients import client_message, definition_of
+from server.api.encoding.filters import checked_filter
 from server.api.encoding.sizes import fitted, pieces
 from server.api.encoding.stories import story_response
 from server.api.encoding.wellknown import changed_fields, creating_call
 from server.api.handlers import Context
 from server.domain.client_import import ImportRow, RowErrors
-from server.domain.clients import CLIENT_FIELDS, ClientFilter, check_client, check_filter, client_key, completed
+from server.domain.clients import CLIENT_FIELDS, check_client, client_key, completed
 from server.domain.errors import ScopeMissing
 from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
 from server.domain.principals import Scope, caller
@@ -89,7 +90,7 @@ class ClientService(ClientServiceServicer):
         """Return a page of clients."""
         violations = Violations()
         page = PageRequest(page_size(request.page_size, violations), request.page_token)
-        chosen = self._filter(request, violations)
+        chosen = checked_filter(request, self._zones, violations)
         found = await self._clients.list_page(chosen, request.receiving_now, page)
         clients, next_token = fitted(found, client_message)
         return pb.ListClientsResponse(clients=clients, next_page_token=next_token)
@@ -124,17 +125,10 @@ class ClientService(ClientServiceServicer):
         self, request: pb.ExportClientsRequest, context: Context
     ) -> AsyncIterator[pb.ExportClientsResponse]:
         """Stream the clients of a filter."""
-        chosen = self._filter(request, Violations())
+        chosen = checked_filter(request, self._zones, Violations())
         digest = query_digest("export clients", chosen.as_json())
         (after,) = resumed_key(request.resume_token, digest, (0,))
         async for piece in self._clients.export(chosen, after):
             for clients in pieces(map(client_message, piece), EXPORT_CHUNK):
                 token = encode_token(digest, clients[-1].id)
                 yield pb.ExportClientsResponse(clients=clients, resume_token=token)
-
-    def _filter(self, request: pb.ListClientsRequest | pb.ExportClientsRequest, violations: Violations) -> ClientFilter:
-        """Return the checked filter. Raise InvalidFields for it and for earlier violations."""
-        chosen = filter_of(request.filter)
-        check_filter(chosen, self._zones, "filter", violations)
-        violations.check()
-        return chosen

@@ -9,6 +9,7 @@ from dispatcher.model.states import MailingState
 from dispatcher.model.templates import parse
 from mailing.v1 import mailing_service_pb2 as pb
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceServicer
+from server.api.encoding.filters import mask_without_text, read_filter_text
 from server.api.encoding.mailings import definition_of, mailing_message, new_definition
 from server.api.encoding.masking import masked, shown_text
 from server.api.encoding.messages import attempt_message
@@ -75,6 +76,7 @@ class MailingService(MailingServiceServicer):
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Add one mailing."""
         violations = Violations()
+        read_filter_text(request.mailing, "mailing.")
         definition = new_definition(request.mailing, self._zones, violations)
         call = creating_call("CreateMailing", request.request_id, request.mailing, violations)
         violations.check()
@@ -90,7 +92,9 @@ class MailingService(MailingServiceServicer):
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.mailing.id, "mailing.id", violations)
-        fields = changed_fields(request.mailing, request.update_mask, MAILING_FIELDS, violations)
+        read_filter_text(request.mailing, "mailing.")
+        mask = mask_without_text(request.update_mask)
+        fields = changed_fields(request.mailing, mask, MAILING_FIELDS, violations)
         patch = definition_of(request.mailing, violations)
         check_mailing(patch, self._zones, violations, fields)
         violations.check()
@@ -148,6 +152,7 @@ class MailingService(MailingServiceServicer):
         mailing: MailingDefinition | int = request.mailing_id
         match request.WhichOneof("source"):
             case "mailing":
+                read_filter_text(request.mailing, "mailing.")
                 mailing = new_definition(request.mailing, self._zones, violations)
             case "mailing_id":
                 check_id(request.mailing_id, "mailing_id", violations)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from mailing.v1 import schedule_service_pb2 as pb
 from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceServicer
+from server.api.encoding.filters import mask_without_text, read_filter_text
 from server.api.encoding.mailings import mailing_message
 from server.api.encoding.schedules import changed_parts, schedule_definition_of, schedule_message
 from server.api.encoding.sizes import fitted
@@ -38,6 +39,7 @@ class ScheduleService(ScheduleServiceServicer):
     async def CreateSchedule(self, request: pb.CreateScheduleRequest, context: Context) -> pb.CreateScheduleResponse:
         """Add one schedule."""
         violations = Violations()
+        read_filter_text(request.schedule.mailing, "schedule.mailing.")
         definition = schedule_definition_of(request.schedule, violations)
         check_schedule(definition, self._zones, violations)
         call = creating_call("CreateSchedule", request.request_id, request.schedule, violations)
@@ -55,7 +57,9 @@ class ScheduleService(ScheduleServiceServicer):
         """Change the fields named in the mask."""
         violations = Violations()
         check_id(request.schedule.id, "schedule.id", violations)
-        named = changed_fields(request.schedule, request.update_mask, SCHEDULE_FIELDS, violations)
+        read_filter_text(request.schedule.mailing, "schedule.mailing.")
+        mask = mask_without_text(request.update_mask)
+        named = changed_fields(request.schedule, mask, SCHEDULE_FIELDS, violations)
         fields = changed_parts(named, violations)
         patch = schedule_definition_of(request.schedule, violations)
         violations.check()

@@ -72,7 +72,7 @@ async def show_list(visit: Visit) -> Response:
     except MailingError as error:
         if not error.fields and not asked.get("filter"):
             raise
-        found, problem = None, "; ".join(one.description for one in error.fields) or error.message
+        found, problem = None, error.message
     filters = urlencode([(name, value) for name, value in asked.multi_items() if name != "page" and value])
     return visit.page(
         "clients.html", found=found, problem=problem, asked=asked, filters=filters, window_times=window_times,

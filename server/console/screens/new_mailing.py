@@ -23,12 +23,16 @@ from mailing.v1.mailing_service_pb2 import (
     PreviewMailingResponse,
     SendTestMessageRequest,
 )
+from mailing.v1.segment_service_pb2 import PreviewSegmentRequest
 from server.console.forms import Form, change, place
 from server.console.live import Drawings
 from server.console.viewer import Viewer
 from server.console.visit import Console, Visit, begin_visit, number_in, redirect
 
 SAMPLES = 3
+_PLAIN = ("tags", "timezones", "operator_codes", "attributes", "client_ids")
+"""The fields of a filter that the form has fields for."""
+
 _FIELDS = {
     "filter_text": "filter_text",
     "end_time": "end",
@@ -57,8 +61,16 @@ async def blank(visit: Visit) -> Response:
     given: dict[str, str] = {}
     if source := number_in(visit.request, "clone"):
         request = GetMailingRequest(mailing_id=source)
-        given = fields_of((await visit.call(visit.service.mailings.GetMailing, request)).mailing, visit.viewer)
+        mailing = (await visit.call(visit.service.mailings.GetMailing, request)).mailing
+        given = fields_of(mailing, visit.viewer)
+        if any(name not in _PLAIN for name in (field.name for field, _ in mailing.filter.ListFields())):
+            given |= {**dict.fromkeys(_PLAIN, ""), "filter_text": await _text_of(visit, mailing.filter)}
     return _page(visit, given, str(uuid4()))
+
+
+async def _text_of(visit: Visit, chosen: ClientFilter) -> str:
+    """Return a filter as text, as the fields of the form cannot say it."""
+    return (await visit.call(visit.service.segments.PreviewSegment, PreviewSegmentRequest(filter=chosen))).filter_text
 
 
 async def create(visit: Visit, form: Form) -> Response:

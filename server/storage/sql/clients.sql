@@ -63,15 +63,16 @@ INSERT INTO client_changes (bucket, seq, client_ids) SELECT $bucket, seq, $clien
 
 -- fragment: matches
 -- The filter of a request, except for its ids; NULL matches everybody.
-($tags::text[] IS NULL OR tag = ANY ($tags))
-    AND ($operator_codes::text[] IS NULL OR operator_code = ANY ($operator_codes))
-    AND ($timezones::text[] IS NULL OR timezone = ANY ($timezones))
-    AND ($attributes::jsonb IS NULL OR attributes @> $attributes)
+($tags::text[] IS NULL OR c.tag = ANY ($tags))
+    AND ($operator_codes::text[] IS NULL OR c.operator_code = ANY ($operator_codes))
+    AND ($timezones::text[] IS NULL OR c.timezone = ANY ($timezones))
+    AND ($attributes::jsonb IS NULL OR c.attributes @> $attributes)
+    /* further conditions */
 
 -- fragment: listed
 -- The clients of one bucket behind the key of a page.
 SELECT *
-  FROM clients
+  FROM clients c
   WHERE bucket = b.bucket AND id > $after
     AND {matches}
     AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
@@ -108,7 +109,7 @@ WITH piece AS (
   FROM buckets b
   CROSS JOIN LATERAL (
     SELECT *
-    FROM clients
+    FROM clients c
     WHERE bucket = b.bucket AND id > $after
       AND {matches}
     ORDER BY id
@@ -118,3 +119,20 @@ WITH piece AS (
   SELECT max(id) AS id FROM piece GROUP BY bucket HAVING count(*) = $limit
 )
 SELECT * FROM piece WHERE id <= coalesce((SELECT min(id) FROM horizon), 9223372036854775807) ORDER BY id;
+
+-- name: end_of_sample
+-- The rank and the id of the last client of a sample, in the order of the ranks that $seed gives. Reads all clients;
+-- returns no row when the sample takes all who match.
+SELECT hashint8extended(c.id, $seed) AS rank, c.id
+FROM clients c
+WHERE {matches}
+  AND ($chosen_ids::bigint[] IS NULL OR c.id = ANY ($chosen_ids))
+ORDER BY 1, 2
+OFFSET $size::bigint - 1 LIMIT 1;
+
+-- name: count_matching
+-- How many clients match; opted out ones count. Reads all clients.
+SELECT count(*)
+FROM clients c
+WHERE {matches}
+  AND ($chosen_ids::bigint[] IS NULL OR c.id = ANY ($chosen_ids));

@@ -37,3 +37,7 @@ SELECT pg_notify('mailing', '');
 -- name: is_read_only
 -- Whether this session can write nothing: of a standby as well as of a server that was set so.
 SELECT current_setting('transaction_read_only') = 'on';
+
+-- name: plan_for_arguments
+-- For the rest of the transaction.
+SELECT set_config('plan_cache_mode', 'force_custom_plan', true);

@@ -8,13 +8,13 @@ SELECT nextval('mailing_id');
 -- The database's clock decides whether the start has come. Returns no row when the end has passed.
 INSERT INTO mailings (
   id, title, text, filter, starts_at, ends_at, state, audience_mode, semantics, priority, max_rate, endpoint,
-  max_attempts, initial_backoff, max_backoff, labels, important
+  max_attempts, initial_backoff, max_backoff, labels, important, audience
 )
 SELECT $mailing_id, $title, $text, $filter, coalesce($start_time::timestamptz, now()), $end_time::timestamptz,
   CASE WHEN coalesce($start_time::timestamptz, now()) <= now() THEN {MailingState.RUNNING}
     ELSE {MailingState.SCHEDULED} END,
   $audience_mode, $semantics, $priority, $max_rate, $endpoint, $max_attempts, $initial_backoff, $max_backoff, $labels,
-  $important
+  $important, $audience
 WHERE $end_time::timestamptz IS NULL OR $end_time::timestamptz > now()
 RETURNING state;
 
@@ -96,7 +96,8 @@ UPDATE mailings
 SET title = $title, text = $text, filter = $filter, starts_at = coalesce($start_time::timestamptz, now()),
   ends_at = $end_time, audience_mode = $audience_mode, semantics = $semantics, priority = $priority,
   max_rate = $max_rate, endpoint = $endpoint, max_attempts = $max_attempts, initial_backoff = $initial_backoff,
-  max_backoff = $max_backoff, labels = $labels, important = $important, version = version + 1, updated_at = now(),
+  max_backoff = $max_backoff, labels = $labels, important = $important, audience = $audience,
+  version = version + 1, updated_at = now(),
   state = CASE WHEN state = {MailingState.RUNNING} AND $start_time::timestamptz > now() THEN {MailingState.SCHEDULED}
     ELSE state END,
   recheck_at = CASE WHEN filter = $filter THEN recheck_at ELSE 'infinity' END

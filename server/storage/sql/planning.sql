@@ -73,7 +73,7 @@ WHERE m.id = ANY($ids::bigint[]) AND m.audience_mode = {AudienceMode.OPEN}
 -- The mailings that still have clients to take in, with the number of their due batches: expansion
 -- stays only a little ahead of sending. Those with $most due batches come last: they wait, and must
 -- not keep mailings of a lower priority out of the list.
-SELECT m.id, m.version, m.filter, m.semantics, m.max_rate, e.buckets, e.positions,
+SELECT m.id, m.version, coalesce(m.audience, m.filter) AS filter, m.semantics, m.max_rate, e.buckets, e.positions,
   o.batches AS open_batches, coalesce(m.ends_at <= now(), false) AS over
 FROM (
   SELECT mailing_id, array_agg(bucket) AS buckets, array_agg(last_client_id) AS positions
@@ -91,11 +91,40 @@ LIMIT 50;
 -- fragment: step
 p_bucket => $bucket::int, p_mailing_id => $mailing_id, p_batch_size => $batch_size, p_version => $version,
   p_limit => $limit, p_position => $position, p_tags => $tags, p_operator_codes => $operator_codes,
-  p_timezones => $timezones, p_attributes => $attributes, p_chosen_ids => $chosen_ids
+  p_timezones => $timezones, p_attributes => $attributes, p_chosen_ids => $chosen_ids, p_condition => $condition,
+  p_literals => $literals
 
 -- name: expand
 -- Takes in the next clients of a bucket, in the order of their ids.
-SELECT * FROM expand_v1({step});
+SELECT * FROM expand_v2({step});
+
+-- name: has_sample
+SELECT EXISTS (
+  SELECT FROM mailing_samples WHERE bucket = $bucket AND mailing_id = $mailing_id AND filter_hash = $hash_
+);
+
+-- name: draw_sample
+-- Draws the sample of a mailing among all who match now, once. Reads all clients.
+INSERT INTO mailing_samples (bucket, mailing_id, filter_hash, client_ids)
+SELECT b.bucket, $mailing_id::bigint, $hash_::bigint, coalesce(s.client_ids, '{}')
+FROM buckets b
+LEFT JOIN (
+  SELECT d.bucket, array_agg(d.id ORDER BY d.id) AS client_ids
+  FROM (
+    SELECT c.bucket, c.id
+    FROM clients c
+    WHERE ($tags::text[] IS NULL OR c.tag = ANY ($tags))
+      AND ($operator_codes::text[] IS NULL OR c.operator_code = ANY ($operator_codes))
+      AND ($timezones::text[] IS NULL OR c.timezone = ANY ($timezones))
+      AND ($attributes::jsonb IS NULL OR c.attributes @> $attributes)
+      AND ($chosen_ids::bigint[] IS NULL OR c.id = ANY ($chosen_ids))
+      /* further conditions */
+    ORDER BY hashint8extended(c.id, $seed), c.id
+    LIMIT $size::bigint
+  ) d
+  GROUP BY d.bucket
+) s ON s.bucket = b.bucket
+ON CONFLICT DO NOTHING;
 
 -- name: rechecks_due
 -- Running open mailings whose recheck is due, with the buckets in which clients changed since the
@@ -104,7 +133,7 @@ SELECT m.id, m.version, m.filter, m.semantics, m.max_rate,
   coalesce(array_agg(e.bucket) FILTER (WHERE s.seq > e.change_seq), '{}') AS buckets,
   coalesce(array_agg(e.change_seq) FILTER (WHERE s.seq > e.change_seq), '{}') AS positions
 FROM (
-  SELECT id, version, filter, semantics, max_rate FROM mailings
+  SELECT id, version, coalesce(audience, filter) AS filter, semantics, max_rate FROM mailings
   WHERE state = {MailingState.RUNNING} AND {recheck_due} ORDER BY recheck_at LIMIT 200
 ) m
 CROSS JOIN client_change_seqs s
@@ -113,7 +142,7 @@ GROUP BY m.id, m.version, m.filter, m.semantics, m.max_rate;
 
 -- name: expand_changes
 -- Takes in the clients that were changed since the last recheck and now match.
-SELECT * FROM expand_changes_v1({step});
+SELECT * FROM expand_changes_v2({step});
 
 -- name: rechecked
 -- Sets when a mailing is rechecked next: soon if clients were found, else after twice the last

@@ -4,6 +4,12 @@
 -- The time of this transaction, and the stored mailing if $mailing_id is given.
 SELECT now() AS read_at, m.* FROM (SELECT $mailing_id::bigint AS wanted) w LEFT JOIN mailings m ON m.id = w.wanted;
 
+-- name: preview_is_drawn
+SELECT EXISTS (
+  SELECT FROM buckets b
+  JOIN mailing_samples s ON s.bucket = b.bucket AND s.mailing_id = $mailing_id AND s.filter_hash = $hash_
+);
+
 -- fragment: could_get_it
 -- Whether client `c` matches and could still get the mailing; more conditions follow. If the mailing has
 -- begun ($mailing_id, else NULL), clients with a message count while it is pending, and a fixed audience
@@ -20,6 +26,7 @@ WHERE ($tags::text[] IS NULL OR c.tag = ANY ($tags))
   AND ($timezones::text[] IS NULL OR c.timezone = ANY ($timezones))
   AND ($attributes::jsonb IS NULL OR c.attributes @> $attributes)
   AND ($chosen_ids::bigint[] IS NULL OR c.id = ANY ($chosen_ids))
+  /* further conditions */
   AND (m.status = {Status.PENDING} OR m.status IS NULL AND (
     c.id IN (SELECT unnest(client_ids) FROM batches WHERE mailing_id = $mailing_id AND fresh)
     OR (

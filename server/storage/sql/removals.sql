@@ -91,6 +91,8 @@ WITH counts AS (
   DELETE FROM receipt_counts WHERE bucket = $bucket AND mailing_id = $mailing_id
 ), figures AS (
   DELETE FROM mailing_figures WHERE bucket = $bucket AND mailing_id = $mailing_id
+), samples AS (
+  DELETE FROM mailing_samples WHERE bucket = $bucket AND mailing_id = $mailing_id
 )
 DELETE FROM expansions WHERE bucket = $bucket AND mailing_id = $mailing_id;
 

@@ -15,7 +15,7 @@ GROUP BY b.mailing_id, b.bucket, m.id;
 -- leases are given up. The filter of an open audience is included, because clients who no longer
 -- match it are skipped; a fixed audience (SNAPSHOT) stays as it was at the start.
 SELECT id, version, state, title, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
-  CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN filter END AS filter,
+  CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN coalesce(audience, filter) END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
 FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE stopped);
@@ -54,6 +54,12 @@ WHERE holder = $replica_id AND lease_until > now() AND no <> ALL($known::bigint[
 -- Frees every batch, for when it is known that no holder is alive. What the holders sent is
 -- unknown, so they stay named.
 UPDATE batches SET lease_until = '-infinity' WHERE lease_until > now();
+
+-- name: no_longer_match
+-- Those of some clients, whose ids ascend, who do not meet a condition.
+SELECT unnest($client_ids::bigint[]) AS id
+EXCEPT
+SELECT unnest(n.ids) FROM narrow_v1($bucket::int, $client_ids, NULL, $condition, $literals) n;
 
 -- name: admit
 -- Records that a mailing is about to be sent to clients, and returns those to whom it must not be:

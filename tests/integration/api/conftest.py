@@ -15,6 +15,7 @@ from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
 from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
+from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
 from server.config.types import ConfiguredEndpoint
 from server.runtime.api_settings import ApiSettings
 from tests.support.api import serving
@@ -24,6 +25,7 @@ if TYPE_CHECKING:  # the names of asyncio's stubs exist for the type checker onl
     from mailing.v1.mailing_service_pb2_grpc import MailingServiceAsyncStub
     from mailing.v1.message_service_pb2_grpc import MessageServiceAsyncStub
     from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceAsyncStub
+    from mailing.v1.segment_service_pb2_grpc import SegmentServiceAsyncStub
 
 
 @dataclass
@@ -49,12 +51,14 @@ class Service:
     mailings: MailingServiceAsyncStub = field(init=False)
     messages: MessageServiceAsyncStub = field(init=False)
     schedules: ScheduleServiceAsyncStub = field(init=False)
+    segments: SegmentServiceAsyncStub = field(init=False)
 
     def __post_init__(self) -> None:
         self.clients = ClientServiceStub(self.channel)
         self.mailings = MailingServiceStub(self.channel)
         self.messages = MessageServiceStub(self.channel)
         self.schedules = ScheduleServiceStub(self.channel)
+        self.segments = SegmentServiceStub(self.channel)
 
 
 @pytest.fixture

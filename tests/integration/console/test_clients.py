@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html import unescape
+
 import grpc
 import httpx
 import pytest
@@ -141,3 +143,27 @@ async def test_an_upload_over_the_limit_is_refused(browser: Browser) -> None:
 
 async def test_a_colleague_s_upload_is_nobody_else_s(browser: Browser) -> None:
     assert (await browser.get("/clients/import/some-other-id")).status_code == 422
+
+
+async def test_clients_are_listed_by_a_text_and_what_is_wrong_with_it_is_shown(
+    browser: Browser, channel: grpc.aio.Channel
+) -> None:
+    await add_client(channel)
+    for text, there in (('tag = "vip" AND timezone = Europe/Riga', True), ("NOT tag = vip", False)):
+        page = await browser.client.get("/clients", params={"filter": text})
+        assert (PHONE in page.text) is there
+        export = await browser.client.get("/clients/export", params={"filter": text})
+        assert (PHONE in export.text) is there
+    page = await browser.client.get("/clients", params={"filter": "tag == vip"})
+    assert "  tag == vip\n       ^" in page.text
+
+
+async def test_a_mailing_with_a_filter_of_groups_is_copied_as_text(browser: Browser, channel: grpc.aio.Channel) -> None:
+    created = await browser.send(
+        "/mailings/new", "/mailings/new", text="Hi", filter_text='NOT got(3) AND (tag = "a" OR id = 7)'
+    )
+    mailing = created.headers["location"].rpartition("/")[2]
+    page = unescape((await browser.get(f"/mailings/new?clone={mailing}")).text)
+    assert 'value="NOT got(3) AND (id = 7 OR tag = "a")"' in page
+    refused = await browser.send("/mailings/new", "/mailings/new", text="Hi", filter_text="tag = a AND")
+    assert (refused.status_code, "the text ends in the middle" in refused.text) == (422, True)

@@ -13,7 +13,7 @@ import pytest
 
 from dispatcher.model.states import AudienceMode, MailingState, Status
 from dispatcher.retry_policy import OPEN_BATCHES
-from server.domain.clients import ClientFilter
+from server.domain.filters import ClientFilter
 from server.domain.mailings import MailingDefinition
 from server.storage.database import Database, DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage

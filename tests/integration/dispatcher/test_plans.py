@@ -9,19 +9,22 @@ beside the array, and every statement without its index.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
 
+from dispatcher.model.states import Status
+from server.domain.filters import AttributeCondition, ClientFilter, MailingCondition, Op
+from server.storage.filters import Condition, audience_of_filter, bind, condition_of
 from server.storage.queries import load_queries
 from server.storage.work_queue import array_text
 from tests.conftest import PostgresServer
 from tests.support.plans import PLAN_MODES, nodes, partitions_locked, plan_of, planning, populated, reads_of
 
-SQL = load_queries("planning.sql") | load_queries("work_queue.sql")
+SQL = load_queries("clients.sql") | load_queries("planning.sql") | load_queries("work_queue.sql")
 MAILING, FRESH, NEW = 1, 3, 4
 """Mailings whose messages have rows, whose messages have none yet, and without any."""
 
@@ -29,10 +32,37 @@ PARTITIONS = 40
 """Of one mailing each."""
 
 BUCKET, CLIENTS, BATCH = 0, 100_000, 500
+
+
+def one_attribute(op: Op, *values: str) -> ClientFilter:
+    return ClientFilter(attribute_conditions=(AttributeCondition("age", op, values),))
+
+
 IDS = [16 * n for n in range(20_001, 20_001 + BATCH)]
 KEY = {"bucket": BUCKET, "mailing_id": MAILING}
 EVERYBODY = dict.fromkeys(("tags", "operator_codes", "timezones", "attributes", "chosen_ids"))
-STEP = {"bucket": BUCKET, "batch_size": BATCH, "version": 1, "position": 0}
+STEP = {"bucket": BUCKET, "batch_size": BATCH, "version": 1, "position": 0, "condition": None, "literals": None}
+TAGGED = ClientFilter(tags=("b",))
+FURTHER: dict[str, tuple[ClientFilter, dict[str, int]]] = {
+    "order": (one_attribute(Op.GREATER, "30"), {}),
+    "time": (one_attribute(Op.LESS, "2026-01-01"), {}),
+    "one of many": (one_attribute(Op.NOT_IN, *map(str, range(1000))), {}),
+    "beginnings": (one_attribute(Op.PREFIX, "a", "ab", "b"), {}),
+    "exists": (one_attribute(Op.EXISTS), {}),
+    "phone": (ClientFilter(phone_prefixes=("7900", "79")), {}),
+    "added": (ClientFilter(created_since=datetime(2026, 1, 1, tzinfo=UTC)), {}),
+    "groups": (
+        ClientFilter(any_of=(ClientFilter(tags=("a",)), ClientFilter(none_of=(ClientFilter(tags=("b",)),)))),
+        {},
+    ),
+    "delivered": (ClientFilter(only_mailings=(MailingCondition(MAILING),)), {"messages_pkey": 1}),
+    "not delivered": (ClientFilter(exclude_mailings=(MailingCondition(MAILING),)), {"messages_pkey": 1}),
+    "waiting": (
+        ClientFilter(any_of=(ClientFilter(only_mailings=(MailingCondition(FRESH, (Status.PENDING,)),)),)),
+        {"batches_reach": CLIENTS // BATCH},
+    ),
+}
+"""Filters with conditions beside the plain fields, and the entries of other indexes read for each client."""
 LARGE = {"messages", "clients", "batches", "client_changes", "attempts", "journal", "client_sends", "blocks"}
 
 
@@ -201,6 +231,44 @@ async def test_expand_for_chosen_clients(connection: asyncpg.Connection) -> None
         pytest.skip("a generic plan takes no index for them: the plan asks for one of its own")
     chosen = {**EVERYBODY, "chosen_ids": IDS}
     await check_reads(connection, "expand", {"clients_pkey": BATCH}, **STEP, mailing_id=NEW, limit=5000, **chosen)
+
+
+@pytest.mark.parametrize("name", FURTHER)
+async def test_expand_with_further_conditions(connection: asyncpg.Connection, name: str) -> None:
+    """Each client that is read is looked up once more, and their message of another mailing by the key."""
+    condition, reads = further(name)
+    step = {**STEP, "condition": condition.positional(), "literals": condition.literals}
+    reads = {index: 1000 * n for index, n in reads.items()} | {"clients_pkey": 2000}
+    await check_reads(connection, "expand", reads, **step, mailing_id=NEW, limit=1000, **EVERYBODY)
+
+
+@pytest.mark.parametrize("name", FURTHER)
+async def test_asking_again_before_the_send(connection: asyncpg.Connection, name: str) -> None:
+    condition, reads = further(name)
+    asked = {"bucket": BUCKET, "client_ids": IDS}
+    asked |= {"condition": condition.positional(), "literals": condition.literals}
+    reads = {index: BATCH * n for index, n in reads.items()} | {"clients_pkey": BATCH}
+    await check_reads(connection, "no_longer_match", reads, **asked)
+
+
+@pytest.mark.parametrize("name", FURTHER)
+async def test_a_page_reads_clients_by_the_key_and_looks_up_the_rest(connection: asyncpg.Connection, name: str) -> None:
+    """Until it is full. Fails when a mailing that is asked for is joined, and when the clients are read and sorted."""
+    chosen, reads = FURTHER[name]
+    statement = bind(SQL["list_clients"], chosen, after=0, limit=100, receiving_now=False)
+    scanned, found = await reads_of(connection, *statement)
+    assert not scanned & LARGE
+    for index, n in reads.items():
+        assert found[index] <= n * found["clients_pkey"]
+    matches_nobody = name in ("order", "time", "exists", "beginnings", "delivered")
+    assert found["clients_pkey"] <= (CLIENTS if matches_nobody else 101)
+
+
+def further(name: str) -> tuple[Condition, dict[str, int]]:
+    chosen, reads = FURTHER[name]
+    condition = condition_of(audience_of_filter(chosen))
+    assert condition is not None
+    return condition, dict(reads)
 
 
 async def test_expand_changes(connection: asyncpg.Connection) -> None:

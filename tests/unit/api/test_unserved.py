@@ -48,11 +48,20 @@ def test_the_table_names_what_the_protos_have() -> None:
         assert methods <= set(SERVICES[service].methods_by_name), service
 
 
+TABLE = FieldTable(
+    {
+        "mailing.v1.ClientFilter": frozenset({"any_of", "segment"}),
+        "mailing.v1.Mailing": frozenset({"max_per_day", "sending_hours"}),
+        "mailing.v1.ExportClientsRequest": frozenset({"filter_text"}),
+    }
+)
+"""As of a version that serves less."""
+
+
 @pytest.mark.parametrize(
     ("request_", "paths"),
     [
-        (ListClientsRequest(filter_text="tag = a"), ["filter_text"]),
-        (ListClientsRequest(filter=ClientFilter(tags=["a"], phone_prefixes=["7916"])), ["filter.phone_prefixes"]),
+        (ListClientsRequest(filter=ClientFilter(tags=["a"], segment="gold")), ["filter.segment"]),
         (
             CreateMailingRequest(
                 mailing=Mailing(
@@ -69,7 +78,7 @@ def test_the_table_names_what_the_protos_have() -> None:
 )
 def test_unserved_fields_are_found_at_any_depth(request_: ProtoMessage, paths: list[str]) -> None:
     """Fails when only the request itself is looked at."""
-    assert sorted(UNSERVED.paths(request_)) == paths
+    assert sorted(TABLE.paths(request_)) == paths
 
 
 @pytest.mark.parametrize(

@@ -10,15 +10,14 @@ import pytest
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics
 from server.domain.clients import (
     ClientDefinition,
-    ClientFilter,
     ReceiveWindow,
     amended_client,
     check_client,
-    check_filter,
     completed,
     known_zones,
 )
 from server.domain.errors import InvalidFields, InvalidPageToken, WrongState
+from server.domain.filters import ClientFilter, check_filter
 from server.domain.mailings import (
     CANCELLABLE,
     CHANGEABLE,

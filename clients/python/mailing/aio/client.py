@@ -193,11 +193,17 @@ class MailingClient:
         self,
         filter: ClientFilter | None = None,  # noqa: A002 - the field's name in the contract
         *,
+        filter_text: str = "",
         receiving_now: bool = False,
         page_size: int = PAGE_SIZE,
     ) -> AsyncIterator[Client]:
-        """Yield the matching clients in the order of their ids, fetching page after page."""
-        request = ListClientsRequest(filter=filter, receiving_now=receiving_now, page_size=page_size)
+        """Yield the matching clients in the order of their ids, fetching page after page.
+
+        The filter may be a text instead, such as `tag = "vip" AND NOT got(17)`.
+        """
+        request = ListClientsRequest(
+            filter=filter, filter_text=filter_text, receiving_now=receiving_now, page_size=page_size
+        )
         async for page in self._pages(self.clients.ListClients, request):
             for one in page.clients:
                 yield one
@@ -226,10 +232,16 @@ class MailingClient:
         )
         return await import_in_batches(self.clients.ImportClients, clients, options, progress)
 
-    async def export_clients(self, filter: ClientFilter | None = None) -> AsyncIterator[Client]:  # noqa: A002 - as above
+    async def export_clients(
+        self,
+        filter: ClientFilter | None = None,  # noqa: A002 - as above
+        *,
+        filter_text: str = "",
+    ) -> AsyncIterator[Client]:
         """Yield every matching client from one stream; much faster than `list_clients`."""
+        request = ExportClientsRequest(filter=filter, filter_text=filter_text)
         with mailing_errors():
-            async for part in self.clients.ExportClients(ExportClientsRequest(filter=filter)):
+            async for part in self.clients.ExportClients(request):
                 for one in part.clients:
                     yield one
 

@@ -20,6 +20,7 @@ from mailing.cli.commands import (
     preview,
     report,
     schedules,
+    segments,
     server,
     tail,
     top,
@@ -64,6 +65,7 @@ server.register(app)
 health.register(app)
 app.add_typer(clients.app, name="clients")
 one_client.register(app, clients.app)
+app.add_typer(segments.app, name="segments")
 mailings.register(app)
 schedules.register(app)
 messages.register(app)

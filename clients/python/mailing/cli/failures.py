@@ -5,6 +5,7 @@ The statuses are part of the interface; `mailing --help` shows them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import grpc
@@ -37,11 +38,12 @@ STATUS_HELP = {
 
 
 class CommandError(Exception):
-    """Ends the command with this sentence and status."""
+    """Ends the command with this sentence and status; `picture` are lines below the sentence that show a place."""
 
-    def __init__(self, sentence: str, status: ExitStatus = ExitStatus.FAILED) -> None:
+    def __init__(self, sentence: str, status: ExitStatus = ExitStatus.FAILED, picture: Sequence[str] = ()) -> None:
         super().__init__(sentence)
         self.status = status
+        self.picture = picture
 
 
 def printable(text: str) -> str:
@@ -70,6 +72,9 @@ def from_call(error: MailingError, address: str) -> CommandError:
         )
     if error.code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return CommandError(f"the service at {address} did not answer in time", ExitStatus.UNREACHABLE)
+    if error.reason == "INVALID_FILTER":
+        sentence, *picture = error.message.split("\n")
+        return CommandError(sentence.removesuffix(":"), ExitStatus.BAD_INPUT, picture)
     return CommandError(_sentence(error), _status(error.code))
 
 

@@ -43,7 +43,7 @@ def run(app: typer.Typer, program: str, arguments: Sequence[str] | None = None) 
         status = app(args=None if arguments is None else list(arguments), prog_name=program, standalone_mode=False)
         sys.stdout.flush()
     except CommandError as error:
-        return _fail(program, str(error), error.status)
+        return _fail(program, str(error), error.status, error.picture)
     except typer.TyperException as error:
         return _fail(program, _usage(error.format_message()), ExitStatus.BAD_INPUT)
     except UnicodeEncodeError as error:
@@ -65,11 +65,13 @@ def _set_encoding() -> None:
             stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
-def _fail(program: str, sentence: str, status: ExitStatus) -> int:
+def _fail(program: str, sentence: str, status: ExitStatus, picture: Sequence[str] = ()) -> int:
     sys.stdout.flush()
     # Without a sentence the help was printed instead.
     if sentence:
         print(f"{program}: {printable(' '.join(sentence.split()))}", file=sys.stderr)
+    for line in picture:
+        print(printable(line), file=sys.stderr)
     return status
 
 

@@ -458,9 +458,12 @@ func (x *ReceiveWindow) GetDuration() *durationpb.Duration {
 // 100 conditions in all.
 //
 // The same can be written as text (AIP-160) in the field `filter_text` that stands
-// beside a filter, as in `tag = "vip" AND attributes.age >= 30 AND NOT got(17)`. Where AND
-// and OR meet, parentheses are required. Set one of the two: both are an error. What
-// is stored and returned is always this message.
+// beside a filter, as in `tag = "vip" AND attributes.age >= 30 AND NOT got(17)`, in up to
+// 20,000 characters. Where AND and OR meet, parentheses are required. Set one of the two:
+// both are an error. What is stored and returned is always this message.
+//
+// Clients are read in the order of their ids, with each condition asked of each: a page is
+// full after as many as it takes. A sample, and what counts, reads all clients.
 type ClientFilter struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Clients with any of these tags. At most 1,000.
@@ -634,8 +637,8 @@ type ClientFilter_AttributeCondition struct {
 	Op ClientFilter_AttributeCondition_Op `protobuf:"varint,2,opt,name=op,proto3,enum=mailing.v1.ClientFilter_AttributeCondition_Op" json:"op,omitempty"`
 	// What it is compared with: up to 1,000 for IN, NOT_IN and the prefixes, exactly one
 	// for the orders. An order compares numbers when the value is a decimal number, and
-	// times when it is a date (`2026-11-29`) or a time of RFC 3339; another value is an
-	// error. A client whose attribute is not of that kind does not match.
+	// times when it is a date (`2026-11-29`, its first moment in UTC) or a time of RFC 3339;
+	// another value is an error. A client whose attribute is not of that kind does not match.
 	Values        []string `protobuf:"bytes,3,rep,name=values,proto3" json:"values,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -692,10 +695,12 @@ func (x *ClientFilter_AttributeCondition) GetValues() []string {
 	return nil
 }
 
-// Looks at what became of the client's message of one mailing.
+// Looks at what became of the client's message of one mailing. A mailing with such a
+// condition asks when it takes a client in and, with AUDIENCE_MODE_OPEN, once more before it
+// sends; a message of the other mailing alone takes nobody in later.
 type ClientFilter_MailingCondition struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Required. The mailing. A deleted one matches nobody.
+	// Required. The mailing. One that was deleted, or whose messages are not kept any more, matches nobody.
 	MailingId int64 `protobuf:"varint,1,opt,name=mailing_id,json=mailingId,proto3" json:"mailing_id,omitempty"`
 	// The message has any of these statuses; empty: DELIVERED.
 	Statuses      []Message_Status `protobuf:"varint,2,rep,packed,name=statuses,proto3,enum=mailing.v1.Message_Status" json:"statuses,omitempty"`
@@ -747,7 +752,8 @@ func (x *ClientFilter_MailingCondition) GetStatuses() []Message_Status {
 	return nil
 }
 
-// Takes some of the clients, chosen at random and reproducibly.
+// Takes some of the clients, chosen at random and reproducibly. The sample of a mailing is drawn
+// when it begins, and nobody is added to it later. A segment has none. Reads all clients.
 type ClientFilter_Sample struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Required. How many at the most: at least 1.

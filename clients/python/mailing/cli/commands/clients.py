@@ -11,10 +11,12 @@ from mailing.cli.commands.client_import import import_file
 from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
+    FilterText,
     Limit,
     OperatorCodes,
     Tags,
     Timezones,
+    only_one,
     page_size,
     read,
     read_filter,
@@ -44,14 +46,16 @@ def export(
     timezone: Timezones = [],  # noqa: B006
     attribute: Attributes = [],  # noqa: B006
     client_id: ClientIds = [],  # noqa: B006
+    filter_text: FilterText = "",
     output: Annotated[
         str, typer.Option("--output", "-o", metavar="FILE.csv", help="Output file; - is standard output.")
     ] = STANDARD_STREAM,
 ) -> None:
     """Write the matching clients as CSV, in the format that import reads. With --json: one document."""
     chosen = read_filter(tag, operator_code, timezone, attribute, client_id)
+    only_one(filter_text, chosen)
     with session.connected() as mailing:
-        clients = mailing.export_clients(chosen)
+        clients = mailing.export_clients(chosen, filter_text=filter_text)
         if session.json:
             print_list(session, "clients", clients, 0, (), lambda _: ())
         else:
@@ -67,6 +71,7 @@ def list_clients(
     timezone: Timezones = [],  # noqa: B006
     attribute: Attributes = [],  # noqa: B006
     client_id: ClientIds = [],  # noqa: B006
+    filter_text: FilterText = "",
     receiving_now: Annotated[
         bool, typer.Option("--receiving-now", help="Only clients inside their receive window now.")
     ] = False,
@@ -74,8 +79,11 @@ def list_clients(
 ) -> None:
     """List clients in the order of their ids."""
     chosen = read_filter(tag, operator_code, timezone, attribute, client_id)
+    only_one(filter_text, chosen)
     with session.connected() as mailing:
-        clients = mailing.list_clients(chosen, receiving_now=receiving_now, page_size=page_size(limit))
+        clients = mailing.list_clients(
+            chosen, filter_text=filter_text, receiving_now=receiving_now, page_size=page_size(limit)
+        )
         print_list(session, "clients", clients, limit, CLIENT_COLUMNS, client_row)
 
 

@@ -45,7 +45,7 @@ def create(
     Shows whom it reaches, the first texts and the expected end, and asks; with --yes or --json it does not.
     """
     mailing = fields.mailing(text)
-    if everybody == mailing.HasField("filter"):
+    if everybody == (mailing.HasField("filter") or bool(mailing.filter_text)):
         wrong = "goes together with no filter" if everybody else "without a filter everybody gets it: say so"
         raise typer.BadParameter(wrong, param_hint="--all")
     with session.connected() as client:

@@ -14,9 +14,11 @@ from mailing import new_duration, new_mailing, new_timestamp
 from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
+    FilterText,
     OperatorCodes,
     Tags,
     Timezones,
+    only_one,
     read_filter,
     read_optional,
     read_pairs,
@@ -62,6 +64,7 @@ class MailingFields:
     timezone: Timezones = field(default_factory=list)
     attribute: Attributes = field(default_factory=list)
     client_id: ClientIds = field(default_factory=list)
+    filter_text: FilterText = ""
     start: Start = None
     end: End = None
     priority: Priority = None
@@ -74,9 +77,12 @@ class MailingFields:
 
     def given(self) -> dict[str, Any]:
         """Return the given fields by their names in the contract; raise a usage error that names the option."""
+        chosen = read_filter(self.tag, self.operator_code, self.timezone, self.attribute, self.client_id)
+        only_one(self.filter_text, chosen)
         fields = {
             "title": self.title,
-            "filter": read_filter(self.tag, self.operator_code, self.timezone, self.attribute, self.client_id),
+            "filter": chosen,
+            "filter_text": self.filter_text or None,
             "start_time": read_optional("--start", new_timestamp, self.start),
             "end_time": read_optional("--end", new_timestamp, self.end),
             "priority": self.priority,

@@ -46,7 +46,7 @@ def update(
     wanted = fields.given()
     if text is not None:
         wanted["text"] = text
-    both = sorted(wanted.keys() & set(clear))
+    both = sorted({"filter" if name == "filter_text" else name for name in wanted} & set(clear))
     if both:
         raise typer.BadParameter(f"{both[0]} is set and cleared at once", param_hint="--clear")
     mask = [*wanted, *clear]

@@ -38,6 +38,15 @@ Attributes = Annotated[
 ClientIds = Annotated[
     list[int], typer.Option("--client-id", metavar="ID", help="With this id.", rich_help_panel=_CHOICE)
 ]
+FilterText = Annotated[
+    str,
+    typer.Option(
+        "--filter",
+        metavar="TEXT",
+        help="Who match this instead, such as 'tag = \"vip\" AND attributes.age >= 30 AND NOT got(17)'.",
+        rich_help_panel=_CHOICE,
+    ),
+]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="Maximum number of rows; 0: all.")]
 
 
@@ -84,6 +93,12 @@ def read_filter(
         client_ids=client_ids,
     )
     return chosen if chosen.ByteSize() else None
+
+
+def only_one(filter_text: str, chosen: ClientFilter | None) -> None:
+    """Raise a usage error for a filter as text together with options that choose clients."""
+    if filter_text and chosen is not None:
+        raise typer.BadParameter("say it all in the text, or leave it out", param_hint="--filter")
 
 
 def read_window(text: str) -> ReceiveWindow:

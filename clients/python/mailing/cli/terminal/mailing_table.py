@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from google.protobuf.text_format import MessageToString
 from rich.table import Table
 
 from mailing.cli.terminal.tables import enum_name, facts_table, moment, pairs
@@ -54,4 +55,10 @@ def _filter(chosen: ClientFilter) -> str:
     parts = [f"{name}: {', '.join(map(str, getattr(chosen, name)))}" for name in lists if getattr(chosen, name)]
     if chosen.attributes:
         parts.append(f"attributes: {pairs(chosen.attributes)}")
+    rest = ClientFilter()
+    rest.CopyFrom(chosen)
+    for name in (*lists, "attributes"):
+        rest.ClearField(name)  # type: ignore[arg-type]
+    if text := MessageToString(rest, as_one_line=True, as_utf8=True):
+        parts.append(text)
     return "; ".join(parts)

@@ -250,9 +250,12 @@ export const ReceiveWindowSchema: GenMessage<ReceiveWindow> = /*@__PURE__*/
  * 100 conditions in all.
  *
  * The same can be written as text (AIP-160) in the field `filter_text` that stands
- * beside a filter, as in `tag = "vip" AND attributes.age >= 30 AND NOT got(17)`. Where AND
- * and OR meet, parentheses are required. Set one of the two: both are an error. What
- * is stored and returned is always this message.
+ * beside a filter, as in `tag = "vip" AND attributes.age >= 30 AND NOT got(17)`, in up to
+ * 20,000 characters. Where AND and OR meet, parentheses are required. Set one of the two:
+ * both are an error. What is stored and returned is always this message.
+ *
+ * Clients are read in the order of their ids, with each condition asked of each: a page is
+ * full after as many as it takes. A sample, and what counts, reads all clients.
  *
  * @generated from message mailing.v1.ClientFilter
  */
@@ -388,8 +391,8 @@ export type ClientFilter_AttributeCondition = Message<"mailing.v1.ClientFilter.A
   /**
    * What it is compared with: up to 1,000 for IN, NOT_IN and the prefixes, exactly one
    * for the orders. An order compares numbers when the value is a decimal number, and
-   * times when it is a date (`2026-11-29`) or a time of RFC 3339; another value is an
-   * error. A client whose attribute is not of that kind does not match.
+   * times when it is a date (`2026-11-29`, its first moment in UTC) or a time of RFC 3339;
+   * another value is an error. A client whose attribute is not of that kind does not match.
    *
    * @generated from field: repeated string values = 3;
    */
@@ -495,13 +498,15 @@ export const ClientFilter_AttributeCondition_OpSchema: GenEnum<ClientFilter_Attr
   enumDesc(file_mailing_v1_client, 3, 0, 0);
 
 /**
- * Looks at what became of the client's message of one mailing.
+ * Looks at what became of the client's message of one mailing. A mailing with such a
+ * condition asks when it takes a client in and, with AUDIENCE_MODE_OPEN, once more before it
+ * sends; a message of the other mailing alone takes nobody in later.
  *
  * @generated from message mailing.v1.ClientFilter.MailingCondition
  */
 export type ClientFilter_MailingCondition = Message<"mailing.v1.ClientFilter.MailingCondition"> & {
   /**
-   * Required. The mailing. A deleted one matches nobody.
+   * Required. The mailing. One that was deleted, or whose messages are not kept any more, matches nobody.
    *
    * @generated from field: int64 mailing_id = 1;
    */
@@ -523,7 +528,8 @@ export const ClientFilter_MailingConditionSchema: GenMessage<ClientFilter_Mailin
   messageDesc(file_mailing_v1_client, 3, 1);
 
 /**
- * Takes some of the clients, chosen at random and reproducibly.
+ * Takes some of the clients, chosen at random and reproducibly. The sample of a mailing is drawn
+ * when it begins, and nobody is added to it later. A segment has none. Reads all clients.
  *
  * @generated from message mailing.v1.ClientFilter.Sample
  */
