@@ -196,7 +196,7 @@ test: venv ## Run the whole test suite on the embedded Postgres, three at a time
 
 .PHONY: test-clients
 test-clients: venv ## Test the client libraries in each language whose tools are there; says what it skips.
-	@pytest -n $(WORKERS) --dist loadgroup -rs tests/clients $(ARGS)
+	@pytest -n $(WORKERS) -rs tests/clients $(ARGS)
 
 .PHONY: fuzz
 fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.

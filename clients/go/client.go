@@ -12,6 +12,8 @@ import (
 	"crypto/x509"
 	"fmt"
 	"os"
+	"regexp"
+	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
@@ -86,18 +88,40 @@ func WithDialOptions(dial ...grpc.DialOption) Option {
 	return func(o *options) { o.dial = append(o.dial, dial...) }
 }
 
-// Connect returns a client of the service at target, such as "mailing.example.com:50051". The first
-// call connects. Where the name has several addresses, calls go to them in turn.
+// Connect returns a client of the service at target, such as "mailing.example.com:50051" or
+// "unix:/run/mailing". The first call connects. Where the name has several addresses, calls go to them in turn.
 func Connect(target string, opts ...Option) (*Client, error) {
+	if !isAddress(target) {
+		return nil, fmt.Errorf("mailing: %q is no address of a service such as mailing.example.com:50051 or unix:/run/mailing", target)
+	}
 	chosen := options{timeout: defaultTimeout}
 	for _, opt := range opts {
 		opt(&chosen)
 	}
 	conn, err := grpc.NewClient(target, append(dialOptions(chosen), chosen.dial...)...)
 	if err != nil {
-		return nil, fmt.Errorf("mailing: %q is no address such as mailing.example.com:50051: %w", target, err)
+		return nil, fmt.Errorf("mailing: connection to %q: %w", target, err)
 	}
 	return New(conn), nil
+}
+
+var (
+	// What follows a name of gRPC's own ways to find a service is left to it.
+	schemes  = regexp.MustCompile(`^(unix|unix-abstract|dns|passthrough|xds):`)
+	hostPort = regexp.MustCompile(`^[^/]+:(\d{1,5})$`)
+)
+
+// isAddress reports whether gRPC can make something of target: anything else it would look up, and fail at the first call.
+func isAddress(target string) bool {
+	if schemes.MatchString(target) {
+		return true
+	}
+	found := hostPort.FindStringSubmatch(target)
+	if found == nil {
+		return false
+	}
+	port, err := strconv.Atoi(found[1])
+	return err == nil && 0 < port && port < 1<<16
 }
 
 // New returns a client that uses conn, for connections that need more than Connect offers.

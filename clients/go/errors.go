@@ -91,7 +91,31 @@ func translate(err error) *Error {
 			failure.RetryDelay = detail.GetRetryDelay().AsDuration()
 		}
 	}
+	if failure.Transport() {
+		failure.Message = explained(failure.Message)
+	}
 	return failure
+}
+
+// hints has what gRPC says of failures on the way, and what that means.
+var hints = []struct{ words, meaning string }{
+	{"authentication handshake failed", "TLS could not be agreed on: check the authority, the certificate and the name in it"},
+	{"connection refused", "no service listens at this address"},
+	{"no such host", "the name of the service cannot be resolved"},
+	{"produced zero addresses", "the name of the service cannot be resolved"},
+	{"error reading server preface", "what answers at this address is no gRPC service, perhaps a web server or one with TLS"},
+	{"unexpected HTTP status code", "a proxy or a web server answered in place of the service"},
+	{"unexpected content-type", "a proxy or a web server answered in place of the service"},
+}
+
+// explained returns what gRPC says of a failure on the way, with a sentence for people before it where there is one.
+func explained(message string) string {
+	for _, hint := range hints {
+		if strings.Contains(message, hint.words) {
+			return fmt.Sprintf("%s (%s)", hint.meaning, message)
+		}
+	}
+	return message
 }
 
 func translateUnary(ctx context.Context, method string, req, reply any, cc *grpc.ClientConn, invoke grpc.UnaryInvoker, opts ...grpc.CallOption) error {

@@ -125,7 +125,10 @@ class Runner:
         return self._connections[step.get("using", "main")]
 
     async def _connect(self, step: Mapping[str, Any]) -> Any:
-        self._connections[step["connect"]] = Connection(step, self._threads)
+        try:
+            self._connections[step["connect"]] = Connection(step, self._threads)
+        except ValueError as error:
+            return invalid(error)
         return {}
 
     async def _renew(self, step: Mapping[str, Any]) -> Any:
@@ -196,7 +199,7 @@ class Runner:
         try:
             found = HELPERS[step["value"]](*step["of"])
         except ValueError as error:
-            return {"error": {"invalid": True, "message": str(error)}}
+            return invalid(error)
         return {"value": document(found) if isinstance(found, ProtoMessage) else found}
 
 
@@ -276,12 +279,18 @@ HELPERS: dict[str, Callable[..., Any]] = {
 }
 
 
+def invalid(error: ValueError) -> dict[str, Any]:
+    """Return what the library refuses without a call."""
+    return {"error": {"invalid": True, "message": str(error)}}
+
+
 def described(error: MailingError) -> dict[str, Any]:
     """Return an error in the words of the scenario."""
     return {
         "code": error.code.name,
         "reason": error.reason,
         "message": error.message,
+        "hint": error.message.partition(" (")[0],
         "fields": [one._asdict() for one in error.fields],
         "metadata": error.metadata,
         "transport": error.is_transport,

@@ -1,4 +1,4 @@
-"""What the programs of the client libraries meet."""
+"""What the programs of the client libraries meet, and which worker runs which tests."""
 
 from __future__ import annotations
 
@@ -6,14 +6,31 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from mailing.cli.processes import running
 from tests.clients.world import World
 from tests.support.project import ROOT
 
 TOKEN = "secret"
+
+
+class ByLanguage(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives all tests of a language to one worker, so that its library is built once.
+
+    `--dist loadgroup` would do that, but it renames tests, which this pytest does not let it.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return nodeid.rpartition("[")[2] or nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByLanguage:
+    return ByLanguage(config, log)
 
 
 @pytest.fixture

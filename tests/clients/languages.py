@@ -276,21 +276,17 @@ def _use_java(package: Path, project: Path, program: str) -> list[str]:
     return ["java", "-cp", f"{project}/lib/*:{project}", "Main"]
 
 
-def each(languages: list[Language]) -> list[object]:
-    """Return the languages as parameters of a test, those of one in one worker."""
-    return [pytest.param(one, id=one.name, marks=pytest.mark.xdist_group(one.name)) for one in languages]
-
-
 PYTHON = Language("python", _check_python, _build_python, _example_python, _use_python)
 
-LANGUAGES = each(
-    [
+LANGUAGES = [
+    pytest.param(one, id=one.name)
+    for one in (
         Language("go", _check_go, _build_go, _example_go, _use_go),
         Language("typescript", _check_typescript, _build_typescript, _example_typescript, _use_typescript),
         Language("java", _check_java, _build_java, _example_java, _use_java),
         PYTHON,
-    ]
-)
+    )
+]
 
 DRIVERS = [*LANGUAGES, pytest.param(replace(PYTHON, build=_build_threads), id="python-threads")]
 """The languages, and the other client of Python."""

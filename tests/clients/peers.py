@@ -1,4 +1,4 @@
-"""Peers that are no service of ours: a scripted one, and a web server.
+"""Peers that are no service of ours: a scripted one, a web server, and a proxy.
 
 GetClient of id N fails with error reason N, or does what the table below says; GetMailing answers with
 what only a later version has.
@@ -20,6 +20,9 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
 
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import (
@@ -160,6 +163,30 @@ async def web_server() -> AsyncIterator[str]:
         writer.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/html\r\nContent-Length: %d\r\n\r\n" % len(page))
         writer.write(page)
         await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+@asynccontextmanager
+async def page_by_http2() -> AsyncIterator[str]:
+    """Lend the address of a proxy that speaks HTTP/2, and has lost the service behind it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = H2Connection(H2Configuration(client_side=False))
+        connection.initiate_connection()
+        while data := await reader.read(65536):
+            for event in connection.receive_data(data):
+                if isinstance(event, RequestReceived):
+                    headers = [(":status", "502"), ("content-type", "text/html")]
+                    connection.send_headers(event.stream_id, headers)
+                    connection.send_data(event.stream_id, b"<html>Bad gateway</html>", end_stream=True)
+            writer.write(connection.data_to_send())
+            await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)

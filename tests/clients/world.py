@@ -26,7 +26,7 @@ from server.auth.tokens_file import TokensFile, new_token, token_line
 from server.config import Settings
 from server.runtime.api_settings import ApiSettings
 from server.storage.pool import open_pool
-from tests.clients.peers import ScriptedService, web_server
+from tests.clients.peers import ScriptedService, page_by_http2, web_server
 from tests.clients.relay import Relay
 from tests.support.api import serving
 from tests.support.eventually import eventually
@@ -99,6 +99,7 @@ class World:
             self.variables |= self._tokens | {
                 "peer": await stack.enter_async_context(self._scripted.serving()),
                 "html": await stack.enter_async_context(web_server()),
+                "proxy": await stack.enter_async_context(page_by_http2()),
                 "nobody": f"127.0.0.1:{free_port()}",
                 "control": await stack.enter_async_context(self._door()),
             }
@@ -135,7 +136,7 @@ class World:
         ):
             served = serving(pool, tls=tls, authenticator=authenticator, settings=_STRICT)
             _, address = await stack.enter_async_context(served)
-            self.variables[name] = f"localhost:{address.rpartition(':')[2]}"
+            self.variables[name] = address
         chain, key = files.caller("shop.example.com")
         trustme.CA().cert_pem.write_to_path(str(self._folder / "other_ca.pem"))
         (self._folder / "cert.pem").write_bytes(chain)

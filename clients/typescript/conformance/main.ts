@@ -92,7 +92,7 @@ async function attempt(act: () => Promise<JsonValue>): Promise<JsonValue> {
   } catch (error) {
     if (!(error instanceof MailingError)) throw error;
     const { reason, sentence, fields, metadata, transport } = error;
-    const failure = { code: Code[error.code]!, reason, message: sentence, metadata, transport };
+    const failure = { code: Code[error.code]!, reason, message: sentence, hint: sentence.split(" (")[0]!, metadata, transport };
     return { error: { ...failure, fields: fields.map((one) => ({ ...one })) } };
   }
 }
@@ -127,9 +127,11 @@ function connect({ connect: name, address, token, callback, ca, cert, key, timeo
   if (token) options.token = callback ? () => connection.token : token;
   if (ca || cert) options.tls = { ca, cert, key } as { ca: string };
   if (timeout) options.timeoutMs = timeout * 1000;
-  connection.client = new MailingClient(address, options);
-  connections.set(name!, connection);
-  return {};
+  return valid(() => {
+    connection.client = new MailingClient(address, options);
+    connections.set(name!, connection);
+    return {};
+  });
 }
 
 /** Send commands to the test and return its last answer. */
@@ -238,8 +240,13 @@ function value(name: string, of: string[]): JsonValue {
     moment: () => toJson(TimestampSchema, values.moment(of[0]!)),
     local_time: () => toJson(v1.CivilDateTimeSchema, values.localTime(of[0]!)),
   };
+  return valid(() => ({ value: helpers[name]!() }));
+}
+
+/** Return a result, or what the library refuses without a call. */
+function valid(act: () => JsonValue): JsonValue {
   try {
-    return { value: helpers[name]!() };
+    return act();
   } catch (error) {
     return { error: { invalid: error instanceof TypeError, message: String(error) } };
   }

@@ -71,6 +71,9 @@ export class Channel {
   readonly #timeoutMs: number;
 
   constructor(address: string, services: DescService[], options: ConnectOptions = {}) {
+    if (!isAddress(address)) {
+      throw new TypeError(`"${address}" is no address of a service such as mailing.example.com:50051 or unix:/run/mailing`);
+    }
     const { token } = options;
     this.#token = async () => (typeof token === "function" ? token() : token);
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
@@ -186,6 +189,12 @@ export class Channel {
     if (token) metadata.set("authorization", `Bearer ${token}`);
     return metadata;
   }
+}
+
+/** Whether gRPC can make something of an address: anything else it would look up, and fail at the first call. */
+function isAddress(address: string): boolean {
+  const port = /^[^/]+:(\d{1,5})$/.exec(address)?.[1];
+  return /^(unix|dns|ipv4|ipv6|xds):/.test(address) || (port !== undefined && 0 < Number(port) && Number(port) < 65_536);
 }
 
 function channelCredentials(tls: boolean | TlsFiles | undefined): ChannelCredentials {

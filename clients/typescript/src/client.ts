@@ -27,7 +27,10 @@ export class MailingClient {
   readonly admin: Calls<typeof AdminService>;
   readonly #channel: Channel;
 
-  /** Connect to the service at `address`, such as `mailing.example.com:50051`, at the first call. */
+  /**
+   * Connect to the service at `address`, such as `mailing.example.com:50051` or `unix:/run/mailing`, at the first call.
+   * Throw TypeError for what is no address.
+   */
   constructor(address: string, options: ConnectOptions = {}) {
     const channel = new Channel(address, SERVICES, options);
     this.clients = channel.calls(ClientService);

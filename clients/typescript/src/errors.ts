@@ -15,6 +15,15 @@ export interface FieldViolation {
 
 const TRANSPORT_CODES: Code[] = [Code.ABORTED, Code.INTERNAL, Code.UNKNOWN, Code.UNAVAILABLE];
 
+/** What gRPC says of failures on the way, and what that means. */
+const HINTS: [words: RegExp, meaning: string][] = [
+  [/certificate|ERR_TLS|SSL/, "TLS could not be agreed on: check the authority, the certificate and the name in it"],
+  [/ECONNREFUSED/, "no service listens at this address"],
+  [/Name resolution failed|ENOTFOUND/, "the name of the service cannot be resolved"],
+  [/Protocol error/, "what answers at this address is no gRPC service, perhaps a web server or one with TLS"],
+  [/Received HTTP status code/, "a proxy or a web server answered in place of the service"],
+];
+
 /** A call that failed. */
 export class MailingError extends Error {
   override readonly name = "MailingError";
@@ -47,9 +56,11 @@ export class MailingError extends Error {
   /** Return the same failure with its details; what is no failure of a call is returned as it is. */
   static from(error: unknown): unknown {
     if (error instanceof MailingError || !isServiceError(error)) return error;
-    const failure = new MailingError(error.code, error.details, { cause: error });
     const [details] = error.metadata.get("grpc-status-details-bin");
-    if (details instanceof Uint8Array) failure.read(details);
+    const rich = details instanceof Uint8Array;
+    const onTheWay = !rich && TRANSPORT_CODES.includes(error.code);
+    const failure = new MailingError(error.code, onTheWay ? explained(error.details) : error.details, { cause: error });
+    if (rich) failure.read(details);
     return failure;
   }
 
@@ -80,6 +91,12 @@ export class MailingError extends Error {
       }
     }
   }
+}
+
+/** Return what gRPC says of a failure on the way, with a sentence for people before it where there is one. */
+function explained(sentence: string): string {
+  const hint = HINTS.find(([words]) => words.test(sentence));
+  return hint ? `${hint[1]} (${sentence})` : sentence;
 }
 
 function isServiceError(error: unknown): error is ServiceError {

@@ -260,12 +260,17 @@ func (r *runner) watchMessages(ctx context.Context, on connection, s step) (any,
 func value(name string, of []string) (any, error) {
 	found, err := helper(name, of)
 	if err != nil {
-		return map[string]any{"error": map[string]any{"invalid": true, "message": err.Error()}}, nil
+		return invalid(err), nil
 	}
 	if m, ok := found.(proto.Message); ok {
 		found, err = document(m)
 	}
 	return map[string]any{"value": found}, err
+}
+
+// invalid returns what the library refuses without a call.
+func invalid(err error) any {
+	return map[string]any{"error": map[string]any{"invalid": true, "message": err.Error()}}
 }
 
 func helper(name string, of []string) (any, error) {

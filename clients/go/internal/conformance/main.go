@@ -136,7 +136,7 @@ func (r *runner) result(s step) (any, error) {
 	ctx := context.Background()
 	switch {
 	case s.Connect != "":
-		return map[string]any{}, r.connect(s)
+		return r.connect(s)
 	case len(s.Each) > 0:
 		return r.each(ctx, on, s)
 	case s.Call != "":
@@ -160,7 +160,7 @@ func (r *runner) result(s step) (any, error) {
 	return nil, errors.New("a step of no known kind")
 }
 
-func (r *runner) connect(s step) error {
+func (r *runner) connect(s step) (any, error) {
 	var current atomic.Value
 	current.Store(s.Token)
 	var options []mailing.Option
@@ -174,7 +174,7 @@ func (r *runner) connect(s step) error {
 	if s.CA != "" || s.Cert != "" {
 		config, err := mailing.TLSFromFiles(s.CA, s.Cert, s.Key)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		options = append(options, mailing.WithTLS(config))
 	}
@@ -182,8 +182,11 @@ func (r *runner) connect(s step) error {
 		options = append(options, mailing.WithTimeout(time.Duration(s.Timeout*float64(time.Second))))
 	}
 	client, err := mailing.Connect(s.Address, options...)
+	if err != nil {
+		return invalid(err), nil
+	}
 	r.connections[s.Connect] = connection{client, &current}
-	return err
+	return map[string]any{}, nil
 }
 
 // control sends commands to the test and returns its last answer.
@@ -214,7 +217,7 @@ func described(e *mailing.Error) map[string]any {
 		metadata[name] = fact
 	}
 	return map[string]any{
-		"code": codeName(e), "reason": e.Reason, "message": e.Message, "fields": fields, "metadata": metadata, "transport": e.Transport(),
+		"code": codeName(e), "reason": e.Reason, "message": e.Message, "hint": strings.Split(e.Message, " (")[0], "fields": fields, "metadata": metadata, "transport": e.Transport(),
 	}
 }
 

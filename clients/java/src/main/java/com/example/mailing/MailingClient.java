@@ -46,9 +46,12 @@ public final class MailingClient implements AutoCloseable {
     return builder(address).build();
   }
 
-  /** Begin to describe a connection to the service at an address such as {@code mailing.example.com:50051}. */
+  /**
+   * Begin to describe a connection to the service at an address such as {@code mailing.example.com:50051}. Throw
+   * IllegalArgumentException for what is no address.
+   */
   public static Builder builder(String address) {
-    return new Builder(address);
+    return new Builder(Address.checked(address));
   }
 
   /** Clients: the people a mailing can reach. */
@@ -126,9 +129,10 @@ public final class MailingClient implements AutoCloseable {
       this.address = address;
     }
 
-    /** Send a bearer token with every call. */
+    /** Send a bearer token with every call; none if it is null. */
     public Builder token(String token) {
-      return token(() -> token);
+      this.token = token == null ? null : () -> token;
+      return this;
     }
 
     /** Ask for the bearer token of every call; the supplier should keep it and renew it in time. */

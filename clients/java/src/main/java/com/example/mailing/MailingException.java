@@ -29,7 +29,7 @@ public final class MailingException extends RuntimeException {
   public record FieldViolation(String field, String description) {}
 
   private final transient Status status;
-  private final String sentence;
+  private String sentence;
   private String reason = "";
   private Map<String, String> metadata = Map.of();
   private final List<FieldViolation> fields = new ArrayList<>();
@@ -56,6 +56,9 @@ public final class MailingException extends RuntimeException {
     com.google.rpc.Status rich = StatusProto.fromStatusAndTrailers(status, trailers);
     if (rich != null) {
       rich.getDetailsList().forEach(failure::read);
+    }
+    if (failure.isTransport()) {
+      failure.sentence = Hint.explained(failure.sentence);
     }
     return failure;
   }

@@ -85,6 +85,7 @@ public final class Main {
       JsonObject metadata = new JsonObject();
       failure.metadata().forEach(metadata::addProperty);
       JsonObject told = Json.object("code", failure.code().name(), "reason", failure.reason(), "message", failure.sentence());
+      told.addProperty("hint", failure.sentence().split(" \\(", 2)[0]);
       told.add("fields", fields);
       told.add("metadata", metadata);
       told.addProperty("transport", failure.isTransport());
@@ -130,7 +131,12 @@ public final class Main {
 
   private JsonElement connect(JsonObject step) throws Exception {
     var token = new AtomicReference<>(Json.text(step, "token"));
-    MailingClient.Builder builder = MailingClient.builder(step.get("address").getAsString());
+    MailingClient.Builder builder;
+    try {
+      builder = MailingClient.builder(step.get("address").getAsString());
+    } catch (IllegalArgumentException error) {
+      return ValueSteps.invalid(error);
+    }
     if (step.has("callback")) {
       builder.token(token::get);
     } else if (token.get() != null) {

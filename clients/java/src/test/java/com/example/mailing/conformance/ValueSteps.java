@@ -15,8 +15,13 @@ final class ValueSteps {
     try {
       return Json.object("value", helper(step.get("value").getAsString(), step.getAsJsonArray("of")));
     } catch (IllegalArgumentException error) {
-      return Json.object("error", Json.object("invalid", true, "message", error.getMessage()));
+      return invalid(error);
     }
+  }
+
+  /** Return what the library refuses without a call. */
+  static JsonElement invalid(IllegalArgumentException error) {
+    return Json.object("error", Json.object("invalid", true, "message", error.getMessage()));
   }
 
   private static JsonElement helper(String name, JsonArray of) throws InvalidProtocolBufferException {
