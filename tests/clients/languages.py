@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
 import re
@@ -195,14 +196,11 @@ def _use_python(package: Path, project: Path, program: str) -> list[str]:
 
 def _kept_copy(source: Path, parts: list[str]) -> Path:
     """Copy parts of a build into a folder that lasts as long as this process."""
-    kept = tempfile.TemporaryDirectory(prefix="mailing-client-")
-    _KEPT.append(kept)
+    kept = Path(tempfile.mkdtemp(prefix="mailing-client-"))
+    atexit.register(shutil.rmtree, kept, ignore_errors=True)
     for part in parts:
-        shutil.copytree(source / part, Path(kept.name) / part)
-    return Path(kept.name)
-
-
-_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+        shutil.copytree(source / part, kept / part)
+    return kept
 
 
 @functools.cache
