@@ -10,8 +10,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Iterable
+from functools import lru_cache
+from secrets import token_hex
 from typing import Any
-from uuid import uuid4
 
 from structlog.contextvars import bind_contextvars
 
@@ -46,7 +47,7 @@ def request_id_of(metadata: Iterable[tuple[str, str | bytes]] | None) -> str:
     given = [value for key, value in metadata or () if key == REQUEST_ID]
     if len(given) == 1 and isinstance(given[0], str) and _ACCEPTED.fullmatch(given[0]):
         return given[0]
-    return uuid4().hex
+    return token_hex(16)
 
 
 def bind_subjects(request: Any) -> None:
@@ -58,8 +59,21 @@ def bind_subjects(request: Any) -> None:
 def subjects_of(request: Any) -> dict[str, int]:
     """Return the ids of what a request is about: its `mailing_id` or `mailing.id`, and so on."""
     found = {}
-    for subject in _SUBJECTS:
-        key = getattr(request, f"{subject}_id", 0) or getattr(getattr(request, subject, None), "id", 0)
-        if key:
-            found[f"{subject}_id"] = key
+    for name, field, part in _subject_fields(type(request)):
+        value = getattr(request, field)
+        if key := getattr(value, part) if part else value:
+            found.setdefault(name, key)
     return found
+
+
+@lru_cache(maxsize=256)
+def _subject_fields(kind: type) -> tuple[tuple[str, str, str], ...]:
+    """Return which fields of a type of requests name a subject: the name in the log, the field, and the part of it."""
+    fields = getattr(getattr(kind, "DESCRIPTOR", None), "fields_by_name", {})
+    named = [(f"{subject}_id", f"{subject}_id", "") for subject in _SUBJECTS if f"{subject}_id" in fields]
+    held = [
+        (f"{subject}_id", subject, "id")
+        for subject in _SUBJECTS
+        if (field := fields.get(subject)) and field.message_type and "id" in field.message_type.fields_by_name
+    ]
+    return (*named, *held)

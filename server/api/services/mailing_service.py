@@ -23,6 +23,7 @@ from server.domain.errors import ClientOptedOut, EndpointUnknown, ScopeMissing
 from server.domain.events import mailing_tested
 from server.domain.mailings import (
     MAILING_FIELDS,
+    Mailing,
     MailingDefinition,
     MailingQuery,
     check_labels,
@@ -72,6 +73,8 @@ class MailingService(MailingServiceServicer):
         self._clients = ClientStore(database, installation)
         self._tests = AnsweredCalls(database, installation)
         self._probes = probes
+        self._last_read: Mailing | None = None
+        self._response = pb.GetMailingResponse()
 
     async def CreateMailing(self, request: pb.CreateMailingRequest, context: Context) -> pb.CreateMailingResponse:
         """Add one mailing."""
@@ -86,7 +89,10 @@ class MailingService(MailingServiceServicer):
     async def GetMailing(self, request: pb.GetMailingRequest, context: Context) -> pb.GetMailingResponse:
         """Return one mailing with its progress."""
         require_id(request.mailing_id, "mailing_id")
-        return pb.GetMailingResponse(mailing=mailing_message(await self._mailings.get(request.mailing_id)))
+        mailing = await self._mailings.get(request.mailing_id)
+        if mailing is not self._last_read:  # one read serves all who asked meanwhile, and so does one response
+            self._last_read, self._response = mailing, pb.GetMailingResponse(mailing=mailing_message(mailing))
+        return self._response
 
     async def UpdateMailing(self, request: pb.UpdateMailingRequest, context: Context) -> pb.UpdateMailingResponse:
         """Change the fields named in the mask."""
