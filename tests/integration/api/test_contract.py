@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import grpc
 import pytest
 from google.protobuf.descriptor import MethodDescriptor
@@ -21,6 +22,7 @@ from server.api.interceptors import unserved
 from server.api.server import SERVED
 from tests.integration.api.calls import call, refused
 from tests.integration.api.conftest import Service
+from tests.support.api import serving
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos" / "mailing" / "v1"
 BUF = Path(sys.executable).with_name("buf")
@@ -35,6 +37,16 @@ def test_the_contract_is_complete() -> None:
         for service in re.findall(r"^service (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE)
     }
     assert {service.name for service in SERVED} == declared
+
+
+async def test_no_method_is_waited_for_on_its_own(monkeypatch: pytest.MonkeyPatch, pool: asyncpg.Pool) -> None:
+    """Each registered method costs every call of any method."""
+    registered = []
+    monkeypatch.setattr(
+        grpc.aio._server.Server, "add_registered_method_handlers", lambda _, name, __: registered.append(name)
+    )
+    async with serving(pool):
+        assert registered == []
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

@@ -282,6 +282,20 @@ async def test_output_only_fields_of_a_write_are_ignored(service: Service) -> No
     assert (await update(service, changed)).title == "new"
 
 
+async def test_callers_get_their_own_mailings_as_they_are_now(service: Service) -> None:
+    """Fails when a response that was made for another read is given."""
+    first, second = await create(service, "one", start_time=at(2040)), await create(service, "two")
+
+    async def texts() -> list[str]:
+        ids = [first.id, second.id, first.id, second.id, first.id]
+        got = await asyncio.gather(*(service.mailings.GetMailing(GetMailingRequest(mailing_id=one)) for one in ids))
+        return [one.mailing.text for one in got]
+
+    assert await texts() == ["one", "two", "one", "two", "one"]
+    await update(service, mailing_pb2.Mailing(id=first.id, text="three", start_time=first.start_time), "text")
+    assert await texts() == ["three", "two", "three", "two", "three"]
+
+
 async def test_an_unknown_mailing_is_not_found(service: Service) -> None:
     calls = (
         service.mailings.GetMailing(GetMailingRequest(mailing_id=99)),
