@@ -87,7 +87,7 @@ class Services:
     schedules: ScheduleService
     admin: AdminService
 
-    def add_to(self, server: GenericServer) -> None:
+    def add_to(self, server: grpc.aio.Server) -> None:
         """Register all of them."""
         add_ClientServiceServicer_to_server(self.clients, server)
         add_MailingServiceServicer_to_server(self.mailings, server)

@@ -58,8 +58,8 @@ def bind_subjects(request: Any) -> None:
 
 def subjects_of(request: Any) -> dict[str, int]:
     """Return the ids of what a request is about: its `mailing_id` or `mailing.id`, and so on."""
-    found = {}
-    for name, field, part in _subject_fields(type(request)):
+    found: dict[str, int] = {}
+    for name, field, part in _subject_fields(request.__class__):
         value = getattr(request, field)
         if key := getattr(value, part) if part else value:
             found.setdefault(name, key)

@@ -41,9 +41,9 @@ def test_the_contract_is_complete() -> None:
 
 async def test_no_method_is_waited_for_on_its_own(monkeypatch: pytest.MonkeyPatch, pool: asyncpg.Pool) -> None:
     """Each registered method costs every call of any method."""
-    registered = []
+    registered: list[str] = []
     monkeypatch.setattr(
-        grpc.aio._server.Server, "add_registered_method_handlers", lambda _, name, __: registered.append(name)
+        "grpc.aio._server.Server.add_registered_method_handlers", lambda _, name, __: registered.append(name)
     )
     async with serving(pool):
         assert registered == []
