@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 _PATIENCE = 20.0
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()=>].?")
@@ -55,3 +58,23 @@ def terminal(*arguments: str, address: str) -> Iterator[Terminal]:
         finally:
             process.kill()
             os.close(ours)
+
+
+def shown(*arguments: str, address: str, width: int = 80) -> tuple[int, list[str]]:
+    """Run `mailing` on a terminal of its own until it ends; return its exit status and the lines it wrote."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    environment |= {"MAILING_ADDRESS": address, "TERM": "xterm"}
+    command = [sys.executable, "-m", "mailing.cli", *arguments]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment) as process:
+        os.close(theirs)
+        written = b""
+        with (
+            suppress(OSError),
+            os.fdopen(ours, "rb", buffering=0) as screen,
+        ):  # reading fails once the other end is closed
+            while part := screen.read(65536):
+                written += part
+        status = process.wait(_PATIENCE)
+    return status, _CONTROL.sub("", written.decode(errors="replace")).replace("\r\n", "\n").splitlines()

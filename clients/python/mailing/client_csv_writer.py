@@ -10,6 +10,7 @@ from typing import TextIO
 
 from mailing.builders import window_times
 from mailing.client_columns import ATTRIBUTE_PREFIX, COLUMNS
+from mailing.phones import is_national
 from mailing.v1.client_pb2 import Client
 
 _SPOOL_BYTES = 16 << 20
@@ -46,7 +47,8 @@ def write_clients(clients: Iterable[Client], out: TextIO) -> int:
 def _cells(client: Client, attributes: list[str]) -> list[str]:
     start, end = window_times(client.receive_window) if client.HasField("receive_window") else _NO_WINDOW
     opted_out = ("true" if client.opted_out else "false") if client.HasField("opted_out") else ""
-    known = [client.phone, client.operator_code, client.tag, client.timezone, start, end, opted_out]
+    phone = f"+{client.phone}" if is_national(client.phone) else client.phone
+    known = [phone, client.operator_code, client.tag, client.timezone, start, end, opted_out]
     return known + [client.attributes.get(name, "") for name in attributes]
 
 

@@ -172,6 +172,13 @@ clients = st.builds(
 )
 
 
+def test_a_phone_that_looks_national_is_written_with_a_plus() -> None:
+    """Fails when a file that was exported is refused by the import."""
+    out = io.StringIO()
+    write_clients([new_client("89000000000", "UTC")], out)
+    assert "\n+89000000000," in out.getvalue()
+
+
 @given(st.lists(clients, max_size=5))
 def test_what_was_written_reads_the_same(some: list[Client]) -> None:
     out = io.StringIO(newline="")

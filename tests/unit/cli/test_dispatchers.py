@@ -101,7 +101,7 @@ def client(admin: Admin) -> Iterator[MailingClient]:
 
 
 def test_replicas_are_listed(admin: Admin, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["dispatchers", "list"]) == 0
+    assert main(["dispatchers", "list", "--wide"]) == 0
     out = capsys.readouterr().out
     for shown in ("here:77", "3", "64", "1,997", "1,234", "2 ms", "default open", "2"):
         assert shown in out

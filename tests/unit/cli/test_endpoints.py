@@ -22,7 +22,7 @@ def test_endpoints_are_a_table(run: Run, service: Service) -> None:
             name="sms", url="http://b/", max_rate=0.5, status=EndpointStatus(breaker=HALF_OPEN, last_error="TIMEOUT")
         ),
     ]
-    status, out, err = run("endpoints")
+    status, out, err = run("endpoints", "--wide")
     assert (status, err) == (0, "")
     for row in (("push", "http://a/", "1,024", "closed"), ("sms", "http://b/", "0.5/s", "half open", "TIMEOUT")):
         [line] = [line for line in out.splitlines() if row[0] in line]
@@ -51,8 +51,8 @@ def test_a_probe_that_was_taken_ends_with_0(run: Run, service: Service) -> None:
         (Attempt.ERROR_CLASS_PROTOCOL, 0, "endpoint sms: its answer is not HTTP"),
         (Attempt.ERROR_CLASS_TOO_LARGE, 200, "endpoint sms: its answer is larger than the limit"),
         (Attempt.ERROR_CLASS_REFUSED, 401, "endpoint sms: it was reached and refused the token with HTTP 401"),
-        (Attempt.ERROR_CLASS_REFUSED, 400, "endpoint sms: it was reached and answered REFUSED, HTTP 400"),
-        (Attempt.ERROR_CLASS_REJECTED, 200, "endpoint sms: it was reached and answered REJECTED, HTTP 200"),
+        (Attempt.ERROR_CLASS_REFUSED, 400, "endpoint sms: it was reached and answered, but: refused (HTTP 400)"),
+        (Attempt.ERROR_CLASS_REJECTED, 200, "endpoint sms: it was reached and answered, but: refused (HTTP 200)"),
     ],
 )
 def test_a_probe_that_was_not_taken_ends_with_4_and_says_how_far_it_got(
@@ -87,7 +87,7 @@ def test_a_text_is_tested_before_there_is_a_mailing(run: Run, service: Service) 
 def test_a_test_message_that_was_not_taken_ends_with_4(run: Run, service: Service) -> None:
     service.mailings.attempt = Attempt(endpoint="sms", error_class=Attempt.ERROR_CLASS_SERVER, endpoint_status=500)
     status, out, err = run("test", "7", "79261234567", "--json")
-    assert (status, err) == (4, "mailing: endpoint sms: it was reached and answered SERVER, HTTP 500\n")
+    assert (status, err) == (4, "mailing: endpoint sms: it was reached and answered, but: gateway error (HTTP 500)\n")
     assert json.loads(out)["attempt"]["endpoint_status"] == 500
 
 

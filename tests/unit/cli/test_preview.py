@@ -34,7 +34,7 @@ ANSWER = PreviewMailingResponse(
 
 def test_a_stored_mailing_is_asked_for_by_its_id(run: Run, service: Service) -> None:
     service.mailings.preview = ANSWER
-    status, out, _ = run("preview", "7", "--samples", "9")
+    status, out, _ = run("preview", "7", "--samples", "9", "--wide")
     [request] = service.mailings.previewed
     assert (status, request.WhichOneof("source"), request.mailing_id, request.samples) == (0, "mailing_id", 7, 9)
     for shown in (

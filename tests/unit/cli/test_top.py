@@ -113,9 +113,12 @@ def older_service() -> Iterator[Service]:
 def test_keys_pause_and_resume_the_chosen_mailing(service: Service) -> None:
     """Several keys typed at once are several keys: the mailing below the first one is the one paused."""
     with terminal("top", address=service.address) as screen:
-        screen.shows("host1:4242")
         screen.shows("Title 8")
+        screen.shows("host1:4242")
         screen.type("\x1b[Bp")
+        screen.shows("pause mailing 7 'Title 7'?")
+        assert service.mailings.listed[7].state == Mailing.STATE_RUNNING
+        screen.type("y")
         screen.shows("mailing 7 is paused")
         assert service.mailings.listed[7].state == Mailing.STATE_PAUSED
         assert service.mailings.listed[8].state == Mailing.STATE_RUNNING
@@ -127,13 +130,37 @@ def test_keys_pause_and_resume_the_chosen_mailing(service: Service) -> None:
 
 
 @posix
+def test_a_question_that_is_not_answered_with_yes_pauses_nothing(service: Service) -> None:
+    with terminal("top", address=service.address) as screen:
+        screen.shows("host1:4242")
+        screen.type("p")
+        screen.shows("pause mailing 8")
+        screen.type("q")
+        screen.shows("? help")
+        assert service.mailings.listed[8].state == Mailing.STATE_RUNNING
+        screen.type("q")
+        assert screen.ended() == 0
+
+
+@posix
+def test_a_question_mark_explains_keys_and_columns(service: Service) -> None:
+    with terminal("top", address=service.address) as screen:
+        screen.shows("host1:4242")
+        screen.type("?")
+        screen.shows("pause the chosen mailing")
+        screen.shows("BREAKER")
+        screen.type("q")
+        screen.shows("Title 8")
+
+
+@posix
 def test_all_sending_is_stopped_only_when_asked_twice(service: Service) -> None:
     with terminal("top", address=service.address) as screen:
         screen.shows("host1:4242")
         screen.type("P")
         screen.shows("stop all sending")
         screen.type("n")
-        screen.shows("q quit")
+        screen.shows("? help")
         assert not service.admin.settings.paused
         screen.type("Py")
         screen.shows("ALL SENDING IS STOPPED")
@@ -146,8 +173,8 @@ def test_all_sending_is_stopped_only_when_asked_twice(service: Service) -> None:
 @posix
 def test_a_service_without_dispatchers_to_show_shows_its_mailings(older_service: Service) -> None:
     with terminal("top", address=older_service.address) as screen:
-        screen.shows("this service does not show its dispatchers")
         screen.shows("Title 8")
+        screen.shows("this service does not show its dispatchers")
         screen.type("P")
         screen.shows("this service does not show its dispatchers")
         screen.type("q")

@@ -29,7 +29,7 @@ from mailing.cli.commands import (
 )
 from mailing.cli.failures import STATUS_HELP
 from mailing.cli.runner import new_app, run
-from mailing.cli.session import AddressOption, JsonOption, Session, command
+from mailing.cli.session import AddressOption, JsonOption, Session, WideOption, command
 from mailing.cli.terminal.output import print_json
 
 _EPILOG = "\n\n".join(["Exit status:", *(f"{status.value}  {meaning}" for status, meaning in STATUS_HELP.items())])
@@ -48,6 +48,7 @@ def root(
     ctx: typer.Context,
     address: AddressOption = None,
     json: JsonOption = False,
+    wide: WideOption = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")
     ] = False,
@@ -57,7 +58,7 @@ def root(
     Start the service with `mailing serve`, or run the end-to-end demo with `mailing demo`.
     """
     session = Session()
-    session.override(address, json)
+    session.override(address, json, wide)
     ctx.obj = session
 
 

@@ -53,6 +53,12 @@ def _console(*, stderr: bool) -> Console:
     return Console(stderr=stderr, width=width, markup=False, emoji=False, highlight=False)
 
 
+WideOption = Annotated[
+    bool,
+    typer.Option("--wide", help="Cut nothing: all columns, wider than the terminal.", rich_help_panel=_GLOBAL),
+]
+
+
 @dataclass(slots=True)
 class Session:
     """The settings of one invocation."""
@@ -61,13 +67,17 @@ class Session:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ), repr=False)
     """The variables for the token and for TLS."""
     json: bool = False
+    wide: bool = False
     out: Console = field(default_factory=lambda: _console(stderr=False))
     err: Console = field(default_factory=lambda: _console(stderr=True))
 
-    def override(self, address: str | None, json: bool) -> None:
+    def override(self, address: str | None, json: bool, wide: bool = False) -> None:
         """Take over the global options that were given."""
         self.address = address or self.address
         self.json = self.json or json
+        self.wide = self.wide or wide
+        if wide:
+            self.out.width = _PIPE_WIDTH
 
     @contextmanager
     def connected(self) -> Iterator[MailingClient]:
@@ -110,9 +120,9 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
         @wraps(function)
-        def run(ctx: typer.Context, address: str | None, json: bool, **options: Any) -> None:
+        def run(ctx: typer.Context, address: str | None, json: bool, wide: bool, **options: Any) -> None:
             session = ctx.ensure_object(Session)
-            session.override(address, json)
+            session.override(address, json, wide)
             for parameter, kind in groups.items():
                 options[parameter] = kind(**{one.name: options.pop(one.name) for one in fields(kind)})
             try:
@@ -132,6 +142,7 @@ def command(app: typer.Typer, name: str, **settings: Any) -> Callable[[Callable[
                 *(parameter.replace(kind=keyword) for parameter in own),
                 inspect.Parameter("address", keyword, default=None, annotation=AddressOption),
                 inspect.Parameter("json", keyword, default=False, annotation=JsonOption),
+                inspect.Parameter("wide", keyword, default=False, annotation=WideOption),
             ]
         )
         run.__annotations__ = {"ctx": typer.Context}

@@ -20,7 +20,7 @@ from mailing.cli.commands.options import read_optional
 from mailing.cli.failures import CommandError, ExitStatus, first_few
 from mailing.cli.files import STANDARD_STREAM, output_file
 from mailing.cli.session import Session
-from mailing.cli.terminal.output import document_of, print_json
+from mailing.cli.terminal.output import document_of, print_json, print_table
 from mailing.cli.terminal.tables import new_table
 from mailing.client_columns import PRESETS, ColumnMap
 from mailing.client_csv import MAX_COMPLAINTS, ClientReader, CsvError, open_csv, rows_of, text_of
@@ -202,7 +202,7 @@ def _print_outcome(session: Session, outcome: ImportClientsResponse, rows: int, 
     table = new_table(">rows", ">created", ">updated", ">unchanged", ">seconds", ">rows/s")
     counts = (rows, outcome.created, outcome.updated, outcome.unchanged)
     table.add_row(*(f"{count:,}" for count in counts), f"{seconds:.1f}", f"{rows / max(seconds, 1e-9):,.0f}")
-    session.out.print(table)
+    print_table(session, table)
 
 
 def _print_bad(session: Session, bad: Mapping[int, str], count: int) -> None:

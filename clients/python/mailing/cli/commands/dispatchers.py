@@ -12,7 +12,7 @@ from mailing import new_dispatch_settings, new_duration
 from mailing.cli.commands.options import read_optional
 from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
-from mailing.cli.terminal.output import document_of, print_json, print_message
+from mailing.cli.terminal.output import document_of, print_json, print_message, print_table
 from mailing.cli.terminal.tables import cell, enum_name, facts_table, moment, new_table
 from mailing.v1.dispatch_pb2 import DispatchSettings, EndpointStatus, Replica
 
@@ -22,9 +22,8 @@ app = typer.Typer(
     help="Show the dispatchers of all replicas, change their settings, stop all sending.",
 )
 
-_COLUMNS = (
-    "replica", "started", ">in flight", ">limit", ">backlog", ">rate/s", ">p50", ">p99", "endpoints", ">mailings",
-)  # fmt: skip
+_COLUMNS = ("~replica", ">in flight", ">backlog", ">rate/s", ">p50", ">p99", "~endpoints")
+_WIDE = (*_COLUMNS, ">limit", ">mailings", "started")
 NAMES = ("poll_min", "poll_max", "recheck_min", "recheck_max", "max_concurrency")
 
 _SPAN = "as 50ms or 10s"
@@ -58,10 +57,11 @@ def list_dispatchers(session: Session) -> None:
     if session.json:
         print_json(session, document_of(state))
         return
-    table = new_table(*_COLUMNS)
+    columns = _WIDE if session.wide else _COLUMNS
+    table = new_table(*columns)
     for replica in state.replicas:
-        table.add_row(*map(cell, _row(replica)))
-    session.out.print(table)
+        table.add_row(*map(cell, _row(replica)[: len(columns)]))
+    print_table(session, table)
     if state.settings.paused:
         session.err.print("All sending is stopped; `mailing dispatchers resume` starts it again.")
 
@@ -134,15 +134,15 @@ def _facts(found: DispatchSettings) -> Table:
 def _row(replica: Replica) -> list[str]:
     return [
         f"{replica.host}:{replica.process_id}",
-        moment(replica.start_time),
         f"{replica.in_flight:,}",
-        f"{replica.concurrency_limit:,}",
         f"{replica.backlog:,}",
         f"{replica.rate_per_second:,.0f}",
         _seconds(replica.latency_p50) if replica.HasField("latency_p50") else "",
         _seconds(replica.latency_p99) if replica.HasField("latency_p99") else "",
         ", ".join(map(_endpoint, replica.endpoints)),
+        f"{replica.concurrency_limit:,}",
         str(len(replica.mailing_ids)),
+        moment(replica.start_time),
     ]
 
 

@@ -17,6 +17,7 @@ from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.output import print_list, print_message
 from mailing.cli.terminal.tables import enum_name, facts_table, moment
+from mailing.cli.terminal.words import attempt_words, error_words
 from mailing.v1.dispatch_pb2 import Endpoint
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt
@@ -55,8 +56,8 @@ def endpoints(
     """
     with session.connected() as client:
         if probe is None:
-            columns = ("name", "url", ">max rate", ">max in flight", "breaker", "last error")
-            print_list(session, "endpoints", client.list_endpoints(), 0, columns, _row)
+            columns = ("~name", "~url", ">max rate", "breaker", "~last error")
+            print_list(session, "endpoints", client.list_endpoints(), 0, columns, _row, ">max in flight")
             return
         attempt = client.probe_endpoint(probe)
     _report(session, attempt, attempt, [])
@@ -109,7 +110,7 @@ def _report(session: Session, answer: ProtoMessage, attempt: Attempt, facts: lis
 def _facts(attempt: Attempt) -> list[tuple[str, str]]:
     return [
         ("endpoint", attempt.endpoint),
-        ("outcome", enum_name(attempt, "error_class").lower() or "delivered"),
+        ("outcome", error_words(enum_name(attempt, "error_class")) or "delivered"),
         ("HTTP", str(attempt.endpoint_status or "")),
         ("code", str(attempt.endpoint_code) if attempt.HasField("endpoint_code") else ""),
         ("time", moment(attempt.time)),
@@ -123,7 +124,7 @@ def _why(attempt: Attempt) -> str:
         return why
     if attempt.endpoint_status in _UNAUTHORIZED:
         return f"it was reached and refused the token with HTTP {attempt.endpoint_status}"
-    return f"it was reached and answered {enum_name(attempt, 'error_class')}, HTTP {attempt.endpoint_status}"
+    return f"it was reached and answered, but: {attempt_words(attempt)}"
 
 
 def _row(endpoint: Endpoint) -> Sequence[str]:
@@ -131,7 +132,7 @@ def _row(endpoint: Endpoint) -> Sequence[str]:
         endpoint.name,
         endpoint.url,
         f"{endpoint.max_rate:g}/s" if endpoint.max_rate else "",
-        f"{endpoint.max_concurrency:,}",
         enum_name(endpoint.status, "breaker").lower().replace("_", " "),
         endpoint.status.suspension.detail or endpoint.status.last_error,
+        f"{endpoint.max_concurrency:,}",
     )

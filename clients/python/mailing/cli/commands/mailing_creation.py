@@ -14,7 +14,7 @@ from mailing.cli.commands.mailing_options import TEXT_HELP, NewMailing
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session
 from mailing.cli.terminal.mailing_table import audience_words, mailing_table
-from mailing.cli.terminal.output import print_message
+from mailing.cli.terminal.output import print_message, print_table
 from mailing.cli.terminal.preview_table import preview_facts, samples_table
 from mailing.cli.terminal.tables import facts_table, moment
 from mailing.v1.mailing_pb2 import Mailing
@@ -60,7 +60,7 @@ def _ask(session: Session, client: MailingClient, mailing: Mailing, says_audienc
     answer = client.preview_mailing(mailing, SAMPLES)
     session.out.print(facts_table([*preview_facts(answer), ("start", moment(mailing.start_time) or "now")]))
     if answer.samples:
-        session.out.print(samples_table(answer))
+        print_table(session, samples_table(answer, session.wide))
     for warning in warnings(mailing, answer, datetime.now(UTC)):
         session.err.print(f"Warning: {warning}")
     if not sys.stdin.isatty():

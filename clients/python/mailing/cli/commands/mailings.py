@@ -18,7 +18,7 @@ from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.mailing_table import mailing_table
 from mailing.cli.terminal.output import print_json, print_list, print_message
-from mailing.cli.terminal.tables import enum_name, moment
+from mailing.cli.terminal.tables import enum_name, moment, short_moment
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
 
@@ -68,10 +68,10 @@ def list_mailings(
     """List mailings, newest first, with their progress."""
     states = read_values("--state", state, Mailing.State.items(), "STATE_")
     labels = read_pairs("--label", label)
-    columns = (">id", "title", "state", "start", ">total", ">pending", ">delivered", ">undelivered")
+    columns = (">id", "~title", "state", ">start", ">total", ">delivered", ">undelivered")
     with session.connected() as mailing:
         mailings = mailing.list_mailings(states, labels, page_size=page_size(limit))
-        print_list(session, "mailings", mailings, limit, columns, _row)
+        print_list(session, "mailings", mailings, limit, columns, _row, ">pending", "start time")
 
 
 @command(app, "get")
@@ -152,11 +152,12 @@ def print_result(session: Session, call: Callable[[MailingClient], Mailing]) -> 
 def _row(mailing: Mailing) -> Sequence[str]:
     progress = mailing.progress
     undelivered = progress.total - progress.pending - progress.delivered
-    counts = (progress.total, progress.pending, progress.delivered, undelivered)
+    counts = (progress.total, progress.delivered, undelivered, progress.pending)
     return (
         str(mailing.id),
         mailing.title,
         enum_name(mailing, "state"),
-        moment(mailing.start_time),
+        short_moment(mailing.start_time),
         *(f"{count:,}" for count in counts),
+        moment(mailing.start_time),
     )

@@ -20,9 +20,9 @@ from mailing.v1.message_pb2 import Attempt, Message
 
 app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Read the record of every message.")
 
-_COLUMNS = (">id", ">client", "phone", "~what became of it", ">HTTP", ">time")
+_COLUMNS = (">id", ">client", ">phone", "~what became of it", ">HTTP", ">time")
 _WIDE = (">id", ">mailing", ">client", "phone", "status", "reason", ">attempts", "due", "settled", ">HTTP", ">code")
-_ATTEMPT_COLUMNS = (">number", ">time", "endpoint", "how it ended", ">ms", "answer")
+_ATTEMPT_COLUMNS = (">number", ">time", "~endpoint", "~how it ended", ">ms", "~answer")
 _EXPORTED = (
     *("message_id", "mailing_id", "client_id", "phone", "status", "reason", "attempts", "due_time", "settle_time"),
     *("http_status", "code", "provider_id", "receipt", "receipt_time", "receipt_code", "text"),
@@ -42,7 +42,6 @@ def list_messages(
     client_id: Annotated[int, typer.Option("--client-id", metavar="ID", help="Messages to this client.")] = 0,
     phone: Annotated[str | None, typer.Option("--phone", help="Messages to the client with this phone.")] = None,
     status: Statuses = [],  # noqa: B006 - typer copies the default
-    wide: Annotated[bool, typer.Option("--wide", help="All columns, for more than 80 characters.")] = False,
     limit: Limit = 50,
 ) -> None:
     """List the messages of a mailing, of a client, or of both."""
@@ -50,9 +49,10 @@ def list_messages(
         raise typer.BadParameter("one of them is needed", param_hint=["--mailing-id", "--client-id", "--phone"])
     statuses = read_values("--status", status, Message.Status.items(), "STATUS_")
     digits = read("--phone", phone_digits, phone) if phone else ""
+    row = _wide_row if session.wide else _row
     with session.connected() as mailing:
         messages = mailing.list_messages(mailing_id, client_id, statuses, phone=digits, page_size=page_size(limit))
-        print_list(session, "messages", messages, limit, _WIDE if wide else _COLUMNS, _wide_row if wide else _row)
+        print_list(session, "messages", messages, limit, _WIDE if session.wide else _COLUMNS, row)
 
 
 @command(app, "get")
@@ -60,8 +60,9 @@ def get(session: Session, message_id: Annotated[int, typer.Argument(metavar="ID"
     """Show one message."""
     with session.connected() as mailing:
         message = mailing.get_message(message_id)
-    names = [column.removeprefix(">") for column in _WIDE]
-    print_message(session, message, lambda: facts_table(zip(names, _wide_row(message), strict=True)))
+    facts = dict(zip((column.removeprefix(">") for column in _WIDE), _wide_row(message), strict=True))
+    facts |= {"status": outcome(message), "reason": ""}
+    print_message(session, message, lambda: facts_table(facts.items()))
 
 
 @command(app, "export")

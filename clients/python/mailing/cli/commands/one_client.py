@@ -12,7 +12,7 @@ from mailing import MailingClient
 from mailing.cli.commands.options import read, read_optional, read_pairs, read_window
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.client_view import client_facts
-from mailing.cli.terminal.output import document_of, print_json, print_message
+from mailing.cli.terminal.output import document_of, print_cut, print_json, print_message
 from mailing.cli.terminal.story_view import client_line, drawn, story_lines
 from mailing.phones import Country, phone_digits
 from mailing.v1.client_pb2 import Client
@@ -142,12 +142,12 @@ def story(session: Session, who: Who) -> None:
         return
     first = pages[0]
     if first.HasField("client"):
-        session.out.print(client_line(first.client), soft_wrap=True)
+        print_cut(session, client_line(first.client))
     else:
         session.out.print("The client is deleted; what is left is their history.")
     lines = list(story_lines(pages))
     for line in lines:
-        session.out.print(drawn(line), soft_wrap=True)
+        print_cut(session, drawn(line))
     if not lines:
         session.out.print("Nothing was sent to them, and nothing about them is in the log.")
 

@@ -8,7 +8,7 @@ import typer
 
 from mailing.cli.commands.mailing_options import TEXT_HELP, NewMailing
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import document_of, print_json
+from mailing.cli.terminal.output import document_of, print_json, print_table
 from mailing.cli.terminal.preview_table import preview_facts, samples_table
 from mailing.cli.terminal.tables import facts_table
 from mailing.v1.mailing_pb2 import Mailing
@@ -38,7 +38,7 @@ def preview(
         return
     session.out.print(facts_table(preview_facts(answer)))
     if answer.samples:
-        session.out.print(samples_table(answer))
+        print_table(session, samples_table(answer, session.wide))
 
 
 def _source(mailing_id: int | None, text: str | None, fields: NewMailing) -> Mailing | int:

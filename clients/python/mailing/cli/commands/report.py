@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mailing.cli.session import Session, command
-from mailing.cli.terminal.output import document_of, print_json
+from mailing.cli.terminal.output import document_of, print_json, print_table
 from mailing.cli.terminal.spreadsheet import utc, write_rows
 from mailing.cli.terminal.tables import cell, enum_name, new_table
 from mailing.cli.terminal.words import reason_words
@@ -59,7 +59,7 @@ def report(
         write_rows(session.out.file, _CSV_COLUMNS, _csv_rows(found))
         return
     for part in _parts(found, "#" if _plain(session.out) else "█"):
-        session.out.print(part)
+        print_table(session, part) if isinstance(part, Table) else session.out.print(part)
 
 
 _CSV_COLUMNS = ("section", "name", "messages", "failed", "milliseconds", "first_time", "last_time")

@@ -1,4 +1,4 @@
-"""`mailing top`: dispatchers, endpoints and mailings live, with keys to pause and resume.
+"""`mailing top`: mailings, endpoints and dispatchers live, with keys to pause and resume.
 
 A full screen on a terminal, a line per update elsewhere, with --json a document per update.
 """
@@ -6,6 +6,7 @@ A full screen on a terminal, a line per update elsewhere, with --json a document
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,6 +18,7 @@ from mailing.cli.session import Session, command
 from mailing.cli.terminal.keys import DOWN, UP, ReadKey, key_reader, no_keys
 from mailing.cli.terminal.output import document_of, print_line
 from mailing.cli.terminal.rates import rate
+from mailing.cli.terminal.tables import cell
 from mailing.cli.terminal.top_view import Snapshot, TopView, now
 from mailing.errors import mailing_errors
 from mailing.v1.admin_service_pb2 import PauseDispatchRequest, ResumeDispatchRequest
@@ -24,6 +26,7 @@ from mailing.v1.mailing_pb2 import Mailing
 
 _CALL_SECONDS = 10.0
 _STOP_ALL = "stop all sending on all dispatchers? y: yes, any other key: no"
+_PAUSE = "pause mailing {id}{title}? y: yes, any other key: no"
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +38,7 @@ def top(
     session: Session,
     updates: Annotated[int, typer.Option("--updates", min=0, help="End after so many updates; 0: never.")] = 0,
 ) -> None:
-    """Show dispatchers, endpoints and mailings live; keys pause and resume them."""
+    """Show mailings, endpoints and dispatchers live; keys pause and resume them."""
     with session.connected() as client:
         monitor = Monitor(client)
         monitor.start()
@@ -86,7 +89,11 @@ def _show(session: Session, client: MailingClient, monitor: Monitor, updates: in
         controls = _Controls(client, monitor, keys or no_keys)
         number = 0
         while not controls.ended and (not updates or number < updates):
-            live.update(view.draw(monitor.snapshot, controls.chosen, controls.notice), refresh=True)
+            snapshot = monitor.snapshot
+            screen = (
+                view.help(snapshot) if controls.explaining else view.draw(snapshot, controls.chosen, controls.notice)
+            )
+            live.update(screen, refresh=True)
             controls.handle_key()
             number += 1
 
@@ -98,11 +105,12 @@ class _Controls:
         self._client = client
         self._monitor = monitor
         self._read_key = read_key
-        self._asking = False
+        self._asked: Callable[[], None] | None = None
         self._place = 0
         self.chosen = self._monitor.snapshot.mailings[0].id if self._monitor.snapshot.mailings else 0
         self.notice = ""
         self.ended = False
+        self.explaining = False
 
     def handle_key(self) -> None:
         """Wait a moment for a key and carry it out."""
@@ -111,18 +119,26 @@ class _Controls:
         if not key:
             return
         self.notice = ""
-        if self._asking:
-            self._asking = False
+        if self.explaining:
+            self.explaining = False
+        elif self._asked is not None:
+            asked, self._asked = self._asked, None
             if key == "y":
-                self._act(self._stop_all)
-        elif key == "q":
+                self._act(asked)
+        else:
+            self._carry_out(key)
+
+    def _carry_out(self, key: str) -> None:
+        if key == "q":
             self.ended = True
+        elif key == "?":
+            self.explaining = True
         elif key in (UP, "k"):
             self._move(-1)
         elif key in (DOWN, "j"):
             self._move(1)
         elif key == "p":
-            self._act(self._toggle_mailing)
+            self._toggle_mailing()
         elif key == "P":
             self._toggle_all()
 
@@ -150,15 +166,26 @@ class _Controls:
             self.notice = " ".join((error.message or error.code.name).split())
 
     def _toggle_mailing(self) -> None:
+        """Resume the chosen mailing, or ask whether to pause it: that one, whichever is chosen by then."""
         mailing = next((one for one in self._monitor.snapshot.mailings if one.id == self.chosen), None)
         if mailing is None:
             return
         if mailing.state == Mailing.STATE_PAUSED:
-            self._client.resume_mailing(mailing.id)
-            self.notice = f"mailing {mailing.id} is resumed"
+            self._act(partial(self._resume, mailing.id))
         else:
-            self._client.pause_mailing(mailing.id)
-            self.notice = f"mailing {mailing.id} is paused"
+            title = f" {cell(mailing.title).plain[:30]!r}" if mailing.title else ""
+            self._ask(partial(self._pause, mailing.id), _PAUSE.format(id=mailing.id, title=title))
+
+    def _ask(self, action: Callable[[], None], question: str) -> None:
+        self._asked, self.notice = action, question
+
+    def _pause(self, mailing_id: int) -> None:
+        self._client.pause_mailing(mailing_id)
+        self.notice = f"mailing {mailing_id} is paused"
+
+    def _resume(self, mailing_id: int) -> None:
+        self._client.resume_mailing(mailing_id)
+        self.notice = f"mailing {mailing_id} is resumed"
 
     def _toggle_all(self) -> None:
         dispatch = self._monitor.snapshot.dispatch
@@ -167,7 +194,7 @@ class _Controls:
         elif dispatch.settings.paused:
             self._act(self._resume_all)
         else:
-            self._asking, self.notice = True, _STOP_ALL
+            self._ask(self._stop_all, _STOP_ALL)
 
     def _stop_all(self) -> None:
         self._client.admin.PauseDispatch(PauseDispatchRequest(), timeout=_CALL_SECONDS)

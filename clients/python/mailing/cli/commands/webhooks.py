@@ -10,7 +10,7 @@ import typer
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.output import print_list, print_message
-from mailing.cli.terminal.tables import facts_table, moment
+from mailing.cli.terminal.tables import facts_table, short_moment
 from mailing.v1.admin_service_pb2 import ListWebhooksRequest, TestWebhookRequest, TestWebhookResponse
 from mailing.v1.webhook_pb2 import Webhook
 
@@ -33,7 +33,7 @@ def webhooks(
     with session.connected() as client:
         if test is None:
             found = list(client.call(client.admin.ListWebhooks, ListWebhooksRequest()).webhooks)
-            columns = ("name", "url", ">waiting", "lag", "last success", "last error")
+            columns = ("~name", "~url", ">waiting", ">lag", ">last success", "~last error")
             print_list(session, "webhooks", found, 0, columns, _row)
             return
         answer = client.call(client.admin.TestWebhook, TestWebhookRequest(webhook=test))
@@ -63,6 +63,6 @@ def _row(webhook: Webhook) -> Sequence[str]:
         webhook.url,
         f"{webhook.waiting:,}",
         lag,
-        moment(webhook.last_success_time) if webhook.HasField("last_success_time") else "",
+        short_moment(webhook.last_success_time) if webhook.HasField("last_success_time") else "",
         f"{state}{webhook.last_error}",
     )

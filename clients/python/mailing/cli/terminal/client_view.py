@@ -10,7 +10,7 @@ from mailing.builders import window_times
 from mailing.cli.terminal.tables import facts_table, pairs
 from mailing.v1.client_pb2 import Client
 
-CLIENT_COLUMNS = (">id", "phone", "operator", "tag", "timezone", "window", "attributes")
+CLIENT_COLUMNS = (">id", "phone", "operator", "~tag", "~timezone", "window", "~attributes")
 
 
 def client_row(client: Client) -> Sequence[str]:

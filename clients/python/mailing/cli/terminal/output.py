@@ -15,9 +15,10 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message as ProtoMessage
 from rich.table import Table
+from rich.text import Text
 
 from mailing.cli.session import Session
-from mailing.cli.terminal.tables import cell, new_table
+from mailing.cli.terminal.tables import cell, fitted, new_table
 
 _LONG = {
     FieldDescriptor.CPPTYPE_INT64,
@@ -48,7 +49,18 @@ def print_message(session: Session, message: ProtoMessage, table: Callable[[], T
     if session.json:
         print_json(session, document_of(message))
     else:
-        session.out.print(table())
+        print_table(session, table())
+
+
+def print_table(session: Session, table: Table) -> None:
+    """Print a table as wide as the terminal, with --wide as wide as it is."""
+    session.out.print(fitted(table, session.out.width) if table.show_header else table)
+
+
+def print_cut(session: Session, line: Text) -> None:
+    """Print one line; on a terminal it is cut to the width, unless --wide is given."""
+    cut = session.out.is_terminal and not session.wide
+    session.out.print(line, no_wrap=True, overflow="ellipsis" if cut else "ignore", crop=cut, soft_wrap=not cut)
 
 
 def print_json(session: Session, document: Any) -> None:
@@ -69,8 +81,11 @@ def print_list(
     limit: int,
     columns: Sequence[str],
     row: Callable[[Any], Sequence[str]],
+    *more: str,
 ) -> None:
     """Print up to `limit` items (0: all), and whether there are more.
+
+    A row has a cell for each of `columns` and of `more`, which are columns that only --wide shows.
 
     JSON is written while items are read, one per line, so a list may have any length.
     """
@@ -85,10 +100,11 @@ def print_list(
             separator = ",\n  "
         out.write(f'\n], "more": {json.dumps(next(iterator, None) is not None)}}}\n')
         return
+    columns = [*columns, *more] if session.wide else columns
     table = new_table(*columns)
     for item in shown:
-        table.add_row(*map(cell, row(item)))
-    session.out.print(table)
+        table.add_row(*map(cell, row(item)[: len(columns)]))
+    print_table(session, table)
     if next(iterator, None) is not None:
         session.err.print(f"There are more: --limit {limit * 10} shows more, --limit 0 all.")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from rich.table import Table
 
-from mailing.cli.terminal.tables import cell, enum_name, moment, new_table
+from mailing.cli.terminal.tables import cell, enum_name, moment, new_table, short_moment
 from mailing.cli.terminal.words import reason_words
 from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 
-_COLUMNS = (">client", ">phone", "due", ">characters", ">SMS", "encoding", "text")
+_COLUMNS = (">client", ">phone", ">due", ">SMS", "~text", ">characters", "encoding")
 
 
 def preview_facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
@@ -28,18 +28,19 @@ def preview_facts(answer: PreviewMailingResponse) -> list[tuple[str, str]]:
     ]
 
 
-def samples_table(answer: PreviewMailingResponse) -> Table:
-    """Return the first texts."""
-    table = new_table(*_COLUMNS)
+def samples_table(answer: PreviewMailingResponse, wide: bool) -> Table:
+    """Return the first texts, `wide` with their encoding and length."""
+    columns = _COLUMNS if wide else _COLUMNS[:-2]
+    table = new_table(*columns)
     for one in answer.samples:
         row = (
             str(one.client_id),
             one.phone,
-            moment(one.due_time),
-            f"{one.characters:,}",
+            short_moment(one.due_time),
             str(one.sms_segments),
-            enum_name(one, "sms_encoding"),
             one.text,
+            f"{one.characters:,}",
+            enum_name(one, "sms_encoding"),
         )
-        table.add_row(*map(cell, row))
+        table.add_row(*map(cell, row[: len(columns)]))
     return table

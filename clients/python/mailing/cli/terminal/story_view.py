@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mailing.builders import window_times
 from mailing.cli.terminal.tables import cell, moment, pairs
-from mailing.cli.terminal.words import attempt_words, outcome, plain
+from mailing.cli.terminal.words import attempt_words, outcome, plain, words_of
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import GetClientStoryResponse
 from mailing.v1.log_pb2 import LogEntry
@@ -89,5 +89,5 @@ def _effort(part: GetClientStoryResponse.Part) -> str:
 
 
 def _said(attempt: Attempt) -> str:
-    text = " ".join(attempt.response_excerpt.split())
+    text = words_of(attempt.response_excerpt)
     return f": {text}" if text else ""

@@ -1,6 +1,7 @@
 """Tables for people, and how single values are written in them.
 
-Tables never wrap into one another and never let stored text control the terminal.
+A row of a table is a line of the screen: what is too wide for it is cut, unless `--wide` is given. Stored text never
+controls the terminal.
 """
 
 from __future__ import annotations
@@ -12,28 +13,57 @@ from typing import Any
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE_HEAD
+from rich.cells import cell_len
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from mailing.cli.failures import printable
 
+_CUT_FIRST = 10**6
+"""Marks a column of a new table, as its largest width."""
+
+_GAP, _EDGES = 2, 2
+_NARROWEST = 5
+"""Characters between two columns and at the edges, and what is left of a column that is cut."""
+
 
 def new_table(*columns: str) -> Table:
     """Return an empty table.
 
-    A column named with a leading '>' holds numbers; one with '~' takes the room that is left and is cut to it.
+    A column named with a leading '>' holds numbers; those with '~' are cut first when a row does not fit.
     """
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", padding=(0, 1, 0, 0))
     for column in columns:
-        flexible = column.startswith("~")
         table.add_column(
             column.removeprefix(">").removeprefix("~"),
             justify="right" if column.startswith(">") else "left",
-            overflow="ellipsis" if flexible else "fold",
-            no_wrap=flexible,
-            ratio=1 if flexible else None,
+            overflow="ellipsis",
+            no_wrap=True,
+            max_width=_CUT_FIRST if column.startswith("~") else None,
         )
     return table
+
+
+def fitted(table: Table, width: int) -> Table:
+    """Return a table of `new_table` with its columns so wide that a row fits into `width` characters."""
+    widths = [max(map(_width, (column.header, *column.cells))) for column in table.columns]
+    excess = sum(widths) + _GAP * (len(widths) - 1) + _EDGES - width
+    cut_first = [number for number, column in enumerate(table.columns) if column.max_width == _CUT_FIRST]
+    others = [number for number in range(len(widths)) if number not in cut_first]
+    for group in (cut_first, others):
+        while excess > 0 and (widest := max(group, key=widths.__getitem__, default=None)) is not None:
+            if widths[widest] <= _NARROWEST:
+                break
+            widths[widest] -= 1
+            excess -= 1
+    for column, found in zip(table.columns, widths, strict=True):
+        column.max_width, column.width = None, max(found, 1)
+    return table
+
+
+def _width(content: RenderableType) -> int:
+    return content.cell_len if isinstance(content, Text) else cell_len(str(content))
 
 
 def facts_table(facts: Iterable[tuple[str, str]]) -> Table:

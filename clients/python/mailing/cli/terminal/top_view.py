@@ -1,4 +1,4 @@
-"""The screen of `mailing top`: dispatchers, endpoints and mailings, within 80 columns and the given height."""
+"""The screen of `mailing top`: mailings, endpoints and dispatchers, within 80 columns and the given height."""
 
 from __future__ import annotations
 
@@ -17,7 +17,22 @@ from mailing.v1.admin_service_pb2 import WatchDispatchResponse
 from mailing.v1.dispatch_pb2 import EndpointStatus
 from mailing.v1.mailing_pb2 import Mailing
 
-KEYS = "↑↓ choose  p pause or resume the mailing  P stop or resume all sending  q quit"
+KEYS = "↑↓ choose  p pause or resume the mailing  P stop or resume all sending  ? help"
+HELP = (
+    ("↑ ↓, k j", "choose a mailing"),
+    ("p", "pause the chosen mailing, or resume it; pausing asks first"),
+    ("P", "stop all sending on all dispatchers, or resume it; stopping asks first"),
+    ("?", "show or leave this help"),
+    ("q, Ctrl-C", "quit; mailings go on"),
+    ("", ""),
+    ("OF", "messages of the mailing; + while its audience is still being recorded"),
+    ("LEFT", "expected time until all are sent"),
+    ("BREAKER", "closed: messages are sent; open: nothing is sent until a probe succeeds"),
+    ("FAILED", "share of the last requests that failed"),
+    ("BACKLOG", "messages that are due and not yet taken by a dispatcher"),
+)
+"""What `?` shows: keys, and what the columns mean."""
+
 _MOST_REPLICAS = 6
 _MOST_ENDPOINTS = 5
 _BREAKER_STYLES = {EndpointStatus.BREAKER_OPEN: "bold red", EndpointStatus.BREAKER_HALF_OPEN: "yellow"}
@@ -53,19 +68,29 @@ class TopView:
     def draw(self, snapshot: Snapshot, chosen: int, notice: str) -> RenderableType:
         """Return the screen; `chosen` is the id of a mailing, `notice` a sentence for the last line."""
         above: list[RenderableType] = [self._head(snapshot)]
+        below: list[RenderableType] = []
         used = 1
-        if snapshot.dispatch is not None:
-            tables = [_replicas(snapshot.dispatch), _endpoints(snapshot.dispatch)]
-            above += tables
-            used += sum(table.row_count + 1 for table in tables)
-        elif snapshot.problem:
-            above.append(Text(snapshot.problem, style="dim"))
-            used += 1
         if snapshot.dispatch is not None and snapshot.dispatch.settings.paused:
             above.append(Text("ALL SENDING IS STOPPED", style="bold white on red"))
             used += 1
+        if snapshot.dispatch is not None:
+            tables = [_endpoints(snapshot.dispatch), _replicas(snapshot.dispatch)]
+            below += tables
+            used += sum(table.row_count + 1 for table in tables)
+        elif snapshot.problem:
+            below.append(Text(snapshot.problem, style="dim"))
+            used += 1
         room = max(self._console.height - used - 3, 1)
-        return Group(*above, _mailings(snapshot.mailings, chosen, room), self._foot(snapshot, notice))
+        return Group(*above, _mailings(snapshot.mailings, chosen, room), *below, self._foot(snapshot, notice))
+
+    def help(self, snapshot: Snapshot) -> RenderableType:
+        """Return the screen that explains keys and columns."""
+        table = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        table.add_column(style="bold", no_wrap=True)
+        table.add_column(no_wrap=True, overflow="ellipsis")
+        for name, meaning in HELP:
+            table.add_row(name, meaning)
+        return Group(self._head(snapshot), Text(), table, Text(), Text("any key: back", style="dim"))
 
     def _head(self, snapshot: Snapshot) -> Text:
         text = Text(no_wrap=True, overflow="ellipsis")

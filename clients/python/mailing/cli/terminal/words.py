@@ -6,6 +6,9 @@ attempt and of its message.
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 from mailing.cli.terminal.tables import enum_name
 from mailing.v1.message_pb2 import Attempt, Message
 
@@ -30,6 +33,9 @@ _REASONS = {
     "TOO_LATE": "could not leave in time",
     "DAILY_LIMIT": "daily limit reached",
 }
+_SENTENCES = ("message", "error_message", "detail", "description", "title", "error", "errors", "reason", "status")
+"""Where gateways put a sentence, the most telling first."""
+
 _CLASSES = {
     "CONNECT": "no connection",
     "RESOLVE": "host name not found",
@@ -61,16 +67,45 @@ def reason_words(name: str) -> str:
     return _REASONS.get(name, plain(name))
 
 
+def error_words(name: str) -> str:
+    """Return an error class, such as TIMEOUT, in words; '' for none."""
+    return _CLASSES.get(name, plain(name))
+
+
 def outcome(message: Message) -> str:
     """Return the status of a message and why, such as `failed: refused by the gateway`."""
     status, reason = plain(enum_name(message, "status")), reason_words(enum_name(message, "reason"))
     return f"{status}: {reason}" if reason else status
 
 
+def words_of(answer: str) -> str:
+    """Return the gateway's own sentence in an answer: the message of a JSON document, else the text; '' for none."""
+    try:
+        document = json.loads(answer)
+    except ValueError:
+        return " ".join(answer.split())
+    found = _sentence(document)
+    return " ".join((found or answer).split())
+
+
+def _sentence(document: Any) -> str:
+    """Return the first text under one of the usual names, in a document or in what it has under `error`."""
+    if isinstance(document, list) and document:
+        return _sentence(document[0])
+    if not isinstance(document, dict):
+        return document if isinstance(document, str) else ""
+    for name in _SENTENCES:
+        if isinstance(text := document.get(name), str) and text:
+            return text
+        if isinstance(text, dict | list) and (below := _sentence(text)):
+            return below
+    return ""
+
+
 def attempt_words(attempt: Attempt) -> str:
     """Return how an attempt ended, such as `refused (HTTP 400, code 7)`."""
     name = enum_name(attempt, "error_class")
-    words = _CLASSES.get(name, plain(name)) if name else "accepted"
+    words = error_words(name) or "accepted"
     facts = [f"HTTP {attempt.endpoint_status}"] if attempt.endpoint_status else []
     facts += [f"code {attempt.endpoint_code}"] if attempt.HasField("endpoint_code") else []
     return f"{words} ({', '.join(facts)})" if facts else words
