@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from dispatcher.model.outcomes import Outcome, Settlement
-from dispatcher.model.states import ErrorClass
+from dispatcher.model.words import error_words
 
 WINDOW = 5.0
 """Seconds over which rate and failures are taken."""
@@ -87,11 +87,6 @@ def _quantile(ordered: Sequence[int], share: float) -> float | None:
 
 
 def error_of(outcome: Outcome) -> str:
-    """Return how the request of a failed attempt ended in a few words, such as "server (HTTP 503)"."""
+    """Return how the request of a failed attempt ended in a few words, such as "gateway error (HTTP 503)"."""
     assert outcome.failure is not None
-    facts = [f"HTTP {outcome.endpoint_status}"] if outcome.endpoint_status else []
-    facts += [f"code {outcome.endpoint_code}"] if outcome.endpoint_code else []
-    # Whether the status says so or the code: what is not accepted is refused, as its message is.
-    refused = outcome.failure.error_class in (ErrorClass.REFUSED, ErrorClass.REJECTED)
-    name = "refused" if refused else outcome.failure.error_class.name.lower()
-    return name + (f" ({', '.join(facts)})" if facts else "")
+    return error_words(outcome.failure.error_class.name, outcome.endpoint_status, outcome.endpoint_code)

@@ -25,6 +25,7 @@ from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.model.outcomes import Outcome
 from dispatcher.model.states import ErrorClass, Semantics, Suspension
+from dispatcher.model.words import error_words
 from dispatcher.pace import Pace
 from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
@@ -319,7 +320,8 @@ class EndpointWorkers:
         failed = verdict.error_class in policy.DOWN
         suspension = self._learn_refusal(began, answer, verdict, client_id)
         if failed or suspension:
-            self.last_error = f"{verdict.error_class.name} {answer.status or ''} {verdict.excerpt[:80]}".strip()
+            words = error_words(verdict.error_class.name, answer.status, verdict.endpoint_code)
+            self.last_error = f"{words}: {verdict.excerpt[:80]}".removesuffix(": ")
         if self.breaker.observe(now, began, failed) or (suspension and self.breaker.closed):
             self.breaker.open(now)
             self.breaker.suspension = suspension

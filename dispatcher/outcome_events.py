@@ -1,7 +1,8 @@
 """Entries of the event log: what they are, and which ones a settlement makes.
 
 Pure. However many messages fail, one settlement makes a bounded number of entries: few failures
-make one each, many make one together with their number. Successes make none.
+make one each, many make one together with their number. Successes make none, and the attempt that
+ends a message makes none beside its message's: that one has what is known of the attempt.
 """
 
 from __future__ import annotations
@@ -14,9 +15,15 @@ from typing import NamedTuple
 from dispatcher.endpoint_stats import error_of
 from dispatcher.model.outcomes import Outcome, Settled, Settlement
 from dispatcher.model.states import Reason, Status, Suspension
+from dispatcher.model.words import REASON_WORDS
 
 MOST_SINGLE = 20
 """So many failures of one settlement have an entry each."""
+
+ANSWER = "answer"
+MOST_ANSWER = 200
+"""The detail that has the gateway's own words, and how many characters of them. They are for callers who may read
+attempts, and for no log of a process: nobody knows what they hold."""
 
 _MOST_KINDS = 5
 
@@ -53,9 +60,10 @@ _LEVELS = {
 
 def of_settlement(settlement: Settlement) -> list[Event]:
     """Return the events of what is recorded: failed attempts, and messages that ended undelivered."""
-    mailing_id = settlement.batch.mailing_id
-    attempts = _attempts(mailing_id, settlement.endpoint, settlement.failed)
-    return [*attempts, *_endings(mailing_id, settlement.ended)]
+    mailing_id, endpoint = settlement.batch.mailing_id, settlement.endpoint
+    ended = {client_id for client_id, _, _ in settlement.ended}
+    repeated = [one for one in settlement.failed if one[0] not in ended]
+    return [*_attempts(mailing_id, endpoint, repeated), *_endings(mailing_id, endpoint, settlement.ended)]
 
 
 def _attempts(mailing_id: int, endpoint: str, failed: Sequence[Settled]) -> Iterable[Event]:
@@ -68,48 +76,54 @@ def _attempts(mailing_id: int, endpoint: str, failed: Sequence[Settled]) -> Iter
 
 
 def _attempt(mailing_id: int, endpoint: str, client_id: int, before: int, outcome: Outcome) -> Event:
-    assert outcome.failure is not None
+    details = {"number": str(before + 1), **_facts(endpoint, outcome)}
+    text = f"Attempt {before + 1} failed: {error_of(outcome)}."
+    return Event(Level.WARNING, "attempt.failed", text, mailing_id, client_id, details)
+
+
+def _facts(endpoint: str, outcome: Outcome) -> dict[str, str]:
+    """Return what is known of a failed attempt; nothing of a message that ended without one."""
+    if outcome.failure is None:
+        return {}
     details = {
-        "number": str(before + 1),
         "endpoint": endpoint,
         "error_class": outcome.failure.error_class.name,
         "endpoint_status": str(outcome.endpoint_status or ""),
         "endpoint_code": "" if outcome.endpoint_code is None else str(outcome.endpoint_code),
+        ANSWER: outcome.failure.excerpt[:MOST_ANSWER],
     }
-    text = f"Attempt {before + 1} failed: {error_of(outcome)}."
-    given = {name: value for name, value in details.items() if value}
-    return Event(Level.WARNING, "attempt.failed", text, mailing_id, client_id, given)
+    return {name: value for name, value in details.items() if value}
 
 
-def _endings(mailing_id: int, ended: Sequence[Settled]) -> Iterable[Event]:
+def _endings(mailing_id: int, endpoint: str, ended: Sequence[Settled]) -> Iterable[Event]:
     if len(ended) <= MOST_SINGLE:
-        return [_ending(mailing_id, *one) for one in ended]
+        return [_ending(mailing_id, endpoint, *one) for one in ended]
     statuses = Counter(outcome.status for _, _, outcome in ended)
     return [_endings_of(mailing_id, status, ended) for status in sorted(statuses)]
 
 
-def _ending(mailing_id: int, client_id: int, before: int, outcome: Outcome) -> Event:
+def _ending(mailing_id: int, endpoint: str, client_id: int, before: int, outcome: Outcome) -> Event:
     status = outcome.status.name.lower()
     details = {"reason": Reason(outcome.reason).name, "attempts": str(before + outcome.attempted)}
-    text = f"The message is {status}: {_why(outcome)}."
+    details |= _facts(endpoint, outcome)
+    text = f"Message {status}: {_why(outcome)}."
     return Event(_LEVELS[outcome.status], f"message.{status}", text, mailing_id, client_id, details)
 
 
 def _endings_of(mailing_id: int, status: Status, ended: Sequence[Settled]) -> Event:
-    kinds = Counter(_reason(outcome) for _, _, outcome in ended if outcome.status is status)
+    kinds = Counter(_why(outcome) for _, _, outcome in ended if outcome.status is status)
     count = kinds.total()
-    text = f"{count} messages are {status.name.lower()}: {_most_common(kinds)}."
+    text = f"{count} messages {status.name.lower()}: {_most_common(kinds)}."
     return Event(_LEVELS[status], f"messages.{status.name.lower()}", text, mailing_id, 0, {"count": str(count)})
 
 
 def _why(outcome: Outcome) -> str:
-    """Return the reason; of a refused message what the endpoint answered."""
-    refused = outcome.reason is Reason.REFUSED and outcome.failure is not None
-    return error_of(outcome) if refused else _reason(outcome)
-
-
-def _reason(outcome: Outcome) -> str:
-    return Reason(outcome.reason).name.lower().replace("_", " ")
+    """Return the reason, and how the last attempt failed."""
+    reason = REASON_WORDS[Reason(outcome.reason).name] if outcome.reason else ""
+    if outcome.failure is None:
+        return reason
+    error = error_of(outcome)
+    return f"{reason}, the last: {error}" if outcome.reason is Reason.ATTEMPTS_EXHAUSTED else error
 
 
 def _most_common(kinds: Counter[str]) -> str:

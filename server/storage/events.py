@@ -64,7 +64,8 @@ def log_events(events: Sequence[Event], loudest: int = logging.ERROR) -> None:
             continue
         about = (("mailing", event.mailing_id), ("client", event.client_id), ("principal", str(caller())))
         known = {name: one for name, one in about if one}
-        _log.log(level, "%s", event.text, extra={"what": event.event, **known, "details": dict(event.details)})
+        details = {name: value for name, value in event.details.items() if name != outcome_events.ANSWER}
+        _log.log(level, "%s", event.text, extra={"what": event.event, **known, "details": details})
 
 
 def event_columns(events: Sequence[Event]) -> dict[str, list[Any]]:

@@ -39,7 +39,7 @@ def test_a_stop_a_setting_and_the_log_that_tells_of_them(cli: Cli) -> None:
         "dispatch.resumed",
     ]
     lines = cli.run("log", "--client-id", str(failed["client_id"])).stdout.splitlines()
-    assert any("The message is failed" in line for line in lines)
+    assert any("Message failed: refused (HTTP 200, code 1): this phone is rejected" in line for line in lines)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
@@ -47,9 +47,9 @@ def test_top_shows_and_steers(cli: Cli) -> None:
     cli.json("clients", "add", "70100000002", "--timezone", "UTC")
     mailing = cli.json("mailings", "create", "--all", "--text", "Hello", "--title", "Open house")["id"]
     with terminal("top", address=cli.address) as top:
-        for text in ("DISPATCHER", "ENDPOINT", "default", "MAILING", str(mailing), "running", "Open house"):
+        for text in ("MAILING", str(mailing), "running", "Open house", "ENDPOINT", "default", "DISPATCHER"):
             top.shows(text)
-        top.type("p")
+        top.type("py")
         top.shows(f"mailing {mailing} is paused")
         assert cli.json("mailings", "get", str(mailing))["state"] == "STATE_PAUSED"
         top.type("p")

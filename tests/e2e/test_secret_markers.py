@@ -37,8 +37,8 @@ PHONES = [f"7926555{number:04}" for number in range(1234, 1244)]
 
 ATTRIBUTE, TEXT = "canary-of-an-attribute", "canary-of-a-text"
 TOKEN, PASSWORD, STRANGER = "canary-of-an-endpoint-token", "canary-of-a-password", "canary-of-a-bad-token"
-CALLER = new_token()
-CANARIES = (*PHONES, ATTRIBUTE, TEXT, TOKEN, PASSWORD, STRANGER, CALLER)
+CALLER, OPERATOR = new_token(), new_token()
+CANARIES = (*PHONES, ATTRIBUTE, TEXT, TOKEN, PASSWORD, STRANGER, CALLER, OPERATOR)
 
 
 class Endpoint(BaseHTTPRequestHandler):
@@ -202,14 +202,15 @@ def lives_through_it(address: str, dsn: str) -> str:
             execute(dsn, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()")
         )
         settled(client, created_at_last(client, Mailing(text=TEXT, retry=retry)).id)
-        return seen + undecodable(address) + unreadable(address) + unknown(address) + told_to_operators(client)
+        return seen + undecodable(address) + unreadable(address) + unknown(address) + told_to_operators(address)
 
 
-def told_to_operators(client: MailingClient) -> str:
-    """Return what the log, the dispatchers and the endpoints tell operators."""
-    told = "".join(map(str, client.watch_log(follow=False)))
-    assert "message.failed" in told
-    return told + str(client.get_dispatch()) + str(client.list_endpoints())
+def told_to_operators(address: str) -> str:
+    """Return what the log, the dispatchers and the endpoints tell people with the scope admin alone."""
+    with closing(MailingClient.connect(address, token=OPERATOR)) as client:
+        told = "".join(map(str, client.watch_log(follow=False)))
+        assert "message.failed" in told
+        return told + str(client.get_dispatch()) + str(client.list_endpoints())
 
 
 def created_at_last(client: MailingClient, mailing: Mailing) -> Mailing:
@@ -232,7 +233,8 @@ def settled(client: MailingClient, mailing_id: int) -> None:
 def test_no_output_has_a_secret_or_a_person_in_it(form: str, database_dsn: str, url: str, tmp_path: Path) -> None:
     """Fails when entries pass unfiltered: Postgres tells the row that breaks a constraint."""
     log, file, tokens = tmp_path / "output.log", tmp_path / "entries.log", tmp_path / "tokens"
-    tokens.write_text(token_line("caller", CALLER, ["all"]))
+    lines = token_line("caller", CALLER, ["all"]), token_line("operator", OPERATOR, ["admin"])
+    tokens.write_text("\n".join(lines))
     settings = {
         "MAILING_DSN": with_password(database_dsn),
         "MAILING_ENDPOINT_URL": url,

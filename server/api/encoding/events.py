@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dispatcher.outcome_events import Level
+from collections.abc import Mapping
+
+from dispatcher.outcome_events import ANSWER, Level
 from mailing.v1.admin_service_pb2 import WatchLogRequest
 from mailing.v1.log_pb2 import LogEntry
+from server.api.encoding.masking import shown_excerpt
 from server.api.encoding.wellknown import number_of, timestamp
 from server.domain.events import EventQuery, RecordedEvent
+from server.domain.principals import Scope, caller
 from server.domain.validation import Violations
 
 
@@ -32,5 +36,13 @@ def event_message(recorded: RecordedEvent) -> LogEntry:
         message_id=recorded.message_id,
         client_id=recorded.client_id,
         principal=recorded.principal,
-        details=recorded.details,
+        details=_details(recorded.details),
     )
+
+
+def _details(details: Mapping[str, str]) -> Mapping[str, str]:
+    """Return details as the current caller may see them: a gateway's words are a part of the attempts."""
+    if ANSWER not in details:
+        return details
+    shown = {name: value for name, value in details.items() if name != ANSWER}
+    return {**shown, ANSWER: shown_excerpt(details[ANSWER])} if caller().may(Scope.MESSAGES_READ) else shown

@@ -53,7 +53,7 @@ def test_what_failed_is_shown_with_its_reason_and_sent_again(console: Console, p
     add_clients(console, 2, "bad", REJECTED)
     mailing_id = create_mailing(console, "--tag", "bad", "--snapshot")
     page.goto(f"/mailings/{mailing_id}")
-    expect(page.locator("#failures")).to_contain_text("The gateway refused it")
+    expect(page.locator("#failures")).to_contain_text("Refused by the gateway")
     page.get_by_role("link", name="Retry…").click()
     page.get_by_role("button", name="Send again").click()
     expect(page.locator("#mailing_log")).to_contain_text("2")

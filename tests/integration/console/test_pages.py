@@ -113,7 +113,7 @@ async def test_settings_are_changed_in_place(browser: Browser) -> None:
 
 async def test_a_probe_tells_how_it_ended(browser: Browser) -> None:
     answer = await browser.send("/endpoints", "/endpoints/probe", endpoint="default")
-    assert "the probe failed: could not connect" in answer.text
+    assert "the probe failed: no connection" in answer.text
 
 
 async def test_the_emergency_stop_stays_until_it_is_taken_back(browser: Browser) -> None:

@@ -83,7 +83,7 @@ async def test_it_tells_what_it_is_doing(pool: asyncpg.Pool) -> None:
         status = await status_of(pool, lambda status: status["endpoints"][0]["failure_ratio"] > 0)
         assert status["rate"] > 0
         assert status["latency_p50"] is not None
-        assert status["endpoints"][0]["last_error"] == "server (HTTP 503)"
+        assert status["endpoints"][0]["last_error"] == "gateway error (HTTP 503)"
         assert status["endpoints"][0]["failure_ratio"] < 1
 
 

@@ -65,7 +65,7 @@ def test_the_service_is_given_the_time_it_asks_for() -> None:
         (MailingError(grpc.StatusCode.RESOURCE_EXHAUSTED, "READER_TOO_SLOW"), True),
         (limited(2.0), True),
         (MailingError(grpc.StatusCode.INTERNAL, "INTERNAL"), False),
-        (MailingError(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"), False),
+        (MailingError(grpc.StatusCode.PERMISSION_DENIED, "SCOPE_MISSING"), False),
     ],
 )
 def test_a_stream_is_opened_again_where_waiting_helps(failure: MailingError, passes: bool) -> None:
@@ -79,6 +79,15 @@ def test_a_stream_is_opened_again_where_waiting_helps(failure: MailingError, pas
     else:
         with pytest.raises(MailingError):
             outage.pause(failure)
+
+
+def test_a_stream_whose_token_ended_is_opened_once_more() -> None:
+    """The next token may be a good one; the one after that is not asked for before an answer."""
+    outage, failure = Outage(None), MailingError(grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED")
+    outage.end()
+    assert outage.pause(failure) <= 2.0
+    with pytest.raises(MailingError):
+        outage.pause(failure)
 
 
 def test_a_call_waits_as_the_service_asks_and_is_repeated(service: Service) -> None:

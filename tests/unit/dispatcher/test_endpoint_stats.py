@@ -64,8 +64,8 @@ def test_a_large_settle_is_sampled_evenly() -> None:
 @pytest.mark.parametrize(
     ("outcome", "words"),
     [
-        (failed(503), "server (HTTP 503)"),
-        (failed(None, error=ErrorClass.TIMEOUT), "timeout"),
+        (failed(503), "gateway error (HTTP 503)"),
+        (failed(None, error=ErrorClass.TIMEOUT), "no answer in time"),
         (failed(200, 7, ErrorClass.REJECTED), "refused (HTTP 200, code 7)"),
     ],
 )
@@ -82,4 +82,4 @@ def test_several_endpoints_are_told_together() -> None:
     other.note(1.0, settlement(failed(503)))
     found = summarize(1.0, [one, other])
     assert found.failure_ratio == pytest.approx(1 / 6)
-    assert (found.rate, found.last_error) == (1.0, "server (HTTP 503)")
+    assert (found.rate, found.last_error) == (1.0, "gateway error (HTTP 503)")

@@ -42,7 +42,7 @@ _CLASSES = {
     "TLS": "TLS failed",
     "TIMEOUT": "no answer in time",
     "DISCONNECT": "connection lost",
-    "PROTOCOL": "answer is no HTTP",
+    "PROTOCOL": "answer is not HTTP",
     "TOO_LARGE": "answer too large",
     "THROTTLED": "asked to slow down",
     "SERVER": "gateway error",
