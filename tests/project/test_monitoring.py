@@ -13,8 +13,9 @@ import pytest
 from deploy.dashboards import DASHBOARDS, FOLDER, text_of
 from docs.metrics_table import PAGE, with_table
 from server.observability.metrics import FAMILIES
-from tests.support.documents import page, section
+from tests.support.documents import anchors, page, section
 from tests.support.monitoring import PROMETHEUS, RULES, metrics_of_dashboards, metrics_of_rules
+from tests.support.project import ROOT
 
 RUNBOOKS = section(page("troubleshooting"), "## Runbooks")
 OTHERS = {
@@ -74,10 +75,16 @@ ALERTS = {rule.split("\n")[0]: rule for rule in RULES.read_text(encoding="utf-8"
 @pytest.mark.parametrize(("name", "rule"), ALERTS.items(), ids=ALERTS)
 def test_every_alert_has_a_severity_a_runbook_and_a_case_that_fires_it(name: str, rule: str) -> None:
     assert re.search(r"severity: (critical|warning)", rule)
-    assert f"runbook: docs/troubleshooting.md#{name.lower()}" in rule
+    assert f"runbook_url: docs/troubleshooting.md#{name.lower()}\n" in rule
     assert re.search(rf"^### {name}$", RUNBOOKS, re.MULTILINE)
     cases = (PROMETHEUS / "rules_test.yml").read_text(encoding="utf-8")
     assert re.search(rf"alertname: {name}\n +eval_time: \w+\n +exp_alerts:", cases)
+
+
+def test_every_runbook_url_leads_to_a_heading_of_its_page() -> None:
+    urls = re.findall(r"runbook_url: (\S+)#(\S+)", RULES.read_text(encoding="utf-8"))
+    assert len(urls) == len(ALERTS)
+    assert [one for one in urls if one[1] not in anchors(ROOT / one[0])] == []
 
 
 def test_runbooks_are_of_alerts() -> None:
