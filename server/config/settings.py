@@ -88,7 +88,7 @@ class Settings(BaseModel):
     )
     console_session_hours: float = number(
         12.0,
-        "Maximum time that somebody stays signed in to the console, in hours; never longer than their token.",
+        "Maximum length of a session of the console, in hours; never longer than the token is valid.",
         0.01,
         720,
         "hours",
@@ -305,7 +305,7 @@ class Settings(BaseModel):
     )
     max_call_seconds: float = number(
         120.0,
-        "Maximum time of a call that is not a stream, in seconds, whatever deadline its caller sets.",
+        "Maximum time of a call that is not a stream, in seconds, also for a longer deadline of its caller.",
         1,
         86_400,
         "seconds",

@@ -102,7 +102,7 @@ SOURCES = {
     OptOut.SOURCE_API: N_("by the API"),
     OptOut.SOURCE_IMPORT: N_("by an import"),
     OptOut.SOURCE_INBOUND: N_("by a reply"),
-    OptOut.SOURCE_ENDPOINT: N_("told by the gateway"),
+    OptOut.SOURCE_ENDPOINT: N_("by the gateway"),
 }
 
 

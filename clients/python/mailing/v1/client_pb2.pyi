@@ -25,7 +25,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Client(_message.Message):
-    """Somebody who receives messages: a phone, and when it may ring."""
+    """A recipient of messages: a phone, and when messages may be sent to it."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -63,7 +63,7 @@ class Client(_message.Message):
     OPT_OUT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Output only. Made by the service; stable for the life of the client. In an
-    update it says which client is meant.
+    update it selects the client.
     """
     phone: _builtins.str
     """Required. The digits of an E.164 number without the leading '+': 7 to 15
@@ -160,7 +160,7 @@ class OptOut(_message.Message):
         """An endpoint's answer or receipt of class `opted_out`."""
 
     class Source(_Source, metaclass=_SourceEnumTypeWrapper):
-        """What told the service."""
+        """How the service learned of it."""
 
     SOURCE_UNSPECIFIED: OptOut.Source.ValueType  # 0
     """Not known: set before sources were kept."""
@@ -178,7 +178,7 @@ class OptOut(_message.Message):
     WORD_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
     source: Global___OptOut.Source.ValueType
-    """Output only. What told the service."""
+    """Output only. How the service learned of it."""
     word: _builtins.str
     """Output only. INBOUND: the word the client sent, as configured, such as `STOP`."""
     endpoint: _builtins.str
@@ -267,7 +267,7 @@ class ClientFilter(_message.Message):
             OP_IN: ClientFilter.AttributeCondition._Op.ValueType  # 1
             """It is one of the values, character by character."""
             OP_NOT_IN: ClientFilter.AttributeCondition._Op.ValueType  # 2
-            """It is none of the values."""
+            """It is not one of the values."""
             OP_PREFIX: ClientFilter.AttributeCondition._Op.ValueType  # 3
             """It begins with one of the values."""
             OP_NOT_PREFIX: ClientFilter.AttributeCondition._Op.ValueType  # 4
@@ -295,7 +295,7 @@ class ClientFilter(_message.Message):
         OP_IN: ClientFilter.AttributeCondition.Op.ValueType  # 1
         """It is one of the values, character by character."""
         OP_NOT_IN: ClientFilter.AttributeCondition.Op.ValueType  # 2
-        """It is none of the values."""
+        """It is not one of the values."""
         OP_PREFIX: ClientFilter.AttributeCondition.Op.ValueType  # 3
         """It begins with one of the values."""
         OP_NOT_PREFIX: ClientFilter.AttributeCondition.Op.ValueType  # 4

@@ -63,7 +63,7 @@ class Replica(_message.Message):
 
     @_builtins.property
     def poll_interval(self) -> _duration_pb2.Duration:
-        """How long it waits before it looks for work again."""
+        """Its polling interval at present."""
 
     @_builtins.property
     def latency_p50(self) -> _duration_pb2.Duration:
@@ -309,7 +309,7 @@ Global___Suspension: _TypeAlias = Suspension  # noqa: Y015
 
 @_typing.final
 class DispatchSettings(_message.Message):
-    """How the dispatchers look for work, on all replicas. What was never set is shown as the
+    """How the dispatchers poll for work, on all replicas. What was never set is shown as the
     replica that answers was started with it.
     """
 
@@ -329,11 +329,11 @@ class DispatchSettings(_message.Message):
     """Output only. True while PauseDispatch is in force."""
     @_builtins.property
     def poll_min(self) -> _duration_pb2.Duration:
-        """The shortest wait between two looks for work: 10 ms to 1 minute."""
+        """The minimum polling interval: 10 ms to 1 minute."""
 
     @_builtins.property
     def poll_max(self) -> _duration_pb2.Duration:
-        """The longest wait between two looks for work: 10 ms to 1 minute."""
+        """The maximum polling interval: 10 ms to 1 minute."""
 
     @_builtins.property
     def recheck_min(self) -> _duration_pb2.Duration:

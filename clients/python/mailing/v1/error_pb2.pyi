@@ -88,7 +88,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     the cause was logged.
     """
     ERROR_REASON_CONFLICT: _ErrorReason.ValueType  # 22
-    """ABORTED: somebody else changed the same rows at the same moment and the
+    """ABORTED: another call changed the same rows at the same moment and the
     service gave up after several tries. Repeat the call.
     """
     ERROR_REASON_MAILING_ENDED: _ErrorReason.ValueType  # 23
@@ -204,7 +204,7 @@ ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 21
 the cause was logged.
 """
 ERROR_REASON_CONFLICT: ErrorReason.ValueType  # 22
-"""ABORTED: somebody else changed the same rows at the same moment and the
+"""ABORTED: another call changed the same rows at the same moment and the
 service gave up after several tries. Repeat the call.
 """
 ERROR_REASON_MAILING_ENDED: ErrorReason.ValueType  # 23

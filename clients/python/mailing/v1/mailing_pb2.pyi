@@ -168,7 +168,7 @@ class Mailing(_message.Message):
     BEGIN_TIME_FIELD_NUMBER: _builtins.int
     OCCURRENCE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Output only. Made by the service. In an update it says which mailing is meant."""
+    """Output only. Made by the service. In an update it selects the mailing."""
     title: _builtins.str
     """A name for people: up to 200 characters."""
     text: _builtins.str

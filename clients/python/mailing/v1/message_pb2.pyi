@@ -345,9 +345,9 @@ class Attempt(_message.Message):
         ERROR_CLASS_CREDENTIALS: Attempt._ErrorClass.ValueType  # 14
         """The endpoint does not take our credentials: it says nothing about the message."""
         ERROR_CLASS_OPTED_OUT: Attempt._ErrorClass.ValueType  # 15
-        """The answer says that the client does not want messages."""
+        """By the answer the client does not want messages."""
         ERROR_CLASS_TRANSIENT: Attempt._ErrorClass.ValueType  # 16
-        """The answer says that it may pass, as the endpoint's description defines."""
+        """By the answer the failure is temporary, as the endpoint's description defines."""
         ERROR_CLASS_LOCAL: Attempt._ErrorClass.ValueType  # 17
         """This machine could not make the request, as without free file descriptors: it says nothing
         about the endpoint.
@@ -387,9 +387,9 @@ class Attempt(_message.Message):
     ERROR_CLASS_CREDENTIALS: Attempt.ErrorClass.ValueType  # 14
     """The endpoint does not take our credentials: it says nothing about the message."""
     ERROR_CLASS_OPTED_OUT: Attempt.ErrorClass.ValueType  # 15
-    """The answer says that the client does not want messages."""
+    """By the answer the client does not want messages."""
     ERROR_CLASS_TRANSIENT: Attempt.ErrorClass.ValueType  # 16
-    """The answer says that it may pass, as the endpoint's description defines."""
+    """By the answer the failure is temporary, as the endpoint's description defines."""
     ERROR_CLASS_LOCAL: Attempt.ErrorClass.ValueType  # 17
     """This machine could not make the request, as without free file descriptors: it says nothing
     about the endpoint.

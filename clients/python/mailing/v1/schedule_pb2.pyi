@@ -73,7 +73,7 @@ class Schedule(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Output only. Made by the service. In an update it says which schedule is meant."""
+    """Output only. Made by the service. In an update it selects the schedule."""
     title: _builtins.str
     """A name for people: up to 200 characters."""
     cron: _builtins.str

@@ -34,7 +34,7 @@ class Segment(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     id: _builtins.int
-    """Output only. Made by the service. In an update it says which segment is meant."""
+    """Output only. Made by the service. In an update it selects the segment."""
     name: _builtins.str
     """Required. What filters refer to it by: 1 to 100 letters, digits, '_', '-' and '.', unique without
     regard to case. A renamed segment stays in the filters that name it; they show its new name.

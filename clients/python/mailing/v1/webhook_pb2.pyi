@@ -22,7 +22,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 @_typing.final
 class Webhook(_message.Message):
-    """A subscriber outside, configured in a file, who is told of events over HTTP."""
+    """A subscriber outside, configured in a file, that receives events over HTTP."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -62,7 +62,7 @@ class Webhook(_message.Message):
     url: _builtins.str
     """Its URL, without credentials and without the values of its query."""
     disabled: _builtins.bool
-    """True after it answered 410: it is told of nothing until the service reads a changed configuration."""
+    """True after it answered 410: it receives nothing until the service reads a changed configuration."""
     position: _builtins.str
     """Where it stands in the change feed: the resume_token of WatchMessages behind the last event it took."""
     waiting: _builtins.int
@@ -71,7 +71,7 @@ class Webhook(_message.Message):
     """The last error in a few words; empty: none since the last success."""
     @_builtins.property
     def events(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The events it is told of, such as `mailing.completed`; empty: all."""
+        """The events it receives, such as `mailing.completed`; empty: all."""
 
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

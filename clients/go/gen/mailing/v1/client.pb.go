@@ -24,7 +24,7 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// What told the service.
+// How the service learned of it.
 type OptOut_Source int32
 
 const (
@@ -94,7 +94,7 @@ const (
 	ClientFilter_AttributeCondition_OP_UNSPECIFIED ClientFilter_AttributeCondition_Op = 0
 	// It is one of the values, character by character.
 	ClientFilter_AttributeCondition_OP_IN ClientFilter_AttributeCondition_Op = 1
-	// It is none of the values.
+	// It is not one of the values.
 	ClientFilter_AttributeCondition_OP_NOT_IN ClientFilter_AttributeCondition_Op = 2
 	// It begins with one of the values.
 	ClientFilter_AttributeCondition_OP_PREFIX ClientFilter_AttributeCondition_Op = 3
@@ -171,11 +171,11 @@ func (ClientFilter_AttributeCondition_Op) EnumDescriptor() ([]byte, []int) {
 	return file_mailing_v1_client_proto_rawDescGZIP(), []int{3, 0, 0}
 }
 
-// Somebody who receives messages: a phone, and when it may ring.
+// A recipient of messages: a phone, and when messages may be sent to it.
 type Client struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Output only. Made by the service; stable for the life of the client. In an
-	// update it says which client is meant.
+	// update it selects the client.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Required. The digits of an E.164 number without the leading '+': 7 to 15
 	// digits, the first not 0. Unique among all clients.
@@ -330,7 +330,7 @@ type OptOut struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Output only. When.
 	Time *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=time,proto3" json:"time,omitempty"`
-	// Output only. What told the service.
+	// Output only. How the service learned of it.
 	Source OptOut_Source `protobuf:"varint,2,opt,name=source,proto3,enum=mailing.v1.OptOut_Source" json:"source,omitempty"`
 	// Output only. INBOUND: the word the client sent, as configured, such as `STOP`.
 	Word string `protobuf:"bytes,3,opt,name=word,proto3" json:"word,omitempty"`

@@ -157,7 +157,7 @@ type Replica struct {
 	InFlight int32 `protobuf:"varint,5,opt,name=in_flight,json=inFlight,proto3" json:"in_flight,omitempty"`
 	// How many it allows at once at present.
 	ConcurrencyLimit int32 `protobuf:"varint,6,opt,name=concurrency_limit,json=concurrencyLimit,proto3" json:"concurrency_limit,omitempty"`
-	// How long it waits before it looks for work again.
+	// Its polling interval at present.
 	PollInterval *durationpb.Duration `protobuf:"bytes,7,opt,name=poll_interval,json=pollInterval,proto3" json:"poll_interval,omitempty"`
 	// Why it waits as long, in a few words.
 	PollReason string `protobuf:"bytes,8,opt,name=poll_reason,json=pollReason,proto3" json:"poll_reason,omitempty"`
@@ -589,13 +589,13 @@ func (x *Suspension) GetDetail() string {
 	return ""
 }
 
-// How the dispatchers look for work, on all replicas. What was never set is shown as the
+// How the dispatchers poll for work, on all replicas. What was never set is shown as the
 // replica that answers was started with it.
 type DispatchSettings struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The shortest wait between two looks for work: 10 ms to 1 minute.
+	// The minimum polling interval: 10 ms to 1 minute.
 	PollMin *durationpb.Duration `protobuf:"bytes,1,opt,name=poll_min,json=pollMin,proto3" json:"poll_min,omitempty"`
-	// The longest wait between two looks for work: 10 ms to 1 minute.
+	// The maximum polling interval: 10 ms to 1 minute.
 	PollMax *durationpb.Duration `protobuf:"bytes,2,opt,name=poll_max,json=pollMax,proto3" json:"poll_max,omitempty"`
 	// The shortest wait between two looks for new clients of a mailing: 100 ms to 1 hour.
 	RecheckMin *durationpb.Duration `protobuf:"bytes,3,opt,name=recheck_min,json=recheckMin,proto3" json:"recheck_min,omitempty"`

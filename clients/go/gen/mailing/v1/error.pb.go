@@ -82,7 +82,7 @@ const (
 	// INTERNAL: a defect in the service. The metadata carries the id under which
 	// the cause was logged.
 	ErrorReason_ERROR_REASON_INTERNAL ErrorReason = 21
-	// ABORTED: somebody else changed the same rows at the same moment and the
+	// ABORTED: another call changed the same rows at the same moment and the
 	// service gave up after several tries. Repeat the call.
 	ErrorReason_ERROR_REASON_CONFLICT ErrorReason = 22
 	// FAILED_PRECONDITION: the end of the mailing has passed. Move its end_time first.

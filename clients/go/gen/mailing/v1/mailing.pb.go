@@ -200,7 +200,7 @@ func (Mailing_Semantics) EnumDescriptor() ([]byte, []int) {
 // One text to many clients, between a start and an end.
 type Mailing struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Output only. Made by the service. In an update it says which mailing is meant.
+	// Output only. Made by the service. In an update it selects the mailing.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// A name for people: up to 200 characters.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`

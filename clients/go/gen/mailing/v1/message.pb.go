@@ -316,9 +316,9 @@ const (
 	Attempt_ERROR_CLASS_UNREADABLE Attempt_ErrorClass = 13
 	// The endpoint does not take our credentials: it says nothing about the message.
 	Attempt_ERROR_CLASS_CREDENTIALS Attempt_ErrorClass = 14
-	// The answer says that the client does not want messages.
+	// By the answer the client does not want messages.
 	Attempt_ERROR_CLASS_OPTED_OUT Attempt_ErrorClass = 15
-	// The answer says that it may pass, as the endpoint's description defines.
+	// By the answer the failure is temporary, as the endpoint's description defines.
 	Attempt_ERROR_CLASS_TRANSIENT Attempt_ErrorClass = 16
 	// This machine could not make the request, as without free file descriptors: it says nothing
 	// about the endpoint.

@@ -85,7 +85,7 @@ func (Schedule_Overlap) EnumDescriptor() ([]byte, []int) {
 // own ledger, state and statistics; the schedule itself sends nothing.
 type Schedule struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Output only. Made by the service. In an update it says which schedule is meant.
+	// Output only. Made by the service. In an update it selects the schedule.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// A name for people: up to 200 characters.
 	Title string `protobuf:"bytes,2,opt,name=title,proto3" json:"title,omitempty"`

@@ -26,7 +26,7 @@ const (
 // A filter with a name: a group of clients that mailings and other filters refer to.
 type Segment struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// Output only. Made by the service. In an update it says which segment is meant.
+	// Output only. Made by the service. In an update it selects the segment.
 	Id int64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Required. What filters refer to it by: 1 to 100 letters, digits, '_', '-' and '.', unique without
 	// regard to case. A renamed segment stays in the filters that name it; they show its new name.

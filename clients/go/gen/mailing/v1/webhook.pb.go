@@ -23,18 +23,18 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// A subscriber outside, configured in a file, who is told of events over HTTP.
+// A subscriber outside, configured in a file, that receives events over HTTP.
 type Webhook struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name in the configuration.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	// Its URL, without credentials and without the values of its query.
 	Url string `protobuf:"bytes,2,opt,name=url,proto3" json:"url,omitempty"`
-	// The events it is told of, such as `mailing.completed`; empty: all.
+	// The events it receives, such as `mailing.completed`; empty: all.
 	Events []string `protobuf:"bytes,3,rep,name=events,proto3" json:"events,omitempty"`
 	// Only of mailings that have all of these labels.
 	Labels map[string]string `protobuf:"bytes,4,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
-	// True after it answered 410: it is told of nothing until the service reads a changed configuration.
+	// True after it answered 410: it receives nothing until the service reads a changed configuration.
 	Disabled bool `protobuf:"varint,5,opt,name=disabled,proto3" json:"disabled,omitempty"`
 	// Where it stands in the change feed: the resume_token of WatchMessages behind the last event it took.
 	Position string `protobuf:"bytes,6,opt,name=position,proto3" json:"position,omitempty"`

@@ -20,14 +20,14 @@ export const file_mailing_v1_client: GenFile = /*@__PURE__*/
   fileDesc("ChdtYWlsaW5nL3YxL2NsaWVudC5wcm90bxIKbWFpbGluZy52MSLWAwoGQ2xpZW50EhAKAmlkGAEgASgDQgTiQQEIEhMKBXBob25lGAIgASgJQgTiQQECEhUKDW9wZXJhdG9yX2NvZGUYAyABKAkSCwoDdGFnGAQgASgJEhYKCHRpbWV6b25lGAUgASgJQgTiQQECEjEKDnJlY2VpdmVfd2luZG93GAYgASgLMhkubWFpbGluZy52MS5SZWNlaXZlV2luZG93EjYKCmF0dHJpYnV0ZXMYByADKAsyIi5tYWlsaW5nLnYxLkNsaWVudC5BdHRyaWJ1dGVzRW50cnkSFgoJb3B0ZWRfb3V0GAggASgISACIAQESDAoEZXRhZxgJIAEoCRI1CgtjcmVhdGVfdGltZRgKIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBOJBAQMSNQoLdXBkYXRlX3RpbWUYCyABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wQgTiQQEDEikKB29wdF9vdXQYDCABKAsyEi5tYWlsaW5nLnYxLk9wdE91dEIE4kEBAxoxCg9BdHRyaWJ1dGVzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUIMCgpfb3B0ZWRfb3V0IoMCCgZPcHRPdXQSLgoEdGltZRgBIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXBCBOJBAQMSLwoGc291cmNlGAIgASgOMhkubWFpbGluZy52MS5PcHRPdXQuU291cmNlQgTiQQEDEhIKBHdvcmQYAyABKAlCBOJBAQMSFgoIZW5kcG9pbnQYBCABKAlCBOJBAQMibAoGU291cmNlEhYKElNPVVJDRV9VTlNQRUNJRklFRBAAEg4KClNPVVJDRV9BUEkQARIRCg1TT1VSQ0VfSU1QT1JUEAISEgoOU09VUkNFX0lOQk9VTkQQAxITCg9TT1VSQ0VfRU5EUE9JTlQQBCJuCg1SZWNlaXZlV2luZG93EioKBXN0YXJ0GAEgASgLMhUubWFpbGluZy52MS5UaW1lT2ZEYXlCBOJBAQISMQoIZHVyYXRpb24YAiABKAsyGS5nb29nbGUucHJvdG9idWYuRHVyYXRpb25CBOJBAQIiwQgKDENsaWVudEZpbHRlchIMCgR0YWdzGAEgAygJEhYKDm9wZXJhdG9yX2NvZGVzGAIgAygJEhEKCXRpbWV6b25lcxgDIAMoCRI8CgphdHRyaWJ1dGVzGAQgAygLMigubWFpbGluZy52MS5DbGllbnRGaWx0ZXIuQXR0cmlidXRlc0VudHJ5EhIKCmNsaWVudF9pZHMYBSADKAMSSQoUYXR0cmlidXRlX2NvbmRpdGlvbnMYBiADKAsyKy5tYWlsaW5nLnYxLkNsaWVudEZpbHRlci5BdHRyaWJ1dGVDb25kaXRpb24SKAoGYW55X29mGAcgAygLMhgubWFpbGluZy52MS5DbGllbnRGaWx0ZXISKQoHbm9uZV9vZhgIIAMoCzIYLm1haWxpbmcudjEuQ2xpZW50RmlsdGVyEhYKDnBob25lX3ByZWZpeGVzGAkgAygJEjEKDWNyZWF0ZWRfc2luY2UYCiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEkMKEGV4Y2x1ZGVfbWFpbGluZ3MYCyADKAsyKS5tYWlsaW5nLnYxLkNsaWVudEZpbHRlci5NYWlsaW5nQ29uZGl0aW9uEkAKDW9ubHlfbWFpbGluZ3MYDCADKAsyKS5tYWlsaW5nLnYxLkNsaWVudEZpbHRlci5NYWlsaW5nQ29uZGl0aW9uEi8KBnNhbXBsZRgNIAEoCzIfLm1haWxpbmcudjEuQ2xpZW50RmlsdGVyLlNhbXBsZRIPCgdzZWdtZW50GA4gASgJGrYCChJBdHRyaWJ1dGVDb25kaXRpb24SEgoEbmFtZRgBIAEoCUIE4kEBAhI6CgJvcBgCIAEoDjIuLm1haWxpbmcudjEuQ2xpZW50RmlsdGVyLkF0dHJpYnV0ZUNvbmRpdGlvbi5PcBIOCgZ2YWx1ZXMYAyADKAkivwEKAk9wEhIKDk9QX1VOU1BFQ0lGSUVEEAASCQoFT1BfSU4QARINCglPUF9OT1RfSU4QAhINCglPUF9QUkVGSVgQAxIRCg1PUF9OT1RfUFJFRklYEAQSDQoJT1BfRVhJU1RTEAUSDgoKT1BfTUlTU0lORxAGEgsKB09QX0xFU1MQBxIUChBPUF9MRVNTX09SX0VRVUFMEAgSDgoKT1BfR1JFQVRFUhAJEhcKE09QX0dSRUFURVJfT1JfRVFVQUwQChpaChBNYWlsaW5nQ29uZGl0aW9uEhgKCm1haWxpbmdfaWQYASABKANCBOJBAQISLAoIc3RhdHVzZXMYAiADKA4yGi5tYWlsaW5nLnYxLk1lc3NhZ2UuU3RhdHVzGioKBlNhbXBsZRISCgRzaXplGAEgASgDQgTiQQECEgwKBHNlZWQYAiABKAMaMQoPQXR0cmlidXRlc0VudHJ5EgsKA2tleRgBIAEoCRINCgV2YWx1ZRgCIAEoCToCOAFCoQEKFmNvbS5leGFtcGxlLm1haWxpbmcudjFCC0NsaWVudFByb3RvUAFaN2V4YW1wbGUuY29tL21haWxpbmcvY2xpZW50cy9nby9nZW4vbWFpbGluZy92MTttYWlsaW5ndjGqAg1NYWlsaW5nQXBpLlYxygIKTWFpbGluZ1xWMeICE01haWxpbmdcVjFcTWV0YWRhdGHqAgtNYWlsaW5nOjpWMWIGcHJvdG8z", [file_google_api_field_behavior, file_google_protobuf_duration, file_google_protobuf_timestamp, file_mailing_v1_message, file_mailing_v1_time_of_day]);
 
 /**
- * Somebody who receives messages: a phone, and when it may ring.
+ * A recipient of messages: a phone, and when messages may be sent to it.
  *
  * @generated from message mailing.v1.Client
  */
 export type Client = Message<"mailing.v1.Client"> & {
   /**
    * Output only. Made by the service; stable for the life of the client. In an
-   * update it says which client is meant.
+   * update it selects the client.
    *
    * @generated from field: int64 id = 1;
    */
@@ -140,7 +140,7 @@ export type OptOut = Message<"mailing.v1.OptOut"> & {
   time?: Timestamp | undefined;
 
   /**
-   * Output only. What told the service.
+   * Output only. How the service learned of it.
    *
    * @generated from field: mailing.v1.OptOut.Source source = 2;
    */
@@ -169,7 +169,7 @@ export const OptOutSchema: GenMessage<OptOut> = /*@__PURE__*/
   messageDesc(file_mailing_v1_client, 1);
 
 /**
- * What told the service.
+ * How the service learned of it.
  *
  * @generated from enum mailing.v1.OptOut.Source
  */
@@ -428,7 +428,7 @@ export enum ClientFilter_AttributeCondition_Op {
   IN = 1,
 
   /**
-   * It is none of the values.
+   * It is not one of the values.
    *
    * @generated from enum value: OP_NOT_IN = 2;
    */

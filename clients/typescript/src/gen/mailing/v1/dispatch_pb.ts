@@ -64,7 +64,7 @@ export type Replica = Message<"mailing.v1.Replica"> & {
   concurrencyLimit: number;
 
   /**
-   * How long it waits before it looks for work again.
+   * Its polling interval at present.
    *
    * @generated from field: google.protobuf.Duration poll_interval = 7;
    */
@@ -394,21 +394,21 @@ export const Suspension_ReasonSchema: GenEnum<Suspension_Reason> = /*@__PURE__*/
   enumDesc(file_mailing_v1_dispatch, 3, 0);
 
 /**
- * How the dispatchers look for work, on all replicas. What was never set is shown as the
+ * How the dispatchers poll for work, on all replicas. What was never set is shown as the
  * replica that answers was started with it.
  *
  * @generated from message mailing.v1.DispatchSettings
  */
 export type DispatchSettings = Message<"mailing.v1.DispatchSettings"> & {
   /**
-   * The shortest wait between two looks for work: 10 ms to 1 minute.
+   * The minimum polling interval: 10 ms to 1 minute.
    *
    * @generated from field: google.protobuf.Duration poll_min = 1;
    */
   pollMin?: Duration | undefined;
 
   /**
-   * The longest wait between two looks for work: 10 ms to 1 minute.
+   * The maximum polling interval: 10 ms to 1 minute.
    *
    * @generated from field: google.protobuf.Duration poll_max = 2;
    */

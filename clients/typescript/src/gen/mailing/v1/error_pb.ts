@@ -185,7 +185,7 @@ export enum ErrorReason {
   INTERNAL = 21,
 
   /**
-   * ABORTED: somebody else changed the same rows at the same moment and the
+   * ABORTED: another call changed the same rows at the same moment and the
    * service gave up after several tries. Repeat the call.
    *
    * @generated from enum value: ERROR_REASON_CONFLICT = 22;

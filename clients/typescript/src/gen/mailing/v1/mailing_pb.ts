@@ -30,7 +30,7 @@ export const file_mailing_v1_mailing: GenFile = /*@__PURE__*/
  */
 export type Mailing = Message<"mailing.v1.Mailing"> & {
   /**
-   * Output only. Made by the service. In an update it says which mailing is meant.
+   * Output only. Made by the service. In an update it selects the mailing.
    *
    * @generated from field: int64 id = 1;
    */

@@ -613,14 +613,14 @@ export enum Attempt_ErrorClass {
   CREDENTIALS = 14,
 
   /**
-   * The answer says that the client does not want messages.
+   * By the answer the client does not want messages.
    *
    * @generated from enum value: ERROR_CLASS_OPTED_OUT = 15;
    */
   OPTED_OUT = 15,
 
   /**
-   * The answer says that it may pass, as the endpoint's description defines.
+   * By the answer the failure is temporary, as the endpoint's description defines.
    *
    * @generated from enum value: ERROR_CLASS_TRANSIENT = 16;
    */

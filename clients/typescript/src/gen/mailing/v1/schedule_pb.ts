@@ -25,7 +25,7 @@ export const file_mailing_v1_schedule: GenFile = /*@__PURE__*/
  */
 export type Schedule = Message<"mailing.v1.Schedule"> & {
   /**
-   * Output only. Made by the service. In an update it says which schedule is meant.
+   * Output only. Made by the service. In an update it selects the schedule.
    *
    * @generated from field: int64 id = 1;
    */

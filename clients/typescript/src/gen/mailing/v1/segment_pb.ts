@@ -24,7 +24,7 @@ export const file_mailing_v1_segment: GenFile = /*@__PURE__*/
  */
 export type Segment = Message<"mailing.v1.Segment"> & {
   /**
-   * Output only. Made by the service. In an update it says which segment is meant.
+   * Output only. Made by the service. In an update it selects the segment.
    *
    * @generated from field: int64 id = 1;
    */

@@ -15,7 +15,7 @@ export const file_mailing_v1_webhook: GenFile = /*@__PURE__*/
   fileDesc("ChhtYWlsaW5nL3YxL3dlYmhvb2sucHJvdG8SCm1haWxpbmcudjEi8wIKB1dlYmhvb2sSDAoEbmFtZRgBIAEoCRILCgN1cmwYAiABKAkSDgoGZXZlbnRzGAMgAygJEi8KBmxhYmVscxgEIAMoCzIfLm1haWxpbmcudjEuV2ViaG9vay5MYWJlbHNFbnRyeRIQCghkaXNhYmxlZBgFIAEoCBIQCghwb3NpdGlvbhgGIAEoCRIPCgd3YWl0aW5nGAcgASgDEiYKA2xhZxgIIAEoCzIZLmdvb2dsZS5wcm90b2J1Zi5EdXJhdGlvbhI1ChFsYXN0X3N1Y2Nlc3NfdGltZRgJIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEgoKbGFzdF9lcnJvchgKIAEoCRI1ChFuZXh0X2F0dGVtcHRfdGltZRgLIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAaLQoLTGFiZWxzRW50cnkSCwoDa2V5GAEgASgJEg0KBXZhbHVlGAIgASgJOgI4AUKiAQoWY29tLmV4YW1wbGUubWFpbGluZy52MUIMV2ViaG9va1Byb3RvUAFaN2V4YW1wbGUuY29tL21haWxpbmcvY2xpZW50cy9nby9nZW4vbWFpbGluZy92MTttYWlsaW5ndjGqAg1NYWlsaW5nQXBpLlYxygIKTWFpbGluZ1xWMeICE01haWxpbmdcVjFcTWV0YWRhdGHqAgtNYWlsaW5nOjpWMWIGcHJvdG8z", [file_google_protobuf_duration, file_google_protobuf_timestamp]);
 
 /**
- * A subscriber outside, configured in a file, who is told of events over HTTP.
+ * A subscriber outside, configured in a file, that receives events over HTTP.
  *
  * @generated from message mailing.v1.Webhook
  */
@@ -35,7 +35,7 @@ export type Webhook = Message<"mailing.v1.Webhook"> & {
   url: string;
 
   /**
-   * The events it is told of, such as `mailing.completed`; empty: all.
+   * The events it receives, such as `mailing.completed`; empty: all.
    *
    * @generated from field: repeated string events = 3;
    */
@@ -49,7 +49,7 @@ export type Webhook = Message<"mailing.v1.Webhook"> & {
   labels: { [key: string]: string };
 
   /**
-   * True after it answered 410: it is told of nothing until the service reads a changed configuration.
+   * True after it answered 410: it receives nothing until the service reads a changed configuration.
    *
    * @generated from field: bool disabled = 5;
    */
