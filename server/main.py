@@ -23,7 +23,9 @@ from uuid import uuid4
 import grpc
 from prometheus_client import CollectorRegistry
 
+from dispatcher.model.endpoints import Endpoint
 from dispatcher.tasks import in_background
+from dispatcher.tracing import Tracer
 from server.api import ApiServer, CannotListen, Services, build_server
 from server.api.channelz import serving_channelz
 from server.api.encoding.changes import encoded_mailing
@@ -44,7 +46,7 @@ from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.oauth2 import keep_tokens
 from server.endpoints.probes import EndpointProbes
 from server.endpoints.renewal import renew_secrets
-from server.endpoints.senders import configured_endpoints, make_endpoints, renewing
+from server.endpoints.senders import Endpoints, configured_endpoints, make_endpoints, renewing
 from server.endpoints.webhooks_file import read_webhooks
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
@@ -90,6 +92,9 @@ SETTLE_GRACE = 5.0
 
 DISPATCHER_CONNECTIONS = 13
 """Maximum connections of a dispatcher: claims, settles, planning, confirming, rates, and one that listens."""
+
+Renew = Callable[[Endpoint], None]
+"""Takes over an endpoint with other secrets."""
 
 _CHILD = "--until-stdin-closes"
 
@@ -148,14 +153,7 @@ async def serve(settings: Settings) -> None:
         pool = await stack.enter_async_context(open_pool(dsn, settings))
         if postgres:
             await free_batches(pool)
-        dispatcher: Dispatch
-        if settings.dispatchers:
-            environment = environment_of(settings) | {"MAILING_DSN": dsn}
-            dispatcher = Supervisor(settings.dispatchers, environment, settings.log_file)
-        else:
-            # Connections of its own: outcomes are written however many calls there are.
-            own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
-            dispatcher = LocalDispatcher(own, endpoints, settings, tracer)
+        dispatcher = await _dispatcher(stack, settings, dsn, endpoints, tracer)
         await stack.enter_async_context(access.refreshing_keys())
         values, registry, probes = ApiSettings.of(settings, callers), CollectorRegistry(), EndpointProbes(configured)
         interceptors = interceptor_chain(registry, access.authenticator, values.limits, tracer)
@@ -187,15 +185,10 @@ async def serve(settings: Settings) -> None:
             buckets = (await read_installation(background)).buckets
             feeds = Feeds(ChangeFeedStore(background, buckets), EventStore(background, buckets))
             await stack.enter_async_context(webhooks.serving(feeds))
-        tokens = keep_tokens(configured, renewing(endpoints), probes.renew)
-        await stack.enter_async_context(in_background(tokens, "tokens of endpoints"))
-        renewal = renew_secrets(configured, renewing(endpoints), probes.renew)
-        await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
+        await _keep_secrets(stack, configured, endpoints, probes.renew)
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
-        await stack.enter_async_context(in_background(sweep(Removals(background)), "removals"))
         await stack.enter_async_context(in_background(keeper.run(), "ledger keeper"))
-        keep = timedelta(days=settings.phone_memory_days)
-        await stack.enter_async_context(in_background(tend_clients(background, keep), "client sweeper"))
+        await _sweep(stack, settings, background)
         await api.start()
         tune_gc()
         url = await stack.enter_async_context(serving_console(console))
@@ -203,6 +196,34 @@ async def serve(settings: Settings) -> None:
         if url:
             print(f"console on {url}", flush=True)
         await run_until_stopped(stopped, _settle_grace(configured), dispatcher, api, postgres)
+
+
+async def _dispatcher(
+    stack: AsyncExitStack, settings: Settings, dsn: str, endpoints: Endpoints, tracer: Tracer | None
+) -> Dispatch:
+    """Return what delivers: in this process, or processes beside it."""
+    if settings.dispatchers:
+        environment = environment_of(settings) | {"MAILING_DSN": dsn}
+        return Supervisor(settings.dispatchers, environment, settings.log_file)
+    # Connections of its own: outcomes are written however many calls there are.
+    own = await stack.enter_async_context(open_pool(dsn, settings, DISPATCHER_CONNECTIONS))
+    return LocalDispatcher(own, endpoints, settings, tracer)
+
+
+async def _keep_secrets(
+    stack: AsyncExitStack, configured: Sequence[ConfiguredEndpoint], endpoints: Endpoints, *also: Renew
+) -> None:
+    """Fetch the tokens of endpoints and read changed files of secrets again; `also` get the renewed endpoints, too."""
+    renew = (renewing(endpoints), *also)
+    await stack.enter_async_context(in_background(keep_tokens(configured, *renew), "tokens of endpoints"))
+    await stack.enter_async_context(in_background(renew_secrets(configured, *renew), "secrets of endpoints"))
+
+
+async def _sweep(stack: AsyncExitStack, settings: Settings, database: Database) -> None:
+    """Remove in the background what nobody needs any more."""
+    keep = timedelta(days=settings.phone_memory_days)
+    await stack.enter_async_context(in_background(sweep(Removals(database)), "removals"))
+    await stack.enter_async_context(in_background(tend_clients(database, keep), "client sweeper"))
 
 
 async def build_api(
@@ -279,10 +300,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         await check_database(settings.database_url, settings)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
-        tokens = keep_tokens(configured, renewing(endpoints))
-        await stack.enter_async_context(in_background(tokens, "tokens of endpoints"))
-        renewal = renew_secrets(configured, renewing(endpoints))
-        await stack.enter_async_context(in_background(renewal, "secrets of endpoints"))
+        await _keep_secrets(stack, configured, endpoints)
         tune_gc()
         if until_stdin_closes:
             beside = reporting(dispatcher.samples, sys.stdout.fileno())
