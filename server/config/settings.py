@@ -258,6 +258,16 @@ class Settings(BaseModel):
     database_timeout: float = number(
         10.0, "Maximum time of one statement, and of connecting, in seconds.", 0.1, 3600, "seconds"
     )
+    buckets: int | None = setting(
+        None,
+        "Buckets over which clients are spread, fixed when an empty database is set up; afterwards another number ends "
+        "the start. More than the default are for a cluster of databases. See "
+        "[docs/operating.md](docs/operating.md#buckets).",
+        "a whole number from 1 to 256",
+        shown="16 for a new database",
+        ge=1,
+        le=256,
+    )
     journal_retention_hours: float = number(
         72.0,
         "How long the change feed is kept, in hours: the time within which a stream of messages can resume.",

@@ -20,9 +20,6 @@ CLIENT_FIELDS = ("phone", "operator_code", "tag", "timezone", "receive_window", 
 ClientKey = int | str
 """Names a client: by id, or by phone."""
 
-CLIENT_NUMBERS = 2**28 - 1
-"""How many clients there can ever be: an id, number * 16 + bucket, has 32 bits."""
-
 MAX_TAG = 100
 LONGEST_WINDOW = timedelta(hours=24)
 

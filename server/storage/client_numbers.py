@@ -1,4 +1,4 @@
-"""The numbers of clients, of which there are 2^28: an id is number * 16 + bucket, and half of the id of a message.
+"""The numbers of clients, 2^28 of them in 16 buckets: an id is number * buckets + bucket, half of a message's id.
 
 The sequence in the database ends there, so ids cannot collide. Numbers are taken for clients that are
 really added: what a failed import took is used by the next import of this process.
@@ -11,7 +11,6 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from server.domain.clients import CLIENT_NUMBERS
 from server.domain.errors import ClientNumbersExhausted
 from server.storage.queries import load_queries
 
@@ -51,7 +50,8 @@ class ClientNumbers:
 
 async def _take_new(connection: asyncpg.Connection, count: int) -> list[range]:
     # Asked before: numbers that are taken in vain are gone.
-    if await connection.fetchval(*_SQL["count_numbers_used"].bind()) + count > CLIENT_NUMBERS:
+    numbers = await connection.fetchrow(*_SQL["count_numbers_used"].bind())
+    if numbers["used"] + count > numbers["most"]:
         raise ClientNumbersExhausted
     with exhaustion():
         rows = await connection.fetch(*_SQL["take_numbers"].bind(count=count))
@@ -69,5 +69,5 @@ def exhaustion() -> Iterator[None]:
 
 async def share_used(connection: asyncpg.Connection) -> float:
     """Return the share of all client numbers that were given, 0 to 1."""
-    used: int = await connection.fetchval(*_SQL["count_numbers_used"].bind())
-    return used / CLIENT_NUMBERS
+    numbers = await connection.fetchrow(*_SQL["count_numbers_used"].bind())
+    return float(numbers["used"] / numbers["most"])

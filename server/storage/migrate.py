@@ -48,8 +48,10 @@ class Migration:
     script: str
 
 
-async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> list[str]:
+async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0, buckets: int | None = None) -> list[str]:
     """Apply what is missing and return the versions it applied, oldest first.
+
+    An empty database gets so many `buckets`, 16 by itself; later they cannot be changed, see `require_buckets`.
 
     `database` is a DSN, to be connected to within `timeout` seconds, or an open connection
     that is in no transaction. Safe at any number
@@ -58,12 +60,12 @@ async def migrate(database: str | asyncpg.Connection, timeout: float = 10.0) -> 
     errors of connecting pass through.
     """
     if not isinstance(database, str):
-        return await _migrate(database)
+        return await _migrate(database, buckets)
     connection = await asyncpg.connect(
         database, statement_cache_size=0, timeout=timeout, target_session_attrs=session_attributes(database)
     )
     try:
-        return await _migrate(connection)
+        return await _migrate(connection, buckets)
     finally:
         await connection.close(timeout=timeout)
 
@@ -105,7 +107,7 @@ def up_section(text: str) -> str:
     return text[sections[0].end() : sections[1].start() if len(sections) > 1 else None]
 
 
-async def _migrate(connection: asyncpg.Connection) -> list[str]:
+async def _migrate(connection: asyncpg.Connection, buckets: int | None) -> list[str]:
     migrations = load_migrations()
     major = connection.get_server_version().major
     if major < OLDEST_MAJOR:
@@ -114,23 +116,27 @@ async def _migrate(connection: asyncpg.Connection) -> list[str]:
             "point MAILING_DSN at another."
         )
     applied = []
-    while (migration := await _apply_patiently(connection, migrations)) is not None:
+    while (migration := await _apply_patiently(connection, migrations, buckets)) is not None:
         applied.append(migration.version)
     return applied
 
 
-async def _apply_patiently(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
+async def _apply_patiently(
+    connection: asyncpg.Connection, migrations: list[Migration], buckets: int | None
+) -> Migration | None:
     """Apply the oldest missing migration, as soon as its locks are free. Return None when nothing is missing."""
     for pause in chain(_PAUSES, repeat(_PAUSES[-1])):
         try:
-            return await _apply_next(connection, migrations)
+            return await _apply_next(connection, migrations, buckets)
         except asyncpg.LockNotAvailableError:
             log.info("a migration waits for a table that others are using, trying again in %g s", pause)
             await asyncio.sleep(pause)
     raise AssertionError("the pauses do not end")
 
 
-async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration]) -> Migration | None:
+async def _apply_next(
+    connection: asyncpg.Connection, migrations: list[Migration], buckets: int | None
+) -> Migration | None:
     """Apply the oldest missing migration in one transaction. Return None when nothing is missing."""
     migration = None
     try:
@@ -138,6 +144,7 @@ async def _apply_next(connection: asyncpg.Connection, migrations: list[Migration
             # Bound to the transaction, as poolers hand the session to somebody else after it.
             await connection.execute("SET LOCAL statement_timeout = 0")
             await connection.execute("SET LOCAL lock_timeout = 0")
+            await connection.execute("SELECT set_config('mailing.buckets', $1, true)", str(buckets or ""))
             await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=_NO_LIMIT)
             migration = _next(migrations, await _applied(connection))
             if migration is not None:

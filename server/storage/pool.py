@@ -19,6 +19,7 @@ from server.storage.migrate import MigrationError, migrate, require_schema
 from server.storage.requirements import (
     UnfitDatabase,
     explain,
+    require_buckets,
     require_rights,
     require_sessions,
     require_writable_utf8,
@@ -41,8 +42,9 @@ async def prepare_database(dsn: str, settings: Settings) -> list[str]:
     """
     async with _connected(dsn, settings) as connection:
         await require_writable_utf8(connection)
-        applied = await migrate(connection)
+        applied = await migrate(connection, buckets=settings.buckets)
         await require_rights(connection)
+        await require_buckets(connection, settings.buckets)
     return applied
 
 
@@ -52,6 +54,7 @@ async def check_database(dsn: str, settings: Settings) -> None:
         await require_writable_utf8(connection)
         await require_schema(connection)
         await require_rights(connection)
+        await require_buckets(connection, settings.buckets)
 
 
 @asynccontextmanager

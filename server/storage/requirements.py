@@ -67,6 +67,18 @@ async def require_rights(connection: asyncpg.Connection) -> None:
         )
 
 
+async def require_buckets(connection: asyncpg.Connection, wanted: int | None) -> None:
+    """Raise UnfitDatabase when the database was set up with another number of buckets than is wanted."""
+    if wanted is None:
+        return
+    found = await connection.fetchval(*_SQL["count_buckets"].bind())
+    if found != wanted:
+        raise UnfitDatabase(
+            f"it was set up with {found} buckets, not with the {wanted} of MAILING_BUCKETS, and every id of a client "
+            f"depends on them: set {found}, or nothing; another number needs another database"
+        )
+
+
 async def require_sessions(pool: asyncpg.Pool) -> None:
     """Raise UnfitDatabase when sessions are not bound to a server process, as behind a pooler in transaction mode."""
     async with pool.acquire() as first:

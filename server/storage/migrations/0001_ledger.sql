@@ -11,7 +11,9 @@ CREATE TABLE buckets (
   journal_seq bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 
-INSERT INTO buckets (bucket) SELECT generate_series(0, 15);
+-- How many there are is fixed here for good: 16, unless the transaction's setting `mailing.buckets` has a number.
+INSERT INTO buckets (bucket)
+SELECT generate_series(0, coalesce(nullif(current_setting('mailing.buckets', true), ''), '16')::int - 1);
 
 -- The same counter for changes of clients, apart from it so that imports and
 -- settling do not wait for one another.
@@ -20,7 +22,7 @@ CREATE TABLE client_change_seqs (
   seq    bigint NOT NULL DEFAULT 0
 ) WITH (fillfactor = 20);
 
-INSERT INTO client_change_seqs (bucket) SELECT generate_series(0, 15);
+INSERT INTO client_change_seqs (bucket) SELECT bucket FROM buckets;
 
 -- client id = client_no * buckets + bucket: an id names its bucket.
 CREATE SEQUENCE client_no;

@@ -26,11 +26,13 @@ CREATE INDEX phone_memories_age ON phone_memories (remembered_at);
 -- there already are not read, new ones are checked.
 ALTER TABLE clients ADD COLUMN received bigint[], ADD CONSTRAINT clients_id_fits CHECK (id < 4294967296) NOT VALID;
 
--- 2^28 numbers in 16 buckets. A sequence that is beyond that already is left to the check above.
+-- 2^28 numbers in 16 buckets, fewer in more. A sequence that is beyond that already is left to the check above.
 DO $$
+DECLARE
+  v_last bigint := (SELECT 4294967296 / count(*) - 1 FROM buckets);
 BEGIN
-  IF (SELECT last_value FROM client_no) <= 268435455 THEN
-    ALTER SEQUENCE client_no MAXVALUE 268435455 NO CYCLE;
+  IF (SELECT last_value FROM client_no) <= v_last THEN
+    EXECUTE format('ALTER SEQUENCE client_no MAXVALUE %s NO CYCLE', v_last);
   END IF;
 END $$;
 

@@ -189,9 +189,9 @@ CREATE TEMPORARY TABLE import_touched (
 ALTER TABLE import_touched ALTER client_ids SET STORAGE EXTERNAL;
 
 -- name: fill_touched
--- 80,000 consecutive numbers are some 5,000 in each of 16 buckets.
+-- 5,000 consecutive numbers for each bucket are some 5,000 in each.
 INSERT INTO import_touched (bucket, part, client_ids)
-SELECT bucket, id / (80000 * (SELECT count(*) FROM buckets)), array_agg(id)
+SELECT bucket, id / (5000 * (SELECT count(*) * count(*) FROM buckets)), array_agg(id)
 FROM (SELECT coalesce(home, bucket) AS bucket, {identity} AS id FROM import_latest s WHERE differs) written
 GROUP BY 1, 2;
 

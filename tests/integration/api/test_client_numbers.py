@@ -1,4 +1,4 @@
-"""There are 2^28 client numbers: they are used for clients who are really added, and ids never collide."""
+"""There are 2^28 client numbers in 16 buckets: they are used for clients who are really added; ids never collide."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import pytest
 
 from mailing.v1 import client_pb2
 from mailing.v1.client_service_pb2 import CreateClientRequest
-from server.domain.clients import CLIENT_NUMBERS
+from server.config import Settings
+from server.domain.errors import ClientNumbersExhausted
 from server.runtime.deletion_sweeper import warn_of_few_numbers
-from server.storage.client_numbers import share_used
+from server.storage.client_numbers import ClientNumbers, share_used
 from server.storage.database import Database
+from server.storage.migrate import migrate
+from server.storage.pool import open_pool
 from tests.integration.api.calls import add_client, client, imported, refused
 from tests.integration.api.conftest import Service
 from tests.support.locks import blocked, holding
 
 PHONE = 79260000000
+CLIENT_NUMBERS = 2**28 - 1
+"""In 16 buckets, with ids of 32 bits."""
 
 
 async def leave(pool: asyncpg.Pool, count: int) -> None:
@@ -109,3 +114,17 @@ async def test_a_warning_says_when_most_numbers_are_given(pool: asyncpg.Pool, ca
     assert "81.0% of all client numbers" in caplog.text
     async with pool.acquire() as connection:
         assert await share_used(connection) == pytest.approx(0.81)
+
+
+async def test_more_buckets_leave_fewer_numbers(empty_dsn: str) -> None:
+    """An id has 32 bits in any case."""
+    await migrate(empty_dsn, buckets=64)
+    async with open_pool(empty_dsn, Settings()) as pool:
+        most = 2**26 - 1
+        await pool.execute("SELECT setval('client_no', $1)", most)
+        async with pool.acquire() as connection:
+            assert await share_used(connection) == 1.0
+            with pytest.raises(ClientNumbersExhausted):
+                await ClientNumbers().take(connection, 1)
+            with pytest.raises(asyncpg.SequenceGeneratorLimitExceededError):
+                await connection.fetchval("SELECT nextval('client_no')")

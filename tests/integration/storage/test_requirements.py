@@ -137,3 +137,34 @@ def test_errors_of_poolers_name_the_setting(error: asyncpg.PostgresError) -> Non
 async def test_without_a_pooler_no_second_connection_is_made(database_dsn: str) -> None:
     async with open_pool(database_dsn, settings_of(database_dsn)) as pool:
         assert pool.get_size() == 1
+
+
+async def buckets_of(dsn: str) -> list[int]:
+    """Return how many buckets each table has a row for."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        tables = ("buckets", "client_change_seqs", "journal_floors", "log_seqs", "log_floors")
+        return [await connection.fetchval(f"SELECT count(*) FROM {table}") for table in tables]
+    finally:
+        await connection.close()
+
+
+async def test_the_number_of_buckets_is_fixed_with_the_first_migration(empty_dsn: str) -> None:
+    wanted = Settings.model_validate({"dsn": empty_dsn, "buckets": 5})
+    await prepare_database(empty_dsn, wanted)
+    await prepare_database(empty_dsn, settings_of(empty_dsn))
+    await check_database(empty_dsn, wanted)
+    assert await buckets_of(empty_dsn) == [5] * 5
+    other = Settings.model_validate({"dsn": empty_dsn, "buckets": 7})
+    for use in (prepare_database, check_database):
+        with pytest.raises(DatabaseError, match="was set up with 5 buckets, not with the 7 of MAILING_BUCKETS"):
+            await use(empty_dsn, other)
+    assert await buckets_of(empty_dsn) == [5] * 5
+
+
+async def test_an_installation_keeps_the_buckets_that_it_has(empty_dsn: str, database_dsn: str) -> None:
+    """By itself a database gets 16, whichever release set it up."""
+    await prepare_database(database_dsn, settings_of(database_dsn))
+    assert await buckets_of(database_dsn) == [16] * 5
+    with pytest.raises(DatabaseError, match="was set up with 16 buckets"):
+        await prepare_database(database_dsn, Settings.model_validate({"dsn": database_dsn, "buckets": 64}))
