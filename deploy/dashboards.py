@@ -199,6 +199,7 @@ MAILING = Dashboard(
                 (rate("mailing_retention_failures_total", JOB), "failures"),
             ),
         ),
+        Panel("Daily report not sent", ((most("mailing_report_failed", ""), "not sent"),)),
         Panel("Streams being watched", ((f"sum by (kind) (mailing_watchers{{{JOB}}})", "{{kind}}"),)),
         Panel("Watchers behind", ((f"mailing_journal_lag_seconds{{{JOB}}}", "{{instance}}"),), "s"),
         Panel(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -48,6 +49,8 @@ tokens = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Static tok
 app.add_typer(tokens, name="tokens")
 endpoints = typer.Typer(no_args_is_help=True, help="The file that describes endpoints.")
 app.add_typer(endpoints, name="endpoints")
+report = typer.Typer(no_args_is_help=True, help="The daily report by e-mail.")
+app.add_typer(report, name="report")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -237,6 +240,28 @@ def _scopes(role: str | None, scopes: list[str]) -> list[str]:
     if role not in ROLES:
         raise typer.BadParameter(f"{role[:80]!r} is no role: there are {', '.join(ROLES)}")
     return [*ROLES[role]]
+
+
+@report.command("send")
+def send_report(
+    to: Annotated[
+        list[str],
+        typer.Option("--to", metavar="ADDRESS", help="Who gets it; repeat for several, or separate by commas."),
+    ] = [],  # noqa: B006
+    day: Annotated[
+        datetime | None,
+        typer.Option("--date", metavar="YYYY-MM-DD", formats=["%Y-%m-%d"], help="The day; else yesterday."),
+    ] = None,
+    show: Annotated[bool, typer.Option("--print", help="Print the plain text, and send nothing.")] = False,
+    config: ConfigFile = None,
+    values: Assignments = [],  # noqa: B006
+) -> None:
+    """Send the report of a day now, or print it; the mail of the day is sent all the same."""
+    from server.main import run_report
+
+    if bool(to) == show:
+        raise typer.BadParameter("Give either --to or --print: where the report goes")
+    raise typer.Exit(run_report(_loaded(config, values).settings, day.date() if day else None, ",".join(to), print))
 
 
 @endpoints.command("check")

@@ -14,7 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack
-from datetime import timedelta
+from datetime import date, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,9 +56,11 @@ from server.observability.metrics.database import error_samples, pool_samples
 from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.receipts import CannotOpenReceipts, serving_receipts
+from server.reports import MailRefused
 from server.runtime.access import Access, read_access
 from server.runtime.api_settings import ApiSettings
 from server.runtime.console import InnerSocket, console_alone, console_options, serving_console
+from server.runtime.daily_report import sending_reports, show_report
 from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
 from server.runtime.ledger_keeper import ledger_keeper
@@ -112,6 +114,11 @@ def run_migrations(settings: Settings, applied: Callable[[str], object] = print)
 def run_verification(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> int:
     """Verify the records of the database, call `found` with what is wrong, return the exit status."""
     return _run(settings, lambda: _verify(settings, repair, found))
+
+
+def run_report(settings: Settings, day: date | None, to: str, show: Callable[[str], object]) -> int:
+    """Show the report of a day, or send it to the addresses in `to`; return the exit status."""
+    return _run(settings, lambda: _report(settings, day, to, show))
 
 
 def run_dispatcher(settings: Settings, until_stdin_closes: bool = False) -> int:
@@ -169,13 +176,22 @@ async def serve(settings: Settings) -> None:
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
         console = console_options(settings, inner.address, None) if inner else None
         database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
+        reports = await stack.enter_async_context(sending_reports(settings, background))
         receipts = await stack.enter_async_context(serving_receipts(settings, configured, background))
         keeper = ledger_keeper(background, settings)
         await keeper.prepare()
         sources = AdminSources(
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
-            metrics=[dispatcher.samples, api.samples, receipts, webhooks.samples, keeper.samples, *database_samples],
+            metrics=[
+                dispatcher.samples,
+                api.samples,
+                receipts,
+                reports,
+                webhooks.samples,
+                keeper.samples,
+                *database_samples,
+            ],
             registry=registry,
             backlog=BacklogGauges(BacklogStore(background).read, probes.names),
         )
@@ -324,6 +340,12 @@ async def _verify(settings: Settings, repair: bool, found: Callable[[Finding], o
                 found(finding)
 
 
+async def _report(settings: Settings, day: date | None, to: str, show: Callable[[str], object]) -> None:
+    with database_of(settings, beside=True) as (dsn, _):
+        async with open_pool(dsn, settings, 2) as pool:
+            await show_report(settings, Database(pool), day, to, show)
+
+
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:
     """Return the maximum time to end and settle the requests in flight, in seconds."""
     return max((one.endpoint.total_timeout for one in configured), default=0.0) + SETTLE_GRACE
@@ -343,6 +365,7 @@ def _run(settings: Settings, work: Callable[[], Coroutine[Any, Any, None]]) -> i
         CannotListen,
         CannotOpenAdmin,
         CannotOpenReceipts,
+        MailRefused,
         ServiceError,
     ) as error:
         return _fail(error, 1)

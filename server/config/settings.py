@@ -14,10 +14,13 @@ from pydantic_core import PydanticCustomError
 
 from server.config.types import (
     Address,
+    ClockTime,
     DispatcherCount,
     EndpointUrl,
     FilePath,
     IssuerUrl,
+    MailAddress,
+    MailAddresses,
     OptionalAddress,
     PostgresUrl,
     ReadableFile,
@@ -25,6 +28,7 @@ from server.config.types import (
     Token,
     Transport,
     WritableFile,
+    ZoneName,
     default_dispatchers,
     default_folder,
     lower,
@@ -348,6 +352,40 @@ class Settings(BaseModel):
         100_000,
     )
     frequency_period_hours: float = number(24.0, "Period of the frequency cap, in hours.", 0.01, 8760, "hours")
+    report_recipients: MailAddresses = setting(
+        "",
+        "E-mail addresses, with commas between, that get the statistics of the day before once a day; empty: no mail "
+        "is sent. In the file `[report]` holds these settings, as `recipients`.",
+        "e-mail addresses with commas between",
+        shown="none",
+    )
+    report_at: ClockTime = setting("08:00", "When the daily mail is sent.", "a time of day such as 08:00")
+    report_timezone: ZoneName = setting(
+        "UTC", "Zone of that time, and of the day before.", "the IANA name of a time zone, such as Europe/Berlin"
+    )
+    report_sender: MailAddress | None = setting(
+        None, "Sender of the daily mail; needed for it.", "an e-mail address", shown="none"
+    )
+    report_smtp: Address | None = setting(
+        None,
+        "Mail server that takes the daily mail; needed for it.",
+        "HOST:PORT, such as smtp.example.com:587",
+        shown="none",
+    )
+    report_smtp_tls: Annotated[Literal["starttls", "tls", "off"], BeforeValidator(lower)] = setting(
+        "starttls",
+        "`starttls`: the connection is encrypted before anything is said; `tls`: from its beginning (port 465); `off`.",
+        "starttls, tls or off",
+    )
+    report_smtp_user: str = setting("", "User at the mail server.", "a user name", shown="none")
+    report_smtp_password_file: ReadableFile | None = setting(
+        None, "File with that user's password, read for each mail.", "the path of a file that can be read"
+    )
+    report_smtp_ca_file: ReadableFile | None = setting(
+        None,
+        "PEM file with the certificate authorities to trust instead of the system's.",
+        "the path of a PEM file that can be read",
+    )
     tracing: bool = setting(
         False,
         "Trace calls and deliveries with OpenTelemetry, whose own variables, such as "
@@ -385,6 +423,23 @@ class Settings(BaseModel):
                         "b": f"{getattr(self, high):g}",
                     },
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _report_is_complete(self) -> Self:
+        for name in ("report_sender", "report_smtp"):
+            if self.report_recipients and getattr(self, name) is None:
+                raise PydanticCustomError(
+                    "report",
+                    "{name} should be set: {recipients} is.",
+                    {"name": variables_of(name)[0], "recipients": variables_of("report_recipients")[0]},
+                )
+        if bool(self.report_smtp_user) != (self.report_smtp_password_file is not None):
+            raise PydanticCustomError(
+                "report",
+                "{user} and {file} should be set together.",
+                {"user": variables_of("report_smtp_user")[0], "file": variables_of("report_smtp_password_file")[0]},
+            )
         return self
 
     @property

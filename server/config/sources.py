@@ -1,6 +1,7 @@
 """The sources of settings: options over the environment, the environment over the file.
 
-The file is TOML, its keys are the settings' names: `pool_size = 20` is `MAILING_POOL_SIZE=20`.
+The file is TOML, its keys are the settings' names: `pool_size = 20` is `MAILING_POOL_SIZE=20`. A table holds settings
+whose names begin alike: `at` in `[report]` is `report_at`.
 A secret's variable may end in `_FILE` and then names a file with the value, as orchestrators
 provide secrets. Whatever the source, a value is parsed by the same rules.
 """
@@ -12,7 +13,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,12 +129,21 @@ def _of_file(path: Path, problems: list[str]) -> dict[str, Given]:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"The configuration file {path} is not TOML: {error}."]) from None
     found = {}
-    for key, value in document.items():
-        if key not in Settings.model_fields:
-            problems.append(unknown_name(f"{path}: {key[:80]}", key))
+    for key, name, value in _entries(document):
+        if name not in Settings.model_fields:
+            problems.append(unknown_name(f"{path}: {key[:80]}", name))
         elif value != "":
-            found[key] = Given(_read(key, value, path.parent), f"{path}: {key}")
+            found[name] = Given(_read(name, value, path.parent), f"{path}: {key}")
     return found
+
+
+def _entries(document: Mapping[str, object]) -> Iterator[tuple[str, str, object]]:
+    """Yield each value of a file with its key as people write it and the name of its setting."""
+    for key, value in document.items():
+        if isinstance(value, dict) and any(name.startswith(f"{key}_") for name in Settings.model_fields):
+            yield from ((f"{key}.{inner}", f"{key}_{inner}", one) for inner, one in value.items())
+        else:
+            yield key, key, value
 
 
 def _read(name: str, value: object, folder: Path) -> object:
@@ -142,6 +152,8 @@ def _read(name: str, value: object, folder: Path) -> object:
         return str(value).lower()
     if isinstance(value, int | float):
         return repr(value)
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
     if isinstance(value, str) and is_path(name):
         return str(folder / Path(value).expanduser())
     return value

@@ -6,10 +6,13 @@ where the setting's name is known.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
+from datetime import time
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
 from platformdirs import user_data_dir
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
@@ -116,6 +119,50 @@ def _retention(value: str) -> str:
     parse_retention(value)
     return value
 
+
+_ADDRESS = re.compile(r"[^@\s,;<>\"]+@[^@\s,;<>\"]+")
+
+
+def addresses_of(text: str) -> tuple[str, ...]:
+    """Return the e-mail addresses of a list with commas. Raise ValueError for what is none."""
+    found = tuple(part.strip() for part in text.split(",") if part.strip())
+    for one in found:
+        if not (one.isascii() and _ADDRESS.fullmatch(one)):
+            raise ValueError(one)
+    return found
+
+
+def _addresses(value: str) -> str:
+    return ", ".join(addresses_of(value))
+
+
+def _mail_address(value: str) -> str:
+    (one,) = addresses_of(value)
+    return one
+
+
+def _clock_time(value: str) -> str:
+    time.fromisoformat(value)
+    return value
+
+
+def _zone(value: str) -> str:
+    if value not in available_timezones():
+        raise ValueError(value)
+    return value
+
+
+MailAddresses = Annotated[str, AfterValidator(_addresses)]
+"""E-mail addresses, with commas between."""
+
+MailAddress = Annotated[str, AfterValidator(_mail_address)]
+"""An e-mail address."""
+
+ClockTime = Annotated[str, AfterValidator(_clock_time)]
+"""A time of day."""
+
+ZoneName = Annotated[str, AfterValidator(_zone)]
+"""The IANA name of a time zone."""
 
 Address = Annotated[str, AfterValidator(_address)]
 """An address to listen on."""

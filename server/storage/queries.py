@@ -20,6 +20,7 @@ from typing import Any
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from server.domain.client_import import Spoken
 from server.domain.clients import OptOutOrigin
+from server.domain.daily_report import ReportState
 from server.domain.receipts import Receipt
 
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
@@ -49,6 +50,7 @@ _ENUMS: dict[str, type[IntEnum]] = {
         OptOutOrigin,
         Reason,
         Receipt,
+        ReportState,
         Semantics,
         Spoken,
         Status,

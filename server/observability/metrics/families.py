@@ -78,6 +78,7 @@ _TABLE = (
         (),
         "Failures to add or drop partitions, or to write messages to the archive; tried again.",
     ),
+    Family("mailing_report_failed", "gauge", (), "1 while the last daily report that was due was not sent."),
     Family("mailing_dispatchers", "gauge", (), "Dispatchers that report to this process, including itself."),
     Family("mailing_dispatcher_restarts_total", "counter", (), "Dispatcher processes that exited unexpectedly."),
     Family("mailing_dispatcher_in_flight", "gauge", _LANE, "Requests in flight."),

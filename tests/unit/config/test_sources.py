@@ -71,6 +71,40 @@ def test_paths_in_the_file_begin_at_its_folder(tmp_path: Path) -> None:
     assert (settings.endpoint_ca_file, settings.data_dir) == (tmp_path / "ca.pem", Path("/var/lib/mailing"))
 
 
+def test_a_table_holds_settings_whose_names_begin_alike(tmp_path: Path) -> None:
+    (tmp_path / "mailing.toml").write_text(
+        '[report]\nrecipients = ["a@example.com", "b@example.com"]\nat = "07:30"\nsender = "m@example.com"\n'
+        'smtp = "localhost:25"\n'
+    )
+    settings = settings_of(tmp_path / "mailing.toml")
+    assert (settings.report_recipients, settings.report_at) == ("a@example.com, b@example.com", "07:30")
+    path = tmp_path / "bad.toml"
+    assert problems(path, '[report]\ntime = "7:30"\nat = "25:00"\ntimezone = "Mars"\nrecipients = ["a b"]') == [
+        f"{path}: report.time is not a setting of this service: did you mean report_timezone?",
+        f"{path}: report.recipients should be e-mail addresses with commas between, not 'a b'.",
+        f"{path}: report.at should be a time of day such as 08:00, not '25:00'.",
+        f"{path}: report.timezone should be the IANA name of a time zone, such as Europe/Berlin, not 'Mars'.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ('recipients = "a@b.example"', "MAILING_REPORT_SENDER should be set: MAILING_REPORT_RECIPIENTS is."),
+        (
+            'recipients = "a@b.example"\nsender = "m@b.example"',
+            "MAILING_REPORT_SMTP should be set: MAILING_REPORT_RECIPIENTS is.",
+        ),
+        (
+            'smtp_user = "mailing"',
+            "MAILING_REPORT_SMTP_USER and MAILING_REPORT_SMTP_PASSWORD_FILE should be set together.",
+        ),
+    ],
+)
+def test_a_daily_mail_needs_all_of_its_settings(tmp_path: Path, content: str, sentence: str) -> None:
+    assert problems(tmp_path / "mailing.toml", f"[report]\n{content}") == [sentence]
+
+
 def test_unknown_keys_and_options_are_errors_with_a_suggestion(tmp_path: Path) -> None:
     path = tmp_path / "mailing.toml"
     assert problems(path, "poolsize = 3", pol_max="1") == [
