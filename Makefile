@@ -198,6 +198,10 @@ test: venv ## Run the whole test suite on the embedded Postgres, three at a time
 test-clients: venv ## Test the client libraries in each language whose tools are there; says what it skips.
 	@pytest -n $(WORKERS) -rs tests/clients $(ARGS)
 
+.PHONY: attacks
+attacks: venv ## Let callers attack the service for a minute while nothing else runs; ATTACK_SECONDS=60.
+	@MAILING_ATTACK_SECONDS=$(or $(ATTACK_SECONDS),60) pytest -n 0 -s tests/faults/test_hostile_together.py -k long $(ARGS)
+
 .PHONY: fuzz
 fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),500) pytest tests/fuzz --tb=short $(ARGS)
