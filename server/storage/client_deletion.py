@@ -13,7 +13,8 @@ import asyncpg
 from server.domain.clients import ClientKey, check_etag
 from server.domain.errors import NotFound, PhoneUnknown
 from server.domain.events import client_deleted
-from server.storage.clients import client_of, lock_client
+from server.storage.client_rows import client_of
+from server.storage.clients import lock_client
 from server.storage.database import Database, RaceLost
 from server.storage.events import record
 from server.storage.installation import Installation

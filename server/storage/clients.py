@@ -17,9 +17,7 @@ from server.domain.clients import (
     Client,
     ClientDefinition,
     ClientKey,
-    OptOut,
     OptOutOrigin,
-    ReceiveWindow,
     amended_client,
     check_etag,
 )
@@ -30,7 +28,9 @@ from server.domain.pagination import Page, PageRequest, decode_token, encode_tok
 from server.domain.principals import Scope, caller, source
 from server.domain.turns import Turns
 from server.domain.validation import MAX_PAGE_SIZE
+from server.storage.client_additions import ClientAdditions
 from server.storage.client_numbers import exhaustion
+from server.storage.client_rows import client_of
 from server.storage.database import Database, RaceLost, fetch_piece
 from server.storage.events import record
 from server.storage.filters import Bound, bind, planned
@@ -56,6 +56,7 @@ class ClientStore:
         self._database = database
         self._installation = installation
         self._requests = Requests(installation)
+        self._additions = ClientAdditions(database, installation)
         self._exports = Turns("exports at once", 16, 4)
 
     async def create(self, definition: ClientDefinition, call: CreatingCall | None) -> Client:
@@ -63,6 +64,8 @@ class ClientStore:
 
         Raise PhoneTaken, RequestIdReused, and NotFound if that client is gone.
         """
+        if not definition.opted_out and (client := await self._additions.add(definition, call)):
+            return client
 
         async def work(connection: asyncpg.Connection) -> Client:
             bucket = self._installation.bucket_of_phone(definition.phone)
@@ -243,28 +246,6 @@ async def lock_client(connection: asyncpg.Connection, installation: Installation
 
 def _list_digest(chosen: ClientFilter, receiving_now: bool) -> bytes:
     return query_digest("clients", chosen.as_json(), receiving_now)
-
-
-def client_of(row: asyncpg.Record) -> Client:
-    """Return the client of a row."""
-    start = row["window_start"]
-    definition = ClientDefinition(
-        phone=row["phone"],
-        timezone=row["timezone"],
-        operator_code=row["operator_code"],
-        tag=row["tag"],
-        receive_window=None if start is None else ReceiveWindow(start, row["window_length"]),
-        attributes=orjson.loads(row["attributes"]),
-        opted_out=row["opted_out"],
-    )
-    return Client(row["id"], definition, row["version"], row["created_at"], row["updated_at"], _opt_out_of(row))
-
-
-def _opt_out_of(row: asyncpg.Record) -> OptOut | None:
-    if not row["opted_out"]:
-        return None
-    origin = OptOutOrigin(row["opt_out_source"])
-    return OptOut(row["opt_out_at"], origin, row["opt_out_word"], row["opt_out_endpoint"])
 
 
 async def _claim_phone(connection: asyncpg.Connection, phone: str, bucket: int) -> int:

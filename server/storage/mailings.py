@@ -34,7 +34,7 @@ from server.domain.pagination import Page, PageRequest, decode_token, encode_tok
 from server.domain.validation import invalid
 from server.storage.database import Database, RaceLost, notify_dispatchers
 from server.storage.events import record
-from server.storage.gathered_reads import GatheredReads
+from server.storage.gathered import Gathered
 from server.storage.installation import Installation
 from server.storage.mailing_rows import definition_arguments, mailing_of
 from server.storage.queries import load_queries
@@ -74,7 +74,7 @@ class MailingStore:
         self._database = database
         self._zones = installation.zones
         self._requests = Requests(installation)
-        self._reads = GatheredReads(ProgressStore(database.service).read)
+        self._reads = Gathered(ProgressStore(database.service).read)
         self._hint = hint
 
     async def create(self, definition: MailingDefinition, call: CreatingCall | None) -> Mailing:

@@ -45,7 +45,8 @@ from server.domain.previews import (
 )
 from server.domain.principals import shown_attributes, source
 from server.domain.turns import Turns
-from server.storage.clients import client_of, end_of_sample
+from server.storage.client_rows import client_of
+from server.storage.clients import end_of_sample
 from server.storage.database import Database
 from server.storage.filters import audience_of_filter, bind, drawn, filter_hash
 from server.storage.mailing_rows import mailing_of

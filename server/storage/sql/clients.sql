@@ -1,5 +1,13 @@
 -- Clients, one by one and page by page.
 
+-- name: add_clients
+-- In one round trip, each if nothing is special about the phone and the call; else that one is not added, and has no row.
+SELECT *
+FROM add_clients_v1(
+  $buckets, $phones, $operator_codes, $tags, $timezones, $window_starts, $window_lengths, $attributes, $request_buckets,
+  $request_ids, $methods, $digests
+);
+
 -- name: insert_phone
 -- The key spans all buckets: a second client with the phone fails here.
 INSERT INTO client_phones (phone, bucket, client_id) VALUES ($phone, $bucket, $client_id);

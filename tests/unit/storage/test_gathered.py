@@ -1,4 +1,4 @@
-"""Reads go together, and nobody gets what was read before they asked."""
+"""Work goes together, in turn of those who ask, and nobody gets what was done before they asked."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import pytest
 
-from server.storage.gathered_reads import MOST, GatheredReads
+from server.domain.principals import set_source
+from server.storage.gathered import MOST, Gathered
 
 
 class Table:
@@ -36,7 +37,7 @@ async def begun(*reads: asyncio.Task[int | None]) -> list[asyncio.Task[int | Non
 async def test_what_is_asked_meanwhile_goes_together_and_sees_what_was_written() -> None:
     """Fails when a call is given the answer of a statement that began before it."""
     table = Table()
-    reads = GatheredReads(table.read)
+    reads = Gathered(table.read)
     first = await begun(asyncio.create_task(reads.get(1)))
     table.value = 1
     others = await begun(*(asyncio.create_task(reads.get(key)) for key in (1, 2, 2, 0)))
@@ -48,7 +49,7 @@ async def test_what_is_asked_meanwhile_goes_together_and_sees_what_was_written()
 
 async def test_an_error_is_that_of_those_who_were_asked_for_together() -> None:
     table = Table()
-    reads = GatheredReads(table.read)
+    reads = Gathered(table.read)
     first = await begun(asyncio.create_task(reads.get(1)))
     bad = await begun(*(asyncio.create_task(reads.get(key)) for key in (2, -1)))
     bad[0].cancel()
@@ -62,6 +63,23 @@ async def test_an_error_is_that_of_those_who_were_asked_for_together() -> None:
 async def test_one_statement_has_so_many_keys_and_no_more() -> None:
     table = Table()
     table.turn.set()
-    reads = GatheredReads(table.read)
+    reads = Gathered(table.read)
     assert await asyncio.gather(*(reads.get(key) for key in range(1, MOST + 2))) == [0] * (MOST + 1)
     assert [len(keys) for keys in table.asked] == [MOST, 1]
+
+
+async def test_who_asks_for_much_does_not_go_before_others() -> None:
+    """Fails when the next statement takes what was asked first."""
+    table = Table()
+    reads = Gathered(table.read, most=4)
+
+    async def get(name: str, key: int) -> int | None:
+        set_source(name)
+        return await reads.get(key)
+
+    first = await begun(asyncio.create_task(get("greedy", 1)))
+    greedy = [asyncio.create_task(get("greedy", key)) for key in range(2, 8)]
+    others = await begun(*greedy, asyncio.create_task(get("modest", 8)), asyncio.create_task(get("third", 9)))
+    table.turn.set()
+    await asyncio.gather(*first, *others)
+    assert table.asked == [[1], [2, 8, 9, 3], [4, 5, 6, 7]]
