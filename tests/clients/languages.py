@@ -150,6 +150,7 @@ def _use_go(package: Path, project: Path, program: str) -> list[str]:
         "GOMODCACHE": str(project / "modules"),  # or a later package of the same version would not be seen
         "GOFLAGS": "-mod=mod -modcacherw",
         "GOSUMDB": "off",
+        "GODEBUG": "goindex=0",  # which remembers the imports of an earlier package in a folder of the same name
     }
     (project / "main.go").write_text(program)
     run("go", "mod", "init", "empty.example", folder=project, **settings)
@@ -252,6 +253,9 @@ def _java(name: str) -> list[str]:
 
 def _check_java() -> None:
     run(*_java("Checks"), folder=CLIENTS / "java")
+    home, sources = _java_home(), (CLIENTS / "java" / "src" / "main" / "java").rglob("*.java")
+    words = ["-quiet", "-Werror", "-d", str(home / "doc"), "-cp", f"{home}/classes:{home}/lib/*"]
+    run("javadoc", *words, *map(str, sources), folder=CLIENTS / "java")
 
 
 def _build_java(_: Path) -> list[str]:

@@ -41,7 +41,11 @@ public final class MailingClient implements AutoCloseable {
     this.channel = channel;
   }
 
-  /** Return a client of the service at an address such as {@code mailing.example.com:50051}, with neither token nor TLS. */
+  /**
+   * {@return a client of the service at an address such as {@code mailing.example.com:50051}, with neither token nor TLS}
+   *
+   * @param address host and port
+   */
   public static MailingClient connect(String address) {
     return builder(address).build();
   }
@@ -49,47 +53,78 @@ public final class MailingClient implements AutoCloseable {
   /**
    * Begin to describe a connection to the service at an address such as {@code mailing.example.com:50051}. Throw
    * IllegalArgumentException for what is no address.
+   *
+   * @param address host and port
+   * @return what the connection is described with
    */
   public static Builder builder(String address) {
     return new Builder(Address.checked(address));
   }
 
-  /** Clients: the people a mailing can reach. */
+  /**
+   * Clients: the people a mailing can reach.
+   *
+   * @return the calls of ClientService
+   */
   public ClientServiceGrpc.ClientServiceBlockingStub clients() {
     return ClientServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Mailings. */
+  /**
+   * Mailings.
+   *
+   * @return the calls of MailingService
+   */
   public MailingServiceGrpc.MailingServiceBlockingStub mailings() {
     return MailingServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Messages and their attempts. */
+  /**
+   * Messages and their attempts.
+   *
+   * @return the calls of MessageService
+   */
   public MessageServiceGrpc.MessageServiceBlockingStub messages() {
     return MessageServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Streams of what happens; see {@link #watchMailing} and {@link #watchMessages}. */
+  /**
+   * Streams of what happens; see {@link #watchMailing} and {@link #watchMessages}.
+   *
+   * @return the calls of DeliveryService
+   */
   public DeliveryServiceGrpc.DeliveryServiceBlockingStub delivery() {
     return DeliveryServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Schedules of recurring mailings. */
+  /**
+   * Schedules of recurring mailings.
+   *
+   * @return the calls of ScheduleService
+   */
   public ScheduleServiceGrpc.ScheduleServiceBlockingStub schedules() {
     return ScheduleServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Stored filters. */
+  /**
+   * Stored filters.
+   *
+   * @return the calls of SegmentService
+   */
   public SegmentServiceGrpc.SegmentServiceBlockingStub segments() {
     return SegmentServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Operations. */
+  /**
+   * Operations.
+   *
+   * @return the calls of AdminService
+   */
   public AdminServiceGrpc.AdminServiceBlockingStub admin() {
     return AdminServiceGrpc.newBlockingStub(channel);
   }
 
-  /** Return the connection, for other stubs on it. */
+  /** {@return the connection, for other stubs on it} */
   public ManagedChannel channel() {
     return channel;
   }
@@ -97,17 +132,29 @@ public final class MailingClient implements AutoCloseable {
   /**
    * Create or update many clients, matched by phone: all of them or none. The iterator is read as fast as the service takes the
    * clients, so it may be of any length. What it throws ends the import, and nothing is stored.
+   *
+   * @param clients the clients, each with a phone
+   * @param options what is changed, and who hears of the progress
+   * @return how many were created, updated and unchanged
    */
   public ImportClientsResponse importClients(Iterator<Client> clients, ImportOptions options) {
     return new ClientImport(ClientServiceGrpc.newStub(channel)).run(clients, options);
   }
 
-  /** Return the mailing as it is now and after each change, until its final state. Reconnects by itself. */
+  /**
+   * {@return the mailing as it is now and after each change, until its final state} Reconnects by itself.
+   *
+   * @param mailingId the mailing
+   */
   public MailingWatch watchMailing(long mailingId) {
     return new MailingWatch(channel, mailingId);
   }
 
-  /** Return a watch of what a request asks for. Reconnects by itself. */
+  /**
+   * {@return a watch of what a request asks for} Reconnects by itself.
+   *
+   * @param request the query
+   */
   public MessageWatch watchMessages(WatchMessagesRequest request) {
     return new MessageWatch(channel, request);
   }
@@ -129,19 +176,33 @@ public final class MailingClient implements AutoCloseable {
       this.address = address;
     }
 
-    /** Send a bearer token with every call; none if it is null. */
+    /**
+     * Send a bearer token with every call; none if it is null.
+     *
+     * @param token the bearer token
+     * @return this
+     */
     public Builder token(String token) {
       this.token = token == null ? null : () -> token;
       return this;
     }
 
-    /** Ask for the bearer token of every call; the supplier should keep it and renew it in time. */
+    /**
+     * Ask for the bearer token of every call; the supplier should keep it and renew it in time.
+     *
+     * @param token the bearer token
+     * @return this
+     */
     public Builder token(Supplier<String> token) {
       this.token = token;
       return this;
     }
 
-    /** Encrypt the connection, trusting Java's authorities. */
+    /**
+     * Encrypt the connection, trusting Java's authorities.
+     *
+     * @return this
+     */
     public Builder tls() {
       credentials = TlsChannelCredentials.create();
       return this;
@@ -150,6 +211,12 @@ public final class MailingClient implements AutoCloseable {
     /**
      * Encrypt the connection by PEM files: the authority to trust, and the caller's certificate and key (PKCS #8) where the service
      * wants them. Any of them may be null.
+     *
+     * @param ca the authority to trust
+     * @param certificate the caller's certificate
+     * @param key the certificate's key
+     * @return this
+     * @throws IOException if a file cannot be read
      */
     public Builder tls(File ca, File certificate, File key) throws IOException {
       TlsChannelCredentials.Builder tls = TlsChannelCredentials.newBuilder();
@@ -163,13 +230,18 @@ public final class MailingClient implements AutoCloseable {
       return this;
     }
 
-    /** Limit each unary call that has no deadline of its own: one minute by default. */
+    /**
+     * Limit each unary call that has no deadline of its own: one minute by default.
+     *
+     * @param timeout how long a call may take
+     * @return this
+     */
     public Builder timeout(Duration timeout) {
       this.timeout = timeout;
       return this;
     }
 
-    /** Return the client; its first call connects. */
+    /** {@return the client; its first call connects} */
     public MailingClient build() {
       Calls calls = new Calls(token, timeout);
       return new MailingClient(

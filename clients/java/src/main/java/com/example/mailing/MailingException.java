@@ -25,14 +25,28 @@ public final class MailingException extends RuntimeException {
       EnumSet.of(Status.Code.ABORTED, Status.Code.INTERNAL, Status.Code.UNKNOWN, Status.Code.UNAVAILABLE);
   private static final Set<String> RESUMABLE = Set.of("READER_TOO_SLOW", "SHUTTING_DOWN", "CONNECTION_AGED");
 
-  /** One invalid field: its path in the request, such as {@code clients[17].timezone}, and a sentence. */
+  /**
+   * One invalid field: its path in the request, such as {@code clients[17].timezone}, and a sentence.
+   *
+   * @param field the path of the field
+   * @param description what is wrong with it
+   */
   public record FieldViolation(String field, String description) {}
 
   private final transient Status status;
+  /** What the status says. */
   private String sentence;
+
+  /** The name of the reason. */
   private String reason = "";
+
+  /** The facts of the reason. */
   private Map<String, String> metadata = Map.of();
+
+  /** The invalid fields. */
   private final List<FieldViolation> fields = new ArrayList<>();
+
+  /** How long to wait. */
   private Duration retryDelay = Duration.ZERO;
 
   private MailingException(Status status, String sentence, Throwable cause) {
@@ -41,7 +55,11 @@ public final class MailingException extends RuntimeException {
     this.sentence = sentence;
   }
 
-  /** Return the same failure with its details; works for what any stub throws. */
+  /**
+   * {@return the same failure with its details; works for what any stub throws}
+   *
+   * @param error what was thrown
+   */
   public static MailingException from(Throwable error) {
     if (error instanceof MailingException known) {
       return known;
@@ -103,32 +121,56 @@ public final class MailingException extends RuntimeException {
     return code() + ": " + text + (reason.isEmpty() ? "" : " (" + reason + ")");
   }
 
-  /** gRPC's status code. */
+  /**
+   * gRPC's status code.
+   *
+   * @return the code
+   */
   public Status.Code code() {
     return status.getCode();
   }
 
-  /** A name of {@code ErrorReason} without its prefix, such as {@code PHONE_TAKEN}; empty when the answer is not the service's. */
+  /**
+   * A name of {@code ErrorReason} without its prefix, such as {@code PHONE_TAKEN}; empty when the answer is not the service's.
+   *
+   * @return the name, or an empty text
+   */
   public String reason() {
     return reason;
   }
 
-  /** What the status says, in one sentence. */
+  /**
+   * What the status says, in one sentence.
+   *
+   * @return the sentence
+   */
   public String sentence() {
     return sentence;
   }
 
-  /** Every invalid field of a refused request. */
+  /**
+   * Every invalid field of a refused request.
+   *
+   * @return the fields, or none
+   */
   public List<FieldViolation> fields() {
     return List.copyOf(fields);
   }
 
-  /** The facts of the reason. */
+  /**
+   * The facts of the reason.
+   *
+   * @return the facts, or none
+   */
   public Map<String, String> metadata() {
     return metadata;
   }
 
-  /** How long the service asks to wait before the call is repeated; zero when it does not say. */
+  /**
+   * How long the service asks to wait before the call is repeated; zero when it does not say.
+   *
+   * @return the time
+   */
   public Duration retryDelay() {
     return retryDelay;
   }
@@ -136,6 +178,8 @@ public final class MailingException extends RuntimeException {
   /**
    * Whether the network, a proxy or something else on the way failed and not the service: the error has no ErrorInfo and is ABORTED,
    * INTERNAL, UNKNOWN or UNAVAILABLE.
+   *
+   * @return whether it did
    */
   public boolean isTransport() {
     return reason.isEmpty() && TRANSPORT.contains(code());

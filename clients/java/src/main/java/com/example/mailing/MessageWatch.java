@@ -42,7 +42,11 @@ public final class MessageWatch implements Iterator<MessageChange>, Iterable<Mes
     this.stream = new ResumingStream<>(channel, this::open);
   }
 
-  /** The position after the last response whose changes were all returned. Another watch of the same query continues there. */
+  /**
+   * The position after the last response whose changes were all returned. Another watch of the same query continues there.
+   *
+   * @return the token
+   */
   public String resumeToken() {
     return resumeToken;
   }

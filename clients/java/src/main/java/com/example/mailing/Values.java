@@ -21,24 +21,40 @@ public final class Values {
 
   private Values() {}
 
-  /** Return the id of the message of a mailing to a client. */
+  /**
+   * {@return the id of the message of a mailing to a client}
+   *
+   * @param mailingId the mailing
+   * @param clientId the client
+   */
   public static long messageId(long mailingId, long clientId) {
     return mailingId << CLIENT_BITS | clientId;
   }
 
-  /** Return the mailing of a message, read from the message's id. */
+  /**
+   * {@return the mailing of a message, read from the message's id}
+   *
+   * @param messageId the message
+   */
   public static long mailingOf(long messageId) {
     return messageId >> CLIENT_BITS;
   }
 
-  /** Return the client of a message, read from the message's id. */
+  /**
+   * {@return the client of a message, read from the message's id}
+   *
+   * @param messageId the message
+   */
   public static long clientOf(long messageId) {
     return messageId & (1L << CLIENT_BITS) - 1;
   }
 
   /**
-   * Return the daily window from start to end, local times such as {@code 9:00} or {@code 09:00:30}. An end at or before the start is on the
-   * next day: 22:00 to 06:00 crosses midnight, and equal times mean the whole day.
+   * {@return the daily window from start to end, local times such as {@code 9:00} or {@code 09:00:30}} An end at or before the start
+   * is on the next day: 22:00 to 06:00 crosses midnight, and equal times mean the whole day.
+   *
+   * @param start when the window opens
+   * @param end when it closes
    */
   public static ReceiveWindow window(String start, String end) {
     LocalTime opens = timeOfDay(start);
@@ -60,7 +76,11 @@ public final class Values {
     throw new IllegalArgumentException("\"" + text + "\" is not a time of day such as 09:00 or 09:00:30");
   }
 
-  /** Return the digits of an international number as people write it: {@code +7 (916) 123-45-67}. */
+  /**
+   * {@return the digits of an international number as people write it: {@code +7 (916) 123-45-67}}
+   *
+   * @param text the text
+   */
   public static String phone(String text) {
     var digits = PHONE.matcher(text.replaceAll("[ ().-]", ""));
     if (!digits.matches()) {
@@ -70,7 +90,11 @@ public final class Values {
     return digits.group(1);
   }
 
-  /** Return a moment from text in RFC 3339, such as {@code 2030-01-31T09:00:00+03:00}. */
+  /**
+   * {@return a moment from text in RFC 3339, such as {@code 2030-01-31T09:00:00+03:00}}
+   *
+   * @param text the text
+   */
   public static Timestamp moment(String text) {
     try {
       Instant at = OffsetDateTime.parse(text).toInstant();
@@ -81,7 +105,11 @@ public final class Values {
     }
   }
 
-  /** Return a date and a time of day without a zone, from text such as {@code 2030-01-31T09:30:00}. */
+  /**
+   * {@return a date and a time of day without a zone, from text such as {@code 2030-01-31T09:30:00}}
+   *
+   * @param text the text
+   */
   public static CivilDateTime localTime(String text) {
     try {
       LocalDateTime at = LocalDateTime.parse(text);
