@@ -14,6 +14,7 @@ from heapq import merge
 from itertools import accumulate
 
 from dispatcher.model.states import Status
+from dispatcher.model.words import ERROR_WORDS
 from dispatcher.outcome_events import Event, Level
 from server.domain.pagination import query_digest
 from server.domain.resume_tokens import Positions
@@ -151,6 +152,19 @@ def mailing_tested(mailing_id: int, phone: str, forced: bool) -> Event:
 def records_exported(what: str, mailing_id: int = 0) -> Event:
     """Return the event of an export that begins, of clients or of messages."""
     return Event(Level.INFO, f"{what}.exported", f"An export of {what} was begun.", mailing_id)
+
+
+def client_read(client_id: int, what: str) -> Event:
+    """Return the event of a look at one client: at what is stored of them, or at their `story`."""
+    text = "The client's story was read." if what == "story" else "The client was looked up by phone."
+    return Event(Level.INFO, "client.read", text, 0, client_id, {"what": what})
+
+
+def endpoint_probed(endpoint: str, error_class: str) -> Event:
+    """Return the event of a request that only tries an endpoint; `error_class` is '' where it was accepted."""
+    details = {"endpoint": endpoint, "error_class": error_class}
+    text = f"The endpoint {endpoint} was probed: {ERROR_WORDS.get(error_class, 'accepted')}."
+    return Event(Level.INFO, "endpoint.probed", text, details={name: one for name, one in details.items() if one})
 
 
 def client_deleted(client_id: int, cancelled: int) -> Event:

@@ -21,8 +21,8 @@ from server.domain.clients import (
     amended_client,
     check_etag,
 )
-from server.domain.errors import Kind, NotFound, PhoneTaken, PhoneUnknown
-from server.domain.events import OptOutSource, client_opted, records_exported
+from server.domain.errors import Kind, NotFound, PhoneTaken, PhoneUnknown, ScopeMissing
+from server.domain.events import OptOutSource, client_opted, client_read, records_exported
 from server.domain.filters import ClientFilter
 from server.domain.pagination import Page, PageRequest, decode_token, encode_token, page_of, query_digest
 from server.domain.principals import Scope, caller, source
@@ -97,6 +97,12 @@ class ClientStore:
         async with self._database.connection() as connection:
             return await self._read(connection, await client_id_of(connection, key))
 
+    async def note_read(self, client_id: int, what: str) -> None:
+        """Record that the current caller read what is stored of this client, or their story."""
+        bucket = self._installation.bucket_of_client(client_id)
+        async with self._database.transaction() as connection:
+            await record(connection, client_read(client_id, what), bucket=bucket)
+
     async def look_up(self, key: ClientKey) -> Client | None:
         """Return the client, None for an id that nobody has. Raise PhoneUnknown."""
         try:
@@ -118,7 +124,8 @@ class ClientStore:
     ) -> Client:
         """Set `fields` as in `patch`; with `validate_only` return the client as it would be, and change nothing.
 
-        Raise NotFound, PhoneUnknown, StaleEtag, PhoneTaken.
+        Raise NotFound, PhoneUnknown, StaleEtag, PhoneTaken, and ScopeMissing for a new phone by a caller who may not
+        read clients.
         """
 
         async def work(connection: asyncpg.Connection) -> Client:
@@ -129,6 +136,8 @@ class ClientStore:
             after = amended_client(before.definition, patch, fields, self._installation.zones)
             bucket, received, source = stored["bucket"], stored["received"], OptOutSource.API
             if after.phone != before.definition.phone:
+                if not caller().may(Scope.CLIENTS_READ):
+                    raise ScopeMissing(Scope.CLIENTS_READ)  # the answer would tell which phones there are
                 memory = await _move_phone(connection, stored, after.phone)
                 received = [*(received or ()), *memory.received] or None
                 if "opted_out" not in fields and not after.opted_out:

@@ -16,7 +16,7 @@ from dispatcher.breaker import SUCCESS_COUNTS_FOR
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import BreakerState, Suspension
-from dispatcher.outcome_events import breaker_closed, breaker_opened
+from dispatcher.outcome_events import Event, breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON
 from server.domain.replicas import EndpointHealth, EndpointSuspension, health_of, suspension_of
 from server.storage.database import Database, DispatcherDatabase
@@ -108,6 +108,11 @@ class EndpointStore:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    async def note(self, event: Event) -> None:
+        """Record an event that changes nothing, in the name of the current caller."""
+        async with self._database.transaction() as connection:
+            await record(connection, event)
 
     async def health(self, names: Sequence[str]) -> dict[str, EndpointHealth]:
         """Return the state of these endpoints; one without a recorded state is healthy."""

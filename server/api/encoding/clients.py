@@ -17,6 +17,7 @@ from server.domain.clients import (
     normal_tag,
 )
 from server.domain.masks import parts_of
+from server.domain.principals import Scope, caller
 from server.domain.validation import Violations
 
 _WINDOW = frozenset({"start", "duration"})
@@ -85,6 +86,20 @@ def client_message(client: Client) -> client_pb2.Client:
         update_time=timestamp(client.updated_at),
         opt_out=_opt_out_message(client.opt_out),
     )
+
+
+def updated_client_message(client: Client, written: client_pb2.Client, fields: Collection[str]) -> client_pb2.Client:
+    """Return a client that was updated: to a caller without `clients.read` only what they wrote themselves."""
+    message = client_message(client)
+    if caller().may(Scope.CLIENTS_READ):
+        return message
+    shown = {"id", "phone", "etag", "create_time", "update_time", *(name.partition(".")[0] for name in fields)}
+    for field in message.DESCRIPTOR.fields:
+        if field.name not in shown:
+            message.ClearField(field.name)
+    for name in [name for name in message.attributes if name not in written.attributes]:
+        del message.attributes[name]
+    return message
 
 
 def _opt_out_message(opt_out: OptOut | None) -> client_pb2.OptOut | None:

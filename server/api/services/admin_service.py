@@ -18,6 +18,7 @@ from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
 from server.domain.change_feed import ChangeQuery
 from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown, WebhookUnknown
+from server.domain.events import endpoint_probed
 from server.domain.principals import Scope, caller
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
 from server.domain.server_info import Release
@@ -120,6 +121,8 @@ class AdminService(AdminServiceServicer):
     async def ProbeEndpoint(self, request: pb.ProbeEndpointRequest, context: Context) -> pb.ProbeEndpointResponse:
         """Make one request to an endpoint and return how it ended."""
         result = await self._probes.probe(request.endpoint)
+        error = result.attempt.error_class
+        await self._endpoints.note(endpoint_probed(result.attempt.endpoint, error.name if error else ""))
         return pb.ProbeEndpointResponse(attempt=attempt_message(result.attempt), message_id=result.message_id)
 
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Context) -> pb.ListWebhooksResponse:

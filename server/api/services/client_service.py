@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from mailing.v1 import client_service_pb2 as pb
 from mailing.v1.client_service_pb2_grpc import ClientServiceServicer
 from server.api.encoding.client_import import check_same_options, import_options, import_response, import_rows
-from server.api.encoding.clients import client_message, definition_of
+from server.api.encoding.clients import client_message, definition_of, updated_client_message
 from server.api.encoding.filters import checked_filter
 from server.api.encoding.sizes import fitted, pieces
 from server.api.encoding.stories import story_response
@@ -55,7 +55,10 @@ class ClientService(ClientServiceServicer):
         violations = Violations()
         key = client_key(request.client_id, request.phone, violations)
         violations.check()
-        return pb.GetClientResponse(client=client_message(await self._clients.get(key)))
+        client = await self._clients.get(key)
+        if request.phone:
+            await self._clients.note_read(client.id, "client")
+        return pb.GetClientResponse(client=client_message(client))
 
     async def GetClientStory(self, request: pb.GetClientStoryRequest, context: Context) -> pb.GetClientStoryResponse:
         """Return a page of all that is known of one client."""
@@ -65,7 +68,10 @@ class ClientService(ClientServiceServicer):
         violations.check()
         if not caller().may(Scope.MESSAGES_READ):
             raise ScopeMissing(Scope.MESSAGES_READ)
-        return story_response(await self._stories.read(key, page))
+        story = await self._stories.read(key, page)
+        if story.client and not request.page_token:
+            await self._clients.note_read(story.client.id, "story")
+        return story_response(story)
 
     async def UpdateClient(self, request: pb.UpdateClientRequest, context: Context) -> pb.UpdateClientResponse:
         """Change the fields named in the mask."""
@@ -75,14 +81,16 @@ class ClientService(ClientServiceServicer):
         patch = definition_of(request.client, "client", violations, fields)
         check_client(patch, self._zones, "client", violations, fields)
         violations.check()
+        _check_named(request.phone)
         client = await self._clients.update(key, request.client.etag, patch, fields, request.validate_only)
-        return pb.UpdateClientResponse(client=client_message(client))
+        return pb.UpdateClientResponse(client=updated_client_message(client, request.client, fields))
 
     async def DeleteClient(self, request: pb.DeleteClientRequest, context: Context) -> pb.DeleteClientResponse:
         """Remove one client and cancel their unsent messages."""
         violations = Violations()
         key = client_key(request.client_id, request.phone, violations)
         violations.check()
+        _check_named(request.phone)
         cancelled = await self._deletion.delete(key, request.etag, request.allow_missing)
         return pb.DeleteClientResponse(cancelled_messages=cancelled)
 
@@ -132,3 +140,9 @@ class ClientService(ClientServiceServicer):
             for clients in pieces(map(client_message, piece), EXPORT_CHUNK):
                 token = encode_token(digest, clients[-1].id)
                 yield pb.ExportClientsResponse(clients=clients, resume_token=token)
+
+
+def _check_named(phone: str) -> None:
+    """Raise ScopeMissing for a client named by phone if the caller may not know which phones there are."""
+    if phone and not caller().may(Scope.CLIENTS_READ):
+        raise ScopeMissing(Scope.CLIENTS_READ)

@@ -1,10 +1,10 @@
 -- What belongs to the messages of one client. Messages themselves are read by messages.sql.
 
 -- name: list_client_events
--- The newest events about a client, apart from those of their messages.
+-- The newest events about a client, apart from those of their messages and from who looked at them.
 SELECT at, level, event, text, mailing_id, message_id, client_id, principal, details
 FROM log
-WHERE bucket = $bucket AND client_id = $client_id AND mailing_id = 0 AND client_id > 0
+WHERE bucket = $bucket AND client_id = $client_id AND mailing_id = 0 AND client_id > 0 AND event <> 'client.read'
 ORDER BY no DESC
 LIMIT $most;
 

@@ -8,10 +8,21 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from dispatcher.model.endpoints import Endpoint
-from mailing.v1.client_service_pb2 import CreateClientRequest, UpdateClientRequest
+from mailing.v1.admin_service_pb2 import ProbeEndpointRequest, WatchLogRequest
+from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
+from mailing.v1.client_pb2 import Client
+from mailing.v1.client_service_pb2 import (
+    CreateClientRequest,
+    DeleteClientRequest,
+    GetClientRequest,
+    GetClientStoryRequest,
+    UpdateClientRequest,
+)
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
+from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest, SendTestMessageRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2 import ExportMessagesRequest, ListAttemptsRequest
@@ -118,6 +129,59 @@ async def test_a_taken_phone_names_its_client_to_those_who_may_know(start: Start
         with refused("ALREADY_EXISTS", "PHONE_TAKEN") as info:
             await clients.CreateClient(CreateClientRequest(client=client(PHONE)), metadata=metadata)
         assert dict(info.metadata) == told
-        with refused("ALREADY_EXISTS", "PHONE_TAKEN") as info:
-            await clients.UpdateClient(UpdateClientRequest(client=client(PHONE, id=other.id)), metadata=metadata)
-        assert dict(info.metadata) == told
+    with refused("ALREADY_EXISTS", "PHONE_TAKEN") as info:
+        await clients.UpdateClient(UpdateClientRequest(client=client(PHONE, id=other.id)), metadata=reader)
+    assert dict(info.metadata) == {"client": str(made.id)}
+
+
+async def test_an_update_shows_only_what_was_written(start: Start, tokens: Tokens) -> None:
+    """Fails when a caller who may not read clients learns of their attributes, or which phones there are."""
+    writer, both = tokens.make("writer", "clients.write"), tokens.make("both", "clients.write", "clients.read")
+    guarded = await start(authenticator=tokens.authenticator())
+    clients: Any = ClientServiceStub(guarded.channel)
+    definition = client(PHONE, tag="vip", attributes={"name": "Anna", "city": "Omsk"})
+    made = (await clients.CreateClient(CreateClientRequest(client=definition), metadata=both)).client
+    change = UpdateClientRequest(
+        client=Client(id=made.id, attributes={"city": "Perm"}), update_mask=FieldMask(paths=["attributes.city"])
+    )
+    answer = (await clients.UpdateClient(change, metadata=writer)).client
+    assert (answer.id, dict(answer.attributes), answer.tag, answer.timezone) == (made.id, {"city": "Perm"}, "", "")
+    assert answer.etag
+    answer = (await clients.UpdateClient(change, metadata=both)).client
+    assert (dict(answer.attributes), answer.tag) == ({"name": "Anna", "city": "Perm"}, "vip")
+    for phone in (PHONE, "79990000000"):
+        with refused("PERMISSION_DENIED", "SCOPE_MISSING"):
+            await clients.UpdateClient(UpdateClientRequest(client=Client(tag="a"), phone=phone), metadata=writer)
+        with refused("PERMISSION_DENIED", "SCOPE_MISSING"):
+            await clients.DeleteClient(DeleteClientRequest(phone=phone), metadata=writer)
+    for phone in ("79261234568", "79990000000"):
+        with refused("PERMISSION_DENIED", "SCOPE_MISSING"):
+            await clients.UpdateClient(UpdateClientRequest(client=Client(id=made.id, phone=phone)), metadata=writer)
+
+
+async def test_looks_at_one_client_and_probes_are_on_record(
+    start: Start, tokens: Tokens, gateway: ScriptedEndpoint
+) -> None:
+    anna = tokens.make("anna", "all")
+    endpoints = [ConfiguredEndpoint(Endpoint("default", gateway.url, "t0ken"), "fast", "a test")]
+    guarded = await start(endpoints=endpoints, authenticator=tokens.authenticator())
+    clients: Any = ClientServiceStub(guarded.channel)
+    admin: Any = AdminServiceStub(guarded.channel)
+    made = (await clients.CreateClient(CreateClientRequest(client=client(PHONE)), metadata=anna)).client
+    await clients.GetClient(GetClientRequest(client_id=made.id), metadata=anna)
+    await clients.GetClient(GetClientRequest(phone=PHONE), metadata=anna)
+    await clients.GetClientStory(GetClientStoryRequest(phone=PHONE), metadata=anna)
+    await admin.ProbeEndpoint(ProbeEndpointRequest(endpoint="default"), metadata=anna)
+    entries: list[LogEntry] = []
+    log = admin.WatchLog(WatchLogRequest(), metadata=anna)
+    while len(entries) < 3:
+        entries += (await log.read()).entries
+    found = {(one.event, one.client_id, one.principal, *sorted(one.details.items())) for one in entries}
+    assert found == {
+        ("client.read", made.id, "token:anna", ("what", "client")),
+        ("client.read", made.id, "token:anna", ("what", "story")),
+        ("endpoint.probed", 0, "token:anna", ("endpoint", "default"), ("error_class", "REJECTED")),
+    }
+    assert PHONE not in str(entries)
+    story = await clients.GetClientStory(GetClientStoryRequest(phone=PHONE), metadata=anna)
+    assert list(story.events) == []
