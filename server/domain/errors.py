@@ -407,7 +407,7 @@ class ResumeTokenExpired(DomainError):
         )
 
 
-class _Resumable:
+class Resumable:
     """The end of a stream that can be resumed. `resume_token` is empty where there is none."""
 
     resume_token = ""
@@ -418,7 +418,7 @@ class _Resumable:
         return {"resume_token": self.resume_token} if self.resume_token else {}
 
 
-class ReaderTooSlow(_Resumable, DomainError):
+class ReaderTooSlow(Resumable, DomainError):
     """The reader of a stream has read nothing for too long."""
 
     def __init__(self, resume_token: str = "") -> None:
@@ -510,7 +510,7 @@ class TooManyWaiting(DomainError):
         return self._facts
 
 
-class ShuttingDown(_Resumable, DomainError):
+class ShuttingDown(Resumable, DomainError):
     """The replica that serves the stream is shutting down."""
 
     def __init__(self, resume_token: str = "") -> None:
@@ -534,15 +534,15 @@ class ConnectionAged(DomainError):
         return {"limit": f"{self.limit:g}"}
 
 
-class Unauthenticated(DomainError):
-    """The call has no valid credentials. Only the log has the reason."""
+class Unauthenticated(Resumable, DomainError):
+    """The call has no valid credentials, or a stream has none any more. Only the log has the reason."""
 
     def __init__(self) -> None:
         super().__init__("No valid credentials came with the call.")
 
 
-class ScopeMissing(DomainError):
-    """The caller is authenticated and lacks the method's scope."""
+class ScopeMissing(Resumable, DomainError):
+    """The caller is authenticated and lacks the method's scope, or lost it while a stream was open."""
 
     def __init__(self, scope: str) -> None:
         super().__init__(f"This call needs the scope {scope}, which the caller does not have.")
@@ -550,8 +550,8 @@ class ScopeMissing(DomainError):
 
     @property
     def facts(self) -> dict[str, str]:
-        """The scope."""
-        return {"scope": self.scope}
+        """The scope, and where to resume a stream that ended so."""
+        return {"scope": self.scope, **super().facts}
 
 
 class MethodClosed(DomainError):

@@ -8,6 +8,7 @@ from one of another stream. Both the change feed and the event log are numbered 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Protocol
@@ -24,6 +25,30 @@ _EPOCH_SIZE = 8
 _LARGEST_EPOCH = 2**64 - 1
 _CHECK_SIZE = 8
 _LARGEST = 2**63 - 1
+
+
+@dataclass(slots=True)
+class Place:
+    """How far a stream is: the token behind what its caller has got, '' as long as there is none."""
+
+    token: str = ""
+
+
+_place: ContextVar[Place | None] = ContextVar("place", default=None)
+
+
+def begin_place() -> Place:
+    """Return the place of the stream that begins here; `reached` moves it."""
+    place = Place()
+    _place.set(place)
+    return place
+
+
+def reached(token: str) -> None:
+    """Note the token of what was given to the caller of the current stream."""
+    place = _place.get()
+    if place is not None:
+        place.token = token
 
 
 class Query(Protocol):

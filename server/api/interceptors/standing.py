@@ -1,7 +1,7 @@
 """Ends streams whose credentials have ended: expired, revoked, removed, or robbed of the method's scope.
 
 A call is short, and is checked when it starts; a stream goes on for an hour. One timer looks at all streams in
-turn, a tenth of them a second. A stream that ends so has given its caller a resume token with every response.
+turn, a tenth of them a second. The error that ends a stream carries the resume token of what its caller has got.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
-from server.domain.errors import DomainError
+from server.domain.errors import DomainError, Resumable
+from server.domain.resume_tokens import begin_place
 
 Check = Callable[[], None]
 
@@ -30,7 +31,7 @@ class Standing:
     @contextmanager
     def held(self, check: Check) -> Iterator[None]:
         """Run the block, which is a stream, as long as `check` raises nothing; then raise what it raised."""
-        stream = _Stream(check)
+        stream, place = _Stream(check), begin_place()
         self._streams[stream] = None
         if self._timer is None:
             self._schedule(stream.loop)
@@ -38,6 +39,8 @@ class Standing:
             yield
         except asyncio.CancelledError:
             if stream.ended is not None and stream.task.uncancel() == 0:
+                if isinstance(stream.ended, Resumable):
+                    stream.ended.resume_token = place.token
                 raise stream.ended from None
             raise
         finally:

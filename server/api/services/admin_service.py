@@ -21,6 +21,7 @@ from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown, Webh
 from server.domain.events import endpoint_probed
 from server.domain.principals import Scope, caller
 from server.domain.replicas import OVERRIDE_FIELDS, RuntimeSettings, check_overrides
+from server.domain.resume_tokens import reached
 from server.domain.server_info import Release
 from server.domain.validation import Violations
 from server.endpoints.dns_check import DnsCheck
@@ -149,6 +150,7 @@ class AdminService(AdminServiceServicer):
         if not (query.about_mailing or caller().may(Scope.ADMIN_READ)):
             raise ScopeMissing(Scope.ADMIN_READ)
         tokens, token, begun = self._streams.tokens(query), request.resume_token, False
+        reached(token)
         try:
             async with aclosing(self._streams.events(query, token)) as batches:
                 async for batch in batches:
@@ -160,6 +162,7 @@ class AdminService(AdminServiceServicer):
                     for response in _responses(batch, token, after):
                         yield response
                     token = after
+                    reached(token)
         except (ReaderTooSlow, ShuttingDown) as end:
             raise type(end)(token) from None
 

@@ -18,6 +18,7 @@ from server.domain.clients import CLIENT_FIELDS, check_client, client_key, compl
 from server.domain.errors import ScopeMissing
 from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
 from server.domain.principals import Scope, caller
+from server.domain.resume_tokens import reached
 from server.domain.validation import Violations, page_size
 from server.storage.client_deletion import ClientDeletion
 from server.storage.client_import import ClientImport
@@ -136,10 +137,12 @@ class ClientService(ClientServiceServicer):
         chosen = checked_filter(request, self._zones, Violations())
         digest = query_digest("export clients", chosen.as_json())
         (after,) = resumed_key(request.resume_token, digest, (0,))
+        reached(request.resume_token)
         async for piece in self._clients.export(chosen, after):
             for clients in pieces(map(client_message, piece), EXPORT_CHUNK):
                 token = encode_token(digest, clients[-1].id)
                 yield pb.ExportClientsResponse(clients=clients, resume_token=token)
+                reached(token)
 
 
 def _check_named(phone: str) -> None:

@@ -18,7 +18,7 @@ from server.api.encoding.wellknown import IntervalRange, numbers_of
 from server.api.handlers import Context, Handler
 from server.domain.change_feed import ChangeQuery
 from server.domain.errors import Kind, NotFound, ReaderTooSlow, ShuttingDown
-from server.domain.resume_tokens import Tokens
+from server.domain.resume_tokens import Tokens, reached
 from server.domain.validation import Violations, check_id
 from server.storage.mailings import ProgressStore
 from server.watch import ChangeBatch, Streams
@@ -64,6 +64,7 @@ class DeliveryService:
         query = await self._query_of(request)
         tokens, token = self._streams.tokens(query), request.resume_token
         batches = self._streams.messages(query, request.resume_token, request.from_start)
+        reached(token)
         try:
             async with aclosing(batches):
                 async for batch in batches:
@@ -71,6 +72,7 @@ class DeliveryService:
                     for response in _responses(batch, query, tokens, after):
                         yield response
                     token = after
+                    reached(token)
         except (ReaderTooSlow, ShuttingDown) as end:
             raise type(end)(token) from None
 

@@ -17,6 +17,7 @@ from server.domain.errors import Kind, NotFound
 from server.domain.messages import MessageQuery
 from server.domain.pagination import PageRequest, encode_token, query_digest, resumed_key
 from server.domain.receipts import Receipt
+from server.domain.resume_tokens import reached
 from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.database import Database
 from server.storage.installation import Installation
@@ -70,6 +71,7 @@ class MessageService(MessageServiceServicer):
         violations.check()
         digest = query_digest("export", request.mailing_id, list(statuses), *([list(receipts)] if receipts else []))
         (after,) = resumed_key(request.resume_token, digest, (0,))
+        reached(request.resume_token)
         mailing = (await self._mailings.read([request.mailing_id])).get(request.mailing_id)
         if mailing is None:
             raise NotFound(Kind.MAILING, request.mailing_id)
@@ -78,6 +80,7 @@ class MessageService(MessageServiceServicer):
             for messages in pieces((exported_message(one, template) for one in piece), EXPORT_CHUNK):
                 token = encode_token(digest, messages[-1].client_id)
                 yield pb.ExportMessagesResponse(messages=messages, resume_token=token)
+                reached(token)
 
     async def ListAttempts(self, request: pb.ListAttemptsRequest, context: Context) -> pb.ListAttemptsResponse:
         """Return the failed attempts of one message."""

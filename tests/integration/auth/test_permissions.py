@@ -263,10 +263,16 @@ async def test_a_stream_ends_when_its_token_does(start: Start, tokens: Tokens) -
         assert (await stream.read()).checkpoint
     lines = tokens.path.read_text().splitlines()
     tokens.path.write_text("\n".join(line for line in lines if not line.startswith("reader")) + "\n")
-    with refused("UNAUTHENTICATED", "UNAUTHENTICATED"):
+    last = ""
+    with refused("UNAUTHENTICATED", "UNAUTHENTICATED") as info:
         async with asyncio.timeout(20):
             while True:
-                assert (await streams[0].read()).resume_token
+                last = (await streams[0].read()).resume_token
+    assert last
+    assert info.metadata["resume_token"] == last
+    again = watching.WatchMessages(WatchMessagesRequest(resume_token=last), metadata=other)
+    assert (await again.read()).checkpoint
+    again.cancel()
     assert (await streams[1].read()).checkpoint
     streams[1].cancel()
 
