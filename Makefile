@@ -71,9 +71,10 @@ lock: ## Compile both requirements.lock from both pyproject.toml.
 ## What is shipped
 
 .PHONY: release
-release: venv ## Build wheels, image context, notes and SBOM of HEAD into dist/VERSION; with network.
+release: venv ## Build wheels, image context, notes, SBOM and provenance of HEAD into dist/VERSION; with network.
 	@set -eu; folder=$$(python deploy/release.py $(ARGS)); \
 	$(MAKE) --no-print-directory sbom SBOM="$$folder/sbom.json" >/dev/null; \
+	python deploy/provenance.py "$$folder"; \
 	cd "$$folder"; sha256sum -- * >SHA256SUMS; ls -d "$$PWD"/*
 
 .PHONY: client-packages

@@ -3,7 +3,7 @@
 Wheels of all distributions, the .proto files and their descriptor set, the context in which the images are
 built, and the notes of the version. All carry one version, which every pyproject.toml states and CHANGELOG.md
 describes; what only lies in the work tree is left out. The same commit makes the same files. The bill of
-materials is added by the Makefile.
+materials and the provenance are added by the Makefile.
 """
 
 from __future__ import annotations

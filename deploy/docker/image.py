@@ -49,6 +49,8 @@ def stages(text: str) -> list[Stage]:
         keyword, _, rest = line.partition(" ")
         if keyword == "FROM":
             found.append(Stage(rest.partition(" AS ")[2]))
+        elif keyword == "ARG" and not found:
+            continue  # of the base image, in whose place this machine's Python stands
         elif keyword in (
             "COPY",
             "RUN",
