@@ -96,7 +96,7 @@ def updated_client_message(client: Client, written: client_pb2.Client, fields: C
     shown = {"id", "phone", "etag", "create_time", "update_time", *(name.partition(".")[0] for name in fields)}
     for field in message.DESCRIPTOR.fields:
         if field.name not in shown:
-            message.ClearField(field.name)
+            message.ClearField(field.name)  # type: ignore[arg-type]
     for name in [name for name in message.attributes if name not in written.attributes]:
         del message.attributes[name]
     return message
