@@ -183,6 +183,10 @@ def in_slot(moment: datetime, slot: float) -> datetime:
     return datetime.fromtimestamp(math.ceil(moment.timestamp() / slot) * slot, UTC)
 
 
+_EXPIRED = frozenset({Reason.MAILING_ENDED, Reason.WINDOW_NOT_BEFORE_END, Reason.HOURS_NOT_BEFORE_END, Reason.TOO_LATE})
+"""Why a message cannot leave any more, by the timetable of its mailing."""
+
+
 def are_all_sent(mailing: Mailing, recipients: Recipients, reclaimed: bool, now_at: datetime) -> bool:
     """Return whether `without_sending` is None for every message of a batch, which it usually is."""
     if mailing.state is MailingState.CANCELLED or (reclaimed and mailing.semantics is Semantics.AT_MOST_ONCE):
@@ -216,7 +220,8 @@ def _without_sending(mailing: Mailing, recipient: Recipient, now_at: datetime) -
     if mailing.ends_at is not None and now_at >= mailing.ends_at:
         return unsent(Status.EXPIRED, Reason.MAILING_ENDED)
     if recipient.skip_reason:
-        return unsent(Status.SKIPPED, Reason(recipient.skip_reason))
+        reason = Reason(recipient.skip_reason)
+        return unsent(Status.EXPIRED if reason in _EXPIRED else Status.SKIPPED, reason)
     if recipient.opens_at is None:
         return None
     if mailing.ends_at is not None and recipient.opens_at >= mailing.ends_at:

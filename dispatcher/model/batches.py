@@ -33,7 +33,7 @@ class Recipient(NamedTuple):
 
     `attempts` were made before, of which `uncounted` do not count against the limit; `maybe_sent`
     says that nobody knows of one whether it arrived. `phone` is None when the client is gone;
-    `skip_reason` is why they are not to get it, NONE when they are. `opens_at` is set when it is
+    `skip_reason` is why they are not to get it (any more), NONE when they are. `opens_at` is set when it is
     not to be sent at the claim by the database's clock: to when it may be; `closes_in` is how many
     seconds after the claim the client's window closes, None without a window. `overdue` says that the
     message is more than a day old: where its mailing has no end, every attempt counts from then on.

@@ -45,7 +45,8 @@ class Mailing:
 
     `audience` is set where a client who no longer matches is not to get it any more.
     `max_rate` is in messages a second over all replicas, 0 without a limit; an `important`
-    mailing is not held back by the frequency cap.
+    mailing is not held back by the frequency cap. The messages of a `timed` one leave by more than the
+    windows of their clients.
     """
 
     id: int
@@ -61,6 +62,7 @@ class Mailing:
     max_rate: float = 0.0
     important: bool = False
     title: str = ""
+    timed: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,9 @@ class Reason(IntEnum):
     NO_ADDRESS = 13
     EMPTY_TEXT = 14
     TOO_LONG = 15
+    TOO_LATE = 16
     MAYBE_SENT = 17
+    HOURS_NOT_BEFORE_END = 18
 
 
 class MailingState(IntEnum):

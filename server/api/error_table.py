@@ -22,6 +22,7 @@ from google.rpc.status_pb2 import Status
 from mailing.v1.error_pb2 import ErrorReason
 from server.domain.errors import (
     BodyTooSlow,
+    CalendarUnknown,
     CallTooLong,
     ClientNumbersExhausted,
     ClientOptedOut,
@@ -91,6 +92,7 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     InvalidPageToken: Answer(grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_INVALID_PAGE_TOKEN),
     NotFound: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     EndpointUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_ENDPOINT_NOT_FOUND),
+    CalendarUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_CALENDAR_NOT_FOUND),
     WebhookUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_WEBHOOK_NOT_FOUND),
     SegmentUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_SEGMENT_NOT_FOUND),
     SegmentNameTaken: Answer(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_SEGMENT_NAME_TAKEN),

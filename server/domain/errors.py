@@ -9,6 +9,7 @@ DomainError
 ├── NotFound            no such client, mailing, message, schedule or segment
 ├── ClientNumbersExhausted  as many clients were added as there can ever be
 ├── EndpointUnknown     no such endpoint is configured
+├── CalendarUnknown     no such calendar of holidays is configured
 ├── WebhookUnknown      no such webhook is configured
 ├── SegmentUnknown      no segment has this name
 ├── SegmentNameTaken    another segment has the name
@@ -192,6 +193,21 @@ class EndpointUnknown(DomainError):
     def facts(self) -> dict[str, str]:
         """The name that was looked up, and the configured ones."""
         return {"endpoint": self.name, "known": ",".join(self.known)}
+
+
+class CalendarUnknown(DomainError):
+    """No calendar of this name is configured; `known` are the configured ones."""
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        self.name = name[:MAX_NAME]
+        self.known = list(known)[:MAX_LISTED]
+        there_are = f"there are {', '.join(self.known)}" if known else "none is configured"
+        super().__init__(f"There is no calendar {self.name!r}; {there_are}.")
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """The name that was looked up, and the configured ones."""
+        return {"calendar": self.name, "known": ",".join(self.known)}
 
 
 class PhoneUnknown(DomainError):

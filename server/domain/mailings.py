@@ -14,6 +14,7 @@ from server.domain.clients import etag_of
 from server.domain.errors import InvalidFields, WrongState
 from server.domain.filters import ClientFilter, check_filter
 from server.domain.masks import fields_of_parts, merged
+from server.domain.timetables import SendingHours, check_sending_hours, check_skip_after, earliest
 from server.domain.validation import Violations, check_count, check_text, invalid
 
 MAILING_FIELDS = (
@@ -30,6 +31,10 @@ MAILING_FIELDS = (
     "retry",
     "labels",
     "important",
+    "sending_hours",
+    "holidays",
+    "local_start",
+    "skip_after",
 )
 """The fields of a mailing that callers may set, in the order of the contract."""
 
@@ -39,12 +44,26 @@ MAX_LABELS = 32
 MAX_LABEL = 100
 LONGEST_ESTIMATE = timedelta(days=3650)
 
+TIMETABLE = frozenset({"sending_hours", "holidays", "local_start", "skip_after"})
+"""The fields by which messages wait, or are too late; what waits is judged anew when one changes."""
+
 _ALWAYS = frozenset({"title", "labels"})
-_WHILE_LIVE = _ALWAYS | {"text", "filter", "end_time", "priority", "max_rate", "retry", "important"}
+_WHILE_LIVE = _ALWAYS | {
+    "text",
+    "filter",
+    "end_time",
+    "priority",
+    "max_rate",
+    "retry",
+    "important",
+    "sending_hours",
+    "holidays",
+    "skip_after",
+}
 
 CHANGEABLE: Mapping[MailingState, frozenset[str]] = {
     MailingState.SCHEDULED: frozenset(MAILING_FIELDS),
-    MailingState.RUNNING: _WHILE_LIVE | {"start_time"},
+    MailingState.RUNNING: _WHILE_LIVE | {"start_time", "local_start"},
     MailingState.PAUSED: _WHILE_LIVE,
     MailingState.COMPLETED: _ALWAYS | {"end_time"},
     MailingState.CANCELLED: _ALWAYS,
@@ -73,7 +92,7 @@ class RetryRule:
 
 @dataclass(frozen=True, slots=True)
 class MailingDefinition:
-    """The fields of a mailing that callers set; see `MAILING_FIELDS`. `start_time` None means now."""
+    """The fields of a mailing that callers set; see `MAILING_FIELDS`. Without any start it means now."""
 
     text: str
     title: str = ""
@@ -88,6 +107,11 @@ class MailingDefinition:
     retry: RetryRule = field(default_factory=RetryRule)
     labels: Mapping[str, str] = field(default_factory=dict)
     important: bool = False
+    sending_hours: tuple[SendingHours, ...] = ()
+    holidays: str = ""
+    local_start: datetime | None = None
+    """By the clock in each client's zone; then there is no `start_time`."""
+    skip_after: timedelta | None = None
 
 
 class ReceiptTotals(NamedTuple):
@@ -125,6 +149,7 @@ class Mailing:
     """A stored mailing. `version` grows by one with every change of definition or state.
 
     `schedule_id` is the schedule that made it, 0 for none; `occurrence_at` the occurrence for which it did.
+    `begins_at` is when sending begins or began; None while the first zone to reach its local start is not known.
     """
 
     id: int
@@ -136,6 +161,7 @@ class Mailing:
     progress: Progress
     schedule_id: int = 0
     occurrence_at: datetime | None = None
+    begins_at: datetime | None = None
 
     @property
     def etag(self) -> str:
@@ -183,12 +209,17 @@ def check_mailing(
         "endpoint": lambda at: check_text(mailing.endpoint, MAX_LABEL, at, violations),
         "retry": lambda at: _check_retry(mailing.retry, at, violations),
         "labels": lambda at: check_labels(mailing.labels, at, violations),
+        "sending_hours": lambda at: check_sending_hours(mailing.sending_hours, zones, at, violations),
+        "holidays": lambda at: check_text(mailing.holidays, MAX_LABEL, at, violations),
+        "skip_after": lambda at: check_skip_after(mailing.skip_after, at, violations),
     }
     for name, check in checks.items():
         if name in fields:
             check(f"mailing.{name}")
-    if "start_time" in fields or "end_time" in fields:
+    if not {"start_time", "local_start", "end_time"}.isdisjoint(fields):
         check_order(mailing, violations)
+    if mailing.start_time and mailing.local_start and {"start_time", "local_start"}.issubset(fields):
+        violations.add("mailing.local_start", "must not be given together with start_time: one of them is the start")
 
 
 def check_template(text: str, path: str, violations: Violations) -> None:
@@ -205,7 +236,8 @@ def check_template(text: str, path: str, violations: Violations) -> None:
 
 def check_order(mailing: MailingDefinition, violations: Violations) -> None:
     """Report an end that is not after the start."""
-    if mailing.start_time and mailing.end_time and mailing.end_time <= mailing.start_time:
+    start = mailing.start_time or (earliest(mailing.local_start) if mailing.local_start else None)
+    if start and mailing.end_time and mailing.end_time <= start:
         violations.add("mailing.end_time", "must be after the start")
 
 
@@ -288,15 +320,25 @@ def amended_mailing(
     parts make no valid field.
     """
     before = mailing.definition
-    after = merged(before, patch, fields, "mailing")
+    after = _with_one_start(merged(before, patch, fields, "mailing"), patch, fields)
     changed = changes(before, after)
     check_changeable(mailing, changed, begun)
     if "end_time" in changed and after.end_time and after.end_time <= now:
         raise ended_already()
     violations = Violations()
     check_mailing(after, zones, violations, fields_of_parts(fields))
-    check_order(replace(after, start_time=after.start_time or now), violations)
+    start = after.start_time or (None if after.local_start else now)
+    check_order(replace(after, start_time=start), violations)
     violations.check()
+    return after
+
+
+def _with_one_start(after: MailingDefinition, patch: MailingDefinition, fields: Collection[str]) -> MailingDefinition:
+    """Return the definition without the start that the one in the patch replaces."""
+    if "local_start" in fields and patch.local_start:
+        return replace(after, start_time=None)
+    if "start_time" in fields and patch.start_time:
+        return replace(after, local_start=None)
     return after
 
 

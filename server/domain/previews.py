@@ -59,13 +59,16 @@ class Group:
     """`count` clients with the same receive window.
 
     `window` identifies the group for the store; `reason` is why they are excluded, NONE if they are
-    not. `opens_at` is the first moment at which they may be sent to.
+    not. `opens_at` is the first moment at which they may be sent to, `late` why they cannot be before the
+    end, and `late_at` when it is too late for them, None for never.
     """
 
     window: Window
     reason: Reason
     count: int
     opens_at: datetime
+    late: Reason = Reason.NONE
+    late_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +132,14 @@ def sample_count(value: int, violations: Violations) -> int:
     return min(value, MAX_SAMPLES) if value > 0 else DEFAULT_SAMPLES
 
 
-def audience_of(groups: Iterable[Group], end: datetime | None) -> Audience:
-    """Return the audience: opt-outs and texts go before a window that opens too late, that before the cap."""
+def audience_of(groups: Iterable[Group]) -> Audience:
+    """Return the audience: opt-outs and texts go before an opening that comes too late, that before the cap."""
     sent: list[Group] = []
     excluded: dict[Reason, int] = {}
     for group in groups:
         reason = group.reason
-        if reason not in _BEFORE_WINDOWS and end is not None and group.opens_at >= end:
-            reason = Reason.WINDOW_NOT_BEFORE_END
+        if reason not in _BEFORE_WINDOWS:
+            reason = group.late or reason
         if reason is Reason.NONE:
             sent.append(group)
         else:
@@ -150,14 +153,14 @@ def without_texts(groups: Iterable[Group], unsuited: Mapping[tuple[Window, Reaso
     `unsuited` counts these by window, by the reason why they are left out anyway, and by that of the text.
     """
     apart: list[Group] = []
-    opens = dict[Window, datetime]()
+    alike = dict[Window, Group]()
     for group in groups:
-        opens[group.window] = group.opens_at
+        alike[group.window] = group
         bad = sum(n for (window, reason, _), n in unsuited.items() if (window, reason) == (group.window, group.reason))
         if group.count > bad:
             apart.append(replace(group, count=group.count - bad))
-    left_out = ((window, text, n) for (window, _, text), n in unsuited.items() if window in opens)
-    return apart + [Group(window, text, n, opens[window]) for window, text, n in left_out]
+    left_out = ((window, text, n) for (window, _, text), n in unsuited.items() if window in alike)
+    return apart + [replace(alike[window], reason=text, count=n) for window, text, n in left_out]
 
 
 def samples_of(render: TextRenderer, clients: Iterable[tuple[Client, datetime]], most: int) -> tuple[Sample, ...]:

@@ -8,6 +8,7 @@ import orjson
 from dispatcher.model.states import AudienceMode, MailingState, Semantics
 from server.domain.filters import filter_from_json
 from server.domain.mailings import Mailing, MailingDefinition, Progress, ReceiptTotals, RetryRule, estimated_finish
+from server.domain.timetables import SendingHours
 
 _COUNTERS = ("total", "pending", "delivered", "failed", "expired", "cancelled", "skipped", "unknown", "attempts")
 
@@ -31,6 +32,10 @@ def definition_arguments(definition: MailingDefinition, audience: str | None) ->
         "max_backoff": definition.retry.max_backoff,
         "labels": orjson.dumps(dict(definition.labels)).decode(),
         "important": definition.important,
+        "sending_hours": orjson.dumps([hours.as_json() for hours in definition.sending_hours]).decode(),
+        "holidays": definition.holidays,
+        "local_start": definition.local_start,
+        "skip_after": definition.skip_after,
     }
 
 
@@ -46,6 +51,7 @@ def mailing_of(row: asyncpg.Record) -> Mailing:
         progress=_progress_of(row) if "total" in row else Progress(),
         schedule_id=row["schedule_id"] or 0,
         occurrence_at=row["occurrence_at"],
+        begins_at=row["begins_at"] if row["local_start"] else row["starts_at"],
     )
 
 
@@ -54,7 +60,7 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
         title=row["title"],
         text=row["text"],
         filter=filter_from_json(orjson.loads(row["filter"])),
-        start_time=row["starts_at"],
+        start_time=None if row["local_start"] else row["starts_at"],
         end_time=row["ends_at"],
         audience_mode=AudienceMode(row["audience_mode"]),
         semantics=Semantics(row["semantics"]),
@@ -64,6 +70,10 @@ def _definition_of(row: asyncpg.Record) -> MailingDefinition:
         retry=RetryRule(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         labels=orjson.loads(row["labels"]),
         important=row["important"],
+        sending_hours=tuple(map(SendingHours.from_json, orjson.loads(row["sending_hours"]))),
+        holidays=row["holidays"],
+        local_start=row["local_start"],
+        skip_after=row["skip_after"],
     )
 
 

@@ -16,13 +16,14 @@ import orjson
 from dispatcher.model.states import MailingState
 from dispatcher.outcome_events import Event
 from server.domain.clients import check_etag
-from server.domain.errors import Kind, NotFound, WrongState
+from server.domain.errors import CalendarUnknown, Kind, NotFound, WrongState
 from server.domain.events import mailing_created, mailing_event, mailing_updated
 from server.domain.filters import ClientFilter, mailings_in
 from server.domain.mailings import (
     CANCELLABLE,
     PAUSABLE,
     RESUMABLE,
+    TIMETABLE,
     Mailing,
     MailingDefinition,
     MailingQuery,
@@ -55,6 +56,7 @@ async def insert_mailing(connection: asyncpg.Connection, definition: MailingDefi
 
     It runs at once if its start has come. Raise InvalidFields for an end that has passed, and for an unknown segment.
     """
+    await check_calendar(connection, definition.holidays)
     mailing_id = int(await connection.fetchval(*_SQL["next_mailing_id"].bind()))
     definition, audience = await _with_audience(connection, definition)
     statement = _SQL["insert_mailing"].bind(mailing_id=mailing_id, **definition_arguments(definition, audience))
@@ -149,6 +151,8 @@ class MailingStore:
             check_etag(etag, mailing.etag)
             begun = await connection.fetchval(*_SQL["has_begun"].bind(mailing_id=mailing_id))
             after = amended_mailing(mailing, patch, fields, row["read_at"], begun, self._zones)
+            if "holidays" in fields:
+                await check_calendar(connection, after.holidays)
             audience = row["audience"]
             if after.filter != mailing.definition.filter:
                 _check_own(after.filter, mailing_id)
@@ -157,10 +161,14 @@ class MailingStore:
             await connection.execute(*_SQL["update_mailing"].bind(mailing_id=mailing_id, **arguments))
             if validate_only:
                 return mailing_of(await connection.fetchrow(*_SQL["get_mailings"].bind(ids=[mailing_id])))
-            if "filter" in changes(mailing.definition, after):
+            changed = changes(mailing.definition, after)
+            if "filter" in changed:
                 await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))
+            if not TIMETABLE.isdisjoint(changed):
+                await connection.execute(*_SQL["wait_for_expansion"].bind(mailing_id=mailing_id))
+                await connection.execute(*_SQL["judge_anew"].bind(mailing_id=mailing_id))
             await notify_dispatchers(connection)
-            await record(connection, *mailing_updated(mailing_id, changes(mailing.definition, after)))
+            await record(connection, *mailing_updated(mailing_id, changed))
             return None
 
         if validate_only and (rehearsed := await self._database.rehearse(work)):
@@ -242,6 +250,15 @@ def _check_own(chosen: ClientFilter, mailing_id: int) -> None:
     """Raise InvalidFields for a filter that asks for messages of its own mailing: these change as it is sent."""
     if mailing_id in mailings_in(chosen):
         raise invalid("mailing.filter", f"asks who got mailing {mailing_id}, which is this one: name others")
+
+
+async def check_calendar(connection: asyncpg.Connection, name: str) -> None:
+    """Raise CalendarUnknown for the name of a calendar that there is not; '' is none."""
+    if not name:
+        return
+    known = [row["name"] for row in await connection.fetch(*_SQL["calendar_names"].bind())]
+    if name not in known:
+        raise CalendarUnknown(name, known)
 
 
 class ProgressStore:

@@ -36,6 +36,9 @@ _DATABASE = load_queries("database.sql")
 DRAW_TIMEOUT = 300.0
 """Seconds that it may take to draw a sample, which reads all clients."""
 
+LOOK_AGAIN = timedelta(minutes=15)
+"""After which time the audience of a mailing that waits for its local start is looked at again."""
+
 
 class PostgresMailingPlan:
     """Implements `ports.MailingPlan`."""
@@ -49,6 +52,7 @@ class PostgresMailingPlan:
 
     async def start_due(self) -> list[int]:
         async with self._database.transaction() as connection:
+            await _find_begins(connection)
             ids = [row["id"] for row in await connection.fetch(*_SQL["start_due"].bind())]
             if ids:
                 # Open mailings that ran before begin another pass over all clients; then come the new ones.
@@ -122,6 +126,23 @@ class PostgresMailingPlan:
 
     async def forget_changes(self) -> None:
         await self._database.execute(*_SQL["forget_changes"].bind())
+
+
+async def _find_begins(connection: asyncpg.Connection) -> None:
+    """Find out when mailings with a local start begin: when the first zone of their audience reaches it."""
+    for row in await connection.fetch(*_SQL["local_starts"].bind()):
+        audience, local_start = audience_of(row["filter"]), row["local_start"]
+        arguments = {**plain_arguments(audience), "local_start": local_start}
+        first_zone = (condition_of(audience) or EVERYBODY).bind(_SQL["first_zone"], **arguments)
+        begins_at = await connection.fetchval(*first_zone)
+        statement = _SQL["set_begin"].bind(
+            id=row["id"],
+            version=row["version"],
+            begins_at=begins_at,
+            local_start=local_start,
+            look_again=LOOK_AGAIN,
+        )
+        await connection.execute(*statement)
 
 
 async def _whom_to_take(connection: asyncpg.Connection, expansion: Expansion, bucket: int) -> Condition | None:

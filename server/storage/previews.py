@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from functools import partial
 from types import MappingProxyType
 from typing import Any
@@ -50,6 +50,7 @@ from server.storage.clients import end_of_sample
 from server.storage.database import Database
 from server.storage.filters import audience_of_filter, bind, drawn, filter_hash
 from server.storage.mailing_rows import mailing_of
+from server.storage.mailings import check_calendar
 from server.storage.queries import load_queries
 from server.storage.segment_filters import resolved
 
@@ -73,11 +74,16 @@ PREVIEWABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING, MailingSt
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is previewed: a definition, its `start` (not before now), and its id if it has begun."""
+    """What is previewed: a definition, its `start` (not before now), and its id if it has begun.
+
+    `holidays` are the days of its calendar, `default` the window of clients without one.
+    """
 
     definition: MailingDefinition
     start: datetime
     mailing_id: int | None
+    holidays: Sequence[date]
+    default: tuple[time | None, timedelta | None]
 
 
 class PreviewStore:
@@ -117,18 +123,18 @@ class PreviewStore:
             subject = await _subject(connection, mailing)
             await connection.execute(*_DATABASE["plan_for_arguments"].bind())
             statements = await self._statements(connection, subject)
-            end = subject.definition.end_time
-            groups = await connection.fetch(*statements("preview_groups"), timeout=PREVIEW_TIMEOUT)
+            statement = statements("preview_groups", **_lateness(subject), **_hours(subject))
+            groups = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
             render = self._renderer(subject.definition)
             unsuited = await _unsuited_texts(connection, statements, render)
-            audience = audience_of(without_texts(map(_group_of, groups), unsuited), end)
+            audience = audience_of(without_texts(map(_group_of, groups), unsuited))
             wanted = min(samples, audience.size)
             looked_at = min(wanted + unsuited.total(), MAX_LOOKED_AT) if wanted else 0
-            first = await _first_clients(connection, statements, end, looked_at)
+            first = await _first_clients(connection, statements, audience.groups, looked_at)
             rate = strictest(
                 subject.definition.max_rate, self._rates.get(endpoint_name(subject.definition.endpoint), 0.0)
             )
-            sendable, finish_at = await _sendable(connection, audience, subject.start, end, rate)
+            sendable, finish_at = await _sendable(connection, audience, subject, rate)
         return Preview(audience, samples_of(render, first, wanted), sendable, finish_at)
 
     def _renderer(self, mailing: MailingDefinition) -> TextRenderer:
@@ -148,7 +154,8 @@ class PreviewStore:
             capped=self._cap.messages > 0 and not subject.definition.important,
             cap=self._cap.messages,
             capped_since=subject.start - self._cap.period,
-            start=subject.start,
+            default_start=subject.default[0],
+            default_length=subject.default[1],
         )
 
 
@@ -169,11 +176,14 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
     mailing_id = mailing if isinstance(mailing, int) else None
     row = await connection.fetchrow(*_SQL["preview_moment"].bind(mailing_id=mailing_id))
     now: datetime = row["read_at"]
+    default = row["default_window_start"], row["default_window_length"]
     if not isinstance(mailing, int):
         if mailing.end_time and mailing.end_time <= now:
             raise ended_already()
+        await check_calendar(connection, mailing.holidays)
         _, whole = await resolved(connection, mailing.filter, "mailing.filter")
-        return _Subject(replace(mailing, filter=whole), max(mailing.start_time or now, now), None)
+        start, days = max(mailing.start_time or now, now), await _holidays(connection, mailing)
+        return _Subject(replace(mailing, filter=whole), start, None, days, default)
     if row["id"] is None:
         raise NotFound(Kind.MAILING, mailing)
     stored = mailing_of(row)
@@ -185,7 +195,31 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
     if definition.end_time and definition.end_time <= now:
         raise MailingEnded
     begun = await _has_begun(connection, stored.id, stored.state)
-    return _Subject(definition, max(definition.start_time or now, now), stored.id if begun else None)
+    start, days = max(definition.start_time or now, now), await _holidays(connection, definition)
+    return _Subject(definition, start, stored.id if begun else None, days, default)
+
+
+async def _holidays(connection: asyncpg.Connection, mailing: MailingDefinition) -> Sequence[date]:
+    return await connection.fetchval(*_SQL["preview_holidays"].bind(name=mailing.holidays)) or ()
+
+
+def _hours(subject: _Subject) -> dict[str, object]:
+    """Return the mailing's own hours as parameters."""
+    hours = [one.as_json() for one in subject.definition.sending_hours]
+    return {"hours": orjson.dumps(hours).decode(), "holidays": subject.holidays}
+
+
+def _lateness(subject: _Subject) -> dict[str, object]:
+    """Return the parameters by which it is decided who is too early or too late."""
+    mailing = subject.definition
+    return {
+        "start": subject.start,
+        "end": mailing.end_time,
+        "timed": bool(mailing.sending_hours or mailing.holidays or mailing.local_start or mailing.skip_after),
+        "local_start": mailing.local_start,
+        "skip_after": mailing.skip_after,
+        "due_since": mailing.start_time or subject.start,
+    }
 
 
 async def _has_begun(connection: asyncpg.Connection, mailing_id: int, state: MailingState) -> bool:
@@ -213,12 +247,21 @@ async def _unsuited_texts(
 
 
 async def _first_clients(
-    connection: asyncpg.Connection, statements: _Statements, end: datetime | None, count: int
+    connection: asyncpg.Connection, statements: _Statements, groups: Sequence[Group], count: int
 ) -> list[tuple[Client, datetime]]:
     if not count:
         return []
     await connection.execute(*_SQL["preview_in_order"].bind())
-    rows = await connection.fetch(*statements("preview_samples", end=end, limit=count), timeout=PREVIEW_TIMEOUT)
+    zones, starts, lengths = zip(*(group.window for group in groups), strict=True)
+    statement = statements(
+        "preview_samples",
+        timezones_of=zones,
+        starts_of=starts,
+        lengths_of=lengths,
+        opens_of=[group.opens_at for group in groups],
+        limit=count,
+    )
+    rows = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
     return [(_shown(client_of(row)), row["due_at"]) for row in rows]
 
 
@@ -229,9 +272,10 @@ def _shown(client: Client) -> Client:
 
 
 async def _sendable(
-    connection: asyncpg.Connection, audience: Audience, start: datetime, end: datetime | None, rate: float
+    connection: asyncpg.Connection, audience: Audience, subject: _Subject, rate: float
 ) -> tuple[int, datetime | None]:
     """Return how many messages can be sent before the end, and when the last one is if these are all."""
+    start, end = subject.start, subject.definition.end_time
     if not audience.groups:
         return 0, None
     if not rate:
@@ -240,22 +284,37 @@ async def _sendable(
     for since, until in spans(start, end):
         if len(left) * max(1, (until - since) / timedelta(days=1)) > MAX_WINDOWS:
             break
-        waiting = await _waiting(connection, left, pace, since, until)
+        waiting = await _waiting(connection, subject, left, pace, since, until)
         outcome = await asyncio.to_thread(schedule, waiting)
         last = max(last, outcome.last)
         left = [replace(group, count=n) for group, n in zip(left, outcome.left, strict=True) if n]
         if not left:
             return audience.size, pace.moment(last)
     unsent = sum(group.count for group in left)
-    # Without an end all are sent, however late.
-    return audience.size if end is None else audience.size - unsent, None
+    # Without an end all are sent, however late, unless they are too late.
+    endless = end is None and subject.definition.skip_after is None
+    return audience.size if endless else audience.size - unsent, None
 
 
 async def _waiting(
-    connection: asyncpg.Connection, groups: Sequence[Group], pace: Pace, since: datetime, until: datetime
+    connection: asyncpg.Connection,
+    subject: _Subject,
+    groups: Sequence[Group],
+    pace: Pace,
+    since: datetime,
+    until: datetime,
 ) -> list[Waiting]:
     zones, starts, lengths = zip(*(group.window for group in groups), strict=True)
-    statement = _SQL["preview_windows"].bind(timezones=zones, starts=starts, lengths=lengths, since=since, until=until)
+    statement = _SQL["preview_windows"].bind(
+        timezones=zones,
+        starts=starts,
+        lengths=lengths,
+        opens=[group.opens_at for group in groups],
+        lates=[group.late_at for group in groups],
+        since=since,
+        until=until,
+        **_hours(subject),
+    )
     rows = await connection.fetch(*statement, timeout=PREVIEW_TIMEOUT)
     waiting = [Waiting(group.count, []) for group in groups]
     for who, opens_at, closes_at in rows:
@@ -268,4 +327,5 @@ def _window_of(row: asyncpg.Record) -> Window:
 
 
 def _group_of(row: asyncpg.Record) -> Group:
-    return Group(_window_of(row), Reason(row["reason"]), row["n"], row["opens_at"])
+    late = Reason(row["late"])
+    return Group(_window_of(row), Reason(row["reason"]), row["n"], row["opens_at"], late, row["late_at"])

@@ -31,7 +31,7 @@ from server.domain.schedules import (
 from server.storage.database import Database, RaceLost
 from server.storage.events import record
 from server.storage.installation import Installation
-from server.storage.mailings import insert_mailing
+from server.storage.mailings import check_calendar, insert_mailing
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
 from server.storage.segment_filters import resolved
@@ -111,6 +111,7 @@ class ScheduleStore:
             if call is not None and (made := await self._requests.find(connection, call)) is not None:
                 return await self._read(connection, made)
             stored = await _with_segments(connection, definition)
+            await check_calendar(connection, definition.mailing.holidays)
             now = await connection.fetchval(*_SQL["present"].bind())
             schedule_id = 0 if validate_only else await connection.fetchval(*_SQL["next_schedule_id"].bind())
             statement = _SQL["insert_schedule"].bind(
@@ -171,6 +172,8 @@ class ScheduleStore:
             before = schedule.definition
             after = amended_schedule(before, patch, fields, self._zones)
             after = await _with_segments(connection, after)
+            if after.mailing.holidays != before.mailing.holidays:
+                await check_calendar(connection, after.mailing.holidays)
             next_at = schedule.next_at
             if after.recurrence != before.recurrence:
                 found = require_next(after, row["read_at"])

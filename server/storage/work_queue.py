@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -128,6 +128,8 @@ class PostgresWorkQueue:
         recipients = _recipients(row, mailing, render)
         if mailing.audience is not None and (condition := condition_of(mailing.audience)):
             recipients = await _still_matching(connection, bucket, recipients, condition)
+        if mailing.timed:
+            recipients = await _by_timetable(connection, mailing, bucket, row, recipients)
         if self._cap is not None:
             recipients = await self._capped(connection, mailing, bucket, recipients, self._cap)
         return ClaimedBatch(
@@ -302,7 +304,37 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         max_rate=bounded_rate(row["max_rate"]),
         important=row["important"],
         title=row["title"],
+        timed=row["timed"],
     )
+
+
+async def _by_timetable(
+    connection: asyncpg.Connection, mailing: Mailing, bucket: int, row: asyncpg.Record, recipients: Recipients
+) -> Recipients:
+    """Return the recipients with when the timetable of the mailing lets each message leave, or why it cannot."""
+    claimed_at = row["claimed_at"]
+    asked = [one for one in recipients if one.phone and not one.skip_reason]
+    if not asked:
+        return recipients
+    statement = _SQL["departures"].bind(
+        bucket=bucket,
+        mailing_id=mailing.id,
+        batch_no=row["no"],
+        client_ids=[one.client_id for one in asked],
+        moments=[one.opens_at or claimed_at for one in asked],
+        claimed_at=claimed_at,
+    )
+    found = await connection.fetchrow(*statement)
+    columns = [found[name] or () for name in ("client_ids", "opens_at", "closes_in", "reasons")]
+    judged = {client_id: rest for client_id, *rest in zip(*columns, strict=True)}
+    return Recipients.of(_judged(one, judged.get(one.client_id), claimed_at) for one in recipients)
+
+
+def _judged(one: Recipient, found: Sequence[Any] | None, claimed_at: datetime) -> Recipient:
+    if found is None:
+        return one
+    opens_at, closes_in, reason = found
+    return one._replace(opens_at=opens_at if opens_at > claimed_at else None, closes_in=closes_in, skip_reason=reason)
 
 
 def _recipients(row: asyncpg.Record, mailing: Mailing, render: Render | None) -> Recipients:

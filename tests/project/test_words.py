@@ -53,8 +53,7 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
 
 
 NOT_USED_YET = {
-    "REASON_TOO_LATE",
-    *("REASON_HOURS_NOT_BEFORE_END", "REASON_DAILY_LIMIT"),
+    "REASON_DAILY_LIMIT",
 }
 """Values of the contract that the service gives to nothing yet."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import time
 
-from mailing.v1 import client_pb2, time_of_day_pb2
+from mailing.v1 import client_pb2
 from server.api.encoding.masking import shown_phone
-from server.api.encoding.wellknown import duration, span_of, timestamp
+from server.api.encoding.wellknown import duration, span_of, time_message, time_of_day, timestamp
 from server.domain.clients import (
     LONGEST_WINDOW,
     Client,
@@ -51,7 +51,7 @@ def _window_of(
     """Return the window; a part that is not among `parts` may be missing, and is then any."""
     start, length = None if "start" in parts else time(), None if "duration" in parts else LONGEST_WINDOW
     if message.HasField("start"):
-        start = _time_of_day(message.start, f"{path}.start", violations)
+        start = time_of_day(message.start, f"{path}.start", violations)
     elif "start" in parts:
         violations.add(f"{path}.start", "is required: the local time at which the window opens")
     if message.HasField("duration"):
@@ -59,14 +59,6 @@ def _window_of(
     elif "duration" in parts:
         violations.add(f"{path}.duration", "is required: how long the window stays open")
     return ReceiveWindow(start, length) if start is not None and length is not None else None
-
-
-def _time_of_day(message: time_of_day_pb2.TimeOfDay, path: str, violations: Violations) -> time | None:
-    try:
-        return time(message.hours, message.minutes, message.seconds)
-    except ValueError:
-        violations.add(path, "is not a time of day from 00:00:00 to 23:59:59")
-        return None
 
 
 def client_message(client: Client) -> client_pb2.Client:
@@ -116,8 +108,4 @@ def _opt_out_message(opt_out: OptOut | None) -> client_pb2.OptOut | None:
 def _window_message(window: ReceiveWindow | None) -> client_pb2.ReceiveWindow | None:
     if window is None:
         return None
-    start = window.start
-    return client_pb2.ReceiveWindow(
-        start=time_of_day_pb2.TimeOfDay(hours=start.hour, minutes=start.minute, seconds=start.second),
-        duration=duration(window.duration),
-    )
+    return client_pb2.ReceiveWindow(start=time_message(window.start), duration=duration(window.duration))

@@ -10,6 +10,7 @@ from google.protobuf.duration_pb2 import Duration
 from dispatcher.model.states import AudienceMode, Semantics
 from mailing.v1 import mailing_pb2
 from server.api.encoding.filters import filter_message, filter_of
+from server.api.encoding.timetables import civil_message, civil_time_of, hours_message, sending_hours_of
 from server.api.encoding.wellknown import duration, number_of, span_of, time_of, timestamp
 from server.domain.mailings import Mailing, MailingDefinition, Progress, RetryRule, check_mailing
 from server.domain.validation import Violations
@@ -19,7 +20,9 @@ _DEFAULTS = RetryRule()
 
 def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> MailingDefinition:
     """Return the caller's definition of a mailing, unchecked; report what cannot be converted."""
-    start = end = None
+    start = end = local_start = None
+    if message.HasField("local_start"):
+        local_start = civil_time_of(message.local_start, "mailing.local_start", violations)
     if message.HasField("start_time"):
         start = time_of(message.start_time, "mailing.start_time", violations)
     if message.HasField("end_time"):
@@ -40,6 +43,10 @@ def definition_of(message: mailing_pb2.Mailing, violations: Violations) -> Maili
         retry=_retry_of(message.retry, violations) if message.HasField("retry") else _DEFAULTS,
         labels=dict(message.labels),
         important=message.important,
+        sending_hours=sending_hours_of(message.sending_hours, "mailing.sending_hours", violations),
+        holidays=message.holidays,
+        local_start=local_start,
+        skip_after=_skip_after(message, violations),
     )
 
 
@@ -48,6 +55,10 @@ def new_definition(message: mailing_pb2.Mailing, zones: Collection[str], violati
     definition = definition_of(message, violations)
     check_mailing(definition, zones, violations)
     return definition
+
+
+def _skip_after(message: mailing_pb2.Mailing, violations: Violations) -> timedelta | None:
+    return span_of(message.skip_after, "mailing.skip_after", violations) if message.HasField("skip_after") else None
 
 
 def _retry_of(message: mailing_pb2.RetryPolicy, violations: Violations) -> RetryRule:
@@ -77,6 +88,7 @@ def mailing_message(mailing: Mailing) -> mailing_pb2.Mailing:
         update_time=timestamp(mailing.updated_at),
         schedule_id=mailing.schedule_id,
         occurrence_time=timestamp(mailing.occurrence_at),
+        begin_time=timestamp(mailing.begins_at),
     )
     message.MergeFrom(stored)
     return message
@@ -98,6 +110,10 @@ def definition_message(definition: MailingDefinition) -> mailing_pb2.Mailing:
         retry=_retry_message(definition.retry),
         labels=definition.labels,
         important=definition.important,
+        sending_hours=map(hours_message, definition.sending_hours),
+        holidays=definition.holidays,
+        local_start=civil_message(definition.local_start),
+        skip_after=duration(definition.skip_after),
     )
 
 

@@ -6,7 +6,7 @@ What cannot be converted is reported as a violation, not raised.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from enum import IntEnum
 from functools import cache, partial
 from hashlib import blake2b
@@ -99,6 +99,20 @@ def span_of(value: Duration, path: str, violations: Violations) -> timedelta | N
         violations.add(path, "must not be finer than microseconds")
         return None
     return timedelta(seconds=seconds, microseconds=nanos // 1000)
+
+
+def time_of_day(value: TimeOfDay, path: str, violations: Violations) -> time | None:
+    """Return the time of day; report what is none."""
+    try:
+        return time(value.hours, value.minutes, value.seconds)
+    except ValueError:
+        violations.add(path, "is not a time of day from 00:00:00 to 23:59:59")
+        return None
+
+
+def time_message(value: time) -> TimeOfDay:
+    """Return the time of day for a message."""
+    return TimeOfDay(hours=value.hour, minutes=value.minute, seconds=value.second)
 
 
 class IntervalRange(NamedTuple):

@@ -25,7 +25,7 @@ METHODS: Mapping[str, frozenset[str]] = {
 FIELDS: Mapping[str, frozenset[str]] = {
     message: frozenset(fields.split())
     for message, fields in {
-        "mailing.v1.Mailing": "sending_hours holidays local_start skip_after max_per_day max_per_day_timezone",
+        "mailing.v1.Mailing": "max_per_day max_per_day_timezone",
     }.items()
 }
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""

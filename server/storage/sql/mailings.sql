@@ -1,6 +1,10 @@
 -- Mailings with their progress, which is summed from mailing_counts: at most some 13 rows per bucket.
 -- Messages are never counted.
 
+-- fragment: start
+-- When the planner looks at it first: at its start, or when the first zone of the world reaches its local start.
+coalesce($start_time::timestamptz, ($local_start::timestamp AT TIME ZONE 'UTC') - interval '14 hours', now())
+
 -- name: next_mailing_id
 SELECT nextval('mailing_id');
 
@@ -8,13 +12,14 @@ SELECT nextval('mailing_id');
 -- The database's clock decides whether the start has come. Returns no row when the end has passed.
 INSERT INTO mailings (
   id, title, text, filter, starts_at, ends_at, state, audience_mode, semantics, priority, max_rate, endpoint,
-  max_attempts, initial_backoff, max_backoff, labels, important, audience
+  max_attempts, initial_backoff, max_backoff, labels, important, audience, sending_hours, holidays, local_start,
+  skip_after
 )
-SELECT $mailing_id, $title, $text, $filter, coalesce($start_time::timestamptz, now()), $end_time::timestamptz,
-  CASE WHEN coalesce($start_time::timestamptz, now()) <= now() THEN {MailingState.RUNNING}
-    ELSE {MailingState.SCHEDULED} END,
+SELECT $mailing_id, $title, $text, $filter, {start}, $end_time::timestamptz,
+  CASE WHEN $local_start::timestamp IS NULL AND coalesce($start_time::timestamptz, now()) <= now()
+    THEN {MailingState.RUNNING} ELSE {MailingState.SCHEDULED} END,
   $audience_mode, $semantics, $priority, $max_rate, $endpoint, $max_attempts, $initial_backoff, $max_backoff, $labels,
-  $important, $audience
+  $important, $audience, $sending_hours, $holidays, $local_start, $skip_after
 WHERE $end_time::timestamptz IS NULL OR $end_time::timestamptz > now()
 RETURNING state;
 
@@ -93,15 +98,28 @@ SELECT EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AN
 -- A running mailing whose start is moved into the future, by the database's clock, is SCHEDULED again.
 -- With another filter, rechecks begin once the new audience is expanded.
 UPDATE mailings
-SET title = $title, text = $text, filter = $filter, starts_at = coalesce($start_time::timestamptz, now()),
+SET title = $title, text = $text, filter = $filter, starts_at = {start},
   ends_at = $end_time, audience_mode = $audience_mode, semantics = $semantics, priority = $priority,
   max_rate = $max_rate, endpoint = $endpoint, max_attempts = $max_attempts, initial_backoff = $initial_backoff,
   max_backoff = $max_backoff, labels = $labels, important = $important, audience = $audience,
+  sending_hours = $sending_hours, holidays = $holidays, local_start = $local_start, skip_after = $skip_after,
   version = version + 1, updated_at = now(),
-  state = CASE WHEN state = {MailingState.RUNNING} AND $start_time::timestamptz > now() THEN {MailingState.SCHEDULED}
-    ELSE state END,
+  state = CASE WHEN state = {MailingState.RUNNING} AND {start} > now() THEN {MailingState.SCHEDULED} ELSE state END,
   recheck_at = CASE WHEN filter = $filter THEN recheck_at ELSE 'infinity' END
 WHERE id = $mailing_id;
+
+-- name: wait_for_expansion
+-- Waits for steps in progress, which take clients in by the old timetable.
+SELECT bucket FROM expansions WHERE mailing_id = $mailing_id ORDER BY bucket FOR UPDATE;
+
+-- name: judge_anew
+-- Lets all that waits for a later moment be judged by the mailing's new timetable: the next claim puts it off again.
+-- What a claim before put off by the old one, and settles after this, `expedite` finds a minute later.
+WITH noted AS (UPDATE mailings SET judged_at = now() WHERE id = $mailing_id)
+UPDATE batches SET due_at = now(), opened_at = now() WHERE mailing_id = $mailing_id AND due_at > now();
+
+-- name: calendar_names
+SELECT name FROM calendars ORDER BY name;
 
 -- fragment: moved
 version = version + 1, updated_at = now()

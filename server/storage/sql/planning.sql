@@ -45,11 +45,39 @@ SELECT
     )
   ) - clock_timestamp())::float8 AS next_in;
 
+-- name: local_starts
+-- Scheduled mailings with a local start that some zone of the world has reached.
+SELECT id, version, coalesce(audience, filter) AS filter, local_start FROM mailings
+WHERE state = {MailingState.SCHEDULED} AND starts_at <= now() AND local_start IS NOT NULL;
+
+-- name: first_zone
+-- When the first zone with a client who matches reaches a local time. Reads all clients. NULL for no such client.
+SELECT min(reached_at(z.timezone, $local_start::timestamp)) AS begins_at
+FROM (
+  SELECT DISTINCT c.timezone FROM clients c
+  WHERE NOT c.opted_out
+    AND ($tags::text[] IS NULL OR c.tag = ANY ($tags))
+    AND ($operator_codes::text[] IS NULL OR c.operator_code = ANY ($operator_codes))
+    AND ($timezones::text[] IS NULL OR c.timezone = ANY ($timezones))
+    AND ($attributes::jsonb IS NULL OR c.attributes @> $attributes)
+    AND ($chosen_ids::bigint[] IS NULL OR c.id = ANY ($chosen_ids))
+    /* further conditions */
+) z;
+
+-- name: set_begin
+-- Sets when a mailing begins, and when it is looked at again: then, or earlier, as clients of an earlier zone may be
+-- added. One without clients begins when the last zone of the world has reached its local start.
+UPDATE mailings SET begins_at = b.at, starts_at = least(b.at, now() + $look_again::interval)
+FROM (SELECT coalesce($begins_at::timestamptz,
+  CASE WHEN $local_start::timestamp AT TIME ZONE 'UTC' + interval '12 hours' <= now() THEN now() END) AS at) b
+WHERE id = $id AND version = $version AND state = {MailingState.SCHEDULED};
+
 -- name: start_due
 -- Starts the mailings that are due; rechecks begin once they are expanded. One whose end passed while it was paused
 -- before its start begins as well: every client of it is to have a message, which ends EXPIRED.
 UPDATE mailings m SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
-WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now()) OR ({ended_unbegun})
+WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now() AND (m.local_start IS NULL OR m.begins_at <= now()))
+  OR ({ended_unbegun})
 RETURNING m.id;
 
 -- name: open_expansions
@@ -166,13 +194,15 @@ WHERE m.state = {MailingState.RUNNING} AND m.audience_mode = {AudienceMode.OPEN}
 -- name: expedite
 -- Makes batches due at once whose mailing is over or ends before they are due, so that they are
 -- claimed and settled without being sent. So are those that a clock opened which was set back since:
--- what was due at once, and retries. Others wait for a window, which the clock decides.
+-- what was due at once, and retries, and what was put off by a timetable about when another one replaced it. Others wait
+-- for a window, which the clock decides.
 UPDATE batches b SET due_at = now(), opened_at = now()
 FROM mailings m
 WHERE b.due_at > now() AND m.id = b.mailing_id
   AND (
     m.state = {MailingState.CANCELLED} OR (m.state = {MailingState.RUNNING} AND m.ends_at <= b.due_at)
     OR m.ends_at <= now()
+    OR (m.judged_at <= now() - interval '1 minute' AND b.opened_at < m.judged_at + interval '1 minute')
     OR (b.opened_at > now() + interval '1 s' AND b.due_at - b.opened_at <= m.max_backoff)
   );
 

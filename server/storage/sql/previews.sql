@@ -1,8 +1,17 @@
 -- What a mailing would do, read in one transaction that writes nothing, so that the figures agree.
 
 -- name: preview_moment
--- The time of this transaction, and the stored mailing if $mailing_id is given.
-SELECT now() AS read_at, m.* FROM (SELECT $mailing_id::bigint AS wanted) w LEFT JOIN mailings m ON m.id = w.wanted;
+-- The time of this transaction, the window of clients without one, and the stored mailing if $mailing_id is given.
+SELECT now() AS read_at, s.default_window_start, s.default_window_length, m.*
+FROM (SELECT $mailing_id::bigint AS wanted) w CROSS JOIN dispatch_settings s LEFT JOIN mailings m ON m.id = w.wanted;
+
+-- name: preview_holidays
+SELECT days FROM calendars WHERE name = $name;
+
+-- fragment: window
+-- The window of client `c`, or that of clients without one.
+coalesce(c.window_start, $default_start::time) AS window_start,
+  CASE WHEN c.window_start IS NULL THEN $default_length::interval ELSE c.window_length END AS window_length
 
 -- name: preview_is_drawn
 SELECT EXISTS (
@@ -61,11 +70,12 @@ $capped::boolean AND cardinality(s.mailing_ids) >= $cap::int AND CASE WHEN (
 -- name: preview_groups
 -- The number of clients who could get it, by receive window and by the reason why they are skipped or
 -- NONE. Clients at the cap are counted from what was sent, which mostly reads less than all clients,
--- and subtracted from the others. A window's next opening is computed once for all who share it.
-SELECT timezone, window_start, window_length, reason, sum(n)::bigint AS n,
-  window_opens_at(timezone, window_start, window_length, $start::timestamptz) AS opens_at
+-- and subtracted from the others. When messages may leave is computed once for all who share a zone and window.
+SELECT a.*, n.opens_at, n.late_at, n.late
 FROM (
-  SELECT c.timezone, c.window_start, c.window_length, 
+SELECT timezone, window_start, window_length, reason, sum(n)::bigint AS n
+FROM (
+  SELECT c.timezone, {window},
     CASE WHEN c.opted_out THEN {Reason.OPTED_OUT} ELSE {Reason.NONE} END AS reason, count(*) AS n
   FROM clients c
   {could_get_it}
@@ -73,7 +83,7 @@ FROM (
   UNION ALL
   SELECT k.timezone, k.window_start, k.window_length, v.reason, v.n
   FROM (
-    SELECT c.timezone, c.window_start, c.window_length, count(*) AS n
+    SELECT c.timezone, {window}, count(*) AS n
     FROM client_sends s
     CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = s.bucket AND id = s.client_id LIMIT 1) c
     {could_get_it}
@@ -83,15 +93,28 @@ FROM (
   CROSS JOIN LATERAL (VALUES ({Reason.FREQUENCY_CAP}, k.n), ({Reason.NONE}, -k.n)) v (reason, n)
 ) g
 GROUP BY 1, 2, 3, 4
-HAVING sum(n) > 0;
+HAVING sum(n) > 0
+) a
+CROSS JOIN LATERAL (
+  SELECT o.opens_at, NULL::timestamptz AS late_at,
+    CASE WHEN o.opens_at < coalesce($end::timestamptz, 'infinity') THEN {Reason.NONE} ELSE {Reason.WINDOW_NOT_BEFORE_END} END AS late
+  FROM (SELECT window_opens_at(a.timezone, a.window_start, a.window_length, $start::timestamptz) AS opens_at) o
+  WHERE NOT $timed::boolean
+  UNION ALL
+  SELECT d.opens_at, d.late_at, d.reason
+  FROM next_departure_v1(a.timezone, a.window_start, a.window_length, $hours::jsonb, $holidays::date[],
+    $local_start::timestamp, $skip_after::interval, coalesce($end, 'infinity'), $due_since::timestamptz,
+    $start) d
+  WHERE $timed
+) n;
 
 -- name: preview_texts
 -- What the texts of all are made of who could get it and have not opted out.
-SELECT c.timezone, c.window_start, c.window_length, c.phone, c.operator_code, c.tag, c.attributes,
+SELECT c.timezone, {window}, c.phone, c.operator_code, c.tag, c.attributes,
   EXISTS (SELECT FROM client_sends s WHERE s.bucket = c.bucket AND s.client_id = c.id AND {capped} OFFSET 0) AS capped
 FROM clients c
 {could_get_it}
-  AND NOT c.opted_out AND $start::timestamptz IS NOT NULL;
+  AND NOT c.opted_out;
 
 -- name: preview_in_order
 -- For the rest of the transaction, ordered rows are read in their order: without statistics the
@@ -100,16 +123,24 @@ SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', '
   set_config('enable_seqscan', 'off', true);
 
 -- name: preview_samples
--- The first candidates by id who are not skipped, each with the earliest time of sending: the first
--- ones of each bucket, and of these again the first.
+-- The first candidates by id who are not skipped, each with the earliest time of sending, which their group has: the
+-- first ones of each bucket, and of these again the first.
 SELECT s.*
 FROM buckets b
 CROSS JOIN LATERAL (
-  SELECT c.*, window_opens_at(c.timezone, c.window_start, c.window_length, $start::timestamptz) AS due_at
+  SELECT c.*, d.due_at
   FROM clients c
+  CROSS JOIN LATERAL (
+    SELECT g.opens_at AS due_at
+    FROM (SELECT {window}) w
+    JOIN unnest($timezones_of::text[], $starts_of::time[], $lengths_of::interval[], $opens_of::timestamptz[])
+      AS g(timezone, window_start, window_length, opens_at)
+      ON g.timezone = c.timezone AND g.window_start IS NOT DISTINCT FROM w.window_start
+        AND g.window_length IS NOT DISTINCT FROM w.window_length
+    LIMIT 1
+  ) d
   {could_get_it}
     AND c.bucket = b.bucket AND NOT c.opted_out
-    AND window_opens_at(c.timezone, c.window_start, c.window_length, $start) < coalesce($end::timestamptz, 'infinity')
     AND NOT EXISTS (SELECT FROM client_sends s WHERE s.bucket = c.bucket AND s.client_id = c.id AND {capped} OFFSET 0)
   ORDER BY c.id
   LIMIT $limit
@@ -118,18 +149,16 @@ ORDER BY s.id
 LIMIT $limit;
 
 -- name: preview_windows
--- When the windows of several groups are open between two moments; each window is the first one at or
--- after the end of the one before.
-WITH RECURSIVE opened AS (
-  SELECT who, timezone, window_start, window_length,
-    window_opens_at(timezone, window_start, window_length, $since::timestamptz) AS opens_at,
-    window_closes_at(timezone, window_start, window_length, $since) AS closes_at
-  FROM unnest($timezones::text[], $starts::time[], $lengths::interval[]) WITH ORDINALITY
-    AS g (timezone, window_start, window_length, who)
-  UNION ALL
-  SELECT who, timezone, window_start, window_length,
-    window_opens_at(timezone, window_start, window_length, closes_at),
-    window_closes_at(timezone, window_start, window_length, closes_at)
-  FROM opened WHERE closes_at < $until::timestamptz
-)
-SELECT who, opens_at, least(closes_at, $until) AS closes_at FROM opened WHERE opens_at < $until ORDER BY who, opens_at;
+-- When messages of several groups may leave between two moments: from the first opening of each group on, and until it is
+-- too late for it.
+SELECT g.who, lower(o) AS opens_at, upper(o) AS closes_at
+FROM unnest($timezones::text[], $starts::time[], $lengths::interval[], $opens::timestamptz[], $lates::timestamptz[])
+  WITH ORDINALITY AS g(timezone, window_start, window_length, opens_at, late_at, who)
+CROSS JOIN LATERAL (
+  SELECT greatest($since::timestamptz, g.opens_at) AS since, least($until::timestamptz, g.late_at) AS until
+) s
+CROSS JOIN LATERAL unnest(
+  openings_v1(g.timezone, g.window_start, g.window_length, $hours::jsonb, $holidays::date[], s.since, s.until)
+) AS o
+WHERE s.since < s.until
+ORDER BY g.who, opens_at;

@@ -1,9 +1,10 @@
 -- The dispatcher's queue of batches: scanned, leased with their messages, and settled.
 
 -- name: scan
--- Due batches that nobody holds, by mailing and bucket. Takes no lock.
+-- Due batches that nobody holds, by mailing and bucket. Takes no lock. Those that are too late all of them are over.
 SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.endpoint,
-  m.state = {MailingState.CANCELLED} OR coalesce(m.ends_at <= now(), false) AS over
+  m.state = {MailingState.CANCELLED} OR coalesce(m.ends_at <= now(), false)
+    OR coalesce(bool_and(b.due_at + m.skip_after <= now()), false) AS over
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 WHERE b.due_at <= now() AND b.lease_until <= now()
   AND (m.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR m.ends_at <= now())
@@ -15,6 +16,7 @@ GROUP BY b.mailing_id, b.bucket, m.id;
 -- leases are given up. The filter of an open audience is included, because clients who no longer
 -- match it are skipped; a fixed audience (SNAPSHOT) stays as it was at the start.
 SELECT id, version, state, title, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
+  timed OR EXISTS (SELECT FROM dispatch_settings WHERE default_window_start IS NOT NULL) AS timed,
   CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN coalesce(audience, filter) END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
@@ -41,6 +43,16 @@ SELECT * FROM claim_v1(
   p_held => $held, p_lease => $lease, p_replica_id => $replica_id, p_max_backoff => $max_backoff,
   p_with_values => $with_values, p_tags => $tags, p_operator_codes => $operator_codes, p_timezones => $timezones,
   p_attributes => $attributes, p_chosen_ids => $chosen_ids
+);
+
+-- name: departures
+-- When claimed messages of a timed mailing may leave, at or after $moments, in columns parallel to their clients. Seconds
+-- count from the claim.
+SELECT array_agg(client_id) AS client_ids, array_agg(opens_at) AS opens_at, array_agg(reason) AS reasons,
+  array_agg(extract(epoch FROM nullif(closes_at, 'infinity') - $claimed_at::timestamptz)::float8) AS closes_in
+FROM departures_v1(
+  p_bucket => $bucket::int, p_mailing_id => $mailing_id, p_batch_no => $batch_no, p_client_ids => $client_ids,
+  p_moments => $moments
 );
 
 -- name: release_orphans

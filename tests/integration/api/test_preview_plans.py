@@ -27,8 +27,20 @@ ASKED = {
     "capped": True,
     "cap": CAP,
     "capped_since": NOW - timedelta(hours=1),
-    "start": NOW,
+    "default_start": None,
+    "default_length": None,
 }
+TIMED: dict[str, Any] = {
+    "start": NOW,
+    "end": None,
+    "timed": False,
+    "hours": "[]",
+    "holidays": [],
+    "local_start": None,
+    "skip_after": None,
+    "due_since": NOW,
+}
+GROUPS = {"timezones_of": ["UTC"], "starts_of": [None], "lengths_of": [None], "opens_of": [NOW]}
 
 
 @pytest.fixture(params=["auto", "force_custom_plan", "force_generic_plan"])
@@ -71,7 +83,7 @@ def touched(found: list[dict[str, Any]], table: str) -> int:
 
 async def test_groups(connection: asyncpg.Connection) -> None:
     """No client and no message is read again and again, and no other mailing's messages are."""
-    found = await plan(connection, "preview_groups", **ASKED)
+    found = await plan(connection, "preview_groups", **ASKED, **TIMED)
     assert touched(found, "client_sends") == CLIENTS
     assert touched(found, "clients") <= 2 * CLIENTS
     # One of this mailing for each client, again for those at the cap, and CAP of other mailings for these.
@@ -86,6 +98,6 @@ async def test_samples(connection: asyncpg.Connection) -> None:
     """
     async with connection.transaction():
         await connection.execute(*SQL["preview_in_order"].bind())
-        found = await plan(connection, "preview_samples", **ASKED, end=None, limit=SAMPLES)
+        found = await plan(connection, "preview_samples", **ASKED, **GROUPS, limit=SAMPLES)
     for table in ("clients", "client_sends", "messages"):
         assert touched(found, table) <= 16 * SAMPLES, table

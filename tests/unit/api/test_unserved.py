@@ -17,7 +17,7 @@ from mailing.v1.client_service_pb2 import (
     ImportClientsRequest,
     ListClientsRequest,
 )
-from mailing.v1.mailing_pb2 import Mailing, SendingHours
+from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, PreviewMailingRequest
 from server.api.error_table import status_of
 from server.api.interceptors.unserved import FIELDS, METHODS, UNSERVED, FieldTable
@@ -66,10 +66,9 @@ TABLE = FieldTable(
             CreateMailingRequest(
                 mailing=Mailing(
                     filter=ClientFilter(any_of=[ClientFilter(tags=["a"])], segment="gold"),
-                    sending_hours=[SendingHours()],
                 )
             ),
-            ["mailing.filter.any_of", "mailing.filter.segment", "mailing.sending_hours"],
+            ["mailing.filter.any_of", "mailing.filter.segment"],
         ),
         (PreviewMailingRequest(mailing=Mailing(max_per_day=1)), ["mailing.max_per_day"]),
         (ExportClientsRequest(filter=ClientFilter(tags=["a"]), filter_text="x"), ["filter_text"]),

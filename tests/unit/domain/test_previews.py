@@ -152,30 +152,30 @@ def test_the_strictest_limit_holds_and_zero_is_none() -> None:
     assert (strictest(0, 0), strictest(5, 0), strictest(5, 3), strictest()) == (0, 5, 3, 0)
 
 
-def group(count: int, opens_in: timedelta = MINUTE, reason: Reason = Reason.NONE) -> Group:
-    return Group(("UTC", time(9), MINUTE), reason, count, START + opens_in)
+def group(count: int, late: Reason = Reason.NONE, reason: Reason = Reason.NONE) -> Group:
+    return Group(("UTC", time(9), MINUTE), reason, count, START + MINUTE, late)
 
 
 def test_who_is_left_out_has_one_reason() -> None:
-    late = timedelta(hours=1)
+    late = Reason.WINDOW_NOT_BEFORE_END
     found = audience_of(
         [
             group(1),
             group(2, late),
-            group(4, MINUTE, Reason.OPTED_OUT),
+            group(4, Reason.NONE, Reason.OPTED_OUT),
             group(8, late, Reason.OPTED_OUT),
-            group(16, MINUTE, Reason.FREQUENCY_CAP),
+            group(16, Reason.NONE, Reason.FREQUENCY_CAP),
             group(32, late, Reason.FREQUENCY_CAP),
-        ],
-        START + late,
+            group(64, Reason.TOO_LATE, Reason.FREQUENCY_CAP),
+        ]
     )
     assert found.size == 1
     assert found.excluded == {
         Reason.OPTED_OUT: 12,
         Reason.WINDOW_NOT_BEFORE_END: 34,
         Reason.FREQUENCY_CAP: 16,
+        Reason.TOO_LATE: 64,
     }
-    assert audience_of([group(2, timedelta(days=3))], None).size == 2
 
 
 def renderer(text: str) -> TextRenderer:
@@ -206,14 +206,14 @@ def test_clients_without_a_text_are_left_out_apart() -> None:
     groups = [
         Group(("a",), Reason.NONE, 5, early),
         Group(("a",), Reason.FREQUENCY_CAP, 2, early),
-        Group(("b",), Reason.NONE, 3, late),
+        Group(("b",), Reason.NONE, 3, late, Reason.WINDOW_NOT_BEFORE_END),
     ]
     unsuited: dict[tuple[Window, Reason, Reason], int] = {
         (("a",), Reason.NONE, Reason.EMPTY_TEXT): 4,
         (("a",), Reason.FREQUENCY_CAP, Reason.EMPTY_TEXT): 1,
         (("b",), Reason.NONE, Reason.TOO_LONG): 3,
     }
-    found = audience_of(without_texts(groups, unsuited), START + timedelta(hours=1))
+    found = audience_of(without_texts(groups, unsuited))
     assert (found.size, found.excluded) == (1, {Reason.FREQUENCY_CAP: 1, Reason.EMPTY_TEXT: 5, Reason.TOO_LONG: 3})
 
 

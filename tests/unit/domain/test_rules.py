@@ -35,6 +35,7 @@ from server.domain.mailings import (
 )
 from server.domain.messages import message_id, split_message_id
 from server.domain.pagination import decode_token, encode_token, query_digest
+from server.domain.timetables import SendingHours
 from server.domain.validation import Violations, request_id, update_mask
 
 ZONES = frozenset({"Europe/Moscow"})
@@ -211,6 +212,10 @@ OTHER: dict[str, object] = {
     "retry": RetryRule(max_attempts=9),
     "labels": {"a": "b"},
     "important": True,
+    "sending_hours": (SendingHours((1,), time(9), timedelta(hours=9)),),
+    "holidays": "germany",
+    "local_start": datetime(2026, 12, 1, 10),
+    "skip_after": timedelta(hours=2),
 }
 
 
@@ -224,7 +229,8 @@ def test_each_field_changes_in_the_states_that_the_table_names(field: str, state
     kept = begun and field in ("audience_mode", "semantics", "endpoint")
     held = state is MailingState.PAUSED and not begun
     if field in CHANGEABLE[MailingState.SCHEDULED if held else state] and not kept:
-        assert amended_mailing(mailing, patch, {field}, NOW, begun) == patch
+        expected = replace(patch, start_time=None) if field == "local_start" else patch
+        assert amended_mailing(mailing, patch, {field}, NOW, begun) == expected
         return
     with pytest.raises(WrongState) as caught:
         amended_mailing(mailing, patch, {field}, NOW, begun)
