@@ -31,6 +31,8 @@ MAX_CONDITIONS = 100
 MAX_GROUPS = 20
 MAX_VALUES = 1000
 MAX_IDS = 10_000
+MAX_ALL_VALUES = 20_000
+"""Values of all lists and groups together."""
 
 _valid_prefix = re.compile(r"[1-9][0-9]{0,14}").fullmatch
 valid_segment = re.compile(r"[\w.-]{1,100}").fullmatch
@@ -181,8 +183,11 @@ def with_names(chosen: ClientFilter, names: Mapping[str, str]) -> ClientFilter:
 
 def check_filter(chosen: ClientFilter, zones: Collection[str], path: str, violations: Violations) -> None:
     """Report every violation of a filter, at paths below `path`."""
-    if conditions_in(chosen) > MAX_CONDITIONS:
-        violations.add(path, f"must have at most {MAX_CONDITIONS} conditions in all, not {conditions_in(chosen):,}")
+    if (conditions := conditions_in(chosen)) > MAX_CONDITIONS:
+        violations.add(path, f"must have at most {MAX_CONDITIONS} conditions in all, not {conditions:,}")
+        return
+    if (values := values_in(chosen)) > MAX_ALL_VALUES:
+        violations.add(path, f"must have at most {MAX_ALL_VALUES:,} values in all, not {values:,}")
         return
     _Check(zones, violations).tree(chosen, path, 0)
 
@@ -194,6 +199,13 @@ def conditions_in(chosen: ClientFilter) -> int:
     many = (chosen.attributes, chosen.attribute_conditions, chosen.exclude_mailings, chosen.only_mailings)
     own = sum(map(bool, lists)) + sum(map(bool, single)) + sum(map(len, many))
     return own + sum(max(1, conditions_in(group)) for _, group in chosen.groups)
+
+
+def values_in(chosen: ClientFilter) -> int:
+    """Return how many values the lists of a filter have, those of its groups included."""
+    lists = (chosen.tags, chosen.operator_codes, chosen.timezones, chosen.client_ids, chosen.phone_prefixes)
+    own = sum(map(len, lists)) + sum(len(one.values) for one in chosen.attribute_conditions)
+    return own + sum(values_in(group) for _, group in chosen.groups)
 
 
 class _Check:

@@ -81,7 +81,7 @@ def test_a_text_is_read_as_the_filter_it_says(text: str, wanted: ClientFilter) -
         (" ", 1, "the text ends in the middle"),
         ("tag = a ~", 8, "did not expect '~'"),
         ("NOT (" * 30 + "tag = a" + ")" * 30, 156, "is nested more than 20 deep"),
-        ("x" * (MAX_TEXT + 1), MAX_TEXT, "must have at most 20,000 characters"),
+        ("x" * (MAX_TEXT + 1), MAX_TEXT, "must have at most 4,000 characters"),
     ],
 )
 def test_what_cannot_be_read_is_refused_at_its_place(text: str, position: int, sentence: str) -> None:

@@ -100,6 +100,11 @@ def violations_of(chosen: ClientFilter) -> dict[str, str]:
             "at most 100 conditions",
         ),
         (ClientFilter(any_of=(ClientFilter(),) * 101), "", "at most 100 conditions"),
+        (
+            ClientFilter(any_of=(ClientFilter(client_ids=tuple(range(10_000))),) * 3),
+            "",
+            "at most 20,000 values in all, not 30,000",
+        ),
     ],
 )
 def test_what_is_no_filter_is_reported_with_its_path(chosen: ClientFilter, path: str, sentence: str) -> None:

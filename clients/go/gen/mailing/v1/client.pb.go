@@ -455,11 +455,11 @@ func (x *ReceiveWindow) GetDuration() *durationpb.Duration {
 
 // Chooses clients. Values within a field are alternatives, all fields that are set must
 // match; an empty filter matches every client. Groups nest up to 5 deep and have up to
-// 100 conditions in all.
+// 100 conditions and 20,000 values in all.
 //
 // The same can be written as text (AIP-160) in the field `filter_text` that stands
 // beside a filter, as in `tag = "vip" AND attributes.age >= 30 AND NOT got(17)`, in up to
-// 20,000 characters. Where AND and OR meet, parentheses are required. Set one of the two:
+// 4,000 characters. Where AND and OR meet, parentheses are required. Set one of the two:
 // both are an error. What is stored and returned is always this message.
 //
 // Clients are read in the order of their ids, with each condition asked of each: a page is
