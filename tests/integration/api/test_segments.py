@@ -15,6 +15,13 @@ from mailing.v1.client_pb2 import ClientFilter
 from mailing.v1.client_service_pb2 import ExportClientsRequest, ListClientsRequest
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import PreviewMailingRequest
+from mailing.v1.schedule_pb2 import Schedule
+from mailing.v1.schedule_service_pb2 import (
+    CreateScheduleRequest,
+    GetScheduleRequest,
+    TriggerScheduleRequest,
+    UpdateScheduleRequest,
+)
 from mailing.v1.segment_pb2 import Segment
 from mailing.v1.segment_service_pb2 import (
     CreateSegmentRequest,
@@ -267,3 +274,24 @@ async def test_a_preview_returns_a_filter_in_both_forms(service: Service) -> Non
     assert info.metadata == {"position": "19"}
     with refused("INVALID_ARGUMENT", "INVALID_FIELD", "filter"):
         await service.segments.PreviewSegment(PreviewSegmentRequest())
+
+
+async def test_schedules_name_segments_and_their_mailings_follow(service: Service, pool: asyncpg.Pool) -> None:
+    by_tag = await people(service)
+    segment = await add(service)
+    template = mailing(filter_text="segment = VIP AND NOT got(99)")
+    sent = Schedule(mailing=template, timezone="Europe/Berlin", cron="0 0 1 1 *")
+    made = (await service.schedules.CreateSchedule(CreateScheduleRequest(schedule=sent))).schedule
+    assert made.mailing.filter.segment == "vip"
+    with refused("FAILED_PRECONDITION", "SEGMENT_IN_USE") as info:
+        await service.segments.DeleteSegment(DeleteSegmentRequest(segment_id=segment.id))
+    assert info.metadata == {"schedules": str(made.id)}
+    await change(service, Segment(id=segment.id, name="top", filter_text="tag = gold"), "name", "filter_text")
+    stored = (await service.schedules.GetSchedule(GetScheduleRequest(schedule_id=made.id))).schedule
+    assert stored.mailing.filter.segment == "top"
+    triggered = await service.schedules.TriggerSchedule(TriggerScheduleRequest(schedule_id=made.id))
+    assert await taken_in(pool, triggered.mailing.id) == [by_tag["gold"]]
+    again = Schedule(id=made.id, mailing=mailing("Hi", filter_text="segment = nobody"))
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", "schedule.mailing.filter.segment"):
+        mask = FieldMask(paths=["mailing.filter_text"])
+        await service.schedules.UpdateSchedule(UpdateScheduleRequest(schedule=again, update_mask=mask))
