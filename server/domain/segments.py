@@ -45,6 +45,12 @@ SegmentKey = int | str
 """Names a segment: by id, or by name without regard to case."""
 
 
+def check_name(name: str, path: str, violations: Violations) -> None:
+    """Report what is not the name of a segment."""
+    if not valid_segment(name):
+        violations.add(path, "is required: 1 to 100 letters, digits, '_', '-' or '.'")
+
+
 def check_segment(
     segment: SegmentDefinition,
     zones: Collection[str],
@@ -52,8 +58,8 @@ def check_segment(
     fields: Collection[str] = SEGMENT_FIELDS,
 ) -> None:
     """Report every violation among `fields`, at paths below `segment`."""
-    if "name" in fields and not valid_segment(segment.name):
-        violations.add("segment.name", "is required: 1 to 100 letters, digits, '_', '-' or '.'")
+    if "name" in fields:
+        check_name(segment.name, "segment.name", violations)
     if "filter" not in fields:
         return
     if segment.filter.empty:

@@ -15,7 +15,7 @@ from server.api.handlers import Context
 from server.domain.filter_text import parse_filter, text_of
 from server.domain.filters import ClientFilter, check_filter
 from server.domain.pagination import PageRequest
-from server.domain.segments import SEGMENT_FIELDS, SegmentKey, check_segment
+from server.domain.segments import SEGMENT_FIELDS, SegmentKey, check_name, check_segment
 from server.domain.validation import Violations, check_id, page_size, require_id
 from server.storage.database import Database
 from server.storage.installation import Installation
@@ -45,7 +45,9 @@ class SegmentService(SegmentServiceServicer):
         key: SegmentKey = request.name or request.segment_id
         if request.name and request.segment_id:
             violations.add("name", "must not be given together with segment_id: one of them names the segment")
-        elif not request.name:
+        elif request.name:
+            check_name(request.name, "name", violations)
+        else:
             check_id(request.segment_id, "segment_id", violations)
         violations.check()
         return pb.GetSegmentResponse(segment=segment_message(await self._segments.get(key)))

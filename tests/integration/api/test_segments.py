@@ -79,6 +79,20 @@ async def test_a_segment_is_made_and_found_by_id_and_by_name(service: Service) -
         assert (await service.segments.GetSegment(GetSegmentRequest(**key))).segment == made
 
 
+@pytest.mark.parametrize(
+    ("key", "path"),
+    [
+        ({}, "segment_id"),
+        ({"segment_id": -1}, "segment_id"),
+        ({"name": "a\0b"}, "name"),
+        ({"segment_id": 1, "name": "a"}, "name"),
+    ],
+)
+async def test_a_segment_is_asked_for_by_one_key(service: Service, key: dict[str, Any], path: str) -> None:
+    with refused("INVALID_ARGUMENT", "INVALID_FIELD", path):
+        await service.segments.GetSegment(GetSegmentRequest(**key))
+
+
 async def test_the_size_is_counted_again_after_an_hour(service: Service, pool: asyncpg.Pool) -> None:
     made = await add(service)
     await people(service)
