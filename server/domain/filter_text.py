@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from functools import cache, reduce
@@ -110,6 +111,8 @@ def parse_filter(text: str, path: str) -> ClientFilter:
 def text_of(chosen: ClientFilter) -> str:
     """Return the normal text of a filter, '' for the one that matches everybody."""
     tree = _normal(_tree(chosen))
+    with suppress(_Problem):  # of one that nobody matches, its contradictions are written
+        tree = _normal(_tree(_built(tree)))
     return "" if tree == _EVERYBODY else _written(tree)
 
 

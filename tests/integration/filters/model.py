@@ -14,12 +14,15 @@ from decimal import Decimal
 from operator import ge, gt, le, lt
 from random import Random
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import orjson
 
 from dispatcher.model.states import Status
+from server.domain.clients import known_zones
 from server.domain.filters import AttributeCondition, ClientFilter, MailingCondition, Op
+from server.storage.installation import Installation
 from tests.support.ledger import BUCKETS
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
@@ -197,3 +200,7 @@ async def _write(pool: asyncpg.Pool, who: Person, mailing: int, status: Status) 
 
 def _json(attributes: Mapping[str, str]) -> str:
     return orjson.dumps(dict(attributes)).decode()
+
+
+INSTALLATION = Installation(BUCKETS, known_zones(ZONES), UUID(int=0))
+EVERYBODY = people(150)
