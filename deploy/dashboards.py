@@ -137,6 +137,7 @@ OVERVIEW = Dashboard(
             ((f"mailing_dispatcher_heartbeat_seconds{{{JOB}}}", "{{instance}} {{dispatcher}}"),),
             "s",
         ),
+        Panel("Age of what the standby shows", ((f"mailing_standby_lag_seconds{{{JOB}}}", "{{instance}}"),), "s"),
         Panel(
             "Dispatchers of an older release than the schema",
             ((f"mailing_dispatcher_newer_schema{{{JOB}}}", "{{instance}} {{dispatcher}}"),),

@@ -52,7 +52,7 @@ from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_
 from server.observability.health import DatabaseWatch
 from server.observability.logging import configure_logs
 from server.observability.metrics.backlog import BacklogGauges
-from server.observability.metrics.database import error_samples, pool_samples
+from server.observability.metrics.database import error_samples, pool_samples, standby_samples
 from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.receipts import CannotOpenReceipts, serving_receipts
@@ -75,7 +75,7 @@ from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.installation import read_installation
 from server.storage.mailings import MailingStore, ProgressStore
-from server.storage.pool import DatabaseError, check_database, open_pool, prepare_database
+from server.storage.pool import DatabaseError, check_database, open_pool, open_standby, prepare_database
 from server.storage.previews import PreviewStore
 from server.storage.removals import Removals
 from server.storage.replicas import ReplicaStore
@@ -164,7 +164,8 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(access.refreshing_keys())
         values, registry, probes = ApiSettings.of(settings, callers), CollectorRegistry(), EndpointProbes(configured)
         interceptors = interceptor_chain(registry, access.authenticator, values.limits, tracer)
-        calls = SharedDatabase(pool)
+        standby = await stack.enter_async_context(open_standby(settings, Database(pool)))
+        calls = SharedDatabase(pool, replica=standby)
         background = calls.service
         configs = read_webhooks(settings.webhooks_file) if settings.webhooks_file else []
         webhooks = Webhooks(configs, WebhookStore(background, uuid4()))
@@ -175,7 +176,11 @@ async def serve(settings: Settings) -> None:
         port = api.bind(settings.listen)
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
         console = console_options(settings, inner.address, None) if inner else None
-        database_samples = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
+        database_samples = (
+            partial(error_samples, calls, "api"),
+            partial(pool_samples, pool, "api"),
+            partial(standby_samples, standby),
+        )
         reports = await stack.enter_async_context(sending_reports(settings, background))
         receipts = await stack.enter_async_context(serving_receipts(settings, configured, background))
         keeper = ledger_keeper(background, settings)
@@ -267,7 +272,7 @@ async def build_api(
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
     previews = PreviewStore(
-        database.scans, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments, probes.forms
+        database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments, probes.forms
     )
 
     def changed() -> None:

@@ -170,6 +170,14 @@ class Settings(BaseModel):
         "without `POSTGRES_HOST` the service runs its own.",
         "an address like postgresql://user:password@host:5432/database",
     )
+    read_dsn: PostgresUrl | None = setting(
+        None,
+        "A standby of the database, for lists, exports, reports and previews while it is close behind.",
+        "an address like postgresql://user:password@host:5432/database",
+    )
+    read_max_lag: float = number(
+        5.0, "How old what the standby shows may be, in seconds; older reads go to the primary.", 0.1, 3600, "seconds"
+    )
     postgres_host: str | None = setting(
         None, "Host of the Postgres to use when `MAILING_DSN` is not set.", "a host name", "POSTGRES_HOST"
     )

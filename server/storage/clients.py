@@ -160,7 +160,7 @@ class ClientStore:
         digest = _list_digest(chosen, receiving_now)
         (after,) = decode_token(page.token, digest, (0,))
         # Without a filter a page is the next rows; with one it may be the last of millions.
-        database = self._database.scans if receiving_now or not chosen.empty else self._database
+        database = self._database.reads if receiving_now or not chosen.empty else self._database
         async with database.connection() as connection:
             _, chosen = await resolved(connection, chosen)
             bound = await end_of_sample(connection, chosen)
@@ -178,12 +178,12 @@ class ClientStore:
         async with self._exports.turn(source(), EXPORT_PATIENCE):
             async with self._database.transaction() as connection:
                 await record(connection, records_exported("clients"))
-            async with self._database.scans.connection() as connection:
+            async with self._database.reads.connection() as connection:
                 _, chosen = await resolved(connection, chosen)
                 bound = await end_of_sample(connection, chosen)
             fitting = partial(planned, chosen=chosen)
             while rows := await fetch_piece(
-                self._database.scans, _next_of_export(chosen, bound, after), _width, fitting
+                self._database.reads, _next_of_export(chosen, bound, after), _width, fitting
             ):
                 after = rows[-1]["id"]
                 yield [client_of(row) for row in rows]

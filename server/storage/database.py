@@ -11,12 +11,12 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import asyncpg
 
 from dispatcher.ports import StorageUnavailable
-from server.domain.errors import Conflict, DatabaseUnavailable, ScanTooLong
+from server.domain.errors import Conflict, DatabaseUnavailable, NotFound, ScanTooLong
 from server.domain.principals import source
 from server.domain.turns import Turns
 from server.storage.faults import RACES, SERVER_ENDS, Fault, classify
@@ -75,6 +75,11 @@ class Database:
     @property
     def scans(self) -> Database:
         """The database for statements that read many rows."""
+        return self
+
+    @property
+    def reads(self) -> Database:
+        """The database for what only reads many rows and decides nothing; it may be some seconds old."""
         return self
 
     @property
@@ -205,6 +210,16 @@ class Database:
                 continue
         raise Conflict
 
+    async def read(self, work: Callable[[Database], Awaitable[Result]]) -> Result:
+        """Return what `work` finds in `reads`, or here what is not there yet. Raise NotFound for what is nowhere."""
+        reads = self.reads
+        try:
+            return await work(reads)
+        except NotFound:
+            if reads is self.scans:
+                raise
+        return await work(self.scans)
+
     async def rehearse(self, work: Callable[[asyncpg.Connection], Awaitable[Result]]) -> Result:
         """Return what `work` returns, and undo it. Raise what `transact` and `work` do."""
 
@@ -218,26 +233,46 @@ class Database:
         return await self.transact(undone)
 
 
+class ReadReplica(Protocol):
+    """A copy of the database, which may be read while it is fresh."""
+
+    @property
+    def database(self) -> Database:
+        """What runs its statements."""
+        ...
+
+    def is_fresh(self) -> bool:
+        """Return whether it may be read now."""
+        ...
+
+
 class SharedDatabase(Database):
     """A pool that callers share: each has its part of it, and who reads many rows takes no connection from the others.
 
-    Of ten connections four are for `scans`, five for everything else that is called, one for the service.
+    Of ten connections four are for `scans`, five for everything else that is called, one for the service. What only
+    reads goes to a `replica` while that is fresh.
     """
 
-    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float = 5.0) -> None:
+    def __init__(self, pool: asyncpg.Pool, acquire_timeout: float = 5.0, replica: ReadReplica | None = None) -> None:
         size = int(pool.get_max_size())
         most_scans = max(1, size * 4 // 10)
         calls = max(1, size - most_scans - 1)
         super().__init__(pool, acquire_timeout, Turns("connections to the database", calls, max(1, calls * 4 // 5)))
         reading = Turns("connections for reading many rows", most_scans, max(1, most_scans // 2))
-        self._scans = _Scans(pool, acquire_timeout, reading)
+        self._scans = ScanDatabase(pool, acquire_timeout, reading)
         self._service = Database(pool, acquire_timeout)
+        self._replica = replica
         self._scans.kept = self._service.kept = self.kept
 
     @property
     def scans(self) -> Database:
         """The database for statements that read many rows."""
         return self._scans
+
+    @property
+    def reads(self) -> Database:
+        """The database for what only reads many rows and decides nothing; it may be some seconds old."""
+        return self._replica.database if self._replica and self._replica.is_fresh() else self._scans
 
     @property
     def service(self) -> Database:
@@ -250,7 +285,7 @@ class SharedDatabase(Database):
         return self.failures + self._scans.failures + self._service.failures
 
 
-class _Scans(Database):
+class ScanDatabase(Database):
     """A statement that takes too long says something about the statement here, not about the database."""
 
     def _unavailable(self, error: Exception) -> Exception | None:

@@ -66,25 +66,29 @@ class MessageStore:
         limit = page.size + 1
         # One client's messages are few; those of a mailing in some statuses may be the last of millions.
         narrowed = query.statuses or query.receipts
-        database = self._database.scans if narrowed and not query.client else self._database
-        async with database.connection() as connection:
-            if query.mailing_id:
-                await _check_mailing(connection, query.mailing_id)
-            if query.client:
-                client_id = await client_id_of(connection, query.client)
-                statement = _SQL["list_messages_of_client"].bind(
-                    bucket=self._installation.bucket_of_client(client_id),
-                    client_id=client_id,
-                    mailing_id=query.mailing_id,
-                    after=mailing,
-                    limit=limit,
-                    **chosen,
-                )
-            else:
-                statement = _SQL["list_messages_of_mailing"].bind(
-                    mailing_id=query.mailing_id, after=client, limit=limit, **chosen
-                )
-            rows = await connection.fetch(*statement)
+
+        async def find(database: Database) -> list[asyncpg.Record]:
+            async with database.connection() as connection:
+                if query.mailing_id:
+                    await _check_mailing(connection, query.mailing_id)
+                if query.client:
+                    client_id = await client_id_of(connection, query.client)
+                    statement = _SQL["list_messages_of_client"].bind(
+                        bucket=self._installation.bucket_of_client(client_id),
+                        client_id=client_id,
+                        mailing_id=query.mailing_id,
+                        after=mailing,
+                        limit=limit,
+                        **chosen,
+                    )
+                else:
+                    statement = _SQL["list_messages_of_mailing"].bind(
+                        mailing_id=query.mailing_id, after=client, limit=limit, **chosen
+                    )
+                rows: list[asyncpg.Record] = await connection.fetch(*statement)
+                return rows
+
+        rows = await (self._database.read(find) if narrowed and not query.client else find(self._database))
         behind = partial(_token_behind, digest)
         found = page_of([*map(message_of, rows)], page.size, behind)
         return replace(found, records=tuple(await self._with_receipts(found.records)))
@@ -112,7 +116,7 @@ class MessageStore:
                 after=after,
                 limit=EXPORT_PIECE,
             )
-            rows = await fetch_piece(self._database.scans, statement, _width)
+            rows = await fetch_piece(self._database.reads, statement, _width)
             if not rows:
                 return
             after = rows[-1]["client_id"]

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 
 from server.config import Settings, masked
-from server.storage.database import tidy
+from server.storage.database import Database, tidy
 from server.storage.faults import CONNECT_ERRORS, session_attributes
 from server.storage.migrate import MigrationError, migrate, require_schema
 from server.storage.requirements import (
@@ -24,6 +24,7 @@ from server.storage.requirements import (
     require_sessions,
     require_writable_utf8,
 )
+from server.storage.standby import Standby
 
 _CLOSE_TIMEOUT = 5.0  # seconds
 
@@ -90,17 +91,7 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
 
     Raise DatabaseError when no connection can be made, or none that keeps prepared statements.
     """
-    pool = asyncpg.create_pool(
-        dsn,
-        min_size=1,
-        max_size=size or settings.pool_size,
-        timeout=settings.database_timeout,
-        command_timeout=settings.database_timeout,
-        statement_cache_size=settings.statement_cache_size,
-        server_settings=_session(settings),
-        target_session_attrs=session_attributes(dsn),
-        reset=tidy,
-    )
+    pool = _pool(dsn, settings, 1, size or settings.pool_size, session_attributes(dsn))
     try:
         await pool
     except _REFUSALS as error:
@@ -110,10 +101,45 @@ async def open_pool(dsn: str, settings: Settings, size: int | None = None) -> As
             await _require_sessions(pool, dsn, settings)
         yield pool
     finally:
-        try:
-            await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT)
-        except TimeoutError:
-            pool.terminate()
+        await _close(pool)
+
+
+@asynccontextmanager
+async def open_standby(settings: Settings, primary: Database) -> AsyncIterator[Standby | None]:
+    """Lend the standby of the settings, if there is one, and look after it; it may be away now and come later."""
+    if settings.read_dsn is None:
+        yield None
+        return
+    dsn = settings.read_dsn.get_secret_value()
+    pool = _pool(dsn, settings, 0, max(2, settings.pool_size * 4 // 10), None)
+    await pool  # connects to nothing yet
+    standby = Standby(pool, primary, settings.read_max_lag)
+    try:
+        async with standby.watched():
+            yield standby
+    finally:
+        await _close(pool)
+
+
+def _pool(dsn: str, settings: Settings, least: int, most: int, attributes: str | None) -> asyncpg.Pool:
+    return asyncpg.create_pool(
+        dsn,
+        min_size=least,
+        max_size=most,
+        timeout=settings.database_timeout,
+        command_timeout=settings.database_timeout,
+        statement_cache_size=settings.statement_cache_size,
+        server_settings=_session(settings),
+        target_session_attrs=attributes,
+        reset=tidy,
+    )
+
+
+async def _close(pool: asyncpg.Pool) -> None:
+    try:
+        await asyncio.wait_for(pool.close(), _CLOSE_TIMEOUT)
+    except TimeoutError:
+        pool.terminate()
 
 
 async def _require_sessions(pool: asyncpg.Pool, dsn: str, settings: Settings) -> None:

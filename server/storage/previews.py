@@ -117,7 +117,7 @@ class PreviewStore:
         """
         async with (
             self._turns.turn(source(), PREVIEW_TIMEOUT),
-            self._database.connection() as connection,
+            self._database.reads.connection() as connection,
             connection.transaction(isolation="repeatable_read", readonly=True),
         ):
             subject = await _subject(connection, mailing)

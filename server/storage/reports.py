@@ -6,6 +6,7 @@ that its sums agree with the progress.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import asyncpg
@@ -42,26 +43,30 @@ class ReportStore:
 
     async def read(self, mailing_id: int) -> Report:
         """Return the report of a mailing. Raise NotFound."""
-        async with self._database.snapshot() as connection:
-            found = await connection.fetch(*_MAILINGS["get_mailings"].bind(ids=[mailing_id]))
-            if not found:
-                raise NotFound(Kind.MAILING, mailing_id)
-            counts = await connection.fetch(*_SQL["report_counts"].bind(mailing_id=mailing_id))
-            histograms = await connection.fetch(*_SQL["report_histograms"].bind(mailing_id=mailing_id))
-            receipts = await connection.fetch(*_RECEIPTS["count_receipts"].bind(mailing_id=mailing_id, most=MAX_CODES))
-            course = await connection.fetch(
-                *_SQL["report_course"].bind(mailing_id=mailing_id, coarse_step=COARSE_STEP, longest=LONGEST_COURSE)
-            )
-        counters = [_counter_of(row) for row in counts]
-        return Report(
-            mailing=mailing_of(found[0]),
-            statuses=status_counts(counters),
-            reasons=reason_counts(counters),
-            attempts=tuple(_histogram(histograms, Figure.ATTEMPTS).items()),
-            latencies=latency_bins(_histogram(histograms, Figure.LATENCY)),
-            course=_course_of(course),
-            receipts=tuple(count_of(row) for row in receipts),
+        return await self._database.read(partial(_read, mailing_id))
+
+
+async def _read(mailing_id: int, database: Database) -> Report:
+    async with database.snapshot() as connection:
+        found = await connection.fetch(*_MAILINGS["get_mailings"].bind(ids=[mailing_id]))
+        if not found:
+            raise NotFound(Kind.MAILING, mailing_id)
+        counts = await connection.fetch(*_SQL["report_counts"].bind(mailing_id=mailing_id))
+        histograms = await connection.fetch(*_SQL["report_histograms"].bind(mailing_id=mailing_id))
+        receipts = await connection.fetch(*_RECEIPTS["count_receipts"].bind(mailing_id=mailing_id, most=MAX_CODES))
+        course = await connection.fetch(
+            *_SQL["report_course"].bind(mailing_id=mailing_id, coarse_step=COARSE_STEP, longest=LONGEST_COURSE)
         )
+    counters = [_counter_of(row) for row in counts]
+    return Report(
+        mailing=mailing_of(found[0]),
+        statuses=status_counts(counters),
+        reasons=reason_counts(counters),
+        attempts=tuple(_histogram(histograms, Figure.ATTEMPTS).items()),
+        latencies=latency_bins(_histogram(histograms, Figure.LATENCY)),
+        course=_course_of(course),
+        receipts=tuple(count_of(row) for row in receipts),
+    )
 
 
 def _counter_of(row: asyncpg.Record) -> Counter:

@@ -92,7 +92,7 @@ class SegmentStore:
 
     async def count(self, chosen: ClientFilter) -> int:
         """Return how many clients match a filter now. Read all clients. Raise InvalidFields for an unknown segment."""
-        async with self._database.scans.connection() as connection:
+        async with self._database.reads.connection() as connection:
             _, whole = await resolved(connection, chosen)
             return await count_matching(connection, whole)
 

@@ -13,6 +13,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from mailing import MailingClient
+from mailing.v1.client_pb2 import ClientFilter
 from server.runtime.descriptors import BESIDE
 from tests.support.processes import PATIENCE, children_beside, ended, gone, serving
 
@@ -50,6 +52,14 @@ def test_it_ends_with_a_sentence_when_its_postgres_dies(tmp_path: Path) -> None:
         _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1
     assert "The embedded Postgres ended by itself (killed by SIGKILL)" in err.splitlines()[-1]
+
+
+def test_a_standby_that_is_away_stops_nothing(database_dsn: str) -> None:
+    """Fails when the start waits for it, and when a filtered list is refused."""
+    with serving(MAILING_DSN=database_dsn, MAILING_READ_DSN="postgresql://127.0.0.1:1/away") as (_, address):
+        assert health(address) == health_pb2.HealthCheckResponse.SERVING
+        with MailingClient.connect(address) as client:
+            assert list(client.list_clients(ClientFilter(tags=["x"]))) == []
 
 
 def test_without_an_endpoint_it_says_that_nothing_will_be_delivered(database_dsn: str) -> None:

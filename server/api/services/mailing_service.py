@@ -69,7 +69,7 @@ class MailingService(MailingServiceServicer):
         self._mailings = MailingStore(database, installation, hint)
         self._deletion = MailingDeletion(database)
         self._retry = MailingRetry(database, hint)
-        self._reports = ReportStore(database.scans)
+        self._reports = ReportStore(database)
         self._clients = ClientStore(database, installation)
         self._tests = AnsweredCalls(database, installation)
         self._probes = probes

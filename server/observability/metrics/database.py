@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Protocol
 
 from server.observability.metrics.samples import Samples
 from server.storage.database import Database
+from server.storage.standby import Standby
 
 
 class ConnectionPool(Protocol):
@@ -36,3 +38,10 @@ def pool_samples(pool: ConnectionPool, part: str) -> Samples:
         "mailing_database_connections": {(part, "busy"): pool.get_size() - idle, (part, "idle"): idle},
         "mailing_database_connections_max": {(part,): pool.get_max_size()},
     }
+
+
+def standby_samples(standby: Standby | None) -> Samples:
+    """Return how far a standby is behind, as far as that is known."""
+    if standby is None or not isfinite(standby.lag):
+        return {}
+    return {"mailing_standby_lag_seconds": {(): standby.lag}}

@@ -116,6 +116,12 @@ _TABLE = (
     ),
     Family("mailing_database_connections", "gauge", ("part", "state"), "Connections to the database."),
     Family("mailing_database_connections_max", "gauge", ("part",), "Maximum connections to the database."),
+    Family(
+        "mailing_standby_lag_seconds",
+        "gauge",
+        (),
+        "How old what the standby shows may be; absent while that is not known, or nobody reads.",
+    ),
     Family("mailing_watchers", "gauge", ("kind",), "Open streams of watchers."),
     Family(
         "mailing_journal_lag_seconds",
