@@ -63,10 +63,11 @@ async def apply(pool: asyncpg.Pool, segment_id: int, people: list[Person], step:
         chosen: ClientFilter = step[1]
         return chosen
     _, index, tag, attributes = step
-    people[index] = replace(people[index], tag=tag, attributes=attributes)
     clients = ClientStore(Database(pool), INSTALLATION)
-    patch = (await clients.get(people[index].id)).definition
-    await clients.update(people[index].id, "", replace(patch, tag=tag, attributes=attributes), {"tag", "attributes"})
+    patch = replace((await clients.get(people[index].id)).definition, tag=tag, attributes=attributes)
+    changed = (await clients.update(people[index].id, "", patch, {"tag", "attributes"})).definition
+    # The code of the operator is derived from the phone where it was left out.
+    people[index] = replace(people[index], tag=tag, attributes=attributes, operator_code=changed.operator_code)
     return None
 
 
@@ -99,7 +100,7 @@ async def test_mailings_follow_their_segment_as_the_model_does(
 async def restore(pool: asyncpg.Pool) -> None:
     """Let the clients be those of the model again, and no mailing of this example be under way."""
     await pool.executemany(
-        "UPDATE clients SET tag = $2, attributes = $3 WHERE id = $1",
-        [(who.id, who.tag, orjson.dumps(dict(who.attributes)).decode()) for who in EVERYBODY],
+        "UPDATE clients SET tag = $2, attributes = $3, operator_code = $4 WHERE id = $1",
+        [(who.id, who.tag, orjson.dumps(dict(who.attributes)).decode(), who.operator_code) for who in EVERYBODY],
     )
     await pool.execute("UPDATE mailings SET state = 4 WHERE id > 100")
