@@ -75,7 +75,7 @@ class BreakerSync:
 
     def throttled(self, pool: EndpointWorkers, pause: float) -> None:
         """Take note that an endpoint asks for patience: no replica sends there for so many seconds."""
-        log.info("the endpoint %s asks for patience for %.1f s", pool.name, pause, extra={"endpoint": pool.name})
+        log.info("the endpoint %s asks to slow down for %.1f s", pool.name, pause, extra={"endpoint": pool.name})
         self._reports.put_nowait(partial(self._health.pause, pool.name, pause))
 
     def probe_ended(self, pool: EndpointWorkers, recovered: bool) -> None:

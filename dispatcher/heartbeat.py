@@ -146,7 +146,7 @@ class Heartbeat:
             try:
                 read_at, overrides = await self._heartbeats.beat(began - born, interval + margin, self._status.status())
             except StorageUnavailable as error:
-                log.warning("this replica cannot be seen, the database is away: %s", error)
+                log.warning("the heartbeat of this replica cannot be written, the database is away: %s", error)
                 interval = BUSY_INTERVAL
             else:
                 self._compare_clocks(began, self._clock.monotonic(), read_at)
@@ -174,4 +174,4 @@ class Heartbeat:
         try:
             await self._heartbeats.leave()
         except StorageUnavailable as error:
-            log.warning("this replica is missed only when its next beat is overdue: %s", error)
+            log.warning("other replicas notice the end of this one only when its heartbeat is overdue: %s", error)

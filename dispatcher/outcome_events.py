@@ -138,7 +138,7 @@ def started(mailing_id: int) -> Event:
 
 def expanded(mailing_id: int, messages: int) -> Event:
     """Return the event of a mailing whose whole audience has messages."""
-    text = f"All who match have a message: {messages:,}."
+    text = f"Audience recorded, messages: {messages:,}."
     return Event(Level.INFO, "mailing.expanded", text, mailing_id, details={"messages": str(messages)})
 
 

@@ -84,7 +84,7 @@ class RateSlots:
         except StorageUnavailable:
             raise
         except Exception:
-            log.exception("rates are asked for one by one: not all of them can be")
+            log.exception("rates are requested one by one, because the request for all of them failed")
             await self._reserve_each(requests)
 
     async def _reserve(self, requests: _Requests) -> None:

@@ -135,7 +135,7 @@ class KeySet:
     async def first(self) -> None:
         """Wait for the first fetch, successful or not, for a bounded time."""
         if not await happens(self._tried, self._timing.at_start):
-            _log.warning("the issuer's keys are not there yet: tokens are rejected until they are")
+            _log.warning("the issuer's keys are not loaded yet: tokens are rejected until they are")
 
     async def run(self) -> None:
         """Fetch the keys again and again, until cancelled."""

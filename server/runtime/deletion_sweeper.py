@@ -47,9 +47,9 @@ async def sweep(removals: Removals) -> None:
                     text = "the last %d messages of mailing %d that were to go are removed"
                     log.info(text, removed.messages, mailing_id, extra={"mailing_id": mailing_id})
         except DatabaseUnavailable as error:
-            log.warning("messages that are to go cannot be removed, trying again: %r", error.__cause__)
+            log.warning("messages past their retention cannot be removed, trying again: %r", error.__cause__)
         except Exception:
-            log.exception("removing messages that are to go failed")
+            log.exception("removing messages past their retention failed")
         await asyncio.sleep(REMOVAL_INTERVAL)
 
 
@@ -68,7 +68,7 @@ async def tend_clients(database: Database, keep: timedelta) -> None:
                 "what was remembered of phones and requests cannot be forgotten, trying again: %r", error.__cause__
             )
         except Exception:
-            log.exception("forgetting what is remembered for a time failed")
+            log.exception("removing expired records failed")
         await asyncio.sleep(INTERVAL)
 
 

@@ -52,7 +52,7 @@ class MailingMaker:
             except DatabaseUnavailable:
                 wait = AWAY
             except Exception:
-                log.exception("schedules could not be looked at")
+                log.exception("schedules could not be read")
                 wait = BROKEN
             try:
                 async with asyncio.timeout(wait):

@@ -61,7 +61,7 @@ async def listen(database: DispatcherDatabase, hint: Callable[[], None], pause: 
         except StorageUnavailable:
             pass
         except Exception:  # hints only save time, and the next connection may have them
-            log.exception("notifications are taken up again: changes are found by polling meanwhile")
+            log.exception("the LISTEN connection failed and is reopened: changes are found by polling meanwhile")
         if (task := asyncio.current_task()) is not None and task.cancelling():
             raise asyncio.CancelledError  # an error of the connection, as it was given back, hid it
         await asyncio.sleep(pause)

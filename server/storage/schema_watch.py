@@ -35,5 +35,5 @@ class SchemaWatch:
                 self._known,
             )
         elif self.is_newer and not is_newer:
-            log.warning("the database has schema version %s again: claiming goes on", version)
+            log.warning("the database has schema version %s again: claiming resumes", version)
         self.is_newer = is_newer

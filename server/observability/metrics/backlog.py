@@ -57,7 +57,7 @@ class BacklogGauges:
             self._backlog = None
         except Exception:
             self._backlog = None
-            log.exception("the figures of the ledger cannot be read")
+            log.exception("the metrics of the ledger cannot be read")
 
     def samples(self) -> Samples:
         """Return what was read last."""

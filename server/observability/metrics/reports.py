@@ -104,6 +104,6 @@ class Reports:
         try:
             samples = decode(line)
         except (ValueError, TypeError, AttributeError):
-            log.warning("a dispatcher process reported what nobody understands")
+            log.warning("a dispatcher process sent a report that cannot be read")
         else:
             self._told(samples)
