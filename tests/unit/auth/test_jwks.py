@@ -185,7 +185,7 @@ async def test_the_start_waits_a_while_for_keys_and_then_goes_on(
     keys = KeySet(fetches, KeyTiming(at_start=0.01))
     await run(keys)
     assert keys.get("rsa") is None
-    assert "the issuer's keys are not there yet" in caplog.text
+    assert "the issuer's keys are not loaded yet" in caplog.text
 
 
 async def test_a_key_that_the_issuer_took_back_is_gone_at_once(run: Running) -> None:
