@@ -10,14 +10,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mailing import MailingClient
 from mailing.cli.processes import running
 from server.api.interceptors.unserved import METHODS
 from tests.e2e.conftest import EXAMPLES, SERVING, TOKEN, environment
 from tests.support.documents import json_documents, page, section, shell_lines
+from tests.support.eventually import eventually_sync
 
 PROGRAM = "github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.4"
 LINES = shell_lines(section(page("clients"), "## gRPC with grpcurl"), "grpcurl")
@@ -91,6 +94,9 @@ def test_watching_to_the_end_sees_the_end(grpcurl: str, address: str) -> None:
 
 
 REFERENCE = shell_lines(page("api"), "grpcurl") + shell_lines(page("observability"), "grpcurl")
+DAYTIME = '"duration": "43200s"'
+"""The window of the client, outside of which there would be no message yet."""
+
 LAST = ("/CancelMailing", "/Delete")
 """What is run behind the others, which need what it ends."""
 
@@ -99,6 +105,7 @@ def test_the_calls_of_the_reference_work(grpcurl: str, address: str) -> None:
     """Fails for a method whose example is refused; ids are those in the answers before."""
     ids: dict[str, int] = {}
     for line in sorted(REFERENCE, key=lambda line: [end in line for end in reversed(LAST)]):
+        line = line.replace(DAYTIME, '"duration": "86400s"')
         for of_the_page, here in with_ids(ids):
             line = line.replace(of_the_page, here)
         words = shlex.split(line.replace("localhost:50051", address))
@@ -112,6 +119,14 @@ def test_the_calls_of_the_reference_work(grpcurl: str, address: str) -> None:
         if method.startswith("Create") and ended.returncode == 0:
             kind, made = next(iter(json.loads(ended.stdout).items()))
             ids.setdefault(kind, int(made["id"]))
+        if method == "CreateMailing":
+            planned(address, ids["mailing"])
+
+
+def planned(address: str, mailing_id: int) -> None:
+    """Return once a mailing has messages."""
+    with closing(MailingClient.connect(address)) as client:
+        eventually_sync(lambda: client.get_mailing(mailing_id).progress.total, lambda total: total > 0)
 
 
 def with_ids(ids: dict[str, int]) -> Iterator[tuple[str, str]]:
