@@ -27,6 +27,7 @@ from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, ListMailingsRequest
 from mailing.v1.message_pb2 import Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
+from mailing.v1.schedule_service_pb2 import ListSchedulesRequest
 from server.console.service import Credentials, Service
 from server.console.topics import Read
 
@@ -101,6 +102,15 @@ class Reads:
             return await self._service.call(self._service.mailings.ListMailings, request, self._who)
 
         return self._read(("mailings", request.SerializeToString(deterministic=True)), lambda: _repeated(ask))
+
+    def schedules(self, request: ListSchedulesRequest) -> Read:
+        """Read one page of schedules every few seconds."""
+
+        async def ask() -> object:
+            return await self._service.call(self._service.schedules.ListSchedules, request, self._who)
+
+        key = ("schedules", request.SerializeToString(deterministic=True))
+        return self._read(key, lambda: _repeated(ask, REPORT_SECONDS))
 
     def failures(self, mailing_id: int, most: int = 20) -> Read:
         """Read the messages of a mailing that failed, with the last attempt of each."""

@@ -19,6 +19,7 @@ from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
 from mailing.v1.message_service_pb2_grpc import MessageServiceStub
+from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
 
 PATIENCE = 15.0
@@ -69,6 +70,7 @@ class Service:
         self.clients = ClientServiceStub(self._channel)
         self.mailings = MailingServiceStub(self._channel)
         self.messages = MessageServiceStub(self._channel)
+        self.schedules = ScheduleServiceStub(self._channel)
         self.segments = SegmentServiceStub(self._channel)
         self.delivery = DeliveryServiceStub(self._channel)
         self.admin = AdminServiceStub(self._channel)

@@ -30,6 +30,7 @@ B = TypeVar("B")
 NAVIGATION = (
     ("/", "overview"),
     ("/mailings", "mailings"),
+    ("/schedules", "schedules"),
     ("/messages", "messages"),
     ("/clients", "clients"),
     ("/endpoints", "endpoints"),

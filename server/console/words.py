@@ -10,6 +10,7 @@ from mailing.v1.dispatch_pb2 import EndpointStatus, Suspension
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Attempt, Message
+from mailing.v1.schedule_pb2 import Schedule
 
 
 def N_(text: str) -> str:
@@ -56,6 +57,13 @@ REASONS = {
     Message.REASON_HOURS_NOT_BEFORE_END: N_("No sending hours till the end"),
     Message.REASON_DAILY_LIMIT: N_("Daily limit reached"),
 }
+OVERLAPS = {
+    Schedule.OVERLAP_SKIP: N_("skipped"),
+    Schedule.OVERLAP_WAIT: N_("made when it is over"),
+    Schedule.OVERLAP_ALLOW: N_("made beside it"),
+}
+"""What becomes of an occurrence of a schedule while an earlier mailing is not over."""
+
 ERROR_CLASSES = {
     Attempt.ERROR_CLASS_CONNECT: N_("no connection"),
     Attempt.ERROR_CLASS_RESOLVE: N_("host name not found"),
@@ -131,6 +139,10 @@ class Words:
     def reason(self, value: int) -> str:
         """Return why a message has its status; '' without a reason."""
         return self._word(REASONS, value)
+
+    def overlap(self, value: int) -> str:
+        """Return what becomes of an occurrence while an earlier mailing is not over."""
+        return self._word(OVERLAPS, value)
 
     def error_class(self, value: int) -> str:
         """Return how an attempt failed; '' for one that did not."""

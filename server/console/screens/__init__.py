@@ -17,11 +17,23 @@ from server.console.screens import (
     operations,
     overview,
     reference,
+    schedules,
 )
 from server.console.visit import Console
 
 
 def all_screens(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of all screens."""
-    screens = (overview, new_mailing, mailings, mailing, messages, client_import, clients, operations, reference)
+    screens = (
+        overview,
+        new_mailing,
+        mailings,
+        mailing,
+        messages,
+        client_import,
+        clients,
+        schedules,
+        operations,
+        reference,
+    )
     return [route for screen in screens for route in screen.routes(console, drawings)]

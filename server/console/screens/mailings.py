@@ -10,7 +10,7 @@ from starlette.routing import Route
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import ListMailingsRequest
 from server.console.live import Drawings, View, live_page
-from server.console.visit import Console, Visit, values
+from server.console.visit import Console, Visit, number_in, values
 from server.console.words import STATES, state_kind
 
 PAGE = 50
@@ -30,6 +30,7 @@ async def view(visit: Visit) -> View:
         states=[Mailing.State.ValueType(state) for state in states],
         labels=_labels(asked.get("label", "")),
         query=asked.get("q", "").strip(),
+        schedule_id=number_in(visit.request, "schedule"),
         page_size=PAGE,
         page_token=asked.get("page", ""),
     )
@@ -37,7 +38,7 @@ async def view(visit: Visit) -> View:
         "states": [(state_kind(state), state, state in states) for state in STATES],
         "label": asked.get("label", ""),
         "q": asked.get("q", ""),
-        "filtered": bool(states or request.labels or request.query),
+        "filtered": bool(states or request.labels or request.query or request.schedule_id),
         "first": not request.page_token,
         "filters": urlencode([(name, value) for name, value in asked.multi_items() if name != "page" and value]),
     }

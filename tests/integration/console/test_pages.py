@@ -7,17 +7,19 @@ from uuid import uuid4
 import grpc
 import pytest
 
-from mailing.builders import new_client, new_mailing
+from mailing.builders import new_client, new_mailing, new_schedule
 from mailing.v1.client_service_pb2 import CreateClientRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.mailing_service_pb2 import CreateMailingRequest, ListMailingsRequest
 from mailing.v1.mailing_service_pb2_grpc import MailingServiceStub
+from mailing.v1.schedule_service_pb2 import CreateScheduleRequest, GetScheduleRequest
+from mailing.v1.schedule_service_pb2_grpc import ScheduleServiceStub
 from tests.support.console import Browser
 
 EVIL = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&{{ 7 * 7 }}"""
 SCREENS = [
     *("/", "/mailings", "/mailings/new", "/messages", "/clients", "/clients/new", "/clients/import"),
-    *("/endpoints", "/dispatchers", "/log", "/settings"),
+    *("/schedules", "/endpoints", "/dispatchers", "/log", "/settings"),
 ]
 
 
@@ -47,6 +49,24 @@ async def test_what_people_wrote_is_shown_as_text(browser: Browser, channel: grp
         assert "<script>alert" not in text, path
         assert "<img src=x" not in text, path
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+
+
+async def test_a_schedule_is_paused_resumed_and_triggered_once(browser: Browser, channel: grpc.aio.Channel) -> None:
+    schedule = new_schedule(new_mailing(EVIL[:20]), "Europe/Berlin", cron="0 10 * * 1-5", title=EVIL)
+    stub = ScheduleServiceStub(channel)
+    made = (await stub.CreateSchedule(CreateScheduleRequest(schedule=schedule))).schedule
+    shown = (await browser.get("/schedules")).text
+    assert "0 10 * * 1-5" in shown
+    assert "<script>alert" not in shown
+    for verb, paused in (("pause", True), ("resume", False)):
+        assert (await browser.send("/schedules", f"/schedules/{made.id}/{verb}")).status_code == 303
+        answer = await stub.GetSchedule(GetScheduleRequest(schedule_id=made.id))
+        assert answer.schedule.paused == paused
+    fields = {"request_id": str(uuid4())}
+    sent = [await browser.send("/schedules", f"/schedules/{made.id}/trigger", **fields) for _ in range(2)]
+    assert sent[0].headers["location"] == sent[1].headers["location"]
+    assert sent[0].headers["location"] in (await browser.get(f"/mailings?schedule={made.id}")).text
+    assert sent[0].headers["location"] + '"' not in (await browser.get(f"/mailings?schedule={made.id + 1}")).text
 
 
 async def test_a_form_sent_twice_creates_one_mailing(browser: Browser, channel: grpc.aio.Channel) -> None:
