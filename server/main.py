@@ -41,7 +41,9 @@ from server.api.services import (
     SegmentService,
 )
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
-from server.config.types import ConfiguredEndpoint
+from server.config.calendars import read_calendars
+from server.config.types import ConfiguredEndpoint, open_hours
+from server.domain.clients import ReceiveWindow
 from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.oauth2 import keep_tokens
 from server.endpoints.probes import EndpointProbes
@@ -81,6 +83,7 @@ from server.storage.removals import Removals
 from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
 from server.storage.schedules import ScheduleQueue, ScheduleStore
+from server.storage.timetables import store_timetables
 from server.storage.verification import Finding, Verification
 from server.storage.webhooks import WebhookStore
 from server.watch import Streams, StreamStores
@@ -146,7 +149,7 @@ async def show_console(settings: Settings, address: str, tls: bool, ca_file: Pat
 async def serve(settings: Settings) -> None:
     """Run the service until SIGTERM, SIGINT or SIGHUP. Raise one of the errors that `run` turns into a status."""
     stopped = install_stop_signals()
-    access = read_access(settings)
+    access, (window, calendars) = read_access(settings), _timetables(settings)
     configured = configured_endpoints(settings)
     connections = settings.pool_size + (0 if settings.dispatchers else DISPATCHER_CONNECTIONS)
     callers = raise_descriptor_limit(
@@ -167,6 +170,7 @@ async def serve(settings: Settings) -> None:
         standby = await stack.enter_async_context(open_standby(settings, Database(pool)))
         calls = SharedDatabase(pool, replica=standby)
         background = calls.service
+        await store_timetables(background, window, calendars)
         configs = read_webhooks(settings.webhooks_file) if settings.webhooks_file else []
         webhooks = Webhooks(configs, WebhookStore(background, uuid4()))
         maker = MailingMaker(ScheduleQueue(background, TEMPLATES))
@@ -349,6 +353,12 @@ async def _report(settings: Settings, day: date | None, to: str, show: Callable[
     with database_of(settings, beside=True) as (dsn, _):
         async with open_pool(dsn, settings, 2) as pool:
             await show_report(settings, Database(pool), day, to, show)
+
+
+def _timetables(settings: Settings) -> tuple[ReceiveWindow | None, dict[str, list[date]]]:
+    """Return the window of clients without one, and the calendars. Raise ConfigError."""
+    window = open_hours(settings.quiet_hours) if settings.quiet_hours else None
+    return window, read_calendars(settings.holidays_file) if settings.holidays_file else {}
 
 
 def _settle_grace(configured: Sequence[ConfiguredEndpoint]) -> float:

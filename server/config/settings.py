@@ -23,6 +23,7 @@ from server.config.types import (
     MailAddresses,
     OptionalAddress,
     PostgresUrl,
+    QuietHours,
     ReadableFile,
     Retention,
     Token,
@@ -393,6 +394,18 @@ class Settings(BaseModel):
         None,
         "PEM file with the certificate authorities to trust instead of the system's.",
         "the path of a PEM file that can be read",
+    )
+    quiet_hours: QuietHours | None = setting(
+        None,
+        "Hours in which nothing is sent to clients without a receive window of their own, by the clock in their zone. "
+        "They may cross midnight. See [docs/concepts.md](docs/concepts.md#timetables).",
+        "HH:MM-HH:MM, such as 21:00-09:00",
+    )
+    holidays_file: ReadableFile | None = setting(
+        None,
+        "TOML file with calendars of holidays, such as `germany = [2026-12-25]`: mailings name one of them, "
+        "and nothing of them leaves on its days.",
+        "the path of a TOML file that can be read",
     )
     tracing: bool = setting(
         False,

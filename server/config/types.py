@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import time
+from datetime import time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 from urllib.parse import urlsplit
@@ -19,9 +19,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from dispatcher.model.endpoints import Endpoint
 from server.config.cpus import usable_cpus
+from server.domain.clients import ReceiveWindow
 from server.domain.inbound import InboundSource
 from server.domain.message_retention import parse_retention
 from server.domain.receipts import ReceiptSource
+
+_QUIET = re.compile(r"(\d\d:\d\d)-(\d\d:\d\d)")
 
 
 def setting(default: Any, meaning: str, expects: str, *names: str, shown: str | None = None, **limits: Any) -> Any:
@@ -187,6 +190,28 @@ EndpointUrl = Annotated[str, AfterValidator(endpoint_url)]
 
 Token = Annotated[SecretStr, AfterValidator(_header_value)]
 """A header value: printable ASCII without spaces."""
+
+
+def _quiet_hours(value: str) -> str:
+    """Return the hours. Raise ValueError for what is not HH:MM-HH:MM with different times."""
+    open_hours(value)
+    return value
+
+
+def open_hours(quiet: str) -> ReceiveWindow:
+    """Return the window that quiet hours such as 21:00-09:00 leave open. Raise ValueError."""
+    match = _QUIET.fullmatch(quiet)
+    if match is None:
+        raise ValueError(quiet)
+    begin, end = (time.fromisoformat(text) for text in match.groups())
+    if begin == end:
+        raise ValueError(quiet)
+    minutes = (begin.hour * 60 + begin.minute - end.hour * 60 - end.minute) % 1440
+    return ReceiveWindow(end, timedelta(minutes=minutes))
+
+
+QuietHours = Annotated[str, AfterValidator(_quiet_hours)]
+"""Hours of every day, HH:MM-HH:MM, in which nothing is sent."""
 
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
 """A file that can be opened now."""

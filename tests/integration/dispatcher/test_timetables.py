@@ -9,12 +9,14 @@ import asyncpg
 import orjson
 
 from dispatcher.model.states import AudienceMode, Reason, Status
+from server.domain.clients import ReceiveWindow
 from server.domain.mailings import MailingDefinition
 from server.domain.timetables import SendingHours
 from server.storage.database import Database, DispatcherDatabase
 from server.storage.installation import read_installation
 from server.storage.mailings import MailingStore
 from server.storage.planning import PostgresMailingPlan
+from server.storage.timetables import store_timetables
 from tests.integration.dispatcher.conftest import Start
 from tests.integration.dispatcher.mailings import completed, ends
 from tests.support.endpoints import ScriptedSender, answer
@@ -224,3 +226,20 @@ async def test_what_was_put_off_while_the_hours_changed_is_found(pool: asyncpg.P
         )
         await PostgresMailingPlan(DispatcherDatabase(pool)).expedite()
         assert await pool.fetchval(due) == found
+
+
+async def test_stored_quiet_hours_and_holidays_hold_for_what_waits(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when a change of the settings leaves waiting batches as they are."""
+    await add_clients(pool, 2, timezone="UTC")
+    later = await moment(pool, 3 * 3600)
+    database, quiet = Database(pool), ReceiveWindow(later.time(), HOUR)
+    await store_timetables(database, quiet, {"here": [later.date() + timedelta(days=20)]})
+    mailing = await timed(pool, holidays="here")
+    start(sender := ScriptedSender())
+    await eventually(lambda: pool.fetchval("SELECT count(*) FROM batches WHERE due_at = $1", later), bool)
+    await store_timetables(database, None, {})
+    await sender.until(2)
+    assert await pool.fetchval("SELECT array_agg(name) FROM calendars") == ["here"]
+    await completed(pool, mailing)
+    await store_timetables(database, None, {})
+    assert await pool.fetchval("SELECT count(*) FROM calendars") == 0

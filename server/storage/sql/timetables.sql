@@ -1,0 +1,35 @@
+-- What the service's settings say about when messages may leave, where the database's functions read it.
+
+-- name: store_calendars
+-- Returns the calendars that are new or changed.
+INSERT INTO calendars AS k (name, days)
+SELECT e.key, ARRAY(SELECT d.day::date FROM jsonb_array_elements_text(e.value) AS d(day))
+FROM jsonb_each($calendars::jsonb) e
+ON CONFLICT (name) DO UPDATE SET days = excluded.days WHERE k.days <> excluded.days
+RETURNING name;
+
+-- name: remove_calendars
+-- Those that mailings which are not over or schedules still name stay as they are.
+DELETE FROM calendars k
+WHERE k.name <> ALL ($names::text[])
+  AND NOT EXISTS (
+    SELECT FROM mailings m WHERE m.holidays = k.name
+      AND m.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
+  )
+  AND NOT EXISTS (SELECT FROM schedules s WHERE s.template->>'holidays' = k.name);
+
+-- name: set_default_window
+-- Returns a row if that is another one than before.
+UPDATE dispatch_settings SET default_window_start = $start::time, default_window_length = $length::interval
+WHERE (default_window_start, default_window_length) IS DISTINCT FROM ($start::time, $length::interval)
+RETURNING true;
+
+-- name: judge_all_anew
+-- As a change of these mailings' own timetables: all that are not over, or those of $calendars.
+WITH judged AS (
+  UPDATE mailings SET judged_at = now(), version = version + 1, updated_at = now()
+  WHERE state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
+    AND ($all::boolean OR holidays = ANY ($calendars::text[]))
+  RETURNING id
+)
+UPDATE batches b SET due_at = now(), opened_at = now() FROM judged j WHERE b.mailing_id = j.id AND b.due_at > now();
