@@ -12,12 +12,14 @@ from deploy.client_packages import CLIENTS, version
 from tests.clients.languages import LANGUAGES, Language
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_library_passes_its_own_checks(language: Language) -> None:
     language.require()
     language.check()
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_programs_run_where_no_build_changes_them(language: Language, tmp_path: Path) -> None:
     """Maven removes classes before it makes them anew, and a program loads each when it first needs it."""

@@ -14,7 +14,7 @@ from deploy.client_packages import DESCRIPTORS, PACKAGES
 from tests.clients.languages import LANGUAGES, Language
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_page_s_program_works_in_an_empty_project(
     language: Language, variables: dict[str, str], tmp_path: Path
