@@ -16,7 +16,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from dispatcher.model.states import MailingState
 from mailing.v1 import client_pb2, mailing_pb2, schedule_pb2
 from mailing.v1 import schedule_service_pb2 as pb
+from mailing.v1.civil_date_time_pb2 import CivilDateTime
 from mailing.v1.mailing_service_pb2 import CancelMailingRequest, ListMailingsRequest
+from mailing.v1.time_of_day_pb2 import TimeOfDay
 from server.api.encoding.schedules import TEMPLATES
 from server.schedules import MailingMaker
 from server.storage.database import Database
@@ -114,6 +116,8 @@ async def test_what_is_left_out_has_the_defaults_of_the_contract(service: Servic
         ({"mailing": mailing(priority=2000)}, "schedule.mailing.priority"),
         ({"mailing": mailing(start_time=at(60))}, "schedule.mailing.start_time"),
         ({"mailing": mailing(end_time=at(60))}, "schedule.mailing.end_time"),
+        ({"mailing": mailing(local_start=CivilDateTime(year=2030, month=1, day=1))}, "schedule.mailing.local_start"),
+        ({"mailing": mailing(skip_after=Duration(seconds=1))}, "schedule.mailing.skip_after"),
         ({"end_after": Duration(seconds=59)}, "schedule.end_after"),
         ({"catch_up": Duration(seconds=-1)}, "schedule.catch_up"),
         ({"overlap": 9}, "schedule.overlap"),
@@ -133,6 +137,16 @@ async def test_a_template_names_configured_endpoints_only(service: Service) -> N
     made = await create(service)
     with refused("NOT_FOUND", "ENDPOINT_NOT_FOUND"):
         await update(service, Schedule(id=made.id, mailing=mailing(endpoint="fax")), "mailing.endpoint")
+
+
+async def test_a_template_keeps_hours_and_limits_of_lateness(service: Service, pool: asyncpg.Pool) -> None:
+    hours = mailing_pb2.SendingHours(start=TimeOfDay(hours=9), duration=Duration(seconds=3600), timezone="Asia/Tokyo")
+    made = await create(service, mailing=mailing(sending_hours=[hours], skip_after=Duration(seconds=600)))
+    await due(pool, made.id)
+    await maker(pool).look()
+    [sent] = await made_by(service, made.id)
+    for one in (made.mailing, sent):
+        assert (list(one.sending_hours), one.skip_after.seconds) == ([hours], 600)
 
 
 async def test_checking_alone_shows_the_next_times_and_adds_nothing(service: Service, pool: asyncpg.Pool) -> None:
