@@ -18,6 +18,7 @@ MODULES = {
     "idle": "bench.idle",
     "import": "bench.import_clients",
     "expand": "bench.expand",
+    "ledger": "bench.ledger",
     "sender": "bench.sender",
     "peers": "bench.peers",
     "scale": "bench.scale",
