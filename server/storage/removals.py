@@ -50,17 +50,17 @@ class Removals:
         return bool(await self._database.fetch(*_SQL["list_removals"].bind(mailing_id=mailing_id)))
 
     async def remove(self, mailing_id: int, within: float = float("inf"), considerate: bool = True) -> Removed:
-        """Remove what is left of a mailing's messages, or as many as can be within so many seconds.
+        """Remove what is left of a mailing's messages, or as many as can be within so many seconds, and one more.
 
         When `considerate`, pause as long as each step took. Do nothing where another replica is at it.
         """
-        give_up_at = time.monotonic() + within
         rows = await self._database.fetch(*_SQL["list_removals"].bind(mailing_id=mailing_id))
         if not rows:
             return Removed(0, 0)
         before: int = rows[0]["remaining"]
         keeps_report: bool = rows[0]["keeps_report"]
         remaining = await self._empty(mailing_id, before)
+        give_up_at = time.monotonic() + within
         for bucket in rows[0]["buckets"]:
             last: int | None = 0
             while last is not None:
@@ -71,9 +71,10 @@ class Removals:
                 if step is None:
                     return Removed(before - remaining, remaining)
                 last, remaining = step
-                if considerate and last is not None:
+                if considerate:
                     await asyncio.sleep(time.monotonic() - began)
-                    remaining = await self._empty(mailing_id, remaining)
+            if considerate and remaining:
+                remaining = await self._empty(mailing_id, remaining)
         await self._database.execute(*_SQL["end_removal"].bind(mailing_id=mailing_id, keeps_report=keeps_report))
         return Removed(before, 0)
 

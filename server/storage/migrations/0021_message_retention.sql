@@ -30,9 +30,10 @@ BEGIN
 END $$;
 
 -- Empties the partition of a mailing whose messages are to go, unless it has messages of others that stay: at once,
--- and with hardly any WAL. Returns whether it did. Runs, as what follows, with the rights of the tables' owner.
+-- and with hardly any WAL. Returns whether it did. Runs, as what follows, with the rights of the tables' owner. It waits
+-- for a second, in which an autovacuum gives way; only who reads all partitions may wait behind it.
 CREATE FUNCTION empty_ledger_partition_v1(p_mailing_id bigint) RETURNS boolean
-LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT SET lock_timeout = '1200ms' AS $$
 DECLARE
   p record;
 BEGIN
