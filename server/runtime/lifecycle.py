@@ -48,7 +48,7 @@ def database_of(settings: Settings, beside: bool = False) -> Iterator[tuple[str,
 
 async def upgrade_schema(dsn: str, settings: Settings) -> None:
     """Bring the database to the schema of this release; log the version if that took a migration."""
-    applied = await prepare_database(dsn, settings)
+    applied, _ = await prepare_database(dsn, settings)
     if applied:
         log.info("database schema upgraded to version %s", applied[-1], extra={"database": masked(dsn)})
 

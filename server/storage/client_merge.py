@@ -71,7 +71,7 @@ class ClientMerge:
 
     async def _merge(self) -> ImportCounts:
         self._left_out = 0
-        await self._execute("create_latest", **self._names)
+        await self._execute("create_latest", **self._names, most_attributes=MAX_ATTRIBUTES)
         await self._check()
         found = await self._count()
         await self._take_numbers(found["fresh"])
@@ -102,7 +102,7 @@ class ClientMerge:
 
     async def _check(self) -> None:
         """Report the rows that only what is stored shows to be bad. Raise InvalidFields unless they are left out."""
-        statement = _SQL["find_bad_rows"].bind(**self._names, most_attributes=MAX_ATTRIBUTES)
+        statement = _SQL["find_bad_rows"].bind()
         rows = await self._connection.fetch(*statement, timeout=MERGE_TIMEOUT)
         for row in rows:
             if row["position"] not in self._reported:  # by a try before this one

@@ -46,7 +46,7 @@ class DailyReportStore:
             rows = await connection.fetch(*_SQL["mailings_of_day"].bind(begins_at=begins_at, ends_at=ends_at))
             mailings = [await self._mailing(connection, row, begins_at, ends_at, hours) for row in rows]
             events = await connection.fetch(
-                *_SQL["events_of_day"].bind(begins_at=begins_at, ends_at=ends_at, names=_EVENTS)
+                *_SQL["events_of_day"].bind(bucket=0, begins_at=begins_at, ends_at=ends_at, names=_EVENTS)
             )
         numbers = sorted({number for number, _ in hours})
         return DailyReport(

@@ -19,7 +19,7 @@ from dispatcher.ports import StorageUnavailable
 from server.domain.errors import Conflict, DatabaseUnavailable, NotFound, ScanTooLong
 from server.domain.principals import source
 from server.domain.turns import Turns
-from server.storage.faults import RACES, SERVER_ENDS, Fault, classify
+from server.storage.faults import RACES, SERVER_ENDS, Fault, classify, ends_server
 from server.storage.queries import load_queries
 
 _SQL = load_queries("database.sql")
@@ -125,8 +125,9 @@ class Database:
                 if not connection.is_closed():
                     _interrupted.add(connection.get_server_pid())
                 raise
-            except SERVER_ENDS:
-                await self._leave(connection)
+            except SERVER_ENDS as error:
+                if ends_server(error):
+                    await self._leave(connection)
                 raise
             finally:
                 await self._pool.release(connection)

@@ -60,6 +60,15 @@ _ENDED = re.compile(
 )
 """asyncpg's messages about a pool or connection that is closed, or is closing because the server went away."""
 
+_LOST_NODE = re.compile(
+    "failure on connection marked as essential|server closed the connection unexpectedly|connection not open"
+    "|no connection to the server|SSL SYSCALL error|could not (receive data from|send data to) server"
+)
+"""How errors begin, called internal ones, by which a cluster tells that it lost a node within a statement."""
+
+_OF_A_NODE = re.compile("^while executing command on ", re.MULTILINE)
+"""In the context of an error that a node of a cluster had, and not the server that was asked."""
+
 
 def classify(error: BaseException) -> Fault:
     """Return what an error means that was raised while the database was used.
@@ -73,7 +82,14 @@ def classify(error: BaseException) -> Fault:
         return Fault.RACE
     if isinstance(error, asyncpg.InterfaceError) and _ENDED.search(str(error)):
         return Fault.AWAY
+    if isinstance(error, asyncpg.InternalServerError) and _LOST_NODE.match(str(error)):
+        return Fault.AWAY
     return Fault.BUG
+
+
+def ends_server(error: BaseException) -> bool:
+    """Return whether the server that was asked stops or is no primary any more; not, when it is a node behind it."""
+    return isinstance(error, SERVER_ENDS) and not _OF_A_NODE.search(getattr(error, "context", None) or "")
 
 
 def session_attributes(dsn: str) -> str | None:

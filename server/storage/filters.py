@@ -40,10 +40,13 @@ PLAIN = ("tags", "operator_codes", "timezones", "attributes", "client_ids")
 _UNTRIED = frozenset({Status.PENDING, Status.EXPIRED, Status.CANCELLED, Status.SKIPPED})
 """The statuses of messages that may have no row."""
 
-_EXISTS = "EXISTS (SELECT FROM mailings g WHERE g.id = {} AND g.messages_removed_at IS NULL)"
+_EXISTS = "EXISTS (SELECT 1 FROM mailings g WHERE g.id = {} AND g.messages_removed_at IS NULL)"
 _ROW = "SELECT m.status FROM messages m WHERE m.bucket = c.bucket AND m.mailing_id = {0} AND m.client_id = c.id LIMIT 1"
 _MESSAGE = f"({_ROW})"
-_UNWRITTEN = "SELECT u.status FROM unwritten_v1(c.bucket, {0}, c.id) u LIMIT 1"
+_UNWRITTEN = (
+    "SELECT u.status FROM unwritten u WHERE u.bucket = c.bucket AND u.mailing_id = {0}"
+    " AND u.lowest <= c.id AND u.highest >= c.id AND c.id = ANY (u.client_ids) LIMIT 1"
+)
 _ANY_MESSAGE = f"(SELECT s.status FROM (({_ROW}) UNION ALL ({_UNWRITTEN})) s LIMIT 1)"  # noqa: S608 - of constants
 _DRAWN = "c.id IN (SELECT i.id FROM mailing_samples s CROSS JOIN unnest(s.client_ids) AS i(id) WHERE {})"
 """What is asked of other tables: whether a mailing and its messages are still kept, the client's message of a mailing

@@ -166,6 +166,7 @@ class MailingStore:
                 await connection.execute(*_PLANNER["expand_anew"].bind(ids=[mailing_id]))
             if not TIMETABLE.isdisjoint(changed):
                 await connection.execute(*_SQL["wait_for_expansion"].bind(mailing_id=mailing_id))
+                await connection.execute(*_SQL["note_judged"].bind(mailing_id=mailing_id))
                 await connection.execute(*_SQL["judge_anew"].bind(mailing_id=mailing_id))
             await notify_dispatchers(connection)
             await record(connection, *mailing_updated(mailing_id, changed))

@@ -39,6 +39,7 @@ class MessageStore:
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
         self._installation = installation
+        self._buckets = range(installation.buckets)
         self._receipts = ReceiptStore(database, installation)
 
     async def get(self, identity: int) -> Message:
@@ -83,7 +84,12 @@ class MessageStore:
                     )
                 else:
                     statement = _SQL["list_messages_of_mailing"].bind(
-                        mailing_id=query.mailing_id, after=client, limit=limit, **chosen
+                        buckets=self._buckets,
+                        mailing_id=query.mailing_id,
+                        after=client,
+                        limit=limit,
+                        with_clients=False,
+                        **chosen,
                     )
                 rows: list[asyncpg.Record] = await connection.fetch(*statement)
                 return rows
@@ -110,11 +116,13 @@ class MessageStore:
             await record(connection, records_exported("messages", mailing_id))
         while True:
             statement = _SQL["export_messages"].bind(
+                buckets=self._buckets,
                 mailing_id=mailing_id,
                 statuses=list(statuses) or None,
                 receipts=list(receipts) or None,
                 after=after,
                 limit=EXPORT_PIECE,
+                with_clients=True,
             )
             rows = await fetch_piece(self._database.reads, statement, _width)
             if not rows:

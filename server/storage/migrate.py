@@ -26,7 +26,9 @@ from server.embedded_postgres import OLDEST_MAJOR
 from server.storage.faults import session_attributes
 
 _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
-_LOCK = 0x6D61696C696E67  # "mailing"
+LOCK = 0x6D61696C696E67  # "mailing"
+"""The advisory lock of whoever changes the schema."""
+
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between two tries of a file that gets no lock
 _FILE = re.compile(r"(\d+).*\.sql")
 _SECTION = re.compile(r"^-- migrate:(up|down)[ \t]*(.*)$", re.MULTILINE)
@@ -145,7 +147,7 @@ async def _apply_next(
             await connection.execute("SET LOCAL statement_timeout = 0")
             await connection.execute("SET LOCAL lock_timeout = 0")
             await connection.execute("SELECT set_config('mailing.buckets', $1, true)", str(buckets or ""))
-            await connection.execute(f"SELECT pg_advisory_xact_lock({_LOCK})", timeout=_NO_LIMIT)
+            await connection.execute(f"SELECT pg_advisory_xact_lock({LOCK})", timeout=_NO_LIMIT)
             migration = _next(migrations, await _applied(connection))
             if migration is not None:
                 await connection.execute(migration.script, timeout=_NO_LIMIT)

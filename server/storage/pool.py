@@ -14,6 +14,7 @@ import asyncpg
 
 from server.config import Settings, masked
 from server.storage.database import Database, tidy
+from server.storage.distribution import ClusterError, distribute, follow_migration, is_distributed, problems
 from server.storage.faults import CONNECT_ERRORS, session_attributes
 from server.storage.migrate import MigrationError, migrate, require_schema
 from server.storage.requirements import (
@@ -36,17 +37,25 @@ class DatabaseError(Exception):
     """The database cannot be used; the message is one sentence that says what to do."""
 
 
-async def prepare_database(dsn: str, settings: Settings) -> list[str]:
-    """Bring the database to this release's schema and return the versions applied.
+async def prepare_database(dsn: str, settings: Settings, lay_out: bool = False) -> tuple[list[str], list[str]]:
+    """Bring the database to this release's schema; return the versions applied and the tables laid out.
 
+    With `lay_out` the tables are laid out over a cluster; where they are already, new ones follow in any case.
     Raise DatabaseError, also for a database that this release cannot work with.
     """
     async with _connected(dsn, settings) as connection:
         await require_writable_utf8(connection)
         applied = await migrate(connection, buckets=settings.buckets)
+        laid_out = await (distribute if lay_out else follow_migration)(connection)
         await require_rights(connection)
         await require_buckets(connection, settings.buckets)
-    return applied
+    return applied, laid_out
+
+
+async def cluster_problems(dsn: str, settings: Settings) -> list[str]:
+    """Return what is wrong with the cluster, a sentence each; nothing for a single server. Raise DatabaseError."""
+    async with _connected(dsn, settings) as connection:
+        return await problems(connection) if await is_distributed(connection) else []
 
 
 async def check_database(dsn: str, settings: Settings) -> None:
@@ -68,7 +77,7 @@ async def _connected(dsn: str, settings: Settings) -> AsyncIterator[asyncpg.Conn
             yield connection
         finally:
             await connection.close(timeout=timeout)
-    except MigrationError as error:
+    except (MigrationError, ClusterError) as error:
         raise DatabaseError(str(error)) from error
     except _REFUSALS as error:
         raise _unreachable(dsn, settings, error) from error

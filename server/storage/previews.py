@@ -149,7 +149,7 @@ class PreviewStore:
             _bound,
             chosen=chosen,
             **sample,
-            mailing_id=subject.mailing_id,
+            mailing_id=subject.mailing_id or 0,
             fixed=subject.definition.audience_mode is AudienceMode.SNAPSHOT,
             capped=self._cap.messages > 0 and not subject.definition.important,
             cap=self._cap.messages,

@@ -138,7 +138,9 @@ class PostgresHeartbeats:
             alive_for=timedelta(seconds=alive_for),
             status=orjson.dumps(shown).decode(),
         )
-        row = dict(await self._database.fetchrow(*statement))
+        async with self._database.connection() as connection:
+            await connection.execute(*statement)
+            row = dict(await connection.fetchrow(*_SQL["read_overrides"].bind()))
         self._database.written_at = time.monotonic()
         self._schema.seen(row.pop("schema_version"))
         return row.pop("read_at"), SettingOverrides(**row)

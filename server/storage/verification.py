@@ -28,10 +28,13 @@ _SQL = load_queries("verification.sql")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One contradiction: what was checked, where (`mailing_id` 0: of the whole bucket), and what was found."""
+    """One contradiction: what was checked, where, and what was found.
+
+    `mailing_id` 0 is all of the bucket, `bucket` None all of the database.
+    """
 
     check: str
-    bucket: int
+    bucket: int | None
     mailing_id: int
     found: str
     mendable: bool = False
@@ -91,7 +94,8 @@ class Verification:
         """Return every contradiction; with `repair` those that are left after mending."""
         findings = await self.verify_ledger()
         if repair:
-            for place in sorted({(one.bucket, one.mailing_id) for one in findings if one.mendable}):
+            places = {(one.bucket, one.mailing_id) for one in findings if one.mendable and one.bucket is not None}
+            for place in sorted(places):
                 await self._mend(*place)
             findings = await self.verify_ledger() if findings else []
         return [*findings, *await self.verify_feed(), *await self.verify_keys()]

@@ -290,6 +290,85 @@ class TestConsole:
         assert allowed["podSelector"]["matchLabels"].items() <= labels.items()
 
 
+class TestCluster:
+    """The examples of a cluster, beside the rest."""
+
+    FOLDER = DEPLOY / "kubernetes" / "cluster"
+    COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose" / "cluster.yaml").read_text(encoding="utf-8"))
+    OBJECTS: tuple[dict[str, Any], ...] = tuple(
+        yaml.safe_load_all(
+            "\n---\n".join(
+                (DEPLOY / "kubernetes" / "cluster" / name).read_text(encoding="utf-8")
+                for name in ("citus.yaml", "layout.yaml")
+            )
+        )
+    )
+    SETS: tuple[dict[str, Any], ...] = tuple(one for one in OBJECTS if one["kind"] == "StatefulSet")
+    JOB: dict[str, Any] = next(one for one in OBJECTS if one["kind"] == "Job")["spec"]["template"]["spec"]
+
+    def images(self) -> set[str]:
+        containers = [pod["spec"]["template"]["spec"]["containers"][0] for pod in self.SETS]
+        containers += self.JOB["initContainers"]
+        beside = [one.get("image", "") for one in self.COMPOSE["services"].values()]
+        return {
+            one for one in (*beside, *(container["image"] for container in containers)) if one not in ("", "mailing")
+        }
+
+    def test_all_nodes_are_of_one_exact_release(self) -> None:
+        (image,) = self.images()
+        assert re.fullmatch(r"citusdata/citus:\d+\.\d+\.\d+", image)
+
+    def test_tables_are_laid_out_before_the_service_starts(self) -> None:
+        services = self.COMPOSE["services"]
+        assert understood(["mailing-server", *services["migrate"]["command"]]) == "migrate"
+        assert unknown_settings(iter(services["migrate"]["environment"])) == []
+        assert list(services["migrate"]["depends_on"]) == ["nodes"]
+        assert list(services["mailing"]["depends_on"]) == ["migrate"]
+        (container,) = self.JOB["containers"]
+        assert understood(["mailing-server", *container["args"]]) == "migrate"
+        assert unknown_settings(one["name"] for one in container["env"]) == []
+        assert "--distribute" in container["args"]
+        assert "--distribute" in services["migrate"]["command"]
+
+    def test_every_worker_is_made_known_by_the_name_it_has(self) -> None:
+        (sets, names) = ({one["metadata"]["name"]: one["spec"] for one in self.SETS}, self.JOB["initContainers"][0])
+        workers = re.findall(r"citus_add_node\('([\w.-]+)'", " ".join(names["args"]))
+        spec = sets["citus-worker"]
+        assert workers == [f"citus-worker-{n}.{spec['serviceName']}" for n in range(spec["replicas"])]
+        services = {one["metadata"]["name"] for one in self.OBJECTS if one["kind"] == "Service"}
+        assert {one["serviceName"] for one in sets.values()} == services
+        told = re.findall(r"citus_add_node\('([\w-]+)'", " ".join(self.COMPOSE["services"]["nodes"]["command"]))
+        assert told == [name for name in self.COMPOSE["services"] if name.startswith("worker")]
+
+    def test_nodes_can_commit_together(self) -> None:
+        for words in (
+            self.COMPOSE["services"]["worker-1"]["command"],
+            *(one["spec"]["template"]["spec"]["containers"][0]["args"] for one in self.SETS),
+        ):
+            given = dict(word.split("=") for word in words if "=" in word)
+            assert int(given["max_prepared_transactions"]) >= 2 * int(given["max_connections"])
+            assert given["wal_level"] == "logical"
+
+    def test_nothing_has_more_rights_than_it_needs(self) -> None:
+        pods = [*(one["spec"]["template"]["spec"] for one in self.SETS), self.JOB]
+        for pod in pods:
+            assert pod["securityContext"]["runAsNonRoot"]
+            assert not pod["automountServiceAccountToken"]
+            assert all(one["securityContext"] == HARDENED for one in pod["containers"] + pod.get("initContainers", []))
+        services = {name: one for name, one in self.COMPOSE["services"].items() if "image" in one}
+        assert [name for name, one in services.items() if one["cap_drop"] != ["ALL"]] == []
+        assert [name for name, one in services.items() if one["security_opt"] != ["no-new-privileges:true"]] == []
+
+    def test_it_is_applied_by_itself_only(self) -> None:
+        listed = yaml.safe_load((self.FOLDER / "kustomization.yaml").read_text(encoding="utf-8"))["resources"]
+        assert sorted([*listed, "kustomization.yaml"]) == sorted(path.name for path in self.FOLDER.glob("*.yaml"))
+        assert "cluster" not in (DEPLOY / "kubernetes" / "kustomization.yaml").read_text(encoding="utf-8")
+
+    def test_volumes_are_those_that_are_mounted(self) -> None:
+        mounted = [one.split(":")[0] for node in self.COMPOSE["services"].values() for one in node.get("volumes", [])]
+        assert set(mounted) == set(self.COMPOSE["volumes"])
+
+
 class TestUnit:
     def test_its_command_and_settings_are_known(self) -> None:
         (start,) = re.findall(r"^ExecStart=(.*)$", UNIT, re.MULTILINE)

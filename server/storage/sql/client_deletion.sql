@@ -6,11 +6,13 @@
 SELECT g.id
 FROM mailings g
 CROSS JOIN LATERAL (
-  SELECT FROM messages m
+  SELECT 1 FROM messages m
   WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id AND m.status = {Status.PENDING}
     AND m.maybe_sent IS NOT TRUE
   UNION ALL
-  SELECT FROM unwritten_v1($bucket::int, g.id, $client_id::bigint) u WHERE u.status = {Status.PENDING}
+  SELECT 1 FROM batches b
+  WHERE b.bucket = $bucket AND b.mailing_id = g.id AND b.fresh
+    AND b.lowest <= $client_id::bigint AND b.highest >= $client_id AND $client_id = ANY (b.client_ids)
 ) m
 WHERE g.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
 ORDER BY g.id;
@@ -64,7 +66,7 @@ CROSS JOIN (VALUES
   ({Status.CANCELLED}::smallint, {Reason.CLIENT_DELETED}::smallint, 1)
 ) AS moved (status, reason, n)
 ORDER BY mailing_id, status, reason
-ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = now();
+ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n, last_at = excluded.last_at;
 
 -- name: count_attempts_of_cancelled
 -- Adds the cancelled messages to the histogram of attempts.

@@ -52,13 +52,23 @@ CASE WHEN s.spoken & {Spoken.OPERATOR_CODE} = 0 THEN c.operator_code ELSE s.oper
   {merged_attributes},
   coalesce(s.opted_out, c.opted_out)
 
+-- fragment: stored_of_homes
+-- The clients at `homes`, looked up one by one: nowhere are all of them read.
+stored_clients AS MATERIALIZED (
+  SELECT h.phone AS home_phone, c.*
+  FROM homes h JOIN clients c ON c.bucket = h.bucket AND c.id = h.client_id
+)
+
 -- name: create_latest
 -- Of each phone the last row, beside what is stored: one look at the clients, so that every
 -- row is either new, or differs, or is stored exactly so. In the order of phones, where
 -- neighbours in the index come together. New ones are counted: their numbers come later. Of an
 -- opt-out the last row that speaks of it decides, so that none gets lost behind one that does not.
 CREATE TEMPORARY TABLE import_latest ON COMMIT DROP AS
-WITH latest AS (
+WITH homes AS MATERIALIZED (
+  SELECT p.phone, p.bucket, p.client_id
+  FROM (SELECT DISTINCT phone FROM import_rows) r JOIN client_phones p ON p.phone = r.phone
+), {stored_of_homes}, latest AS (
   SELECT r.position, r.bucket, r.phone, r.operator_code, r.tag, r.timezone, r.window_start, r.window_length,
     r.attributes, o.opted_out, r.spoken
   FROM (SELECT DISTINCT ON (phone) * FROM import_rows ORDER BY phone, position DESC) r
@@ -71,21 +81,19 @@ WITH latest AS (
 SELECT s.*, c.bucket AS home, c.id IS NULL AS is_new,
   c.id, count(*) FILTER (WHERE c.id IS NULL AND s.timezone <> '') OVER (ROWS UNBOUNDED PRECEDING) AS fresh_no,
   c.id IS NULL OR ({stored}) IS DISTINCT FROM ({merged}) AS differs,
-  c.opted_out AS was_opted_out, false AS recalled, NULL::bigint[] AS received
+  c.opted_out AS was_opted_out, false AS recalled, NULL::bigint[] AS received,
+  $attribute_names::text[] IS NOT NULL AND c.id IS NOT NULL AND (
+    SELECT count(*) FROM jsonb_object_keys({merged_attributes})
+  ) > $most_attributes::bigint AS overfull
 FROM latest s
-LEFT JOIN client_phones p ON p.phone = s.phone
-LEFT JOIN clients c ON c.bucket = p.bucket AND c.id = p.client_id;
+LEFT JOIN stored_clients c ON c.home_phone = s.phone;
 
 -- name: find_bad_rows
 -- Rows that only what is stored shows to be bad: a new client without a time zone, and one who would
 -- have too many attributes.
 SELECT position, 'timezone' AS field FROM import_latest WHERE is_new AND timezone = ''
 UNION ALL
-SELECT s.position, 'attributes'
-FROM import_latest s
-JOIN clients c ON c.bucket = s.home AND c.id = s.id
-WHERE $attribute_names::text[] IS NOT NULL AND s.differs AND NOT s.is_new
-  AND (SELECT count(*) FROM jsonb_object_keys({merged_attributes})) > $most_attributes
+SELECT position, 'attributes' FROM import_latest WHERE overfull AND differs
 ORDER BY position;
 
 -- name: count_latest
@@ -117,18 +125,22 @@ ON CONFLICT DO NOTHING;
 
 -- name: adopt_taken_phones
 -- Rows whose phone somebody else took are no longer new: they update the client of that phone.
+WITH homes AS MATERIALIZED (
+  SELECT p.phone, p.bucket, p.client_id
+  FROM (SELECT phone, {identity} AS id FROM import_latest s WHERE is_new) r
+  JOIN client_phones p ON p.phone = r.phone AND p.client_id <> r.id
+), {stored_of_homes}
 UPDATE import_latest s
 SET is_new = false, home = c.bucket, id = c.id, was_opted_out = c.opted_out,
   differs = ({stored}) IS DISTINCT FROM ({merged})
-FROM client_phones p
-JOIN clients c ON c.bucket = p.bucket AND c.id = p.client_id
-WHERE s.is_new AND p.phone = s.phone AND p.client_id <> {identity};
+FROM stored_clients c
+WHERE s.is_new AND c.home_phone = s.phone;
 
 -- fragment: digest
 sha256((SELECT key FROM phone_keys) || convert_to(s.phone, 'UTF8'))
 
 -- name: any_memories
-SELECT EXISTS (SELECT FROM phone_memories);
+SELECT EXISTS (SELECT 1 FROM phone_memories);
 
 -- name: recall_phones
 -- New clients take over what is remembered of their phones. `was_opted_out` tells that it was an opt-out.
@@ -157,14 +169,14 @@ WHERE is_new;
 WITH written AS (
   UPDATE clients c
   SET ({columns}) = ({merged}), version = c.version + 1, updated_at = now(),
-    opt_out_at = CASE WHEN s.opted_out AND NOT c.opted_out THEN now() WHEN NOT s.opted_out THEN NULL
+    opt_out_at = CASE WHEN s.opted_out AND NOT c.opted_out THEN s.at WHEN NOT s.opted_out THEN NULL
       ELSE c.opt_out_at END,
     opt_out_source = CASE WHEN s.opted_out AND NOT c.opted_out THEN {OptOutOrigin.IMPORT}
       WHEN NOT s.opted_out THEN {OptOutOrigin.UNKNOWN} ELSE c.opt_out_source END,
     opt_out_word = CASE WHEN s.opted_out IS NULL OR s.opted_out AND c.opted_out THEN c.opt_out_word ELSE '' END,
     opt_out_endpoint = CASE WHEN s.opted_out IS NULL OR s.opted_out AND c.opted_out THEN c.opt_out_endpoint ELSE '' END
-  FROM import_latest s
-  WHERE s.differs AND NOT s.is_new AND c.bucket = s.home AND c.id = s.id AND c.phone = s.phone
+  FROM (SELECT *, now() AS at FROM import_latest WHERE differs AND NOT is_new) s
+  WHERE c.bucket = s.home AND c.id = s.id AND c.phone = s.phone
   RETURNING c.id
 )
 SELECT count(*) FROM written;

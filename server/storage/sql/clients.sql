@@ -17,7 +17,7 @@ INSERT INTO client_phones (phone, bucket, client_id) VALUES ($phone, $bucket, $c
 -- only for a phone that is free.
 INSERT INTO client_phones (phone, bucket, client_id)
 SELECT $phone::text, $bucket::int, nextval('client_no') * (SELECT count(*) FROM buckets) + $bucket::int
-WHERE NOT EXISTS (SELECT FROM client_phones WHERE phone = $phone)
+WHERE NOT EXISTS (SELECT 1 FROM client_phones WHERE phone = $phone)
 RETURNING client_id;
 
 -- name: delete_phone
@@ -49,14 +49,15 @@ UPDATE clients
 SET phone = $phone, operator_code = $operator_code, tag = $tag, timezone = $timezone, window_start = $window_start,
   window_length = $window_length, attributes = $attributes, opted_out = $opted_out, received = $received,
   opt_out_at = CASE WHEN NOT $opted_out THEN NULL WHEN opted_out THEN opt_out_at
-    WHEN $opt_out_source::int > {OptOutOrigin.UNKNOWN} THEN now() END,
+    WHEN $opt_out_source::int > {OptOutOrigin.UNKNOWN} THEN moment.at END,
   opt_out_source = CASE WHEN NOT $opted_out THEN {OptOutOrigin.UNKNOWN} WHEN opted_out THEN opt_out_source
     ELSE $opt_out_source END,
   opt_out_word = CASE WHEN opted_out AND $opted_out THEN opt_out_word ELSE '' END,
   opt_out_endpoint = CASE WHEN opted_out AND $opted_out THEN opt_out_endpoint ELSE '' END,
   version = version + 1, updated_at = now()
+FROM (SELECT now() AS at) moment
 WHERE bucket = $bucket AND id = $client_id
-RETURNING *;
+RETURNING clients.*;
 
 -- name: delete_client
 DELETE FROM clients WHERE bucket = $bucket AND id = $client_id;

@@ -54,13 +54,13 @@ GROUP BY e.status, e.reason;
 -- name: events_of_day
 -- The events of a day that operators should know, with the last text of each.
 SELECT event, count(*) AS n, (array_agg(text ORDER BY no DESC))[1] AS text FROM log
-WHERE bucket = 0 AND at >= $begins_at AND at < $ends_at AND event = ANY ($names::text[])
+WHERE bucket = $bucket::int AND at >= $begins_at AND at < $ends_at AND event = ANY ($names::text[])
 GROUP BY event, coalesce(details ->> 'endpoint', details ->> 'schedule_id', '') ORDER BY max(no);
 
 -- name: look_at_report
 -- The present, what became of the report of a day (0: nothing yet), and whether there was one of any day before.
 SELECT now() AS now, coalesce((SELECT state FROM daily_reports WHERE day = $day), 0) AS state,
-  EXISTS (SELECT FROM daily_reports WHERE day < $day) AS before;
+  EXISTS (SELECT 1 FROM daily_reports WHERE day < $day) AS before;
 
 -- name: take_report
 -- Takes a report for this replica, unless another one has it, it waits for its next try, or is done.

@@ -26,7 +26,7 @@ ON CONFLICT (name) DO UPDATE SET
 INSERT INTO endpoints AS e (name, breaker, probe_at, last_error, suspension)
 SELECT $endpoint, {BreakerState.OPEN}, now() + $probe_in::interval, $error, $suspension
 WHERE NOT EXISTS (
-  SELECT FROM replicas r CROSS JOIN jsonb_array_elements(r.status -> 'endpoints') AS s
+  SELECT 1 FROM replicas r CROSS JOIN jsonb_array_elements(r.status -> 'endpoints') AS s
   WHERE r.id <> $replica_id AND r.beats_until > now() AND s ->> 'name' = $endpoint
     AND (s ->> 'delivered_ago')::float8 + extract(epoch FROM now() - r.beat_at) < $recent::float8
 )

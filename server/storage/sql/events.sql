@@ -71,10 +71,15 @@ CROSS JOIN unnest(
 
 -- name: note_expanded
 -- Marks mailings whose audience is complete, and returns each of them once.
+WITH whole AS MATERIALIZED (
+  SELECT m.id
+  FROM mailings m CROSS JOIN buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id
+  WHERE m.expanded_at IS NULL AND m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}, {MailingState.COMPLETED})
+  GROUP BY m.id
+  HAVING bool_and(e.finished)
+)
 UPDATE mailings m SET expanded_at = now()
-WHERE m.expanded_at IS NULL AND m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}, {MailingState.COMPLETED})
-  AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
-  AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
+WHERE m.expanded_at IS NULL AND m.id IN (SELECT id FROM whole)
 RETURNING m.id;
 
 -- name: totals

@@ -5,7 +5,7 @@
 UPDATE expansions SET finished = true WHERE mailing_id = $mailing_id;
 
 -- name: has_batches
-SELECT EXISTS (SELECT FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = $mailing_id);
+SELECT EXISTS (SELECT 1 FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = $mailing_id);
 
 -- name: delete_batches
 -- After this no settle finds its batch. Returns how many messages stood in batches only.

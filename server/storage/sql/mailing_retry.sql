@@ -62,7 +62,7 @@ WITH found AS MATERIALIZED (
   ) parts
 ), tick AS (
   UPDATE buckets SET journal_seq = journal_seq + 1
-  WHERE bucket = $bucket AND EXISTS (SELECT FROM found)
+  WHERE bucket = $bucket AND EXISTS (SELECT 1 FROM found)
   RETURNING journal_seq
 ), requeued AS (
   -- The columns of the last attempt stay.
@@ -83,14 +83,14 @@ WITH found AS MATERIALIZED (
     UNION ALL
     SELECT status, reason, -count(*) FROM found GROUP BY status, reason
   ) moved
-  WHERE EXISTS (SELECT FROM tick)
+  WHERE EXISTS (SELECT 1 FROM tick)
   ORDER BY status, reason
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n
 ), figured AS (
   INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
   SELECT $bucket, $mailing_id, {Figure.ATTEMPTS}, attempts, -count(*)
   FROM found
-  WHERE EXISTS (SELECT FROM tick)
+  WHERE EXISTS (SELECT 1 FROM tick)
   GROUP BY attempts
   ORDER BY attempts
   ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n
@@ -120,7 +120,7 @@ WITH gone AS (
   SELECT $bucket, $mailing_id, no, client_ids, now(), now(), created_at, true FROM gone
 ), tick AS (
   UPDATE buckets SET journal_seq = journal_seq + 1
-  WHERE bucket = $bucket AND EXISTS (SELECT FROM gone)
+  WHERE bucket = $bucket AND EXISTS (SELECT 1 FROM gone)
   RETURNING journal_seq
 ), counted AS (
   INSERT INTO mailing_counts AS k (bucket, mailing_id, status, reason, n)
@@ -130,13 +130,13 @@ WITH gone AS (
     UNION ALL
     SELECT status, reason, -sum(cardinality(client_ids)) FROM gone GROUP BY status, reason
   ) moved
-  WHERE EXISTS (SELECT FROM tick)
+  WHERE EXISTS (SELECT 1 FROM tick)
   ORDER BY status, reason
   ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = k.n + excluded.n
 ), figured AS (
   INSERT INTO mailing_figures AS f (bucket, mailing_id, kind, key, n)
   SELECT $bucket, $mailing_id, {Figure.ATTEMPTS}, 0, -sum(cardinality(client_ids)) FROM gone
-  WHERE EXISTS (SELECT FROM tick)
+  WHERE EXISTS (SELECT 1 FROM tick)
   HAVING count(*) > 0
   ON CONFLICT (bucket, mailing_id, kind, key) DO UPDATE SET n = f.n + excluded.n
 ), wrote AS (

@@ -16,10 +16,11 @@ WITH bounds AS (
     ), $keep::float8) AS keep
   FROM mailings g CROSS JOIN bounds b
   WHERE g.messages_removed_at IS NULL
+), open AS MATERIALIZED (
+  SELECT DISTINCT mailing_id FROM batches
 ), judged AS (
-  SELECT a.*, CASE WHEN a.age > a.keep AND a.state IN ({MailingState.COMPLETED}, {MailingState.CANCELLED})
-    THEN NOT EXISTS (SELECT FROM buckets k JOIN batches t ON t.bucket = k.bucket AND t.mailing_id = a.id)
-    ELSE false END AS expired
+  SELECT a.*, a.age > a.keep AND a.state IN ({MailingState.COMPLETED}, {MailingState.CANCELLED})
+    AND a.id NOT IN (SELECT mailing_id FROM open) AS expired
   FROM aged a
 )
 SELECT j.id, j.updated_at, j.part

@@ -10,16 +10,16 @@ m.status, m.reason, m.attempts, m.created_at, m.due_at, m.settled_at, m.endpoint
 u.status, u.reason, 0::smallint AS attempts, u.created_at, u.due_at, u.settled_at, NULL::smallint AS endpoint_status,
     NULL::bigint AS endpoint_code, NULL::int AS duration_ms
 
+-- fragment: names_client
+-- Whether a batch or block names the client.
+u.lowest <= $client_id AND u.highest >= $client_id AND $client_id = ANY (u.client_ids)
+
 -- fragment: has_receipt
 -- Whether a message with a row has one of $receipts; one without a row is not sent yet.
 EXISTS (
-      SELECT FROM receipts r
-      WHERE r.bucket = m.bucket AND r.mailing_id = m.mailing_id AND r.client_id = m.client_id AND r.receipt = ANY ($receipts)
+      SELECT 1 FROM receipts r
+      WHERE r.bucket = $bucket AND r.mailing_id = m.mailing_id AND r.client_id = $client_id AND r.receipt = ANY ($receipts)
     )
-
--- fragment: shown
--- Whether there is the mailing, with its messages.
-EXISTS (SELECT FROM mailings WHERE id = $mailing_id AND messages_removed_at IS NULL)
 
 -- name: get_message
 SELECT $mailing_id::bigint AS mailing_id, $client_id::bigint AS client_id, x.*
@@ -28,35 +28,19 @@ FROM (
   FROM messages m WHERE m.bucket = $bucket AND m.mailing_id = $mailing_id AND m.client_id = $client_id
   UNION ALL
   SELECT {unwritten}
-  FROM unwritten_v1($bucket::int, $mailing_id, $client_id) u
+  FROM unwritten u
+  WHERE u.bucket = $bucket AND u.mailing_id = $mailing_id AND {names_client}
 ) x
-WHERE {shown};
+WHERE EXISTS (SELECT 1 FROM mailings WHERE id = $mailing_id AND messages_removed_at IS NULL);
 
 -- fragment: next_of_mailing
--- The messages of a mailing behind a client: the first $limit of each bucket.
+-- The messages of a mailing behind a client: the first $limit of each of $buckets.
 SELECT b.bucket, $mailing_id::bigint AS mailing_id, m.*
-FROM buckets b
-CROSS JOIN LATERAL (
-  SELECT x.*
-  FROM (
-    (
-      SELECT m.client_id, {written}
-      FROM messages m
-      WHERE m.bucket = b.bucket AND m.mailing_id = $mailing_id AND m.client_id > $after::bigint
-        AND ($statuses::smallint[] IS NULL OR m.status = ANY ($statuses))
-        AND ($receipts::smallint[] IS NULL OR {has_receipt})
-      ORDER BY m.client_id
-      LIMIT $limit::int
-    )
-    UNION ALL
-    SELECT u.client_id, {unwritten}
-    FROM list_unwritten_v1(b.bucket, $mailing_id, $after, $limit, $statuses) u
-    WHERE $receipts IS NULL
-  ) x
-  ORDER BY x.client_id
-  LIMIT $limit
+FROM unnest($buckets::int[]) AS b (bucket)
+CROSS JOIN LATERAL list_messages_v1(
+  p_bucket => b.bucket, p_mailing_id => $mailing_id, p_after => $after, p_limit => $limit, p_statuses => $statuses,
+  p_receipts => $receipts, p_with_clients => $with_clients
 ) m
-WHERE {shown}
 
 -- name: list_messages_of_mailing
 -- A page over all buckets in the order of clients, like list_clients.
@@ -65,19 +49,14 @@ ORDER BY m.client_id
 LIMIT $limit;
 
 -- name: export_messages
--- Like list_messages_of_mailing, but uses all rows that were read, as export_clients does, and with what a
--- text is made of. The LIMIT makes the client a look-up by the key.
+-- Like list_messages_of_mailing, but uses all rows that were read, as export_clients does.
 WITH piece AS (
   {next_of_mailing}
 ), horizon AS (
   SELECT max(client_id) AS client_id FROM piece GROUP BY bucket HAVING count(*) = $limit
 )
-SELECT p.*, c.*
+SELECT p.*
 FROM piece p
-LEFT JOIN LATERAL (
-  SELECT phone, operator_code, tag, timezone, attributes FROM clients
-  WHERE bucket = p.bucket AND id = p.client_id LIMIT 1
-) c ON true
 WHERE p.client_id <= coalesce((SELECT min(client_id) FROM horizon), 9223372036854775807)
 ORDER BY p.client_id;
 
@@ -93,8 +72,9 @@ CROSS JOIN LATERAL (
     AND ($receipts::smallint[] IS NULL OR {has_receipt})
   UNION ALL
   SELECT {unwritten}
-  FROM unwritten_v1($bucket::int, g.id, $client_id) u
-  WHERE $receipts IS NULL AND ($statuses IS NULL OR u.status = ANY ($statuses))
+  FROM unwritten u
+  WHERE u.bucket = $bucket AND u.mailing_id = g.id AND {names_client} AND $receipts IS NULL
+    AND ($statuses IS NULL OR u.status = ANY ($statuses))
   OFFSET 0
 ) x
 WHERE g.id > $after AND g.messages_removed_at IS NULL AND ($mailing_id::bigint = 0 OR g.id = $mailing_id)
@@ -102,10 +82,10 @@ ORDER BY g.id
 LIMIT $limit;
 
 -- name: list_phones
--- The phones of clients. The LIMIT makes each a look-up by the key.
-SELECT i.id, c.phone
+-- The phones of clients.
+SELECT c.id, c.phone
 FROM unnest($buckets::int[], $ids::bigint[]) AS i (bucket, id)
-CROSS JOIN LATERAL (SELECT phone FROM clients WHERE bucket = i.bucket AND id = i.id LIMIT 1) c;
+JOIN clients c USING (bucket, id);
 
 -- name: list_attempts
 SELECT * FROM attempts WHERE bucket = $bucket AND mailing_id = $mailing_id AND client_id = $client_id ORDER BY number;

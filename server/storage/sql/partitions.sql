@@ -15,8 +15,8 @@ SELECT add_ledger_partition_v1($upper, $width);
 -- The partitions whose mailings have no messages any more and whose ids are all given, the oldest first.
 SELECT p.suffix FROM ledger_partitions p
 WHERE p.upper <= coalesce(pg_sequence_last_value('mailing_id'), 0) + 1
-  AND NOT EXISTS (SELECT FROM mailings g WHERE g.id >= p.lower AND g.id < p.upper AND g.messages_removed_at IS NULL)
-  AND NOT EXISTS (SELECT FROM removals r WHERE r.mailing_id >= p.lower AND r.mailing_id < p.upper)
+  AND NOT EXISTS (SELECT 1 FROM mailings g WHERE g.id >= p.lower AND g.id < p.upper AND g.messages_removed_at IS NULL)
+  AND NOT EXISTS (SELECT 1 FROM removals r WHERE r.mailing_id >= p.lower AND r.mailing_id < p.upper)
 ORDER BY p.lower
 LIMIT $most;
 

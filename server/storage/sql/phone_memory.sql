@@ -10,11 +10,15 @@ SELECT coalesce(array_agg(g.id ORDER BY g.id), '{}') AS ids
 FROM mailings g
 WHERE g.audience_mode = {AudienceMode.OPEN} AND g.state <> {MailingState.CANCELLED} AND (
   g.id = ANY ($received::bigint[]) OR EXISTS (
-    SELECT FROM messages m
+    SELECT 1 FROM messages m
     WHERE m.bucket = $bucket AND m.mailing_id = g.id AND m.client_id = $client_id
       AND m.reason <> {Reason.CLIENT_DELETED}
     LIMIT 1
-  ) OR EXISTS (SELECT FROM unwritten_v1($bucket::int, g.id, $client_id) u)
+  ) OR EXISTS (
+    SELECT 1 FROM unwritten u
+    WHERE u.bucket = $bucket AND u.mailing_id = g.id
+      AND u.lowest <= $client_id AND u.highest >= $client_id AND $client_id = ANY (u.client_ids)
+  )
 );
 
 -- name: remember_phone

@@ -6,8 +6,11 @@
 
 -- fragment: ended_unbegun
 -- A mailing `m` that was paused before its start, until its end.
-m.state = {MailingState.PAUSED} AND m.ends_at <= now()
-  AND NOT EXISTS (SELECT FROM buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = m.id)
+m.state = {MailingState.PAUSED} AND m.ends_at <= now() AND m.id NOT IN (
+    SELECT e.mailing_id
+    FROM mailings p CROSS JOIN buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = p.id
+    WHERE p.state = {MailingState.PAUSED} AND p.ends_at <= now()
+  )
 
 -- name: poll
 -- What there is to do, and when the next thing is due: the only query of an idle dispatcher.
@@ -15,24 +18,24 @@ m.state = {MailingState.PAUSED} AND m.ends_at <= now()
 WITH due AS MATERIALIZED (
   SELECT b.mailing_id, b.lease_until
   FROM batches b CROSS JOIN LATERAL (
-    SELECT FROM mailings
+    SELECT 1 FROM mailings
     WHERE id = b.mailing_id AND (state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR ends_at <= now())
     LIMIT 1
   ) m
   WHERE b.due_at <= now() ORDER BY b.due_at LIMIT 10000
 )
 SELECT
-  EXISTS (SELECT FROM mailings WHERE state = {MailingState.SCHEDULED} AND starts_at <= now())
-    OR EXISTS (SELECT FROM mailings m WHERE {ended_unbegun}) AS starts,
+  EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.SCHEDULED} AND starts_at <= now())
+    OR EXISTS (SELECT 1 FROM mailings m WHERE {ended_unbegun}) AS starts,
   EXISTS (
-    SELECT FROM expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state = {MailingState.RUNNING}
+    SELECT 1 FROM expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state = {MailingState.RUNNING}
     WHERE NOT e.finished
   ) AS expands,
-  EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING} AND {recheck_due}) AS rechecks,
-  EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING} AND ends_at <= now())
-    OR EXISTS (SELECT FROM mailings WHERE state = {MailingState.PAUSED} AND ends_at <= now()) AS ends,
-  EXISTS (SELECT FROM mailings WHERE state = {MailingState.RUNNING}) AS running,
-  EXISTS (SELECT FROM due WHERE lease_until <= now()) AS claims,
+  EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.RUNNING} AND {recheck_due}) AS rechecks,
+  EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.RUNNING} AND ends_at <= now())
+    OR EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.PAUSED} AND ends_at <= now()) AS ends,
+  EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.RUNNING}) AS running,
+  EXISTS (SELECT 1 FROM due WHERE lease_until <= now()) AS claims,
   extract(epoch FROM least(
     (SELECT min(due_at) FROM batches WHERE due_at > now()),
     (SELECT min(lease_until) FROM due WHERE lease_until > now()),
@@ -75,9 +78,12 @@ WHERE id = $id AND version = $version AND state = {MailingState.SCHEDULED};
 -- name: start_due
 -- Starts the mailings that are due; rechecks begin once they are expanded. One whose end passed while it was paused
 -- before its start begins as well: every client of it is to have a message, which ends EXPIRED.
+WITH unbegun AS MATERIALIZED (
+  SELECT m.id FROM mailings m WHERE {ended_unbegun}
+)
 UPDATE mailings m SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
 WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now() AND (m.local_start IS NULL OR m.begins_at <= now()))
-  OR ({ended_unbegun})
+  OR (m.id IN (SELECT id FROM unbegun) AND m.state = {MailingState.PAUSED})
 RETURNING m.id;
 
 -- name: open_expansions
@@ -101,19 +107,22 @@ WHERE m.id = ANY($ids::bigint[]) AND m.audience_mode = {AudienceMode.OPEN}
 -- The mailings that still have clients to take in, with the number of their due batches: expansion
 -- stays only a little ahead of sending. Those with $most due batches come last: they wait, and must
 -- not keep mailings of a lower priority out of the list.
-SELECT m.id, m.version, coalesce(m.audience, m.filter) AS filter, m.semantics, m.max_rate, e.buckets, e.positions,
-  o.batches AS open_batches, coalesce(m.ends_at <= now(), false) AS over
-FROM (
+WITH unfinished AS MATERIALIZED (
   SELECT mailing_id, array_agg(bucket) AS buckets, array_agg(last_client_id) AS positions
   FROM expansions WHERE NOT finished GROUP BY mailing_id
-) e
-JOIN mailings m ON m.id = e.mailing_id
-CROSS JOIN LATERAL (
-  SELECT count(*) AS batches FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id = m.id
+), due AS (
+  SELECT t.mailing_id, count(*) AS batches
+  FROM buckets b JOIN batches t ON t.bucket = b.bucket AND t.mailing_id IN (SELECT mailing_id FROM unfinished)
   WHERE t.due_at <= now()
-) o
+  GROUP BY t.mailing_id
+)
+SELECT m.id, m.version, coalesce(m.audience, m.filter) AS filter, m.semantics, m.max_rate, e.buckets, e.positions,
+  coalesce(o.batches, 0) AS open_batches, coalesce(m.ends_at <= now(), false) AS over
+FROM unfinished e
+JOIN mailings m ON m.id = e.mailing_id
+LEFT JOIN due o ON o.mailing_id = m.id
 WHERE m.state = {MailingState.RUNNING} OR (m.state = {MailingState.PAUSED} AND m.ends_at <= now())
-ORDER BY o.batches >= $most::int, m.priority DESC, o.batches, m.id
+ORDER BY coalesce(o.batches, 0) >= $most::int, m.priority DESC, coalesce(o.batches, 0), m.id
 LIMIT 50;
 
 -- fragment: step
@@ -128,7 +137,7 @@ SELECT * FROM expand_v2({step});
 
 -- name: has_sample
 SELECT EXISTS (
-  SELECT FROM mailing_samples WHERE bucket = $bucket AND mailing_id = $mailing_id AND filter_hash = $hash_
+  SELECT 1 FROM mailing_samples WHERE bucket = $bucket AND mailing_id = $mailing_id AND filter_hash = $hash_
 );
 
 -- name: draw_sample
@@ -176,20 +185,28 @@ SELECT * FROM expand_changes_v2({step});
 -- Sets when a mailing is rechecked next: soon if clients were found, else after twice the last
 -- interval.
 UPDATE mailings m
-SET recheck_interval = i.next, recheck_at = now() + i.next
+SET recheck_interval = i.next, recheck_at = i.at
 FROM (
-  SELECT id, CASE WHEN id = ANY($found::bigint[]) THEN $shortest::interval
-    ELSE greatest($shortest::interval, least(recheck_interval * 2, $longest::interval)) END AS next
-  FROM mailings WHERE id = ANY($ids::bigint[])
+  SELECT id, next, now() + next AS at
+  FROM (
+    SELECT id, CASE WHEN id = ANY($found::bigint[]) THEN $shortest::interval
+      ELSE greatest($shortest::interval, least(recheck_interval * 2, $longest::interval)) END AS next
+    FROM mailings WHERE id = ANY($ids::bigint[])
+  ) n
 ) i
 WHERE m.id = i.id AND m.state = {MailingState.RUNNING};
 
 -- name: expanded
 -- Begins the rechecks of open mailings that are completely expanded.
+WITH whole AS MATERIALIZED (
+  SELECT m.id
+  FROM mailings m CROSS JOIN buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = m.id
+  WHERE m.state = {MailingState.RUNNING} AND m.audience_mode = {AudienceMode.OPEN} AND m.recheck_at = 'infinity'
+  GROUP BY m.id
+  HAVING bool_and(e.finished)
+)
 UPDATE mailings m SET recheck_interval = $recheck_min::interval, recheck_at = now() + $recheck_min::interval
-WHERE m.state = {MailingState.RUNNING} AND m.audience_mode = {AudienceMode.OPEN} AND m.recheck_at = 'infinity'
-  AND EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id)
-  AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished);
+WHERE m.state = {MailingState.RUNNING} AND m.recheck_at = 'infinity' AND m.id IN (SELECT id FROM whole);
 
 -- name: expedite
 -- Makes batches due at once whose mailing is over or ends before they are due, so that they are
@@ -202,33 +219,51 @@ WHERE b.due_at > now() AND m.id = b.mailing_id
   AND (
     m.state = {MailingState.CANCELLED} OR (m.state = {MailingState.RUNNING} AND m.ends_at <= b.due_at)
     OR m.ends_at <= now()
-    OR (m.judged_at <= now() - interval '1 minute' AND b.opened_at < m.judged_at + interval '1 minute')
+    OR (m.judged_at <= now() - interval '1 minute' AND b.opened_at - m.judged_at < interval '1 minute')
     OR (b.opened_at > now() + interval '1 s' AND b.due_at - b.opened_at <= m.max_backoff)
   );
 
 -- name: shorten_leases
 -- Lets leases end that a clock gave which was set back since: after their length, from now on. Their
 -- holders count down on clocks of their own, so no lease is cut short.
-UPDATE batches SET lease_until = now() + (lease_until - leased_at), leased_at = now()
-WHERE due_at <= now() AND leased_at > now() + interval '1 s' AND lease_until > now();
+WITH ahead AS MATERIALIZED (
+  SELECT bucket, mailing_id, no, leased_at, now() + (lease_until - leased_at) AS lease_until
+  FROM batches
+  WHERE due_at <= now() AND leased_at > now() + interval '1 s' AND lease_until > now()
+)
+UPDATE batches b SET lease_until = s.lease_until, leased_at = now()
+FROM ahead s
+WHERE b.bucket = s.bucket AND b.mailing_id = s.mailing_id AND b.no = s.no AND b.leased_at = s.leased_at;
 
 -- fragment: done
--- A mailing past its end or with a fixed audience that began and has nothing left to take in or to settle.
-m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}) AND ($ids::bigint[] IS NULL OR m.id = ANY($ids))
-  AND (m.ends_at <= now() OR m.audience_mode = {AudienceMode.SNAPSHOT})
-  AND NOT EXISTS (SELECT FROM expansions e WHERE e.mailing_id = m.id AND NOT e.finished)
-  AND EXISTS (SELECT FROM buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = m.id)
-  AND NOT EXISTS (SELECT FROM buckets k JOIN batches b ON b.bucket = k.bucket AND b.mailing_id = m.id)
+-- Mailings past their end or with a fixed audience that began and have nothing left to take in or to settle.
+SELECT p.id
+FROM (
+  SELECT m.id, e.finished, EXISTS (SELECT 1 FROM batches b WHERE b.bucket = k.bucket AND b.mailing_id = m.id) AS open
+  FROM mailings m
+  CROSS JOIN buckets k
+  LEFT JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = m.id
+  WHERE m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}) AND ($ids::bigint[] IS NULL OR m.id = ANY ($ids))
+    AND (m.ends_at <= now() OR m.audience_mode = {AudienceMode.SNAPSHOT})
+) p
+GROUP BY p.id
+HAVING count(p.finished) > 0 AND bool_and(coalesce(p.finished, true)) AND NOT bool_or(p.open)
 
 -- name: lock_done
 -- Locks the mailings that seem to have nothing left to do. Retries hold the same lock while they put
 -- messages back, so `complete`, whose snapshot is later, sees those; a single statement would not.
-SELECT m.id FROM mailings m WHERE {done} ORDER BY m.id FOR UPDATE;
+WITH finished AS MATERIALIZED (
+  {done}
+)
+SELECT m.id FROM mailings m WHERE m.id IN (SELECT id FROM finished) ORDER BY m.id FOR UPDATE;
 
 -- name: complete
 -- Ends the mailings that have nothing left to do.
+WITH finished AS MATERIALIZED (
+  {done}
+)
 UPDATE mailings m SET state = {MailingState.COMPLETED}, updated_at = now(), recheck_at = 'infinity'
-WHERE {done}
+WHERE m.state IN ({MailingState.RUNNING}, {MailingState.PAUSED}) AND m.id IN (SELECT id FROM finished)
 RETURNING m.id;
 
 -- name: forget_changes

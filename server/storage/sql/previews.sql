@@ -15,20 +15,20 @@ coalesce(c.window_start, $default_start::time) AS window_start,
 
 -- name: preview_is_drawn
 SELECT EXISTS (
-  SELECT FROM buckets b
+  SELECT 1 FROM buckets b
   JOIN mailing_samples s ON s.bucket = b.bucket AND s.mailing_id = $mailing_id AND s.filter_hash = $hash_
 );
 
 -- fragment: could_get_it
 -- Whether client `c` matches and could still get the mailing; more conditions follow. If the mailing has
--- begun ($mailing_id, else NULL), clients with a message count while it is pending, and a fixed audience
+-- begun ($mailing_id, else 0), clients with a message count while it is pending, and a fixed audience
 -- ($fixed) takes nobody in behind its expansion. The LIMIT makes it a look-up by the key: without
 -- statistics of a new mailing the planner might read all of it for every client. Messages without a row are
 -- read once, and looked up in memory.
 LEFT JOIN expansions e ON e.bucket = c.bucket AND e.mailing_id = $mailing_id
 LEFT JOIN LATERAL (
   SELECT status FROM messages
-  WHERE $mailing_id::bigint IS NOT NULL AND bucket = c.bucket AND mailing_id = $mailing_id AND client_id = c.id LIMIT 1
+  WHERE bucket = c.bucket AND mailing_id = $mailing_id::bigint AND client_id = c.id LIMIT 1
 ) m ON true
 WHERE ($tags::text[] IS NULL OR c.tag = ANY ($tags))
   AND ($operator_codes::text[] IS NULL OR c.operator_code = ANY ($operator_codes))
@@ -44,28 +44,25 @@ WHERE ($tags::text[] IS NULL OR c.tag = ANY ($tags))
     ) AND c.id NOT IN (SELECT unnest(client_ids) FROM blocks WHERE mailing_id = $mailing_id)
   ))
 
+-- fragment: recent
+-- What was sent to a client of late, apart from this mailing. `s` is what was sent to them.
+unnest(s.mailing_ids, s.sent_at) AS sent (id, at)
+  WHERE at > $capped_since::timestamptz AND sent.id <> $mailing_id
+
 -- fragment: capped
 -- Whether a client has reached the frequency cap ($cap messages of other mailings since $capped_since),
--- if that is asked ($capped). `s` is what was sent to them. Messages are looked up only for clients
--- who may have reached it by the number and times alone.
-$capped::boolean AND cardinality(s.mailing_ids) >= $cap::int AND CASE WHEN (
-  SELECT count(*) FROM unnest(s.mailing_ids, s.sent_at) AS sent (mailing_id, at)
-  WHERE at > $capped_since::timestamptz AND mailing_id IS DISTINCT FROM $mailing_id
-) >= $cap THEN (
-  SELECT count(*)
-  FROM unnest(s.mailing_ids, s.sent_at) AS sent (mailing_id, at)
-  LEFT JOIN LATERAL (
-    SELECT status FROM messages
-    WHERE bucket = s.bucket AND mailing_id = sent.mailing_id AND client_id = s.client_id
-    UNION ALL
-    SELECT status FROM unwritten_v1(s.bucket, sent.mailing_id, s.client_id)
-    LIMIT 1
-  ) t ON true
-  WHERE at > $capped_since AND mailing_id IS DISTINCT FROM $mailing_id AND (
-    t.status IS NULL
-    OR t.status NOT IN ({Status.FAILED}, {Status.EXPIRED}, {Status.CANCELLED}, {Status.SKIPPED})
-  )
-) >= $cap ELSE false END
+-- if that is asked ($capped). Messages are looked up only for clients who may have reached it by the number and
+-- times alone; those that ended undelivered do not count.
+$capped::boolean AND cardinality(s.mailing_ids) >= $cap::int AND CASE WHEN (SELECT count(*) FROM {recent}) >= $cap
+  THEN (SELECT count(*) FROM {recent}) - (
+    SELECT count(*) FROM messages t
+    WHERE t.bucket = s.bucket AND t.client_id = s.client_id AND t.mailing_id = ANY (ARRAY(SELECT id FROM {recent}))
+      AND t.status IN ({Status.FAILED}, {Status.EXPIRED}, {Status.CANCELLED}, {Status.SKIPPED})
+  ) - (
+    SELECT count(*) FROM blocks k
+    WHERE k.bucket = s.bucket AND k.mailing_id = ANY (ARRAY(SELECT id FROM {recent}))
+      AND k.lowest <= s.client_id AND k.highest >= s.client_id AND s.client_id = ANY (k.client_ids)
+  ) >= $cap ELSE false END
 
 -- name: preview_groups
 -- The number of clients who could get it, by receive window and by the reason why they are skipped or
@@ -85,7 +82,7 @@ FROM (
   FROM (
     SELECT c.timezone, {window}, count(*) AS n
     FROM client_sends s
-    CROSS JOIN LATERAL (SELECT * FROM clients WHERE bucket = s.bucket AND id = s.client_id LIMIT 1) c
+    JOIN clients c ON c.bucket = s.bucket AND c.id = s.client_id
     {could_get_it}
       AND NOT c.opted_out AND {capped}
     GROUP BY 1, 2, 3
@@ -111,8 +108,9 @@ CROSS JOIN LATERAL (
 -- name: preview_texts
 -- What the texts of all are made of who could get it and have not opted out.
 SELECT c.timezone, {window}, c.phone, c.operator_code, c.tag, c.attributes,
-  EXISTS (SELECT FROM client_sends s WHERE s.bucket = c.bucket AND s.client_id = c.id AND {capped} OFFSET 0) AS capped
+  coalesce({capped}, false) AS capped
 FROM clients c
+LEFT JOIN client_sends s ON s.bucket = c.bucket AND s.client_id = c.id
 {could_get_it}
   AND NOT c.opted_out;
 
@@ -130,6 +128,7 @@ FROM buckets b
 CROSS JOIN LATERAL (
   SELECT c.*, d.due_at
   FROM clients c
+  LEFT JOIN client_sends s ON s.bucket = c.bucket AND s.client_id = c.id
   CROSS JOIN LATERAL (
     SELECT g.opens_at AS due_at
     FROM (SELECT {window}) w
@@ -141,7 +140,7 @@ CROSS JOIN LATERAL (
   ) d
   {could_get_it}
     AND c.bucket = b.bucket AND NOT c.opted_out
-    AND NOT EXISTS (SELECT FROM client_sends s WHERE s.bucket = c.bucket AND s.client_id = c.id AND {capped} OFFSET 0)
+    AND NOT coalesce({capped}, false)
   ORDER BY c.id
   LIMIT $limit
 ) s

@@ -8,14 +8,18 @@ WITH given AS (
   FROM unnest($mailing_ids::bigint[], $client_ids::bigint[], $receipts::smallint[], $codes::text[])
     AS g(mailing_id, client_id, receipt, code)
   WHERE EXISTS (
-    SELECT FROM mailings m
+    SELECT 1 FROM mailings m
     WHERE m.id = g.mailing_id AND m.messages_removed_at IS NULL
       AND coalesce(nullif(m.endpoint, ''), 'default') = $endpoint::text
   ) AND (
-    EXISTS (SELECT FROM clients c WHERE c.bucket = $bucket AND c.id = g.client_id)
+    EXISTS (SELECT 1 FROM clients c WHERE c.bucket = $bucket AND c.id = g.client_id)
     OR EXISTS (
-      SELECT FROM messages m WHERE m.bucket = $bucket AND m.mailing_id = g.mailing_id AND m.client_id = g.client_id
-    ) OR EXISTS (SELECT FROM unwritten_v1($bucket::int, g.mailing_id, g.client_id) u)
+      SELECT 1 FROM messages m WHERE m.bucket = $bucket AND m.mailing_id = g.mailing_id AND m.client_id = g.client_id
+    ) OR EXISTS (
+      SELECT 1 FROM unwritten u
+      WHERE u.bucket = $bucket AND u.mailing_id = g.mailing_id
+        AND u.lowest <= g.client_id AND u.highest >= g.client_id AND g.client_id = ANY (u.client_ids)
+    )
   )
 ), changed AS (
   -- Ordered, so that two writers with the same messages wait for one another.
@@ -55,7 +59,9 @@ WITH given AS (
     LEFT JOIN LATERAL (
       SELECT status FROM messages
       WHERE bucket = $bucket AND mailing_id = c.mailing_id AND client_id = c.client_id
-      UNION ALL SELECT status FROM unwritten_v1($bucket::int, c.mailing_id, c.client_id)
+      UNION ALL SELECT status FROM unwritten u
+      WHERE u.bucket = $bucket AND u.mailing_id = c.mailing_id
+        AND u.lowest <= c.client_id AND u.highest >= c.client_id AND c.client_id = ANY (u.client_ids)
       LIMIT 1
     ) m ON true
     GROUP BY c.mailing_id
@@ -90,7 +96,10 @@ WHERE excluded.receipt > h.receipt;
 -- Held reports whose message is known by now.
 SELECT h.endpoint, h.provider_id, h.receipt, h.code
 FROM held_receipts h
-WHERE EXISTS (SELECT FROM receipts r WHERE r.provider_id = h.provider_id AND r.provider_id <> '')
+WHERE h.provider_id IN (
+  SELECT r.provider_id FROM receipts r
+  WHERE r.provider_id = ANY (ARRAY(SELECT provider_id FROM held_receipts)) AND r.provider_id <> ''
+)
 LIMIT $most;
 
 -- name: release_held

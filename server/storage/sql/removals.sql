@@ -11,16 +11,18 @@ ON CONFLICT (mailing_id) DO UPDATE SET keeps_report = excluded.keeps_report;
 -- name: adopt_leftovers
 -- What the release before this one left of mailings that it was deleting. OFFSET 0 keeps the planner reading bucket by
 -- bucket, by the key.
-INSERT INTO removals (mailing_id, remaining, keeps_report)
-SELECT l.mailing_id, coalesce((
-    SELECT sum(n) FROM buckets b JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id = l.mailing_id
-  ), 0), false
-FROM (
+WITH leftovers AS MATERIALIZED (
   SELECT DISTINCT e.mailing_id
   FROM buckets b
   CROSS JOIN LATERAL (SELECT mailing_id FROM expansions WHERE bucket = b.bucket OFFSET 0) e
-  WHERE NOT EXISTS (SELECT FROM mailings g WHERE g.id = e.mailing_id)
-) l
+  WHERE NOT EXISTS (SELECT 1 FROM mailings g WHERE g.id = e.mailing_id)
+), counted AS MATERIALIZED (
+  SELECT k.mailing_id, sum(k.n) AS n
+  FROM buckets b JOIN mailing_counts k ON k.bucket = b.bucket AND k.mailing_id IN (SELECT mailing_id FROM leftovers)
+  GROUP BY k.mailing_id
+)
+INSERT INTO removals (mailing_id, remaining, keeps_report)
+SELECT l.mailing_id, coalesce(c.n, 0), false FROM leftovers l LEFT JOIN counted c USING (mailing_id)
 ON CONFLICT DO NOTHING;
 
 -- name: list_removals

@@ -32,17 +32,18 @@ WHERE stopped <> $stopped
 RETURNING version;
 
 -- name: beat
--- Records a replica's status and until when it counts as alive, and returns the runtime settings and
--- the newest version of the schema.
+-- Records a replica's status and until when it counts as alive.
 -- Other replicas that have been silent for a minute are removed. Never the replica itself: the result
 -- of one statement that deletes and writes the same row is undefined.
 WITH swept AS (
   DELETE FROM replicas WHERE id <> $replica_id AND beats_until < now() - interval '1 min'
-), beat AS (
-  INSERT INTO replicas (id, host, pid, started_at, beats_until, status)
-  VALUES ($replica_id, $host, $pid, now() - $age::interval, now() + $alive_for::interval, $status::jsonb)
-  ON CONFLICT (id) DO UPDATE SET beat_at = now(), beats_until = excluded.beats_until, status = excluded.status
 )
+INSERT INTO replicas (id, host, pid, started_at, beats_until, status)
+VALUES ($replica_id, $host, $pid, now() - $age::interval, now() + $alive_for::interval, $status::jsonb)
+ON CONFLICT (id) DO UPDATE SET beat_at = now(), beats_until = excluded.beats_until, status = excluded.status;
+
+-- name: read_overrides
+-- The runtime settings, by the database's clock, and the newest version of the schema.
 SELECT extract(epoch FROM clock_timestamp())::float8 AS read_at, version, poll_min, poll_max, recheck_min, recheck_max,
   max_concurrency, (SELECT max(version) FROM schema_migrations) AS schema_version
 FROM dispatch_settings;

@@ -28,13 +28,16 @@ ORDER BY f.kind, f.key;
 -- Deliveries and failures over the last $longest minutes of the timeline: by the minute, or in steps
 -- of $coarse_step minutes where that would be more than $longest / $coarse_step rows.
 WITH latest AS MATERIALIZED (
-  SELECT max(l.key) AS key
+  SELECT max(greatest(d.key, f.key)) AS key
   FROM buckets b
-  CROSS JOIN (VALUES ({Figure.DELIVERED}::smallint), ({Figure.FAILED}::smallint)) AS k (kind)
-  CROSS JOIN LATERAL (
+  LEFT JOIN LATERAL (
     SELECT key FROM mailing_figures
-    WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind = k.kind ORDER BY key DESC LIMIT 1
-  ) l
+    WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind = {Figure.DELIVERED} ORDER BY key DESC LIMIT 1
+  ) d ON true
+  LEFT JOIN LATERAL (
+    SELECT key FROM mailing_figures
+    WHERE bucket = b.bucket AND mailing_id = $mailing_id AND kind = {Figure.FAILED} ORDER BY key DESC LIMIT 1
+  ) f ON true
 ), minutes AS MATERIALIZED (
   SELECT f.key,
     coalesce(sum(f.n) FILTER (WHERE f.kind = {Figure.DELIVERED}), 0)::bigint AS delivered,

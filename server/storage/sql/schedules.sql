@@ -36,7 +36,7 @@ RETURNING *;
 DELETE FROM schedules WHERE id = $schedule_id;
 
 -- fragment: live
-SELECT FROM mailings m
+SELECT 1 FROM mailings m
 WHERE m.schedule_id = s.id
   AND m.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
 
@@ -46,7 +46,7 @@ WHERE m.schedule_id = s.id
 SELECT
   ARRAY(SELECT s.id FROM schedules s WHERE s.next_at <= now() ORDER BY s.next_at LIMIT 100)
     || ARRAY(SELECT s.id FROM schedules s WHERE s.waiting_at IS NOT NULL AND NOT EXISTS ({live}) LIMIT 100) AS ids,
-  EXISTS (SELECT FROM schedules WHERE waiting_at IS NOT NULL) AS waits,
+  EXISTS (SELECT 1 FROM schedules WHERE waiting_at IS NOT NULL) AS waits,
   extract(epoch FROM (SELECT min(next_at) FROM schedules WHERE next_at > now()) - clock_timestamp())::float8 AS next_in;
 
 -- name: take_due_schedule
@@ -62,7 +62,7 @@ WHERE m.schedule_id = $schedule_id
   AND m.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED});
 
 -- name: was_made
-SELECT EXISTS (SELECT FROM mailings WHERE schedule_id = $schedule_id AND occurrence_at = $occurrence_at);
+SELECT EXISTS (SELECT 1 FROM mailings WHERE schedule_id = $schedule_id AND occurrence_at = $occurrence_at);
 
 -- name: mark_made
 UPDATE mailings SET schedule_id = $schedule_id, occurrence_at = $occurrence_at WHERE id = $mailing_id;

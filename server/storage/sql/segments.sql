@@ -37,14 +37,21 @@ SELECT * FROM segments WHERE (lower(name), id) > ($after_name, $after_id::bigint
 -- Unless the segment was changed meanwhile.
 UPDATE segments SET size = $size, size_at = now() WHERE id = $segment_id AND version = $version RETURNING *;
 
+-- fragment: naming
+(NOT $live::boolean OR m.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED}))
+  AND jsonb_path_exists(m.filter, '$.**.segment ? (@ == $"segment")', jsonb_build_object('segment', $segment_name::text))
+
 -- name: mailings_naming
 -- The mailings that name a segment, at any depth of their filter, locked; only those that are not over if $live. Reads
 -- all of these: there are few.
-SELECT id, filter, audience_mode, state,
-  EXISTS (SELECT FROM buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id) AS begun
+WITH begun AS MATERIALIZED (
+  SELECT DISTINCT e.mailing_id
+  FROM mailings m CROSS JOIN buckets b JOIN expansions e ON e.bucket = b.bucket AND e.mailing_id = m.id
+  WHERE {naming}
+)
+SELECT id, filter, audience_mode, state, id IN (SELECT mailing_id FROM begun) AS begun
 FROM mailings m
-WHERE (NOT $live::boolean OR state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED}))
-  AND jsonb_path_exists(filter, '$.**.segment ? (@ == $"segment")', jsonb_build_object('segment', $segment_name::text))
+WHERE {naming}
 ORDER BY id
 FOR UPDATE;
 

@@ -26,11 +26,15 @@ HAVING count(j.seq) <> b.journal_seq - f.floor;
 
 -- name: list_lost_keys
 -- Clients of a bucket whose phone leads to nobody or to somebody else, or whose id names another bucket.
+WITH mine AS MATERIALIZED (
+  SELECT bucket, id, phone FROM clients WHERE bucket = $bucket
+), keys AS MATERIALIZED (
+  SELECT p.phone, p.bucket, p.client_id FROM mine c JOIN client_phones p ON p.phone = c.phone
+)
 SELECT c.id AS client_id, p.client_id AS found
-FROM clients c
-LEFT JOIN client_phones p ON p.phone = c.phone
-WHERE c.bucket = $bucket
-  AND ((p.bucket, p.client_id) IS DISTINCT FROM (c.bucket, c.id) OR c.id % (SELECT count(*) FROM buckets) <> c.bucket)
+FROM mine c
+LEFT JOIN keys p ON p.phone = c.phone
+WHERE (p.bucket, p.client_id) IS DISTINCT FROM (c.bucket, c.id) OR c.id % (SELECT count(*) FROM buckets) <> c.bucket
 ORDER BY c.id
 LIMIT $most;
 
@@ -122,7 +126,7 @@ FROM (
 CROSS JOIN (SELECT count(*) AS n FROM {rows} AND status = {Status.FAILED}) m
 WHERE f.n < m.n OR (
   f.n > m.n AND (SELECT floor FROM journal_floors WHERE bucket = $bucket) = 0 AND NOT EXISTS (
-    SELECT FROM journal WHERE bucket = $bucket AND mailing_id = $mailing_id AND receipts IS NULL
+    SELECT 1 FROM journal WHERE bucket = $bucket AND mailing_id = $mailing_id AND receipts IS NULL
       AND {Status.PENDING} = ANY (statuses)
   )
 );

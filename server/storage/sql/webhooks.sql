@@ -4,10 +4,9 @@
 -- name: register_webhook
 -- A new one is told of what happens from now on. A changed configuration ends a wait, and asks one that had enough.
 INSERT INTO webhooks AS w (name, config, feed_positions, log_positions)
-VALUES (
-  $name, $config,
-  (SELECT array_agg(journal_seq ORDER BY bucket) FROM buckets), (SELECT array_agg(seq ORDER BY bucket) FROM log_seqs)
-)
+SELECT $name, $config, f.positions, l.positions
+FROM (SELECT array_agg(journal_seq ORDER BY bucket) AS positions FROM buckets) f
+CROSS JOIN (SELECT array_agg(seq ORDER BY bucket) AS positions FROM log_seqs) l
 ON CONFLICT (name) DO UPDATE SET config = excluded.config, disabled = false, failures = 0, last_error = '',
   next_attempt_at = '-infinity'
 WHERE w.config <> excluded.config;
@@ -34,23 +33,28 @@ WHERE name = $name AND holder = $holder;
 UPDATE webhooks SET held_until = '-infinity', holder = NULL WHERE name = $name AND holder = $holder;
 
 -- name: list_webhooks
--- With how many numbers of both feeds lie behind the positions, and the time of the oldest entry behind them.
-SELECT {timeline} AS timeline, w.name, w.disabled, w.feed_positions, w.last_success_at, w.last_error,
-  nullif(greatest(w.next_attempt_at, now()), now()) AS next_attempt_at, f.waiting, now() - f.oldest AS lag
-FROM webhooks w
-CROSS JOIN LATERAL (
-  SELECT coalesce(sum(b.journal_seq - w.feed_positions[b.bucket + 1] + s.seq - w.log_positions[b.bucket + 1]), 0)::bigint
-      AS waiting,
-    min(least(j.at, l.at)) AS oldest
-  FROM buckets b
+-- With how many numbers of both feeds lie behind the positions, and the time of the oldest entry behind them:
+-- numbers have no gaps, so it is the next one that is kept.
+WITH positions AS MATERIALIZED (
+  SELECT w.name, (p.no - 1)::int AS bucket, p.feed, p.log
+  FROM webhooks w CROSS JOIN LATERAL unnest(w.feed_positions, w.log_positions) WITH ORDINALITY AS p (feed, log, no)
+  WHERE w.name = ANY($names::text[])
+), behind AS MATERIALIZED (
+  SELECT p.name, sum(b.journal_seq - p.feed + s.seq - p.log)::bigint AS waiting, min(least(j.at, l.at)) AS oldest
+  FROM positions p
+  JOIN buckets b ON b.bucket = p.bucket
   JOIN log_seqs s ON s.bucket = b.bucket
-  LEFT JOIN LATERAL (
-    SELECT at FROM journal WHERE bucket = b.bucket AND seq > w.feed_positions[b.bucket + 1] ORDER BY seq LIMIT 1
-  ) j ON true
-  LEFT JOIN LATERAL (
-    SELECT at FROM log WHERE bucket = b.bucket AND no > w.log_positions[b.bucket + 1] ORDER BY no LIMIT 1
-  ) l ON true
-) f
+  JOIN journal_floors jf ON jf.bucket = b.bucket
+  JOIN log_floors lf ON lf.bucket = b.bucket
+  LEFT JOIN journal j ON j.bucket = b.bucket AND j.seq = greatest(p.feed, jf.floor) + 1
+  LEFT JOIN log l ON l.bucket = b.bucket AND l.no = greatest(p.log, lf.floor) + 1
+  GROUP BY p.name
+)
+SELECT {timeline} AS timeline, w.name, w.disabled, w.feed_positions, w.last_success_at, w.last_error,
+  nullif(greatest(w.next_attempt_at, now()), now()) AS next_attempt_at, coalesce(f.waiting, 0) AS waiting,
+  now() - f.oldest AS lag
+FROM webhooks w
+LEFT JOIN behind f ON f.name = w.name
 WHERE w.name = ANY($names::text[]);
 
 -- name: list_labels

@@ -8,7 +8,7 @@ SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.end
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 WHERE b.due_at <= now() AND b.lease_until <= now()
   AND (m.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR m.ends_at <= now())
-  AND NOT EXISTS (SELECT FROM dispatch_settings WHERE stopped)
+  AND NOT EXISTS (SELECT 1 FROM dispatch_settings WHERE stopped)
 GROUP BY b.mailing_id, b.bucket, m.id;
 
 -- name: definitions
@@ -16,11 +16,11 @@ GROUP BY b.mailing_id, b.bucket, m.id;
 -- leases are given up. The filter of an open audience is included, because clients who no longer
 -- match it are skipped; a fixed audience (SNAPSHOT) stays as it was at the start.
 SELECT id, version, state, title, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
-  timed OR EXISTS (SELECT FROM dispatch_settings WHERE default_window_start IS NOT NULL) AS timed,
+  timed OR EXISTS (SELECT 1 FROM dispatch_settings WHERE default_window_start IS NOT NULL) AS timed,
   CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN coalesce(audience, filter) END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
-FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT FROM dispatch_settings WHERE stopped);
+FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT 1 FROM dispatch_settings WHERE stopped);
 
 -- name: change_numbers
 SELECT bucket, seq FROM client_change_seqs;
@@ -75,44 +75,21 @@ SELECT unnest(n.ids) FROM narrow_v1($bucket::int, $client_ids, NULL, $condition,
 
 -- name: admit
 -- Records that a mailing is about to be sent to clients, and returns those to whom it must not be:
--- they got, or are about to get, $cap messages of other mailings within $period. Messages that
--- ended undelivered do not count. An $important mailing goes to everybody. There is one row per
--- client, so two mailings to the same client wait for each other.
-WITH asked AS (
-  SELECT DISTINCT id FROM unnest($client_ids::bigint[]) AS id
-), noted AS (
-  INSERT INTO client_sends AS s (bucket, client_id, mailing_ids, sent_at)
-  SELECT $bucket, id, ARRAY[$mailing_id::bigint], ARRAY[now()] FROM asked ORDER BY id
-  ON CONFLICT (bucket, client_id) DO UPDATE SET (mailing_ids, sent_at) = (
-    SELECT array_agg(l.id ORDER BY l.at), array_agg(l.at ORDER BY l.at)
-    FROM (
-      SELECT o.id, o.at FROM unnest(s.mailing_ids, s.sent_at) AS o(id, at)
-      WHERE o.at > now() - $period::interval AND o.id <> $mailing_id
-      UNION ALL SELECT $mailing_id, now()
-    ) l
-  )
-  WHERE $important::boolean OR $cap::bigint > (
-    SELECT count(*) FROM unnest(s.mailing_ids, s.sent_at) AS o(id, at)
-    WHERE o.at > now() - $period::interval AND o.id <> $mailing_id AND NOT EXISTS (
-      SELECT FROM messages m
-      WHERE m.bucket = $bucket AND m.mailing_id = o.id AND m.client_id = s.client_id
-        AND m.status IN ({Status.FAILED}, {Status.EXPIRED}, {Status.CANCELLED}, {Status.SKIPPED})
-    ) AND NOT EXISTS (
-      SELECT FROM unwritten_v1($bucket::int, o.id, s.client_id) u WHERE u.status <> {Status.PENDING}
-    )
-  )
-  RETURNING client_id
-)
-SELECT id FROM asked EXCEPT SELECT client_id FROM noted;
+-- they got, or are about to get, $cap messages of other mailings within $period. An $important mailing
+-- goes to everybody.
+SELECT id FROM admit_v1(
+  p_bucket => $bucket::int, p_mailing_id => $mailing_id, p_client_ids => $client_ids, p_important => $important,
+  p_cap => $cap, p_period => $period
+);
 
 -- name: settle
 -- Records outcomes of a leased batch, only under the fence it was claimed with.
 SELECT * FROM settle_v1(
   p_bucket => $bucket::int, p_mailing_id => $mailing_id, p_batch_no => $batch_no, p_fence => $fence, p_done => $done,
-  p_kept => $kept, p_endpoint => $endpoint, p_client_ids => $client_ids::text::bigint[], p_attempts_before => $attempts_before,
+  p_kept => $kept, p_endpoint => $endpoint, p_client_ids => bigints_of($client_ids), p_attempts_before => $attempts_before,
   p_statuses => $statuses, p_reasons => $reasons, p_attempted => $attempted, p_uncounted => $uncounted,
   p_maybe_sent => $maybe_sent, p_endpoint_statuses => $endpoint_statuses, p_endpoint_codes => $endpoint_codes,
-  p_durations => $durations::text::int[], p_due_times => $due_times, p_failure_ids => $failure_ids,
+  p_durations => ints_of($durations), p_due_times => $due_times, p_failure_ids => $failure_ids,
   p_failure_numbers => $failure_numbers, p_failure_times => $failure_times, p_failure_classes => $failure_classes,
   p_failure_statuses => $failure_statuses, p_failure_codes => $failure_codes,
   p_failure_durations => $failure_durations, p_failure_excerpts => $failure_excerpts,

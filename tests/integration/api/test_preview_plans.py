@@ -84,7 +84,7 @@ def touched(found: list[dict[str, Any]], table: str) -> int:
 async def test_groups(connection: asyncpg.Connection) -> None:
     """No client and no message is read again and again, and no other mailing's messages are."""
     found = await plan(connection, "preview_groups", **ASKED, **TIMED)
-    assert touched(found, "client_sends") == CLIENTS
+    assert touched(found, "client_sends") <= CLIENTS
     assert touched(found, "clients") <= 2 * CLIENTS
     # One of this mailing for each client, again for those at the cap, and CAP of other mailings for these.
     assert touched(found, "messages") <= (1 + 1 + CAP) * CLIENTS

@@ -33,7 +33,7 @@ async def delivered(pool: asyncpg.Pool, start: Start) -> int:
     return mailing
 
 
-async def found(pool: asyncpg.Pool, repair: bool = False) -> list[tuple[str, int]]:
+async def found(pool: asyncpg.Pool, repair: bool = False) -> list[tuple[str, int | None]]:
     findings = await Verification(Database(pool)).run(repair)
     return [(one.check, one.bucket) for one in findings]
 

@@ -77,7 +77,7 @@ async def test_a_user_who_owns_nothing_but_may_write_is_taken(database_dsn: str,
         f"REVOKE INSERT, UPDATE, DELETE ON schema_migrations, journal_epochs FROM {ROLE}",
         f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {ROLE}",
     )
-    assert await prepare_database(limited_dsn, settings_of(limited_dsn)) == []
+    assert await prepare_database(limited_dsn, settings_of(limited_dsn)) == ([], [])
     await check_database(limited_dsn, settings_of(limited_dsn))
 
 

@@ -6,11 +6,7 @@ import asyncpg
 import pytest
 
 from server.storage.queries import load_queries
-from tests.support.project import ROOT
-
-FILES = sorted(path.name for path in (ROOT / "server" / "storage" / "sql").glob("*.sql"))
-SETS_UP = ("create_staging", "create_latest", "create_touched")
-"""Statements of an import that make what later ones of the same file read."""
+from tests.support.statements import FILES, SETS_UP
 
 
 @pytest.mark.parametrize("file", FILES)
