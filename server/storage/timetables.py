@@ -27,7 +27,8 @@ async def store_timetables(
         text = orjson.dumps(calendars).decode()
         start, length = (window.start, window.duration) if window else (None, None)
         changed = [row["name"] for row in await connection.fetch(*_SQL["store_calendars"].bind(calendars=text))]
-        await connection.execute(*_SQL["remove_calendars"].bind(names=list(calendars)))
+        named = [row["name"] for row in await connection.fetch(*_SQL["named_calendars"].bind())]
+        await connection.execute(*_SQL["remove_calendars"].bind(kept=[*calendars, *named]))
         is_other = bool(await connection.fetchval(*_SQL["set_default_window"].bind(start=start, length=length)))
         if changed or is_other:
             await connection.execute(*_SQL["judge_all_anew"].bind(all=is_other, calendars=changed))

@@ -8,15 +8,15 @@ FROM jsonb_each($calendars::jsonb) e
 ON CONFLICT (name) DO UPDATE SET days = excluded.days WHERE k.days <> excluded.days
 RETURNING name;
 
+-- name: named_calendars
+-- Those that mailings which are not over or schedules name.
+SELECT holidays AS name FROM mailings
+WHERE holidays IS NOT NULL AND state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
+UNION
+SELECT template->>'holidays' FROM schedules WHERE template ? 'holidays';
+
 -- name: remove_calendars
--- Those that mailings which are not over or schedules still name stay as they are.
-DELETE FROM calendars k
-WHERE k.name <> ALL ($names::text[])
-  AND NOT EXISTS (
-    SELECT FROM mailings m WHERE m.holidays = k.name
-      AND m.state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
-  )
-  AND NOT EXISTS (SELECT FROM schedules s WHERE s.template->>'holidays' = k.name);
+DELETE FROM calendars WHERE name <> ALL ($kept::text[]);
 
 -- name: set_default_window
 -- Returns a row if that is another one than before.
