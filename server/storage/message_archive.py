@@ -21,8 +21,8 @@ from server.domain.receipts import Receipt
 from server.storage.database import Database
 from server.storage.queries import Query, load_queries
 
-KINDS = ("messages", "attempts")
-"""What is written of a mailing, a file each."""
+KINDS = {"messages": "archived_messages", "attempts": "archived_attempts"}
+"""What is written of a mailing, a file each, and the statement that reads it."""
 
 _SQL = load_queries("message_retention.sql")
 _LEVEL = 4  # of compression
@@ -48,10 +48,10 @@ class MessageArchive:
         Raise OSError where they cannot be written, and leave no part of a file.
         """
         await asyncio.to_thread(_prepare, self._folder)
-        for kind in KINDS:
+        for kind, statement in KINDS.items():
             try:
                 async with _whole_file(self._folder / f"mailing-{mailing_id}-{kind}.csv.gz") as file:
-                    await self._copy(_SQL[f"archived_{kind}"], mailing_id, file)
+                    await self._copy(_SQL[statement], mailing_id, file)
                     await self._require_shown(mailing_id)
             except _WrittenByAnother:
                 return False

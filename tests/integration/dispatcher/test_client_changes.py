@@ -13,6 +13,7 @@ import pytest
 
 from dispatcher.model.states import AudienceMode, Status
 from server.domain.clients import ClientDefinition
+from server.domain.principals import ANONYMOUS, set_caller
 from server.storage.client_deletion import ClientDeletion
 from server.storage.clients import ClientStore
 from server.storage.database import Database, DispatcherDatabase
@@ -34,7 +35,8 @@ def phone_of(client_id: int) -> str:
 
 
 async def update(pool: asyncpg.Pool, client_id: int, **fields: object) -> None:
-    """Change a client as UpdateClient does."""
+    """Change a client as UpdateClient does for one who may read clients."""
+    set_caller(ANONYMOUS)
     patch = replace(ClientDefinition(phone=phone_of(client_id), timezone="Europe/Moscow"), **fields)  # type: ignore[arg-type]
     await ClientStore(Database(pool), INSTALLATION).update(client_id, "", patch, set(fields))
 
