@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from mailing import new_duration, new_mailing, new_timestamp
+from mailing.cli.commands.mailing_hours import parse_hours, parse_local_start
 from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
@@ -19,6 +20,7 @@ from mailing.cli.commands.options import (
     Tags,
     Timezones,
     only_one,
+    read,
     read_filter,
     read_optional,
     read_pairs,
@@ -29,6 +31,20 @@ _WHEN = "RFC 3339 (local time without a zone), 'tomorrow 10:00', +10m from now, 
 Title = Annotated[str | None, typer.Option("--title", help="Internal name; recipients do not see it.")]
 Start = Annotated[str | None, typer.Option("--start", metavar="WHEN", help=f"When sending begins: {_WHEN}")]
 End = Annotated[str | None, typer.Option("--end", metavar="WHEN", help=f"When sending ends: {_WHEN}")]
+Hours = Annotated[
+    list[str],
+    typer.Option(
+        "--hours", metavar="HOURS", help="Send only then: 'mon-fri 09:00-18:00 [ZONE]', by each client's clock; repeat."
+    ),
+]
+LocalStart = Annotated[
+    str | None,
+    typer.Option("--local-start", metavar="WHEN", help="Start at this time in each client's zone: 'tomorrow 10:00'."),
+]
+SkipAfter = Annotated[
+    str | None, typer.Option("--skip-after", metavar="SPAN", help="Do not send what is later than this, as 2h.")
+]
+Holidays = Annotated[str | None, typer.Option("--holidays", metavar="NAME", help="Calendar of days without sending.")]
 Priority = Annotated[int | None, typer.Option("--priority", help="Higher priorities are sent first: -1000 to 1000.")]
 MaxRate = Annotated[float | None, typer.Option("--max-rate", help="Maximum messages per second; 0: no limit.")]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Name of the endpoint; '': the default one.")]
@@ -67,6 +83,10 @@ class MailingFields:
     filter_text: FilterText = ""
     start: Start = None
     end: End = None
+    hours: Hours = field(default_factory=list)
+    local_start: LocalStart = None
+    skip_after: SkipAfter = None
+    holidays: Holidays = None
     priority: Priority = None
     max_rate: MaxRate = None
     endpoint: Endpoint = None
@@ -85,6 +105,10 @@ class MailingFields:
             "filter_text": self.filter_text or None,
             "start_time": read_optional("--start", new_timestamp, self.start),
             "end_time": read_optional("--end", new_timestamp, self.end),
+            "sending_hours": [read("--hours", parse_hours, text) for text in self.hours] or None,
+            "local_start": read_optional("--local-start", parse_local_start, self.local_start),
+            "skip_after": read_optional("--skip-after", new_duration, self.skip_after),
+            "holidays": self.holidays,
             "priority": self.priority,
             "max_rate": self.max_rate,
             "endpoint": self.endpoint,
