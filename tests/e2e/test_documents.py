@@ -37,6 +37,7 @@ NOT_HERE = {
     r"grpcurl": "needs a program that not every machine has; tests/e2e/test_grpcurl.py runs all of these",
     r"pytest|python -m tests": "runs tests, which the gate does",
     r"cd deploy/prometheus": "listens on a fixed port; tests/e2e/test_prometheus.py starts it with these files",
+    r"mailing-server report send": "needs a mail server; tests/integration/reports has one",
     r"pg_dump|pg_restore": "wants the database's version; tests/integration/storage/test_backup.py runs them",
     r"mailing-server console .*--tls": "wants a service with a public certificate; tests/integration/console has it",
 }
