@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.leases import Lease, LeaseRegistry, LeaseTerms
@@ -114,8 +115,9 @@ class Claimer:
             self._work.end(work)
         if not batches:
             self._work.forget(work)
+        mailing = replace(job.mailing, day_full=True) if work.day_full else job.mailing
         for batch in batches:
-            self._hand_on(Lease(batch, job.mailing, asked, self._terms, self._clock.monotonic))
+            self._hand_on(Lease(batch, mailing, asked, self._terms, self._clock.monotonic))
         return bool(batches)
 
     def _hand_on(self, lease: Lease) -> None:

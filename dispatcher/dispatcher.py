@@ -16,6 +16,7 @@ from dispatcher.breaker_sync import BreakerSync
 from dispatcher.claimer import Claimer
 from dispatcher.concurrency_limiter import FIRST, ConcurrencyLimit
 from dispatcher.counters import Counters
+from dispatcher.day_quotas import DayQuotas
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.heartbeat import Heartbeat, ReplicaStatus
 from dispatcher.lease_watch import LeaseWatch
@@ -77,6 +78,7 @@ class Dispatcher:
         self._settler = Settler(storage.queue, clock, registry, self.recording)
         self._breaker_sync = BreakerSync(storage.health, clock, registry)
         self._rate_slots = RateSlots(storage.rates, clock, self.pools)
+        self._day_quotas = DayQuotas(storage.quotas, clock, registry, self.pools)
         self._lease_watch = LeaseWatch(storage.queue, registry, self.pools, self._breaker_sync, clock)
         segments = settings.max_sms_segments
         work = OpenWorkList(storage.queue, registry, self.recording, self.pools, clock, random, segments)
@@ -99,9 +101,11 @@ class Dispatcher:
         for pool in self.pools.values():
             pool.has_room_again.connect(self._claimer.wake)
             pool.rate_blocked.connect(self._rate_slots.wake)
+            pool.rate_blocked.connect(self._day_quotas.wake)
             pool.throttled.connect(self._breaker_sync.throttled)
             pool.breaker_opened.connect(self._breaker_sync.breaker_opened)
             pool.probe_ended.connect(self._breaker_sync.probe_ended)
+        self._day_quotas.granted.connect(self._rate_slots.wake)
         self._settler.recorded.connect(self.counters.recorded)
         self._settler.recorded.connect(self._status.recorded)
         self._settler.closed.connect(self._closed)
@@ -139,6 +143,7 @@ class Dispatcher:
                 self._lease_watch.run,
                 self._breaker_sync.run,
                 self._rate_slots.run,
+                self._day_quotas.run,
             )
         ]
         beating = asyncio.create_task(self._persist(self._heartbeat.run)) if self._heartbeat else None
@@ -150,6 +155,7 @@ class Dispatcher:
         finally:
             await cancel(stopping, *taking)
             await self._drain()
+            await self._day_quotas.close()
             await cancel(settling, *([beating] if beating else []))
             if self._heartbeat:
                 await self._heartbeat.leave()

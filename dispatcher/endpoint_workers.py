@@ -18,11 +18,13 @@ from random import Random
 from dispatcher import retry_policy as policy
 from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
+from dispatcher.day_quota import DayQuota
 from dispatcher.described_answers import judge_of
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.batches import BATCH_SIZE
 from dispatcher.model.endpoints import Answer, Endpoint
+from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Outcome
 from dispatcher.model.states import ErrorClass, Semantics, Suspension
 from dispatcher.model.words import error_words
@@ -119,6 +121,7 @@ class EndpointWorkers:
         self.refusals = Refusals()
         self.pace = Pace()
         self.limiter = RateLimiter(f"endpoint/{endpoint.name}", endpoint.max_rate) if endpoint.max_rate > 0 else None
+        self.quota = DayQuota(f"endpoint/{endpoint.name}", endpoint.day_limit) if endpoint.day_limit else None
         self.queue = FairQueue()
         self.last_error = ""
         self._sender = sender
@@ -151,15 +154,26 @@ class EndpointWorkers:
             return False
         queue = self.queue.queues.get(mailing_id)
         mine = self.promised[mailing_id] + (len(queue.leases) if queue else 0)
-        if mine == 0 or has_rate or self.limiter is not None:
+        if mine == 0 or has_rate or self._is_limited:
             return mine < 2
         leases, waiting = self.queue.without_rate()
         return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
 
+    def is_full(self, mailing: Mailing) -> bool:
+        """Return whether the day has no room for another message of the mailing, as far as is known."""
+        if self.quota is not None and self.quota.is_full():
+            return True
+        quota = self.queue.quotas.get(mailing.id)
+        return quota is not None and quota.limit == mailing.day_limit and quota.is_full()
+
+    @property
+    def _is_limited(self) -> bool:
+        return self.limiter is not None or self.quota is not None
+
     def enqueue(self, lease: Lease) -> None:
         """Take over a lease and send its messages."""
         self.queue.add(lease)
-        if lease.mailing.max_rate > 0 or self.limiter is not None or not self.pace.is_free:
+        if lease.mailing.is_limited or self._is_limited or not self.pace.is_free:
             self.rate_blocked.emit()
         self.start()
 
@@ -201,7 +215,7 @@ class EndpointWorkers:
             if lease is None:
                 return
             taken = lease.take(count)
-            self._pass_gates(now, len(taken))
+            self._pass_gates(now, len(taken), lease)
             most -= len(taken)
             self._send(lease, taken, now)
             if not lease.untaken:
@@ -215,8 +229,9 @@ class EndpointWorkers:
         room = self._allowed() - self.in_flight
         if room <= 0 or not self.queue:
             return 0
-        if self.limiter is not None:
-            room = min(room, self.limiter.ready(now))
+        for gate in (self.limiter, self.quota):
+            if gate is not None:
+                room = min(room, gate.ready(now))
         return room if self.pace.is_free else self.pace.ready(now, room)
 
     def _allowed(self) -> int:
@@ -228,12 +243,16 @@ class EndpointWorkers:
     def _may_probe(self) -> bool:
         return self.breaker.probing(self._now())
 
-    def _pass_gates(self, now: float, messages: int) -> None:
+    def _pass_gates(self, now: float, messages: int, lease: Lease) -> None:
         for _ in range(0 if self.pace.is_free else messages):
             self.pace.take(now)
         for limiter in (self.limiter, self.queue.limiter):
             if limiter is not None:
                 limiter.take(messages)
+        for quota in (self.quota, self.queue.quota):
+            if quota is not None:
+                quota.take(messages)
+                lease.end_by(quota.ends)
 
     def _send(self, lease: Lease, indices: Sequence[int], began: float) -> None:
         """Hand messages to the sender, after the first look at whether they may start."""
@@ -241,7 +260,7 @@ class EndpointWorkers:
         for index in indices:
             phone = phones[index]
             if phone is None or not (all_may or lease.allows(index, began)):
-                self._withhold(lease, index)
+                self._withhold(lease, index, began)
                 continue
             self.in_flight += 1
             message = InFlight(self, lease, index, phone, began)
@@ -258,7 +277,7 @@ class EndpointWorkers:
         self.in_flight -= len(answered)
         for message in answered:
             if (answer := message.answer) is None:
-                self._withhold(message.lease, message.index)
+                self._withhold(message.lease, message.index, message.began)
                 continue
             try:
                 verdict = self._verdict_of(answer)
@@ -365,8 +384,11 @@ class EndpointWorkers:
         self.probe_ended.emit(self, not failed)
         self.has_room_again.emit()
 
-    def _withhold(self, lease: Lease, index: int) -> None:
+    def _withhold(self, lease: Lease, index: int, began: float) -> None:
         """Put back a message that was not begun: until its mailing is confirmed, or for the next lease."""
+        for quota in (self.quota, self.queue.quotas.get(lease.mailing.id)):
+            if quota is not None:
+                quota.put_back(began)
         if lease.can_wait(index, self._now()):
             lease.give_back(index)
             self.queue.restore(lease)

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from dispatcher.day_quota import DayQuota
 from dispatcher.leases import Lease
+from dispatcher.model.mailings import Mailing
 from dispatcher.rate_limiter import RateLimiter
 
 QUANTUM = 8
@@ -20,9 +22,13 @@ EQUAL_TURN = 10
 
 
 class MailingQueue:
-    """The leases of one mailing, the oldest first. `limiter` is set where the mailing has a rate."""
+    """The leases of one mailing, the oldest first.
 
-    def __init__(self, lease: Lease) -> None:
+    `limiter` is set where the mailing has a rate, `quota` where it has one a day.
+    """
+
+    def __init__(self, lease: Lease, quota: DayQuota | None = None) -> None:
+        self.quota = quota
         self.mailing_id = lease.mailing.id
         self.priority = lease.mailing.priority
         self.leases = deque([lease])
@@ -34,8 +40,21 @@ class MailingQueue:
         """How many messages nobody has begun to send."""
         return sum(lease.untaken for lease in self.leases)
 
-    def follow(self, lease: Lease) -> None:
+    @property
+    def is_free(self) -> bool:
+        """Whether it has neither a rate nor a quota."""
+        return self.limiter is None and self.quota is None
+
+    def ready(self, now: float, most: int) -> int:
+        """Return how many messages rate and quota let begin now, at most `most`."""
+        for gate in (self.limiter, self.quota):
+            if gate is not None:
+                most = min(most, gate.ready(now))
+        return most
+
+    def follow(self, lease: Lease, quota: DayQuota | None = None) -> None:
         """Take over what a newer lease says of the mailing, and the lease."""
+        self.quota = quota
         self.priority, rate = lease.mailing.priority, lease.mailing.max_rate
         if rate <= 0:
             self.limiter = None
@@ -49,6 +68,8 @@ class MailingQueue:
         """Return the first lease with a message that may be begun now."""
         if self.limiter is not None and not self.limiter.open(now):
             return None
+        if self.quota is not None and not self.quota.ready(now):
+            return None
         for lease in self.leases:
             if lease.is_ready(now):
                 return lease
@@ -60,6 +81,7 @@ class FairQueue:
 
     def __init__(self) -> None:
         self.queues: dict[int, MailingQueue] = {}
+        self.quotas: dict[int, DayQuota] = {}
         self._current: MailingQueue | None = None
         self._row = 0
         self._choices = 0
@@ -82,25 +104,39 @@ class FairQueue:
         """The limiter of the mailing whose turn it is."""
         return self._current.limiter if self._current is not None else None
 
+    @property
+    def quota(self) -> DayQuota | None:
+        """The quota of the mailing whose turn it is."""
+        return self._current.quota if self._current is not None else None
+
     def without_rate(self) -> tuple[int, int]:
         """Return the leases, and the messages nobody has begun to send, of mailings without a rate."""
-        queues = [queue for queue in self.queues.values() if queue.limiter is None]
+        queues = [queue for queue in self.queues.values() if queue.is_free]
         return sum(len(queue.leases) for queue in queues), sum(queue.waiting for queue in queues)
 
     def startable(self, now: float) -> int:
         """Return how many messages the rates of their mailings let begin now."""
-        return sum(
-            queue.waiting if queue.limiter is None else min(queue.waiting, queue.limiter.ready(now))
-            for queue in self.queues.values()
-        )
+        return sum(queue.ready(now, queue.waiting) for queue in self.queues.values())
 
     def add(self, lease: Lease) -> None:
         """Take in a lease."""
-        queue = self.queues.get(lease.mailing.id)
+        queue, quota = self.queues.get(lease.mailing.id), self._quota_of(lease.mailing)
         if queue is None:
-            self.queues[lease.mailing.id] = MailingQueue(lease)
+            self.queues[lease.mailing.id] = MailingQueue(lease, quota)
         else:
-            queue.follow(lease)
+            queue.follow(lease, quota)
+
+    def _quota_of(self, mailing: Mailing) -> DayQuota | None:
+        """Return the quota of a mailing, which outlives its leases: that a day is full stays known."""
+        if mailing.day_limit is None:
+            if (left := self.quotas.get(mailing.id)) is not None:
+                left.give_up()
+            return None
+        quota = self.quotas.get(mailing.id)
+        if quota is None:
+            quota = self.quotas[mailing.id] = DayQuota(f"mailing/{mailing.id}", mailing.day_limit)
+        quota.follow(mailing.day_limit)
+        return quota
 
     def restore(self, lease: Lease) -> None:
         """Take back a lease of which a message was given back."""
@@ -129,8 +165,7 @@ class FairQueue:
         if lease is None or self._current is None:
             return None, 0
         count = most if len(self.queues) == 1 else min(most, QUANTUM - self._row)
-        if (limiter := self._current.limiter) is not None:
-            count = min(count, limiter.ready(now))
+        count = self._current.ready(now, count)
         self._row += count
         return lease, count
 

@@ -169,6 +169,12 @@ class Lease:
         """Note that the mailing was as it is known when the database was `asked` (monotonic)."""
         self.fresh_until = max(self.fresh_until, asked + FRESH_FOR)
 
+    def end_by(self, moment: float) -> None:
+        """Let no request start after `moment` (monotonic)."""
+        if moment < self.send_until:
+            self.send_until = moment
+            self._all_until = min(self._all_until, moment)
+
     def can_wait(self, index: int, now: float) -> bool:
         """Return whether a message that was not begun may still be, once the lease is confirmed."""
         return self.is_stale(now) and index not in self._withdrawn
@@ -226,6 +232,14 @@ class Lease:
                     self.keep(index)
                 else:
                     self.record(index, outcome)
+        return self.left == 0 and before > 0
+
+    def keep_untaken(self) -> bool:
+        """Leave in the batch what nobody has begun to send; return whether nothing else is under way."""
+        before = self.left
+        while untaken := self.take(len(self.outcomes)):
+            for index in untaken:
+                self.keep(index)
         return self.left == 0 and before > 0
 
     def excuse(self, since: float, kind: Refusal) -> None:

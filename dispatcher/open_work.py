@@ -118,8 +118,12 @@ class OpenWorkList:
         room = known.get(work.mailing_id)
         if room is None:
             pool = self.pools.get(work.endpoint)
-            has_rate = self._jobs[work.mailing_id].mailing.max_rate > 0
-            room = known[work.mailing_id] = pool is not None and pool.has_room(work.mailing_id, has_rate)
+            mailing = self._jobs[work.mailing_id].mailing
+            room = known[work.mailing_id] = (
+                pool is not None
+                and not pool.is_full(mailing)
+                and pool.has_room(work.mailing_id, has_rate=mailing.is_limited)
+            )
         return room
 
     def begin(self, work: OpenWork) -> Job:

@@ -16,6 +16,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import Answer, Endpoint, EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.quotas import QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.settings import SettingOverrides
 from dispatcher.model.states import Suspension
 from dispatcher.model.texts import RenderedText
@@ -261,6 +262,18 @@ class RateSlotStore(Protocol):
         ...
 
 
+class DayQuotaStore(Protocol):
+    """The daily quotas that all replicas share. Every method may raise StorageUnavailable."""
+
+    async def permit(self, request: QuotaRequest) -> QuotaGrant:
+        """Give this replica permits of the present day, none of which another replica gets."""
+        ...
+
+    async def give_back(self, returns: Sequence[QuotaReturn]) -> None:
+        """Let others have permits that this replica does not need."""
+        ...
+
+
 class Heartbeats(Protocol):
     """Where replicas report that they are alive. Every method may raise StorageUnavailable."""
 
@@ -288,6 +301,7 @@ class Storage:
     queue: WorkQueue
     health: EndpointHealth
     rates: RateSlotStore
+    quotas: DayQuotaStore
     heartbeats: Heartbeats | None = None
 
 
@@ -296,6 +310,7 @@ MayStart = Callable[[], bool]
 
 __all__ = [
     "Clock",
+    "DayQuotaStore",
     "EndpointHealth",
     "Heartbeats",
     "MailingPlan",

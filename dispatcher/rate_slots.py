@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 
+from dispatcher.day_quota import DayQuota
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.model.endpoints import SlotRequest
 from dispatcher.ports import Clock, RateSlotStore, StorageUnavailable
@@ -62,10 +63,10 @@ class RateSlots:
         """Yield every rate limiter with how many messages wait for it."""
         for pool in self._pools.values():
             if pool.limiter is not None:
-                yield pool.limiter, pool.waiting
+                yield pool.limiter, _within(pool.quota, pool.waiting)
             for queue in pool.queue.queues.values():
                 if queue.limiter is not None:
-                    yield queue.limiter, queue.waiting
+                    yield queue.limiter, _within(queue.quota, queue.waiting)
 
     def _paced(self) -> list[EndpointWorkers]:
         """Return the pools with messages that wait for their endpoint's patience to be over."""
@@ -110,3 +111,8 @@ class RateSlots:
         moments = [limiter.next_at(now, demand) for limiter, demand in self._limiters() if demand]
         next_at = min(moments + [pool.pace.next_at(now) for pool in self._paced()], default=now)
         return max(TICK, min(next_at - now, _LONGEST_WAIT))
+
+
+def _within(quota: DayQuota | None, waiting: int) -> int:
+    """Return for how many messages moments are needed: those that a quota holds back need none."""
+    return waiting if quota is None else min(waiting, quota.held)

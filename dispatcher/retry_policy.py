@@ -218,7 +218,7 @@ def _without_sending(mailing: Mailing, recipient: Recipient, now_at: datetime) -
     if recipient.phone is None:
         return unsent(Status.CANCELLED, Reason.CLIENT_DELETED)
     if mailing.ends_at is not None and now_at >= mailing.ends_at:
-        return unsent(Status.EXPIRED, Reason.MAILING_ENDED)
+        return unsent(Status.EXPIRED, Reason.DAILY_LIMIT if mailing.day_full else Reason.MAILING_ENDED)
     if recipient.skip_reason:
         reason = Reason(recipient.skip_reason)
         return unsent(Status.EXPIRED if reason in _EXPIRED else Status.SKIPPED, reason)

@@ -288,7 +288,12 @@ async def build_api(
     )
     streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
     previews = PreviewStore(
-        database, settings.frequency_cap, probes.rates, settings.dispatch.max_sms_segments, probes.forms
+        database,
+        settings.frequency_cap,
+        probes.rates,
+        settings.dispatch.max_sms_segments,
+        probes.forms,
+        probes.day_limits,
     )
 
     def changed() -> None:

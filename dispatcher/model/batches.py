@@ -16,7 +16,8 @@ BATCH_SIZE = 500
 class OpenWork:
     """Unheld due batches of one mailing in one bucket.
 
-    `over` says that the mailing was cancelled or has ended: they are settled, not sent.
+    `over` says that the mailing was cancelled or has ended: they are settled, not sent. `day_full` then says that
+    a daily quota kept it from sending more.
     """
 
     mailing_id: int
@@ -26,6 +27,7 @@ class OpenWork:
     priority: int
     endpoint: str
     over: bool
+    day_full: bool = False
 
 
 class Recipient(NamedTuple):

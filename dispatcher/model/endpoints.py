@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dispatcher.model.answers import AnswerRules
+from dispatcher.model.quotas import DayLimit
 from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import BreakerState, ErrorClass, Suspension
 
@@ -70,6 +71,7 @@ class Endpoint:
     request: RequestForm | None = None
     answers: AnswerRules | None = None
     awaits_token: bool = False
+    day_limit: DayLimit | None = None
 
     @property
     def messages_per_request(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from dispatcher.model.quotas import DayLimit
 from dispatcher.model.states import MailingState, Semantics
 
 
@@ -46,7 +47,7 @@ class Mailing:
     `audience` is set where a client who no longer matches is not to get it any more.
     `max_rate` is in messages a second over all replicas, 0 without a limit; an `important`
     mailing is not held back by the frequency cap. The messages of a `timed` one leave by more than the
-    windows of their clients.
+    windows of their clients. `day_full` says of one that is over that the last day had no room for more.
     """
 
     id: int
@@ -63,6 +64,13 @@ class Mailing:
     important: bool = False
     title: str = ""
     timed: bool = False
+    day_limit: DayLimit | None = None
+    day_full: bool = False
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether it has a rate or a daily quota."""
+        return self.max_rate > 0 or self.day_limit is not None
 
 
 @dataclass(frozen=True, slots=True)

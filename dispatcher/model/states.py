@@ -44,6 +44,7 @@ class Reason(IntEnum):
     TOO_LATE = 16
     MAYBE_SENT = 17
     HOURS_NOT_BEFORE_END = 18
+    DAILY_LIMIT = 19
 
 
 class MailingState(IntEnum):

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
+from dispatcher.model.quotas import MOST_PER_DAY, DayLimit, day_limit
 from dispatcher.model.rates import RATES, is_rate
 from dispatcher.model.states import STATE_TRANSITIONS, STATUS_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from dispatcher.model.templates import TemplateError, parse
-from server.domain.clients import etag_of
+from server.domain.clients import check_timezone, etag_of
 from server.domain.errors import InvalidFields, WrongState
 from server.domain.filters import ClientFilter, check_filter
 from server.domain.masks import fields_of_parts, merged
@@ -27,6 +28,8 @@ MAILING_FIELDS = (
     "semantics",
     "priority",
     "max_rate",
+    "max_per_day",
+    "max_per_day_timezone",
     "endpoint",
     "retry",
     "labels",
@@ -54,6 +57,8 @@ _WHILE_LIVE = _ALWAYS | {
     "end_time",
     "priority",
     "max_rate",
+    "max_per_day",
+    "max_per_day_timezone",
     "retry",
     "important",
     "sending_hours",
@@ -103,6 +108,8 @@ class MailingDefinition:
     semantics: Semantics = Semantics.AT_LEAST_ONCE
     priority: int = 0
     max_rate: float = 0.0
+    max_per_day: int = 0
+    max_per_day_timezone: str = ""
     endpoint: str = ""
     retry: RetryRule = field(default_factory=RetryRule)
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -112,6 +119,11 @@ class MailingDefinition:
     local_start: datetime | None = None
     """By the clock in each client's zone; then there is no `start_time`."""
     skip_after: timedelta | None = None
+
+    @property
+    def day_limit(self) -> DayLimit | None:
+        """Its daily quota, None for none."""
+        return day_limit(self.max_per_day, self.max_per_day_timezone)
 
 
 class ReceiptTotals(NamedTuple):
@@ -206,6 +218,8 @@ def check_mailing(
         "filter": lambda at: check_filter(mailing.filter, zones, at, violations),
         "priority": lambda at: _check_priority(mailing.priority, at, violations),
         "max_rate": lambda at: _check_rate(mailing.max_rate, at, violations),
+        "max_per_day": lambda at: _check_quota(mailing.max_per_day, at, violations),
+        "max_per_day_timezone": lambda at: _check_quota_zone(mailing.max_per_day_timezone, zones, at, violations),
         "endpoint": lambda at: check_text(mailing.endpoint, MAX_LABEL, at, violations),
         "retry": lambda at: _check_retry(mailing.retry, at, violations),
         "labels": lambda at: check_labels(mailing.labels, at, violations),
@@ -255,6 +269,16 @@ def check_labels(labels: Mapping[str, str], path: str, violations: Violations) -
 def _check_priority(priority: int, path: str, violations: Violations) -> None:
     if not -1000 <= priority <= 1000:
         violations.add(path, "must be from -1,000 to 1,000")
+
+
+def _check_quota(most: int, path: str, violations: Violations) -> None:
+    if not 0 <= most <= MOST_PER_DAY:
+        violations.add(path, f"must be from 0, for no limit, to {MOST_PER_DAY:,}")
+
+
+def _check_quota_zone(timezone: str, zones: Collection[str], path: str, violations: Violations) -> None:
+    if timezone:
+        check_timezone(timezone, zones, path, violations)
 
 
 def _check_rate(rate: float, path: str, violations: Violations) -> None:

@@ -14,9 +14,11 @@ from __future__ import annotations
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from fractions import Fraction
+from zoneinfo import ZoneInfo
 
+from dispatcher.model.quotas import DayLimit
 from dispatcher.model.sms import SmsLength, sms_length
 from dispatcher.model.states import Reason
 from dispatcher.model.texts import TextRenderer
@@ -196,6 +198,45 @@ def spans(start: datetime, end: datetime | None) -> Iterable[tuple[datetime, dat
         since, length = until, length * 2
 
 
+class DayBudget:
+    """What a daily quota leaves of each day, from `start` on; `used` of the first one is gone."""
+
+    def __init__(self, limit: DayLimit, start: datetime, used: int) -> None:
+        self._limit = limit
+        self._zone = ZoneInfo(limit.timezone)
+        self._day = start.astimezone(self._zone).date()
+        self._left = max(0, limit.most - used)
+
+    def left(self, moment: datetime) -> int:
+        """Return what is left of the day of a moment, which is not before the last one asked about."""
+        if (day := moment.astimezone(self._zone).date()) != self._day:
+            self._day, self._left = day, self._limit.most
+        return self._left
+
+    def use(self, messages: int) -> None:
+        """Count messages of the present day."""
+        self._left -= messages
+
+    def next_day(self, moment: datetime) -> datetime:
+        """Return when the day after that of a moment begins: the first time that it is that day there."""
+        day = moment.astimezone(self._zone).date() + timedelta(days=1)
+        # Of a midnight that comes twice the first one, of one that is skipped when the clock goes on.
+        moments = (datetime.combine(day, time(), self._zone).replace(fold=fold).astimezone(UTC) for fold in (0, 1))
+        return min(one for one in moments if one.astimezone(self._zone).date() == day)
+
+
+def daily_spans(
+    budgets: Sequence[DayBudget], start: datetime, end: datetime | None
+) -> Iterable[tuple[datetime, datetime]]:
+    """Yield the spans of a schedule in which no day of any budget ends."""
+    last = start + LOOK_AHEAD if end is None else min(end, start + LOOK_AHEAD)
+    since = start
+    while since < last:
+        until = min(last, *(budget.next_day(since) for budget in budgets))
+        yield since, until
+        since = until
+
+
 class Pace:
     """The slots of a mailing that sends at `rate` (positive) from `start` on.
 
@@ -222,8 +263,8 @@ class Pace:
         return max(0, -((1 - 2 * since) * self._up // (2 * self._down)))
 
 
-def schedule(waiting: Sequence[Waiting]) -> Outcome:
-    """Return the schedule of the model above.
+def schedule(waiting: Sequence[Waiting], most: int | None = None) -> Outcome:
+    """Return the schedule of the model above, of at most so many messages.
 
     Takes time in proportion to the number of windows, whatever the number of clients.
     """
@@ -231,7 +272,8 @@ def schedule(waiting: Sequence[Waiting]) -> Outcome:
     left = [one.count for one in waiting]
     ready: list[tuple[int, int, int]] = []  # the deadline, the end of the window, whose it is
     slot, at, last = 0, 0, -1
-    while ready or at < len(openings):
+    room = sum(left) if most is None else most
+    while room > 0 and (ready or at < len(openings)):
         if not ready:
             slot = max(slot, openings[at][0])
         while at < len(openings) and openings[at][0] <= slot:
@@ -239,9 +281,10 @@ def schedule(waiting: Sequence[Waiting]) -> Outcome:
             at += 1
         _, closes, who = ready[0]
         until = min(closes, openings[at][0]) if at < len(openings) else closes
-        served = min(left[who], until - slot)
+        served = min(left[who], until - slot, room)
         if served > 0:
             left[who] -= served
+            room -= served
             slot += served
             last = slot - 1
         if not left[who] or closes <= slot:

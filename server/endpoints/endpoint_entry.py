@@ -16,6 +16,7 @@ from pydantic import model_validator as checked
 
 from dispatcher.model.answers import CLASSES, AnswerRules, ErrorRule, Match, Pointer, typed
 from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
+from dispatcher.model.quotas import MOST_PER_DAY, day_limit
 from dispatcher.model.rates import RATES
 from dispatcher.model.request_batches import MOST, BatchText
 from dispatcher.model.requests import DescriptionError, RequestForm, RequestText, compile_request
@@ -36,6 +37,7 @@ from server.endpoints.entry_types import (
     reading_of,
     refuse,
     secret_table,
+    time_zone,
     token_in_file,
 )
 from server.endpoints.receipt_entry import Inbound, Login, Receipts, Signature, Verify
@@ -232,6 +234,10 @@ class Entry(BaseModel):
     ca_file: Annotated[str, AfterValidator(readable_path)] | None = key("the path of a PEM file that can be read", None)
     transport: Transport = key("fast or httpx", "fast")
     max_rate: Annotated[float, AfterValidator(rate)] = key(RATES, 0.0)
+    max_per_day: int = key(f"a whole number from 0, for no limit, to {MOST_PER_DAY}", 0, ge=0, le=MOST_PER_DAY)
+    max_per_day_timezone: Annotated[str, AfterValidator(time_zone)] = key(
+        "the IANA name of a time zone, such as Europe/Moscow", ""
+    )
     max_concurrency: int = key("a whole number from 1 to 100000", 1024, ge=1, le=100_000)
     success: Success = key("a table with statuses, body, field, at and values", Success())
     method: Literal["POST", "PUT", "PATCH", "GET"] = key("POST, PUT, PATCH or GET", "POST")
@@ -286,6 +292,7 @@ class Entry(BaseModel):
             max_response_bytes=_RESPONSE_BYTES + (_RESULT_BYTES * self.batch.max if self.batch else 0),
             ca_file=self.ca_file,
             max_rate=self.max_rate,
+            day_limit=day_limit(self.max_per_day, self.max_per_day_timezone),
             success=rule or DEFAULT_SUCCESS,
             request=self.request(name, receipts_url, masked),
             answers=self._answers() if further else None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
+from zoneinfo import available_timezones
 
 import orjson
 from pydantic import BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
@@ -52,6 +53,13 @@ def reading_of(info: ValidationInfo) -> Reading:
 def rate(value: float) -> float:
     """Return a rate that can be kept."""
     if not is_rate(value):
+        raise ValueError
+    return value
+
+
+def time_zone(value: str) -> str:
+    """Return the name of a time zone; empty for none."""
+    if value and value not in available_timezones():
         raise ValueError
     return value
 

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from dispatcher.delivery.awaiting import ask
 from dispatcher.described_answers import judge_of
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
+from dispatcher.model.quotas import DayLimit
 from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import ErrorClass
 from server.config.types import ConfiguredEndpoint
@@ -85,6 +86,12 @@ class EndpointProbes:
     def rates(self) -> dict[str, float]:
         """The maximum rates of endpoints in messages a second, by their names; 0: no limit."""
         return {name: one.endpoint.max_rate for name, one in self._configured.items()}
+
+    @property
+    def day_limits(self) -> dict[str, DayLimit]:
+        """The daily quotas of those endpoints that have one, by their names."""
+        found = {name: one.endpoint.day_limit for name, one in self._configured.items()}
+        return {name: limit for name, limit in found.items() if limit is not None}
 
     @property
     def forms(self) -> dict[str, RequestForm]:

@@ -15,6 +15,7 @@ import asyncpg
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.ports import Storage, StorageUnavailable
 from server.storage.database import DispatcherDatabase
+from server.storage.day_quotas import PostgresDayQuotas
 from server.storage.endpoints import PostgresEndpointHealth, PostgresRateSlots
 from server.storage.planning import PostgresMailingPlan
 from server.storage.replicas import PostgresHeartbeats
@@ -40,6 +41,7 @@ def dispatcher_storage(
         queue=PostgresWorkQueue(database, replica_id, cap, schema),
         health=PostgresEndpointHealth(database, replica_id),
         rates=PostgresRateSlots(database),
+        quotas=PostgresDayQuotas(database),
         heartbeats=PostgresHeartbeats(database, replica_id, schema),
     )
 

@@ -6,7 +6,7 @@ serves the API.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,12 +14,14 @@ import asyncpg
 
 from dispatcher.breaker import SUCCESS_COUNTS_FOR
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
+from dispatcher.model.quotas import DayLimit
 from dispatcher.model.rates import bounded_rate
 from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.outcome_events import Event, breaker_closed, breaker_opened
 from dispatcher.rate_limiter import HORIZON
 from server.domain.replicas import EndpointHealth, EndpointSuspension, health_of, suspension_of
 from server.storage.database import Database, DispatcherDatabase
+from server.storage.day_quotas import used_today
 from server.storage.events import record
 from server.storage.queries import load_queries
 
@@ -123,6 +125,14 @@ class EndpointStore:
         return {
             name: health_of(*breakers.get(name, (BreakerState.CLOSED, "")), suspensions.get(name)) for name in names
         }
+
+    async def sent_today(self, limits: Mapping[str, DayLimit]) -> dict[str, int]:
+        """Return how many messages left today, by the endpoints that have these quotas; what is held ready counts."""
+        if not limits:
+            return {}
+        async with self._database.connection() as connection:
+            used = await used_today(connection, {f"endpoint/{name}": limit for name, limit in limits.items()})
+        return {name: used[f"endpoint/{name}"] for name in limits}
 
 
 async def get_suspensions(connection: asyncpg.Connection) -> dict[str, EndpointSuspension]:

@@ -69,6 +69,7 @@ async def _remove_mailing(connection: asyncpg.Connection, mailing_id: int, etag:
         unwritten += await connection.fetchval(*_SQL["delete_batches"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_mailing"].bind(mailing_id=mailing_id))
     await connection.execute(*_SQL["delete_rate_slots"].bind(mailing_id=mailing_id))
+    await connection.execute(*_SQL["delete_day_quotas"].bind(mailing_id=mailing_id))
     await begin_removal(connection, mailing_id, keeps_report=False, gone=unwritten)
     await record(connection, mailing_event(mailing_id, "deleted"))
     return unwritten

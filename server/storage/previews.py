@@ -19,6 +19,8 @@ import asyncpg
 import orjson
 
 from dispatcher.model.endpoints import endpoint_name
+from dispatcher.model.quotas import DayLimit
+from dispatcher.model.rates import MOST_RATE
 from dispatcher.model.requests import RequestForm
 from dispatcher.model.states import AudienceMode, MailingState, Reason
 from dispatcher.model.templates import parse
@@ -30,6 +32,7 @@ from server.domain.mailings import MailingDefinition, ended_already
 from server.domain.previews import (
     MAX_WINDOWS,
     Audience,
+    DayBudget,
     FrequencyCap,
     Group,
     Pace,
@@ -37,6 +40,7 @@ from server.domain.previews import (
     Waiting,
     Window,
     audience_of,
+    daily_spans,
     samples_of,
     schedule,
     spans,
@@ -48,6 +52,7 @@ from server.domain.turns import Turns
 from server.storage.client_rows import client_of
 from server.storage.clients import end_of_sample
 from server.storage.database import Database
+from server.storage.day_quotas import used_today
 from server.storage.filters import audience_of_filter, bind, drawn, filter_hash
 from server.storage.mailing_rows import mailing_of
 from server.storage.mailings import check_calendar
@@ -64,6 +69,7 @@ _Statements = Callable[..., tuple[Any, ...]]
 PREVIEW_TIMEOUT = 60.0
 """Seconds that one statement of a preview may take, instead of the usual timeout."""
 
+NO_LIMITS: Mapping[str, DayLimit] = MappingProxyType({})
 NO_FORMS: Mapping[str, RequestForm] = MappingProxyType({})
 
 MAX_LOOKED_AT = 1000
@@ -74,7 +80,7 @@ PREVIEWABLE = frozenset({MailingState.SCHEDULED, MailingState.RUNNING, MailingSt
 
 @dataclass(frozen=True, slots=True)
 class _Subject:
-    """What is previewed: a definition, its `start` (not before now), and its id if it has begun.
+    """What is previewed: a definition, its `start` (not before `now`), and its id if it has begun.
 
     `holidays` are the days of its calendar, `default` the window of clients without one.
     """
@@ -84,14 +90,15 @@ class _Subject:
     mailing_id: int | None
     holidays: Sequence[date]
     default: tuple[time | None, timedelta | None]
+    now: datetime
 
 
 class PreviewStore:
     """Previews mailings.
 
     `cap` is the service's frequency cap; `rates` are the rate limits of endpoints in messages a second,
-    by name, for those that have one, `forms` their requests where they are described. A text may
-    take up to `max_sms_segments` SMS.
+    by name, for those that have one, `day_limits` their daily quotas, `forms` their requests where they are
+    described. A text may take up to `max_sms_segments` SMS.
     """
 
     def __init__(
@@ -101,7 +108,9 @@ class PreviewStore:
         rates: Mapping[str, float],
         max_sms_segments: int,
         forms: Mapping[str, RequestForm] = NO_FORMS,
+        day_limits: Mapping[str, DayLimit] = NO_LIMITS,
     ) -> None:
+        self._day_limits = day_limits
         self._forms = forms
         self._database = database
         self._cap = cap
@@ -134,8 +143,23 @@ class PreviewStore:
             rate = strictest(
                 subject.definition.max_rate, self._rates.get(endpoint_name(subject.definition.endpoint), 0.0)
             )
-            sendable, finish_at = await _sendable(connection, audience, subject, rate)
+            budgets = await self._budgets(connection, subject)
+            sendable, finish_at = await _sendable(connection, audience, subject, rate, budgets)
         return Preview(audience, samples_of(render, first, wanted), sendable, finish_at)
+
+    async def _budgets(self, connection: asyncpg.Connection, subject: _Subject) -> list[DayBudget]:
+        """Return what the quotas of the mailing and of its endpoint leave, from its start on."""
+        name = endpoint_name(subject.definition.endpoint)
+        limits = {
+            f"mailing/{subject.mailing_id or 0}": subject.definition.day_limit,
+            f"endpoint/{name}": self._day_limits.get(name),
+        }
+        given = {key: limit for key, limit in limits.items() if limit is not None}
+        used = await used_today(connection, given)
+        today = {key: DayBudget(limit, subject.now, used[key]) for key, limit in given.items()}
+        for budget in today.values():
+            budget.left(subject.start)
+        return list(today.values())
 
     def _renderer(self, mailing: MailingDefinition) -> TextRenderer:
         form = self._forms.get(endpoint_name(mailing.endpoint))
@@ -183,7 +207,7 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
         await check_calendar(connection, mailing.holidays)
         _, whole = await resolved(connection, mailing.filter, "mailing.filter")
         start, days = max(mailing.start_time or now, now), await _holidays(connection, mailing)
-        return _Subject(replace(mailing, filter=whole), start, None, days, default)
+        return _Subject(replace(mailing, filter=whole), start, None, days, default, now)
     if row["id"] is None:
         raise NotFound(Kind.MAILING, mailing)
     stored = mailing_of(row)
@@ -196,7 +220,7 @@ async def _subject(connection: asyncpg.Connection, mailing: MailingDefinition | 
         raise MailingEnded
     begun = await _has_begun(connection, stored.id, stored.state)
     start, days = max(definition.start_time or now, now), await _holidays(connection, definition)
-    return _Subject(definition, start, stored.id if begun else None, days, default)
+    return _Subject(definition, start, stored.id if begun else None, days, default, now)
 
 
 async def _holidays(connection: asyncpg.Connection, mailing: MailingDefinition) -> Sequence[date]:
@@ -272,21 +296,26 @@ def _shown(client: Client) -> Client:
 
 
 async def _sendable(
-    connection: asyncpg.Connection, audience: Audience, subject: _Subject, rate: float
+    connection: asyncpg.Connection, audience: Audience, subject: _Subject, rate: float, budgets: Sequence[DayBudget]
 ) -> tuple[int, datetime | None]:
     """Return how many messages can be sent before the end, and when the last one is if these are all."""
     start, end = subject.start, subject.definition.end_time
     if not audience.groups:
         return 0, None
-    if not rate:
+    if not rate and not budgets:
         return audience.size, max(group.opens_at for group in audience.groups)
-    pace, left, last = Pace(start, rate), list(audience.groups), -1
-    for since, until in spans(start, end):
+    pace, left, last = Pace(start, rate or MOST_RATE), list(audience.groups), -1
+    for since, until in daily_spans(budgets, start, end) if budgets else spans(start, end):
+        most = min((budget.left(since) for budget in budgets), default=None)
+        if most == 0:
+            continue
         if len(left) * max(1, (until - since) / timedelta(days=1)) > MAX_WINDOWS:
             break
         waiting = await _waiting(connection, subject, left, pace, since, until)
-        outcome = await asyncio.to_thread(schedule, waiting)
+        outcome = await asyncio.to_thread(schedule, waiting, most)
         last = max(last, outcome.last)
+        for budget in budgets:
+            budget.use(sum(group.count for group in left) - sum(outcome.left))
         left = [replace(group, count=n) for group, n in zip(left, outcome.left, strict=True) if n]
         if not left:
             return audience.size, pace.moment(last)

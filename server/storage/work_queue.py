@@ -21,6 +21,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork, Recipient, Recipien
 from dispatcher.model.endpoints import endpoint_name
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.quotas import day_limit
 from dispatcher.model.rates import bounded_rate
 from dispatcher.model.settings import FrequencyCap
 from dispatcher.model.states import MailingState, Reason, Semantics
@@ -302,6 +303,8 @@ def _mailing(row: asyncpg.Record) -> Mailing:
         retry=RetryPolicy(row["max_attempts"], row["initial_backoff"], row["max_backoff"]),
         audience=None if row["filter"] is None else audience_of(row["filter"]),
         max_rate=bounded_rate(row["max_rate"]),
+        day_limit=day_limit(row["max_per_day"], row["max_per_day_timezone"]),
+        day_full=row["day_full"],
         important=row["important"],
         title=row["title"],
         timed=row["timed"],

@@ -52,9 +52,7 @@ ENUMS: list[tuple[type[IntEnum], Any, str]] = [
 ]
 
 
-NOT_USED_YET = {
-    "REASON_DAILY_LIMIT",
-}
+NOT_USED_YET = set[str]()
 """Values of the contract that the service gives to nothing yet."""
 
 

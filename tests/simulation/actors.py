@@ -16,6 +16,7 @@ from tests.simulation.stores import delete_client, retry
 from tests.simulation.world import World
 
 TAGS = ("red", "blue")
+QUOTAS = (0, 0, 0, 2, 9)
 TEXTS = ("Hello", "Hello {phone}", "Good bye", "{phone}, come back")
 
 
@@ -30,6 +31,7 @@ class Actors:
             (3, self.create_mailing),
             (2, self.update_text),
             (2, self.move_end),
+            (1, self.change_quota),
             (3, self.pause),
             (4, self.resume),
             (1, self.cancel),
@@ -80,7 +82,9 @@ class Actors:
             priority=random.choice([0, 0, 1]),
             retry=RetryPolicy(random.randint(1, 5), random.choice([0.1, 1.0]), random.choice([1.0, 5.0])),
             max_rate=random.choice([0.0, 0.0, 0.0, 2.0, 20.0]),
+            max_per_day=random.choice(QUOTAS),
         )
+        mailing.quotas.append((now, mailing.max_per_day))
         self._database.mailings[mailing.id] = mailing
         self._database.define(mailing, now)
         if mailing.state is MailingState.RUNNING:
@@ -95,6 +99,12 @@ class Actors:
         if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
             mailing.text = self._world.random.choice(TEXTS)
             self._changed(mailing, "text")
+
+    def change_quota(self) -> None:
+        if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+            mailing.max_per_day = self._world.random.choice(QUOTAS)
+            mailing.quotas.append((self._world.now_at, mailing.max_per_day))
+            self._changed(mailing, f"quota {mailing.max_per_day}")
 
     def move_end(self) -> None:
         if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):

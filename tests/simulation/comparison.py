@@ -20,6 +20,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.quotas import QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.states import MailingState, Status, Suspension
 from dispatcher.ports import Render
 from server.storage.client_deletion import ClientDeletion
@@ -31,7 +32,7 @@ from server.storage.mailing_retry import MailingRetry
 from tests.simulation.database import Database
 from tests.simulation.rows import BUCKETS, Client, MailingRow, Place
 from tests.simulation.stores import delete_client, retry
-from tests.simulation.world import World
+from tests.simulation.world import EPOCH, World
 
 T = TypeVar("T")
 
@@ -55,7 +56,7 @@ END $$;
 
 _EMPTY = """
 TRUNCATE clients, client_phones, client_changes, mailings, mailing_counts, mailing_figures, expansions, batches,
-  blocks, messages, attempts, journal, endpoints, rate_slots, log;
+  blocks, messages, attempts, journal, endpoints, rate_slots, day_quotas, log;
 UPDATE buckets SET journal_seq = 0;
 UPDATE client_change_seqs SET seq = 0;
 """
@@ -71,6 +72,7 @@ class Comparison:
     def __init__(self, seed: int, pool: asyncpg.Pool) -> None:
         self.world = World(seed)
         self.model = Database(self.world, 500)
+        self.model.limits.day = timedelta(days=1)  # as long as Postgres has it
         self._pool = pool
         self._storages = {
             name: dispatcher_storage(DispatcherDatabase(pool), replica_id) for name, replica_id in REPLICAS.items()
@@ -290,6 +292,17 @@ class Comparison:
         model = self.model.limits.reserve(requests, self.now)
         found = self._storages["replica 1"].rates.reserve(requests)
         return await self._read(f"reserve {requests}", model, found, _nearly)
+
+    async def permit(self, request: QuotaRequest) -> QuotaGrant:
+        model, found = self.model.limits.permit(request, self.now), self._storages["replica 1"].quotas.permit(request)
+        return await self._write(
+            f"permit {request}", model, found, lambda grant: (grant.granted, grant.left, round(grant.ends_in, 3))
+        )
+
+    async def give_back(self, back: QuotaReturn) -> None:
+        day = (EPOCH + int(back.day) * self.model.limits.day).date().isoformat()
+        self.model.limits.give_back([back])
+        await self._storages["replica 1"].quotas.give_back([back._replace(day=day)])
 
     # The rows.
 

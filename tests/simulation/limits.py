@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, EndpointState, SlotRequest, Slots
+from dispatcher.model.quotas import QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.rate_limiter import HORIZON
 from tests.simulation.rows import EndpointRow
-from tests.simulation.world import World
+from tests.simulation.world import EPOCH, World
 
 
 class Limits:
@@ -19,6 +21,9 @@ class Limits:
     def __init__(self, world: World) -> None:
         self.endpoint = EndpointRow()
         self._next_at: dict[str, datetime] = {}
+        self.day = timedelta(seconds=25)
+        """How long a day is: short, so that schedules have some, and no part of the days of clients."""
+        self._used: Counter[tuple[str, int]] = Counter()
         self._world = world
 
     def breakers(self, now: datetime) -> dict[str, EndpointState]:
@@ -84,3 +89,17 @@ class Limits:
         granted = max(0, min(request.wanted, math.floor(ahead / (1 / request.rate)) + 1))
         self._next_at[request.key] = since + timedelta(seconds=granted / request.rate)
         return Slots(since.timestamp(), 1 / request.rate, granted)
+
+    def day_of(self, now: datetime) -> int:
+        return (now - EPOCH) // self.day
+
+    def permit(self, request: QuotaRequest, now: datetime) -> QuotaGrant:
+        day = self.day_of(now)
+        granted = max(0, min(request.wanted, request.limit.most - self._used[request.key, day]))
+        self._used[request.key, day] += granted
+        left = max(0, request.limit.most - self._used[request.key, day])
+        return QuotaGrant(str(day), granted, left, (EPOCH + (day + 1) * self.day - now).total_seconds())
+
+    def give_back(self, returns: Sequence[QuotaReturn]) -> None:
+        for key, day, permits in returns:
+            self._used[key, int(day)] -= permits

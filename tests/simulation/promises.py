@@ -75,6 +75,7 @@ class Promises:
         self.thaws: dict[str, datetime] = {}
         """When processes that froze go on: what they learned before may be old."""
         self._recent: dict[int, deque[datetime]] = defaultdict(deque)
+        self._on_day: Counter[tuple[int, int]] = Counter()
         self._world = world
         self._database = database
         self._number = 0
@@ -103,6 +104,7 @@ class Promises:
         self._check_repetition(request, mailing, message)
         self._check_breaker(request)
         self._check_rate(request, mailing)
+        self._check_quota(request, mailing)
         self.requests[key].append(request)
         return request
 
@@ -182,6 +184,20 @@ class Promises:
             recent.popleft()
         if len(recent) > mailing.max_rate + 1:
             self.breaks("more requests leave within a second than the rate allows:", len(recent), mailing)
+
+    def _check_quota(self, request: Request, mailing: MailingRow) -> None:
+        """Over all replicas no day sees more requests of a mailing than the largest quota that held on it."""
+        limits = self._database.limits
+        day = limits.day_of(request.started_at)
+        self._on_day[mailing.id, day] += 1
+        lasting = [since for since, _ in mailing.quotas[1:]] + [request.started_at]
+        held = [
+            most
+            for (_, most), until in zip(mailing.quotas, lasting, strict=True)
+            if limits.day_of(until + STOPS_WITHIN) >= day
+        ]
+        if all(held) and self._on_day[mailing.id, day] > max(held):
+            self.breaks("more requests leave on a day than the quota allows:", self._on_day[mailing.id, day], mailing)
 
     def returned(self, request: Request, answer: Answer) -> None:
         """Note what the sender learned of a request."""

@@ -17,6 +17,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import EndpointState, SlotRequest, Slots
 from dispatcher.model.mailings import Expansion, Mailing, PollResult, Step
 from dispatcher.model.outcomes import Settlement
+from dispatcher.model.quotas import QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.states import Suspension
 from dispatcher.ports import Render, Storage, StorageUnavailable
 from tests.simulation.database import Database
@@ -65,7 +66,7 @@ class RemoteDatabase:
         self._promises = promises
         self._loop = loop
         self._name = name
-        self.ports = Storage(plan=self, queue=self, health=self, rates=self)
+        self.ports = Storage(plan=self, queue=self, health=self, rates=self, quotas=self)
 
     def _ask(self, statement: Callable[[datetime], T], snapshot: Callable[[], bool] | None = None) -> asyncio.Future[T]:
         """Send a statement; where `snapshot` says no when it begins, it finds nothing and is not run."""
@@ -199,6 +200,12 @@ class RemoteDatabase:
 
     async def fail_probe(self, endpoint: str, shortest: float, longest: float, error: str) -> float:
         return await self._ask(lambda now: self._limits.fail_probe(self._name, shortest, longest, now))
+
+    async def permit(self, request: QuotaRequest) -> QuotaGrant:
+        return await self._ask(lambda now: self._limits.permit(request, now))
+
+    async def give_back(self, returns: Sequence[QuotaReturn]) -> None:
+        await self._ask(lambda _: self._limits.give_back(returns))
 
     async def reserve(self, requests: Sequence[SlotRequest]) -> tuple[float, dict[str, Slots]]:
         return await self._ask(lambda now: self._limits.reserve(requests, now))

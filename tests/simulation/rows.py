@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
+from dispatcher.model.quotas import day_limit
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
 from tests.simulation.world import EPOCH
 
@@ -83,10 +84,13 @@ class MailingRow:
     priority: int
     retry: RetryPolicy
     max_rate: float = 0.0
+    max_per_day: int = 0
     version: int = 1
     recheck_at: datetime | None = None
     recheck_interval: float = 1.0
     definitions: list[Definition] = field(default_factory=list)
+    quotas: list[tuple[datetime, int]] = field(default_factory=list)
+    """What `max_per_day` was, each since a moment."""
     stopped_at: datetime | None = None
     """Since when it is paused or cancelled."""
 
@@ -107,6 +111,7 @@ class MailingRow:
             retry=self.retry,
             audience=AudienceFilter(tags=[self.tag]) if self.audience is AudienceMode.OPEN else None,
             max_rate=self.max_rate,
+            day_limit=day_limit(self.max_per_day, ""),
         )
 
 

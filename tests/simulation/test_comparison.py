@@ -19,6 +19,7 @@ from dispatcher.model.batches import ClaimedBatch, Recipient
 from dispatcher.model.endpoints import SlotRequest
 from dispatcher.model.mailings import Expansion, Mailing, RetryPolicy
 from dispatcher.model.outcomes import Failure, Outcome, Settled, Settlement
+from dispatcher.model.quotas import DayLimit, QuotaRequest, QuotaReturn
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, ErrorClass, MailingState, Reason, Semantics, Status
 from dispatcher.model.templates import parse
 from dispatcher.model.texts import TextRenderer
@@ -78,6 +79,7 @@ class Play:
             (18, self._settle),
             (4, self._endpoint),
             (2, self._reserve),
+            (2, self._permit),
         ]
 
     async def run(self) -> None:
@@ -265,6 +267,12 @@ class Play:
             SlotRequest("b", 2.0, self._random.randint(1, 3)),
         ]
         await self._both.reserve(requests[: self._random.randint(1, 2)])
+
+    async def _permit(self) -> None:
+        limit = DayLimit(self._random.choice([3, 30]))
+        grant = await self._both.permit(QuotaRequest("a", limit, self._random.randint(1, 8)))
+        if grant.granted and self._world.chance(0.3):
+            await self._both.give_back(QuotaReturn("a", grant.day, self._random.randint(1, grant.granted)))
 
 
 @pytest.fixture

@@ -80,12 +80,17 @@ def _suspension_message(suspension: EndpointSuspension | None) -> dispatch_pb2.S
     )
 
 
-def endpoint_message(endpoint: Endpoint, health: EndpointHealth, unresolved: str) -> dispatch_pb2.Endpoint:
+def endpoint_message(
+    endpoint: Endpoint, health: EndpointHealth, unresolved: str, sent_today: int
+) -> dispatch_pb2.Endpoint:
     """Return an endpoint as its message. That its host does not resolve now says more than an older error."""
     return dispatch_pb2.Endpoint(
         name=endpoint.name,
         url=endpoint.shown_url,
         max_rate=endpoint.max_rate,
+        max_per_day=endpoint.day_limit.most if endpoint.day_limit else 0,
+        max_per_day_timezone=endpoint.day_limit.timezone if endpoint.day_limit else "",
+        sent_today=sent_today,
         max_concurrency=endpoint.max_concurrency,
         status=dispatch_pb2.EndpointStatus(
             name=endpoint.name,

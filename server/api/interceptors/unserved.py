@@ -22,12 +22,7 @@ METHODS: Mapping[str, frozenset[str]] = {
 }
 """Methods, by service."""
 
-FIELDS: Mapping[str, frozenset[str]] = {
-    message: frozenset(fields.split())
-    for message, fields in {
-        "mailing.v1.Mailing": "max_per_day max_per_day_timezone",
-    }.items()
-}
+FIELDS: Mapping[str, frozenset[str]] = {}
 """Fields of requests, and of the resources in them, by message. Fields that are only read are simply empty."""
 
 

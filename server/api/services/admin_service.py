@@ -114,9 +114,13 @@ class AdminService(AdminServiceServicer):
         """Return every configured endpoint with its health, in the order of their names."""
         endpoints = self._probes.endpoints
         health = await self._endpoints.health([endpoint.name for endpoint in endpoints])
+        sent = await self._endpoints.sent_today(self._probes.day_limits)
         unresolved = await self._dns.failures()
         return pb.ListEndpointsResponse(
-            endpoints=[endpoint_message(one, health[one.name], unresolved.get(one.name, "")) for one in endpoints]
+            endpoints=[
+                endpoint_message(one, health[one.name], unresolved.get(one.name, ""), sent.get(one.name, 0))
+                for one in endpoints
+            ]
         )
 
     async def ProbeEndpoint(self, request: pb.ProbeEndpointRequest, context: Context) -> pb.ProbeEndpointResponse:

@@ -20,3 +20,6 @@ DELETE FROM mailings WHERE id = $mailing_id;
 
 -- name: delete_rate_slots
 DELETE FROM rate_slots WHERE key = 'mailing/' || $mailing_id::bigint;
+
+-- name: delete_day_quotas
+DELETE FROM day_quotas WHERE key = 'mailing/' || $mailing_id::bigint;

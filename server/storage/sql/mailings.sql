@@ -11,15 +11,16 @@ SELECT nextval('mailing_id');
 -- name: insert_mailing
 -- The database's clock decides whether the start has come. Returns no row when the end has passed.
 INSERT INTO mailings (
-  id, title, text, filter, starts_at, ends_at, state, audience_mode, semantics, priority, max_rate, endpoint,
-  max_attempts, initial_backoff, max_backoff, labels, important, audience, sending_hours, holidays, local_start,
-  skip_after
+  id, title, text, filter, starts_at, ends_at, state, audience_mode, semantics, priority, max_rate, max_per_day,
+  max_per_day_timezone, endpoint, max_attempts, initial_backoff, max_backoff, labels, important, audience,
+  sending_hours, holidays, local_start, skip_after
 )
 SELECT $mailing_id, $title, $text, $filter, {start}, $end_time::timestamptz,
   CASE WHEN $local_start::timestamp IS NULL AND coalesce($start_time::timestamptz, now()) <= now()
     THEN {MailingState.RUNNING} ELSE {MailingState.SCHEDULED} END,
-  $audience_mode, $semantics, $priority, $max_rate, $endpoint, $max_attempts, $initial_backoff, $max_backoff, $labels,
-  $important, $audience, $sending_hours, $holidays, $local_start, $skip_after
+  $audience_mode, $semantics, $priority, $max_rate, $max_per_day, $max_per_day_timezone, $endpoint,
+  $max_attempts, $initial_backoff, $max_backoff, $labels, $important, $audience,
+  $sending_hours, $holidays, $local_start, $skip_after
 WHERE $end_time::timestamptz IS NULL OR $end_time::timestamptz > now()
 RETURNING state;
 
@@ -114,7 +115,8 @@ SELECT EXISTS (SELECT 1 FROM buckets b JOIN expansions e ON e.bucket = b.bucket 
 UPDATE mailings
 SET title = $title, text = $text, filter = $filter, starts_at = moment.starts_at,
   ends_at = $end_time, audience_mode = $audience_mode, semantics = $semantics, priority = $priority,
-  max_rate = $max_rate, endpoint = $endpoint, max_attempts = $max_attempts, initial_backoff = $initial_backoff,
+  max_rate = $max_rate, max_per_day = $max_per_day, max_per_day_timezone = $max_per_day_timezone,
+  endpoint = $endpoint, max_attempts = $max_attempts, initial_backoff = $initial_backoff,
   max_backoff = $max_backoff, labels = $labels, important = $important, audience = $audience,
   sending_hours = $sending_hours, holidays = $holidays, local_start = $local_start, skip_after = $skip_after,
   version = version + 1, updated_at = now(),

@@ -66,7 +66,7 @@ ORDER BY minute;
 SELECT coalesce(nullif(m.endpoint, ''), 'default') AS endpoint, count(*) AS batches,
   count(*) FILTER (WHERE b.lease_until > now()) AS leased,
   coalesce(extract(epoch FROM now() - min(b.due_at) FILTER (
-    WHERE b.due_at <= now() AND b.lease_until <= now() AND m.max_rate = 0
+    WHERE b.due_at <= now() AND b.lease_until <= now() AND m.max_rate = 0 AND m.max_per_day = 0
       AND (m.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR m.ends_at <= now())
   )), 0)::float8 AS lag
 FROM batches b JOIN mailings m ON m.id = b.mailing_id

@@ -1,10 +1,18 @@
 -- The dispatcher's queue of batches: scanned, leased with their messages, and settled.
 
+-- fragment: day_full
+-- Whether the last day of a mailing `m` that is over had no room for more, by its own quota or by that of its endpoint.
+CASE WHEN m.ends_at <= now() THEN EXISTS (
+  SELECT 1 FROM day_quotas q
+  WHERE q.key IN ('mailing/' || m.id, 'endpoint/' || coalesce(nullif(m.endpoint, ''), 'default'))
+    AND q.used >= q.quota AND q.ends_at >= m.ends_at AND q.ends_at < m.ends_at + interval '26 h'
+) ELSE false END
+
 -- name: scan
 -- Due batches that nobody holds, by mailing and bucket. Takes no lock. Those that are too late all of them are over.
 SELECT b.mailing_id, b.bucket, count(*) AS batches, m.version, m.priority, m.endpoint,
   m.state = {MailingState.CANCELLED} OR coalesce(m.ends_at <= now(), false)
-    OR coalesce(bool_and(b.due_at + m.skip_after <= now()), false) AS over
+    OR coalesce(bool_and(b.due_at + m.skip_after <= now()), false) AS over, {day_full} AS day_full
 FROM batches b JOIN mailings m ON m.id = b.mailing_id
 WHERE b.due_at <= now() AND b.lease_until <= now()
   AND (m.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR m.ends_at <= now())
@@ -17,10 +25,11 @@ GROUP BY b.mailing_id, b.bucket, m.id;
 -- match it are skipped; a fixed audience (SNAPSHOT) stays as it was at the start.
 SELECT id, version, state, title, text, endpoint, semantics, priority, ends_at, max_attempts, max_rate, important,
   timed OR EXISTS (SELECT 1 FROM dispatch_settings WHERE default_window_start IS NOT NULL) AS timed,
+  max_per_day, max_per_day_timezone, {day_full} AS day_full,
   CASE WHEN audience_mode = {AudienceMode.OPEN} AND filter <> '{}' THEN coalesce(audience, filter) END AS filter,
   extract(epoch FROM initial_backoff)::float8 AS initial_backoff,
   extract(epoch FROM max_backoff)::float8 AS max_backoff
-FROM mailings WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT 1 FROM dispatch_settings WHERE stopped);
+FROM mailings m WHERE id = ANY($ids::bigint[]) AND NOT EXISTS (SELECT 1 FROM dispatch_settings WHERE stopped);
 
 -- name: change_numbers
 SELECT bucket, seq FROM client_change_seqs;

@@ -318,15 +318,26 @@ class TestClients:
 class TestMailings:
     def test_create_sends_what_was_given(self, run: Run, service: Service) -> None:
         options = "--title T --tag a --tag b --attribute k=v --client-id 5 --snapshot --at-most-once --priority -3"
+        quota = "--max-per-day 500 --max-per-day-timezone Asia/Tokyo"
         more = "--max-rate 10 --end 2090-01-01T00:00:00Z --max-attempts 2 --max-backoff 1m --label x=y"
         status, out, _ = run(
-            "mailings", "create", "--text", "Hi", *options.split(), *more.split(), "--yes", "--request-id", "r"
+            "mailings",
+            "create",
+            "--text",
+            "Hi",
+            *options.split(),
+            *more.split(),
+            *quota.split(),
+            "--yes",
+            "--request-id",
+            "r",
         )
         request = service.mailings.created[0]
         mailing = request.mailing
         assert (status, request.request_id, mailing.title, mailing.priority, mailing.max_rate) == (0, "r", "T", -3, 10)
         assert (list(mailing.filter.tags), dict(mailing.filter.attributes)) == (["a", "b"], {"k": "v"})
         assert (list(mailing.filter.client_ids), dict(mailing.labels)) == ([5], {"x": "y"})
+        assert (mailing.max_per_day, mailing.max_per_day_timezone) == (500, "Asia/Tokyo")
         assert mailing.audience_mode == Mailing.AUDIENCE_MODE_SNAPSHOT
         assert mailing.semantics == Mailing.SEMANTICS_AT_MOST_ONCE
         assert (mailing.retry.max_attempts, mailing.retry.max_backoff.seconds) == (2, 60)

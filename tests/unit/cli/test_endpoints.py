@@ -19,12 +19,20 @@ def test_endpoints_are_a_table(run: Run, service: Service) -> None:
     service.admin.endpoints = [
         Endpoint(name="push", url="http://a/", max_concurrency=1024, status=EndpointStatus(breaker=CLOSED)),
         Endpoint(
-            name="sms", url="http://b/", max_rate=0.5, status=EndpointStatus(breaker=HALF_OPEN, last_error="TIMEOUT")
+            name="sms",
+            url="http://b/",
+            max_rate=0.5,
+            status=EndpointStatus(breaker=HALF_OPEN, last_error="TIMEOUT"),
+            max_per_day=5000,
+            sent_today=1200,
         ),
     ]
     status, out, err = run("endpoints", "--wide")
     assert (status, err) == (0, "")
-    for row in (("push", "http://a/", "1,024", "closed"), ("sms", "http://b/", "0.5/s", "half open", "TIMEOUT")):
+    for row in (
+        ("push", "http://a/", "1,024", "closed"),
+        ("sms", "http://b/", "0.5/s", "1,200 of 5,000", "half open", "TIMEOUT"),
+    ):
         [line] = [line for line in out.splitlines() if row[0] in line]
         assert all(text in line for text in row)
     document = json.loads(run("endpoints", "--json").out)

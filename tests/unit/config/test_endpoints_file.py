@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.model.endpoints import DEFAULT_SUCCESS, Endpoint, SuccessRule
+from dispatcher.model.quotas import DayLimit
 from server.config import ConfigError, load_settings
 from server.endpoints.endpoints_file import MAX_TOKEN_BYTES, read_endpoints
 from server.endpoints.senders import configured_endpoints, make_endpoints
@@ -64,6 +65,13 @@ def test_every_key_arrives(write: Write, tmp_path: Path) -> None:
     assert found.endpoint == Endpoint("sms", "http://host/", "t0ken", 5.0, 0.5, 7, 65536, ca_file, 12.5, rule)
 
 
+def test_a_daily_quota_counts_the_days_of_its_zone(write: Write) -> None:
+    [found] = read_endpoints(write(sms("max_per_day = 5000\nmax_per_day_timezone = 'Europe/Moscow'")))
+    assert found.endpoint.day_limit == DayLimit(5000, "Europe/Moscow")
+    assert read_endpoints(write(sms("max_per_day = 5")))[0].endpoint.day_limit == DayLimit(5, "UTC")
+    assert read_endpoints(write(sms("max_per_day_timezone = 'UTC'")))[0].endpoint.day_limit is None
+
+
 def test_without_a_rule_an_endpoint_succeeds_as_the_protocol_says(write: Write) -> None:
     [found] = read_endpoints(write(sms("success = {}")))
     assert found.endpoint.success is DEFAULT_SUCCESS
@@ -115,6 +123,11 @@ def test_connecting_takes_no_longer_than_all(write: Write) -> None:
         ("max_rate = 5.55e-17", "max_rate should be 0 (no limit)"),
         ("max_rate = inf", "max_rate should be 0 (no limit)"),
         ("max_rate = true", "max_rate should be 0 (no limit)"),
+        ("max_per_day = -1", "max_per_day should be a whole number from 0, for no limit, to 1000000000000, not -1"),
+        (
+            "max_per_day_timezone = 'Mars/Base'",
+            "max_per_day_timezone should be the IANA name of a time zone, such as Europe/Moscow, not 'Mars/Base'",
+        ),
         ("max_concurrency = 0", "max_concurrency should be a whole number from 1 to 100000, not 0"),
         ("max_concurrency = 1.5", "max_concurrency should be a whole number from 1 to 100000, not 1.5"),
         ("success = 200", "success should be a table with statuses, body, field, at and values, not 200"),

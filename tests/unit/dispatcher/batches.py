@@ -9,6 +9,7 @@ from dispatcher.leases import Lease, LeaseTerms
 from dispatcher.model.batches import ClaimedBatch, Recipients
 from dispatcher.model.mailings import Mailing, RetryPolicy
 from dispatcher.model.outcomes import Settled, Settlement
+from dispatcher.model.quotas import DayLimit
 from dispatcher.model.states import MailingState, Reason, Semantics
 
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
@@ -21,12 +22,17 @@ MAILING = 7
 
 
 def mailing(
-    mailing_id: int = MAILING, ends_in: float | None = None, priority: int = 0, max_rate: float = 0.0
+    mailing_id: int = MAILING,
+    ends_in: float | None = None,
+    priority: int = 0,
+    max_rate: float = 0.0,
+    day_limit: DayLimit | None = None,
 ) -> Mailing:
     """Return a running mailing with a constant text."""
     ends_at = None if ends_in is None else NOW + timedelta(seconds=ends_in)
     state, semantics = MailingState.RUNNING, Semantics.AT_LEAST_ONCE
-    return Mailing(mailing_id, 1, state, "x", "default", semantics, priority, ends_at, RetryPolicy(), max_rate=max_rate)
+    known = (mailing_id, 1, state, "x", "default", semantics, priority, ends_at, RetryPolicy())
+    return Mailing(*known, max_rate=max_rate, day_limit=day_limit)
 
 
 def lease(

@@ -134,7 +134,7 @@ class Endpoint(_message.Message):
     max_per_day_timezone: _builtins.str
     """The zone whose days `max_per_day` counts, by its IANA name. Empty: UTC."""
     sent_today: _builtins.int
-    """How many left today."""
+    """How many left today, with those that replicas hold ready; 0 without `max_per_day`."""
     @_builtins.property
     def status(self) -> Global___EndpointStatus:
         """How it is doing."""

@@ -207,7 +207,9 @@ class Mailing(_message.Message):
     client's zone. Empty: none. NOT_FOUND for one that is not configured.
     """
     max_per_day: _builtins.int
-    """At most this many messages a day over all replicas; the rest waits for the next day. 0: no limit."""
+    """At most this many messages a day over all replicas; the rest waits for the next day, within the
+    mailing's end. A repeated attempt counts again. 0: no limit.
+    """
     schedule_id: _builtins.int
     """Output only. The schedule that made it; 0: none. It stays when the schedule is deleted."""
     filter_text: _builtins.str

@@ -322,7 +322,7 @@ type Endpoint struct {
 	MaxPerDay int64 `protobuf:"varint,6,opt,name=max_per_day,json=maxPerDay,proto3" json:"max_per_day,omitempty"`
 	// The zone whose days `max_per_day` counts, by its IANA name. Empty: UTC.
 	MaxPerDayTimezone string `protobuf:"bytes,7,opt,name=max_per_day_timezone,json=maxPerDayTimezone,proto3" json:"max_per_day_timezone,omitempty"`
-	// How many left today.
+	// How many left today, with those that replicas hold ready; 0 without `max_per_day`.
 	SentToday     int64 `protobuf:"varint,8,opt,name=sent_today,json=sentToday,proto3" json:"sent_today,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

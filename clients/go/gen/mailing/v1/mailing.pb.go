@@ -262,7 +262,8 @@ type Mailing struct {
 	// A message that could not leave within this span after it was due the first time ends EXPIRED with
 	// the reason TOO_LATE: 1 minute to 366 days. Absent: it waits until the end.
 	SkipAfter *durationpb.Duration `protobuf:"bytes,23,opt,name=skip_after,json=skipAfter,proto3" json:"skip_after,omitempty"`
-	// At most this many messages a day over all replicas; the rest waits for the next day. 0: no limit.
+	// At most this many messages a day over all replicas; the rest waits for the next day, within the
+	// mailing's end. A repeated attempt counts again. 0: no limit.
 	MaxPerDay int64 `protobuf:"varint,24,opt,name=max_per_day,json=maxPerDay,proto3" json:"max_per_day,omitempty"`
 	// Output only. The schedule that made it; 0: none. It stays when the schedule is deleted.
 	ScheduleId int64 `protobuf:"varint,25,opt,name=schedule_id,json=scheduleId,proto3" json:"schedule_id,omitempty"`

@@ -759,7 +759,7 @@ type PreviewMailingResponse struct {
 	Exclusions []*PreviewMailingResponse_Exclusion `protobuf:"bytes,2,rep,name=exclusions,proto3" json:"exclusions,omitempty"`
 	// The text as the first clients of the audience, by id, would get it.
 	Samples []*PreviewMailingResponse_Sample `protobuf:"bytes,3,rep,name=samples,proto3" json:"samples,omitempty"`
-	// How many of the audience can be sent before the end, at the rate of the mailing or of its
+	// How many of the audience can be sent before the end, at the rate and the daily quota of the mailing or of its
 	// endpoint, whichever is lower, and in the windows of the clients, when those with the least
 	// time left go first and nothing fails. Looks a year ahead at the most. Without an end: all.
 	SendableBeforeEnd int64 `protobuf:"varint,4,opt,name=sendable_before_end,json=sendableBeforeEnd,proto3" json:"sendable_before_end,omitempty"`

@@ -57,7 +57,7 @@ def endpoints(
     with session.connected() as client:
         if probe is None:
             columns = ("~name", "~url", ">max rate", "breaker", "~last error")
-            print_list(session, "endpoints", client.list_endpoints(), 0, columns, _row, ">max in flight")
+            print_list(session, "endpoints", client.list_endpoints(), 0, columns, _row, ">max in flight", ">sent today")
             return
         attempt = client.probe_endpoint(probe)
     _report(session, attempt, attempt, [])
@@ -135,4 +135,5 @@ def _row(endpoint: Endpoint) -> Sequence[str]:
         enum_name(endpoint.status, "breaker").lower().replace("_", " "),
         endpoint.status.suspension.detail or endpoint.status.last_error,
         f"{endpoint.max_concurrency:,}",
+        f"{endpoint.sent_today:,} of {endpoint.max_per_day:,}" if endpoint.max_per_day else "",
     )

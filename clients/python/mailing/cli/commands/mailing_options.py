@@ -47,6 +47,14 @@ SkipAfter = Annotated[
 Holidays = Annotated[str | None, typer.Option("--holidays", metavar="NAME", help="Calendar of days without sending.")]
 Priority = Annotated[int | None, typer.Option("--priority", help="Higher priorities are sent first: -1000 to 1000.")]
 MaxRate = Annotated[float | None, typer.Option("--max-rate", help="Maximum messages per second; 0: no limit.")]
+MaxPerDay = Annotated[
+    int | None,
+    typer.Option("--max-per-day", help="Maximum messages per day; the rest waits for the next. 0: no limit."),
+]
+MaxPerDayTimezone = Annotated[
+    str | None,
+    typer.Option("--max-per-day-timezone", metavar="ZONE", help="Whose days --max-per-day counts; else UTC."),
+]
 Endpoint = Annotated[str | None, typer.Option("--endpoint", help="Name of the endpoint; '': the default one.")]
 Labels = Annotated[
     list[str], typer.Option("--label", metavar="NAME=VALUE", help="A label to find it by; repeat for several.")
@@ -89,6 +97,8 @@ class MailingFields:
     holidays: Holidays = None
     priority: Priority = None
     max_rate: MaxRate = None
+    max_per_day: MaxPerDay = None
+    max_per_day_timezone: MaxPerDayTimezone = None
     endpoint: Endpoint = None
     max_attempts: MaxAttempts = None
     initial_backoff: InitialBackoff = None
@@ -111,6 +121,8 @@ class MailingFields:
             "holidays": self.holidays,
             "priority": self.priority,
             "max_rate": self.max_rate,
+            "max_per_day": self.max_per_day,
+            "max_per_day_timezone": self.max_per_day_timezone,
             "endpoint": self.endpoint,
             "retry": self._retry(),
             "labels": read_pairs("--label", self.label) or None,

@@ -18,6 +18,11 @@ def audience_words(mailing: Mailing) -> str:
     return f"also clients added later, until {until}" if until else "also clients added later, until it is cancelled"
 
 
+def _per_day(mailing: Mailing) -> str:
+    zone = mailing.max_per_day_timezone or "UTC"
+    return f"{mailing.max_per_day:,} on each day of {zone}" if mailing.max_per_day else ""
+
+
 def mailing_table(mailing: Mailing) -> Table:
     """Return the facts and the progress of one mailing."""
     return facts_table(
@@ -32,6 +37,7 @@ def mailing_table(mailing: Mailing) -> Table:
             ("semantics", enum_name(mailing, "semantics").lower().replace("_", " ")),
             ("priority", str(mailing.priority or "")),
             ("max rate", f"{mailing.max_rate:g}/s" if mailing.max_rate else ""),
+            ("max per day", _per_day(mailing)),
             ("endpoint", mailing.endpoint),
             ("labels", pairs(mailing.labels)),
             *_progress(mailing),

@@ -183,7 +183,7 @@ export type Endpoint = Message<"mailing.v1.Endpoint"> & {
   maxPerDayTimezone: string;
 
   /**
-   * How many left today.
+   * How many left today, with those that replicas hold ready; 0 without `max_per_day`.
    *
    * @generated from field: int64 sent_today = 8;
    */

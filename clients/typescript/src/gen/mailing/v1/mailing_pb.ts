@@ -207,7 +207,8 @@ export type Mailing = Message<"mailing.v1.Mailing"> & {
   skipAfter?: Duration | undefined;
 
   /**
-   * At most this many messages a day over all replicas; the rest waits for the next day. 0: no limit.
+   * At most this many messages a day over all replicas; the rest waits for the next day, within the
+   * mailing's end. A repeated attempt counts again. 0: no limit.
    *
    * @generated from field: int64 max_per_day = 24;
    */

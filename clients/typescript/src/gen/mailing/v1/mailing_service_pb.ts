@@ -392,7 +392,7 @@ export type PreviewMailingResponse = Message<"mailing.v1.PreviewMailingResponse"
   samples: PreviewMailingResponse_Sample[];
 
   /**
-   * How many of the audience can be sent before the end, at the rate of the mailing or of its
+   * How many of the audience can be sent before the end, at the rate and the daily quota of the mailing or of its
    * endpoint, whichever is lower, and in the windows of the clients, when those with the least
    * time left go first and nothing fails. Looks a year ahead at the most. Without an end: all.
    *
