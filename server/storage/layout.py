@@ -36,6 +36,7 @@ TABLES = {
     "client_sends": Place.BUCKET,
     "clients": Place.BUCKET,
     "daily_reports": Place.COORDINATOR,
+    "day_quotas": Place.EVERYWHERE,
     "dispatch_settings": Place.EVERYWHERE,
     "endpoints": Place.COORDINATOR,
     "expansions": Place.BUCKET,
