@@ -8,6 +8,7 @@ five times as much.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import shutil
 import signal
@@ -91,6 +92,17 @@ def clean_environment() -> Iterator[None]:
             if name.startswith(("MAILING_", "POSTGRES_", "PG", "OAUTH")) or name == "AUTHTOKEN":
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Take away what a program that ran within a test has set for all logs: its output is closed."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    if root.handlers != handlers:
+        root.handlers[:] = handlers
+        root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,13 @@ import re
 from docs.api_examples import EXAMPLES
 
 FIRST = ("ClientService.CreateClient", "MailingService.CreateMailing")
-LAST = ("MailingService.CancelMailing", "MailingService.DeleteMailing", "ClientService.DeleteClient")
+LAST = (
+    "MailingService.CancelMailing",
+    "MailingService.DeleteMailing",
+    "ClientService.DeleteClient",
+    "ScheduleService.DeleteSchedule",
+    "SegmentService.DeleteSegment",
+)
 INSERT_MESSAGE = """
 INSERT INTO messages (bucket, mailing_id, client_id, status, attempts, created_at, due_at)
 SELECT bucket, 1, id, $1, 0, now(), now() FROM clients WHERE phone = '79161234567'

@@ -81,7 +81,7 @@ async def test_why_an_endpoint_is_suspended_is_shown_and_logged_once(pool: async
     assert health.breaker is not BreakerState.CLOSED
     assert health.suspension is not None
     assert health.suspension.reason is Suspension.CREDENTIALS
-    assert "401 token expired" in health.suspension.detail
+    assert "(HTTP 401): token expired" in health.suspension.detail
     assert health.suspension.since < health.suspension.until
     events = await pool.fetch("SELECT details FROM log WHERE event = 'breaker.opened'")
     assert len(events) == 1
