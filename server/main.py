@@ -20,26 +20,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import grpc
 from prometheus_client import CollectorRegistry
 
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.tasks import in_background
 from dispatcher.tracing import Tracer
-from server.api import ApiServer, CannotListen, Services, build_server
+from server.api import CannotListen
 from server.api.channelz import serving_channelz
-from server.api.encoding.changes import encoded_mailing
 from server.api.encoding.schedules import TEMPLATES
 from server.api.interceptors.chain import interceptor_chain
-from server.api.services import (
-    AdminService,
-    ClientService,
-    DeliveryService,
-    MailingService,
-    MessageService,
-    ScheduleService,
-    SegmentService,
-)
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
 from server.config.calendars import read_calendars
 from server.config.types import ConfiguredEndpoint, open_hours
@@ -59,7 +48,8 @@ from server.observability.metrics.reports import reporting
 from server.observability.tracing import tracing
 from server.receipts import CannotOpenReceipts, serving_receipts
 from server.reports import MailRefused
-from server.runtime.access import Access, read_access
+from server.runtime.access import read_access
+from server.runtime.api_services import build_api
 from server.runtime.api_settings import ApiSettings
 from server.runtime.console import InnerSocket, console_alone, console_options, serving_console
 from server.runtime.daily_report import sending_reports, show_report
@@ -73,10 +63,8 @@ from server.runtime.supervisor import Supervisor
 from server.schedules import MailingMaker
 from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database, SharedDatabase
-from server.storage.endpoints import EndpointStore
 from server.storage.events import EventStore
 from server.storage.installation import read_installation
-from server.storage.mailings import MailingStore, ProgressStore
 from server.storage.pool import (
     DatabaseError,
     check_database,
@@ -85,15 +73,12 @@ from server.storage.pool import (
     open_standby,
     prepare_database,
 )
-from server.storage.previews import PreviewStore
 from server.storage.removals import Removals
-from server.storage.replicas import ReplicaStore
 from server.storage.reports import BacklogStore
-from server.storage.schedules import ScheduleQueue, ScheduleStore
+from server.storage.schedules import ScheduleQueue
 from server.storage.timetables import store_timetables
 from server.storage.verification import Finding, Verification
 from server.storage.webhooks import WebhookStore
-from server.watch import Streams, StreamStores
 from server.webhooks import Webhooks
 from server.webhooks.worker import Feeds
 
@@ -192,11 +177,7 @@ async def serve(settings: Settings) -> None:
         port = api.bind(settings.listen)
         inner = InnerSocket(api, stack) if settings.console_listen != "off" else None
         console = console_options(settings, inner.address, None) if inner else None
-        database_samples = (
-            partial(error_samples, calls, "api"),
-            partial(pool_samples, pool, "api"),
-            partial(standby_samples, standby),
-        )
+        of_database = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
         reports = await stack.enter_async_context(sending_reports(settings, background))
         receipts = await stack.enter_async_context(serving_receipts(settings, configured, background))
         keeper = ledger_keeper(background, settings)
@@ -205,13 +186,8 @@ async def serve(settings: Settings) -> None:
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
             metrics=[
-                dispatcher.samples,
-                api.samples,
-                receipts,
-                reports,
-                webhooks.samples,
-                keeper.samples,
-                *database_samples,
+                *(dispatcher.samples, api.samples, webhooks.samples, keeper.samples, receipts, reports),
+                *(*of_database, partial(standby_samples, standby)),
             ],
             registry=registry,
             backlog=BacklogGauges(BacklogStore(background).read, probes.names),
@@ -219,9 +195,7 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         if configs:
-            buckets = (await read_installation(background)).buckets
-            feeds = Feeds(ChangeFeedStore(background, buckets), EventStore(background, buckets))
-            await stack.enter_async_context(webhooks.serving(feeds))
+            await _notify(stack, webhooks, background)
         await _keep_secrets(stack, configured, endpoints, probes.renew)
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
         await stack.enter_async_context(in_background(keeper.run(), "ledger keeper"))
@@ -256,75 +230,18 @@ async def _keep_secrets(
     await stack.enter_async_context(in_background(renew_secrets(configured, *renew), "secrets of endpoints"))
 
 
+async def _notify(stack: AsyncExitStack, webhooks: Webhooks, database: Database) -> None:
+    """Tell the subscribers of the configuration of events."""
+    buckets = (await read_installation(database)).buckets
+    feeds = Feeds(ChangeFeedStore(database, buckets), EventStore(database, buckets))
+    await stack.enter_async_context(webhooks.serving(feeds))
+
+
 async def _sweep(stack: AsyncExitStack, settings: Settings, database: Database) -> None:
     """Remove in the background what nobody needs any more."""
     keep = timedelta(days=settings.phone_memory_days)
     await stack.enter_async_context(in_background(sweep(Removals(database)), "removals"))
     await stack.enter_async_context(in_background(tend_clients(database, keep), "client sweeper"))
-
-
-async def build_api(
-    database: Database,
-    probes: EndpointProbes,
-    settings: ApiSettings,
-    access: Access,
-    interceptors: Sequence[grpc.aio.ServerInterceptor],
-    hint: Callable[[], None],
-    webhooks: Webhooks | None = None,
-    hint_schedules: Callable[[], None] = lambda: None,
-) -> ApiServer:
-    """Return the API on a database, not yet bound.
-
-    `hint` is called after every write that a dispatcher in this process should see at once, `hint_schedules` after
-    one that makes a schedule due sooner.
-    Reading the installation takes some 100 ms. Raise DatabaseUnavailable.
-    """
-    installation = await read_installation(database)
-    stores = StreamStores(
-        progress=ProgressStore(database.service),
-        change_feed=ChangeFeedStore(database.service, installation.buckets),
-        replicas=ReplicaStore(database.service, settings.dispatch, hint),
-        events=EventStore(database.service, installation.buckets),
-    )
-    streams = Streams(stores, installation.epoch, encoded_mailing, settings.streams)
-    previews = PreviewStore(
-        database,
-        settings.frequency_cap,
-        probes.rates,
-        settings.dispatch.max_sms_segments,
-        probes.forms,
-        probes.day_limits,
-    )
-
-    def changed() -> None:
-        hint()
-        streams.hint()
-
-    def scheduled() -> None:
-        changed()
-        hint_schedules()
-
-    mailings = MailingService(database, installation, changed, previews, probes)
-    # Abstract: the generated code answers methods that are not implemented yet.
-    services = Services(
-        ClientService(database, installation),
-        mailings,
-        MessageService(database, installation),
-        SegmentService(database, installation, changed),
-        DeliveryService(streams, stores.progress),
-        ScheduleService(
-            ScheduleStore(database, installation, TEMPLATES, scheduled),
-            MailingStore(database, installation, changed),
-            installation,
-            mailings.check_names,
-        ),
-        AdminService(  # type: ignore[abstract]
-            stores.replicas, EndpointStore(database), streams, probes, settings.release, webhooks
-        ),
-    )
-    return await build_server(
-        services, streams, interceptors, settings.transport, access.credentials, access.reflection
-    )
 
 
 async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None:

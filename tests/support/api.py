@@ -14,9 +14,9 @@ from server.api.tls import ServerTls
 from server.auth import Authenticator
 from server.config.types import ConfiguredEndpoint
 from server.endpoints.probes import EndpointProbes
-from server.main import build_api
 from server.observability.tracing import CallTracer
 from server.runtime.access import Access
+from server.runtime.api_services import build_api
 from server.runtime.api_settings import ApiSettings
 from server.storage.database import Pool, SharedDatabase
 from server.webhooks import Webhooks
