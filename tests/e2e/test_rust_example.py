@@ -12,7 +12,15 @@ from tests.clients.languages import UNREACHED
 from tests.e2e.conftest import EXAMPLES, Cli
 
 
-@pytest.mark.skipif(shutil.which("cargo") is None, reason="this machine has no Rust")
+def has_rust() -> bool:
+    """Return whether cargo runs: rustup's needs a toolchain, which it looks for in the home directory."""
+    return (
+        shutil.which("cargo") is not None
+        and subprocess.run(["cargo", "--version"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.skipif(not has_rust(), reason="this machine has no Rust")
 def test_the_example_in_rust_sees_its_messages_delivered(cli: Cli) -> None:
     fetch = subprocess.run(["cargo", "fetch", "--locked"], cwd=EXAMPLES / "rust", capture_output=True, text=True)
     if fetch.returncode and UNREACHED.search(fetch.stderr):

@@ -236,7 +236,9 @@ async def test_stored_quiet_hours_and_holidays_hold_for_what_waits(pool: asyncpg
     await store_timetables(database, quiet, {"here": [later.date() + timedelta(days=20)]})
     mailing = await timed(pool, holidays="here")
     start(sender := ScriptedSender())
-    await eventually(lambda: pool.fetchval("SELECT count(*) FROM batches WHERE due_at = $1", later), bool)
+    await eventually(
+        lambda: pool.fetchval("SELECT count(*) FROM batches WHERE due_at = $1", later), lambda batches: batches == 2
+    )
     await store_timetables(database, None, {})
     await sender.until(2)
     assert await pool.fetchval("SELECT array_agg(name) FROM calendars") == ["here"]

@@ -208,6 +208,8 @@ OTHER: dict[str, object] = {
     "semantics": Semantics.AT_MOST_ONCE,
     "priority": 7,
     "max_rate": 5.0,
+    "max_per_day": 100,
+    "max_per_day_timezone": "Europe/Moscow",
     "endpoint": "backup",
     "retry": RetryRule(max_attempts=9),
     "labels": {"a": "b"},
