@@ -216,7 +216,7 @@ def _report(session: Session, mailing: Mailing, comparison: Comparison) -> None:
 
 
 def _start_endpoint(stack: ExitStack, examples: Path, folder: Path, token: str) -> str:
-    program = [sys.executable, str(examples / "endpoint.py"), "--listen", "127.0.0.1:0", "--token", token]
+    program = [sys.executable, str(examples / "endpoint.py"), "--listen", "127.0.0.1:0", f"--token={token}"]
     return stack.enter_context(running(program, _LISTENING, folder / "endpoint.log", os.environ))[1]
 
 
