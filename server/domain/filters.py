@@ -288,7 +288,7 @@ class _Check:
             self._violations.add(f"{path}.sample.size", "must be at least 1")
 
     def _contradictions(self, chosen: ClientFilter, path: str) -> None:
-        """Report what can match nobody, whoever the clients are."""
+        """Report what can match no client at all."""
         for index, group in enumerate(chosen.none_of):
             if group.empty:
                 self._violations.add(f"{path}.none_of[{index}]", "is empty, which matches every client: nobody is left")

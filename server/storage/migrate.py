@@ -27,7 +27,7 @@ from server.storage.faults import session_attributes
 
 _NO_LIMIT = 24 * 3600.0  # seconds: a migration of a large table may take long
 LOCK = 0x6D61696C696E67  # "mailing"
-"""The advisory lock of whoever changes the schema."""
+"""The advisory lock that a change of the schema takes."""
 
 _PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0)  # seconds between two tries of a file that gets no lock
 _FILE = re.compile(r"(\d+).*\.sql")

@@ -2,7 +2,7 @@
 
 Claims and settlements are functions of the database, each one statement called with the bucket, so nothing
 is half done when the process dies. What a gateway said beside its answer (its own ids, who wants no
-messages) is true whoever holds the batch, and is noted before the settlement: repeating it does no harm.
+messages) is true whichever replica holds the batch, and is noted before the settlement: repeating it does no harm.
 """
 
 from __future__ import annotations
