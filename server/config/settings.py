@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
+from dispatcher.model.quotas import MOST_PER_DAY
 from server.config.types import (
     Address,
     ClockTime,
@@ -226,6 +227,17 @@ class Settings(BaseModel):
         "the path of a PEM file that can be read",
     )
     endpoint_max_concurrency: int = number(1024, "Maximum requests in flight per endpoint.", 1, 100_000)
+    endpoint_max_per_day: int = setting(
+        0,
+        "Maximum messages of the endpoint `default` a day, over all replicas; the rest waits for the next day. 0: no "
+        "limit.",
+        f"a whole number from 0 to {MOST_PER_DAY}",
+        ge=0,
+        le=MOST_PER_DAY,
+    )
+    endpoint_max_per_day_timezone: ZoneName = setting(
+        "UTC", "Zone whose days that limit counts.", "the IANA name of a time zone, such as Europe/Berlin"
+    )
     endpoints_file: ReadableFile | None = setting(
         None,
         "TOML file of several named endpoints, see [docs/endpoints-and-delivery.md](docs/endpoints-and-delivery.md).",

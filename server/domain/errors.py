@@ -196,18 +196,19 @@ class EndpointUnknown(DomainError):
 
 
 class CalendarUnknown(DomainError):
-    """No calendar of this name is configured; `known` are the configured ones."""
+    """No calendar of the name that the field at `path` has is configured; `known` are the configured ones."""
 
-    def __init__(self, name: str, known: Sequence[str]) -> None:
+    def __init__(self, name: str, known: Sequence[str], path: str) -> None:
         self.name = name[:MAX_NAME]
         self.known = list(known)[:MAX_LISTED]
+        self.path = path
         there_are = f"there are {', '.join(self.known)}" if known else "none is configured"
-        super().__init__(f"There is no calendar {self.name!r}; {there_are}.")
+        super().__init__(f"There is no calendar {self.name!r}, as {path} has it; {there_are}.")
 
     @property
     def facts(self) -> dict[str, str]:
-        """The name that was looked up, and the configured ones."""
-        return {"calendar": self.name, "known": ",".join(self.known)}
+        """The name that was looked up, the field that has it, and the configured ones."""
+        return {"calendar": self.name, "field": self.path, "known": ",".join(self.known)}
 
 
 class PhoneUnknown(DomainError):

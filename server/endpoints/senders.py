@@ -14,6 +14,7 @@ from dispatcher.delivery.batching import BatchingSender
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.traced_sender import TracedSender
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Endpoint
+from dispatcher.model.quotas import day_limit
 from dispatcher.ports import Sender
 from dispatcher.tracing import TraceHeaders, Tracer
 from server.config import ConfigError, Settings
@@ -65,6 +66,7 @@ def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
         connect_timeout=min(settings.endpoint_connect_timeout, settings.endpoint_timeout),
         max_concurrency=settings.endpoint_max_concurrency,
         ca_file=str(settings.endpoint_ca_file) if settings.endpoint_ca_file else None,
+        day_limit=day_limit(settings.endpoint_max_per_day, settings.endpoint_max_per_day_timezone),
     )
     return ConfiguredEndpoint(endpoint, settings.endpoint_transport, "MAILING_ENDPOINT_URL")
 

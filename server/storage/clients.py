@@ -42,6 +42,9 @@ from server.storage.segment_filters import resolved
 
 _SQL = load_queries("clients.sql")
 
+NO_WINDOW = (None, None)
+"""The window of clients without one where the service has no quiet hours."""
+
 EXPORT_PIECE = 250
 """Clients that an export reads from each bucket at once."""
 
@@ -164,7 +167,10 @@ class ClientStore:
         async with database.connection() as connection:
             _, chosen = await resolved(connection, chosen)
             bound = await end_of_sample(connection, chosen)
-            statement = _listing(chosen, bound, after=after, limit=page.size + 1, receiving_now=receiving_now)
+            default = await connection.fetchrow(*_SQL["default_window"].bind()) if receiving_now else NO_WINDOW
+            statement = _listing(
+                chosen, bound, after=after, limit=page.size + 1, receiving_now=receiving_now, default=default
+            )
             async with planned(connection, chosen):
                 rows = await connection.fetch(*statement)
         return page_of([*map(client_of, rows)], page.size, lambda one: encode_token(digest, one.id))
@@ -196,10 +202,12 @@ class ClientStore:
         return client_of(row)
 
 
-def _listing(chosen: ClientFilter, bound: Bound | None, **arguments: Any) -> tuple[Any, ...]:
-    """Return the statement of a page; chosen clients are looked up."""
+def _listing(
+    chosen: ClientFilter, bound: Bound | None, *, default: Sequence[Any] = NO_WINDOW, **arguments: Any
+) -> tuple[Any, ...]:
+    """Return the statement of a page; chosen clients are looked up. `default` is the window of clients without one."""
     query = _SQL["list_chosen_clients" if chosen.client_ids else "list_clients"]
-    return bind(query, chosen, bound, **arguments)
+    return bind(query, chosen, bound, default_start=default[0], default_length=default[1], **arguments)
 
 
 def _next_of_export(chosen: ClientFilter, bound: Bound | None, after: int) -> Sequence[Any]:

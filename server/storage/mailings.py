@@ -253,13 +253,13 @@ def _check_own(chosen: ClientFilter, mailing_id: int) -> None:
         raise invalid("mailing.filter", f"asks who got mailing {mailing_id}, which is this one: name others")
 
 
-async def check_calendar(connection: asyncpg.Connection, name: str) -> None:
-    """Raise CalendarUnknown for the name of a calendar that there is not; '' is none."""
+async def check_calendar(connection: asyncpg.Connection, name: str, path: str = "mailing.holidays") -> None:
+    """Raise CalendarUnknown for the name, in the field at `path`, of a calendar that there is not; '' is none."""
     if not name:
         return
     known = [row["name"] for row in await connection.fetch(*_SQL["calendar_names"].bind())]
     if name not in known:
-        raise CalendarUnknown(name, known)
+        raise CalendarUnknown(name, known, path)
 
 
 class ProgressStore:

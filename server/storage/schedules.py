@@ -38,6 +38,7 @@ from server.storage.segment_filters import resolved
 
 _SQL = load_queries("schedules.sql")
 _LARGEST_ID = 2**63 - 1
+_HOLIDAYS = "schedule.mailing.holidays"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class ScheduleStore:
             if call is not None and (made := await self._requests.find(connection, call)) is not None:
                 return await self._read(connection, made)
             stored = await _with_segments(connection, definition)
-            await check_calendar(connection, definition.mailing.holidays)
+            await check_calendar(connection, definition.mailing.holidays, _HOLIDAYS)
             now = await connection.fetchval(*_SQL["present"].bind())
             schedule_id = 0 if validate_only else await connection.fetchval(*_SQL["next_schedule_id"].bind())
             statement = _SQL["insert_schedule"].bind(
@@ -173,7 +174,7 @@ class ScheduleStore:
             after = amended_schedule(before, patch, fields, self._zones)
             after = await _with_segments(connection, after)
             if after.mailing.holidays != before.mailing.holidays:
-                await check_calendar(connection, after.mailing.holidays)
+                await check_calendar(connection, after.mailing.holidays, _HOLIDAYS)
             next_at = schedule.next_at
             if after.recurrence != before.recurrence:
                 found = require_next(after, row["read_at"])

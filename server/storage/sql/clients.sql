@@ -78,13 +78,19 @@ INSERT INTO client_changes (bucket, seq, client_ids) SELECT $bucket, seq, $clien
     AND ($attributes::jsonb IS NULL OR c.attributes @> $attributes)
     /* further conditions */
 
+-- name: default_window
+-- The window of clients without one, by the quiet hours of the service.
+SELECT default_window_start, default_window_length FROM dispatch_settings;
+
 -- fragment: listed
 -- The clients of one bucket behind the key of a page.
 SELECT *
   FROM clients c
   WHERE bucket = b.bucket AND id > $after
     AND {matches}
-    AND (NOT $receiving_now::boolean OR window_opens_at(timezone, window_start, window_length, now()) <= now())
+    AND (NOT $receiving_now::boolean OR window_opens_at(
+      timezone, coalesce(window_start, $default_start::time), coalesce(window_length, $default_length::interval), now()
+    ) <= now())
 
 -- name: list_clients
 -- A page over all buckets in the order of ids: the first ones behind the key in each bucket, and of

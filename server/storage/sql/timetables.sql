@@ -24,12 +24,16 @@ UPDATE dispatch_settings SET default_window_start = $start::time, default_window
 WHERE (default_window_start, default_window_length) IS DISTINCT FROM ($start::time, $length::interval)
 RETURNING true;
 
--- name: judge_all_anew
--- As a change of these mailings' own timetables: all that are not over, or those of $calendars.
-WITH judged AS (
-  UPDATE mailings SET judged_at = now(), version = version + 1, updated_at = now()
-  WHERE state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
-    AND ($all::boolean OR holidays = ANY ($calendars::text[]))
-  RETURNING id
-)
-UPDATE batches b SET due_at = now(), opened_at = now() FROM judged j WHERE b.mailing_id = j.id AND b.due_at > now();
+-- name: note_judged
+-- As a change of these mailings' own timetables: all that are not over, or those of $calendars, but for $known.
+UPDATE mailings SET judged_at = now(), version = version + 1, updated_at = now()
+WHERE state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
+  AND ($all::boolean OR holidays = ANY ($calendars::text[])) AND id <> ALL ($known::bigint[])
+RETURNING id;
+
+-- name: wait_for_expansions
+-- Waits for steps in progress, which take clients in by what was in force before.
+UPDATE expansions SET finished = finished WHERE mailing_id = ANY ($ids::bigint[]);
+
+-- name: judge_waiting
+UPDATE batches SET due_at = now(), opened_at = now() WHERE mailing_id = ANY ($ids::bigint[]) AND due_at > now();

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import asyncpg
@@ -295,6 +295,24 @@ async def test_receiving_now_shows_those_inside_their_window(service: Service) -
     await add_client(service, 79260000003, timezone="UTC", receive_window=window((now.hour + 6) % 24))
     page = await service.clients.ListClients(ListClientsRequest(receiving_now=True))
     assert [one.id for one in page.clients] == sorted([always.id, inside.id])
+
+
+async def test_receiving_now_knows_the_quiet_hours_of_the_service(service: Service, pool: asyncpg.Pool) -> None:
+    """Fails when clients without a window count as inside it during the quiet hours."""
+    now = datetime.now(UTC)
+    quiet = await add_client(service, 79260000001, timezone="UTC")
+    there = await add_client(service, 79260000002, timezone="Etc/GMT-6")
+    whole_day = window(now.hour, 24 * 3600)
+    own = await add_client(service, 79260000003, timezone="UTC", receive_window=whole_day)
+    starts = timedelta(hours=(now.hour + 5) % 24)
+    await pool.execute(
+        "UPDATE dispatch_settings SET default_window_start = time '00:00' + $1::interval,"
+        " default_window_length = '3 h'",
+        starts,
+    )
+    for chosen in (None, client_pb2.ClientFilter(client_ids=[quiet.id, there.id, own.id])):
+        page = await service.clients.ListClients(ListClientsRequest(receiving_now=True, filter=chosen))
+        assert [one.id for one in page.clients] == sorted([there.id, own.id])
 
 
 async def test_a_token_of_another_list_is_rejected(service: Service) -> None:

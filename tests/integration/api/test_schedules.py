@@ -139,6 +139,21 @@ async def test_a_template_names_configured_endpoints_only(service: Service) -> N
         await update(service, Schedule(id=made.id, mailing=mailing(endpoint="fax")), "mailing.endpoint")
 
 
+async def test_a_template_names_a_calendar_that_there_is(service: Service, pool: asyncpg.Pool) -> None:
+    await pool.execute("INSERT INTO calendars (name, days) VALUES ('germany', '{}')")
+    unknown = mailing(holidays="france")
+    with refused("NOT_FOUND", "CALENDAR_NOT_FOUND") as info:
+        await create(service, mailing=unknown)
+    assert dict(info.metadata) == {"calendar": "france", "field": "schedule.mailing.holidays", "known": "germany"}
+    made = await create(service, mailing=mailing(holidays="germany"))
+    for paths in ((), ("mailing",), ("mailing.holidays",)):
+        with refused("NOT_FOUND", "CALENDAR_NOT_FOUND") as info:
+            await update(service, Schedule(id=made.id, mailing=unknown), *paths)
+        assert info.metadata["field"] == "schedule.mailing.holidays"
+    assert await read(service, made.id) == made
+    assert not (await update(service, Schedule(id=made.id), "mailing.holidays")).mailing.holidays
+
+
 async def test_a_template_keeps_hours_and_limits_of_lateness(service: Service, pool: asyncpg.Pool) -> None:
     hours = mailing_pb2.SendingHours(start=TimeOfDay(hours=9), duration=Duration(seconds=3600), timezone="Asia/Tokyo")
     made = await create(service, mailing=mailing(sending_hours=[hours], skip_after=Duration(seconds=600)))

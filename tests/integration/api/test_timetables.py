@@ -98,7 +98,7 @@ async def test_an_unknown_calendar_is_not_found(service: Service, pool: asyncpg.
     await add_calendar(pool, "germany")
     with refused("NOT_FOUND", "CALENDAR_NOT_FOUND") as info:
         await create(service, holidays="france")
-    assert dict(info.metadata) == {"calendar": "france", "known": "germany"}
+    assert dict(info.metadata) == {"calendar": "france", "field": "mailing.holidays", "known": "germany"}
     with refused("NOT_FOUND", "CALENDAR_NOT_FOUND"):
         await preview(service, holidays="france")
     made = await create(service)

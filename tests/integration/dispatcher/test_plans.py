@@ -255,7 +255,8 @@ async def test_asking_again_before_the_send(connection: asyncpg.Connection, name
 async def test_a_page_reads_clients_by_the_key_and_looks_up_the_rest(connection: asyncpg.Connection, name: str) -> None:
     """Until it is full. Fails when a mailing that is asked for is joined, and when the clients are read and sorted."""
     chosen, reads = FURTHER[name]
-    statement = bind(SQL["list_clients"], chosen, after=0, limit=100, receiving_now=False)
+    page: dict[str, Any] = {"after": 0, "limit": 100, "receiving_now": False}
+    statement = bind(SQL["list_clients"], chosen, **page, default_start=None, default_length=None)
     scanned, found = await reads_of(connection, *statement)
     assert not scanned & LARGE
     for index, n in reads.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +23,7 @@ from tests.integration.dispatcher.mailings import completed, ends
 from tests.support.endpoints import ScriptedSender, answer
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing, audit, statuses
+from tests.support.locks import blocked, holding
 
 HOUR = timedelta(hours=1)
 
@@ -245,3 +247,44 @@ async def test_stored_quiet_hours_and_holidays_hold_for_what_waits(pool: asyncpg
     await completed(pool, mailing)
     await store_timetables(database, None, {})
     assert await pool.fetchval("SELECT count(*) FROM calendars") == 0
+
+
+async def taken_in(pool: asyncpg.Pool, mailing: int) -> None:
+    """Take all clients in, as the first step of a replica does."""
+    plan = PostgresMailingPlan(DispatcherDatabase(pool))
+    await plan.start_due()
+    (expansion,) = [one for one in await plan.expandable(100) if one.mailing_id == mailing]
+    for bucket in expansion.positions:
+        await plan.expand(expansion, bucket, 500, 1000)
+
+
+async def test_a_step_in_progress_does_not_keep_the_old_quiet_hours(pool: asyncpg.Pool) -> None:
+    """Fails when the change does not wait for it: what the step takes in then waits for the old hour."""
+    await add_clients(pool, 1, timezone="UTC")
+    database, later = Database(pool), await moment(pool, 3 * 3600)
+    await store_timetables(database, ReceiveWindow(later.time(), HOUR), {})
+    mailing = await add_mailing(pool)
+    async with holding(pool, "LOCK TABLE mailing_counts IN SHARE MODE"):
+        step = asyncio.create_task(taken_in(pool, mailing))
+        await blocked(pool)
+        change = asyncio.create_task(store_timetables(database, None, {}))
+        await blocked(pool, 2)
+    await asyncio.gather(step, change)
+    assert await pool.fetchval("SELECT count(*) FROM batches WHERE due_at <= now()") == 1
+
+
+async def test_a_mailing_created_as_quiet_hours_change_keeps_to_the_new_ones(pool: asyncpg.Pool) -> None:
+    """Fails when only mailings are judged that the change saw."""
+    await add_clients(pool, 1, timezone="UTC")
+    database, later = Database(pool), await moment(pool, 3 * 3600)
+    await store_timetables(database, ReceiveWindow(later.time(), HOUR), {})
+    first = await add_mailing(pool)
+    await taken_in(pool, first)
+    async with holding(pool, f"SELECT FROM expansions WHERE mailing_id = {first} FOR UPDATE"):
+        change = asyncio.create_task(store_timetables(database, None, {}))
+        await blocked(pool)
+        second = await add_mailing(pool)
+        await taken_in(pool, second)
+    await change
+    assert await pool.fetchval("SELECT count(*) FROM batches WHERE due_at <= now()") == 2
+    assert await pool.fetchval("SELECT array_agg(version ORDER BY id) FROM mailings") == [2, 2]

@@ -259,6 +259,23 @@ def test_default_is_set_once(write: Write, monkeypatch: pytest.MonkeyPatch) -> N
     ]
 
 
+def test_the_endpoint_of_the_environment_may_have_a_daily_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MAILING_ENDPOINT_URL", "http://env/")
+    assert [one.endpoint.day_limit for one in configured_endpoints(load_settings())] == [None]
+    monkeypatch.setenv("MAILING_ENDPOINT_MAX_PER_DAY", "500")
+    assert [one.endpoint.day_limit for one in configured_endpoints(load_settings())] == [DayLimit(500, "UTC")]
+    monkeypatch.setenv("MAILING_ENDPOINT_MAX_PER_DAY_TIMEZONE", "Asia/Tokyo")
+    assert [one.endpoint.day_limit for one in configured_endpoints(load_settings())] == [DayLimit(500, "Asia/Tokyo")]
+    monkeypatch.setenv("MAILING_ENDPOINT_MAX_PER_DAY", "-1")
+    monkeypatch.setenv("MAILING_ENDPOINT_MAX_PER_DAY_TIMEZONE", "Mars/Base")
+    with pytest.raises(ConfigError) as raised:
+        load_settings()
+    assert [problem.split(" ")[0] for problem in raised.value.problems] == [
+        "MAILING_ENDPOINT_MAX_PER_DAY",
+        "MAILING_ENDPOINT_MAX_PER_DAY_TIMEZONE",
+    ]
+
+
 def test_a_file_that_is_not_there_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MAILING_ENDPOINTS_FILE", "/does/not/exist.toml")
     with pytest.raises(ConfigError, match="MAILING_ENDPOINTS_FILE should be the path of a TOML file"):

@@ -383,7 +383,9 @@ class ListClientsRequest(_message.Message):
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     FILTER_TEXT_FIELD_NUMBER: _builtins.int
     receiving_now: _builtins.bool
-    """Only clients who are inside their receive window at this moment."""
+    """Only clients who are inside their receive window at this moment; for clients without
+    one the quiet hours of the service count. The hours of a mailing do not.
+    """
     page_size: _builtins.int
     """How many at the most: 50 when 0, never more than 1,000; negative is an error."""
     page_token: _builtins.str

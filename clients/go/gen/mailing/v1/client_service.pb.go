@@ -622,7 +622,8 @@ type ListClientsRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Which clients; absent means all.
 	Filter *ClientFilter `protobuf:"bytes,1,opt,name=filter,proto3" json:"filter,omitempty"`
-	// Only clients who are inside their receive window at this moment.
+	// Only clients who are inside their receive window at this moment; for clients without
+	// one the quiet hours of the service count. The hours of a mailing do not.
 	ReceivingNow bool `protobuf:"varint,2,opt,name=receiving_now,json=receivingNow,proto3" json:"receiving_now,omitempty"`
 	// How many at the most: 50 when 0, never more than 1,000; negative is an error.
 	PageSize int32 `protobuf:"varint,3,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`

@@ -403,7 +403,8 @@ export type ListClientsRequest = Message<"mailing.v1.ListClientsRequest"> & {
   filter?: ClientFilter | undefined;
 
   /**
-   * Only clients who are inside their receive window at this moment.
+   * Only clients who are inside their receive window at this moment; for clients without
+   * one the quiet hours of the service count. The hours of a mailing do not.
    *
    * @generated from field: bool receiving_now = 2;
    */
