@@ -138,7 +138,6 @@ RULES: tuple[Callable[[str], bool], ...] = (
 )
 
 ACCEPTED = {
-    ("change_everywhere_by_buckets", "timetables.sql judge_all_anew"): "the change comes first, and batches follow it",
     (
         "selects_nothing",
         "function empty_ledger_partition_v1",
