@@ -25,3 +25,8 @@ def slowest(service: Service, calls: int = 200) -> float:
         assert service.client.get_mailing(1).id == 1
         took.append(time.perf_counter() - began)
     return statistics.quantiles(took, n=100)[98]
+
+
+def attacked(service: Service, rounds: int = 3) -> float:
+    """Return the best of several `slowest`, in seconds: other tests run beside this one, an attack is in all of them."""
+    return min(slowest(service, 100) for _ in range(rounds))
