@@ -203,6 +203,10 @@ test: venv ## Run the whole test suite on the embedded Postgres, three at a time
 test-clients: venv ## Test the client libraries in each language whose tools are there; says what it skips.
 	@pytest -n $(WORKERS) -rs tests/clients $(ARGS)
 
+.PHONY: simulation
+simulation: venv ## Let the dispatcher run more random schedules in virtual time; SCHEDULES=1200:3000, a range of seeds.
+	@SIMULATED_SCHEDULES=$(or $(SCHEDULES),1200:3000) pytest -n $(WORKERS) tests/simulation/test_simulation.py $(ARGS)
+
 .PHONY: attacks
 attacks: venv ## Let callers attack the service for a minute while nothing else runs; ATTACK_SECONDS=60.
 	@MAILING_ATTACK_SECONDS=$(or $(ATTACK_SECONDS),60) pytest -n 0 -s tests/faults/test_hostile_together.py -k long $(ARGS)
