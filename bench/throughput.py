@@ -16,6 +16,7 @@ import asyncio
 import atexit
 import json
 import os
+import statistics
 import tempfile
 import time
 from collections import Counter
@@ -114,6 +115,24 @@ batch = {{ max = {most} }}
         return file.name
 
 
+def medians(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the lower median of each figure over several deliveries; of what is not a number, the last."""
+    last = results[-1]
+    return {
+        key: statistics.median_low([result[key] for result in results]) if isinstance(value, int | float) else value
+        for key, value in last.items()
+    }
+
+
+def beside(result: dict[str, Any], *yardsticks: float | None) -> dict[str, Any]:
+    """Return a delivery's figures with wrk's better rate right before and right after it, where it is known."""
+    yardstick = max((rate for rate in yardsticks if rate), default=None)
+    if yardstick is None:
+        return result
+    ratio = round(result["delivered_per_s"] / yardstick, 3)
+    return result | {"wrk_per_s": round(yardstick), "ratio_to_wrk": ratio}
+
+
 async def measure(
     messages: int,
     dispatchers: int = 0,
@@ -122,6 +141,7 @@ async def measure(
     with_wrk: bool = True,
     concurrency: int = 1024,
     batch: int = 0,
+    rounds: int = 1,
 ) -> dict[str, Any]:
     """Run one endpoint and one service and return everything measured on them."""
     endpoint = start_endpoint(kind=kind, delay_ms=delay_ms)
@@ -131,26 +151,30 @@ async def measure(
         if batch:
             settings |= {"MAILING_ENDPOINTS_FILE": described_batches(endpoint.url, batch), "MAILING_ENDPOINT_URL": ""}
         async with running_service(endpoint.url, arguments, settings) as service:
-            before = await wrk_per_s(endpoint.url) if with_wrk else None
             await import_all(service, messages)
-            mailing, result = await deliver(service, messages)
-            after = await wrk_per_s(endpoint.url) if with_wrk else None
-            result |= compare(await service.ledger_ids(mailing.id), Counter(message_ids(endpoint)))
-            result["wrong_bodies"] = wrong_bodies(endpoint.requests(), await service.phones())
-        yardstick = max((rate for rate in (before, after) if rate), default=None)
-        if yardstick:
-            result |= {
-                "wrk_per_s": round(yardstick),
-                "ratio_to_wrk": round(result["delivered_per_s"] / yardstick, 3),
-            }
+            mailings, results = [], []
+            before = await wrk_per_s(endpoint.url) if with_wrk else None
+            for _ in range(rounds):
+                mailing, result = await deliver(service, messages)
+                after = await wrk_per_s(endpoint.url) if with_wrk else None
+                mailings.append(mailing)
+                results.append(beside(result, before, after))
+                before = after
+            ledger = Counter[int]()
+            for mailing in mailings:
+                ledger += await service.ledger_ids(mailing.id)
+            compared = compare(ledger, Counter(message_ids(endpoint)))
+            compared["wrong_bodies"] = wrong_bodies(endpoint.requests(), await service.phones())
         result = {
             "bench": "throughput",
             "dispatchers": dispatchers,
             "endpoint_delay_ms": delay_ms,
             "batch": batch,
-            **result,
+            "rounds": rounds,
+            **medians(results),
+            **compared,
         }
-        if not result["settle_to_ledger_exact"] or result["wrong_bodies"] or result["delivered"] != messages:
+        if not result["settle_to_ledger_exact"] or result["wrong_bodies"] or ledger.total() != rounds * messages:
             raise BenchmarkFailed(f"ledger and endpoint differ: {json.dumps(result)}")
         return result
     finally:
@@ -167,6 +191,7 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--no-wrk", action="store_true", help="leave the comparison with wrk out")
     parser.add_argument("--concurrency", type=int, default=1024, help="most requests in flight at once (1024)")
     parser.add_argument("--batch", type=int, default=0, help="messages of a request; 0: one, by the protocol (0)")
+    parser.add_argument("--rounds", type=int, default=1, help="deliveries in one run; figures are their medians (1)")
     options = parser.parse_args(arguments)
     return asyncio.run(
         measure(
@@ -177,5 +202,6 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
             not options.no_wrk,
             options.concurrency,
             options.batch,
+            options.rounds,
         )
     )

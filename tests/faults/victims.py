@@ -28,5 +28,5 @@ def slowest(service: Service, calls: int = 200) -> float:
 
 
 def attacked(service: Service, rounds: int = 3) -> float:
-    """Return the best of several `slowest`, in seconds: other tests run beside this one, an attack is in all of them."""
+    """Return the best of several `slowest`, in seconds: others run beside it, an attack is in all of them."""
     return min(slowest(service, 100) for _ in range(rounds))

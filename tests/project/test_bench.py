@@ -17,7 +17,7 @@ from bench.endpoint import find_nginx, start_endpoint
 from bench.measure import cpu_seconds, descendants, machine, peak_rss_mb, quantile
 from bench.plot import Bar, Line, bars_svg, lines_svg
 from bench.service import BenchmarkFailed
-from bench.throughput import compare, wrong_bodies
+from bench.throughput import beside, compare, medians, wrong_bodies
 from bench.wrk import MESSAGE_ID
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -69,6 +69,12 @@ def test_an_endpoint_keeps_every_request_with_its_body(kind: str) -> None:
         assert list(endpoint.requests()) == [(5, body.encode())] * 2
     finally:
         endpoint.stop()
+
+
+def test_several_deliveries_give_medians_beside_the_better_yardstick() -> None:
+    rounds = [beside({"delivered_per_s": rate, "names": [rate]}, 100.0, None, 200.0) for rate in (50, 80, 60)]
+    assert medians(rounds) == {"delivered_per_s": 60, "names": [60], "wrk_per_s": 200, "ratio_to_wrk": 0.3}
+    assert beside({"delivered_per_s": 50}, None) == {"delivered_per_s": 50}
 
 
 def test_a_benchmark_that_did_not_happen_ends_with_an_error(
