@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -40,7 +41,7 @@ class Machine:
         script = "\n".join(["set -eu", *self.variables, moved])
         done = subprocess.run(["sh", "-c", script], env=environment(), capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, (line, done)
-        if moved.startswith("export "):
+        if moved.startswith(("export ", "umask ")):
             self.variables.append(moved)
         return done.stdout
 
@@ -49,6 +50,12 @@ def lines_of(heading: str) -> list[str]:
     """Return the lines below a heading that can be run here."""
     text = page("install").partition(f"## {heading}\n")[2].partition("\n## ")[0]
     return [line for block in blocks(text, "sh") for line in block.splitlines() if not ROOTS.match(line)]
+
+
+def readable_by_all(path: Path) -> bool:
+    """Return whether every user of the machine can read a file, or enter a folder."""
+    wanted = stat.S_IROTH | (stat.S_IXOTH if path.is_dir() else 0)
+    return path.stat().st_mode & wanted == wanted
 
 
 def credentials(machine: Machine) -> tuple[Path, dict[str, str]]:
@@ -63,13 +70,16 @@ def credentials(machine: Machine) -> tuple[Path, dict[str, str]]:
 
 @pytest.mark.skipif(not (os.name == "posix" and shutil.which("openssl")), reason="needs openssl and a shell")
 def test_a_machine_is_installed_as_the_page_says(database_dsn: str, endpoint: Endpoint, folder: Path) -> None:
-    """Fails for a line that does not work, for a secret that the unit does not pass on, and for a wrong setting."""
+    """Fails for a wrong line or setting, a file that the wrong users can read, and a secret that is not passed on."""
     root = folder / "machine"
     root.mkdir()
     machine = Machine(root)
     for line in lines_of("Settings and secrets"):
         machine.sh(line)
     etc = root / "etc" / "mailing"
+    secrets = set(re.findall(r"^LoadCredential=\S+:/etc/mailing/(\S+)$", UNIT, re.MULTILINE)) - {"tls.crt"}
+    assert readable_by_all(etc)
+    assert {path.name for path in etc.iterdir() if not readable_by_all(path)} == {*secrets, "first-token"}
     (etc / "dsn").write_text(database_dsn)
     (etc / "endpoint-token").write_text(TOKEN)
     settings = (etc / "mailing.toml").read_text().replace("0.0.0.0:50051", "127.0.0.1:0")
