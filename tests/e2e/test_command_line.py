@@ -94,7 +94,7 @@ def test_a_scheduled_mailing_waits_and_can_be_changed_and_deleted(cli: Cli, tmp_
     stale = cli.run("mailings", "update", identity, "--title", "x", "--etag", created["etag"])
     assert (stale.returncode, stale.stdout, stale.stderr.count("\n")) == (1, "", 1)
     assert [one["id"] for one in cli.json("mailings", "list", "--state", "scheduled")["mailings"]] == [created["id"]]
-    assert cli.json("mailings", "delete", identity) == {"deleted_messages": 0}
+    assert cli.json("mailings", "delete", identity) == {"deleted_messages": 0, "remaining_messages": 0}
     assert cli.run("mailings", "get", identity).returncode == 1
 
 

@@ -239,12 +239,17 @@ class TestClients:
             [
                 f"{path}: UTF-8, separated by commas",
                 *complaints,
-                f"mailing: 3 bad rows in {path}: they are in {rejects}, with the reasons",
+                f"mailing: 3 bad rows in {path}: written to {rejects}, with the reasons",
             ],
         )
         assert out
         rows = [f'7010000000{n - 1},Mars,"{complaints[n - 1]}"' for n in (1, 2, 3)]
         assert rejects.read_text().splitlines() == ["phone,timezone,error", *rows]
+
+    def test_a_dry_run_says_that_nothing_was_saved(self, run: Run, tmp_path: Path) -> None:
+        path = csv_file(tmp_path, "phone,timezone\n70100000001,UTC\n")
+        assert run("clients", "import", path, "--dry-run").err.endswith("No bad row; nothing was saved.\n")
+        assert "saved" not in run("clients", "import", path).err
 
     def test_an_encoding_that_does_not_exist_is_refused(self, run: Run, tmp_path: Path) -> None:
         path = csv_file(tmp_path, "phone,timezone\n")
@@ -377,7 +382,7 @@ class TestVerbs:
     @pytest.mark.parametrize("where", [[], ["mailings"]], ids=["at the root", "below mailings"])
     def test_retry_names_the_statuses_and_tells_how_many(self, where: list[str], run: Run, service: Service) -> None:
         status, out, _ = run(*where, "retry", "7", "--status", "failed", "--status", "UNKNOWN")
-        assert (status, out) == (0, "12,345 messages of mailing 7 are pending again.\n")
+        assert (status, out) == (0, "Mailing 7 sends 12,345 messages again.\n")
         assert json.loads(run(*where, "retry", "7", "--status", "failed", "--json").out) == {"requeued": 12345}
         assert [list(request.statuses) for request in service.mailings.retried] == [
             [Message.STATUS_FAILED, Message.STATUS_UNKNOWN],
@@ -405,12 +410,14 @@ class TestWatch:
     def test_it_ends_with_0_when_everyone_was_reached(self, run: Run, service: Service) -> None:
         service.mailings.script = [
             progress(Mailing.STATE_SCHEDULED, 0, expanded=False),
+            progress(Mailing.STATE_RUNNING, 0, expanded=False),
             progress(Mailing.STATE_RUNNING, 5, expanded=False, delivered=2),
             progress(Mailing.STATE_RUNNING, 10, delivered=9),
             progress(Mailing.STATE_COMPLETED, 10, delivered=10),
         ]
         status, out, err = run("watch", "7")
         assert (status, err) == (0, "")
+        assert "running: the audience is being recorded\n" in out
         assert "running: 2 of 5+ delivered\n" in out
         assert "running: 9 of 10 delivered\n" in out
         assert "100.0%" in out

@@ -44,6 +44,18 @@ def test_nothing_is_created_before_it_was_agreed_to(service: Service, answers: s
 
 
 @posix
+def test_the_length_of_texts_that_are_not_shown_is_warned_of_too(service: Service) -> None:
+    samples = [*(Preview.Sample(text=f"short {number}", sms_segments=1) for number in range(3)), LONG]
+    service.mailings.preview = Preview(audience_size=4, sendable_before_end=4, samples=samples)
+    with terminal("mailings", "create", "--text", "Hi", "--all", "--open", address=service.address) as screen:
+        screen.shows("short 2")
+        screen.shows("Warning: a message takes up to 4 SMS")
+        screen.shows("Send to 4 clients")
+        screen.type("n\n")
+        assert screen.ended() == 130
+
+
+@posix
 def test_an_audience_that_is_fixed_is_said_so(service: Service) -> None:
     service.mailings.preview = Preview(audience_size=2)
     with terminal("mailings", "create", "--text", "Hi", "--all", "--snapshot", address=service.address) as screen:

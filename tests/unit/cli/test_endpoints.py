@@ -92,6 +92,15 @@ def test_a_text_is_tested_before_there_is_a_mailing(run: Run, service: Service) 
     assert (request.mailing.text, request.mailing.endpoint, request.phone) == ("Hi {tag}", "sms", "79261234567")
 
 
+def test_a_phone_is_read_as_written_and_force_passes_an_opt_out(run: Run, service: Service) -> None:
+    assert run("test", "7", "8 (926) 123-45-67", "--country", "RU").status == 0
+    assert run("test", "+7 926 123-45-67", "--text", "Hi", "--force").status == 0
+    assert [(one.phone, one.force) for one in service.mailings.tested] == [
+        ("79261234567", False),
+        ("79261234567", True),
+    ]
+
+
 def test_a_test_message_that_was_not_taken_ends_with_4(run: Run, service: Service) -> None:
     service.mailings.attempt = Attempt(endpoint="sms", error_class=Attempt.ERROR_CLASS_SERVER, endpoint_status=500)
     status, out, err = run("test", "7", "79261234567", "--json")

@@ -14,7 +14,7 @@ from mailing.cli.terminal.words import attempt_words, outcome
 from mailing.v1.client_service_pb2 import GetClientStoryResponse
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.message_pb2 import Attempt, Message
-from tests.unit.cli.conftest import Run
+from tests.unit.cli.conftest import Run, Service
 
 Part = GetClientStoryResponse.Part
 
@@ -39,12 +39,23 @@ def test_a_client_is_named_once(run: Run, arguments: tuple[str, ...]) -> None:
         (("get", "1", "--country", "XX"), "'XX' is no country"),
         (("update", "79161234567"), "nothing to change is given"),
         (("update", "79161234567", "--window", "9 to 5"), "is not a window such as 09:00-21:00"),
+        (("add", "8 916 123-45-67", "--timezone", "UTC"), "is a national number"),
+        (("add", "12", "--timezone", "UTC", "--country", "RU"), "is no number of RU"),
     ],
 )
 def test_bad_input_is_one_sentence(run: Run, arguments: tuple[str, ...], sentence: str) -> None:
     status, out, err = run("clients", *arguments)
     assert (status, out) == (2, "")
     assert sentence in err
+
+
+def test_every_command_that_takes_a_phone_takes_a_national_one(run: Run, service: Service) -> None:
+    """Fails where the advice to repeat with --country cannot be followed."""
+    assert run("clients", "add", "8 916 123-45-67", "--country", "RU", "--timezone", "UTC").status == 0
+    assert [one.phone for one in service.clients.stored] == ["79161234567"]
+    for command in ("clients get", "clients update", "clients opt-out", "clients delete", "story", "test"):
+        assert "--country" in run(*command.split(), "--help").out, command
+    assert "--country" in run("messages", "list", "--help").out
 
 
 def test_a_story_is_in_the_order_of_time_attempts_below_messages() -> None:

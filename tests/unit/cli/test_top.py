@@ -8,15 +8,18 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from threading import Event
 
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
 from mailing.cli import main
-from mailing.cli.terminal.rates import RateHistory, rate, span, sparkline
+from mailing.cli.terminal.rates import RateHistory, length, rate, span, sparkline
+from mailing.cli.terminal.tables import short_moment
 from mailing.cli.terminal.top_view import Snapshot, TopView
 from mailing.v1 import admin_service_pb2 as ads
 from mailing.v1 import mailing_service_pb2 as ms
@@ -225,6 +228,18 @@ def test_figures_are_short() -> None:
     assert sparkline([0, 0], plain=True) == "__"
     assert (rate(0), rate(2.5), rate(12345.6)) == ("0", "2.5", "12,346")
     assert (span(5), span(3725), span(-1)) == ("0:05", "1:02:05", "0:00")
+    assert (length(0), length(28_800), length(93_784)) == ("0 s", "8 h", "1 d 2 h 3 min 4 s")
+
+
+@pytest.mark.parametrize(("days", "form"), [(0, "%H:%M:%S"), (None, "%m-%d %H:%M"), (800, "%Y-%m-%d")])
+def test_a_moment_of_another_year_has_its_year(days: int | None, form: str) -> None:
+    """Fails for 01-01 09:00 of a mailing that starts in five years."""
+    now = datetime.now().astimezone()
+    other = now.replace(month=6 if now.month != 6 else 7, day=15)
+    moment = other if days is None else now + timedelta(days=days)
+    stamp = Timestamp()
+    stamp.FromDatetime(moment)
+    assert short_moment(stamp) == f"{moment.astimezone():{form}}"
 
 
 def test_a_rate_keeps_its_place_in_time() -> None:

@@ -22,6 +22,7 @@ from mailing.cli.files import STANDARD_STREAM, output_file
 from mailing.cli.session import Session
 from mailing.cli.terminal.output import document_of, print_json, print_table
 from mailing.cli.terminal.tables import new_table
+from mailing.cli.terminal.words import counted
 from mailing.client_columns import PRESETS, ColumnMap
 from mailing.client_csv import MAX_COMPLAINTS, ClientReader, CsvError, open_csv, rows_of, text_of
 from mailing.csv_source import SEPARATORS
@@ -129,8 +130,10 @@ def import_file(
         _print_outcome(session, outcome, rows, time.monotonic() - started)
     if count := outcome.skipped + reader.bad_rows:
         _print_bad(session, bad, count)
-        end = "nothing was saved" if dry_run else f"they are in {skip_invalid}, with the reasons"
-        raise CommandError(f"{count:,} bad rows in {name}: {end}", ExitStatus.BAD_INPUT)
+        end = "nothing was saved" if dry_run else f"written to {skip_invalid}, with the reasons"
+        raise CommandError(f"{counted(count, 'bad row')} in {name}: {end}", ExitStatus.BAD_INPUT)
+    if dry_run and not session.json:
+        session.err.print("No bad row; nothing was saved.")
 
 
 def import_csv(

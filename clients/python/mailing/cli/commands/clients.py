@@ -13,15 +13,16 @@ from mailing.cli.commands.options import (
     ClientIds,
     FilterText,
     Limit,
+    OfCountry,
     OperatorCodes,
     Tags,
     Timezones,
     only_one,
     page_size,
-    read,
     read_filter,
     read_optional,
     read_pairs,
+    read_phone,
     read_window,
 )
 from mailing.cli.files import STANDARD_STREAM, output_file
@@ -30,7 +31,6 @@ from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.client_view import CLIENT_COLUMNS, client_facts, client_row
 from mailing.cli.terminal.output import print_list, print_message
 from mailing.client_csv import write_clients
-from mailing.phones import phone_digits
 
 app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Manage clients, the recipients of mailings.")
 
@@ -102,10 +102,11 @@ def add(
     ] = None,
     attribute: Annotated[list[str], typer.Option("--attribute", metavar="NAME=VALUE", help="Repeat for several.")] = [],  # noqa: B006
     opted_out: Annotated[bool, typer.Option("--opted-out", help="Client has opted out: never send.")] = False,
+    country: OfCountry = None,
 ) -> None:
     """Add one client."""
     client = new_client(
-        read("PHONE", phone_digits, phone),
+        read_phone("PHONE", phone, country),
         timezone,
         operator_code=operator_code,
         tag=tag,

@@ -13,6 +13,7 @@ import typer
 from google.protobuf.message import Message as ProtoMessage
 
 from mailing import new_mailing
+from mailing.cli.commands.options import OfCountry, read_phone
 from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.output import print_list, print_message
@@ -73,20 +74,23 @@ def send_test_message(
     endpoint: Annotated[
         str, typer.Option("--endpoint", help="With --text: name of the endpoint; '': the default one.")
     ] = "",
+    country: OfCountry = None,
+    force: Annotated[bool, typer.Option("--force", help="Also to a client who has opted out.")] = False,
 ) -> None:
-    """Send one message of a mailing to one phone now; it is not recorded.
+    """Send one message of a mailing to one phone now; it belongs to no mailing, the event log has it.
 
-    Receive windows, opt-outs and rates do not apply. The exit status is 0 when the
+    Receive windows and rates do not apply, opt-outs do. The exit status is 0 when the
     endpoint accepted the message and 4 when it did not.
     """
-    source, phone = _source(target, text, endpoint)
+    source, written = _source(target, text, endpoint)
+    phone = read_phone("PHONE", written, country)
     with session.connected() as client:
-        sent = client.send_test_message(source, phone)
+        sent = client.send_test_message(source, phone, force=force)
     _report(session, sent, sent.attempt, [("message", str(sent.message_id)), ("phone", phone), ("text", sent.text)])
 
 
 def _source(target: list[str], text: str | None, endpoint: str) -> tuple[int | Mailing, str]:
-    """Return what is to be sent, and the phone."""
+    """Return what is to be sent, and the phone as it was typed."""
     if text is not None:
         if len(target) != 1:
             raise typer.BadParameter("with --text only the phone is needed", param_hint="[MAILING_ID] PHONE")

@@ -22,6 +22,9 @@ from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 from mailing.v1.message_pb2 import Message
 
 SAMPLES = 3
+LOOKED_AT = 50
+"""Texts whose length is looked at; the first ones are shown."""
+
 MOST_SMS = 3
 """SMS of one message above which it is warned of its price."""
 
@@ -57,11 +60,13 @@ def create(
 
 def _ask(session: Session, client: MailingClient, mailing: Mailing, says_audience: bool) -> None:
     """Show what the mailing would do, and return if it is wanted; set its audience where nothing says which."""
-    answer = client.preview_mailing(mailing, SAMPLES)
+    answer = client.preview_mailing(mailing, LOOKED_AT)
+    found = list(warnings(mailing, answer, datetime.now(UTC)))
+    del answer.samples[SAMPLES:]
     session.out.print(facts_table([*preview_facts(answer), ("start", moment(mailing.start_time) or "now")]))
     if answer.samples:
         print_table(session, samples_table(answer, session.wide))
-    for warning in warnings(mailing, answer, datetime.now(UTC)):
+    for warning in found:
         session.err.print(f"Warning: {warning}")
     if not sys.stdin.isatty():
         raise CommandError(

@@ -17,9 +17,11 @@ from mailing.cli.commands.options import Limit, page_size, read_pairs, read_valu
 from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.mailing_table import mailing_table
-from mailing.cli.terminal.output import print_json, print_list, print_message
+from mailing.cli.terminal.output import document_of, print_json, print_list, print_message
 from mailing.cli.terminal.tables import enum_name, moment, short_moment
+from mailing.cli.terminal.words import counted
 from mailing.v1.mailing_pb2 import Mailing
+from mailing.v1.mailing_service_pb2 import DeleteMailingRequest
 from mailing.v1.message_pb2 import Message
 
 app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Manage mailings: one text to many clients.")
@@ -91,11 +93,14 @@ def delete(
 ) -> None:
     """Delete a mailing that is not running, and its messages."""
     with session.connected() as mailing:
-        deleted = mailing.delete_mailing(mailing_id, etag, allow_missing=allow_missing)
+        request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
+        answer = mailing.call(mailing.mailings.DeleteMailing, request)
     if session.json:
-        print_json(session, {"deleted_messages": deleted})
-    else:
-        session.out.print(f"Mailing {mailing_id} is deleted, and {deleted:,} messages with it.")
+        print_json(session, document_of(answer))
+        return
+    session.out.print(f"Mailing {mailing_id} is deleted, and {counted(answer.deleted_messages, 'message')} with it.")
+    if answer.remaining_messages:
+        session.out.print(f"The service removes {counted(answer.remaining_messages, 'message')} more by itself.")
 
 
 def pause(session: Session, mailing_id: MailingId) -> None:
@@ -130,7 +135,7 @@ def retry(
     if session.json:
         print_json(session, {"requeued": requeued})
     else:
-        session.out.print(f"{requeued:,} messages of mailing {mailing_id} are pending again.")
+        session.out.print(f"Mailing {mailing_id} sends {counted(requeued, 'message')} again.")
 
 
 def register(root: typer.Typer) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, TextIO
 
 import typer
 
-from mailing.cli.commands.options import Limit, page_size, read, read_values
+from mailing.cli.commands.options import Limit, OfCountry, page_size, read_phone, read_values
 from mailing.cli.files import STANDARD_STREAM, output_file
 from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
@@ -15,7 +15,6 @@ from mailing.cli.terminal.output import document_of, json_text, print_list, prin
 from mailing.cli.terminal.spreadsheet import utc, write_rows
 from mailing.cli.terminal.tables import enum_name, facts_table, moment, short_moment
 from mailing.cli.terminal.words import attempt_words, outcome
-from mailing.phones import phone_digits
 from mailing.v1.message_pb2 import Attempt, Message
 
 app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Read the record of every message.")
@@ -41,6 +40,7 @@ def list_messages(
     mailing_id: MailingIdOption = 0,
     client_id: Annotated[int, typer.Option("--client-id", metavar="ID", help="Messages to this client.")] = 0,
     phone: Annotated[str | None, typer.Option("--phone", help="Messages to the client with this phone.")] = None,
+    country: OfCountry = None,
     status: Statuses = [],  # noqa: B006 - typer copies the default
     limit: Limit = 50,
 ) -> None:
@@ -48,7 +48,7 @@ def list_messages(
     if not (mailing_id or client_id or phone):
         raise typer.BadParameter("one of them is needed", param_hint=["--mailing-id", "--client-id", "--phone"])
     statuses = read_values("--status", status, Message.Status.items(), "STATUS_")
-    digits = read("--phone", phone_digits, phone) if phone else ""
+    digits = read_phone("--phone", phone, country) if phone else ""
     row = _wide_row if session.wide else _row
     with session.connected() as mailing:
         messages = mailing.list_messages(mailing_id, client_id, statuses, phone=digits, page_size=page_size(limit))

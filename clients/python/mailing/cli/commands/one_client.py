@@ -9,12 +9,12 @@ from typing import Annotated, Any
 import typer
 
 from mailing import MailingClient
-from mailing.cli.commands.options import read, read_optional, read_pairs, read_window
+from mailing.cli.commands.options import OfCountry, read, read_pairs, read_phone, read_window
 from mailing.cli.session import Session, command
 from mailing.cli.terminal.client_view import client_facts
 from mailing.cli.terminal.output import document_of, print_cut, print_json, print_message
 from mailing.cli.terminal.story_view import client_line, drawn, story_lines
-from mailing.phones import Country, phone_digits
+from mailing.cli.terminal.words import counted
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import GetClientStoryResponse
 
@@ -31,9 +31,7 @@ class Who:
         str | None, typer.Argument(metavar="PHONE", help="With the country code, as +7 (916) 123-45-67.")
     ] = None
     id: Annotated[int, typer.Option("--id", metavar="ID", help="The client's id, in place of the phone.")] = 0
-    country: Annotated[
-        str | None, typer.Option("--country", metavar="COUNTRY", help="Of a national number: RU for 8 916 123-45-67.")
-    ] = None
+    country: OfCountry = None
 
     def key(self) -> dict[str, Any]:
         """Return the client's name as arguments of the client library; raise a usage error for none or two."""
@@ -41,8 +39,7 @@ class Who:
             raise typer.BadParameter("one of them names the client", param_hint=["PHONE", "--id"])
         if self.phone is None:
             return {"client_id": self.id}
-        country = read_optional("--country", Country, self.country)
-        return {"phone": read("PHONE", lambda text: phone_digits(text, country), self.phone)}
+        return {"phone": read_phone("PHONE", self.phone, self.country)}
 
     def client(self, **fields: Any) -> tuple[Client, str]:
         """Return a client with these fields to write, and the phone that names it, '' if none does."""
@@ -65,13 +62,13 @@ class Changes:
         list[str], typer.Option("--attribute", metavar="NAME=VALUE", help="The others stay; repeat for several.")
     ] = field(default_factory=list)
 
-    def given(self) -> tuple[dict[str, Any], list[str]]:
+    def given(self, country: str | None) -> tuple[dict[str, Any], list[str]]:
         """Return the new values and the mask of what changes. Raise a usage error for nothing."""
         attributes = read_pairs("--attribute", self.attribute)
         values: dict[str, Any] = {"attributes": attributes} if attributes else {}
         mask = [f"attributes.{name}" for name in attributes]
         if self.new_phone is not None:
-            values["phone"] = read("--new-phone", phone_digits, self.new_phone)
+            values["phone"] = read_phone("--new-phone", self.new_phone, country)
             mask.append("phone")
         for option, name in _FIELDS.items():
             if (value := getattr(self, option)) is not None:
@@ -94,7 +91,7 @@ def get(session: Session, who: Who) -> None:
 
 def update(session: Session, who: Who, changes: Changes) -> None:
     """Change one client; only what is given changes."""
-    values, mask = changes.given()
+    values, mask = changes.given(who.country)
     wanted, phone = who.client(**values)
     with session.connected() as client:
         stored = client.update_client(wanted, mask, phone=phone)
@@ -129,7 +126,7 @@ def delete(session: Session, who: Who) -> None:
     if session.json:
         print_json(session, {"cancelled_messages": cancelled})
     else:
-        session.out.print(f"The client is deleted; {cancelled:,} messages to them were cancelled.")
+        session.out.print(f"The client is deleted, and {counted(cancelled, 'message')} to them cancelled.")
 
 
 def story(session: Session, who: Who) -> None:

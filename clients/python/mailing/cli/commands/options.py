@@ -12,6 +12,7 @@ import typer
 
 from mailing.builders import new_filter, new_window
 from mailing.client import PAGE_SIZE
+from mailing.phones import Country, phone_digits
 from mailing.v1.client_pb2 import ClientFilter, ReceiveWindow
 
 _T = TypeVar("_T")
@@ -48,6 +49,9 @@ FilterText = Annotated[
     ),
 ]
 Limit = Annotated[int, typer.Option("--limit", min=0, help="Maximum number of rows; 0: all.")]
+OfCountry = Annotated[
+    str | None, typer.Option("--country", metavar="COUNTRY", help="Of a national number: RU for 8 916 123-45-67.")
+]
 
 
 def page_size(limit: int) -> int:
@@ -66,6 +70,12 @@ def read(option: str, reader: Callable[[str], _T], text: str) -> _T:
 def read_optional(option: str, reader: Callable[[str], _T], text: str | None) -> _T | None:
     """Do the same as `read`, for an option that may be missing."""
     return None if text is None else read(option, reader, text)
+
+
+def read_phone(option: str, text: str, country: str | None) -> str:
+    """Return the digits of a phone as people write it; a national number is one of the country."""
+    known = read_optional("--country", Country, country)
+    return read(option, lambda phone: phone_digits(phone, known), text)
 
 
 def read_pairs(option: str, texts: Iterable[str]) -> dict[str, str]:

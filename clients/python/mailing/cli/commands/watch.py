@@ -219,6 +219,8 @@ def progress_line(mailing: Mailing) -> str:
     if mailing.state == Mailing.STATE_SCHEDULED:
         return f"starts {moment(mailing.start_time)}"
     progress = mailing.progress
+    if not (progress.total or progress.expanded):
+        return "the audience is being recorded"
     total = f"{progress.total:,}" + ("" if progress.expanded else "+")
     parts = [f"{progress.delivered:,} of {total} delivered"]
     undelivered = progress.total - progress.pending - progress.delivered

@@ -27,6 +27,15 @@ def span(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{whole % 60:02}" if hours else f"{minutes}:{whole % 60:02}"
 
 
+def length(seconds: int) -> str:
+    """Return a length of time in words, such as `1 d 2 h` or `90 s` as `1 min 30 s`."""
+    parts = []
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, seconds = divmod(seconds, size)
+        parts += [f"{count:,} {unit}"] if count else []
+    return " ".join(parts) or "0 s"
+
+
 def rate(per_second: float) -> str:
     """Return a rate with one decimal below 10, else with none."""
     return f"{per_second:,.0f}" if per_second >= 10 or not per_second else f"{per_second:.1f}"

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from mailing.cli.terminal.mailing_table import audience_words
+from mailing.cli.terminal.rates import length
 from mailing.cli.terminal.tables import enum_name, facts_table, moment
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.schedule_pb2 import Schedule
@@ -32,9 +33,9 @@ def schedule_table(schedule: Schedule) -> Table:
             ("state", state),
             ("when", f"{when(schedule)} in {schedule.timezone}"),
             *(("next" if not index else "", moment(one)) for index, one in enumerate(schedule.next_times)),
-            ("ends after", f"{schedule.end_after.seconds:,} s" if schedule.HasField("end_after") else ""),
+            ("ends after", length(schedule.end_after.seconds) if schedule.HasField("end_after") else ""),
             ("if not over", overlap_name(schedule)),
-            ("catch-up", f"{schedule.catch_up.seconds:,} s"),
+            ("catch-up", length(schedule.catch_up.seconds)),
             ("text", schedule.mailing.text),
             ("audience", audience_words(schedule.mailing)),
             ("last mailing", str(schedule.last_mailing_id or "")),

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from mailing.builders import window_times
 from mailing.cli.terminal.tables import cell, moment, pairs
-from mailing.cli.terminal.words import attempt_words, outcome, plain, words_of
+from mailing.cli.terminal.words import attempt_words, counted, outcome, plain, words_of
 from mailing.v1.client_pb2 import Client
 from mailing.v1.client_service_pb2 import GetClientStoryResponse
 from mailing.v1.log_pb2 import LogEntry
@@ -85,7 +85,7 @@ def _effort(part: GetClientStoryResponse.Part) -> str:
     count = part.message.attempts
     if not count:
         return ""
-    return f", {count} attempt{'s' if count > 1 else ''} at {part.endpoint}"
+    return f", {counted(count, 'attempt')} at {part.endpoint}"
 
 
 def _said(attempt: Attempt) -> str:

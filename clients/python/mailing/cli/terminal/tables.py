@@ -93,12 +93,14 @@ def moment(timestamp: Timestamp) -> str:
 
 
 def short_moment(timestamp: Timestamp) -> str:
-    """Return a moment as people say it: the time of today, else the day as well; '' when it is not set."""
+    """Return the time of today, the day of another year, else day and time; '' when it is not set."""
     text = moment(timestamp)
     if len(text) < 19:
         return text
     today = datetime.now().astimezone().strftime("%Y-%m-%d")
-    return text[11:19] if text.startswith(today) else text[5:16]
+    if text.startswith(today):
+        return text[11:19]
+    return text[5:16] if text.startswith(today[:5]) else text[:10]
 
 
 def pairs(mapping: Any) -> str:

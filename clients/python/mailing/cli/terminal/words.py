@@ -57,6 +57,11 @@ _CLASSES = {
 }
 
 
+def counted(count: int, noun: str) -> str:
+    """Return how many there are, such as `1 message` or `1,234 messages`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def plain(name: str) -> str:
     """Return the name of an enum value in plain letters."""
     return name.lower().replace("_", " ")
