@@ -120,6 +120,10 @@ class Dispatcher:
         if self._heartbeat:
             self._heartbeat.hint()
 
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint from the next request on."""
+        self.pools[endpoint.name].renew(endpoint)
+
     def _override(self, overrides: SettingOverrides) -> None:
         """Take over what is set for all replicas."""
         settings = self._planner.settings = overrides.of(self._settings)

@@ -20,6 +20,7 @@ from dispatcher.breaker import Breaker
 from dispatcher.concurrency_limiter import ConcurrencyLimit
 from dispatcher.day_quota import DayQuota
 from dispatcher.described_answers import judge_of
+from dispatcher.excerpts import Excerpts
 from dispatcher.fair_queue import FairQueue
 from dispatcher.leases import Lease, LeaseRegistry
 from dispatcher.model.batches import BATCH_SIZE
@@ -33,7 +34,7 @@ from dispatcher.ports import Clock, Sender
 from dispatcher.rate_limiter import RateLimiter
 from dispatcher.refusals import TRIES, Refusal, Refusals
 from dispatcher.signals import Signal
-from dispatcher.verdict import Verdict, without_secrets
+from dispatcher.verdict import Verdict
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class EndpointWorkers:
         self.last_error = ""
         self._sender = sender
         self._registry = registry
-        self._token = endpoint.token
+        self._excerpts = Excerpts(endpoint)
         self._verdict_of = judge_of(endpoint)
         self.request_form = endpoint.request
         self._now = clock.monotonic
@@ -134,6 +135,11 @@ class EndpointWorkers:
         self._answered: list[InFlight] = []
         self._turn_is_due = False
         self._closed = False
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint from the next request on."""
+        self._sender.renew(endpoint)
+        self._excerpts = Excerpts(endpoint)
 
     @property
     def waiting(self) -> int:
@@ -302,7 +308,7 @@ class EndpointWorkers:
         """Draw the conclusions of an answer that is not one of many good ones, and record what became of it."""
         lease, index, began = message.lease, message.index, message.began
         if verdict.excerpt:  # it is stored, shown and logged
-            verdict = verdict._replace(excerpt=without_secrets(verdict.excerpt, self._token, message.phone))
+            verdict = verdict._replace(excerpt=self._excerpts.of(answer.body, message.phone, message.values))
         self._learn(began, answer, verdict, lease.batch.recipients.client_ids[index], in_flight)
         if verdict.delivered:
             outcome = policy.delivered(answer, verdict.provider_id)

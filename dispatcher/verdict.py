@@ -7,7 +7,6 @@ body is a JSON object with the integer `code` 0.
 
 from __future__ import annotations
 
-import re
 import time
 from codecs import BOM_UTF8
 from datetime import UTC
@@ -25,9 +24,6 @@ MAX_RETRY_AFTER = 3600.0
 
 MAX_EXCERPT = 200
 """The most characters of an answer's body that are kept of a failed attempt."""
-
-MIN_SECRET = 6
-"""Shorter tokens and phones are not looked for: they would be found in ordinary words and codes."""
 
 _SMALL_BODY = 512
 _MAX_DIGITS = 18
@@ -151,17 +147,12 @@ def as_code(code: object) -> int | None:
 def excerpt(body: bytes) -> str:
     """Return the beginning of a body, printable, at most MAX_EXCERPT characters."""
     # Four bytes are the most that a character can take.
-    text = body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")[:MAX_EXCERPT]
+    return printable(body[: 4 * MAX_EXCERPT].decode("utf-8", "replace")[:MAX_EXCERPT])
+
+
+def printable(text: str) -> str:
+    """Return a text with a blank in place of whatever cannot be printed."""
     return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
-
-
-def without_secrets(text: str, token: str, phone: str) -> str:
-    """Return an excerpt without the endpoint's token and the client's phone, however its digits are separated."""
-    if len(token) >= MIN_SECRET:
-        text = text.replace(token, "…")
-    if len(phone) >= MIN_SECRET and sum(map(str.isdigit, text)) >= len(phone):
-        text = re.sub(r"[\W_]{0,4}".join(phone), "…", text)
-    return text
 
 
 def parse_retry_after(value: str, now: float) -> float | None:

@@ -22,7 +22,6 @@ from uuid import uuid4
 
 from prometheus_client import CollectorRegistry
 
-from dispatcher.model.endpoints import Endpoint
 from dispatcher.tasks import in_background
 from dispatcher.tracing import Tracer
 from server.api import CannotListen
@@ -34,10 +33,9 @@ from server.config.calendars import read_calendars
 from server.config.types import ConfiguredEndpoint, open_hours
 from server.domain.clients import ReceiveWindow
 from server.embedded_postgres import EmbeddedPostgresError
-from server.endpoints.oauth2 import keep_tokens
 from server.endpoints.probes import EndpointProbes
-from server.endpoints.renewal import renew_secrets
-from server.endpoints.senders import Endpoints, configured_endpoints, make_endpoints, renewing
+from server.endpoints.renewal import Renew, keep_secrets
+from server.endpoints.senders import Endpoints, configured_endpoints, make_endpoints
 from server.endpoints.webhooks_file import read_webhooks
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
@@ -89,9 +87,6 @@ SETTLE_GRACE = 5.0
 
 DISPATCHER_CONNECTIONS = 13
 """Maximum connections of a dispatcher: claims, settles, planning, confirming, rates, and one that listens."""
-
-Renew = Callable[[Endpoint], None]
-"""Takes over an endpoint with other secrets."""
 
 _CHILD = "--until-stdin-closes"
 
@@ -186,7 +181,7 @@ async def serve(settings: Settings) -> None:
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
             metrics=[
-                *(dispatcher.samples, api.samples, webhooks.samples, keeper.samples, receipts, reports),
+                *(dispatcher.samples, api.samples, webhooks.samples, keeper.samples, receipts.samples, reports),
                 *(*of_database, partial(standby_samples, standby)),
             ],
             registry=registry,
@@ -196,7 +191,7 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         if configs:
             await _notify(stack, webhooks, background)
-        await _keep_secrets(stack, configured, endpoints, probes.renew)
+        await _keep_secrets(stack, configured, dispatcher, probes.renew, receipts.renew)
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
         await stack.enter_async_context(in_background(keeper.run(), "ledger keeper"))
         await _sweep(stack, settings, background)
@@ -222,12 +217,11 @@ async def _dispatcher(
 
 
 async def _keep_secrets(
-    stack: AsyncExitStack, configured: Sequence[ConfiguredEndpoint], endpoints: Endpoints, *also: Renew
+    stack: AsyncExitStack, configured: Sequence[ConfiguredEndpoint], dispatcher: Dispatch, *also: Renew
 ) -> None:
-    """Fetch the tokens of endpoints and read changed files of secrets again; `also` get the renewed endpoints, too."""
-    renew = (renewing(endpoints), *also)
-    await stack.enter_async_context(in_background(keep_tokens(configured, *renew), "tokens of endpoints"))
-    await stack.enter_async_context(in_background(renew_secrets(configured, *renew), "secrets of endpoints"))
+    """Keep the secrets of endpoints current; `also` get the renewed endpoints, too."""
+    renew = (lambda one: dispatcher.renew(one.endpoint), *also)
+    await stack.enter_async_context(in_background(keep_secrets(configured, *renew), "secrets of endpoints"))
 
 
 async def _notify(stack: AsyncExitStack, webhooks: Webhooks, database: Database) -> None:
@@ -259,7 +253,7 @@ async def dispatch(settings: Settings, until_stdin_closes: bool = False) -> None
         await check_database(settings.database_url, settings)
         pool = await stack.enter_async_context(open_pool(settings.database_url, settings, DISPATCHER_CONNECTIONS))
         dispatcher = LocalDispatcher(pool, endpoints, settings, tracer)
-        await _keep_secrets(stack, configured, endpoints)
+        await _keep_secrets(stack, configured, dispatcher)
         tune_gc()
         if until_stdin_closes:
             beside = reporting(dispatcher.samples, sys.stdout.fileno())

@@ -55,7 +55,8 @@ class Endpoint:
     `url` ends where the message id is to be appended. `max_rate` is in messages a second over
     all replicas, 0 without a limit. `request` says how requests look where they are not those of the
     delivery protocol, `answers` how answers are read where `success` does not suffice. While one
-    `awaits_token`, nothing can be sent there.
+    `awaits_token`, nothing can be sent there. `secrets` are what its requests hold beside the token
+    and nobody may see.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Endpoint:
     answers: AnswerRules | None = None
     awaits_token: bool = False
     day_limit: DayLimit | None = None
+    secrets: tuple[str, ...] = ()
 
     @property
     def messages_per_request(self) -> int:

@@ -6,7 +6,7 @@ sentence per invalid one. Secrets are never shown, neither in errors nor in a re
 
 from server.config.display import masked, rows_in_force, settings_table
 from server.config.settings import DEFAULT_ADMIN_LISTEN, ConfigError, Settings
-from server.config.sources import Loaded, environment_of, load, load_settings
+from server.config.sources import Loaded, endpoint_token_in, environment_of, load, load_settings
 from server.config.types import split_address
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "ConfigError",
     "Loaded",
     "Settings",
+    "endpoint_token_in",
     "environment_of",
     "load",
     "load_settings",

@@ -6,10 +6,11 @@ in the documents. Secrets are `SecretStr`, which no repr shows.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import quote
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PrivateAttr, SecretStr, model_validator
 from pydantic_core import PydanticCustomError
 
 from dispatcher.model.quotas import MOST_PER_DAY
@@ -438,6 +439,18 @@ class Settings(BaseModel):
         "MAILING_LOG_FILE",
         "LOGGING_FILE",
     )
+
+    _endpoint_token_file: Path | None = PrivateAttr(None)
+
+    @property
+    def endpoint_token_file(self) -> Path | None:
+        """The file that holds the endpoint's token, to be read again when it changes; None where none does."""
+        return self._endpoint_token_file
+
+    def with_token_file(self, path: Path | None) -> Self:
+        """Return the settings with the file from which the endpoint's token was read."""
+        self._endpoint_token_file = path
+        return self
 
     @model_validator(mode="after")
     def _pairs_are_ordered(self) -> Self:

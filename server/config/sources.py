@@ -17,10 +17,11 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, TypeAdapter, ValidationError
 
 from server.config.problems import sentences, unknown_name, unknown_variables
 from server.config.settings import ConfigError, Settings, is_path, is_secret, variables_of
+from server.config.types import Token
 
 FILE_VARIABLE = "MAILING_CONFIG_FILE"
 """Names the file when no option does."""
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _FROM_FILE = "_FILE"
 _DSN = "dsn"
+_TOKEN = "endpoint_token"  # noqa: S105  the name of a setting
 _WITHOUT_DSN = frozenset(name for name in Settings.model_fields if name.startswith("postgres_"))
 """The settings that only count where no DSN is given, whatever they contain."""
 
@@ -79,13 +81,29 @@ def load(config_file: Path | None = None, options: Mapping[str, Any] | None = No
         problems += sentences(error, {name: one.place for name, one in given.items()})
     if problems:
         raise ConfigError(problems)
+    token = given.get(_TOKEN)
+    if token is not None and token.place == _file_variable(_TOKEN):
+        settings = settings.with_token_file(Path(environment[token.place]).absolute())
     return Loaded(settings, {name: one.place for name, one in given.items()})
+
+
+def endpoint_token_in(path: Path) -> str:
+    """Return the endpoint's token as its file has it now. Raise ValueError, without the token."""
+    secret = _secret(path)
+    if secret is None:
+        raise ValueError(path)
+    token: SecretStr = TypeAdapter(Token).validate_python(secret)
+    return token.get_secret_value()
 
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """Return the variables with which another process of this machine loads the same settings."""
     values = {variables_of(name)[0]: _text(getattr(settings, name)) for name in settings.model_fields_set}
-    return {FILE_VARIABLE: _CHILD_FILE} | {_file_variable(name): "" for name in _secrets()} | values
+    files = {_file_variable(name): "" for name in _secrets()}
+    if settings.endpoint_token_file is not None:  # each process reads it again when it changes
+        files[_file_variable(_TOKEN)] = str(settings.endpoint_token_file)
+        values |= dict.fromkeys(variables_of(_TOKEN), "")
+    return {FILE_VARIABLE: _CHILD_FILE} | files | values
 
 
 def _of_options(options: Mapping[str, Any], problems: list[str]) -> dict[str, Given]:

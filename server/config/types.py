@@ -247,14 +247,14 @@ class TokenGrant(NamedTuple):
         return f"TokenGrant({self.client_id!r})"
 
 
-def _unchanged() -> Endpoint:
+def _unchanged() -> ConfiguredEndpoint:
     raise ValueError
 
 
 class ConfiguredEndpoint(NamedTuple):
     """An endpoint, its transport, the variable or file that defines it, and what its gateway may send.
 
-    `reread` returns the endpoint with its secrets as the `secret_files` have them now, or raises ValueError.
+    `reread` returns all of it with the secrets as the `secret_files` have them now, or raises ValueError.
     """
 
     endpoint: Endpoint
@@ -263,7 +263,7 @@ class ConfiguredEndpoint(NamedTuple):
     receipts: ReceiptSource | None = None
     inbound: InboundSource | None = None
     secret_files: tuple[Path, ...] = ()
-    reread: Callable[[], Endpoint] = _unchanged
+    reread: Callable[[], ConfiguredEndpoint] = _unchanged
     grant: TokenGrant | None = None
 
     def values_of(self, title: str, attributes: Mapping[str, str]) -> tuple[str, ...]:

@@ -297,7 +297,18 @@ class Entry(BaseModel):
             request=self.request(name, receipts_url, masked),
             answers=self._answers() if further else None,
             awaits_token=self.auth.oauth2 is not None and not masked,
+            secrets=self._known_secrets(),
         )
+
+    def _known_secrets(self) -> tuple[str, ...]:
+        """Return what requests hold and no excerpt of an answer may show, but for the token."""
+        auth = [one.removeprefix("Basic ") for one in self.auth.headers()[1].values()]
+        if self.auth.header is not None and self.auth.value is not None and "{" not in self.auth.value:
+            auth.append(self.auth.value)
+        if self.auth.basic is not None and (password := self.auth.basic.password or self.auth.basic.password_file):
+            auth.append(password.get_secret_value())
+        path = self.receipts.verify.path_secret if self.receipts is not None else ""
+        return (*auth, *(one.get_secret_value() for one in self.secrets.values()), *([path] if path else []))
 
     def _answers(self) -> AnswerRules:
         errors = tuple(one.rule() for one in self.errors)

@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dispatcher.model.endpoints import Endpoint
 from server.config import ConfigError
 from server.config.types import ConfiguredEndpoint
 from server.domain.inbound import InboundSource
@@ -35,19 +34,24 @@ _ARTICLES = {"endpoints": "an endpoint", "webhooks": "a webhook"}
 
 def read_endpoints(path: Path, receipts_url: str | None = None) -> list[ConfiguredEndpoint]:
     """Return the endpoints of a file, in its order; `receipts_url` is where gateways report. Raise ConfigError."""
-    return [
-        ConfiguredEndpoint(
-            read.entry.endpoint(name, receipts_url),
-            read.entry.transport,
-            str(path),
-            _receipts_of(read.entry),
-            _inbound_of(read.entry),
-            read.secret_files,
-            _Rereading(name, read.table, path.parent, receipts_url),
-            read.entry.auth.oauth2.grant() if read.entry.auth.oauth2 else None,
+    found = []
+    for name, read in _read(path, receipts_url).items():
+        again = _Rereading(name, read.table, path, receipts_url)
+        found.append(
+            _configured(name, read.entry, path, receipts_url)._replace(secret_files=read.secret_files, reread=again)
         )
-        for name, read in _read(path, receipts_url).items()
-    ]
+    return found
+
+
+def _configured(name: str, entry: Entry, path: Path, receipts_url: str | None) -> ConfiguredEndpoint:
+    return ConfiguredEndpoint(
+        entry.endpoint(name, receipts_url),
+        entry.transport,
+        str(path),
+        _receipts_of(entry),
+        _inbound_of(entry),
+        grant=entry.auth.oauth2.grant() if entry.auth.oauth2 else None,
+    )
 
 
 def read_entries(path: Path, receipts_url: str | None = None) -> dict[str, Entry]:
@@ -66,13 +70,15 @@ class _Read(NamedTuple):
 class _Rereading:
     """Reads the secrets of an endpoint again; it does not show what the file says."""
 
-    def __init__(self, name: str, table: object, folder: Path, receipts_url: str | None) -> None:
-        self._name, self._table, self._folder, self._receipts_url = name, table, folder, receipts_url
+    def __init__(self, name: str, table: object, path: Path, receipts_url: str | None) -> None:
+        self._name, self._table, self._path, self._receipts_url = name, table, path, receipts_url
 
-    def __call__(self) -> Endpoint:
+    def __call__(self) -> ConfiguredEndpoint:
         """Return the endpoint with its secrets as they are in their files now. Raise ValueError."""
-        entry = Entry.model_validate(self._table, context=Reading(self._folder, [], self._receipts_url))
-        return entry.endpoint(self._name, self._receipts_url)
+        reading = Reading(self._path.parent, [], self._receipts_url)
+        entry = Entry.model_validate(self._table, context=reading)
+        found = _configured(self._name, entry, self._path, self._receipts_url)
+        return found._replace(secret_files=tuple(reading.secret_files), reread=self)
 
 
 def _read(path: Path, receipts_url: str | None) -> dict[str, _Read]:

@@ -1,16 +1,12 @@
-"""Access tokens of endpoints by OAuth 2.0 client credentials (RFC 6749, 4.4): fetched ahead of their end.
+"""Access tokens of endpoints by OAuth 2.0 client credentials (RFC 6749, 4.4).
 
-One task per endpoint fetches, so there is one fetch at a time. Until the first token there is, nothing is sent to the
-endpoint and no attempt is used. Neither a token nor a secret is logged.
+Neither a token nor a secret is logged. When they are fetched is decided in `server.endpoints.renewal`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import logging
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -20,18 +16,10 @@ from dispatcher.delivery.awaiting import ask
 from dispatcher.delivery.http1 import FastSender
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.requests import HttpRequest, RequestForm
-from server.config.types import ConfiguredEndpoint, TokenGrant
+from server.config.types import TokenGrant
 
-log = logging.getLogger(__name__)
-
-SHARE = 0.8
-"""The share of a token's life after which the next one is fetched."""
-
-SHORTEST, DEFAULT_LIFE = 1.0, 3600.0
-"""Seconds between two fetches at least, and a token's life where the answer does not say it."""
-
-FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
-"""Seconds before a fetch that failed is repeated; they double."""
+DEFAULT_LIFE = 3600.0
+"""A token's life in seconds where the answer does not say it."""
 
 
 class Token(NamedTuple):
@@ -80,27 +68,3 @@ async def fetch_token(grant: TokenGrant, timeout: float) -> Token:
     if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token or not token:
         raise ValueError("a token that fits into no header")
     return Token(token, life)
-
-
-async def keep_tokens(configured: Sequence[ConfiguredEndpoint], *users: Callable[[Endpoint], None]) -> None:
-    """Fetch tokens ahead of their ends and tell `users` of them, until cancelled."""
-    async with asyncio.TaskGroup() as group:
-        for one in configured:
-            if one.grant is not None:
-                group.create_task(_keep(one, one.grant, users), name=f"token of {one.endpoint.name}")
-
-
-async def _keep(one: ConfiguredEndpoint, grant: TokenGrant, users: Sequence[Callable[[Endpoint], None]]) -> None:
-    wait = FIRST_WAIT
-    while True:
-        try:
-            token = await fetch_token(grant, one.endpoint.total_timeout)
-        except ValueError as error:
-            log.error("endpoint %s: no token could be fetched: %s", one.endpoint.name, error)
-            await asyncio.sleep(wait)
-            wait = min(2 * wait, LONGEST_WAIT)
-            continue
-        for user in users:
-            user(replace(one.endpoint, token=token.value, awaits_token=False))
-        wait = FIRST_WAIT
-        await asyncio.sleep(max(SHORTEST, token.life * SHARE))

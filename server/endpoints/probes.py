@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from dispatcher.delivery.awaiting import ask
 from dispatcher.described_answers import judge_of
+from dispatcher.excerpts import Excerpts
 from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Answer, Endpoint, endpoint_name
 from dispatcher.model.quotas import DayLimit
 from dispatcher.model.requests import RequestForm
@@ -66,13 +67,9 @@ class EndpointProbes:
         """All endpoints, in the order of their names."""
         return [self._configured[name].endpoint for name in sorted(self._configured)]
 
-    def renew(self, endpoint: Endpoint) -> None:
+    def renew(self, one: ConfiguredEndpoint) -> None:
         """Use the secrets of this endpoint from the next request on."""
-        configured = self._configured[endpoint.name]
-        renewed = replace(
-            configured.endpoint, token=endpoint.token, request=endpoint.request, awaits_token=endpoint.awaits_token
-        )
-        self._configured[endpoint.name] = configured._replace(endpoint=renewed)
+        self._configured[one.endpoint.name] = one
 
     @property
     def names(self) -> frozenset[str]:
@@ -116,8 +113,9 @@ class EndpointProbes:
         if configured is None:
             raise EndpointUnknown(name, self._configured)
         identity, began_at = message_id(0, 1 + randbelow(2**32 - 1)), datetime.now(UTC)
+        values = configured.values_of(title, attributes)
         async with self._turns.turn(source()):
-            answer = await _exchange(configured, identity, phone, text, configured.values_of(title, attributes))
+            answer = await _exchange(configured, identity, phone, text, values)
         verdict = judge_of(configured.endpoint)(answer)
         attempt = Attempt(
             number=1,
@@ -127,7 +125,7 @@ class EndpointProbes:
             endpoint_code=verdict.endpoint_code,
             error_class=verdict.error_class,
             duration=timedelta(seconds=answer.duration),
-            response_excerpt=verdict.excerpt,
+            response_excerpt=verdict.excerpt and Excerpts(configured.endpoint).of(answer.body, phone, values),
         )
         return ProbeResult(identity, attempt)
 

@@ -1,7 +1,9 @@
-"""Takes over secrets whose files changed: a token that was written anew is used from the next request on.
+"""Keeps the secrets of endpoints current: files that changed, and access tokens fetched ahead of their ends.
 
-Polls the files. Only what requests say changes: a file that became invalid or disappeared changes nothing and is
-logged, and so is a change of the endpoints file itself, which needs a restart.
+Polls the files. A new secret is used from the next request on; a file that became invalid or disappeared changes
+nothing and is logged, and so does a change of the endpoints file itself, which needs a restart. One task per endpoint
+fetches its tokens, so there is one fetch at a time; until there is a first token nothing is sent to the endpoint and
+no attempt is used.
 """
 
 from __future__ import annotations
@@ -9,37 +11,94 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from dispatcher.model.endpoints import Endpoint
+from dispatcher.tasks import happens
 from server.auth.watched_file import FileWatch
-from server.config.types import ConfiguredEndpoint
+from server.config.types import ConfiguredEndpoint, TokenGrant
+from server.endpoints.oauth2 import fetch_token
 
 log = logging.getLogger(__name__)
 
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at the files."""
 
-Renew = Callable[[Endpoint], None]
+SHARE, SHORTEST = 0.8, 1.0
+"""The share of a token's life after which the next one is fetched, and the seconds between two fetches at least."""
+
+FIRST_WAIT, LONGEST_WAIT = 1.0, 30.0
+"""Seconds before a fetch that failed is repeated; they double."""
+
+Renew = Callable[[ConfiguredEndpoint], None]
 """Takes an endpoint with other secrets over."""
 
 
-async def renew_secrets(configured: Sequence[ConfiguredEndpoint], *users: Renew) -> None:
+async def keep_secrets(configured: Sequence[ConfiguredEndpoint], *users: Renew) -> None:
     """Tell `users` of every endpoint whose secrets changed, until cancelled."""
-    watched = [(one, FileWatch(*one.secret_files)) for one in configured if one.secret_files]
-    while watched:
-        await asyncio.sleep(CHECK_INTERVAL)
-        for one, watch in watched:
+    async with asyncio.TaskGroup() as group:
+        for one in configured:
+            keeper = _Keeper(one, users)
+            if one.secret_files:
+                group.create_task(keeper.watch_files(), name=f"secrets of {one.endpoint.name}")
+            if one.grant is not None:
+                group.create_task(keeper.fetch_tokens(), name=f"token of {one.endpoint.name}")
+
+
+class _Keeper:
+    """One endpoint as its files were when they were last good, with its last token: neither takes the other back."""
+
+    def __init__(self, one: ConfiguredEndpoint, users: Sequence[Renew]) -> None:
+        self._one = one
+        self._users = users
+        self._token = ""
+        self._other_grant = asyncio.Event()
+
+    async def watch_files(self) -> None:
+        """Read the secrets again whenever one of their files changed."""
+        watch = FileWatch(*self._one.secret_files)
+        while True:
+            await asyncio.sleep(CHECK_INTERVAL)
             if watch.changed():
-                _renew(one, users)
+                self._reread()
 
+    def _reread(self) -> None:
+        name, before = self._one.endpoint.name, self._one
+        try:
+            self._one = before.reread()
+            self._tell()
+        except ValueError:  # never shown: it may be about the secret itself
+            self._one = before
+            log.error("endpoint %s: its secrets stay as they were: a file of one cannot be used", name)
+            return
+        log.info("endpoint %s: new secrets from %s", name, ", ".join(map(str, before.secret_files)))
+        if self._one.grant != before.grant:
+            self._other_grant.set()
 
-def _renew(one: ConfiguredEndpoint, users: Sequence[Renew]) -> None:
-    name = one.endpoint.name
-    try:
-        endpoint = one.reread()
-        for user in users:
-            user(endpoint)
-    except ValueError:  # never shown: it may be about the secret itself
-        log.error("endpoint %s: its secrets stay as they were: a file of one cannot be used", name)
-    else:
-        log.info("endpoint %s: new secrets from %s", name, ", ".join(str(path) for path in one.secret_files))
+    async def fetch_tokens(self) -> None:
+        """Fetch a token, and the next one ahead of its end, or at once by another client secret."""
+        failures = 0
+        while (grant := self._one.grant) is not None:
+            self._other_grant.clear()
+            if life := await self._fetch(grant):
+                failures, wait = 0, max(SHORTEST, life * SHARE)
+            else:
+                failures, wait = failures + 1, min(FIRST_WAIT * 2**failures, LONGEST_WAIT)
+            await happens(self._other_grant, wait)
+
+    async def _fetch(self, grant: TokenGrant) -> float:
+        """Take a new token over and return for how many seconds it is good; 0 when there is none."""
+        try:
+            token = await fetch_token(grant, self._one.endpoint.total_timeout)
+        except ValueError as error:
+            log.error("endpoint %s: no token could be fetched: %s", self._one.endpoint.name, error)
+            return 0.0
+        self._token = token.value
+        self._tell()
+        return token.life
+
+    def _tell(self) -> None:
+        one = self._one
+        if self._token:
+            one = one._replace(endpoint=replace(one.endpoint, token=self._token, awaits_token=False))
+        for user in self._users:
+            user(one)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from dispatcher.delivery.batching import BatchingSender
 from dispatcher.delivery.http1 import FastSender
@@ -17,7 +19,7 @@ from dispatcher.model.endpoints import DEFAULT_ENDPOINT, Endpoint
 from dispatcher.model.quotas import day_limit
 from dispatcher.ports import Sender
 from dispatcher.tracing import TraceHeaders, Tracer
-from server.config import ConfigError, Settings
+from server.config import ConfigError, Settings, endpoint_token_in
 from server.config.types import ConfiguredEndpoint
 from server.endpoints.endpoints_file import read_endpoints
 
@@ -58,6 +60,7 @@ def _check_receipts(settings: Settings, named: Sequence[ConfiguredEndpoint]) -> 
 
 
 def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
+    file = settings.endpoint_token_file
     endpoint = Endpoint(
         name=DEFAULT_ENDPOINT,
         url=url,
@@ -68,7 +71,18 @@ def _of_environment(settings: Settings, url: str) -> ConfiguredEndpoint:
         ca_file=str(settings.endpoint_ca_file) if settings.endpoint_ca_file else None,
         day_limit=day_limit(settings.endpoint_max_per_day, settings.endpoint_max_per_day_timezone),
     )
-    return ConfiguredEndpoint(endpoint, settings.endpoint_transport, "MAILING_ENDPOINT_URL")
+    configured = ConfiguredEndpoint(endpoint, settings.endpoint_transport, "MAILING_ENDPOINT_URL")
+    if file is None:
+        return configured
+    return configured._replace(secret_files=(file,), reread=partial(_with_token_of, file, configured))
+
+
+def _with_token_of(file: Path, configured: ConfiguredEndpoint) -> ConfiguredEndpoint:
+    """Return an endpoint with the token that a file holds now. Raise ValueError."""
+    endpoint = replace(configured.endpoint, token=endpoint_token_in(file))
+    return configured._replace(
+        endpoint=endpoint, secret_files=(file,), reread=partial(_with_token_of, file, configured)
+    )
 
 
 def _bounded(configured: ConfiguredEndpoint) -> Endpoint:
@@ -98,12 +112,6 @@ def _transport(configured: ConfiguredEndpoint) -> Callable[[Endpoint, TraceHeade
     from dispatcher.delivery.httpx_sender import HttpxSender  # loaded only where it is used
 
     return HttpxSender
-
-
-def renewing(endpoints: Endpoints) -> Callable[[Endpoint], None]:
-    """Return what gives an endpoint's secrets to its sender."""
-    senders = {endpoint.name: sender for endpoint, sender in endpoints}
-    return lambda endpoint: senders[endpoint.name].renew(endpoint)
 
 
 def make_endpoints(configured: Sequence[ConfiguredEndpoint], tracer: Tracer | None = None) -> Endpoints:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote
 
 import orjson
 
+from server.config.types import ConfiguredEndpoint
 from server.domain.errors import DatabaseUnavailable
 from server.domain.inbound import InboundRules, InboundSource, Wish, wishes_of
 from server.domain.messages import split_message_id
@@ -50,6 +51,14 @@ class Sources(NamedTuple):
 
     receipts: Mapping[str, ReceiptSource]
     inbound: Mapping[str, InboundSource]
+
+    def with_secrets_of(self, one: ConfiguredEndpoint) -> Sources:
+        """Return these with another source for an endpoint, where it has any."""
+        name = one.endpoint.name
+        return Sources(
+            {**self.receipts, name: one.receipts} if one.receipts else self.receipts,
+            {**self.inbound, name: one.inbound} if one.inbound else self.inbound,
+        )
 
 
 class _Request(NamedTuple):
@@ -89,6 +98,10 @@ class ReceiptsApp:
             status, result = 500, "failed"
         self._counts[endpoint, result] += 1
         await _answer(send, status, result)
+
+    def renew(self, one: ConfiguredEndpoint) -> None:
+        """Verify what an endpoint's gateway sends by its secrets as they are now."""
+        self._sources = self._sources.with_secrets_of(one)
 
     def samples(self) -> Samples:
         """Return how many requests came, by endpoint and result."""

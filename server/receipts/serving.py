@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
 
 from server.config import Settings, split_address
 from server.config.types import ConfiguredEndpoint
+from server.endpoints.renewal import Renew
 from server.observability.metrics.samples import Samples
 from server.receipts.app import ReceiptsApp, Sources
 from server.receipts.listener import ReceiptsListener
@@ -20,6 +22,13 @@ from server.storage.receipts import ReceiptStore
 log = logging.getLogger(__name__)
 
 
+class ReceiptsService(NamedTuple):
+    """What the receipts listener did so far, and what gives it the secrets of an endpoint as they are now."""
+
+    samples: Callable[[], Samples] = dict
+    renew: Renew = lambda one: None
+
+
 class CannotOpenReceipts(Exception):
     """The receipts listener cannot be opened. `str()` of it is a sentence for people."""
 
@@ -27,10 +36,10 @@ class CannotOpenReceipts(Exception):
 @asynccontextmanager
 async def serving_receipts(
     settings: Settings, configured: Sequence[ConfiguredEndpoint], database: Database
-) -> AsyncIterator[Callable[[], Samples]]:
-    """Serve receipts inside the block and yield the listener's metrics. Raise CannotOpenReceipts."""
+) -> AsyncIterator[ReceiptsService]:
+    """Serve receipts inside the block, where they are to be. Raise CannotOpenReceipts."""
     if settings.receipts_listen == "off":
-        yield dict
+        yield ReceiptsService()
         return
     installation = await read_installation(database)
     writer, opt_outs = ReceiptWriter(ReceiptStore(database, installation)), OptOutStore(database, installation)
@@ -42,7 +51,7 @@ async def serving_receipts(
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(writer.running())
         await _listen(stack, settings, app)
-        yield app.samples
+        yield ReceiptsService(app.samples, app.renew)
 
 
 async def _listen(stack: AsyncExitStack, settings: Settings, app: ReceiptsApp) -> None:

@@ -14,6 +14,7 @@ from typing import Protocol
 from uuid import uuid4
 
 from dispatcher.dispatcher import Dispatcher
+from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.settings import DispatchSettings, FrequencyCap
 from dispatcher.tasks import cancel
 from dispatcher.tracing import Tracer, traced
@@ -40,6 +41,10 @@ class Dispatch(Protocol):
 
     def signal(self, number: int) -> None:
         """Pass a signal on to processes beside this one."""
+        ...
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint from the next request on."""
         ...
 
     async def run(self) -> None:
@@ -114,6 +119,10 @@ class LocalDispatcher:
 
     def signal(self, number: int) -> None:
         """Do nothing: there is no other process."""
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Use the secrets of this endpoint from the next request on."""
+        self._dispatcher.renew(endpoint)
 
     def samples(self) -> Samples:
         """Return what it did and how it does."""

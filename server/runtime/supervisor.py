@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from dispatcher.model.endpoints import Endpoint
 from dispatcher.tasks import happens
 from server.observability.logging import LEVEL_SIGNALS, current_level
 from server.observability.metrics import Samples, Totals
@@ -60,6 +61,9 @@ class Supervisor:
     def written_at(self) -> float:
         """Return when one of them last wrote to the database, as it reported (monotonic)."""
         return self._totals.written_at
+
+    def renew(self, endpoint: Endpoint) -> None:
+        """Do nothing: every process reads the files itself."""
 
     def hint(self) -> None:
         """Do nothing: the database's notifications reach every process."""

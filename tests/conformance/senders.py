@@ -13,6 +13,7 @@ from dispatcher.delivery.http1 import FastSender
 from dispatcher.delivery.httpx_sender import HttpxSender
 from dispatcher.model.endpoints import Answer, Endpoint
 from dispatcher.ports import Sender
+from server.endpoints.renewal import Renew
 
 TOKEN = "token-of-the-endpoint"
 PATIENT = 8.0
@@ -61,6 +62,11 @@ def endpoint(url: str, total_timeout: float = PATIENT, **changes: Any) -> Endpoi
     """Return an endpoint with the suite's limits."""
     settings: dict[str, Any] = {"connect_timeout": total_timeout, "max_response_bytes": 16 * 1024, **changes}
     return Endpoint("tested", url, TOKEN, total_timeout, **settings)
+
+
+def renewing(sender: Sender) -> Renew:
+    """Return what gives a sender the secrets of its endpoint."""
+    return lambda one: sender.renew(one.endpoint)
 
 
 async def nothing_is_left() -> None:

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.states import ErrorClass
-from server.endpoints import oauth2
+from server.config.types import ConfiguredEndpoint
+from server.endpoints import oauth2, renewal
 from server.endpoints.endpoints_file import read_endpoints
-from server.endpoints.oauth2 import keep_tokens
+from server.endpoints.renewal import keep_secrets
 from tests.conformance.gateways import GatewayServer, Reply, basic, form
 from tests.conformance.scripted_endpoint import Request
-from tests.conformance.senders import Contender, deliver
+from tests.conformance.senders import Contender, deliver, renewing
 from tests.support.eventually import eventually
 
 ENDPOINT = """
@@ -56,7 +56,7 @@ def test_tokens_are_fetched_ahead_and_awaited(
 ) -> None:
     """Fails when a request leaves without a token, or an old one is kept."""
     for name, seconds in (("FIRST_WAIT", 0.02), ("SHORTEST", 0.02)):
-        monkeypatch.setattr(oauth2, name, seconds)
+        monkeypatch.setattr(renewal, name, seconds)
     issuer, seen = Issuer(), list[str]()
 
     def gateway(request: Request) -> Reply:
@@ -68,10 +68,10 @@ def test_tokens_are_fetched_ahead_and_awaited(
             path = tmp_path / "endpoints.toml"
             path.write_text(ENDPOINT.format(port=server.port, issuer=tokens.port))
             configured = read_endpoints(path)
-            sender, renewed = contender.make(configured[0].endpoint), list[Endpoint]()
+            sender, renewed = contender.make(configured[0].endpoint), list[ConfiguredEndpoint]()
             answer = await deliver(sender, 1, "7916", "Hi")
             assert (answer.error, answer.sent) == (ErrorClass.CONNECT, False)
-            keeping = asyncio.create_task(keep_tokens(configured, sender.renew, renewed.append))
+            keeping = asyncio.create_task(keep_secrets(configured, renewing(sender), renewed.append))
             await eventually(lambda: issuer.asked, lambda asked: asked > 1)
             issuer.away = False
             await eventually(lambda: len(renewed), lambda count: count == 1)
@@ -107,3 +107,56 @@ def test_an_answer_without_a_token_is_none(answer: object, contender: Contender,
                 await oauth2.fetch_token(configured.grant, 2.0)
 
     contender.run(case())
+
+
+SECRETS = """
+client_secret_file = "secret"
+
+[endpoints.x.headers]
+X-Key = "{secret.key}"
+
+[endpoints.x.secrets]
+key_file = "key"
+"""
+
+
+def test_changed_files_and_fetched_tokens_do_not_undo_each_other(
+    contender: Contender, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Fails when a changed file takes the token away, or a token an old secret back; and by the old client secret."""
+    monkeypatch.setattr(renewal, "CHECK_INTERVAL", 0.01)
+    asked, seen = list[str](), list[tuple[str, str]]()
+
+    def issue(request: Request) -> Reply:
+        asked.append(request.headers["authorization"])
+        return Reply(200, {"access_token": f"token{len(asked)}", "expires_in": 3600})
+
+    def gateway(request: Request) -> Reply:
+        seen.append((request.headers["authorization"], request.headers["x-key"]))
+        return Reply(200, {"code": 0})
+
+    async def case() -> None:
+        async with GatewayServer(gateway) as server, GatewayServer(issue) as tokens:
+            (tmp_path / "secret").write_text("first-secret")
+            (tmp_path / "key").write_text("first-key")
+            path = tmp_path / "endpoints.toml"
+            described = ENDPOINT.format(port=server.port, issuer=tokens.port).replace('client_secret = "s3cret"\n', "")
+            path.write_text(described + SECRETS)
+            configured = read_endpoints(path)
+            sender, renewed = contender.make(configured[0].endpoint), list[ConfiguredEndpoint]()
+            keeping = asyncio.create_task(keep_secrets(configured, renewing(sender), renewed.append))
+            await eventually(lambda: len(renewed), lambda count: count == 1)
+            await deliver(sender, 1, "7916", "Hi")
+            (tmp_path / "key").write_text("second-key")
+            await eventually(lambda: len(renewed), lambda count: count == 2)
+            await deliver(sender, 2, "7916", "Hi")
+            (tmp_path / "secret").write_text("second-secret")
+            await eventually(lambda: len(renewed), lambda count: count == 4)
+            await deliver(sender, 3, "7916", "Hi")
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+            await sender.close()
+
+    contender.run(case())
+    assert asked == [basic("me", "first-secret"), basic("me", "second-secret")]
+    assert seen == [("Bearer token1", "first-key"), ("Bearer token1", "second-key"), ("Bearer token2", "second-key")]

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from dispatcher.model.endpoints import Endpoint
+from server.config.types import ConfiguredEndpoint
 from server.endpoints import renewal
 from server.endpoints.endpoints_file import read_endpoints
-from server.endpoints.renewal import renew_secrets
+from server.endpoints.renewal import keep_secrets
 from tests.conformance.gateways import GatewayServer, Reply
 from tests.conformance.scripted_endpoint import Request
-from tests.conformance.senders import Contender, deliver
+from tests.conformance.senders import Contender, deliver, renewing
 from tests.support.eventually import eventually
 
 DESCRIBED = """
@@ -42,8 +42,8 @@ def test_a_changed_file_is_used_and_a_bad_one_is_not(
             path.write_text(f"[endpoints.x]\nurl = 'http://127.0.0.1:{server.port}/'\n{lines}\n")
             configured = read_endpoints(path)
             sender = contender.make(configured[0].endpoint)
-            renewed: list[Endpoint] = []
-            watching = asyncio.create_task(renew_secrets(configured, sender.renew, renewed.append))
+            renewed: list[ConfiguredEndpoint] = []
+            watching = asyncio.create_task(keep_secrets(configured, renewing(sender), renewed.append))
             await deliver(sender, 1, "7916", "Hi")
             (tmp_path / "token").write_text("second!\n")
             await eventually(lambda: len(renewed), lambda count: count == 1)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from mailing.cli.processes import ProcessError, running
-from tests.e2e.conftest import EXAMPLES, REJECTED, Cli, Endpoint, Serve
+from tests.e2e.conftest import EXAMPLES, REJECTED, TOKEN, Cli, Endpoint, Serve
+from tests.support.eventually import eventually_sync
 
 
 @pytest.fixture
@@ -79,6 +80,25 @@ def test_an_unknown_endpoint_is_refused_with_those_there_are(cli: Cli) -> None:
         ended = cli.run("mailings", "create", "--all", "--yes", "--text", "Hi", *arguments)
         assert (ended.returncode, ended.stdout) == (1, "")
         assert "there are push, sms." in ended.stderr
+
+
+@pytest.mark.parametrize("dispatchers", ["0", "1"])
+def test_a_changed_token_file_heals_the_endpoint(
+    serve: Serve, endpoint: Endpoint, tmp_path: Path, dispatchers: str
+) -> None:
+    """Fails when the token of the environment's endpoint is read at the start only, by either kind of dispatcher."""
+    file = tmp_path / "token"
+    file.write_text("expired")
+    cli = serve("--dispatchers", dispatchers, MAILING_ENDPOINT_TOKEN="", MAILING_ENDPOINT_TOKEN_FILE=str(file))
+    for number in range(5):
+        cli.json("clients", "add", f"7020000{number:04}", "--timezone", "UTC")
+    mailing = str(cli.json("mailings", "create", "--all", "--text", "Hi", "--snapshot")["id"])
+    eventually_sync(lambda: cli.run("endpoints").stdout, lambda shown: "credentials" in shown)
+    assert endpoint.received() == []
+    file.write_text(f"{TOKEN}\n")
+    assert cli.run("watch", mailing).returncode == 0
+    assert len(endpoint.received()) == 5
+    assert cli.run("endpoints", "--probe", "default").returncode == 0
 
 
 def test_a_bad_file_is_told_before_anything_is_opened(serve: Serve, tmp_path: Path) -> None:
