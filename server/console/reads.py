@@ -27,7 +27,7 @@ from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import GetMailingReportRequest, ListMailingsRequest
 from mailing.v1.message_pb2 import Message
 from mailing.v1.message_service_pb2 import GetMessageRequest, ListAttemptsRequest, ListMessagesRequest
-from mailing.v1.schedule_service_pb2 import ListSchedulesRequest
+from mailing.v1.schedule_service_pb2 import GetScheduleRequest, ListSchedulesRequest
 from server.console.service import Credentials, Service
 from server.console.topics import Read
 
@@ -111,6 +111,15 @@ class Reads:
 
         key = ("schedules", request.SerializeToString(deterministic=True))
         return self._read(key, lambda: _repeated(ask, REPORT_SECONDS))
+
+    def schedule(self, schedule_id: int) -> Read:
+        """Read a schedule every few seconds."""
+
+        async def ask() -> object:
+            request = GetScheduleRequest(schedule_id=schedule_id)
+            return (await self._service.call(self._service.schedules.GetSchedule, request, self._who)).schedule
+
+        return self._read(("schedule", schedule_id), lambda: _repeated(ask, REPORT_SECONDS))
 
     def failures(self, mailing_id: int, most: int = 20) -> Read:
         """Read the messages of a mailing that failed, with the last attempt of each."""

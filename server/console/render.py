@@ -15,6 +15,7 @@ from markupsafe import Markup
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 
+from mailing.sending_hours import hours_text
 from server.console import charts, words
 from server.console.catalogues import translations_of
 from server.console.viewer import LANGUAGES, Viewer, span
@@ -40,6 +41,7 @@ def environment_of(language: str) -> Environment:
     environment.globals |= {
         "asset": asset,
         "charts": charts,
+        "hours_text": hours_text,
         "languages": LANGUAGES,
         "span": span,
         "words": words.Words(catalogue.gettext),

@@ -13,6 +13,8 @@ from babel.numbers import format_decimal, format_percent
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mailing.v1.civil_date_time_pb2 import CivilDateTime
+
 LANGUAGES = {"en": "English", "ru": "Русский"}
 """The languages that there are catalogues of; the first is that of the source."""
 
@@ -57,6 +59,12 @@ class Viewer:
         day = format_skeleton("MMMd" if local.year == today.year else "yMMMd", local, locale=self.language)
         return f"{day}, {format_datetime(local, clock, locale=self.language)}"
 
+    def civil(self, value: CivilDateTime) -> str:
+        """Write a date and a time that are not of one zone."""
+        local = civil_time(value)
+        day = format_skeleton("yMMMd", local, locale=self.language)
+        return f"{day}, {format_datetime(local, 'HH:mm', locale=self.language)}"
+
     def in_zone(self, value: Timestamp, zone: str) -> str:
         """Write a time of day in another zone, such as a client's."""
         local = value.ToDatetime(UTC).astimezone(zone_of(zone))
@@ -68,7 +76,10 @@ class Viewer:
 
     def parse_time(self, text: str) -> datetime:
         """Read such a value. Raise ValueError."""
-        return datetime.fromisoformat(text).replace(tzinfo=zone_of(self.zone))
+        try:
+            return datetime.fromisoformat(text).replace(tzinfo=zone_of(self.zone))
+        except ValueError:
+            raise ValueError("must be a date and a time") from None
 
 
 def span(value: Duration | timedelta | float) -> str:
@@ -85,6 +96,25 @@ def span(value: Duration | timedelta | float) -> str:
         (whole // size % (limit or whole + 1), unit) for (size, unit), limit in zip(units, (0, 24, 60, 60), strict=True)
     ]
     return " ".join([f"{count}{unit}" for count, unit in parts if count][:2])
+
+
+def civil_time(value: CivilDateTime) -> datetime:
+    """Return a date and a time of day as a datetime without a zone."""
+    return datetime(value.year, value.month, value.day, value.hours, value.minutes, value.seconds)
+
+
+def form_civil(value: CivilDateTime) -> str:
+    """Write a date and a time that are not of one zone as the value of a form's field."""
+    return civil_time(value).isoformat(timespec="minutes")
+
+
+def form_span(value: Duration) -> str:
+    """Write a span of whole seconds as the value of a form's field, such as `1h30m`; nothing of it is left out."""
+    rest, parts = value.seconds, list[str]()
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
+        count, rest = divmod(rest, size)
+        parts += [f"{count}{unit}"] if count else []
+    return "".join(parts) or "0s"
 
 
 @lru_cache(maxsize=600)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
+from uuid import uuid4
 
 import grpc
 from starlette.requests import Request
@@ -33,6 +34,7 @@ NAVIGATION = (
     ("/schedules", "schedules"),
     ("/messages", "messages"),
     ("/clients", "clients"),
+    ("/segments", "segments"),
     ("/endpoints", "endpoints"),
     ("/dispatchers", "dispatchers"),
     ("/log", "log"),
@@ -95,6 +97,7 @@ class Visit:
             "me": (self.session.name or self.text("With a token")) if self.session else "",
             "form_token": token,
             "navigation": NAVIGATION,
+            "request_id": str(uuid4()),
             "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         }
         response = render.page(request, self.viewer, name, frame | context, status)

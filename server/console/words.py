@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mailing.v1.client_pb2 import OptOut
+from mailing.v1.client_pb2 import ClientFilter, OptOut
 from mailing.v1.dispatch_pb2 import EndpointStatus, Suspension
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
@@ -57,6 +57,9 @@ REASONS = {
     Message.REASON_HOURS_NOT_BEFORE_END: N_("No sending hours till the end"),
     Message.REASON_DAILY_LIMIT: N_("Daily limit reached"),
 }
+LISTS = ("tags", "timezones", "operator_codes", "attributes", "client_ids", "segment")
+"""The fields of a filter that forms and pages have a place for; what has others is written as text."""
+
 OVERLAPS = {
     Schedule.OVERLAP_SKIP: N_("skipped"),
     Schedule.OVERLAP_WAIT: N_("made when it is over"),
@@ -144,6 +147,10 @@ class Words:
         """Return what becomes of an occurrence while an earlier mailing is not over."""
         return self._word(OVERLAPS, value)
 
+    def has_conditions(self, chosen: ClientFilter) -> bool:
+        """Return whether a filter has more than lists of values."""
+        return has_conditions(chosen)
+
     def error_class(self, value: int) -> str:
         """Return how an attempt failed; '' for one that did not."""
         return self._word(ERROR_CLASSES, value)
@@ -180,3 +187,8 @@ def kind_of(status: int) -> str:
 def state_kind(state: int) -> str:
     """Return the class of a mailing's state in the style sheet, such as `running`."""
     return Mailing.State.Name(Mailing.State.ValueType(state)).removeprefix("STATE_").lower()
+
+
+def has_conditions(chosen: ClientFilter) -> bool:
+    """Return whether a filter has more than the lists of values that forms and pages have a place for."""
+    return any(field.name not in LISTS for field, _ in chosen.ListFields())

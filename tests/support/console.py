@@ -41,7 +41,7 @@ class Browser:
         assert found, path
         return unescape(found[1])
 
-    async def send(self, page: str, path: str, **fields: Any) -> httpx.Response:
+    async def send(self, page: str, path: str, /, **fields: Any) -> httpx.Response:
         """Send a form of a page."""
         return await self.client.post(path, data={"form_token": await self.form_token(page), **fields})
 
@@ -54,6 +54,43 @@ class Browser:
         async with self.client.stream("GET", path, headers={"accept": "text/event-stream"}) as answer:
             assert answer.status_code == 200, answer.status_code
             yield _events(answer)
+
+
+async def previewed(browser: Browser, path: str, **fields: str) -> str:
+    """Return the fragment that the page of a form gets while somebody types."""
+    data = {"form_token": await browser.form_token(path), "text": "Hello", **fields}
+    answer = await browser.client.post(f"{path}/preview", data=data, headers={"hx-request": "true"})
+    assert answer.status_code == 200, answer.text
+    return answer.text
+
+
+async def filled_in(browser: Browser, path: str) -> dict[str, str]:
+    """Return the fields of the form of a page, as a browser would send them."""
+    form = (await browser.get(path)).text.partition('id="compose">')[2].partition("</form>")[0]
+    fields, chosen = dict[str, str](), ""
+    for tag, text in re.findall(r"<((?:input|textarea|select|option) [^>]*)>([^<]*)", form):
+        name = _attribute(tag, "name")
+        if tag.startswith("textarea"):
+            fields[name] = unescape(text.removeprefix("\n"))
+        elif tag.startswith("select"):
+            chosen = name
+        elif tag.startswith("option") and tag.endswith(" selected"):
+            fields[chosen] = _attribute(tag, "value")
+        elif tag.startswith("input") and ('type="checkbox"' not in tag or tag.endswith(" checked")):
+            fields[name] = _attribute(tag, "value")
+    return fields
+
+
+def at_field(answer: httpx.Response, name: str) -> str:
+    """Return what a page says is wrong with a field, for those who see it and for screen readers alike."""
+    found = re.search(rf'<em id="e-{name}"[^>]*>([^<]*)</em>', answer.text)
+    assert bool(found) == (f'aria-describedby="e-{name}"' in answer.text)
+    return unescape(found[1]) if found else ""
+
+
+def _attribute(tag: str, name: str) -> str:
+    found = re.search(rf' {name}="([^"]*)"', tag)
+    return unescape(found[1]) if found else ""
 
 
 async def _events(answer: httpx.Response) -> AsyncIterator[str]:

@@ -10,14 +10,16 @@ from server.console.live import Drawings
 from server.console.screens import (
     client_import,
     clients,
+    compose,
     mailing,
     mailings,
     messages,
-    new_mailing,
     operations,
     overview,
     reference,
+    schedule_form,
     schedules,
+    segments,
 )
 from server.console.visit import Console
 
@@ -26,12 +28,14 @@ def all_screens(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of all screens."""
     screens = (
         overview,
-        new_mailing,
+        compose,
         mailings,
         mailing,
         messages,
         client_import,
         clients,
+        segments,
+        schedule_form,
         schedules,
         operations,
         reference,

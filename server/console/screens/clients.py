@@ -1,15 +1,18 @@
 """Clients: search, one client with its story, editing, opting out, deleting, and the export.
 
-Phones are personal: they are searched for with a form that is posted and stand in no address.
+Phones are personal: they are searched for with a form that is posted and stand in no address, also as part of a
+filter. Other filters do, so that a link shows a colleague the same.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import urlencode
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from starlette.background import BackgroundTask
+from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
@@ -24,14 +27,18 @@ from mailing.v1.client_service_pb2 import (
     GetClientStoryRequest,
     GetClientStoryResponse,
     ListClientsRequest,
+    ListClientsResponse,
     UpdateClientRequest,
 )
 from server.console.client_export import exported
 from server.console.forms import Form, change, place
 from server.console.live import Drawings
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect, values
+from server.console.visit import Console, Visit, begin_visit, number_in, redirect
 
 PAGE = 50
+_ASKED = ("tag", "timezone", "operator", "filter", "now")
+"""What a list of clients may be asked for."""
+
 _EDITED = ("phone", "operator_code", "tag", "timezone", "receive_window", "attributes")
 _NAMES = {"receive_window": "window_start"}
 
@@ -49,7 +56,9 @@ def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
 
     return [
         *(Route(one, page(handler), methods=["GET"]) for one, handler in pages.items()),  # type: ignore[arg-type]
+        change(console, "/clients", choose),
         change(console, "/clients/find", find),
+        change(console, "/clients/export", export_chosen),
         change(console, "/clients/new", create),
         change(console, path, save),
         change(console, f"{path}/opt-out", opt_out),
@@ -61,30 +70,59 @@ def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
 async def show_list(visit: Visit) -> Response:
     """Show one page of the clients that the address asks for."""
     asked = visit.request.query_params
+    if not names_phones(asked.get("filter", "")):
+        return await _list(visit, asked)
+    problem = visit.text("A filter with phones stays out of addresses: write it into the form.")
+    return _shown(visit, QueryParams(), None, problem, 400)
+
+
+async def choose(visit: Visit, form: Form) -> Response:
+    """Lead to the address of a list, which can be sent to a colleague; with phones in it answer with the list."""
+    asked = QueryParams([(name, form.get(name)) for name in (*_ASKED, "page") if form.get(name)])
+    if names_phones(form.get("filter")):
+        return await _list(visit, asked, posted=True)
+    return redirect(f"/clients?{asked}" if asked else "/clients")
+
+
+async def _list(visit: Visit, asked: QueryParams, posted: bool = False) -> Response:
     request = ListClientsRequest(receiving_now=bool(asked.get("now")), page_size=PAGE, page_token=asked.get("page", ""))
     if asked.get("filter"):
         request.filter_text = asked["filter"]
     else:
-        request.filter.CopyFrom(filter_of(visit.request))
-    problem = ""
+        request.filter.CopyFrom(filter_of(asked))
     try:
         found = await visit.call(visit.service.clients.ListClients, request)
     except MailingError as error:
         if not error.fields and not asked.get("filter"):
             raise
-        found, problem = None, error.message
-    filters = urlencode([(name, value) for name, value in asked.multi_items() if name != "page" and value])
+        return _shown(visit, asked, None, error.message, posted=posted)
+    return _shown(visit, asked, found, posted=posted)
+
+
+def _shown(
+    visit: Visit,
+    asked: QueryParams,
+    found: ListClientsResponse | None,
+    problem: str = "",
+    status: int = 200,
+    posted: bool = False,
+) -> Response:
+    filters = [(name, value) for name, value in asked.multi_items() if name != "page" and value]
     return visit.page(
-        "clients.html", found=found, problem=problem, asked=asked, filters=filters, window_times=window_times,
-        live="", part={},
+        "clients.html", status, found=found, problem=problem, asked=asked, filters=urlencode(filters), posted=posted,
+        window_times=window_times, live="", part={},
     )  # fmt: skip
 
 
-def filter_of(request: Request) -> ClientFilter:
-    """Return the filter that an address describes."""
-    return ClientFilter(
-        tags=values(request, "tag"), timezones=values(request, "timezone"), operator_codes=values(request, "operator")
-    )
+def names_phones(filter_text: str) -> bool:
+    """Return whether a filter may have a phone in it: that does not stand in an address, nor in logs of those."""
+    return bool(re.search(r"\bphone\b|\d{7}", filter_text, re.IGNORECASE))
+
+
+def filter_of(asked: QueryParams) -> ClientFilter:
+    """Return the filter that an address or a form describes."""
+    tags, timezones, codes = ([one for one in asked.getlist(name) if one] for name in ("tag", "timezone", "operator"))
+    return ClientFilter(tags=tags, timezones=timezones, operator_codes=codes)
 
 
 async def find(visit: Visit, form: Form) -> Response:
@@ -121,8 +159,7 @@ async def create(visit: Visit, form: Form) -> Response:
             return redirect(f"/clients/{made.client.id}")
         except MailingError as error:
             place(error, form, "client.", _NAMES)
-    given = {name: value for name, value in form.data.items() if isinstance(value, str)}
-    return visit.page("client_new.html", 422, given=given, errors=form.errors, live="", part={})
+    return visit.page("client_new.html", 422, given=form.texts, errors=form.errors, live="", part={})
 
 
 async def save(visit: Visit, form: Form) -> Response:
@@ -137,8 +174,7 @@ async def save(visit: Visit, form: Form) -> Response:
         except MailingError as error:
             place(error, form, "client.", _NAMES)
     stored = (await visit.call(visit.service.clients.GetClient, GetClientRequest(client_id=client.id))).client
-    given = {name: value for name, value in form.data.items() if isinstance(value, str)}
-    return await _page(visit, stored, given, form.errors, 422)
+    return await _page(visit, stored, form.texts, form.errors, 422)
 
 
 async def opt_out(visit: Visit, form: Form) -> Response:
@@ -167,7 +203,16 @@ async def delete(visit: Visit, form: Form) -> Response:
 
 async def export(visit: Visit) -> Response:
     """Return the clients that the address asks for as CSV, in the form that the import reads."""
-    path = await exported(visit, filter_of(visit.request), visit.request.query_params.get("filter", ""))
+    return await _export(visit, visit.request.query_params)
+
+
+async def export_chosen(visit: Visit, form: Form) -> Response:
+    """Return the clients that a form asks for."""
+    return await _export(visit, QueryParams([(name, form.get(name)) for name in _ASKED]))
+
+
+async def _export(visit: Visit, asked: QueryParams) -> Response:
+    path = await exported(visit, filter_of(asked), asked.get("filter", ""))
     headers = {"content-disposition": 'attachment; filename="clients.csv"'}
     return FileResponse(path, 200, headers, "text/csv; charset=utf-8", BackgroundTask(path.unlink))
 

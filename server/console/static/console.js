@@ -49,7 +49,7 @@ document.addEventListener("submit", (event) => {
 });
 
 // Shortcuts: g and a letter goes to a screen.
-const screens = { o: "/", m: "/mailings", r: "/schedules", s: "/messages", c: "/clients", e: "/endpoints", d: "/dispatchers", l: "/log", t: "/settings" };
+const screens = { o: "/", m: "/mailings", r: "/schedules", s: "/messages", c: "/clients", a: "/segments", e: "/endpoints", d: "/dispatchers", l: "/log", t: "/settings" };
 let going = 0;
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;

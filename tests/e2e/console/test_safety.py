@@ -15,7 +15,8 @@ from tests.e2e.console.conftest import Console, NewPage, Start, create_mailing
 EVIL = """<script>alert(1)</script><img src=x onerror="alert(2)">"""
 SCREENS = [
     *("/", "/mailings", "/mailings/1", "/mailings/new", "/mailings/1/cancel", "/messages?mailing=1", "/clients"),
-    *("/clients/import", "/endpoints", "/dispatchers", "/log", "/settings"),
+    *("/clients/import", "/mailings/1/edit", "/segments", "/segments/1", "/segments/1/delete", "/schedules"),
+    *("/schedules/new", "/schedules/1", "/endpoints", "/dispatchers", "/log", "/settings"),
 ]
 
 

@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mailing.cli.commands.mailing_hours import parse_hours, parse_local_start
+from mailing.cli.commands.mailing_options import parse_local_start
+from mailing.sending_hours import hours_text, parse_hours
 
 
 @pytest.mark.parametrize(
@@ -22,6 +23,21 @@ def test_hours_are_read_as_typed(text: str, weekdays: list[int], start: int, hou
     found = parse_hours(text)
     assert (list(found.weekdays), found.start.hours, found.duration.seconds // 3600) == (weekdays, start, hours)
     assert found.timezone == zone
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("9:00-18:00", "09:00-18:00"),
+        ("wed,mon-fri 09:00-18:00", "mon-fri 09:00-18:00"),
+        ("sat-sun 22:00-02:00 Europe/Berlin", "sat,sun 22:00-02:00 Europe/Berlin"),
+        ("fri-mon,wed 10:00:30-10:00:30", "mon,wed,fri-sun 10:00:30-10:00:30"),
+    ],
+)
+def test_hours_are_written_as_they_are_read(text: str, written: str) -> None:
+    hours = parse_hours(text)
+    assert hours_text(hours) == written
+    assert parse_hours(written) == hours
 
 
 @pytest.mark.parametrize("text", ["", "mon", "mon 9", "monday 09:00-18:00", "mon-fri 09:00", "25:00-26:00"])

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from mailing import new_duration, new_mailing, new_timestamp
-from mailing.cli.commands.mailing_hours import parse_hours, parse_local_start
+from mailing import new_duration, new_local_time, new_mailing, new_timestamp
+from mailing.builders import parse_moment
 from mailing.cli.commands.options import (
     Attributes,
     ClientIds,
@@ -25,6 +25,8 @@ from mailing.cli.commands.options import (
     read_optional,
     read_pairs,
 )
+from mailing.sending_hours import parse_hours
+from mailing.v1.civil_date_time_pb2 import CivilDateTime
 from mailing.v1.mailing_pb2 import Mailing, RetryPolicy
 
 _WHEN = "RFC 3339 (local time without a zone), 'tomorrow 10:00', +10m from now, or now."
@@ -164,3 +166,13 @@ class NewMailing(MailingFields):
     def is_given(self) -> bool:
         """Return whether any of the options was given."""
         return self != NewMailing()
+
+
+def parse_local_start(text: str) -> CivilDateTime:
+    """Return a date and time on every clock, from "tomorrow 10:00" or "2030-01-31 10:00". Raise ValueError."""
+    try:
+        return new_local_time(text)
+    except ValueError:
+        if text[:1].isdigit() or text[:1] in ("+", "") or text == "now":
+            raise
+        return new_local_time(parse_moment(text).replace(tzinfo=None))

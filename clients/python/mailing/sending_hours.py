@@ -1,10 +1,11 @@
-"""The options that say when a mailing may send, as people write them: `mon-fri 09:00-18:00 Europe/Berlin`."""
+"""Sending hours as people write them, such as `mon-fri 09:00-18:00 Europe/Berlin`: read, and written the same way."""
 
 from __future__ import annotations
 
-from mailing import new_local_time, new_window
-from mailing.builders import parse_moment
-from mailing.v1.civil_date_time_pb2 import CivilDateTime
+from collections.abc import Iterator, Sequence
+
+from mailing.builders import new_window, window_times
+from mailing.v1.client_pb2 import ReceiveWindow
 from mailing.v1.day_of_week_pb2 import DayOfWeek
 from mailing.v1.mailing_pb2 import SendingHours
 
@@ -31,6 +32,13 @@ def parse_hours(text: str) -> SendingHours:
     return hours
 
 
+def hours_text(hours: SendingHours) -> str:
+    """Return the text that `parse_hours` reads as these hours."""
+    times = "-".join(window_times(ReceiveWindow(start=hours.start, duration=hours.duration)))
+    days = ",".join(_runs(sorted(set(hours.weekdays))))
+    return " ".join(part for part in (days, times, hours.timezone) if part)
+
+
 def _days(part: str) -> list[int]:
     """Return the days of `mon` or of `fri-mon`, 1 to 7. Raise ValueError."""
     first, dash, last = part.partition("-")
@@ -38,11 +46,10 @@ def _days(part: str) -> list[int]:
     return [(begin + n) % 7 + 1 for n in range((end - begin) % 7 + 1)]
 
 
-def parse_local_start(text: str) -> CivilDateTime:
-    """Return a date and time on every clock, from "tomorrow 10:00" or "2030-01-31 10:00". Raise ValueError."""
-    try:
-        return new_local_time(text)
-    except ValueError:
-        if text[:1].isdigit() or text[:1] in ("+", "") or text == "now":
-            raise
-        return new_local_time(parse_moment(text).replace(tzinfo=None))
+def _runs(weekdays: Sequence[int]) -> Iterator[str]:
+    """Yield the days, three and more that follow each other as one: `mon-fri`, `sat`, `sun`."""
+    left = list(weekdays)
+    while left:
+        length = next((n for n in range(len(left), 2, -1) if left[n - 1] - left[0] == n - 1), 1)
+        run, left = left[:length], left[length:]
+        yield _DAYS[run[0] - 1] if length == 1 else f"{_DAYS[run[0] - 1]}-{_DAYS[run[-1] - 1]}"
