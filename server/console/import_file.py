@@ -15,7 +15,7 @@ from pathlib import Path
 
 from mailing.client_columns import COLUMNS, ColumnMap, attribute_column, own_column
 from mailing.client_csv import ClientReader, CsvError
-from mailing.csv_source import text_of, with_separator
+from mailing.csv_source import HEAD, check_kind, text_of, with_separator
 from mailing.phones import Country
 from mailing.v1.client_pb2 import Client
 
@@ -28,7 +28,7 @@ _BATCH = 500
 
 
 class NotText(Exception):
-    """The file is not in the encoding that was chosen."""
+    """The file is not in the encoding that was chosen; `str()` says what it is instead, '' if that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Table:
             country = Country(self.choices.country_code) if self.choices.country_code else None
         except ValueError as error:
             raise CsvError(f"country code: {error}") from None
-        reader = ClientReader(self.lines, self.name, country=country)
+        reader = ClientReader(self.lines, self.name, country=country, timezone=self.choices.timezone)
         self.fields = reader.fields()
         clients = self._read(reader)
         while batch := list(islice(clients, _BATCH)):
@@ -86,17 +86,20 @@ class Table:
         self.rows = reader.rows
 
 
-def head_of(path: Path, encoding: str) -> tuple[list[str], list[list[str]]]:
+def head_of(path: Path, name: str, encoding: str) -> tuple[list[str], list[list[str]]]:
     """Return the headings and the first rows of a file. Raise NotText; no headings mean an empty file."""
     with path.open("rb") as stream:
         try:
+            check_kind(stream.peek(HEAD)[:HEAD], name)
             text = text_of(stream, encoding or None)
             rows = list(islice(_rows(text), SHOWN_ROWS + 1))
             # The rest, too: nobody should map columns of a file that cannot be read to its end.
             while text.read(1 << 20):
                 pass
-        except (UnicodeError, csv.Error, CsvError) as error:
+        except (UnicodeError, csv.Error) as error:
             raise NotText from error
+        except CsvError as error:
+            raise NotText(str(error)) from error
     return (rows[0], rows[1:]) if rows else ([], [])
 
 
@@ -125,19 +128,16 @@ def _mapped(lines: Iterator[str], choices: Choices) -> Iterator[str]:
     reader = csv.reader(rest, delimiter=separator)
     header = next((row for row in reader if row), [])
     chosen = [(index, name) for index, one in enumerate(header) if (name := _name(one, index, choices))]
-    fixed = [choices.timezone] if choices.timezone and "timezone" not in (name for _, name in chosen) else []
-    yield _line([name for _, name in chosen] + ["timezone"] * len(fixed))
+    yield _line([name for _, name in chosen])
     width = len(header)
     for row in reader:
         if not row:
             yield "\r\n"
         elif len(row) != width:
             # Of another width than the header: the SDK says so, with the row.
-            yield _line(
-                [*row, *fixed, *[""] * (len(chosen) + 1)][: max(1, len(chosen) + len(fixed) + len(row) - width)]
-            )
+            yield _line([*row, *[""] * (len(chosen) + 1)][: max(1, len(chosen) + len(row) - width)])
         else:
-            yield _line([row[index] for index, _ in chosen] + fixed)
+            yield _line([row[index] for index, _ in chosen])
 
 
 def _name(heading: str, index: int, choices: Choices) -> str:

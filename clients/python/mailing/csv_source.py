@@ -17,7 +17,9 @@ from typing import BinaryIO, TextIO
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 """Each separator, and its name."""
 
-_HEAD = 4096
+HEAD = 4096
+"""Bytes of a file by which its kind is known."""
+
 _BLOCK = 1 << 20
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
 _CYRILLIC_WORD = re.compile(r"[\u0401\u0410-\u044f\u0451]{2,}")
@@ -61,7 +63,7 @@ def text_of(stream: BinaryIO, encoding: str | None = None, name: str = "standard
     Raise LookupError for no encoding, and CsvError, naming the stream, for a file of another kind.
     """
     buffered: io.BufferedReader = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[arg-type, assignment]
-    head = buffered.peek(_HEAD)[:_HEAD]
+    head = buffered.peek(HEAD)[:HEAD]
     if encoding is None:
         check_kind(head, name)
         encoding = _encoding_of(buffered, head)

@@ -69,10 +69,10 @@ async def upload(visit: Visit, form: Form) -> Response:
         return redirect("/clients")
     kept = visit.console.uploads.add(file.file, file.filename or "", visit.who.digest)
     try:
-        headings, rows = head_of(kept.path, encoding)
-    except NotText:
+        headings, rows = head_of(kept.path, kept.name, encoding)
+    except NotText as error:
         visit.console.uploads.drop(kept.id)
-        return _first(visit, "encoding")
+        return _first(visit, "encoding", str(error))
     if not headings or not rows:
         visit.console.uploads.drop(kept.id)
         return _first(visit, "empty")
@@ -126,7 +126,7 @@ async def _requests(table: Table, rehearse: bool, skip: bool) -> AsyncIterator[I
     async for batch in table.batches():
         request = ImportClientsRequest(clients=batch)
         if first:
-            request.update_mask.CopyFrom(FieldMask(paths=[one for one in table.fields if one != "phone"]))
+            request.update_mask.CopyFrom(FieldMask(paths=table.fields))
             request.validate_only, request.skip_invalid = rehearse, skip
             first = False
         yield request
@@ -152,8 +152,10 @@ def _upload(visit: Visit) -> Upload | None:
     return visit.console.uploads.get(visit.request.path_params["upload"], visit.who.digest)
 
 
-def _first(visit: Visit, problem: str = "") -> Response:
-    return visit.page("import_file.html", 422 if problem else 200, problem=problem, live="", part={})
+def _first(visit: Visit, problem: str = "", sentence: str = "") -> Response:
+    """Show the first step, with what is wrong: one of the page's problems, or the SDK's sentence about the file."""
+    status = 422 if problem else 200
+    return visit.page("import_file.html", status, problem=problem, sentence=sentence, live="", part={})
 
 
 def _columns(visit: Visit, choices: Choices, problem: str = "") -> Response:
@@ -161,9 +163,9 @@ def _columns(visit: Visit, choices: Choices, problem: str = "") -> Response:
     if kept is None:
         return _first(visit, "gone")
     try:
-        headings, rows = head_of(kept.path, choices.encoding)
-    except NotText:
-        return _first(visit, "encoding")
+        headings, rows = head_of(kept.path, kept.name, choices.encoding)
+    except NotText as error:
+        return _first(visit, "encoding", str(error))
     if not choices.columns:
         choices = replace(choices, columns=[guess(one) for one in headings])
     context: dict[str, Any] = {

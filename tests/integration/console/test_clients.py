@@ -129,14 +129,35 @@ async def test_a_file_without_zones_gets_one_for_all_rows(browser: Browser, chan
     assert await count(channel) == 1
 
 
+async def test_a_zone_for_new_clients_changes_no_stored_one(browser: Browser, channel: grpc.aio.Channel) -> None:
+    """Fails when the zone that a file lacks is written to everybody in it."""
+    stored = await add_client(channel)
+    for table, columns in ((f"phone\n{PHONE}\n", 1), (f"phone,timezone\n37120000009,\n{PHONE},Europe/Riga\n", 2)):
+        page = (await upload(browser, table.encode())).headers["location"].partition("?")[0]
+        fields = {"columns": str(columns), "column-0": "phone", "column-1": "timezone", "timezone": "Asia/Omsk"}
+        await browser.send(page, f"{page}/run", **fields)
+        found = await ClientServiceStub(channel).GetClient(GetClientRequest(client_id=stored))
+        assert found.client.timezone == "Europe/Riga"
+    added = await ClientServiceStub(channel).GetClient(GetClientRequest(phone="37120000009"))
+    assert added.client.timezone == "Asia/Omsk"
+
+
 @pytest.mark.parametrize(
     ("content", "encoding", "sentence"),
     [
+        (
+            b"PK\x03\x04 rest",
+            "",
+            "clients.csv: is an Excel workbook or another zip file: save the sheet as CSV. Nothing",
+        ),
+        (b"PK\x03\x04 rest", "cp1251", "is an Excel workbook"),
+        (b"<!doctype html><table>", "", "is a web page, and not a table"),
+        (b"\x89PNG\r\n\x1a\n", "", "is a picture"),
         (TABLE.replace("Anna", "Zoë").encode("cp1252"), "", "is not text in this encoding"),
         (b"phone;timezone\n", "", "has no rows"),
         (b"", "", "has no rows"),
     ],
-    ids=["encoding", "only a heading", "empty"],
+    ids=["workbook", "workbook as text", "web page", "picture", "encoding", "only a heading", "empty"],
 )
 async def test_a_file_that_cannot_be_read_is_refused_at_once(
     browser: Browser, content: bytes, encoding: str, sentence: str
@@ -146,8 +167,9 @@ async def test_a_file_that_cannot_be_read_is_refused_at_once(
     assert sentence in answer.text
 
 
-async def test_a_russian_table_is_read_when_its_encoding_is_named(browser: Browser) -> None:
-    answer = await upload(browser, TABLE.replace("Anna", "Анна").encode("cp1251"), encoding="cp1251")
+@pytest.mark.parametrize("encoding", ["", "cp1251"])
+async def test_a_russian_table_is_read_whether_its_encoding_is_named(browser: Browser, encoding: str) -> None:
+    answer = await upload(browser, TABLE.replace("Anna", "Анна").encode("cp1251"), encoding=encoding)
     assert "Анна" in (await browser.get(answer.headers["location"])).text
 
 
