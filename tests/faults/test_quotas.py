@@ -36,7 +36,9 @@ async def test_a_quota_outlives_a_replica_that_is_killed_in_the_middle(
     """Fails when permits are given out beyond the quota."""
     zone, of_mailing = zone_at_noon(), whose == "mailing"
     settings = SHORT | (
-        {} if of_mailing else {"MAILING_ENDPOINT_MAX_PER_DAY": f"{QUOTA}", "MAILING_ENDPOINT_MAX_PER_DAY_TIMEZONE": zone}
+        {}
+        if of_mailing
+        else {"MAILING_ENDPOINT_MAX_PER_DAY": f"{QUOTA}", "MAILING_ENDPOINT_MAX_PER_DAY_TIMEZONE": zone}
     )
     first, second = start_service(**settings), start_service(**settings)
     await asyncio.to_thread(add_clients, first.client, COUNT)
