@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from typing import Any
 
 import asyncpg
 import pytest
@@ -42,7 +43,7 @@ async def test_a_quota_outlives_a_replica_that_is_killed_in_the_middle(
     )
     first, second = start_service(**settings), start_service(**settings)
     await asyncio.to_thread(add_clients, first.client, COUNT)
-    limit = {"max_per_day": QUOTA, "max_per_day_timezone": zone} if of_mailing else {}
+    limit: dict[str, Any] = {"max_per_day": QUOTA, "max_per_day_timezone": zone} if of_mailing else {}
     mailing = await asyncio.to_thread(second.client.create_mailing, new_mailing("Hello", snapshot=True, **limit))
     await eventually(lambda: len(endpoint.received()), lambda count: count > QUOTA // 4, within=60.0)
     first.kill()
@@ -65,7 +66,7 @@ async def test_what_a_replica_stopped_in_order_held_is_used_by_the_next(
 ) -> None:
     first = start_service()
     await asyncio.to_thread(add_clients, first.client, COUNT)
-    limit = {"max_per_day": QUOTA, "max_per_day_timezone": zone_at_noon()}
+    limit: dict[str, Any] = {"max_per_day": QUOTA, "max_per_day_timezone": zone_at_noon()}
     await asyncio.to_thread(first.client.create_mailing, new_mailing("Hello", snapshot=True, **limit))
     await eventually(lambda: len(endpoint.received()), lambda count: count > QUOTA // 4, within=60.0)
     assert await asyncio.to_thread(first.stop) == 0
