@@ -22,7 +22,7 @@ from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
 from mailing.v1.mailing_pb2 import Mailing
 
 _STUCK = 10
-"""So many at once: what one of them holds is too little to be told apart from everything else."""
+"""So many at once: what one of them holds is too little to be distinguished from everything else."""
 _OTHERS = 5
 _BEFORE_SECONDS = 20.0
 _OPTIONS = [("grpc.enable_http_proxy", 0), ("grpc.use_local_subchannel_pool", 1)]

@@ -16,7 +16,7 @@ from bench.measure import say
 CONNECTIONS = 256
 SECONDS = 3
 MESSAGE_ID = 0
-"""No message has this id: the requests of wrk are told apart from deliveries by it."""
+"""No message has this id: it distinguishes the requests of wrk from deliveries."""
 
 _SCRIPT = Path(__file__).with_name("post.lua")
 

@@ -1,7 +1,7 @@
 """Writes the Grafana dashboards in deploy/grafana: `python deploy/dashboards.py`.
 
 What is shown stands here, once and briefly; the files are what Grafana imports. Figures of the
-whole database are told alike by every server, so their maximum is taken, never their sum.
+whole database are the same at every server, so their maximum is taken, never their sum.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ OVERVIEW = Dashboard(
             "Oldest due work by endpoint",
             ((most("mailing_due_lag_seconds", "endpoint"), "{{endpoint}}"),),
             "s",
-            about="Of mailings without a rate: the others wait because they are told to.",
+            about="Of mailings without a rate: the others wait because their rate makes them.",
         ),
         Panel("Time to settle a batch", quantiles("mailing_settle_seconds", JOB), "s"),
         Panel(

@@ -62,8 +62,8 @@ def version_of(root: Path) -> str:
         for path in _projects(root)
     }
     if len(set(found.values())) != 1:
-        told = ", ".join(f"{name} has {version}" for name, version in found.items())
-        raise CannotRelease(f"All distributions must have one version, but {told}.")
+        versions = ", ".join(f"{name} has {version}" for name, version in found.items())
+        raise CannotRelease(f"All distributions must have one version, but {versions}.")
     return found.popitem()[1]
 
 

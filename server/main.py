@@ -53,9 +53,9 @@ from server.runtime.console import InnerSocket, console_alone, console_options, 
 from server.runtime.daily_report import sending_reports, show_report
 from server.runtime.deletion_sweeper import sweep, tend_clients
 from server.runtime.descriptors import needed_descriptors, raise_descriptor_limit
-from server.runtime.ledger_keeper import ledger_keeper
 from server.runtime.lifecycle import ServiceError, database_of, run_until_stopped, upgrade_schema
 from server.runtime.local_dispatcher import Dispatch, LocalDispatcher, free_batches
+from server.runtime.maintenance import maintenance_of
 from server.runtime.process import install_stop_signals, new_event_loop, tune_gc, use_one_arena
 from server.runtime.supervisor import Supervisor
 from server.schedules import MailingMaker
@@ -175,13 +175,13 @@ async def serve(settings: Settings) -> None:
         of_database = (partial(error_samples, calls, "api"), partial(pool_samples, pool, "api"))
         reports = await stack.enter_async_context(sending_reports(settings, background))
         receipts = await stack.enter_async_context(serving_receipts(settings, configured, background))
-        keeper = ledger_keeper(background, settings)
-        await keeper.prepare()
+        maintenance = maintenance_of(background, settings)
+        await maintenance.prepare()
         sources = AdminSources(
             watch=DatabaseWatch(background, api.ready, written=dispatcher.written_at),
             stopped=stopped,
             metrics=[
-                *(dispatcher.samples, api.samples, webhooks.samples, keeper.samples, receipts.samples, reports),
+                *(dispatcher.samples, api.samples, webhooks.samples, maintenance.samples, receipts.samples, reports),
                 *(*of_database, partial(standby_samples, standby)),
             ],
             registry=registry,
@@ -193,7 +193,7 @@ async def serve(settings: Settings) -> None:
             await _notify(stack, webhooks, background)
         await _keep_secrets(stack, configured, dispatcher, probes.renew, receipts.renew)
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
-        await stack.enter_async_context(in_background(keeper.run(), "ledger keeper"))
+        await stack.enter_async_context(in_background(maintenance.run(), "maintenance"))
         await _sweep(stack, settings, background)
         await api.start()
         tune_gc()

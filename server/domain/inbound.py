@@ -20,8 +20,8 @@ _LONGEST_PHONE = 15
 _SHORTEST_PHONE = 7
 
 
-class Wish(NamedTuple):
-    """What somebody wants: to opt out (`out`) or in again, by which word, from which phone (digits)."""
+class ConsentChange(NamedTuple):
+    """What a client asks for: to opt out (`out`) or in again, by a word, from a phone (digits)."""
 
     phone: str
     out: bool
@@ -67,14 +67,14 @@ def phone_of(text: str) -> str:
     return digits if is_phone else ""
 
 
-def wishes_of(rules: InboundRules, incoming: Incoming) -> list[Wish]:
-    """Return what the messages of a request wish; other messages are passed over. Of one phone the last one holds."""
-    found: dict[str, Wish] = {}
+def consent_changes_of(rules: InboundRules, incoming: Incoming) -> list[ConsentChange]:
+    """Return what the messages of a request ask for, and pass over others. Of one phone the last one holds."""
+    found: dict[str, ConsentChange] = {}
     items = [incoming.document] if rules.items is None else rules.items.find(incoming.document)
     for item, _ in zip(items, range(MAX_REPORTS), strict=False):
         phone, word = phone_of(text_at(rules.sender, item, incoming)), normal(_whole(rules.text, item, incoming))
         if phone and word in rules.words:
-            found[phone] = Wish(phone, rules.words[word], word.upper())
+            found[phone] = ConsentChange(phone, rules.words[word], word.upper())
     return list(found.values())
 
 

@@ -113,8 +113,8 @@ def _major(postgres: Path) -> int | None:
     """Return the version that the program itself tells; None when it does not run here."""
     try:
         asked = [str(postgres), "--version"]
-        told = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603 - ours
+        printed = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=True).stdout  # noqa: S603 - ours
     except (OSError, subprocess.SubprocessError):
         return None
-    found = re.search(r"\) (\d+)", told)
+    found = re.search(r"\) (\d+)", printed)
     return int(found[1]) if found else None

@@ -1,7 +1,7 @@
 """Ends a Postgres that an earlier service left on the folder.
 
 Called by the holder of the folder's lock, so whatever still runs there has lost its
-parent: usually it is shutting down already, because the kernel told it to.
+parent: usually it is shutting down already, because the kernel asked it to.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What operators look at: the admin port with `/metrics`, `/healthz` and `/readyz`.
 
-Beside the API, so that it answers while the API is full, and on loopback unless told
+Beside the API, so that it answers while the API is full, and on loopback unless configured
 otherwise: callers can read metrics there and change nothing.
 """
 

@@ -17,7 +17,7 @@ import orjson
 
 from server.config.types import ConfiguredEndpoint
 from server.domain.errors import DatabaseUnavailable
-from server.domain.inbound import InboundRules, InboundSource, Wish, wishes_of
+from server.domain.inbound import ConsentChange, InboundRules, InboundSource, consent_changes_of
 from server.domain.messages import split_message_id
 from server.domain.receipts import Incoming, ReceiptSource, Report, reports_of
 from server.domain.signatures import Signed
@@ -128,7 +128,7 @@ class ReceiptsApp:
             raise Refused(401, "unverified")
         incoming = _incoming(source.rules.parse, request, body)
         if isinstance(source.rules, InboundRules):
-            return await self._obey(endpoint, wishes_of(source.rules, incoming))
+            return await self._record_consent(endpoint, consent_changes_of(source.rules, incoming))
         return await self._record(endpoint, reports_of(endpoint, source.rules, incoming))
 
     async def _record(self, endpoint: str, reports: list[Report]) -> tuple[int, str]:
@@ -140,9 +140,9 @@ class ReceiptsApp:
             await self._opt_outs.by_endpoint(opted, endpoint)
         return (200, "recorded") if known else (404, "unknown_message")
 
-    async def _obey(self, endpoint: str, wishes: list[Wish]) -> tuple[int, str]:
-        await self._opt_outs.by_message(wishes, endpoint)
-        return 200, "opted" if wishes else "ignored"
+    async def _record_consent(self, endpoint: str, changes: list[ConsentChange]) -> tuple[int, str]:
+        await self._opt_outs.by_message(changes, endpoint)
+        return 200, "opted" if changes else "ignored"
 
 
 def _request_of(scope: Scope) -> _Request:

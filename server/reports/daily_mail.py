@@ -57,7 +57,7 @@ class DailyMail:
         """Send reports until cancelled."""
         while True:
             try:
-                wait = await self.look()
+                wait = await self.poll()
             except DatabaseUnavailable:
                 wait = AWAY
             except Exception:
@@ -65,12 +65,12 @@ class DailyMail:
                 wait = ELSEWHERE
             await asyncio.sleep(min(wait, LONGEST_SLEEP))
 
-    async def look(self) -> float:
+    async def poll(self) -> float:
         """Do what there is to do and return in how many seconds to look again. Raise DatabaseUnavailable."""
         times, day = self._plan.times, self._plan.times.day_due(datetime.now(UTC))
-        now, state, before = await self._queue.look(day)
+        now, state, before = await self._queue.state_of(day)
         if (due := times.day_due(now)) != day:  # the database's clock decides
-            day, (now, state, before) = due, await self._queue.look(due)
+            day, (now, state, before) = due, await self._queue.state_of(due)
         over = now >= times.given_up_at(day)
         if state in (None, ReportState.TRYING) and not over:
             return await self._try(day)

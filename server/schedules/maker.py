@@ -40,7 +40,7 @@ class MailingMaker:
         self.made = 0
 
     def hint(self) -> None:
-        """Look for what is due now."""
+        """Ask for what is due now."""
         self._hinted.set()
 
     async def run(self) -> None:
@@ -48,7 +48,7 @@ class MailingMaker:
         while True:
             self._hinted.clear()
             try:
-                wait = await self.look()
+                wait = await self.poll()
             except DatabaseUnavailable:
                 wait = AWAY
             except Exception:
@@ -60,7 +60,7 @@ class MailingMaker:
             except TimeoutError:
                 continue
 
-    async def look(self) -> float:
+    async def poll(self) -> float:
         """Make what is due and return in how many seconds to look again. Raise DatabaseUnavailable."""
         due = await self._queue.due()
         now = asyncio.get_running_loop().time()

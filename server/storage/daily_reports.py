@@ -98,7 +98,7 @@ class ReportQueue:
         self._database = database
         self._holder = replica_id
 
-    async def look(self, day: date) -> tuple[datetime, ReportState | None, bool]:
+    async def state_of(self, day: date) -> tuple[datetime, ReportState | None, bool]:
         """Return the present, what became of the report of a day, and whether a day before had one."""
         row = await self._database.fetchrow(*_SQL["look_at_report"].bind(day=day))
         return row["now"], ReportState(row["state"]) if row["state"] else None, row["before"]

@@ -99,7 +99,7 @@ class Database:
 
     @property
     def has_idle_connection(self) -> bool:
-        """Whether a connection is open and free, as far as can be told without asking."""
+        """Whether a connection is open and free, as far as can be seen without asking."""
         return bool(self._pool.get_idle_size())
 
     @asynccontextmanager

@@ -10,7 +10,7 @@ import orjson
 
 from server.domain.clients import OptOutOrigin
 from server.domain.events import OptOutSource, client_opted
-from server.domain.inbound import Wish
+from server.domain.inbound import ConsentChange
 from server.storage.database import Database
 from server.storage.installation import Installation
 from server.storage.phone_memory import remember_opt_out
@@ -34,17 +34,17 @@ class OptOutStore:
         for bucket, ids in sorted(buckets.items()):
             await self._database.fetch(*opting(bucket, ids, True, OptOutSource.ENDPOINT, endpoint=endpoint))
 
-    async def by_message(self, wishes: Sequence[Wish], endpoint: str) -> None:
+    async def by_message(self, changes: Sequence[ConsentChange], endpoint: str) -> None:
         """Do as people wrote. An opt-out of a phone that no client has yet is remembered for the one who gets it."""
-        for wish in wishes:
-            rows = await self._database.fetch(*_SQL["find_phones"].bind(phones=[wish.phone]))
+        for change in changes:
+            rows = await self._database.fetch(*_SQL["find_phones"].bind(phones=[change.phone]))
             for row in rows:
                 ids = [row["client_id"]]
                 await self._database.fetch(
-                    *opting(row["bucket"], ids, wish.out, OptOutSource.INBOUND, wish.word, endpoint)
+                    *opting(row["bucket"], ids, change.out, OptOutSource.INBOUND, change.word, endpoint)
                 )
-            if not rows and wish.out:
-                await remember_opt_out(self._database, wish.phone)
+            if not rows and change.out:
+                await remember_opt_out(self._database, change.phone)
 
 
 _ORIGINS = {OptOutSource.INBOUND: OptOutOrigin.INBOUND, OptOutSource.ENDPOINT: OptOutOrigin.ENDPOINT}

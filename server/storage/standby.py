@@ -27,12 +27,12 @@ from server.storage.queries import load_queries
 log = logging.getLogger(__name__)
 
 INTERVAL = 1.0
-"""Seconds between two looks at how far behind it is."""
+"""Seconds between two questions how far behind it is."""
 
 IDLE = 60.0
-"""Seconds after the last read from which on nobody looks."""
+"""Seconds after the last read from which on it is not asked."""
 
-BARRED = 5.0
+SUSPENDED = 5.0
 """Seconds for which it is left alone after it failed."""
 
 _POSITIONS = 600
@@ -51,13 +51,13 @@ class Standby:
     ) -> None:
         size = int(pool.get_max_size())
         turns = Turns("connections to the standby", size, max(1, size // 2))
-        self.database = _StandbyDatabase(pool, turns, self.bar)
+        self.database = _StandbyDatabase(pool, turns, self.suspend)
         self._primary = primary
         self._max_lag = max_lag
         self._now = now
         self._positions: deque[tuple[float, int]] = deque(maxlen=_POSITIONS)
         self._replayed: float = -inf
-        self._barred_until = -inf
+        self._suspended_until = -inf
         self._wanted_until = -inf
         self._wanted = asyncio.Event()
 
@@ -67,15 +67,15 @@ class Standby:
         return self._now() - self._replayed
 
     def is_fresh(self) -> bool:
-        """Return whether it may be read now; that it is asked for makes it be looked at."""
+        """Return whether it may be read now; a request makes it be asked."""
         now = self._now()
         self._wanted_until = now + IDLE
         self._wanted.set()
-        return now >= self._barred_until and self.lag <= self._max_lag
+        return now >= self._suspended_until and self.lag <= self._max_lag
 
-    def bar(self) -> None:
+    def suspend(self) -> None:
         """Leave it alone for a while: it failed."""
-        self._barred_until = self._now() + BARRED
+        self._suspended_until = self._now() + SUSPENDED
         self._replayed = -inf
 
     @asynccontextmanager
@@ -91,22 +91,22 @@ class Standby:
                 self._replayed = -inf
                 await self._wanted.wait()
             try:
-                await self.look()
+                await self.poll()
             except DatabaseUnavailable:
-                self.bar()
+                self.suspend()
             except Exception:
-                log.exception("the standby could not be looked at and will be again")
-                self.bar()
+                log.exception("the standby could not be asked and will be again")
+                self.suspend()
             await asyncio.sleep(INTERVAL)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Find out how far behind it is. Raise DatabaseUnavailable."""
         asked = self._now()
         position = (await self._primary.fetchrow(*_SQL["position"].bind()))["position"]
         self._positions.append((asked, position))
         row = await self.database.fetchrow(*_SQL["replayed"].bind())
         if row["position"] is None:  # it is no standby, or not any more
-            self.bar()
+            self.suspend()
             return
         for noted, reached in reversed(self._positions):
             if reached <= row["position"]:

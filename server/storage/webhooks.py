@@ -61,14 +61,14 @@ class WebhookStore:
             return None
         return Held(tuple(row["feed_positions"]), tuple(row["log_positions"]), row["failures"])
 
-    async def advance(self, name: str, feed: Positions, log: Positions, told: bool) -> bool:
+    async def advance(self, name: str, feed: Positions, log: Positions, delivered: bool) -> bool:
         """Move the positions behind what the subscriber took; return False when another replica serves it by now."""
         statement = _SQL["advance_webhook"].bind(
             name=name,
             holder=self._holder,
             feed_positions=list(feed),
             log_positions=list(log),
-            told=told,
+            delivered=delivered,
             lease=LEASE,
         )
         return await self._database.fetchrow(*statement) is not None

@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 
 class Waiters(Generic[T]):
-    """Whoever is inside `wait`. A caller that is cancelled leaves; the others go on waiting."""
+    """The callers inside `wait`. A caller that is cancelled leaves; the others go on waiting."""
 
     def __init__(self) -> None:
         self._futures: dict[asyncio.Future[T], None] = {}

@@ -115,7 +115,7 @@ class Subscriber:
             self._round = await self._gather(held)
         if self._round is None:
             return IDLE
-        told = bool(self._round.bodies)
+        delivered = bool(self._round.bodies)
         while self._round.bodies:
             body = self._round.bodies[0]
             answer = await self._sender.send(webhook_id(self._config.name, body), body)
@@ -128,7 +128,7 @@ class Subscriber:
             if await self._store.hold(self._config.name) is None:
                 return AWAY
         done, self._round = self._round, None
-        await self._store.advance(self._config.name, *done.after, told)
+        await self._store.advance(self._config.name, *done.after, delivered)
         return 0.0
 
     async def _gather(self, held: Held) -> _Round | None:

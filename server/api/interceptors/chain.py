@@ -33,13 +33,13 @@ from prometheus_client import CollectorRegistry
 
 from server.api.handlers import Behaviour, Context, Continuation, Handler, behaviour_of, reading_itself
 from server.api.interceptors.arrivals import Arrivals
+from server.api.interceptors.credential_checks import CredentialChecks
 from server.api.interceptors.decoding import Decoder, decoder
 from server.api.interceptors.errors import cancelled_where_left, code_of_cancelled, end_with, refusal, stated_code
 from server.api.interceptors.identity import Identity, needed_scope
 from server.api.interceptors.limits import CallKind, CallLimiter, CallLimits, host_of, principal_of
 from server.api.interceptors.metrics import CallMetrics, MethodMetrics
 from server.api.interceptors.request_ids import begin_request, bind_subjects, log_end
-from server.api.interceptors.standing import Standing
 from server.api.interceptors.writing import ResponseWriter
 from server.api.permissions import Public
 from server.auth import Authenticator
@@ -86,7 +86,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._arrivals = Arrivals(limits.arrivals)
         self._writer = ResponseWriter(limits.unread)
         self._answers = Turns("large answers at once", 32, 8, waiting=32, waiting_share=8)
-        self._standing = Standing(limits.recheck)
+        self._credential_checks = CredentialChecks(limits.recheck)
         self._tracer = tracer
         self._unread = limits.unread
         self._message_bytes = limits.message_bytes
@@ -171,7 +171,9 @@ class CallChain(grpc.aio.ServerInterceptor):
             async with asyncio.timeout(longest := kind.duration()) as limit:
                 if not route.streams:
                     return await serve(route, context, source)
-                with self._standing.held(self._identity.check_again(route.method, route.needed, metadata, context)):
+                with self._credential_checks.during(
+                    self._identity.check_again(route.method, route.needed, metadata, context)
+                ):
                     return await serve(route, context, source)
         except TimeoutError:
             if limit.expired():

@@ -59,8 +59,8 @@ class CallLimiter:
         self._refusals = CallRate(limits.refused_per_second)
         self._call = CallKind("calls", limits.calls, True, limits.longest, CallTooLong)
         self._stream = CallKind("streams", limits.streams, True, limits.stream_age, ConnectionAged)
-        self._check = self._call._replace(what="health checks", rated=False)
-        self._watch = self._stream._replace(what="health streams", most=limits.open_streams, rated=False)
+        self._check = self._call._replace(what="health checks", has_rate=False)
+        self._watch = self._stream._replace(what="health streams", most=limits.open_streams, has_rate=False)
         self._reflection = self._stream._replace(what="reflection streams", most=limits.open_streams)
         self._open: Counter[tuple[str, str]] = Counter()
 
@@ -75,7 +75,7 @@ class CallLimiter:
 
     def begin(self, principal: str, kind: CallKind) -> None:
         """Count a call, of which `end` is to be called. Raise RateExceeded and LimitReached."""
-        if kind.rated:
+        if kind.has_rate:
             self._rate.take(principal)
         key = (principal, kind.what)
         if self._open[key] >= kind.most:
@@ -99,7 +99,7 @@ class CallKind(NamedTuple):
 
     what: str
     most: int
-    rated: bool
+    has_rate: bool
     longest: float
     overdue: type[CallTooLong | ConnectionAged]
 

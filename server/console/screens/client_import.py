@@ -114,10 +114,10 @@ async def imported(visit: Visit, kept: Upload, choices: Choices, rehearse: bool,
     with closing(opened):
         requests = _requests(table, rehearse, skip)
         answer = await visit.service.upload(visit.service.clients.ImportClients, requests, visit.who, PATIENCE)
-    told = [(f"{table.place(one.row)}", one.field, one.description) for one in answer.errors]
-    told += [_split(complaint) for complaint in table.complaints]
-    told.sort(key=lambda one: int(one[0] or 0))
-    return Outcome(answer, table.rows, answer.skipped + table.bad, told)
+    found = [(f"{table.place(one.row)}", one.field, one.description) for one in answer.errors]
+    found += [_split(complaint) for complaint in table.complaints]
+    found.sort(key=lambda one: int(one[0] or 0))
+    return Outcome(answer, table.rows, answer.skipped + table.bad, found)
 
 
 async def _requests(table: Table, rehearse: bool, skip: bool) -> AsyncIterator[ImportClientsRequest]:

@@ -1,6 +1,6 @@
 """Figures that are read from the database at a scrape: kept some seconds, and never waited for long.
 
-What could not be read is left out instead of being told as it was.
+What could not be read is left out instead of being shown as it was.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from server.storage.reports import Backlog, OpenWork
 log = logging.getLogger(__name__)
 
 KEPT = 5.0
-"""Seconds for which what was read is told again."""
+"""Seconds for which what was read is shown again."""
 
 PATIENCE = 1.0
 """Seconds that a scrape waits; what comes later is for the next one."""

@@ -45,7 +45,7 @@ def samples_of(dispatcher: Dispatcher) -> Samples:
 
 
 class Totals:
-    """The figures of dispatcher processes, by their number, as they last told them."""
+    """The figures of dispatcher processes, by their number, as they last reported them."""
 
     def __init__(self) -> None:
         self._alive: dict[int, Samples] = {}

@@ -1,6 +1,6 @@
 """How a dispatcher process tells the server its figures: one line a second on a pipe.
 
-Neither side ever waits for the other: what finds no room in the pipe is told a second later.
+Neither side ever waits for the other: what finds no room in the pipe is sent a second later.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ class _Writer:
 
 
 class Reports:
-    """The server's end of one process's pipe. `told` is called with each report."""
+    """The server's end of one process's pipe. `received` is called with each report."""
 
-    def __init__(self, pipe: IO[bytes], told: Callable[[Samples], None]) -> None:
+    def __init__(self, pipe: IO[bytes], received: Callable[[Samples], None]) -> None:
         os.set_blocking(pipe.fileno(), False)
         self._pipe = pipe
-        self._told = told
+        self._received = received
         self._rest = b""
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(pipe.fileno(), self._read)
@@ -106,4 +106,4 @@ class Reports:
         except (ValueError, TypeError, AttributeError):
             log.warning("a dispatcher process sent a report that cannot be read")
         else:
-            self._told(samples)
+            self._received(samples)

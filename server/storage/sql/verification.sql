@@ -170,7 +170,7 @@ ON CONFLICT (bucket, mailing_id, status, reason) DO UPDATE SET n = excluded.n;
 
 -- name: take_in_anew
 -- Begins another pass over the clients of the bucket if the counter knows more pending messages than there are: some
--- stood in batches that are lost. Whoever still matches gets a message again.
+-- stood in batches that are lost. Clients who still match get a message again.
 UPDATE expansions e
 SET last_client_id = -1, finished = false, reached = 9223372036854775807
 WHERE e.bucket = $bucket AND e.mailing_id = $mailing_id

@@ -1,8 +1,8 @@
--- Subscribers outside. One replica at a time serves each; its positions move when it was told.
+-- Subscribers outside. One replica at a time serves each; its positions move when it has the events.
 -- include: timeline
 
 -- name: register_webhook
--- A new one is told of what happens from now on. A changed configuration ends a wait, and asks one that had enough.
+-- A new one gets what happens from now on. A changed configuration ends a wait, and asks one that had enough.
 INSERT INTO webhooks AS w (name, config, feed_positions, log_positions)
 SELECT $name, $config, f.positions, l.positions
 FROM (SELECT array_agg(journal_seq ORDER BY bucket) AS positions FROM buckets) f
@@ -19,7 +19,7 @@ RETURNING feed_positions, log_positions, failures;
 
 -- name: advance_webhook
 UPDATE webhooks SET feed_positions = $feed_positions, log_positions = $log_positions, failures = 0, last_error = '',
-  last_success_at = CASE WHEN $told::boolean THEN now() ELSE last_success_at END,
+  last_success_at = CASE WHEN $delivered::boolean THEN now() ELSE last_success_at END,
   held_until = now() + $lease::interval
 WHERE name = $name AND holder = $holder
 RETURNING name;

@@ -158,7 +158,7 @@ async def test_a_template_keeps_hours_and_limits_of_lateness(service: Service, p
     hours = mailing_pb2.SendingHours(start=TimeOfDay(hours=9), duration=Duration(seconds=3600), timezone="Asia/Tokyo")
     made = await create(service, mailing=mailing(sending_hours=[hours], skip_after=Duration(seconds=600)))
     await due(pool, made.id)
-    await maker(pool).look()
+    await maker(pool).poll()
     [sent] = await made_by(service, made.id)
     for one in (made.mailing, sent):
         assert (list(one.sending_hours), one.skip_after.seconds) == ([hours], 600)
@@ -215,7 +215,7 @@ async def test_schedules_are_listed_newest_first_by_page(service: Service) -> No
 async def test_an_occurrence_makes_its_mailing(service: Service, pool: asyncpg.Pool) -> None:
     made = await create(service, title="Daily", end_after=Duration(seconds=7200), cron=YEARLY)
     await due(pool, made.id)
-    wait = await maker(pool).look()
+    wait = await maker(pool).poll()
     assert wait == 0.0
     [sent] = await made_by(service, made.id)
     assert (sent.schedule_id, sent.text, sent.state) == (made.id, "Hello", mailing_pb2.Mailing.STATE_RUNNING)
@@ -225,7 +225,7 @@ async def test_an_occurrence_makes_its_mailing(service: Service, pool: asyncpg.P
     assert after.last_mailing_id == sent.id
     assert after.next_times[0].ToDatetime() > sent.occurrence_time.ToDatetime()
     assert await events_of(pool) == ["schedule.created", "schedule.ran"]
-    assert 0 < await maker(pool).look() <= 60
+    assert 0 < await maker(pool).poll() <= 60
 
 
 async def test_makers_that_look_at_once_make_each_mailing_once(service: Service, pool: asyncpg.Pool) -> None:
@@ -233,7 +233,7 @@ async def test_makers_that_look_at_once_make_each_mailing_once(service: Service,
     ids = [(await create(service, cron=YEARLY)).id for _ in range(20)]
     await pool.execute("UPDATE schedules SET next_at = date_trunc('second', now()) - interval '1 second'")
     makers = [maker(pool) for _ in range(4)]
-    while not all(wait > 0.1 for wait in await asyncio.gather(*(one.look() for one in makers))):
+    while not all(wait > 0.1 for wait in await asyncio.gather(*(one.poll() for one in makers))):
         pass
     assert [len(await made_by(service, one)) for one in ids] == [1] * 20
     assert sum(one.made for one in makers) == 20
@@ -242,11 +242,11 @@ async def test_makers_that_look_at_once_make_each_mailing_once(service: Service,
 async def test_the_index_excludes_a_second_mailing_of_an_occurrence(service: Service, pool: asyncpg.Pool) -> None:
     made = await create(service, cron=YEARLY, overlap=Overlap.OVERLAP_ALLOW)
     await due(pool, made.id)
-    await maker(pool).look()
+    await maker(pool).poll()
     [sent] = await made_by(service, made.id)
     # As if the clock of the database had been set back: the occurrence comes again.
     await pool.execute("UPDATE schedules SET next_at = (SELECT occurrence_at FROM mailings)")
-    await maker(pool).look()
+    await maker(pool).poll()
     assert [one.id for one in await made_by(service, made.id)] == [sent.id]
     with pytest.raises(asyncpg.UniqueViolationError):
         await pool.execute(
@@ -264,12 +264,12 @@ async def test_a_paused_schedule_makes_nothing_and_makes_up_for_nothing(service:
         paused = (await service.schedules.PauseSchedule(pb.PauseScheduleRequest(schedule_id=made.id))).schedule
         assert paused.paused
         assert not paused.next_times
-    await maker(pool).look()
+    await maker(pool).poll()
     for _ in range(2):
         again = (await service.schedules.ResumeSchedule(pb.ResumeScheduleRequest(schedule_id=made.id))).schedule
         assert not again.paused
         assert len(again.next_times) == 5
-    await maker(pool).look()
+    await maker(pool).poll()
     assert not await made_by(service, made.id)
     assert await events_of(pool) == ["schedule.created", "schedule.paused", "schedule.resumed"]
 
@@ -278,25 +278,25 @@ async def test_an_occurrence_is_skipped_while_a_mailing_is_not_over(service: Ser
     made = await create(service, cron=YEARLY)
     for _ in range(2):
         await due(pool, made.id)
-        await maker(pool).look()
+        await maker(pool).poll()
     [sent] = await made_by(service, made.id)
     assert await events_of(pool) == ["schedule.created", "schedule.ran", "schedule.skipped"]
     await move_to(pool, sent.id, MailingState.COMPLETED)
     await due(pool, made.id, "0 seconds")
-    await maker(pool).look()
+    await maker(pool).poll()
     assert len(await made_by(service, made.id)) == 2
 
 
 async def test_an_occurrence_waits_for_the_end_of_a_mailing(service: Service, pool: asyncpg.Pool) -> None:
     made = await create(service, cron=YEARLY, overlap=Overlap.OVERLAP_WAIT)
     await due(pool, made.id, "9 seconds")
-    await maker(pool).look()
+    await maker(pool).poll()
     [first] = await made_by(service, made.id)
     await due(pool, made.id, "2 seconds")
-    await maker(pool).look()
-    assert 0 < await maker(pool).look() <= 5
+    await maker(pool).poll()
+    assert 0 < await maker(pool).poll() <= 5
     await service.mailings.CancelMailing(CancelMailingRequest(mailing_id=first.id))
-    await maker(pool).look()
+    await maker(pool).poll()
     second, _ = await made_by(service, made.id)
     assert second.occurrence_time.ToDatetime() > first.occurrence_time.ToDatetime()
     expected = ["schedule.created", "schedule.ran", "schedule.waiting", "schedule.ran"]
@@ -306,7 +306,7 @@ async def test_an_occurrence_waits_for_the_end_of_a_mailing(service: Service, po
 async def test_what_was_missed_for_too_long_is_in_the_log_only(service: Service, pool: asyncpg.Pool) -> None:
     made = await create(service, cron="0 0 1 1 *", catch_up=Duration(seconds=60))
     await due(pool, made.id, "40 days")
-    await maker(pool).look()
+    await maker(pool).poll()
     assert not await made_by(service, made.id)
     assert await events_of(pool) == ["schedule.created", "schedule.missed"]
 
@@ -346,22 +346,22 @@ async def test_one_schedule_that_cannot_be_served_holds_up_no_other(service: Ser
     await pool.execute("UPDATE schedules SET timezone = 'Nowhere/Else' WHERE id = $1", broken.id)
     for one in (broken, good):
         await due(pool, one.id)
-    looking = maker(pool)
-    await looking.look()
+    polling = maker(pool)
+    await polling.poll()
     assert len(await made_by(service, good.id)) == 1
-    assert await looking.look() > 0
+    assert await polling.poll() > 0
 
 
 async def test_a_schedule_made_due_wakes_the_maker(pool: asyncpg.Pool) -> None:
-    looking = maker(pool)
-    running = asyncio.create_task(looking.run())
+    polling = maker(pool)
+    running = asyncio.create_task(polling.run())
     try:
         await pool.execute(
             "INSERT INTO schedules (id, template, cron, timezone, overlap, catch_up, next_at) "
             """VALUES (1, '{"text": "Hi"}', '* * * * *', 'UTC', 1, interval '1 hour', date_trunc('second', now()))"""
         )
-        while not looking.made:
-            looking.hint()
+        while not polling.made:
+            polling.hint()
             await asyncio.sleep(0)
     finally:
         running.cancel()

@@ -128,7 +128,7 @@ def part(mail: EmailMessage, kind: str) -> str:
 
 async def test_the_mail_has_the_numbers_of_the_day_before(pool: asyncpg.Pool, box: Mailbox, port: int) -> None:
     await a_day(pool)
-    await daily(pool, port).look()
+    await daily(pool, port).poll()
     [mail] = box.mails
     assert box.recipients == [TO]
     assert str(mail["Subject"]).endswith("907 delivered, 61 failed")
@@ -154,7 +154,7 @@ async def test_the_mail_has_the_numbers_of_the_day_before(pool: asyncpg.Pool, bo
 
 
 async def test_a_day_without_messages_says_so(pool: asyncpg.Pool, box: Mailbox, port: int) -> None:
-    await daily(pool, port).look()
+    await daily(pool, port).poll()
     assert "No message ended on that day." in part(box.mails[0], "plain")
     assert "No message ended on that day." in part(box.mails[0], "html")
 
@@ -163,13 +163,13 @@ async def test_several_replicas_send_one_mail(pool: asyncpg.Pool, box: Mailbox, 
     """Fails when a report is taken without looking who has it."""
     replicas = [daily(pool, port) for _ in range(4)]
     box.open.clear()
-    looks = [asyncio.create_task(one.look()) for one in replicas]
+    polls = [asyncio.create_task(one.poll()) for one in replicas]
     await box.begun.wait()
-    await asyncio.wait(looks, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(polls, return_when=asyncio.FIRST_COMPLETED)
     box.open.set()
-    await asyncio.gather(*looks)
+    await asyncio.gather(*polls)
     for one in replicas:
-        assert await one.look() > 3600
+        assert await one.poll() > 3600
     assert len(box.mails) == 1
     assert await state(pool) == (3, "")
 
@@ -185,21 +185,21 @@ async def test_a_mail_goes_out_encrypted_and_authenticated(pool: asyncpg.Pool, b
     known: dict[str, Any] = {"tls": "starttls", "ca_file": tmp_path / "ca.pem"}
     async with serving_mail(box, context=context, **options) as port:
         # Without the authority nothing is said, without the password nothing is taken.
-        await daily(pool, port, tls="starttls").look()
+        await daily(pool, port, tls="starttls").poll()
         assert "certificate" in (await state(pool))[1].lower()
         await pool.execute("UPDATE daily_reports SET next_try_at = now()")
-        await daily(pool, port, **known).look()
+        await daily(pool, port, **known).poll()
         assert "530" in (await state(pool))[1]
         await pool.execute("UPDATE daily_reports SET next_try_at = now()")
         assert not box.mails
-        await daily(pool, port, **known, user="mailing", password_file=tmp_path / "password").look()
+        await daily(pool, port, **known, user="mailing", password_file=tmp_path / "password").poll()
     assert len(box.mails) == 1
     assert box.users == ["mailing"]
 
 
 async def test_refused_recipients_keep_no_mail_from_the_others(pool: asyncpg.Pool, box: Mailbox, port: int) -> None:
     box.refused = {TO[0]}
-    await daily(pool, port).look()
+    await daily(pool, port).poll()
     assert box.recipients == [[TO[1]]]
     details = await pool.fetchval("SELECT details ->> 'refused' FROM log WHERE event = 'report.sent' AND level = 3")
     assert details == f"{TO[0]}: 550 no such mailbox"
@@ -208,35 +208,35 @@ async def test_refused_recipients_keep_no_mail_from_the_others(pool: asyncpg.Poo
 async def test_a_mail_that_nobody_takes_is_tried_again(pool: asyncpg.Pool, box: Mailbox, port: int) -> None:
     box.refused = set(TO)
     sending = daily(pool, port)
-    assert await sending.look() == 60
+    assert await sending.poll() == 60
     assert "every recipient" in (await state(pool))[1]
-    assert await sending.look() == 30
+    assert await sending.poll() == 30
     await pool.execute("UPDATE daily_reports SET next_try_at = now()")
-    box.refused, box.answer = set(), "554 looks like spam"
-    assert await sending.look() == 120
-    assert "554 looks like spam" in (await state(pool))[1]
+    box.refused, box.answer = set(), "554 polls like spam"
+    assert await sending.poll() == 120
+    assert "554 polls like spam" in (await state(pool))[1]
     await pool.execute("UPDATE daily_reports SET next_try_at = now()")
     box.answer = ""
-    await sending.look()
+    await sending.poll()
     assert len(box.mails) == 1
 
 
 async def test_a_mail_server_that_is_away_is_tried_until_noon(pool: asyncpg.Pool, box: Mailbox) -> None:
     port = free_port()
     morning = daily(pool, port, hour=9)
-    assert await morning.look() == 60
+    assert await morning.poll() == 60
     assert not morning.failed
     day = await pool.fetchval("SELECT day FROM daily_reports")
     afternoon = daily(pool, port, hour=13)
     await pool.execute("UPDATE daily_reports SET day = $1", times(13).yesterday(datetime.now(UTC)))
     for one in (afternoon, daily(pool, port, hour=13)):
-        assert await one.look() > 3600
+        assert await one.poll() > 3600
         assert one.failed
     assert await events(pool) == [("report.failed", 4)], day
     text = await pool.fetchval("SELECT text FROM log WHERE event = 'report.failed'")
     assert "cannot be reached" in text
     async with serving_mail(box, port):
-        await afternoon.look()
+        await afternoon.poll()
     assert not box.mails
 
 
@@ -244,7 +244,7 @@ async def test_a_new_service_does_not_send_the_report_of_a_day_before_it(
     pool: asyncpg.Pool, box: Mailbox, port: int
 ) -> None:
     sending = daily(pool, port, hour=13)
-    assert await sending.look() > 3600
+    assert await sending.poll() > 3600
     assert not sending.failed
     assert not box.mails
 
@@ -252,7 +252,7 @@ async def test_a_new_service_does_not_send_the_report_of_a_day_before_it(
 async def test_a_report_that_fell_into_an_outage_is_failed(pool: asyncpg.Pool, box: Mailbox, port: int) -> None:
     await pool.execute("INSERT INTO daily_reports (day, state) VALUES ('2026-01-01', 3)")
     sending = daily(pool, port, hour=13)
-    await sending.look()
+    await sending.poll()
     assert sending.failed
     assert await events(pool) == [("report.failed", 4)]
 
@@ -260,14 +260,14 @@ async def test_a_report_that_fell_into_an_outage_is_failed(pool: asyncpg.Pool, b
 async def test_a_mail_that_was_handed_over_is_never_sent_again(pool: asyncpg.Pool, box: Mailbox, port: int) -> None:
     """Fails when the report is noted as handed over after the mail left, or is taken by another replica then."""
     box.open.clear()
-    dying = asyncio.create_task(daily(pool, port).look())
+    dying = asyncio.create_task(daily(pool, port).poll())
     await box.begun.wait()
     dying.cancel()
     await asyncio.gather(dying, return_exceptions=True)
     other = daily(pool, port)
-    assert await other.look() == 30
+    assert await other.poll() == 30
     await pool.execute("UPDATE daily_reports SET held_until = now()")
-    await other.look()
+    await other.poll()
     assert other.failed
     assert len(box.mails) == 1
     assert await state(pool) == (5, "")

@@ -156,7 +156,7 @@ async def test_a_primary_is_no_standby(servers: Servers) -> None:
         await follower.fetchval("SELECT pg_promote()")
         await follower.close()
         await eventually(replicated.used, lambda used: not used)
-        await replicated.standby.look()
+        await replicated.standby.poll()
         assert not await replicated.used()
 
 

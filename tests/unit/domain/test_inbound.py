@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dispatcher.model.answers import Pointer, Source
-from server.domain.inbound import InboundRules, Wish, normal, phone_of, wishes_of, words_of
+from server.domain.inbound import ConsentChange, InboundRules, consent_changes_of, normal, phone_of, words_of
 from server.domain.receipts import Incoming, Items
 
 RULES = InboundRules(
@@ -19,9 +19,9 @@ RULES = InboundRules(
 )
 
 
-def wishes(*messages: tuple[object, object]) -> list[Wish]:
+def changes(*messages: tuple[object, object]) -> list[ConsentChange]:
     document = [{"from": sender, "text": text} for sender, text in messages]
-    return wishes_of(RULES, Incoming(document, {}, {}))
+    return consent_changes_of(RULES, Incoming(document, {}, {}))
 
 
 @pytest.mark.parametrize(
@@ -43,15 +43,15 @@ def test_phones_are_digits_however_they_are_written(given: str, digits: str) -> 
 
 
 def test_of_one_phone_the_last_word_holds() -> None:
-    assert wishes(("79161234567", "STOP"), (79161234568, " basta  YA!\n"), ("+79161234567", "Weiter")) == [
-        Wish("79161234567", False, "WEITER"),
-        Wish("79161234568", True, "BASTA YA"),
+    assert changes(("79161234567", "STOP"), (79161234568, " basta  YA!\n"), ("+79161234567", "Weiter")) == [
+        ConsentChange("79161234567", False, "WEITER"),
+        ConsentChange("79161234568", True, "BASTA YA"),
     ]
 
 
 @pytest.mark.parametrize("text", [None, 5, [], "STOP STOP", "don't stop"])
-def test_what_is_no_word_wishes_nothing(text: object) -> None:
-    assert wishes(("79161234567", text)) == []
+def test_what_is_no_word_changes_nothing(text: object) -> None:
+    assert changes(("79161234567", text)) == []
 
 
 def test_an_own_word_may_take_a_usual_one_back() -> None:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _Work = Callable[[], Awaitable[None]]
 
 
-class LedgerKeeper:
+class Maintenance:
     """Counts what it does, for metrics."""
 
     def __init__(self, partitions: Partitions, retention: Retention) -> None:
@@ -76,9 +76,9 @@ class LedgerKeeper:
             log.info("the emptied partition messages_%s was dropped", suffix)
 
 
-def ledger_keeper(database: Database, settings: Settings) -> LedgerKeeper:
-    """Return the keeper that the settings ask for."""
+def maintenance_of(database: Database, settings: Settings) -> Maintenance:
+    """Return the maintenance that the settings ask for."""
     folder = settings.message_archive_dir
     archive = None if folder is None else MessageArchive(database, folder)
     retention = Retention(database, parse_retention(settings.message_retention), archive)
-    return LedgerKeeper(Partitions(database), retention)
+    return Maintenance(Partitions(database), retention)

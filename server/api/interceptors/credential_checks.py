@@ -1,6 +1,6 @@
 """Ends streams whose credentials have ended: expired, revoked, removed, or robbed of the method's scope.
 
-A call is short, and is checked when it starts; a stream goes on for an hour. One timer looks at all streams in
+A call is short, and is checked when it starts; a stream goes on for an hour. One timer checks all streams in
 turn, a tenth of them a second. The error that ends a stream carries the resume token of what its caller has got.
 """
 
@@ -17,19 +17,19 @@ from server.domain.resume_tokens import begin_place
 Check = Callable[[], None]
 
 INTERVAL = 10.0
-"""Seconds between two looks at a stream."""
+"""Seconds between two checks of a stream."""
 
 
-class Standing:
+class CredentialChecks:
     """The streams that are open, each with what raises when its caller may not have it any more."""
 
     def __init__(self, interval: float = INTERVAL) -> None:
         self._tick = interval / 10
-        self._streams: dict[_Stream, None] = {}  # who was not looked at for longest first
+        self._streams: dict[_Stream, None] = {}  # the one checked longest ago first
         self._timer: asyncio.TimerHandle | None = None
 
     @contextmanager
-    def held(self, check: Check) -> Iterator[None]:
+    def during(self, check: Check) -> Iterator[None]:
         """Run the block, which is a stream, as long as `check` raises nothing; then raise what it raised."""
         stream, place = _Stream(check), begin_place()
         self._streams[stream] = None
@@ -47,14 +47,14 @@ class Standing:
             del self._streams[stream]
 
     def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._timer = loop.call_later(self._tick, self._look, loop)
+        self._timer = loop.call_later(self._tick, self._check_some, loop)
 
-    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _check_some(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         for stream in [*islice(self._streams, -(-len(self._streams) // 10))]:
             del self._streams[stream]
             self._streams[stream] = None
-            stream.look()
+            stream.check_again()
         if self._streams:
             self._schedule(loop)
 
@@ -70,7 +70,7 @@ class _Stream:
         self.ended: DomainError | None = None
         self._check = check
 
-    def look(self) -> None:
+    def check_again(self) -> None:
         """Cancel the stream if its check raises, once."""
         if self.ended is None:
             try:
