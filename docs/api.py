@@ -22,7 +22,6 @@ from google.protobuf.descriptor_pb2 import (
 )
 
 from docs.api_examples import EXAMPLES
-from server.api.interceptors.unserved import FIELDS, METHODS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "api.md"
@@ -47,9 +46,6 @@ without authentication; elsewhere leave `-plaintext` out and add `-H "authorizat
 ([security](security.md)). Every call takes `x-request-id` in its metadata, up to 128 letters, digits and
 `._:/+=@-`; it comes back in the trailing metadata and is in the service's log. Why a call may fail, and what to do:
 [troubleshooting](troubleshooting.md#error-reasons).
-
-What is marked *not served yet* belongs to the contract and not to this version of the service: such a method, and any
-request that sets such a field, gets UNIMPLEMENTED with the reason `NOT_SERVED_YET`.
 """
 _KINDS = {
     (False, False): "unary",
@@ -104,13 +100,8 @@ def _service(name: str, files: list[File], messages: Mapping[str, str]) -> Itera
             if service.name == name:
                 yield f"## {name}\n\n{_prose(file, (_SERVICE, number))}\n"
                 for place, method in enumerate(service.method):
-                    comment = _mark(METHODS, name, method.name) + _prose(file, (_SERVICE, number, _METHOD, place))
+                    comment = _prose(file, (_SERVICE, number, _METHOD, place))
                     yield f"### {method.name}\n\n{comment}\n\n{_call(name, method)}\n{_exchange(method, messages)}"
-
-
-def _mark(unserved: Mapping[str, frozenset[str]], owner: str, name: str) -> str:
-    """Return what stands before the description of a method or field that is not served yet."""
-    return "*Not served yet.* " if name in unserved.get(f"{PACKAGE}.{owner}", ()) else ""
 
 
 def grpcurl(service: str, method: str) -> str:
@@ -139,7 +130,7 @@ def _requests_and_responses(file: File) -> Iterator[str]:
 def _messages(file: File) -> Iterator[tuple[str, str]]:
     """Yield the name and the description of every message, nested ones included."""
     for name, message, path in _tree(file):
-        yield name, _message(file, name, message, path)
+        yield name, _message(file, message, path)
 
 
 def _enums(file: File) -> Iterator[tuple[str, str]]:
@@ -165,15 +156,14 @@ def _tree(file: File) -> Iterator[tuple[str, DescriptorProto, _Path]]:
         yield from below(message, (_MESSAGE, number), "")
 
 
-def _message(file: File, name: str, message: DescriptorProto, path: _Path) -> str:
+def _message(file: File, message: DescriptorProto, path: _Path) -> str:
     comment = _prose(file, path)
     if not message.field:
         return f"{comment}\n"
     entries = {nested.name: nested for nested in message.nested_type if nested.options.map_entry}
     rows = [
-        f"| `{field.name}` | {_type(field, entries)} | {mark}{_cell(file, (*path, _FIELD, number))} |"
+        f"| `{field.name}` | {_type(field, entries)} | {_cell(file, (*path, _FIELD, number))} |"
         for number, field in enumerate(message.field)
-        for mark in [_mark(FIELDS, name, field.name)]
     ]
     return "\n".join([comment, "", "| Field | Type | Meaning |", "|---|---|---|", *rows, ""])
 

@@ -20,7 +20,6 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, RetryInfo
 from docs.api import PACKAGE, ROOT, File, read_protos
 from docs.api_examples import EXAMPLES
 from mailing.v1.error_pb2 import ErrorReason
-from server.api.interceptors.unserved import FIELDS, METHODS
 from server.console.http_api.bindings import Binding, bindings, field_at, services
 from server.console.http_api.requests import camel_case
 
@@ -92,12 +91,11 @@ class _Document:
     def _operation(self, binding: Binding, number: int) -> dict[str, Any]:
         method = binding.method
         service, comment = method.containing_service, self._comments[method.full_name]
-        unserved = method.name in METHODS.get(service.full_name, ())
         made: dict[str, Any] = {
             "operationId": method.name if number == 1 else f"{method.name}_{number}",
             "tags": [service.name],
             "summary": re.split(r"(?<=\.) ", comment.replace("\n", " "))[0],
-            "description": ("*Not served yet.* " if unserved else "") + comment,
+            "description": comment,
             "parameters": [*self._in_path(binding), *self._in_query(binding)],
         }
         if binding.body:
@@ -204,8 +202,7 @@ class _Document:
         return shape | ({"description": about} if about else {})
 
     def _about(self, field: FieldDescriptor) -> str:
-        unserved = field.name in FIELDS.get(field.full_name.rpartition(".")[0], ())
-        return ("*Not served yet.* " if unserved else "") + self._comments.get(field.full_name, "")
+        return self._comments.get(field.full_name, "")
 
     def _shape(self, field: FieldDescriptor) -> dict[str, Any]:
         if field.message_type and field.message_type.GetOptions().map_entry:

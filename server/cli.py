@@ -26,6 +26,7 @@ from mailing.cli.terminal.output import print_json
 from mailing.cli.terminal.tables import cell, new_table
 from server.auth.tokens_file import new_token, token_line
 from server.config import ConfigError, Loaded, load, rows_in_force
+from server.domain.findings import Finding
 from server.domain.principals import ROLES
 
 PROGRAM = "mailing-server"
@@ -183,12 +184,11 @@ def verify(
     Exits with 1 when something is wrong. With `--repair` it shows what is left.
     """
     from server.main import run_verification
-    from server.storage.verification import Finding
 
     findings: list[Finding] = []
     status = run_verification(_loaded(config, values).settings, repair, findings.append)
     if json:
-        print_json(Session(), {"findings": [asdict(one) for one in findings]})
+        print_json(Session(), {"findings": [asdict(one) | {"kind": one.kind.name} for one in findings]})
     elif findings:
         table = new_table("Check", "Bucket", "Mailing", "Found")
         for one in findings:

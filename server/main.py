@@ -32,6 +32,7 @@ from server.config import ConfigError, Settings, environment_of, load_settings, 
 from server.config.calendars import read_calendars
 from server.config.types import ConfiguredEndpoint, open_hours
 from server.domain.clients import ReceiveWindow
+from server.domain.findings import Finding
 from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.probes import EndpointProbes
 from server.endpoints.renewal import Renew, keep_secrets
@@ -75,7 +76,7 @@ from server.storage.removals import Removals
 from server.storage.reports import BacklogStore
 from server.storage.schedules import ScheduleQueue
 from server.storage.timetables import store_timetables
-from server.storage.verification import Finding, Verification
+from server.storage.verification import Verification
 from server.storage.webhooks import WebhookStore
 from server.webhooks import Webhooks
 from server.webhooks.worker import Feeds

@@ -31,7 +31,6 @@ from server.domain.errors import (
     DatabaseUnavailable,
     DomainError,
     EndpointUnknown,
-    FieldsNotServed,
     FieldViolation,
     ImportTooLarge,
     InvalidFields,
@@ -46,7 +45,6 @@ from server.domain.errors import (
     MessageTooLarge,
     MethodClosed,
     NotFound,
-    NotServedYet,
     PhoneTaken,
     PhoneUnknown,
     RateExceeded,
@@ -126,8 +124,6 @@ ANSWERS: Mapping[type[DomainError], Answer] = {
     ScopeMissing: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
     ServiceUnknown: Answer(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_UNSPECIFIED),
     MethodClosed: Answer(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_SCOPE_MISSING),
-    NotServedYet: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
-    FieldsNotServed: Answer(grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_NOT_SERVED_YET),
 }
 """Every error of the domain."""
 
@@ -150,7 +146,7 @@ def status_of(error: Exception, method: str) -> Status:
     answer = ANSWERS[type(error)]
     reason = MISSING[error.kind] if isinstance(error, NotFound) else answer.reason
     details: list[ProtoMessage] = [_info(reason, error.facts)]
-    if isinstance(error, InvalidFields | InvalidFilter | FieldsNotServed):
+    if isinstance(error, InvalidFields | InvalidFilter):
         details.append(_bad_request(error.violations))
     if error.retry_after is not None:
         details.append(_retry_info(error.retry_after))

@@ -38,9 +38,7 @@ DomainError
 ├── Unauthenticated     the call has no valid credentials
 ├── ScopeMissing        the caller lacks the method's scope
 ├── ServiceUnknown      health was asked of a service that is not served
-├── MethodClosed        no scope allows the method
-├── NotServedYet        the method has no implementation in this version
-└── FieldsNotServed     a field of the request has no implementation in this version
+└── MethodClosed        no scope allows the method
 """
 
 from __future__ import annotations
@@ -583,20 +581,3 @@ class ServiceUnknown(DomainError):
 
     def __init__(self) -> None:
         super().__init__("No service of this name is served.")
-
-
-class NotServedYet(DomainError):
-    """The method is part of the contract but not implemented in this version of the service."""
-
-    def __init__(self, method: str) -> None:
-        super().__init__(f"{method} belongs to the contract; this version of the service does not serve it yet.")
-
-
-class FieldsNotServed(DomainError):
-    """Fields of the request are part of the contract but not implemented in this version of the service."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        sentence = "belongs to the contract; this version of the service does not serve it yet: leave it out"
-        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
-        super().__init__(f"{paths[0]}: {sentence}{more}")
-        self.violations = tuple(FieldViolation(path, sentence) for path in paths)

@@ -11,6 +11,7 @@ from server.api.encoding.changes import encoded_mailing
 from server.api.encoding.schedules import TEMPLATES
 from server.api.services import (
     AdminService,
+    AdminStores,
     ClientService,
     DeliveryService,
     MailingService,
@@ -30,6 +31,7 @@ from server.storage.mailings import MailingStore, ProgressStore
 from server.storage.previews import PreviewStore
 from server.storage.replicas import ReplicaStore
 from server.storage.schedules import ScheduleStore
+from server.storage.verification import Verification
 from server.watch import Streams, StreamStores
 from server.webhooks import Webhooks
 
@@ -70,7 +72,6 @@ async def build_api(
         hint_schedules()
 
     mailings = MailingService(database, installation, changed, previews, probes)
-    # Abstract: the generated code answers methods that are not implemented yet.
     services = Services(
         ClientService(database, installation),
         mailings,
@@ -83,8 +84,12 @@ async def build_api(
             installation,
             mailings.check_names,
         ),
-        AdminService(  # type: ignore[abstract]
-            stores.replicas, EndpointStore(database), streams, probes, settings.release, webhooks
+        AdminService(
+            AdminStores(stores.replicas, EndpointStore(database), Verification(database)),
+            streams,
+            probes,
+            settings.release,
+            webhooks,
         ),
     )
     return await build_server(

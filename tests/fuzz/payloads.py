@@ -18,8 +18,6 @@ from google.protobuf.message_factory import GetMessageClass
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from server.api.interceptors.unserved import FIELDS
-
 Known = Mapping[str, Sequence[Any]]
 """Values that mean something, by the name of the field they are for, such as ids that exist."""
 
@@ -78,8 +76,7 @@ class Messages:
 
     def _build(self, descriptor: Descriptor) -> SearchStrategy[Message]:
         make = GetMessageClass(descriptor)
-        unserved = FIELDS.get(descriptor.full_name, ())
-        fields = {field.name: self._field(field) for field in descriptor.fields if field.name not in unserved}
+        fields = {field.name: self._field(field) for field in descriptor.fields}
         if descriptor.full_name in _SECONDS:
             fields = {"seconds": _SECONDS[descriptor.full_name], "nanos": _NANOS}
         return st.fixed_dictionaries({}, optional=fields).map(lambda values: make(**values))

@@ -11,6 +11,7 @@ Nothing here imports the server.
 `mailing.aio` has the same for asyncio.
 """
 
+from mailing.answers import DeletedMessages
 from mailing.builders import (
     new_client,
     new_dispatch_settings,
@@ -31,6 +32,7 @@ from mailing.ids import client_of, mailing_of, message_id
 from mailing.watch import LogWatch, MessageWatch
 
 __all__ = [
+    "DeletedMessages",
     "FieldViolation",
     "LogWatch",
     "MailingClient",

@@ -19,7 +19,13 @@ from mailing.calls import Outage
 from mailing.changes import Repeats, change_of
 from mailing.errors import MailingError
 from mailing.transport import sleep
-from mailing.v1.admin_service_pb2 import WatchDispatchRequest, WatchDispatchResponse, WatchLogRequest
+from mailing.v1.admin_service_pb2 import (
+    VerifyLedgerRequest,
+    VerifyLedgerResponse,
+    WatchDispatchRequest,
+    WatchDispatchResponse,
+    WatchLogRequest,
+)
 from mailing.v1.delivery_service_pb2 import MessageChange, WatchMailingRequest, WatchMessagesRequest
 from mailing.v1.log_pb2 import LogEntry
 from mailing.v1.mailing_pb2 import Mailing
@@ -57,6 +63,21 @@ def watch_dispatch(
     with closing(_reconnecting(lambda: admin.WatchDispatch(request), Outage(patience))) as responses:
         for response in responses:
             yield response
+
+
+def verify_ledger(
+    admin: Any, mailing_id: int = 0, *, resume_token: str = "", patience: float | None = None
+) -> Iterator[VerifyLedgerResponse]:
+    """Yield what an audit of the records finds, of one mailing or (0) of all, until its `checked` is 1.
+
+    Begin behind `resume_token`, that of a response. After the first response, wait up to `patience` seconds for a
+    service that cannot be reached (None: without limit), and go on there. Raise MailingError.
+    """
+    request = VerifyLedgerRequest(mailing_id=mailing_id, resume_token=resume_token)
+    with closing(_reconnecting(lambda: admin.VerifyLedger(request), Outage(patience))) as responses:
+        for response in responses:
+            yield response
+            request.resume_token = response.resume_token
 
 
 class MessageWatch(Iterator[MessageChange]):

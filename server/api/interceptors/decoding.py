@@ -14,8 +14,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from server.api.handlers import Handler
-from server.api.interceptors.unserved import UNSERVED
-from server.domain.errors import FieldsNotServed, MalformedRequest, MessageTooLarge
+from server.domain.errors import MalformedRequest, MessageTooLarge
 
 Decoder = Callable[[bytes], Any]
 
@@ -55,10 +54,9 @@ def largest_request(method: str, most: int) -> int:
 
 
 def decoder(handler: Handler, method: str, most: int) -> Decoder:
-    """Return what makes the request of this method. It raises MessageTooLarge, MalformedRequest, FieldsNotServed."""
+    """Return what makes the request of this method. It raises MessageTooLarge and MalformedRequest."""
     decode, largest = handler.request_deserializer, largest_request(method, most)
     assert decode is not None, "every method of this server takes a message"
-    ours = method.startswith("/mailing.v1.")
 
     def decoded(data: Any) -> Any:
         if data is grpc.aio.EOF:
@@ -70,8 +68,6 @@ def decoder(handler: Handler, method: str, most: int) -> Decoder:
         except DecodeError:
             raise MalformedRequest from None
         request.DiscardUnknownFields()
-        if ours and (found := UNSERVED.paths(request)):
-            raise FieldsNotServed(found)
         return request
 
     return decoded

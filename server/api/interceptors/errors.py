@@ -16,7 +16,6 @@ from grpc_status.rpc_status import to_status
 
 from server.api.error_table import status_of
 from server.api.handlers import Context
-from server.domain.errors import NotServedYet
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -32,8 +31,6 @@ def cancelled_where_left() -> Iterator[None]:
 
 def refusal(error: Exception, method: str) -> grpc.Status:
     """Return the status of a call that failed with `error`."""
-    if isinstance(error, NotImplementedError):  # generated code, for methods without an implementation
-        error = NotServedYet(method)
     status: grpc.Status = to_status(status_of(error, method))
     return status
 

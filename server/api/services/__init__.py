@@ -1,6 +1,6 @@
 """One servicer for each service of the contract: decodes and checks requests, calls stores, encodes answers."""
 
-from server.api.services.admin_service import AdminService
+from server.api.services.admin_service import AdminService, AdminStores
 from server.api.services.client_service import ClientService
 from server.api.services.delivery_service import DeliveryService
 from server.api.services.mailing_service import MailingService
@@ -10,6 +10,7 @@ from server.api.services.segment_service import SegmentService
 
 __all__ = [
     "AdminService",
+    "AdminStores",
     "ClientService",
     "DeliveryService",
     "MailingService",

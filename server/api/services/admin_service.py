@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from mailing.v1 import admin_service_pb2 as pb
@@ -16,6 +17,7 @@ from server.api.encoding.sizes import pieces
 from server.api.encoding.webhooks import webhook_attempt, webhook_message
 from server.api.encoding.wellknown import IntervalRange, changed_fields
 from server.api.handlers import Context
+from server.api.services.ledger_audit import audit_responses
 from server.domain.change_feed import ChangeQuery
 from server.domain.errors import ReaderTooSlow, ScopeMissing, ShuttingDown, WebhookUnknown
 from server.domain.events import endpoint_probed
@@ -28,6 +30,7 @@ from server.endpoints.dns_check import DnsCheck
 from server.endpoints.probes import EndpointProbes
 from server.storage.endpoints import EndpointStore
 from server.storage.replicas import ReplicaStore
+from server.storage.verification import Verification
 from server.watch import EventBatch, Streams
 from server.webhooks import Webhooks
 
@@ -35,21 +38,30 @@ INTERVALS = IntervalRange(default=1.0, shortest=0.1, longest=3600.0, words="100 
 """Intervals of WatchDispatch."""
 
 
+@dataclass(frozen=True, slots=True)
+class AdminStores:
+    """What AdminService reads and writes."""
+
+    replicas: ReplicaStore
+    endpoints: EndpointStore
+    verification: Verification
+
+
 class AdminService(AdminServiceServicer):
-    """Replicas and their settings, endpoints, and the event log."""
+    """Replicas and their settings, endpoints, the event log, and the audit of the ledger."""
 
     def __init__(
         self,
-        replicas: ReplicaStore,
-        endpoints: EndpointStore,
+        stores: AdminStores,
         streams: Streams,
         probes: EndpointProbes,
         release: Release,
         webhooks: Webhooks | None = None,
     ) -> None:
         self._webhooks = webhooks
-        self._replicas = replicas
-        self._endpoints = endpoints
+        self._replicas = stores.replicas
+        self._endpoints = stores.endpoints
+        self._verification = stores.verification
         self._streams = streams
         self._probes = probes
         self._release = release
@@ -169,6 +181,14 @@ class AdminService(AdminServiceServicer):
                     reached(token)
         except (ReaderTooSlow, ShuttingDown) as end:
             raise type(end)(token) from None
+
+    async def VerifyLedger(
+        self, request: pb.VerifyLedgerRequest, context: Context
+    ) -> AsyncIterator[pb.VerifyLedgerResponse]:
+        """Stream what disagrees in the records."""
+        async with aclosing(audit_responses(self._verification, request)) as responses:
+            async for response in responses:
+                yield response
 
 
 def _responses(batch: EventBatch, before: str, after: str) -> Iterator[pb.WatchLogResponse]:

@@ -1,26 +1,42 @@
 -- Whether the records agree with each other, one mailing in one bucket at a time.
 
--- name: list_verified
--- Every bucket with the mailings that have something in it. What is left of a deleted mailing, or of one that keeps
--- only its report, is not looked at: it is being removed.
-SELECT k.bucket, k.mailing_id
+-- name: list_places
+-- The next $most mailings behind $after that have something in a bucket, or only $mailing_id (0: all), each with the
+-- share of the bucket's messages up to it. What is left of a deleted mailing, or of one that keeps only its report, is not
+-- looked at: it is being removed.
+SELECT mailing_id, share
 FROM (
-  SELECT bucket, mailing_id FROM mailing_counts
-  UNION SELECT bucket, mailing_id FROM expansions
-  UNION SELECT bucket, mailing_id FROM batches
-) k
-JOIN mailings g ON g.id = k.mailing_id AND g.messages_removed_at IS NULL
-ORDER BY k.bucket, k.mailing_id;
+  SELECT k.mailing_id, (sum(k.weight) OVER (ORDER BY k.mailing_id) / sum(k.weight) OVER ())::float8 AS share
+  FROM (
+    SELECT mailing_id, sum(weight) AS weight
+    FROM (
+      SELECT mailing_id, 1 + greatest(n, 0) AS weight FROM mailing_counts WHERE bucket = $bucket
+      UNION ALL SELECT mailing_id, 1 FROM expansions WHERE bucket = $bucket
+      UNION ALL SELECT mailing_id, 1 FROM batches WHERE bucket = $bucket
+    ) parts
+    WHERE $mailing_id::bigint IN (0, mailing_id)
+    GROUP BY mailing_id
+  ) k
+  JOIN mailings g ON g.id = k.mailing_id AND g.messages_removed_at IS NULL
+) places
+WHERE mailing_id > $after
+ORDER BY mailing_id
+LIMIT $most;
+
+-- name: is_kept
+-- Whether a mailing still has its messages.
+SELECT EXISTS (SELECT 1 FROM mailings WHERE id = $mailing_id AND messages_removed_at IS NULL);
 
 -- name: list_all_buckets
 SELECT bucket FROM buckets ORDER BY bucket;
 
--- name: list_feed_gaps
--- Buckets whose change feed lacks numbers between the last one removed and the last one given.
-SELECT b.bucket, b.journal_seq - f.floor - count(j.seq) AS missing
+-- name: find_feed_gap
+-- How many numbers the change feed of a bucket lacks between the last one removed and the last one given.
+SELECT b.journal_seq - f.floor - count(j.seq) AS missing
 FROM buckets b
 JOIN journal_floors f ON f.bucket = b.bucket
 LEFT JOIN journal j ON j.bucket = b.bucket AND j.seq > f.floor AND j.seq <= b.journal_seq
+WHERE b.bucket = $bucket
 GROUP BY b.bucket, b.journal_seq, f.floor
 HAVING count(j.seq) <> b.journal_seq - f.floor;
 
@@ -63,12 +79,19 @@ LIMIT $most;
 
 -- name: check_places
 -- Clients who have several messages in the mailing: rows, places in fresh batches, and in blocks.
-SELECT client_id, count(*) AS places
+SELECT client_id, count(*) AS places, count(*) FILTER (WHERE status = {Status.PENDING}) AS pending
 FROM {rows}
 GROUP BY client_id
 HAVING count(*) > 1
 ORDER BY client_id
 LIMIT $most;
+
+-- name: check_left_over
+-- Open batches of a completed mailing, which nobody claims.
+SELECT count(*) AS batches
+FROM batches b JOIN mailings g ON g.id = b.mailing_id
+WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND g.state = {MailingState.COMPLETED}
+HAVING count(*) > 0;
 
 -- fragment: counted
 SELECT status, CASE WHEN status IN ({Status.PENDING}, {Status.DELIVERED}) THEN 0 ELSE reason END AS reason, count(*) AS n

@@ -126,7 +126,7 @@ async def test_messages_go_and_the_report_stays(service: Service, pool: asyncpg.
     assert (await get(service, old)).progress == before.progress
     report = await service.mailings.GetMailingReport(GetMailingReportRequest(mailing_id=old))
     assert sum(one.count for one in report.statuses) == CLIENTS
-    assert [one for one in await Verification(Database(pool)).verify_ledger() if one.mailing_id == old] == []
+    assert [one for one in await Verification(Database(pool)).run() if one.mailing_id == old] == []
     event = await pool.fetchval("SELECT details ->> 'messages' FROM log WHERE event = 'mailing.messages_removed'")
     assert event == str(CLIENTS)
 

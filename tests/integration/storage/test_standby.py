@@ -25,6 +25,7 @@ from server.storage.migrate import migrate
 from server.storage.pool import open_pool, open_standby
 from server.storage.reports import ReportStore
 from server.storage.standby import Standby
+from server.storage.verification import Verification
 from tests.conftest import FAST
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing
@@ -144,6 +145,23 @@ async def test_a_standby_that_goes_away_costs_one_answer_at_most(servers: Server
         servers.read_dsn = servers.standby.start()
         await eventually(replicated.used, bool, within=30.0)
         await eventually(replicated.found, lambda count: count == 3)
+
+
+async def test_an_audit_reads_the_standby_and_goes_on_without(servers: Servers) -> None:
+    """Fails when an audit reads the database although there is a standby, and when it ends with the standby."""
+    await migrate(servers.dsn)
+    async with AsyncExitStack() as stack:
+        replicated = await open_replicated(stack, servers, database_timeout=2.0)
+        await eventually(replicated.used, bool)
+        follower = await asyncpg.connect(servers.read_dsn)
+        await follower.execute("SELECT pg_wal_replay_pause()")
+        await replicated.pool.execute("UPDATE buckets SET journal_seq = 1 WHERE bucket = 3")
+        verification = Verification(replicated.database)
+        assert await verification.run() == []
+        await follower.close()
+        assert await replicated.used()
+        servers.standby.stop()
+        assert [(one.bucket, one.found) for one in await verification.run()] == [(3, "1 entries are missing")]
 
 
 async def test_a_primary_is_no_standby(servers: Servers) -> None:

@@ -155,6 +155,8 @@ class Mailings(MailingServiceServicer):
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
         self.report: ms.GetMailingReportResponse | None = None
+        self.remaining = 0
+        """How many messages of a deleted mailing are still there."""
 
     def CreateMailing(
         self, request: ms.CreateMailingRequest, context: grpc.ServicerContext
@@ -222,7 +224,7 @@ class Mailings(MailingServiceServicer):
         self, request: ms.DeleteMailingRequest, context: grpc.ServicerContext
     ) -> ms.DeleteMailingResponse:
         if request.allow_missing:
-            return ms.DeleteMailingResponse()
+            return ms.DeleteMailingResponse(deleted_messages=0, remaining_messages=self.remaining)
         refuse(context, grpc.StatusCode.NOT_FOUND, "MAILING_NOT_FOUND", f"There is no mailing {request.mailing_id}.")
 
 
@@ -247,6 +249,18 @@ class Admin(AdminServiceServicer):
         """What ProbeEndpoint answers."""
         self.probed: list[str] = []
         self.webhooks: list[Webhook] = []
+        self.audit: list[adm.VerifyLedgerResponse] = []
+        """What VerifyLedger answers; the token of each is how many were given. A call ends behind one without."""
+        self.audited: list[adm.VerifyLedgerRequest] = []
+
+    def VerifyLedger(
+        self, request: adm.VerifyLedgerRequest, context: grpc.ServicerContext
+    ) -> Iterator[adm.VerifyLedgerResponse]:
+        self.audited.append(request)
+        for response in self.audit[int(request.resume_token or 0) :]:
+            yield response
+            if response.checked < 1 and not response.findings:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "away")
 
     def ListEndpoints(
         self, request: adm.ListEndpointsRequest, context: grpc.ServicerContext

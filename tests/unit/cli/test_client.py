@@ -94,6 +94,15 @@ def test_a_pause_and_a_cancel_carry_the_etag(name: str, channel: grpc_testing.Ch
     call.terminate(mailing_service_pb2.PauseMailingResponse(), (), grpc.StatusCode.OK, "")
 
 
+def test_a_deletion_returns_a_number_with_what_is_left(channel: grpc_testing.Channel) -> None:
+    result = start(MailingClient(channel).delete_mailing, 7)
+    _, call = take(channel, MAILINGS.methods_by_name["DeleteMailing"])
+    answer = mailing_service_pb2.DeleteMailingResponse(deleted_messages=3, remaining_messages=5)
+    call.terminate(answer, (), grpc.StatusCode.OK, "")
+    deleted = result.result(10)
+    assert (deleted, deleted + 1, f"{deleted:,}", deleted.remaining) == (3, 4, "3", 5)
+
+
 def test_an_update_may_only_be_tried(channel: grpc_testing.Channel) -> None:
     start(lambda: MailingClient(channel).update_mailing(Mailing(id=7), validate_only=True))
     request, call = take(channel, MAILINGS.methods_by_name["UpdateMailing"])

@@ -405,6 +405,13 @@ class TestVerbs:
         assert run("mailings", "delete", "9").status == 1
         assert run("mailings", "delete", "9", "--allow-missing").status == 0
 
+    def test_a_deletion_says_how_much_is_left(self, run: Run, service: Service) -> None:
+        service.mailings.remaining = 12_345
+        _, out, _ = run("mailings", "delete", "9", "--allow-missing")
+        assert "The service removes 12,345 messages more by itself." in out
+        document = json.loads(run("mailings", "delete", "9", "--allow-missing", "--json").out)
+        assert document == {"deleted_messages": 0, "remaining_messages": 12_345}
+
 
 class TestWatch:
     def test_it_ends_with_0_when_everyone_was_reached(self, run: Run, service: Service) -> None:

@@ -18,7 +18,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from mailing.aio.client_import import import_in_batches
 from mailing.aio.transport import Call, Channel, Items, open_channel, sleep
-from mailing.aio.watch import LogWatch, MessageWatch, watch_dispatch, watch_mailing
+from mailing.aio.watch import LogWatch, MessageWatch, verify_ledger, watch_dispatch, watch_mailing
+from mailing.answers import DeletedMessages
 from mailing.calls import Attempts, with_request_id
 from mailing.channel import Token
 from mailing.errors import MailingError, mailing_errors
@@ -30,6 +31,7 @@ from mailing.v1.admin_service_pb2 import (
     ProbeEndpointRequest,
     ResumeDispatchRequest,
     UpdateDispatchSettingsRequest,
+    VerifyLedgerResponse,
     WatchDispatchResponse,
     WatchLogRequest,
 )
@@ -264,13 +266,15 @@ class MailingClient:
         request = UpdateMailingRequest(mailing=mailing, update_mask=_mask(fields), validate_only=validate_only)
         return (await self.call(self.mailings.UpdateMailing, request)).mailing
 
-    async def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> int:
+    async def delete_mailing(self, mailing_id: int, etag: str = "", *, allow_missing: bool = False) -> DeletedMessages:
         """Delete one mailing that is not running; return how many of its messages were deleted at once.
 
-        The service deletes the rest by itself. With `allow_missing` a mailing that does not exist is no error.
+        The number has the `remaining` ones, which the service deletes by itself. With `allow_missing` a mailing
+        that does not exist is no error, and a repeated call returns how many of its messages still remain.
         """
         request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
-        return (await self.call(self.mailings.DeleteMailing, request)).deleted_messages
+        answer = await self.call(self.mailings.DeleteMailing, request)
+        return DeletedMessages(answer.deleted_messages, answer.remaining_messages)
 
     async def list_mailings(
         self,
@@ -460,6 +464,12 @@ class MailingClient:
             mailing_id=mailing_id, message_id=message_id, client_id=client_id, level=level, resume_token=resume_token
         )
         return LogWatch(self.admin, request, follow=follow, patience=patience)
+
+    def verify_ledger(
+        self, mailing_id: int = 0, *, resume_token: str = "", patience: float | None = None
+    ) -> AsyncIterator[VerifyLedgerResponse]:
+        """Yield what an audit of the records finds, while the service runs; see `mailing.watch.verify_ledger`."""
+        return verify_ledger(self.admin, mailing_id, resume_token=resume_token, patience=patience)
 
     async def list_attempts(self, message_id: int) -> list[Attempt]:
         """Return the failed attempts of one message, in order."""

@@ -14,6 +14,7 @@ from mailing.cli.commands import (
     dispatchers,
     endpoints,
     health,
+    ledger,
     mailings,
     messages,
     one_client,
@@ -77,6 +78,7 @@ preview.register(app)
 watch.register(app)
 tail.register(app)
 dispatchers.register(app)
+app.add_typer(ledger.app, name="ledger")
 top.register(app)
 demo.register(app)
 

@@ -80,8 +80,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_SHUTTING_DOWN: _ErrorReason.ValueType  # 19
     """UNAVAILABLE: this replica is shutting down. Retry on another."""
     ERROR_REASON_NOT_SERVED_YET: _ErrorReason.ValueType  # 20
-    """UNIMPLEMENTED: the method, or each field that the BadRequest names, belongs to the contract; this
-    version of the service does not serve it yet. Leave the field out, or upgrade the service.
+    """UNIMPLEMENTED: from an earlier version of the service, which does not serve the method, or each field
+    that the BadRequest names. Leave the field out, or upgrade the service. This version serves them all.
     """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 21
     """INTERNAL: a defect in the service. The metadata carries the id under which
@@ -196,8 +196,8 @@ ERROR_REASON_DATABASE_UNAVAILABLE: ErrorReason.ValueType  # 18
 ERROR_REASON_SHUTTING_DOWN: ErrorReason.ValueType  # 19
 """UNAVAILABLE: this replica is shutting down. Retry on another."""
 ERROR_REASON_NOT_SERVED_YET: ErrorReason.ValueType  # 20
-"""UNIMPLEMENTED: the method, or each field that the BadRequest names, belongs to the contract; this
-version of the service does not serve it yet. Leave the field out, or upgrade the service.
+"""UNIMPLEMENTED: from an earlier version of the service, which does not serve the method, or each field
+that the BadRequest names. Leave the field out, or upgrade the service. This version serves them all.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 21
 """INTERNAL: a defect in the service. The metadata carries the id under which

@@ -76,8 +76,8 @@ const (
 	ErrorReason_ERROR_REASON_DATABASE_UNAVAILABLE ErrorReason = 18
 	// UNAVAILABLE: this replica is shutting down. Retry on another.
 	ErrorReason_ERROR_REASON_SHUTTING_DOWN ErrorReason = 19
-	// UNIMPLEMENTED: the method, or each field that the BadRequest names, belongs to the contract; this
-	// version of the service does not serve it yet. Leave the field out, or upgrade the service.
+	// UNIMPLEMENTED: from an earlier version of the service, which does not serve the method, or each field
+	// that the BadRequest names. Leave the field out, or upgrade the service. This version serves them all.
 	ErrorReason_ERROR_REASON_NOT_SERVED_YET ErrorReason = 20
 	// INTERNAL: a defect in the service. The metadata carries the id under which
 	// the cause was logged.

@@ -17,11 +17,10 @@ from mailing.cli.commands.options import Limit, page_size, read_pairs, read_valu
 from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.mailing_table import mailing_table
-from mailing.cli.terminal.output import document_of, print_json, print_list, print_message
+from mailing.cli.terminal.output import print_json, print_list, print_message
 from mailing.cli.terminal.tables import enum_name, moment, short_moment
 from mailing.cli.terminal.words import counted
 from mailing.v1.mailing_pb2 import Mailing
-from mailing.v1.mailing_service_pb2 import DeleteMailingRequest
 from mailing.v1.message_pb2 import Message
 
 app = typer.Typer(cls=SuggestingGroup, no_args_is_help=True, help="Manage mailings: one text to many clients.")
@@ -93,14 +92,13 @@ def delete(
 ) -> None:
     """Delete a mailing that is not running, and its messages."""
     with session.connected() as mailing:
-        request = DeleteMailingRequest(mailing_id=mailing_id, etag=etag, allow_missing=allow_missing)
-        answer = mailing.call(mailing.mailings.DeleteMailing, request)
+        deleted = mailing.delete_mailing(mailing_id, etag, allow_missing=allow_missing)
     if session.json:
-        print_json(session, document_of(answer))
+        print_json(session, {"deleted_messages": deleted, "remaining_messages": deleted.remaining})
         return
-    session.out.print(f"Mailing {mailing_id} is deleted, and {counted(answer.deleted_messages, 'message')} with it.")
-    if answer.remaining_messages:
-        session.out.print(f"The service removes {counted(answer.remaining_messages, 'message')} more by itself.")
+    session.out.print(f"Mailing {mailing_id} is deleted, and {counted(deleted, 'message')} with it.")
+    if deleted.remaining:
+        session.out.print(f"The service removes {counted(deleted.remaining, 'message')} more by itself.")
 
 
 def pause(session: Session, mailing_id: MailingId) -> None:

@@ -169,8 +169,8 @@ export enum ErrorReason {
   SHUTTING_DOWN = 19,
 
   /**
-   * UNIMPLEMENTED: the method, or each field that the BadRequest names, belongs to the contract; this
-   * version of the service does not serve it yet. Leave the field out, or upgrade the service.
+   * UNIMPLEMENTED: from an earlier version of the service, which does not serve the method, or each field
+   * that the BadRequest names. Leave the field out, or upgrade the service. This version serves them all.
    *
    * @generated from enum value: ERROR_REASON_NOT_SERVED_YET = 20;
    */
