@@ -125,6 +125,27 @@ def test_an_open_page_comes_back_with_the_service(start: Start, new_page: NewPag
         assert page.evaluate("window.mark") is True
 
 
+HIDE = """window.away = true;
+Object.defineProperty(document, "hidden", {get: () => window.away, configurable: true});
+document.dispatchEvent(new Event("visibilitychange"))"""
+SHOW = "window.away = false; document.dispatchEvent(new Event('visibilitychange'))"
+
+
+def test_a_hidden_tab_reads_nothing_until_it_is_seen_again(console: Console, page: Page) -> None:
+    """Fails when the stream of a page that nobody sees stays open."""
+    mailing_id = create_mailing(console, "--start", "+1h")
+    page.goto(f"/mailings/{mailing_id}")
+    page.evaluate(MARK)
+    expect(page.locator("#mailing_log")).to_contain_text("was created")
+    with page.expect_event("requestfailed", lambda request: request.url.endswith("/live")):
+        page.evaluate(HIDE)
+    console.cli.json("mailings", "cancel", mailing_id)
+    expect(page.locator("#mailing_head")).to_contain_text("Scheduled")
+    page.evaluate(SHOW)
+    expect(page.locator("#mailing_head")).to_contain_text("Cancelled")
+    assert page.evaluate("window.mark") is True
+
+
 def test_keys_lead_to_every_screen(page: Page) -> None:
     page.goto("/")
     page.keyboard.press("?")

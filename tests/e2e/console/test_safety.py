@@ -9,15 +9,37 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, Route, expect
 
+from mailing.ids import message_id
 from server.auth.tokens_file import new_token, token_line
 from tests.e2e.console.conftest import Console, NewPage, Start, create_mailing
 
 EVIL = """<script>alert(1)</script><img src=x onerror="alert(2)">"""
 SCREENS = [
-    *("/", "/mailings", "/mailings/1", "/mailings/new", "/mailings/1/cancel", "/messages?mailing=1", "/clients"),
-    *("/clients/import", "/mailings/1/edit", "/segments", "/segments/1", "/segments/1/delete", "/schedules"),
+    *("/", "/mailings", "/mailings/1", "/mailings/2", "/mailings/2/cancel", "/mailings/2/edit", "/mailings/1/retry"),
+    *("/mailings/new", "/messages?mailing=1", "/messages/{message}", "/clients", "/clients/new", "/clients/{client}"),
+    *("/clients/{client}/delete", "/clients/import", "/segments", "/segments/1", "/segments/1/delete", "/schedules"),
     *("/schedules/new", "/schedules/1", "/endpoints", "/dispatchers", "/log", "/settings"),
 ]
+
+
+def screens(console: Console) -> list[str]:
+    """Make one of everything that has a page, and return the addresses of all pages."""
+    create_mailing(console, "--snapshot")
+    assert console.cli.run("watch", "1").returncode == 0
+    create_mailing(console, "--start", "+1h")
+    console.cli.json("segments", "create", "news", 'tag = "news"')
+    schedule = ("--text", "Hello", "--tag", "news", "--cron", "0 10 * * *", "--zone", "Europe/Riga")
+    console.cli.json("schedules", "create", *schedule)
+    client = console.cli.json("clients", "list", "--limit", "1")["clients"][0]["id"]
+    return [one.format(client=client, message=message_id(1, int(client))) for one in SCREENS]
+
+
+def opened(page: Page, path: str) -> None:
+    """Open a page that has to be there."""
+    answer = page.goto(path)
+    assert answer is not None
+    assert answer.status == 200, path
+    expect(page.locator("h1").first).to_be_visible()
 
 
 def test_what_people_wrote_is_never_run(console: Console, page: Page) -> None:
@@ -85,12 +107,10 @@ def test_a_viewer_sees_no_phones_and_no_buttons(
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_nobody_is_kept_out_by_how_pages_are_made(console: Console, new_page: NewPage, theme: str) -> None:
     """axe-core finds nothing serious: contrast, labels, names, order."""
-    create_mailing(console, "--snapshot")
     page = new_page(console.url, color_scheme=theme)
     found = []
-    for path in SCREENS:
-        page.goto(path)
-        expect(page.locator("h1").first).to_be_visible()
+    for path in screens(console):
+        opened(page, path)
         violations = Axe().run(page).response["violations"]
         serious = [one for one in violations if one["impact"] in ("serious", "critical")]
         found += [(path, one["id"], one["nodes"][0]["html"][:120]) for one in serious]
@@ -98,11 +118,10 @@ def test_nobody_is_kept_out_by_how_pages_are_made(console: Console, new_page: Ne
 
 
 def test_a_narrow_screen_shows_everything_without_scrolling_sideways(console: Console, new_page: NewPage) -> None:
-    create_mailing(console, "--snapshot")
     page = new_page(console.url, viewport={"width": 360, "height": 740})
     wide = []
-    for path in SCREENS:
-        page.goto(path)
+    for path in screens(console):
+        opened(page, path)
         if page.evaluate("document.documentElement.scrollWidth") > 360:
             wide.append(path)
     assert wide == []
