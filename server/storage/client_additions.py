@@ -6,7 +6,8 @@ taken or remembered, a request id that was used, an error) is left to the statem
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -16,7 +17,7 @@ from server.domain.clients import Client, ClientDefinition
 from server.domain.principals import set_source
 from server.storage.client_rows import client_of
 from server.storage.database import Database
-from server.storage.gathered import Gathered
+from server.storage.gathered import Act, Gathered
 from server.storage.installation import Installation
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall
@@ -41,14 +42,18 @@ class ClientAdditions:
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
         self._installation = installation
-        self._gathered = Gathered(self._add, MOST)
+        self._gathered = Gathered(self._session, MOST)
 
     async def add(self, definition: ClientDefinition, call: CreatingCall | None) -> Client | None:
         """Add a client who has not opted out; return None, and change nothing, where more than that is to be done."""
         return await self._gathered.get(_Addition(definition, call))
 
-    async def _add(self, additions: Sequence[_Addition]) -> Mapping[_Addition, Client]:
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[Act[_Addition, Client]]:
         set_source("additions")  # all callers' turn, taken for one statement at a time
+        yield self._add
+
+    async def _add(self, additions: Sequence[_Addition]) -> Mapping[_Addition, Client]:
         first = {one.definition.phone: one for one in reversed(additions)}
         # In the order of phones, or replicas that add the same ones at once could wait for each other.
         ordered = [first[phone] for phone in sorted(first)]

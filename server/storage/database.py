@@ -102,6 +102,11 @@ class Database:
         """Whether a connection is open and free, as far as can be seen without asking."""
         return bool(self._pool.get_idle_size())
 
+    @property
+    def has_room(self) -> bool:
+        """Whether a connection is free, or another one may be opened."""
+        return int(self._pool.get_size() - self._pool.get_idle_size()) < self.size
+
     @asynccontextmanager
     async def connection(self, patience: float | None = None) -> AsyncIterator[asyncpg.Connection]:
         """Lend a connection outside of any transaction. Raise DatabaseUnavailable, and TooManyWaiting.
@@ -176,7 +181,7 @@ class Database:
 
         None when every connection is in use.
         """
-        if self._pool.get_idle_size() == 0 and self._pool.get_size() == self.size:
+        if not self.has_room:
             return None
         try:
             async with asyncio.timeout(within), self.connection() as connection:

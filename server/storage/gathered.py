@@ -2,6 +2,8 @@
 
 Many callers poll the same few mailings, or add clients one by one. Each of them gets what a statement has done
 that began after the call came, so a caller reads what they have written; and the database is asked once for all.
+Acts that follow each other closely may share a session, such as a connection: to take one costs as much as a small
+statement.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from itertools import cycle, islice
 from typing import Generic, TypeVar
 
@@ -20,39 +23,89 @@ Value = TypeVar("Value")
 MOST = 200
 """Keys of one statement."""
 
+Act = Callable[[Sequence[Key]], Awaitable[Mapping[Key, Value]]]
+Asked = dict[Key, list[asyncio.Future[Value | None]]]
+Session = Callable[[], AbstractAsyncContextManager[Act[Key, Value]]]
+
 
 class Gathered(Generic[Key, Value]):
-    """Gives single values, by an `act` for at most `most` of them, in turn of those who asked."""
+    """Gives single values, by what a `session` lends for at most `most` of them, in turn of those who asked.
 
-    def __init__(self, act: Callable[[Sequence[Key]], Awaitable[Mapping[Key, Value]]], most: int = MOST) -> None:
-        self._act = act
+    A session lasts for `linger()` seconds, which is asked when it begins, or else for one act.
+    """
+
+    def __init__(self, session: Session[Key, Value], most: int = MOST, linger: Callable[[], float] = float) -> None:
+        self._session = session
         self._most = most
-        self._asked: dict[Key, asyncio.Future[Value | None]] = {}
+        self._linger = linger
+        self._asked: Asked[Key, Value] = {}
         self._sources: dict[Key, str] = {}
-        self._acting: asyncio.Task[None] | None = None
+        self._working: asyncio.Task[None] | None = None
+        self._idle: asyncio.Future[None] | None = None
 
     async def get(self, key: Key) -> Value | None:
-        """Return the value of a key, None without one. Raise what `act` raises."""
-        answer = self._asked.get(key)
-        if answer is None:
-            answer = self._asked[key] = asyncio.get_running_loop().create_future()
-            answer.add_done_callback(_looked_at)
-            self._sources[key] = source()
-        if self._acting is None:
-            self._acting = asyncio.create_task(self._act_for_all(), name="gathered work")
-        # Others may wait for the same answer.
-        return await asyncio.shield(answer)
+        """Return the value of a key, None without one. Raise what the session raises."""
+        answer: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
+        if asked := self._asked.get(key):
+            asked.append(answer)
+        else:
+            self._asked[key], self._sources[key] = [answer], source()
+            self._wake()
+        return await answer
 
-    async def _act_for_all(self) -> None:
-        """Act until nothing is asked any more."""
+    def _wake(self) -> None:
+        if self._working is None:
+            self._working = asyncio.create_task(self._work(), name="gathered work")
+        elif self._idle is not None:
+            _end(self._idle)
+
+    async def _work(self) -> None:
+        """Work until nothing is asked any more."""
         try:
             while self._asked:
-                answers = {key: self._asked.pop(key) for key in self._next()}
-                for key in answers:
-                    del self._sources[key]
-                await self._answer(answers)
+                await self._work_in_session()
         finally:
-            self._acting = None
+            self._working = None
+
+    async def _work_in_session(self) -> None:
+        """Answer what is asked, and what comes while the session may last; an error is that of who is being answered."""
+        answers = self._take()
+        try:
+            async with self._session() as act:
+                ends = asyncio.get_running_loop().time() + self._linger()
+                while answers:
+                    found = await act([*answers])
+                    for key, waiting in answers.items():
+                        _answer(waiting, found.get(key))
+                    answers = self._take() if await self._asked_before(ends) else {}
+        except BaseException as error:
+            failure = error if isinstance(error, Exception) else asyncio.CancelledError()
+            for waiting in answers.values():
+                _fail(waiting, failure)
+            if not isinstance(error, Exception):
+                raise
+
+    async def _asked_before(self, ends: float) -> bool:
+        """Return whether something is asked before a time of the loop's clock, as soon as it is."""
+        loop = asyncio.get_running_loop()
+        if (seconds := ends - loop.time()) <= 0:
+            return False
+        if not self._asked:
+            idle = self._idle = loop.create_future()
+            timer = loop.call_later(seconds, _end, idle)
+            try:
+                await idle
+            finally:
+                timer.cancel()
+                self._idle = None
+        return bool(self._asked)
+
+    def _take(self) -> Asked[Key, Value]:
+        """Take those whose turn it is."""
+        keys = self._next()
+        for key in keys:
+            del self._sources[key]
+        return {key: self._asked.pop(key) for key in keys}
 
     def _next(self) -> list[Key]:
         """Return the keys whose turn it is: the sources' first ones, their second ones, and so on."""
@@ -64,20 +117,19 @@ class Gathered(Generic[Key, Value]):
         turns = (queue.popleft() for queue in cycle([*queues.values()]) if queue)
         return [*islice(turns, self._most)]
 
-    async def _answer(self, answers: Mapping[Key, asyncio.Future[Value | None]]) -> None:
-        try:
-            found = await self._act([*answers])
-        except BaseException as error:
-            for answer in answers.values():
-                answer.set_exception(error if isinstance(error, Exception) else asyncio.CancelledError())
-            if not isinstance(error, Exception):
-                raise
-            return
-        for key, answer in answers.items():
-            answer.set_result(found.get(key))
+
+def _answer(waiting: Sequence[asyncio.Future[Value]], value: Value) -> None:
+    for one in waiting:
+        if not one.done():
+            one.set_result(value)
 
 
-def _looked_at(answer: asyncio.Future[Value | None]) -> None:
-    """Take an error that nobody waits for any more."""
-    if not answer.cancelled():
-        answer.exception()
+def _fail(waiting: Sequence[asyncio.Future[Value]], error: Exception | asyncio.CancelledError) -> None:
+    for one in waiting:
+        if not one.done():
+            one.set_exception(error)
+
+
+def _end(idle: asyncio.Future[None]) -> None:
+    if not idle.done():
+        idle.set_result(None)

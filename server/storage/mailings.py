@@ -35,8 +35,8 @@ from server.domain.pagination import Page, PageRequest, decode_token, encode_tok
 from server.domain.validation import invalid
 from server.storage.database import Database, RaceLost, notify_dispatchers
 from server.storage.events import record
-from server.storage.gathered import Gathered
 from server.storage.installation import Installation
+from server.storage.mailing_reads import MailingReads, read_mailings
 from server.storage.mailing_rows import definition_arguments, mailing_of
 from server.storage.queries import load_queries
 from server.storage.request_ids import CreatingCall, Requests
@@ -76,7 +76,7 @@ class MailingStore:
         self._database = database
         self._zones = installation.zones
         self._requests = Requests(installation)
-        self._reads = Gathered(ProgressStore(database.service).read)
+        self._reads = MailingReads(database.service)
         self._hint = hint
 
     async def create(self, definition: MailingDefinition, call: CreatingCall | None) -> Mailing:
@@ -270,8 +270,8 @@ class ProgressStore:
 
     async def read(self, ids: Sequence[int]) -> dict[int, Mailing]:
         """Return the mailings that exist."""
-        rows = await self._database.fetch(*_SQL["get_mailings"].bind(ids=ids))
-        return {row["id"]: mailing_of(row) for row in rows}
+        async with self._database.connection() as connection:
+            return await read_mailings(connection, ids)
 
     async def versions(self, ids: Sequence[int]) -> dict[int, Version]:
         """Return the versions of the mailings that exist: much cheaper than `read`."""

@@ -19,8 +19,9 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import CancelledError
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -31,11 +32,12 @@ from google.protobuf.message import Message as ProtoMessage
 from grpc.aio import AbortError
 from prometheus_client import CollectorRegistry
 
+from server.api.deadlines import Deadlines, Task, current_task
 from server.api.handlers import Behaviour, Context, Continuation, Handler, behaviour_of, reading_itself
 from server.api.interceptors.arrivals import Arrivals
 from server.api.interceptors.credential_checks import CredentialChecks
 from server.api.interceptors.decoding import Decoder, decoder
-from server.api.interceptors.errors import cancelled_where_left, code_of_cancelled, end_with, refusal, stated_code
+from server.api.interceptors.errors import CANCELLED_WHERE_LEFT, code_of_cancelled, end_with, refusal, stated_code
 from server.api.interceptors.identity import Identity, needed_scope
 from server.api.interceptors.limits import CallKind, CallLimiter, CallLimits, host_of, principal_of
 from server.api.interceptors.metrics import CallMetrics, MethodMetrics
@@ -71,7 +73,12 @@ class _Route:
     streams: bool
 
 
-_Serve = Callable[[_Route, Context, str], Awaitable[Any]]
+_Serve = Callable[[_Route, Metadata, Context, str], Awaitable[Any]]
+
+_NO_SPAN: AbstractContextManager[None] = nullcontext()
+
+_metadata: ContextVar[Metadata] = ContextVar("metadata")
+"""What came with the present call. gRPC reads it for interceptors; its context would do so once more."""
 
 
 class CallChain(grpc.aio.ServerInterceptor):
@@ -87,6 +94,7 @@ class CallChain(grpc.aio.ServerInterceptor):
         self._writer = ResponseWriter(limits.unread)
         self._answers = Turns("large answers at once", 32, 8, waiting=32, waiting_share=8)
         self._credential_checks = CredentialChecks(limits.recheck)
+        self._deadlines = Deadlines(limits.longest)
         self._tracer = tracer
         self._unread = limits.unread
         self._message_bytes = limits.message_bytes
@@ -97,6 +105,7 @@ class CallChain(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Return what serves the call's method, None if there is no such method."""
         method = handler_call_details.method
+        _metadata.set(handler_call_details.invocation_metadata)
         served = self._served.get(method)
         if served is None:
             handler = await continuation(handler_call_details)
@@ -117,7 +126,8 @@ class CallChain(grpc.aio.ServerInterceptor):
             takes_stream=handler.request_streaming,
             streams=handler.response_streaming,
         )
-        serve: _Serve = self._stream if handler.response_streaming else self._answer
+        one = self._collect if handler.request_streaming else self._answer
+        serve: _Serve = self._stream if handler.response_streaming else one
 
         async def behaviour(_: object, context: Context) -> Any:
             return await self._call(route, context, serve)
@@ -126,13 +136,13 @@ class CallChain(grpc.aio.ServerInterceptor):
 
     async def _call(self, route: _Route, context: Context, serve: _Serve) -> Any:
         """Take steps 1 to 3."""
-        metadata: Metadata = tuple(context.invocation_metadata() or ())
+        metadata = _metadata.get()
         begin_request(context, metadata)
         route.counters.started()
         began, code, failure = perf_counter(), grpc.StatusCode.OK, ""
         try:
             try:
-                with self._span(route, metadata), cancelled_where_left():
+                with self._span(route, metadata), CANCELLED_WHERE_LEFT:
                     return await self._admitted(route, metadata, context, serve)
             except AbortError:
                 code, failure = stated_code(context), "AbortError"
@@ -152,7 +162,7 @@ class CallChain(grpc.aio.ServerInterceptor):
 
     def _span(self, route: _Route, metadata: Metadata) -> AbstractContextManager[object]:
         if self._tracer is None:
-            return nullcontext()
+            return _NO_SPAN
         texts: Mapping[str, str] = {key: value for key, value in metadata if isinstance(value, str)}
         return self._tracer.call(route.method, texts)
 
@@ -164,44 +174,55 @@ class CallChain(grpc.aio.ServerInterceptor):
         except Unauthenticated:
             self._limiter.refused(host_of(peer))
             raise
-        source, kind = principal_of(peer), route.kind
+        source = principal_of(peer)
         set_source(source)
-        self._limiter.begin(source, kind)
+        self._limiter.begin(source, route.kind)
+        return await serve(route, metadata, context, source)
+
+    async def _answer(self, route: _Route, metadata: Metadata, context: Context, source: str) -> Any:
+        """Take steps 7 to 9 of unary methods."""
+        task = current_task()
+        self._end_when_sent(task, source, route.kind)
+        self._deadlines.begin(task)
         try:
-            async with asyncio.timeout(longest := kind.duration()) as limit:
-                if not route.streams:
-                    return await serve(route, context, source)
-                with self._credential_checks.during(
-                    self._identity.check_again(route.method, route.needed, metadata, context)
-                ):
-                    return await serve(route, context, source)
-        except TimeoutError:
-            if limit.expired():
-                raise kind.overdue(longest) from None
+            return await self._response(route, context, source, task)
+        except CancelledError:
+            if self._deadlines.passed(task):
+                raise route.kind.overdue(route.kind.longest) from None
             raise
         finally:
-            if route.streams:
-                self._limiter.end(source, kind)
-            else:
-                _when_sent(partial(self._limiter.end, source, kind))
+            self._deadlines.end(task)
 
-    async def _answer(self, route: _Route, context: Context, source: str) -> Any:
-        """Take steps 7 to 9 of methods with one response."""
+    async def _collect(self, route: _Route, metadata: Metadata, context: Context, source: str) -> Any:
+        """Take steps 7 to 9 of methods that take a stream and give one response."""
+        task = current_task()
+        self._end_when_sent(task, source, route.kind)
+        async with _aged(route.kind):
+            return await self._response(route, context, source, task)
+
+    def _end_when_sent(self, task: Task, source: str, kind: CallKind) -> None:
+        """Count the call's end when its response is on its way, or given up: its task ends then."""
+        task.add_done_callback(lambda _: self._limiter.end(source, kind))
+
+    async def _response(self, route: _Route, context: Context, source: str, task: Task) -> Any:
         response = await route.behaviour(await self._request(route, context, source), context)
-        await self._hold(source, response)
+        if isinstance(response, ProtoMessage) and response.ByteSize() > _LARGE:
+            # Holds a place until its connection has taken it.
+            await self._answers.take(source, _PATIENCE)
+            task.add_done_callback(lambda _: self._answers.leave(source))
         route.counters.sent()
         return response
 
-    async def _hold(self, source: str, response: Any) -> None:
-        """Take a place for a large response until its connection has taken it."""
-        if isinstance(response, ProtoMessage) and response.ByteSize() > _LARGE:
-            await self._answers.take(source, _PATIENCE)
-            _when_sent(partial(self._answers.leave, source))
-
-    async def _stream(self, route: _Route, context: Context, source: str) -> None:
+    async def _stream(self, route: _Route, metadata: Metadata, context: Context, source: str) -> None:
         """Take steps 7 to 9 of methods that stream their response."""
-        responses = route.behaviour(await self._request(route, context, source), context)
-        await self._writer.write_all(responses, context, route.counters.sent)
+        try:
+            check = self._identity.check_again(route.method, route.needed, metadata, context)
+            async with _aged(route.kind):
+                with self._credential_checks.during(check):
+                    responses = route.behaviour(await self._request(route, context, source), context)
+                    await self._writer.write_all(responses, context, route.counters.sent)
+        finally:
+            self._limiter.end(source, route.kind)
 
     async def _request(self, route: _Route, context: Context, source: str) -> Any:
         """Return the request: a message, or what yields the messages of a stream."""
@@ -225,11 +246,16 @@ class CallChain(grpc.aio.ServerInterceptor):
             yield route.decode(data)
 
 
-def _when_sent(act: Callable[[], None]) -> None:
-    """Call `act` when the present call's response is on its way, or given up: its task is gRPC's, and ends then."""
-    task = asyncio.current_task()
-    assert task is not None, "calls are served by tasks"
-    task.add_done_callback(lambda _: act())
+@asynccontextmanager
+async def _aged(kind: CallKind) -> AsyncIterator[None]:
+    """End the block, which is a stream, at its age. Raise the kind's error then."""
+    try:
+        async with asyncio.timeout(longest := kind.duration()) as limit:
+            yield
+    except TimeoutError:
+        if limit.expired():
+            raise kind.overdue(longest) from None
+        raise
 
 
 async def _only_message(context: Context, to_the_end: bool) -> Any:

@@ -6,8 +6,6 @@ Where the caller has left, gRPC fails every write with an error of its own: that
 from __future__ import annotations
 
 from asyncio import CancelledError
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import NoReturn
 
 import grpc
@@ -20,13 +18,19 @@ from server.api.handlers import Context
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-@contextmanager
-def cancelled_where_left() -> Iterator[None]:
-    """Raise CancelledError for gRPC's error of a call whose caller has left."""
-    try:
-        yield
-    except ExecuteBatchError as left:
-        raise CancelledError from left
+class _CancelledWhereLeft:
+    """Raises CancelledError for gRPC's error of a call whose caller has left."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> None:
+        if kind is ExecuteBatchError:
+            raise CancelledError from error
+
+
+CANCELLED_WHERE_LEFT = _CancelledWhereLeft()
+"""Has no state: all calls use it."""
 
 
 def refusal(error: Exception, method: str) -> grpc.Status:

@@ -92,6 +92,12 @@ LEFT JOIN (
 WHERE g.id = ANY ($ids::bigint[])
 ORDER BY g.id DESC;
 
+-- name: moment
+-- Twice the same only if nothing was written in between by anybody, in any table: a commit moves the server's snapshot,
+-- and another server was started at another time. NULL on a cluster, whose nodes commit by themselves.
+SELECT CASE WHEN to_regclass('pg_catalog.pg_dist_node') IS NULL
+  THEN concat(pg_current_snapshot(), ' ', pg_postmaster_start_time()) END;
+
 -- name: list_mailing_ids
 SELECT id
 FROM mailings

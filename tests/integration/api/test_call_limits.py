@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from google.rpc.error_details_pb2 import RetryInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_status.rpc_status import from_call
 
-from mailing.v1.client_service_pb2 import ListClientsRequest
+from mailing.v1.client_service_pb2 import ImportClientsRequest, ListClientsRequest
 from mailing.v1.client_service_pb2_grpc import ClientServiceStub
 from mailing.v1.delivery_service_pb2 import WatchMessagesRequest
 from mailing.v1.delivery_service_pb2_grpc import DeliveryServiceStub
@@ -104,6 +105,19 @@ async def test_a_call_lasts_no_longer_than_the_service_allows(
             await service.clients.ListClients(ListClientsRequest(), timeout=deadline)
         assert info.metadata["limit"] == "0.3"
     await service.clients.ListClients(ListClientsRequest())
+
+
+@limited(longest=0.1)
+async def test_an_import_may_last_longer_than_a_call(service: Service) -> None:
+    """Fails when what takes a stream has the deadline of a unary call."""
+
+    async def slowly() -> AsyncIterator[ImportClientsRequest]:
+        yield ImportClientsRequest()
+        await asyncio.sleep(0.5)  # longer than a call may last, by several of its timer's ticks
+        yield ImportClientsRequest()
+
+    answer = await service.clients.ImportClients(slowly())
+    assert answer.created == 0
 
 
 @limited(stream_age=0.5)

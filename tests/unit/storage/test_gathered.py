@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import pytest
 
 from server.domain.principals import set_source
-from server.storage.gathered import MOST, Gathered
+from server.storage.gathered import MOST, Act, Gathered
 
 
 class Table:
@@ -17,7 +18,13 @@ class Table:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
         self.value = 0
+        self.sessions = 0
         self.turn = asyncio.Event()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Act[int, int]]:
+        self.sessions += 1
+        yield self.read
 
     async def read(self, keys: Sequence[int]) -> Mapping[int, int]:
         self.asked.append([*keys])
@@ -37,7 +44,7 @@ async def begun(*reads: asyncio.Task[int | None]) -> list[asyncio.Task[int | Non
 async def test_what_is_asked_meanwhile_goes_together_and_sees_what_was_written() -> None:
     """Fails when a call is given the answer of a statement that began before it."""
     table = Table()
-    reads = Gathered(table.read)
+    reads = Gathered(table.session)
     first = await begun(asyncio.create_task(reads.get(1)))
     table.value = 1
     others = await begun(*(asyncio.create_task(reads.get(key)) for key in (1, 2, 2, 0)))
@@ -49,7 +56,7 @@ async def test_what_is_asked_meanwhile_goes_together_and_sees_what_was_written()
 
 async def test_an_error_is_that_of_those_who_were_asked_for_together() -> None:
     table = Table()
-    reads = Gathered(table.read)
+    reads = Gathered(table.session)
     first = await begun(asyncio.create_task(reads.get(1)))
     bad = await begun(*(asyncio.create_task(reads.get(key)) for key in (2, -1)))
     bad[0].cancel()
@@ -63,7 +70,7 @@ async def test_an_error_is_that_of_those_who_were_asked_for_together() -> None:
 async def test_one_statement_has_so_many_keys_and_no_more() -> None:
     table = Table()
     table.turn.set()
-    reads = Gathered(table.read)
+    reads = Gathered(table.session)
     assert await asyncio.gather(*(reads.get(key) for key in range(1, MOST + 2))) == [0] * (MOST + 1)
     assert [len(keys) for keys in table.asked] == [MOST, 1]
 
@@ -71,7 +78,7 @@ async def test_one_statement_has_so_many_keys_and_no_more() -> None:
 async def test_who_asks_for_much_does_not_go_before_others() -> None:
     """Fails when the next statement takes what was asked first."""
     table = Table()
-    reads = Gathered(table.read, most=4)
+    reads = Gathered(table.session, most=4)
 
     async def get(name: str, key: int) -> int | None:
         set_source(name)
@@ -83,3 +90,29 @@ async def test_who_asks_for_much_does_not_go_before_others() -> None:
     table.turn.set()
     await asyncio.gather(*first, *others)
     assert table.asked == [[1], [2, 8, 9, 3], [4, 5, 6, 7]]
+
+
+async def test_acts_that_follow_each_other_closely_share_a_session() -> None:
+    table = Table()
+    table.turn.set()
+    reads = Gathered(table.session, linger=lambda: 60.0)
+    assert [await reads.get(key) for key in (1, 2, 1)] == [0, 0, 0]
+    assert (table.asked, table.sessions) == ([[1], [2], [1]], 1)
+
+
+async def test_a_session_ends_after_its_time_also_while_much_is_asked() -> None:
+    """Fails when a session goes on as long as there is something to do."""
+    table = Table()
+    table.turn.set()
+    reads = Gathered(table.session, most=1)
+    assert await asyncio.gather(*(reads.get(key) for key in (1, 2, 3))) == [0, 0, 0]
+    assert table.sessions == 3
+
+
+async def test_an_error_ends_the_session_and_not_the_next_one() -> None:
+    table = Table()
+    table.turn.set()
+    reads = Gathered(table.session, linger=lambda: 60.0)
+    with pytest.raises(ValueError):
+        await reads.get(-1)
+    assert (await reads.get(1), table.sessions) == (0, 2)
