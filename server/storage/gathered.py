@@ -68,7 +68,7 @@ class Gathered(Generic[Key, Value]):
             self._working = None
 
     async def _work_in_session(self) -> None:
-        """Answer what is asked, and what comes while the session may last; an error is that of who is being answered."""
+        """Answer what is asked, and what comes while the session may last; an error is for those being answered."""
         answers = self._take()
         try:
             async with self._session() as act:

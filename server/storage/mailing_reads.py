@@ -34,10 +34,11 @@ async def read_mailings(connection: asyncpg.Connection, ids: Sequence[int]) -> d
 
 
 class MailingReads:
-    """Reads single mailings. May raise DatabaseUnavailable."""
+    """Reads single mailings. May raise DatabaseUnavailable. `linger` is in seconds."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, linger: float = LINGER) -> None:
         self._database = database
+        self._longest = linger
         self._gathered = Gathered(self._session, linger=self._linger)
 
     async def get(self, mailing_id: int) -> Mailing | None:
@@ -50,7 +51,7 @@ class MailingReads:
             yield _ConfirmedReads(connection).read
 
     def _linger(self) -> float:
-        return LINGER if self._database.has_room else 0.0
+        return self._longest if self._database.has_room else 0.0
 
 
 class _ConfirmedReads:
