@@ -155,6 +155,7 @@ class Mailings(MailingServiceServicer):
         self.script: list[Mailing | grpc.StatusCode] = []
         """What GetMailing answers, in order; the last one again and again."""
         self.report: ms.GetMailingReportResponse | None = None
+        self.listed: list[Mailing] = []
         self.remaining = 0
         """How many messages of a deleted mailing are still there."""
 
@@ -172,6 +173,11 @@ class Mailings(MailingServiceServicer):
     ) -> ms.UpdateMailingResponse:
         self.updated.append(request)
         return ms.UpdateMailingResponse(mailing=request.mailing)
+
+    def ListMailings(self, request: ms.ListMailingsRequest, context: grpc.ServicerContext) -> ms.ListMailingsResponse:
+        if not self.listed:
+            context.abort(grpc.StatusCode.UNIMPLEMENTED, "no list")
+        return ms.ListMailingsResponse(mailings=self.listed)
 
     def GetMailing(self, request: ms.GetMailingRequest, context: grpc.ServicerContext) -> ms.GetMailingResponse:
         answer = self.script.pop(0) if len(self.script) > 1 else self.script[0] if self.script else None

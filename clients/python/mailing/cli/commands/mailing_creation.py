@@ -15,8 +15,9 @@ from mailing.cli.failures import CommandError, ExitStatus
 from mailing.cli.session import Session
 from mailing.cli.terminal.mailing_table import audience_words, mailing_table
 from mailing.cli.terminal.output import print_message, print_table
+from mailing.cli.terminal.plan import plan_facts, start_facts
 from mailing.cli.terminal.preview_table import preview_facts, samples_table
-from mailing.cli.terminal.tables import facts_table, moment
+from mailing.cli.terminal.tables import facts_table
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.mailing_service_pb2 import PreviewMailingResponse
 from mailing.v1.message_pb2 import Message
@@ -63,7 +64,7 @@ def _ask(session: Session, client: MailingClient, mailing: Mailing, says_audienc
     answer = client.preview_mailing(mailing, LOOKED_AT)
     found = list(warnings(mailing, answer, datetime.now(UTC)))
     del answer.samples[SAMPLES:]
-    session.out.print(facts_table([*preview_facts(answer), ("start", moment(mailing.start_time) or "now")]))
+    session.out.print(facts_table([*preview_facts(answer), *_timing(mailing)]))
     if answer.samples:
         print_table(session, samples_table(answer, session.wide))
     for warning in found:
@@ -76,6 +77,12 @@ def _ask(session: Session, client: MailingClient, mailing: Mailing, says_audienc
     if not says_audience and not typer.confirm("Also to clients who are added later, until it ends?", err=True):
         mailing.audience_mode = Mailing.AUDIENCE_MODE_SNAPSHOT
     typer.confirm(f"Send to {answer.audience_size:,} clients ({audience_words(mailing)})?", abort=True, err=True)
+
+
+def _timing(mailing: Mailing) -> list[tuple[str, str]]:
+    """Return to whom, by the filter, and when it would send."""
+    facts = [(name, value or "now" if name == "start" else value) for name, value in start_facts(mailing)]
+    return [("filter", mailing.filter_text), ("segment", mailing.filter.segment), *facts, *plan_facts(mailing)]
 
 
 def warnings(mailing: Mailing, answer: PreviewMailingResponse, now: datetime) -> Iterator[str]:

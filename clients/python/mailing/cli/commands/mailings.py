@@ -18,7 +18,8 @@ from mailing.cli.session import Session, command
 from mailing.cli.suggestions import SuggestingGroup
 from mailing.cli.terminal.mailing_table import mailing_table
 from mailing.cli.terminal.output import print_json, print_list, print_message
-from mailing.cli.terminal.tables import enum_name, moment, short_moment
+from mailing.cli.terminal.plan import plan_words, short_start
+from mailing.cli.terminal.tables import enum_name, moment
 from mailing.cli.terminal.words import counted
 from mailing.v1.mailing_pb2 import Mailing
 from mailing.v1.message_pb2 import Message
@@ -72,7 +73,7 @@ def list_mailings(
     columns = (">id", "~title", "state", ">start", ">total", ">delivered", ">undelivered")
     with session.connected() as mailing:
         mailings = mailing.list_mailings(states, labels, page_size=page_size(limit))
-        print_list(session, "mailings", mailings, limit, columns, _row, ">pending", "start time")
+        print_list(session, "mailings", mailings, limit, columns, _row, ">pending", "start time", "plan")
 
 
 @command(app, "get")
@@ -160,7 +161,8 @@ def _row(mailing: Mailing) -> Sequence[str]:
         str(mailing.id),
         mailing.title,
         enum_name(mailing, "state"),
-        short_moment(mailing.start_time),
+        short_start(mailing),
         *(f"{count:,}" for count in counts),
-        moment(mailing.start_time),
+        moment(mailing.begin_time if mailing.HasField("local_start") else mailing.start_time),
+        plan_words(mailing),
     )

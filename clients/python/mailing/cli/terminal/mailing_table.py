@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.text_format import MessageToString
 from rich.table import Table
 
+from mailing.cli.terminal.plan import plan_facts, start_facts
 from mailing.cli.terminal.tables import enum_name, facts_table, moment, pairs
 from mailing.v1.client_pb2 import ClientFilter
 from mailing.v1.mailing_pb2 import Mailing
@@ -18,11 +19,6 @@ def audience_words(mailing: Mailing) -> str:
     return f"also clients added later, until {until}" if until else "also clients added later, until it is cancelled"
 
 
-def _per_day(mailing: Mailing) -> str:
-    zone = mailing.max_per_day_timezone or "UTC"
-    return f"{mailing.max_per_day:,} on each day of {zone}" if mailing.max_per_day else ""
-
-
 def mailing_table(mailing: Mailing) -> Table:
     """Return the facts and the progress of one mailing."""
     return facts_table(
@@ -32,12 +28,12 @@ def mailing_table(mailing: Mailing) -> Table:
             ("state", enum_name(mailing, "state")),
             ("text", mailing.text),
             ("audience", f"{_filter(mailing.filter) or 'all clients'}, {audience_words(mailing)}"),
-            ("start", moment(mailing.start_time)),
+            *start_facts(mailing),
             ("end", moment(mailing.end_time)),
+            *plan_facts(mailing),
             ("semantics", enum_name(mailing, "semantics").lower().replace("_", " ")),
             ("priority", str(mailing.priority or "")),
             ("max rate", f"{mailing.max_rate:g}/s" if mailing.max_rate else ""),
-            ("max per day", _per_day(mailing)),
             ("endpoint", mailing.endpoint),
             ("labels", pairs(mailing.labels)),
             *_progress(mailing),
@@ -59,11 +55,13 @@ def _progress(mailing: Mailing) -> list[tuple[str, str]]:
 def _filter(chosen: ClientFilter) -> str:
     lists = ("tags", "operator_codes", "timezones", "client_ids")
     parts = [f"{name}: {', '.join(map(str, getattr(chosen, name)))}" for name in lists if getattr(chosen, name)]
+    if chosen.segment:
+        parts.insert(0, f"segment: {chosen.segment}")
     if chosen.attributes:
         parts.append(f"attributes: {pairs(chosen.attributes)}")
     rest = ClientFilter()
     rest.CopyFrom(chosen)
-    for name in (*lists, "attributes"):
+    for name in (*lists, "attributes", "segment"):
         rest.ClearField(name)  # type: ignore[arg-type]
     if text := MessageToString(rest, as_one_line=True, as_utf8=True):
         parts.append(text)
