@@ -74,6 +74,8 @@ DELEGATED = (
     "expand_changes_v2",
     "expand_v1",
     "expand_v2",
+    "requeue_blocks_v1",
+    "requeue_v1",
     "settle_v1",
 )
 """Functions that are called with a bucket, `p_bucket`, and run on the node that has it."""

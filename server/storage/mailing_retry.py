@@ -7,7 +7,7 @@ in between, a repeated call puts back the rest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 import asyncpg
@@ -19,7 +19,7 @@ from dispatcher.retry_policy import batch_size
 from server.domain.errors import Kind, MailingEnded, MessagesRemoved, NotFound, WrongState
 from server.domain.events import mailing_retried
 from server.domain.mailings import RETRYABLE
-from server.storage.database import Database, RaceLost, notify_dispatchers
+from server.storage.database import Database, notify_dispatchers
 from server.storage.events import record
 from server.storage.queries import load_queries
 
@@ -81,20 +81,19 @@ class MailingRetry:
 
         async def work(connection: asyncpg.Connection) -> tuple[int, int | None]:
             mailing = await _lock(connection, mailing_id)
-            client_ids = await connection.fetchval(
-                *_SQL["find_to_retry"].bind(
-                    bucket=bucket,
-                    mailing_id=mailing_id,
-                    after=position,
-                    statuses=sorted(statuses),
-                    settled_until=began_at,
-                    most=STEP,
-                )
+            statement = _SQL["requeue"].bind(
+                bucket=bucket,
+                mailing_id=mailing_id,
+                statuses=sorted(statuses),
+                settled_until=began_at,
+                after=position,
+                most=STEP,
+                batch_size=batch_size(Semantics(mailing["semantics"]), bounded_rate(mailing["max_rate"]), BATCH_SIZE),
             )
-            if client_ids:
-                await _requeue(connection, mailing_id, mailing, bucket, client_ids, statuses)
+            row = await connection.fetchrow(*statement)
+            if row["requeued"]:
                 await _reopen(connection, mailing_id, mailing)
-            return len(client_ids), client_ids[-1] if len(client_ids) == STEP else None
+            return row["requeued"], row["last_id"]
 
         return await self._database.transact(work)
 
@@ -133,30 +132,6 @@ async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Reco
     if row["ended"]:
         raise MailingEnded
     return row
-
-
-async def _requeue(
-    connection: asyncpg.Connection,
-    mailing_id: int,
-    mailing: asyncpg.Record,
-    bucket: int,
-    client_ids: Sequence[int],
-    statuses: Collection[Status],
-) -> None:
-    """Put messages of a bucket from the batches that still name them into new ones. Raise RaceLost."""
-    messages = {"bucket": bucket, "mailing_id": mailing_id, "client_ids": client_ids}
-    await connection.execute(*_SQL["delete_batches_of"].bind(**messages))
-    await connection.execute(*_SQL["take_from_batches"].bind(**messages))
-    statement = _SQL["requeue"].bind(
-        **messages,
-        first_id=client_ids[0],
-        last_id=client_ids[-1],
-        statuses=sorted(statuses),
-        batch_size=batch_size(Semantics(mailing["semantics"]), bounded_rate(mailing["max_rate"]), BATCH_SIZE),
-    )
-    row = await connection.fetchrow(*statement)
-    if not len(client_ids) == row["found"] == row["requeued"]:
-        raise RaceLost  # counters, change feed and batches would name other messages
 
 
 async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any
 
 import asyncpg
 
@@ -97,10 +96,7 @@ class PostgresMailingPlan:
                 condition=condition and condition.positional(),
                 literals=condition and condition.literals,
             )
-            if expansion.filter.client_ids is None:
-                row = await connection.fetchrow(*statement)
-            else:
-                row = await _planned_for(connection, statement)
+            row = await connection.fetchrow(*statement)
         if row is None:
             return Step(moved=False, seen=0, inserted=0, position=expansion.positions[bucket], finished=False)
         return Step(moved=True, **row)
@@ -164,13 +160,6 @@ async def _whom_to_take(connection: asyncpg.Connection, expansion: Expansion, bu
 def _who_joins(expansion: Expansion) -> Condition | None:
     """Return the condition on clients who changed: a sample that was drawn stays as it is."""
     return NOBODY if sample_of(expansion.filter) else condition_of(expansion.filter)
-
-
-async def _planned_for(connection: asyncpg.Connection, statement: tuple[Any, ...]) -> asyncpg.Record | None:
-    """Run a statement with a plan for its arguments: a generic plan uses no index for chosen clients."""
-    async with connection.transaction():
-        await connection.execute(*_DATABASE["plan_for_arguments"].bind())
-        return await connection.fetchrow(*statement)
 
 
 def _expansion(row: asyncpg.Record, open_batches: int = 0, over: bool = False) -> Expansion:

@@ -32,7 +32,7 @@ from tests.support.eventually import eventually_sync
 from tests.support.statements import FILES, SETS_UP
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-VALUES = {
+VALUES: dict[str, Any] = {
     **dict.fromkeys(("int2", "int4", "int8"), 3),
     "bool": True,
     "bytea": b"x",
@@ -48,6 +48,17 @@ VALUES = {
 }
 """A value for every type of a parameter."""
 
+NAMED = {
+    **dict.fromkeys(("timezone", "timezones"), "UTC"),
+    **dict.fromkeys(("client_ids", "durations"), "{3,4}"),
+    "condition": "true",
+    "days": "2026-01-01",
+}
+"""Texts of parameters that mean something else than words: without them a node would not come to run the statement."""
+
+REFUSED = (asyncpg.FeatureNotSupportedError, asyncpg.InternalServerError, asyncpg.SyntaxOrAccessError)
+"""How a cluster says that it cannot run a statement, whatever its values are."""
+
 CUT = """
 SELECT result FROM run_command_on_workers($$
   SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity
@@ -62,10 +73,14 @@ MANY = [str(70_100_000_000 + n) for n in range(COUNT)]
 
 
 def value_of(parameter: asyncpg.Type, name: str) -> Any:
-    """Return a value for a parameter; of positions there is one for each bucket."""
+    """Return a value for a parameter: of positions one for each bucket, of other numbers two different ones."""
+    kind = parameter.name.removesuffix("[]")
+    value = NAMED.get(name, VALUES[kind]) if kind == "text" else VALUES[kind]
     if not parameter.name.endswith("[]"):
-        return VALUES[parameter.name]
-    return [VALUES[parameter.name[:-2]]] * (256 if name.endswith("positions") else 2)
+        return value
+    if name.endswith("positions"):
+        return [value] * 256
+    return [value, value + 1] if kind in ("int2", "int4", "int8") else [value] * 2
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -81,7 +96,7 @@ async def test_every_statement_is_taken(coordinator: asyncpg.Connection, file: s
         await savepoint.start()
         try:
             await coordinator.execute(query.text, *values)
-        except (asyncpg.FeatureNotSupportedError, asyncpg.InternalServerError) as error:
+        except REFUSED as error:
             refused[name] = str(error)
         except asyncpg.PostgresError:
             pass

@@ -37,6 +37,7 @@ _VOLATILE = re.compile(r"\b(?:random|gen_random_uuid|nextval|clock_timestamp)\("
 _LATERAL_AGGREGATE = re.compile(
     r"LATERAL \(\s*SELECT\s+(?:coalesce\()?(?:count|sum|min|max|bool_and|bool_or|array_agg)\("
 )
+_CAST = re.compile(r"\b[a-z]\w*\.[a-z]\w*::(?:date|time|interval)")
 _CHANGES = re.compile(r"\b(?:INSERT INTO|DELETE FROM|(?<!FOR )(?<!DO )UPDATE) (\w+)")
 
 
@@ -92,6 +93,19 @@ def moment_in_a_conflict(sql: str) -> bool:
     )
 
 
+def cast_in_an_update(sql: str) -> bool:
+    """A text read as a date depends on the session: cast the parameter, not the column that it becomes."""
+    changed = {table for table, _ in _UPDATE.findall(sql)}
+    return bool(changed & tables_of(sql)) and _CAST.search(sql) is not None
+
+
+def subquery_beside_groups(sql: str) -> bool:
+    """A node gets what follows from a grouped key as a column that is not grouped: ask it of the groups instead."""
+    return bool(tables_of(sql)) and any(
+        "GROUP BY" in rest and re.search(r"\(\s*SELECT\b", columns) for columns, rest in _selects(sql)
+    )
+
+
 def lock_across_buckets(sql: str) -> bool:
     """Rows are locked on one node: those of one bucket, or of a table that is everywhere, read alone."""
     for match in re.finditer(r"\bFOR UPDATE\b", sql):
@@ -131,6 +145,8 @@ RULES: tuple[Callable[[str], bool], ...] = (
     selects_nothing,
     moment_in_an_update,
     moment_in_a_conflict,
+    cast_in_an_update,
+    subquery_beside_groups,
     lock_across_buckets,
     lateral_aggregate,
     constant_bucket,
@@ -144,6 +160,7 @@ ACCEPTED = {
     ): "of a table that every node has, read on the coordinator",
     ("selects_nothing", "function drop_ledger_partition_v1"): "of a table that every node has, read on the coordinator",
     ("lateral_aggregate", "function add_ledger_partition_v1"): "for each bucket, on the node that has it",
+    ("subquery_beside_groups", "client_import.sql fill_touched"): "of no row, so it is computed before",
 }
 """Rules that do not apply, with the reason."""
 
@@ -169,6 +186,18 @@ def test_every_statement_keeps_the_rule(rule: Callable[[str], bool]) -> None:
             moment_in_a_conflict,
             "INSERT INTO journal VALUES (1) ON CONFLICT (a) DO UPDATE SET at = now()",
             "INSERT INTO journal VALUES (1) ON CONFLICT (a) DO UPDATE SET at = excluded.at",
+        ),
+        (
+            cast_in_an_update,
+            "UPDATE day_quotas q SET used = 0 FROM unnest($1::text[]) AS r(day) WHERE q.day = r.day::date",
+            "UPDATE day_quotas q SET used = 0 FROM unnest($1::text[]::date[]) AS r(day) WHERE q.day = r.day",
+        ),
+        (
+            subquery_beside_groups,
+            "SELECT m.id, CASE WHEN m.a THEN EXISTS (SELECT 1 FROM day_quotas) END "
+            "FROM batches b JOIN mailings m ON m.id = b.mailing_id GROUP BY m.id, b.bucket",
+            "SELECT m.id, EXISTS (SELECT 1 FROM day_quotas WHERE key = m.id) FROM (SELECT m.id, count(*) "
+            "FROM batches b JOIN mailings m ON m.id = b.mailing_id GROUP BY m.id, b.bucket) m",
         ),
         (lock_across_buckets, "SELECT 1 FROM batches FOR UPDATE", "SELECT 1 FROM batches WHERE bucket = $1 FOR UPDATE"),
         (
@@ -212,6 +241,22 @@ def test_numbers_taken_on_nodes_come_from_the_sequence_of_a_column() -> None:
     bodies = [body for _, body in functions().values() if re.search(r"\bp_bucket\b", body)]
     taken = {one for body in bodies for one in re.findall(r"nextval\('(\w+)'\)", body)}
     assert taken == set(NUMBERED.values())
+
+
+def _selects(sql: str) -> Iterator[tuple[str, str]]:
+    """Yield of every SELECT its list of columns, and what follows at the same depth."""
+    for start in re.finditer(r"\bSELECT\b", sql):
+        parts: list[str] = []
+        depth, columns = 0, ""
+        for at, character in enumerate(sql[start.end() :], start.end()):
+            depth += {"(": 1, ")": -1}.get(character, 0)
+            if depth < 0 or character == ";":
+                break
+            if depth == 0 and not columns and re.match(r"\bFROM\b", sql[at:]):
+                columns, parts = sql[start.end() : at], []
+            if depth == 0:
+                parts.append(character)
+        yield columns, "".join(parts)
 
 
 def _same_depth(sql: str) -> str:

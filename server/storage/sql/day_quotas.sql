@@ -15,8 +15,8 @@ RETURNING day::text, granted, greatest(0, quota - used) AS left, used = granted 
 
 -- name: give_back
 UPDATE day_quotas q SET used = greatest(0, q.used - r.n)
-FROM unnest($keys::text[], $days::text[], $counts::bigint[]) AS r(key, day, n)
-WHERE q.key = r.key AND q.day = r.day::date;
+FROM unnest($keys::text[], $days::text[]::date[], $counts::bigint[]) AS r(key, day, n)
+WHERE q.key = r.key AND q.day = r.day;
 
 -- name: forget_days
 -- Removes the days of a key that nobody asks about any more.
