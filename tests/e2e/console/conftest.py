@@ -124,12 +124,21 @@ def add_clients(console: Console, count: int, tag: str = "news", ending: str = "
 
 def create_mailing(console: Console, *options: str, title: str = "Winter sale") -> str:
     """Create a mailing by the command line, to all clients without options that choose some, and return its id."""
-    everybody = [] if any(option in options for option in ("--tag", "--attribute", "--client-id")) else ["--all"]
+    everybody = (
+        [] if any(option in options for option in ("--tag", "--attribute", "--client-id", "--filter")) else ["--all"]
+    )
     return str(
         console.cli.json(
             "mailings", "create", *everybody, "--text", "Hello {attributes.name}", "--title", title, *options
         )["id"]
     )
+
+
+def create_plans(console: Console) -> None:
+    """Create a segment and a schedule, whose pages are the first of their kind."""
+    console.cli.json("segments", "create", "news", 'tag = "news"')
+    template = ("--text", "Good morning", "--all", "--cron", "0 10 * * 1-5", "--zone", "Europe/Riga")
+    console.cli.json("schedules", "create", "--title", "Mornings", *template)
 
 
 def free_port() -> int:

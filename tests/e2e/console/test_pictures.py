@@ -16,14 +16,14 @@ SIZE = {"width": 1120, "height": 700}
 TABLE = (
     "phone;name;city;zone\n+371 20000001;Anna;Riga;Europe/Riga\n12;Bob;Riga;Europe/Riga\n+371 20000003;Eva;Oslo;Oslo\n"
 )
-PICTURES = ("overview", "mailing", "new-mailing", "import")
+PICTURES = ("overview", "mailing", "new-mailing", "schedule", "import")
 
 
 def test_the_pictures_of_the_documents_are_made(console: Console, new_page: NewPage, tmp_path: Path) -> None:
     folder = Path(os.environ.get("CONSOLE_PICTURES", tmp_path))
     add_clients(console, 5000)
     add_clients(console, 40, "news", REJECTED)
-    first = create_mailing(console, "--max-rate", "160", "--label", "team=shop", title="Winter collection")
+    first = create_mailing(console, "--max-rate", "110", "--label", "team=shop", title="Winter collection")
     create_mailing(console, "--max-rate", "35", "--label", "team=bank", title="Statements, November")
     create_mailing(console, "--start", "+3h", title="Friday event")
     pages = {theme: new_page(console.url, viewport=SIZE, color_scheme=theme) for theme in ("light", "dark")}
@@ -40,11 +40,26 @@ def test_the_pictures_of_the_documents_are_made(console: Console, new_page: NewP
         shoot(page, folder / f"new-mailing-{theme}.png")
         check_table(page, tmp_path)
         shoot(page, folder / f"import-{theme}.png")
+    add_schedule(console)
+    for theme, page in pages.items():
+        page.goto("/schedules/1")
+        expect(page.get_by_role("row")).to_have_count(3)
+        shoot(page, folder / f"schedule-{theme}.png")
     made = {f"{name}-{theme}.png" for name in PICTURES for theme in pages}
     assert made <= {one.name for one in folder.iterdir()}
     assert made == {one.name for one in DOCS.iterdir()}
     text = (ROOT / "docs" / "console.md").read_text(encoding="utf-8")
     assert [name for name in made if f"console/{name}" not in text] == []
+
+
+def add_schedule(console: Console) -> None:
+    """Create a schedule, and two of its mailings."""
+    template = ("--text", "{attributes.name|Hello}, this is new: example.com/new", "--tag", "news", "--snapshot")
+    when = ("--cron", "0 10 * * 1", "--zone", "Europe/Riga", "--end-after", "12h", "--overlap", "allow")
+    limits = ("--max-rate", "900", "--max-per-day", "20000", "--skip-after", "6h")
+    console.cli.json("schedules", "create", "--title", "News of the week", *template, *when, *limits)
+    console.cli.json("schedules", "trigger", "1")
+    console.cli.json("schedules", "trigger", "1")
 
 
 def shoot(page: Page, path: Path) -> None:

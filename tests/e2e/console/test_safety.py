@@ -11,14 +11,15 @@ from playwright.sync_api import Page, Route, expect
 
 from mailing.ids import message_id
 from server.auth.tokens_file import new_token, token_line
-from tests.e2e.console.conftest import Console, NewPage, Start, create_mailing
+from tests.e2e.console.conftest import Console, NewPage, Start, create_mailing, create_plans
 
 EVIL = """<script>alert(1)</script><img src=x onerror="alert(2)">"""
 SCREENS = [
     *("/", "/mailings", "/mailings/1", "/mailings/2", "/mailings/2/cancel", "/mailings/2/edit", "/mailings/1/retry"),
     *("/mailings/new", "/messages?mailing=1", "/messages/{message}", "/clients", "/clients/new", "/clients/{client}"),
     *("/clients/{client}/delete", "/clients/import", "/segments", "/segments/1", "/segments/1/delete", "/schedules"),
-    *("/schedules/new", "/schedules/1", "/endpoints", "/dispatchers", "/log", "/settings"),
+    *("/segments/new", "/schedules/new", "/schedules/1", "/schedules/1/edit", "/schedules/1/delete", "/endpoints"),
+    *("/dispatchers", "/log", "/settings"),
 ]
 
 
@@ -27,9 +28,7 @@ def screens(console: Console) -> list[str]:
     create_mailing(console, "--snapshot")
     assert console.cli.run("watch", "1").returncode == 0
     create_mailing(console, "--start", "+1h")
-    console.cli.json("segments", "create", "news", 'tag = "news"')
-    schedule = ("--text", "Hello", "--tag", "news", "--cron", "0 10 * * *", "--zone", "Europe/Riga")
-    console.cli.json("schedules", "create", *schedule)
+    create_plans(console)
     client = console.cli.json("clients", "list", "--limit", "1")["clients"][0]["id"]
     return [one.format(client=client, message=message_id(1, int(client))) for one in SCREENS]
 
@@ -131,6 +130,10 @@ def test_everything_but_the_live_part_works_without_script(console: Console, new
     page = new_page(console.url, java_script_enabled=False)
     page.goto("/mailings/new")
     page.get_by_label("Text", exact=True).fill("Hello")
+    page.get_by_label("Sending hours").fill("at noon")
+    page.get_by_role("button", name="Preview").click()
+    expect(page.locator("#e-sending_hours")).to_contain_text("'at noon' is not [DAYS] HH:MM-HH:MM [ZONE]")
+    page.get_by_label("Sending hours").fill("00:00-00:00")
     page.get_by_role("button", name="Preview").click()
     expect(page.locator("#preview")).to_contain_text("Hello")
     page.get_by_role("button", name="Create the mailing").click()

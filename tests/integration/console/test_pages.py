@@ -19,7 +19,7 @@ from tests.support.console import Browser
 EVIL = """<script>alert(1)</script><img src=x onerror="alert(2)">'"&{{ 7 * 7 }}"""
 SCREENS = [
     *("/", "/mailings", "/mailings/new", "/messages", "/clients", "/clients/new", "/clients/import"),
-    *("/schedules", "/endpoints", "/dispatchers", "/log", "/settings"),
+    *("/schedules", "/schedules/new", "/segments", "/segments/new", "/endpoints", "/dispatchers", "/log", "/settings"),
 ]
 
 
@@ -55,9 +55,11 @@ async def test_a_schedule_is_paused_resumed_and_triggered_once(browser: Browser,
     schedule = new_schedule(new_mailing(EVIL[:20]), "Europe/Berlin", cron="0 10 * * 1-5", title=EVIL)
     stub = ScheduleServiceStub(channel)
     made = (await stub.CreateSchedule(CreateScheduleRequest(schedule=schedule))).schedule
-    shown = (await browser.get("/schedules")).text
-    assert "0 10 * * 1-5" in shown
-    assert "<script>alert" not in shown
+    for path in ("/schedules", *(f"/schedules/{made.id}{part}" for part in ("", "/edit", "/delete"))):
+        shown = (await browser.get(path)).text
+        assert "&lt;script&gt;alert(1)" in shown, path
+        assert "<script>alert" not in shown, path
+    assert "0 10 * * 1-5" in (await browser.get("/schedules")).text
     for verb, paused in (("pause", True), ("resume", False)):
         assert (await browser.send("/schedules", f"/schedules/{made.id}/{verb}")).status_code == 303
         answer = await stub.GetSchedule(GetScheduleRequest(schedule_id=made.id))

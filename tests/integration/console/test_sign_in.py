@@ -20,7 +20,9 @@ from tests.support.console import Browser, console_of, tokens_of
 @pytest.fixture
 async def tokens(pool: asyncpg.Pool, tmp_path: Path) -> AsyncIterator[tuple[Browser, dict[str, str]]]:
     """Yield a browser at a console whose API asks for tokens, and the tokens."""
-    authenticator, tokens = tokens_of(tmp_path, boss="all", viewer="mailings.read,clients.write")
+    authenticator, tokens = tokens_of(
+        tmp_path, boss="all", viewer="mailings.read,clients.write", reader="mailings.read,clients.read"
+    )
     async with serving(pool, authenticator=authenticator) as (_, address), console_of(address) as browser:
         yield browser, tokens
 
@@ -71,6 +73,26 @@ async def test_who_may_not_write_sees_no_buttons_and_gets_403(tokens: tuple[Brow
     assert answer.status_code == 403
     assert "mailings.write" in answer.text
     assert (await browser.send("/mailings", "/dispatch/pause")).status_code == 403
+
+
+async def test_who_may_only_read_plans_sees_them_without_buttons(tokens: tuple[Browser, dict[str, str]]) -> None:
+    browser, known = tokens
+    await browser.sign_in(known["boss"])
+    await browser.send("/segments/new", "/segments/new", name="vips", filter_text='tag = "vip"')
+    await browser.send("/schedules/new", "/schedules/new", text="Hello", cron="0 10 * * 1", timezone="UTC")
+    browser.client.cookies.clear()
+    await browser.sign_in(known["reader"])
+    pages = {
+        path: (await browser.get(path)).text for path in ("/schedules", "/schedules/1", "/segments", "/segments/1")
+    }
+    assert "0 10 * * 1" in pages["/schedules/1"]
+    assert ">vips</a>" in pages["/segments"]
+    for text in ("New schedule</a>", "New segment</a>", ">Pause<", ">Send now<", ">Edit<", "Delete…", ">Save<"):
+        assert not [path for path, page in pages.items() if text in page], text
+    for path in ("/schedules/1/trigger", "/schedules/1/delete", "/segments/1/delete"):
+        assert (await browser.send("/schedules", path)).status_code == 403, path
+    for path, fields in (("/segments/new", {"name": "more"}), ("/schedules/new", {"text": "Hello"})):
+        assert (await browser.send("/schedules", path, **fields)).status_code == 403, path
 
 
 async def test_a_change_without_the_form_s_token_is_refused(tokens: tuple[Browser, dict[str, str]]) -> None:

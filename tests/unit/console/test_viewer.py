@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from mailing.builders import new_duration, new_local_time
 from server.console import charts
-from server.console.viewer import Viewer, span, viewer_of
+from server.console.viewer import Viewer, form_civil, form_span, span, viewer_of
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,18 @@ def test_a_form_s_time_is_read_in_the_zone_in_which_it_was_written() -> None:
     moment.FromDatetime(viewer.parse_time("2030-06-01T09:00"))
     assert moment.ToDatetime() == datetime(2030, 6, 1, 6, 0)
     assert viewer.form_time(moment) == "2030-06-01T09:00"
+
+
+@pytest.mark.parametrize("text", ["0s", "1s", "90s", "1h30m", "2d", "366d", "1d1h1m1s"])
+def test_a_form_s_span_is_read_as_it_was_written(text: str) -> None:
+    """Fails for a span that loses what is less than its largest units."""
+    assert new_duration(form_span(new_duration(text))) == new_duration(text)
+
+
+def test_a_time_on_every_clock_is_of_no_zone() -> None:
+    local = new_local_time("2030-06-01T09:00")
+    assert form_civil(local) == "2030-06-01T09:00"
+    assert Viewer("en", "Asia/Tokyo").civil(local) == "Jun 1, 2030, 09:00"
 
 
 @pytest.mark.parametrize(
