@@ -23,6 +23,7 @@ MODULES = {
     "peers": "bench.peers",
     "scale": "bench.scale",
     "report": "bench.report",
+    "story": "bench.story",
     "life": "bench.life",
     "watchers": "bench.watchers",
     "soak": "bench.soak",
