@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import tarfile
+from collections import Counter
 from hashlib import sha256
 from pathlib import Path
 from zipfile import ZipFile
@@ -150,3 +152,16 @@ def test_the_provenance_names_the_base_images() -> None:
     ]
     assert "python:3.13-slim" in named
     assert "deploy/docker/requirements.lock" in named
+
+
+def test_the_changelog_names_each_change_once_and_briefly() -> None:
+    """Fails for what merges leave: halves of entries in each other, and entries that came back."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8").partition("## [Unreleased]")[2].partition("\n## [")[0]
+    entries = [" ".join(entry.split()) for entry in re.split(r"^- |^#.*$|^\n", text, flags=re.MULTILINE)]
+    entries = [entry for entry in entries if entry][1:]
+    begins = Counter(" ".join(entry.split()[:5]) for entry in entries)
+    assert [begin for begin, count in begins.items() if count > 1] == []
+    assert [entry for entry in entries if entry.count("`") % 2 or not entry.endswith((".", ")"))] == []
+    assert [entry for entry in entries if len(entry) > 400] == []
+    lines = Counter(line for line in text.splitlines() if line.strip() and not line.startswith("#"))
+    assert [line for line, count in lines.items() if count > 1] == []
