@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -11,6 +11,7 @@ from uuid import uuid4
 import grpc
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route
 
 from mailing.errors import MailingError
 from server.console import render
@@ -134,6 +135,15 @@ async def begin_visit(console: Console, request: Request) -> Visit:
             raise SignInNeeded from error
         raise
     return Visit(console, request, viewer_of(request.cookies, request.headers.get("accept-language", "")), session, may)
+
+
+def page_route(console: Console, path: str, handler: Callable[[Visit], Awaitable[Response]]) -> Route:
+    """Return the route of a page that is drawn once, for the person who asks for it."""
+
+    async def answer(request: Request) -> Response:
+        return await handler(await begin_visit(console, request))
+
+    return Route(path, answer, methods=["GET"])
 
 
 def values(request: Request, name: str) -> Sequence[str]:

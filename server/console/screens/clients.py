@@ -13,7 +13,6 @@ from urllib.parse import urlencode
 from google.protobuf.field_mask_pb2 import FieldMask
 from starlette.background import BackgroundTask
 from starlette.datastructures import QueryParams
-from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import Route
 
@@ -33,7 +32,7 @@ from mailing.v1.client_service_pb2 import (
 from server.console.client_export import exported
 from server.console.forms import Form, change, place
 from server.console.live import Drawings
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect
+from server.console.visit import Console, Visit, number_in, page_route, redirect
 
 PAGE = 50
 _ASKED = ("tag", "timezone", "operator", "filter", "now")
@@ -47,15 +46,8 @@ def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of this screen."""
     path = "/clients/{client_id:int}"
     pages = {"/clients": show_list, "/clients/new": blank, "/clients/export": export, path: show, f"{path}/delete": ask}
-
-    def page(handler: object) -> object:
-        async def answer(request: Request) -> Response:
-            return await handler(await begin_visit(console, request))  # type: ignore[operator, no-any-return]
-
-        return answer
-
     return [
-        *(Route(one, page(handler), methods=["GET"]) for one, handler in pages.items()),  # type: ignore[arg-type]
+        *(page_route(console, one, handler) for one, handler in pages.items()),
         change(console, "/clients", choose),
         change(console, "/clients/find", find),
         change(console, "/clients/export", export_chosen),

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -26,7 +25,7 @@ from mailing.v1.mailing_service_pb2 import (
 from server.console.forms import Form, change, place
 from server.console.live import Drawings
 from server.console.mailing_fields import NAMES, TIMES, changed_paths, fields_of, read_mailing, segment_names
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect
+from server.console.visit import Console, Visit, number_in, page_route, redirect
 
 SAMPLES = 3
 
@@ -34,17 +33,10 @@ SAMPLES = 3
 def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of this screen."""
     new, edit = "/mailings/new", "/mailings/{mailing_id:int}/edit"
-
-    async def show_new(request: Request) -> Response:
-        return await blank(await begin_visit(console, request))
-
-    async def show_stored(request: Request) -> Response:
-        return await stored(await begin_visit(console, request))
-
     return [
-        Route(new, show_new, methods=["GET"]),
+        page_route(console, new, blank),
         change(console, new, create),
-        Route(edit, show_stored, methods=["GET"]),
+        page_route(console, edit, stored),
         change(console, edit, save),
         *(change(console, f"{path}/preview", preview) for path in (new, edit)),
         *(change(console, f"{path}/test", test) for path in (new, edit)),

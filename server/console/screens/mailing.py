@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import grpc
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -23,7 +22,7 @@ from mailing.v1.mailing_service_pb2 import (
 from mailing.v1.message_pb2 import Message
 from server.console.forms import Form, change
 from server.console.live import Drawings, View, live_page
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect
+from server.console.visit import Console, Visit, number_in, page_route, redirect
 from server.console.words import STATUSES, kind_of
 
 RETRYABLE = (Message.STATUS_FAILED, Message.STATUS_UNKNOWN, Message.STATUS_EXPIRED)
@@ -33,14 +32,10 @@ _CONFIRMED = ("cancel", "retry", "delete")
 def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of this screen."""
     path = "/mailings/{mailing_id:int}"
-
-    async def confirm(request: Request) -> Response:
-        return await ask(await begin_visit(console, request))
-
     verbs = {"pause": pause, "resume": resume, "cancel": cancel, "retry": retry, "delete": delete}
     return [
         *live_page(console, drawings, path, view),
-        Route(f"{path}/{{verb}}", confirm, methods=["GET"]),
+        page_route(console, f"{path}/{{verb}}", ask),
         *(change(console, f"{path}/{verb}", handler) for verb, handler in verbs.items()),
     ]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from google.protobuf.field_mask_pb2 import FieldMask
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,7 +18,7 @@ from server.console.live import Drawings
 from server.console.mailing_fields import NAMES, PATHS, TIMES, changed_paths, fields_of, read_mailing, segment_names
 from server.console.screens.compose import previewed
 from server.console.viewer import form_span
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect
+from server.console.visit import Console, Visit, number_in, page_route, redirect
 from server.console.words import OVERLAPS
 
 _PATHS: Mapping[str, str] = {
@@ -36,25 +35,19 @@ _OVERLAPS = {Schedule.Overlap.Name(one).removeprefix("OVERLAP_").lower(): one fo
 def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of this screen."""
     new, edit = "/schedules/new", "/schedules/{schedule_id:int}/edit"
-
-    async def show_new(request: Request) -> Response:
-        return await blank(await begin_visit(console, request))
-
-    async def show_stored(request: Request) -> Response:
-        return await stored(await begin_visit(console, request))
-
     return [
-        Route(new, show_new, methods=["GET"]),
+        page_route(console, new, blank),
         change(console, new, create),
-        Route(edit, show_stored, methods=["GET"]),
+        page_route(console, edit, stored),
         change(console, edit, save),
         *(change(console, f"{path}/preview", preview) for path in (new, edit)),
     ]
 
 
 async def blank(visit: Visit) -> Response:
-    """Show the form, with what is usual."""
-    return await _page(visit, {"timezone": visit.viewer.zone, "overlap": "skip", "catch_up": "1h"})
+    """Show the form, with what is usual: the audience of each mailing is fixed, so that it comes to its end."""
+    usual = {"timezone": visit.viewer.zone, "overlap": "skip", "catch_up": "1h", "snapshot": "1"}
+    return await _page(visit, usual)
 
 
 async def stored(visit: Visit) -> Response:
@@ -106,8 +99,10 @@ async def preview(visit: Visit, form: Form) -> Response:
         except MailingError as error:
             place(error, form, "schedule.", _NAMES)
     if visit.request.headers.get("hx-request"):
-        return visit.page("fragments/schedule_preview.html", times=times, preview=found, errors=form.errors)
-    return await _again(visit, form, 200, times=times, preview=found)
+        return visit.page(
+            "fragments/schedule_preview.html", times=times, preview=found, endless=never_over(times), errors=form.errors
+        )
+    return await _again(visit, form, 200, times=times, preview=found, endless=never_over(times))
 
 
 def _first_mailing(template: Mailing, times: Schedule) -> Mailing:
@@ -119,6 +114,12 @@ def _first_mailing(template: Mailing, times: Schedule) -> Mailing:
         if times.HasField("end_after"):
             mailing.end_time.FromSeconds(mailing.start_time.seconds + times.end_after.seconds)
     return mailing
+
+
+def never_over(schedule: Schedule) -> bool:
+    """Return whether the first mailing would go on for ever and keep later ones from being made."""
+    waits = schedule.mailing.audience_mode == Mailing.AUDIENCE_MODE_OPEN and not schedule.HasField("end_after")
+    return waits and schedule.overlap != Schedule.OVERLAP_ALLOW
 
 
 def _read_schedule(visit: Visit, form: Form) -> Schedule:
@@ -165,7 +166,7 @@ async def _again(visit: Visit, form: Form, status: int = 422, **found: object) -
 
 
 async def _page(visit: Visit, given: Mapping[str, str], status: int = 200, **found: object) -> Response:
-    empty: dict[str, object] = {"errors": {}, "preview": None, "times": Schedule()}
+    empty: dict[str, object] = {"errors": {}, "preview": None, "times": Schedule(), "endless": False}
     schedule_id, segments = number_in(visit.request, "schedule_id"), await segment_names(visit)
     overlaps = [(name, visit.text(OVERLAPS[number])) for name, number in _OVERLAPS.items()]
     return visit.page(

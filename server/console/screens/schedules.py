@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -19,7 +18,7 @@ from mailing.v1.schedule_service_pb2 import (
 )
 from server.console.forms import Form, change
 from server.console.live import Drawings, View, live_page
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect
+from server.console.visit import Console, Visit, number_in, page_route, redirect
 
 PAGE = 50
 SHOWN = 20
@@ -29,15 +28,11 @@ SHOWN = 20
 def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of these screens."""
     path = "/schedules/{schedule_id:int}"
-
-    async def confirm(request: Request) -> Response:
-        return await ask(await begin_visit(console, request))
-
     verbs = {"pause": pause, "resume": resume, "trigger": trigger, "delete": delete}
     return [
         *live_page(console, drawings, "/schedules", view),
         *live_page(console, drawings, path, view_one),
-        Route(f"{path}/delete", confirm, methods=["GET"]),
+        page_route(console, f"{path}/delete", ask),
         *(change(console, f"{path}/{verb}", handler) for verb, handler in verbs.items()),
     ]
 

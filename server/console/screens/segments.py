@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import grpc
 from google.protobuf.field_mask_pb2 import FieldMask
-from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -23,7 +22,7 @@ from mailing.v1.segment_service_pb2 import (
 from server.console.forms import Form, change, place
 from server.console.live import Drawings
 from server.console.mailing_fields import changed_paths
-from server.console.visit import Console, Visit, begin_visit, number_in, redirect
+from server.console.visit import Console, Visit, number_in, page_route, redirect
 
 PAGE = 50
 _PATHS = {"name": "name", "filter_text": "filter"}
@@ -34,15 +33,8 @@ def routes(console: Console, drawings: Drawings) -> Sequence[Route]:
     """Return the routes of these screens."""
     new, one = "/segments/new", "/segments/{segment_id:int}"
     pages = {"/segments": show_list, new: blank, one: show, f"{one}/delete": ask}
-
-    def page(handler: object) -> object:
-        async def answer(request: Request) -> Response:
-            return await handler(await begin_visit(console, request))  # type: ignore[operator, no-any-return]
-
-        return answer
-
     return [
-        *(Route(path, page(handler), methods=["GET"]) for path, handler in pages.items()),  # type: ignore[arg-type]
+        *(page_route(console, path, handler) for path, handler in pages.items()),
         change(console, new, create),
         change(console, one, save),
         *(change(console, f"{path}/preview", preview) for path in (new, one)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.e2e.console.conftest import Console, create_mailing, create_plans
@@ -15,6 +16,8 @@ def test_a_segment_is_written_corrected_and_mailed(page: Page) -> None:
     page.get_by_label("Filter").fill('tag = "news" and timezone = "Europe/Riga"')
     expect(page.locator("#preview .caret")).to_contain_text("write AND in capital letters")
     page.get_by_role("button", name="Create the segment").click()
+    found = [one["id"] for one in Axe().run(page).response["violations"] if one["impact"] in ("serious", "critical")]
+    assert found == []
     assert "mono" in page.locator("#e-filter_text").evaluate("one => getComputedStyle(one).fontFamily.toLowerCase()")
     page.get_by_label("Filter").fill('tag = "news" AND timezone = "Europe/Riga"')
     expect(page.locator("#preview")).to_contain_text("10")

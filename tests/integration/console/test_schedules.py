@@ -91,7 +91,20 @@ async def test_a_preview_has_the_next_times_and_stores_nothing(browser: Browser,
     shown = await previewed(browser, NEW, **FIELDS)
     assert shown.count("<time>") == 5
     assert "Nobody matches" in shown
+    assert "is never over" not in shown
     assert not (await ScheduleServiceStub(channel).ListSchedules(ListSchedulesRequest())).schedules
+
+
+@pytest.mark.parametrize(
+    ("fields", "endless"),
+    [({}, True), ({"snapshot": "1"}, False), ({"end_after": "12h"}, False), ({"overlap": "allow"}, False)],
+)
+async def test_a_schedule_whose_first_mailing_is_never_over_is_warned_of(
+    browser: Browser, fields: dict[str, str], endless: bool
+) -> None:
+    asked = FIELDS | {"end_after": "", "overlap": "skip"} | fields
+    assert ("is never over" in await previewed(browser, NEW, **asked)) == endless
+    assert (await filled_in(browser, NEW))["snapshot"] == "1"
 
 
 async def test_an_edit_of_a_schedule_changes_what_was_typed(browser: Browser, channel: grpc.aio.Channel) -> None:
