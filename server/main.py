@@ -26,6 +26,7 @@ from dispatcher.tasks import in_background
 from dispatcher.tracing import Tracer
 from server.api import CannotListen
 from server.api.channelz import serving_channelz
+from server.api.connections import HostBound
 from server.api.encoding.schedules import TEMPLATES
 from server.api.interceptors.chain import interceptor_chain
 from server.config import ConfigError, Settings, environment_of, load_settings, split_address
@@ -197,6 +198,8 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(in_background(maintenance.run(), "maintenance"))
         await _sweep(stack, settings, background)
         await api.start()
+        bound = HostBound(port, values.transport.connections_per_host)
+        await stack.enter_async_context(in_background(bound.run(), "connections of hosts"))
         tune_gc()
         url = await stack.enter_async_context(serving_console(console))
         print(f"serving on {split_address(settings.listen)[0]}:{port}", flush=True)

@@ -40,6 +40,8 @@ class TransportSettings:
     """How long a connection may be without calls: callers reconnect by themselves."""
     connections: int = 10_000
     """Maximum connections at once; more are closed as they come."""
+    connections_per_host: int = 1000
+    """Maximum connections of one host; the newest above it are closed."""
     connection_age: float = 3600.0
     """Maximum age of a connection, approximately: callers reconnect, which spreads load over new replicas."""
     connection_grace: float = 4260.0

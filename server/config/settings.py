@@ -331,6 +331,13 @@ class Settings(BaseModel):
     max_streams_per_connection: int = number(
         500, "Maximum concurrent calls and streams on one connection; further ones wait in the caller.", 10, 1_000_000
     )
+    max_connections_per_host: int = number(
+        1000,
+        "Maximum connections of one host, and no more than half of all; further ones are closed. More for a proxy that "
+        "makes one for each of its callers.",
+        1,
+        1_000_000,
+    )
     max_calls_per_principal: int = number(1000, "Maximum other concurrent calls of one caller.", 1, 100_000)
     max_calls_per_second: float = number(
         2000.0,

@@ -64,6 +64,7 @@ def _transport(settings: Settings, connections: int) -> TransportSettings:
         max_message_bytes=_HEADROOM * _message_bytes(settings),
         streams_per_connection=settings.max_streams_per_connection,
         connections=connections,
+        connections_per_host=min(settings.max_connections_per_host, max(1, connections // 2)),
         connection_age=settings.connection_age,
         connection_grace=_stream_age(settings) + _MARGIN,
     )

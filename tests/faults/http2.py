@@ -100,6 +100,18 @@ class Connection:
             return []
         return [one.stream_id for one in events if isinstance(one, h2.events.StreamEnded | h2.events.StreamReset)]
 
+    def is_open(self) -> bool:
+        """Return whether the service has not closed the connection so far."""
+        self._socket.settimeout(0.01)
+        try:
+            while self._socket.recv(1 << 16):
+                pass
+        except TimeoutError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def is_closed(self) -> bool:
         """Wait until the service has closed the connection; return False if it does not within ten seconds."""
         try:

@@ -67,6 +67,18 @@ def test_whoever_pings_too_often_is_sent_away(start_service: StartService) -> No
         assert connection.is_closed()
 
 
+def test_a_host_takes_no_more_than_its_connections(start_service: StartService) -> None:
+    """The newest go, and other hosts do not notice; fails, by 60 that stay, without a bound per host."""
+    service = start_service(MAILING_MAX_CONNECTIONS_PER_HOST="20")
+    service.client.create_mailing(Mailing(text="Hello"))
+    with ExitStack() as stack:
+        opened = [stack.enter_context(closing(http2.Connection(service.address))) for _ in range(60)]
+        eventually_sync(lambda: sum(one.is_open() for one in opened), lambda count: count == 20, 20)
+        assert [one.is_open() for one in opened] == [True] * 20 + [False] * 40
+        assert service.client.get_mailing(1).id == 1
+        assert stack.enter_context(closing(http2.Connection(service.address))).is_closed()
+
+
 def test_idle_callers_leave_files_to_the_dispatcher_and_the_database(start_service: StartService) -> None:
     """Fails, by a mailing that does not end, when callers may take every file that may be open."""
     service = start_service(files=1024, MAILING_ENDPOINT_MAX_CONCURRENCY="64")

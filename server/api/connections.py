@@ -1,0 +1,118 @@
+"""Bounds the connections of one host, so that none takes those of all others.
+
+gRPC bounds the connections of all hosts together and knows no hosts. So this looks at the sockets of the process,
+and ends the newest of a host that has too many: an older one may be in use. gRPC then sees a connection that its
+caller closed. Nothing is done while the process has few files open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
+
+log = logging.getLogger(__name__)
+
+FILES = "/dev/fd"
+"""The descriptors of this process, on Linux and macOS."""
+
+INTERVAL, SOON = 0.5, 0.1
+"""Seconds between two looks, and after one that found a host with too many."""
+
+LOG_INTERVAL = 60.0
+"""Seconds between two words in the log about that."""
+
+
+class _Held(NamedTuple):
+    """A connection: when it was made, in relation to others, and its descriptor."""
+
+    order: int
+    descriptor: int
+
+
+class HostBound:
+    """Lets no host have more than `most` connections to a port of this process."""
+
+    def __init__(self, port: int, most: int) -> None:
+        self._port = port
+        self._most = most
+        self._logged_at = float("-inf")
+
+    async def run(self) -> None:
+        """End what is too much, until cancelled."""
+        wait = INTERVAL
+        while True:
+            await asyncio.sleep(wait)
+            excess = await asyncio.to_thread(end_excess, self._port, self._most) if self._may_be_too_many() else {}
+            wait = SOON if excess else INTERVAL
+            if excess and time.monotonic() - self._logged_at >= LOG_INTERVAL:
+                self._logged_at = time.monotonic()
+                host, count = max(excess.items(), key=lambda one: one[1])
+                log.warning("%s has %d connections more than a host may have (%d): closed", host, count, self._most)
+
+    def _may_be_too_many(self) -> bool:
+        try:
+            return len(os.listdir(FILES)) > self._most
+        except OSError:  # descriptors cannot be seen here
+            return False
+
+
+def end_excess(port: int, most: int) -> dict[str, int]:
+    """End the newest connections of hosts that have more than `most`; return how many, by host."""
+    ended = {}
+    for host, held in _by_host(port).items():
+        if len(held) > most:
+            ended[host] = sum(_end(one.descriptor, host, port) for one in sorted(held)[most:])
+    return ended
+
+
+def _end(descriptor: int, host: str, port: int) -> bool:
+    """End a connection, if the descriptor still is one of the host; return whether it was."""
+    with _borrowed(descriptor) as connection:
+        if connection is None or _host(connection, port) != host:
+            return False
+        with suppress(OSError):
+            connection.shutdown(socket.SHUT_RDWR)
+        return True
+
+
+def _by_host(port: int) -> dict[str, list[_Held]]:
+    found = defaultdict[str, list[_Held]](list)
+    for name in os.listdir(FILES):
+        descriptor = int(name)
+        with _borrowed(descriptor) as connection:
+            if connection is not None and (host := _host(connection, port)):
+                # The kernel numbers sockets as they are made.
+                found[host].append(_Held(os.fstat(connection.fileno()).st_ino, descriptor))
+    return found
+
+
+@contextmanager
+def _borrowed(descriptor: int) -> Iterator[socket.socket | None]:
+    """Lend a socket by its descriptor, which gRPC may close at any time; None for what is no socket (any more)."""
+    try:
+        borrowed = socket.socket(fileno=os.dup(descriptor))
+    except OSError:
+        yield None
+        return
+    with borrowed:
+        yield borrowed
+
+
+def _host(connection: socket.socket, port: int) -> str:
+    """Return the host at the other end of a connection to the port, '' for any other socket."""
+    if connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return ""
+    try:
+        if connection.getsockname()[1] != port:
+            return ""
+        host = str(connection.getpeername()[0])
+    except OSError:  # it listens, or it ended
+        return ""
+    return host.removeprefix("::ffff:")
