@@ -30,6 +30,7 @@ MODULES = {
     "auth": "bench.auth",
     "calls": "bench.calls",
     "cluster": "bench.cluster",
+    "neighbour": "bench.neighbour",
 }
 
 

@@ -174,8 +174,8 @@ class NginxEndpoint:
 class SmallEndpoint:
     """The Python endpoint; the requests are asked from it."""
 
-    def __init__(self, delay_ms: int = 0) -> None:
-        command = [sys.executable, "-m", "bench.small_endpoint", "--delay-ms", str(delay_ms)]
+    def __init__(self, delay_ms: int = 0, busy: int = 0) -> None:
+        command = [sys.executable, "-m", "bench.small_endpoint", "--delay-ms", str(delay_ms), "--busy", str(busy)]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE)
         atexit.register(self.stop)
         assert self._process.stdout is not None

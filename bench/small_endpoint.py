@@ -1,8 +1,9 @@
 """A small, fast endpoint that remembers every message: `python -m bench.small_endpoint`.
 
 Prints its URL, accepts every POST, and answers GET /requests with a line for each that it
-accepted: the path, a blank, and the body. `--delay-ms` is how long each answer takes.
-It ends with the process that started it, or by SIGTERM.
+accepted: the path, a blank, and the body. `--delay-ms` is how long each answer takes; with
+`--busy` every message is answered 429 with so many seconds of Retry-After. It ends with the
+process that started it, or by SIGTERM.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import httptools
 ACCEPTED = (
     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 25\r\n\r\n" + b'{"code":0,"message":"OK"}'
 )
+_BUSY = b"HTTP/1.1 429 Too Many Requests\r\nRetry-After: %d\r\nContent-Length: 0\r\n\r\n"
 _REFUSED = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
 _PDEATHSIG = 1
 
@@ -27,7 +29,8 @@ _PDEATHSIG = 1
 class Ledger:
     """What has been accepted, and the answers that are not due yet."""
 
-    def __init__(self, delay: float) -> None:
+    def __init__(self, delay: float, busy: int) -> None:
+        self._answer = _BUSY % busy if busy else ACCEPTED
         self.requests: list[bytes] = []
         self._delay = delay
         self._due: deque[tuple[float, asyncio.Transport]] = deque()
@@ -37,7 +40,7 @@ class Ledger:
         """Remember a request and answer it, at once or after the delay."""
         self.requests.append(request)
         if not self._delay:
-            transport.write(ACCEPTED)
+            transport.write(self._answer)
             return
         if not self._due:
             self._loop.call_later(self._delay, self._answer_due)
@@ -47,7 +50,7 @@ class Ledger:
         # One timer for all: they are due in the order in which they came.
         now = self._loop.time()
         while self._due and self._due[0][0] <= now:
-            self._due.popleft()[1].write(ACCEPTED)
+            self._due.popleft()[1].write(self._answer)
         if self._due:
             self._loop.call_later(max(self._due[0][0] - now, 0.001), self._answer_due)
 
@@ -98,12 +101,12 @@ class Connection(asyncio.Protocol):
             self._transport.write(_REFUSED)
 
 
-async def serve(delay: float) -> None:
-    """Serve on a free port until SIGTERM. `delay` is in seconds."""
+async def serve(delay: float, busy: int) -> None:
+    """Serve on a free port until SIGTERM. `delay` and `busy` are in seconds."""
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, ended.set)
-    ledger = Ledger(delay)
+    ledger = Ledger(delay, busy)
     server = await loop.create_server(lambda: Connection(ledger), "127.0.0.1", 0, backlog=8192)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", flush=True)
     async with server:
@@ -114,15 +117,18 @@ def main() -> None:
     """Run the endpoint with the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.small_endpoint", description=__doc__)
     parser.add_argument("--delay-ms", type=int, default=0, help="how long an answer takes (0)")
+    parser.add_argument(
+        "--busy", type=int, default=0, help="seconds of Retry-After of a 429 to all (0)"
+    )
     options = parser.parse_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
     try:
         import uvloop
     except ImportError:
-        asyncio.run(serve(options.delay_ms / 1000))
+        asyncio.run(serve(options.delay_ms / 1000, options.busy))
     else:
-        uvloop.run(serve(options.delay_ms / 1000))
+        uvloop.run(serve(options.delay_ms / 1000, options.busy))
 
 
 if __name__ == "__main__":
