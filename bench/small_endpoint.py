@@ -117,9 +117,7 @@ def main() -> None:
     """Run the endpoint with the options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m bench.small_endpoint", description=__doc__)
     parser.add_argument("--delay-ms", type=int, default=0, help="how long an answer takes (0)")
-    parser.add_argument(
-        "--busy", type=int, default=0, help="seconds of Retry-After of a 429 to all (0)"
-    )
+    parser.add_argument("--busy", type=int, default=0, help="seconds of Retry-After of a 429 to all (0)")
     options = parser.parse_args()
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PDEATHSIG, signal.SIGTERM)
