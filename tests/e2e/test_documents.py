@@ -40,6 +40,7 @@ NOT_HERE = {
     r"mailing-server report send": "needs a mail server; tests/integration/reports has one",
     r"pg_dump|pg_restore": "wants the database's version; tests/integration/storage/test_backup.py runs them",
     r"\S+ mailing-server migrate --distribute|python -m bench cluster": "needs a cluster",
+    r"curl .*localhost:8400": "needs a console; tests/integration/console/test_http_api.py calls every path",
     r"mailing-server console .*--tls": "wants a service with a public certificate; tests/integration/console has it",
 }
 """How lines begin that are left out, and the reason."""
