@@ -275,7 +275,9 @@ async def _missing_functions(connection: asyncpg.Connection) -> list[str]:
     return [
         row["name"]
         for row in await connection.fetch(_FUNCTIONS)
-        if not row["everywhere"] or row["delegated"] != (row["name"] in DELEGATED)
+        if not row["everywhere"]
+        or row["delegated"] != (row["name"] in DELEGATED)
+        or (row["delegated"] and row["has_settings"])
     ]
 
 

@@ -7,8 +7,8 @@ start together wait for one another. Never undoes anything: the down sections ar
 A file that changes a table in use gives up when it does not get its lock at once, because everybody else would
 wait behind it; it is tried again, less and less often.
 
-A file goes to the server in one piece. Citus refuses a piece with several changes of a distributed
-table's definition, so such changes take a file each.
+A file goes to the server in one piece. Where a distributed table is changed in it, Citus hands the whole piece to the
+nodes, which refuse it; so such changes stand in a DO block, where each is a statement of its own.
 """
 
 from __future__ import annotations

@@ -22,6 +22,8 @@ from mailing import MailingClient, new_client, new_mailing
 from mailing.v1.client_pb2 import ClientFilter
 from mailing.v1.mailing_pb2 import RetryPolicy
 from mailing.v1.message_pb2 import Message
+from server.storage.distribution import problems
+from server.storage.migrate import Migration, load_migrations
 from server.storage.queries import load_queries
 from tests.clients.languages import PYTHON
 from tests.clients.transcripts import differences, transcript
@@ -29,6 +31,7 @@ from tests.e2e.conftest import REJECTED, SERVER_PROGRAM, Endpoint, environment
 from tests.faults.conftest import StartService
 from tests.faults.mailings import COUNT, completed, finish
 from tests.support.eventually import eventually_sync
+from tests.support.project import ROOT
 from tests.support.statements import FILES, SETS_UP
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,6 +70,9 @@ $$)
 """
 """Ends all sessions of the workers, as a lost node does."""
 
+
+FIRST_LAID_OUT = "0029"
+"""The newest migration of the first release that could lay its tables out."""
 
 MANY = [str(70_100_000_000 + n) for n in range(COUNT)]
 """Phones of a mailing that is large enough to be interrupted."""
@@ -113,6 +119,29 @@ async def test_every_method_answers_as_on_one_server(variables: dict[str, str], 
     words = await asyncio.to_thread(PYTHON.build, tmp_path)
     found = differences(await transcript(words, variables, tmp_path), variables)
     assert not found, "\n".join(map(str, found))
+
+
+async def test_a_database_that_is_laid_out_is_upgraded(coordinator: asyncpg.Connection, cluster_dsn: str) -> None:
+    """From the schema of the first release that lays tables out: by the migrations alone, and for good."""
+    for migration in reversed(load_migrations()):
+        if migration.version > FIRST_LAID_OUT:
+            async with coordinator.transaction():
+                await coordinator.execute(down_section(migration))
+                await coordinator.execute("DELETE FROM schema_migrations WHERE version = $1", migration.version)
+    assert (await migrated(cluster_dsn)).startswith("Applied 0030, ")
+    assert await problems(coordinator) == []
+    assert await migrated(cluster_dsn, "--distribute") == "The schema is up to date.\nAll tables are laid out.\n"
+
+
+async def migrated(dsn: str, *options: str) -> str:
+    """Return what `mailing-server migrate` writes."""
+    program = [*SERVER_PROGRAM, "migrate", *options]
+    return await asyncio.to_thread(subprocess.check_output, program, env=environment(MAILING_DSN=dsn), text=True)
+
+
+def down_section(migration: Migration) -> str:
+    text = (ROOT / "server" / "storage" / "migrations" / migration.file).read_text()
+    return text.partition("-- migrate:down")[2]
 
 
 @pytest.mark.timeout(600)

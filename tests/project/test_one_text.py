@@ -15,6 +15,7 @@ import pytest
 from server.storage.layout import DELEGATED, NUMBERED, TABLES, Place
 from server.storage.migrate import load_migrations
 from server.storage.queries import load_queries
+from tests.support.project import ROOT
 from tests.support.statements import FILES
 
 TEMPORARY = {"import_rows", "import_latest", "import_touched"}
@@ -241,6 +242,16 @@ def test_numbers_taken_on_nodes_come_from_the_sequence_of_a_column() -> None:
     bodies = [body for _, body in functions().values() if re.search(r"\bp_bucket\b", body)]
     taken = {one for body in bodies for one in re.findall(r"nextval\('(\w+)'\)", body)}
     assert taken == set(NUMBERED.values())
+
+
+@pytest.mark.parametrize("file", [one.file for one in load_migrations() if one.version > "0029"])
+def test_a_later_migration_can_follow_on_a_cluster(file: str) -> None:
+    """A node gets the whole text in which a table is changed, unless a block runs it; it names no constraint itself."""
+    script = _COMMENT.sub("", (ROOT / "server" / "storage" / "migrations" / file).read_text())
+    outside = re.sub(r"\bDO \$\$.*?\$\$;", "", script, flags=re.DOTALL)
+    changed = re.findall(r"\bALTER TABLE (?:ONLY )?(\w+)", outside)
+    assert [table for table in changed if TABLES.get(table) is not Place.COORDINATOR] == []
+    assert not re.search(r"ADD COLUMN[^,;]*\b(?:CHECK|UNIQUE|REFERENCES|PRIMARY KEY)\b", script)
 
 
 def _selects(sql: str) -> Iterator[tuple[str, str]]:

@@ -2,9 +2,13 @@
 
 -- migrate:up
 
-ALTER TABLE mailings
-  ADD COLUMN max_per_day bigint NOT NULL DEFAULT 0 CHECK (max_per_day >= 0),
-  ADD COLUMN max_per_day_timezone text NOT NULL DEFAULT '';
+DO $$
+BEGIN
+  ALTER TABLE mailings
+    ADD COLUMN max_per_day bigint NOT NULL DEFAULT 0,
+    ADD COLUMN max_per_day_timezone text NOT NULL DEFAULT '';
+  ALTER TABLE mailings ADD CONSTRAINT mailings_max_per_day_check CHECK (max_per_day >= 0);
+END $$;
 
 -- What replicas reserved of a day, under `mailing/ID` or `endpoint/NAME`; `granted` is what was reserved last.
 CREATE TABLE day_quotas (
@@ -30,4 +34,7 @@ $$;
 
 DROP FUNCTION day_begins(text, date);
 DROP TABLE day_quotas;
-ALTER TABLE mailings DROP COLUMN max_per_day_timezone, DROP COLUMN max_per_day;
+DO $$
+BEGIN
+  ALTER TABLE mailings DROP COLUMN max_per_day_timezone, DROP COLUMN max_per_day;
+END $$;
