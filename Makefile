@@ -173,6 +173,11 @@ upgrade-check: venv ## Run the last release, or FROM=REF, beside this one throug
 cluster-check: venv ## Run every statement and method, retries, kills and lost nodes on a Citus cluster, DSN=... of an empty database.
 	@CLUSTER_DSN='$(DSN)' pytest -q -rs -p no:randomly tests/cluster
 
+.PHONY: postgres-check
+postgres-check: venv ## Run the tests of storage and engine on another Postgres, PROGRAMS=FOLDER of initdb and postgres.
+	@SERVER_PROGRAMS='$(PROGRAMS)' pytest -q -rs -n $(WORKERS) tests/integration/storage tests/integration/dispatcher \
+	  tests/integration/filters tests/integration/windows
+
 .PHONY: drift
 drift: venv ## Are the generated code and the API reference what the protos say?
 	@set -eu; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \

@@ -21,7 +21,7 @@ import asyncpg
 import pytest
 
 from server.config import Settings
-from server.embedded_postgres import EmbeddedPostgres
+from server.embedded_postgres import EmbeddedPostgres, binaries
 from server.storage.migrate import migrate
 from server.storage.pool import open_pool
 
@@ -107,17 +107,20 @@ def logs_as_before() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
-    """Yield a Postgres server of the session's own, with a migrated template."""
+    """Yield a Postgres server of the session's own, of the SERVER_PROGRAMS if set, with a migrated template."""
     folder = tmp_path_factory.mktemp("server")
-    postgres = EmbeddedPostgres(folder, FAST)
-    server = PostgresServer(postgres.start())
-    try:
-        with asyncio.Runner() as runner:
-            runner.run(server.prepare())
-        yield server
-    finally:
-        postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
+    with pytest.MonkeyPatch.context() as patch:
+        if programs := os.environ.get("SERVER_PROGRAMS"):
+            patch.setattr(binaries, "folders", lambda: iter([Path(programs)]))
+        postgres = EmbeddedPostgres(folder, FAST)
+        server = PostgresServer(postgres.start())
+        try:
+            with asyncio.Runner() as runner:
+                runner.run(server.prepare())
+            yield server
+        finally:
+            postgres.stop()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture
