@@ -23,6 +23,9 @@ Value = TypeVar("Value")
 MOST = 200
 """Keys of one statement."""
 
+LONGEST_PACE = 0.002
+"""Seconds that the next act waits at most."""
+
 Act = Callable[[Sequence[Key]], Awaitable[Mapping[Key, Value]]]
 Asked = dict[Key, list[asyncio.Future[Value | None]]]
 Session = Callable[[], AbstractAsyncContextManager[Act[Key, Value]]]
@@ -31,13 +34,22 @@ Session = Callable[[], AbstractAsyncContextManager[Act[Key, Value]]]
 class Gathered(Generic[Key, Value]):
     """Gives single values, by what a `session` lends for at most `most` of them, in turn of those who asked.
 
-    A session lasts for `linger()` seconds, which is asked when it begins, or else for one act.
+    A session lasts for `linger()` seconds, which is asked when it begins, or else for one act. Within it an act that
+    answered several callers makes the next one wait, from its own beginning on, until it may be as many again: `pace`
+    seconds for each but the first. A caller alone never waits.
     """
 
-    def __init__(self, session: Session[Key, Value], most: int = MOST, linger: Callable[[], float] = float) -> None:
+    def __init__(
+        self,
+        session: Session[Key, Value],
+        most: int = MOST,
+        linger: Callable[[], float] = float,
+        pace: float = 0.0,
+    ) -> None:
         self._session = session
         self._most = most
         self._linger = linger
+        self._pace = pace
         self._asked: Asked[Key, Value] = {}
         self._sources: dict[Key, str] = {}
         self._working: asyncio.Task[None] | None = None
@@ -72,12 +84,18 @@ class Gathered(Generic[Key, Value]):
         answers = self._take()
         try:
             async with self._session() as act:
-                ends = asyncio.get_running_loop().time() + self._linger()
+                began = asyncio.get_running_loop().time()
+                ends = began + self._linger()
                 while answers:
                     found = await act([*answers])
+                    answered = 0
                     for key, waiting in answers.items():
                         _answer(waiting, found.get(key))
-                    answers = self._take() if await self._asked_before(ends) else {}
+                        answered += len(waiting)
+                    answers = {}
+                    if await self._asked_before(ends):
+                        began = await self._more_asked(began, answered)
+                        answers = self._take()
         except BaseException as error:
             failure = error if isinstance(error, Exception) else asyncio.CancelledError()
             for waiting in answers.values():
@@ -99,6 +117,14 @@ class Gathered(Generic[Key, Value]):
                 timer.cancel()
                 self._idle = None
         return bool(self._asked)
+
+    async def _more_asked(self, began: float, answered: int) -> float:
+        """Let more be asked after an act that began then and answered so many; return when the next one begins."""
+        loop = asyncio.get_running_loop()
+        pause = min((answered - 1) * self._pace, LONGEST_PACE)
+        if pause and (seconds := began + pause - loop.time()) > 0:
+            await asyncio.sleep(seconds)
+        return loop.time()
 
     def _take(self) -> Asked[Key, Value]:
         """Take those whose turn it is."""

@@ -23,6 +23,9 @@ _SQL = load_queries("mailings.sql")
 LINGER = 0.1
 """Seconds for which a connection is kept, if others are free."""
 
+_PACE = 0.001
+"""Seconds for each further caller: less than it takes to answer several, so that they lose nothing."""
+
 _LONGEST_PAUSE = 15
 """Reads in a row for which the database is not asked, where it always had something written since."""
 
@@ -39,7 +42,7 @@ class MailingReads:
     def __init__(self, database: Database, linger: float = LINGER) -> None:
         self._database = database
         self._longest = linger
-        self._gathered = Gathered(self._session, linger=self._linger)
+        self._gathered = Gathered(self._session, linger=self._linger, pace=_PACE)
 
     async def get(self, mailing_id: int) -> Mailing | None:
         """Return a mailing as it is after this call came, None if there is none."""

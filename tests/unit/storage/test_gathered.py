@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from server.domain.principals import set_source
+from server.storage import gathered
 from server.storage.gathered import MOST, Act, Gathered
 
 
@@ -116,3 +117,27 @@ async def test_an_error_ends_the_session_and_not_the_next_one() -> None:
     with pytest.raises(ValueError):
         await reads.get(-1)
     assert (await reads.get(1), table.sessions) == (0, 2)
+
+
+async def test_where_several_ask_the_next_act_waits_for_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when the first to come begins an act of their own, though others come with them."""
+    monkeypatch.setattr(gathered, "LONGEST_PACE", 0.2)
+    table = Table()
+    table.turn.set()
+    reads = Gathered(table.session, linger=lambda: 60.0, pace=0.2)
+    await asyncio.gather(reads.get(1), reads.get(1))
+    third = await begun(asyncio.create_task(reads.get(1)))
+    fourth = asyncio.create_task(reads.get(2))
+    assert await asyncio.gather(*third, fourth) == [0, 0]
+    assert table.asked == [[1], [1, 2]]
+
+
+async def test_who_asks_alone_does_not_wait() -> None:
+    """Fails when every act waits: two callers who do not know of each other would meet."""
+    table = Table()
+    table.turn.set()
+    reads = Gathered(table.session, linger=lambda: 60.0, pace=60.0)
+    assert await reads.get(1) == 0
+    first = await begun(asyncio.create_task(reads.get(1)))
+    assert await asyncio.wait_for(asyncio.gather(*first, reads.get(2)), 20) == [0, 0]
+    assert table.asked == [[1], [1], [2]]
