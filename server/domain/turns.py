@@ -7,7 +7,7 @@ the places at once, and those who wait are called in turn of their sources, howe
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
@@ -23,7 +23,7 @@ class Turns:
         self._share = share
         self._most_waiting = waiting
         self._waiting_share = waiting_share
-        self._held: Counter[str] = Counter()
+        self._held: dict[str, int] = {}  # by source, none for those that hold nothing
         self._taken = 0
         self._queues: dict[str, deque[asyncio.Future[None]]] = {}  # the source whose turn it is first
         self._waiting = 0
@@ -62,26 +62,27 @@ class Turns:
     def leave(self, source: str) -> None:
         """Give a place back, to the next that waits."""
         self._taken -= 1
-        self._held[source] -= 1
-        if not self._held[source]:
+        if left := self._held[source] - 1:
+            self._held[source] = left
+        else:
             del self._held[source]
         if self._queues:
             self._call_next()
 
     def is_full(self, source: str) -> bool:
         """Return whether a source has its share."""
-        return self._held[source] >= self._share
+        return self._held.get(source, 0) >= self._share
 
     def greediest(self, default: str) -> str:
         """Return the source that holds most."""
         return max(self._held, key=self._held.__getitem__, default=default)
 
     def _has_place(self, source: str) -> bool:
-        return self._taken < self._places and self._held[source] < self._share
+        return self._taken < self._places and self._held.get(source, 0) < self._share
 
     def _give(self, source: str) -> None:
         self._taken += 1
-        self._held[source] += 1
+        self._held[source] = self._held.get(source, 0) + 1
 
     async def _called(self, source: str) -> None:
         queue = self._queues.get(source) or deque()

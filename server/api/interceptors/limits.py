@@ -8,7 +8,6 @@ still sees that the service is alive. Methods that are open to everybody have fe
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from random import random
 from typing import NamedTuple
@@ -62,7 +61,7 @@ class CallLimiter:
         self._check = self._call._replace(what="health checks", has_rate=False)
         self._watch = self._stream._replace(what="health streams", most=limits.open_streams, has_rate=False)
         self._reflection = self._stream._replace(what="reflection streams", most=limits.open_streams)
-        self._open: Counter[tuple[str, str]] = Counter()
+        self._open: dict[tuple[str, str], int] = {}  # by principal and kind, none without any
 
     def kind_of(self, handler: Handler, method: str) -> CallKind:
         """Return which limits the calls of a method have."""
@@ -78,15 +77,16 @@ class CallLimiter:
         if kind.has_rate:
             self._rate.take(principal)
         key = (principal, kind.what)
-        if self._open[key] >= kind.most:
+        if (opened := self._open.get(key, 0)) >= kind.most:
             raise LimitReached(kind.what, kind.most)
-        self._open[key] += 1
+        self._open[key] = opened + 1
 
     def end(self, principal: str, kind: CallKind) -> None:
         """Count the end of a call."""
         key = (principal, kind.what)
-        self._open[key] -= 1
-        if not self._open[key]:
+        if left := self._open[key] - 1:
+            self._open[key] = left
+        else:
             del self._open[key]
 
     def refused(self, host: str) -> None:
