@@ -8,8 +8,10 @@ import asyncpg
 import pytest
 
 from server.domain.mailings import Mailing
+from server.storage import mailing_reads
 from server.storage.database import Database, SharedDatabase
 from server.storage.mailing_reads import MailingReads
+from server.storage.queries import Query
 from tests.support.eventually import eventually
 from tests.support.ledger import add_clients, add_mailing
 
@@ -88,6 +90,15 @@ async def test_a_rate_is_read_anew_each_time(pool: asyncpg.Pool) -> None:
     seen = [await reads.get(mailing_id) for _ in range(40)]
     assert len({id(one) for one in seen}) == 40
     assert all(one is not None and one.progress.rate > 0 for one in seen)
+
+
+async def test_a_cluster_is_read_anew_each_time(pool: asyncpg.Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when two moments that nobody knows are taken for the same one."""
+    monkeypatch.setitem(mailing_reads._SQL, "moment", Query("moment", "SELECT NULL::text"))
+    mailing_id = await add_mailing(pool)
+    reads = MailingReads(Database(pool), LONG)
+    seen = [await reads.get(mailing_id) for _ in range(40)]
+    assert len({id(one) for one in seen}) == 40
 
 
 async def test_no_connection_is_kept_where_none_is_left(pool: asyncpg.Pool) -> None:
