@@ -71,6 +71,8 @@ async def test_a_mailing_has_the_timetable_and_the_quota_of_its_form(
     for text in ("mon-fri 09:00-18:00", "sat 10:00-14:00 Europe/Riga", "latvia", "by more than 1h 30m", "Jun 1, 2090"):
         assert text in page, text
     assert "at most 5,000 on each day of Europe/Riga" in page
+    for path in ("/", "/mailings"):
+        assert "Jun 1, 2090, 10:00" in (await browser.get(path)).text, path
 
 
 @pytest.mark.parametrize(
