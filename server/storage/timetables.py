@@ -57,7 +57,7 @@ async def _judge_anew(connection: asyncpg.Connection, change: _Change, known: Se
     """Let what waits in mailings that a change concerns, but for the known ones, be judged; return their ids."""
     if not (change.window or change.calendars):
         return []
-    statement = _SQL["note_judged"].bind(all=change.window, calendars=change.calendars, known=known)
+    statement = _SQL["note_all_judged"].bind(all=change.window, calendars=change.calendars, known=known)
     ids = [row["id"] for row in await connection.fetch(*statement)]
     if ids:
         await connection.execute(*_SQL["wait_for_expansions"].bind(ids=ids))

@@ -24,7 +24,7 @@ UPDATE dispatch_settings SET default_window_start = $start::time, default_window
 WHERE (default_window_start, default_window_length) IS DISTINCT FROM ($start::time, $length::interval)
 RETURNING true;
 
--- name: note_judged
+-- name: note_all_judged
 -- As a change of these mailings' own timetables: all that are not over, or those of $calendars, but for $known.
 UPDATE mailings SET judged_at = now(), version = version + 1, updated_at = now()
 WHERE state IN ({MailingState.SCHEDULED}, {MailingState.RUNNING}, {MailingState.PAUSED})
