@@ -225,7 +225,8 @@ async def _keep_secrets(
 ) -> None:
     """Keep the secrets of endpoints current; `also` get the renewed endpoints, too."""
     renew = (lambda one: dispatcher.renew(one.endpoint), *also)
-    await stack.enter_async_context(in_background(keep_secrets(configured, *renew), "secrets of endpoints"))
+    keeping = keep_secrets(configured, *renew, refused=dispatcher.refused)
+    await stack.enter_async_context(in_background(keeping, "secrets of endpoints"))
 
 
 async def _notify(stack: AsyncExitStack, webhooks: Webhooks, database: Database) -> None:

@@ -13,6 +13,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from dispatcher.signals import Signal
 from dispatcher.tasks import happens
 from server.auth.watched_file import FileWatch
 from server.config.types import ConfiguredEndpoint, TokenGrant
@@ -33,14 +34,21 @@ Renew = Callable[[ConfiguredEndpoint], None]
 """Takes an endpoint with other secrets over."""
 
 
-async def keep_secrets(configured: Sequence[ConfiguredEndpoint], *users: Renew) -> None:
-    """Tell `users` of every endpoint whose secrets changed, until cancelled."""
+async def keep_secrets(
+    configured: Sequence[ConfiguredEndpoint], *users: Renew, refused: Signal[str] | None = None
+) -> None:
+    """Tell `users` of every endpoint whose secrets changed, until cancelled.
+
+    Where the endpoint that `refused` names has fetched tokens, the next one is fetched at once.
+    """
     async with asyncio.TaskGroup() as group:
         for one in configured:
             keeper = _Keeper(one, users)
             if one.secret_files:
                 group.create_task(keeper.watch_files(), name=f"secrets of {one.endpoint.name}")
             if one.grant is not None:
+                if refused is not None:
+                    refused.connect(keeper.refused)
                 group.create_task(keeper.fetch_tokens(), name=f"token of {one.endpoint.name}")
 
 
@@ -51,7 +59,7 @@ class _Keeper:
         self._one = one
         self._users = users
         self._token = ""
-        self._other_grant = asyncio.Event()
+        self._hurry = asyncio.Event()
 
     async def watch_files(self) -> None:
         """Read the secrets again whenever one of their files changed."""
@@ -72,18 +80,23 @@ class _Keeper:
             return
         log.info("endpoint %s: new secrets from %s", name, ", ".join(map(str, before.secret_files)))
         if self._one.grant != before.grant:
-            self._other_grant.set()
+            self._hurry.set()
+
+    def refused(self, endpoint: str) -> None:
+        """Take note that an endpoint refuses its credentials: a token may have been taken back before its end."""
+        if endpoint == self._one.endpoint.name:
+            self._hurry.set()
 
     async def fetch_tokens(self) -> None:
-        """Fetch a token, and the next one ahead of its end, or at once by another client secret."""
+        """Fetch a token, and the next one ahead of its end, or at once where it is refused or the secret is another."""
         failures = 0
         while (grant := self._one.grant) is not None:
-            self._other_grant.clear()
+            self._hurry.clear()
             if life := await self._fetch(grant):
                 failures, wait = 0, max(SHORTEST, life * SHARE)
             else:
                 failures, wait = failures + 1, min(FIRST_WAIT * 2**failures, LONGEST_WAIT)
-            await happens(self._other_grant, wait)
+            await happens(self._hurry, wait)
 
     async def _fetch(self, grant: TokenGrant) -> float:
         """Take a new token over and return for how many seconds it is good; 0 when there is none."""

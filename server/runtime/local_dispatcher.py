@@ -14,8 +14,11 @@ from typing import Protocol
 from uuid import uuid4
 
 from dispatcher.dispatcher import Dispatcher
+from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.settings import DispatchSettings, FrequencyCap
+from dispatcher.model.states import Suspension
+from dispatcher.signals import Signal
 from dispatcher.tasks import cancel
 from dispatcher.tracing import Tracer, traced
 from server.config import Settings
@@ -33,7 +36,9 @@ log = logging.getLogger(__name__)
 
 
 class Dispatch(Protocol):
-    """A dispatcher, or several: what delivers."""
+    """A dispatcher, or several: what delivers. Emits `refused` with the endpoint that refuses its credentials."""
+
+    refused: Signal[str]
 
     def hint(self) -> None:
         """Note that something changed in the ledger."""
@@ -112,6 +117,13 @@ class LocalDispatcher:
         self._dispatcher = Dispatcher(
             traced(storage, tracer) if tracer else storage, endpoints, dispatch_settings(settings)
         )
+        self.refused = Signal[str]()
+        for workers in self._dispatcher.pools.values():
+            workers.breaker_opened.connect(self._opened)
+
+    def _opened(self, workers: EndpointWorkers) -> None:
+        if workers.breaker.suspension is Suspension.CREDENTIALS:
+            self.refused.emit(workers.name)
 
     def hint(self) -> None:
         """Make the dispatcher look for work now."""

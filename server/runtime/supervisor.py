@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 
 from dispatcher.model.endpoints import Endpoint
+from dispatcher.signals import Signal
 from dispatcher.tasks import happens
 from server.observability.logging import LEVEL_SIGNALS, current_level
 from server.observability.metrics import Samples, Totals
@@ -53,6 +54,7 @@ class Supervisor:
         self._stopping = asyncio.Event()
         self._grace = 0.0
         self._totals = Totals()
+        self.refused = Signal[str]()  # nothing is sent from here
 
     def samples(self) -> Samples:
         """Return the metrics of all processes, those that have ended included."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dispatcher.model.states import ErrorClass
+from dispatcher.signals import Signal
 from server.config.types import ConfiguredEndpoint
 from server.endpoints import oauth2, renewal
 from server.endpoints.endpoints_file import read_endpoints
@@ -160,3 +161,25 @@ def test_changed_files_and_fetched_tokens_do_not_undo_each_other(
     contender.run(case())
     assert asked == [basic("me", "first-secret"), basic("me", "second-secret")]
     assert seen == [("Bearer token1", "first-key"), ("Bearer token1", "second-key"), ("Bearer token2", "second-key")]
+
+
+def test_a_token_that_is_refused_before_its_end_is_replaced(contender: Contender, tmp_path: Path) -> None:
+    """Fails when only the end of a token brings the next one: a token may be taken back within its hour."""
+    issuer, refused = Issuer(), Signal[str]()
+    issuer.away, issuer.answer = False, {"access_token": "long-lived", "expires_in": 3600}
+
+    async def case() -> None:
+        async with GatewayServer(issuer) as tokens:
+            path = tmp_path / "endpoints.toml"
+            path.write_text(ENDPOINT.format(port=1, issuer=tokens.port))
+            renewed = list[ConfiguredEndpoint]()
+            keeping = asyncio.create_task(keep_secrets(read_endpoints(path), renewed.append, refused=refused))
+            await eventually(lambda: len(renewed), lambda count: count == 1)
+            refused.emit("another")
+            refused.emit("x")
+            await eventually(lambda: len(renewed), lambda count: count == 2)
+            assert issuer.asked == 2
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    contender.run(case())

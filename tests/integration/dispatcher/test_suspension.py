@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import asyncpg
 import pytest
 
@@ -9,9 +11,11 @@ from dispatcher import breaker_sync
 from dispatcher.model.endpoints import Answer
 from dispatcher.model.states import BreakerState, Status, Suspension
 from dispatcher.refusals import RUN, TRIES
+from server.config import Settings
+from server.runtime.local_dispatcher import LocalDispatcher
 from server.storage.database import Database
 from server.storage.endpoints import EndpointStore
-from tests.integration.dispatcher.conftest import Start
+from tests.integration.dispatcher.conftest import ENDPOINT, Start
 from tests.integration.dispatcher.mailings import completed
 from tests.support.endpoints import ScriptedSender, answer
 from tests.support.eventually import eventually
@@ -96,3 +100,18 @@ async def test_a_message_alone_refused_among_successes_fails(pool: asyncpg.Pool,
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 199, Status.FAILED: 1}
     assert max(sender.counts.values()) <= TRIES + 1
+
+
+async def test_who_keeps_the_credentials_learns_that_they_are_refused(pool: asyncpg.Pool) -> None:
+    await add_clients(pool, 5)
+    mailing = await add_mailing(pool, backoff=0.01)
+    wall, names = Wall(answer(401)), list[str]()
+    dispatcher = LocalDispatcher(pool, [(ENDPOINT, wall)], Settings())
+    dispatcher.refused.connect(names.append)
+    running = asyncio.create_task(dispatcher.run())
+    await eventually(lambda: names, bool)
+    wall.up = True
+    await completed(pool, mailing)
+    assert names == ["default"]
+    await dispatcher.stop(grace=5.0)
+    await running
