@@ -17,13 +17,16 @@ _INVERSE = {Op.IN: Op.NOT_IN, Op.PREFIX: Op.NOT_PREFIX, Op.EXISTS: Op.MISSING}
 _INVERSE |= {inverse: op for op, inverse in _INVERSE.items()}
 
 
-def built(tree: Tree) -> ClientFilter:
-    """Return the filter of a tree. Raise Problem for one that cannot be said, or that contradicts itself."""
+def built(tree: Tree, inside: bool = False) -> ClientFilter:
+    """Return the filter of a tree. Raise Problem for one that cannot be said, or that contradicts itself.
+
+    `inside` an OR or a NOT a part that contradicts itself leaves others to match.
+    """
     if isinstance(tree, Atom):
         return tree.chosen
     if isinstance(tree, And):
-        return _together([(first_position(part), built(part)) for part in tree.parts])
-    parts = [built(part) for part in (tree.parts if isinstance(tree, Or) else (tree.inner,))]
+        return _together([(first_position(part), built(part, inside)) for part in tree.parts], inside)
+    parts = [built(part, True) for part in (tree.parts if isinstance(tree, Or) else (tree.inner,))]
     if any(part.sample for part in parts):
         raise Problem(first_position(tree), "a sample is taken of the whole: combine sample(…) by AND alone")
     return _alternatives(parts) if isinstance(tree, Or) else _negated(parts[0])
@@ -62,11 +65,11 @@ def _joined(conditions: Sequence[tuple[AttributeCondition, ...]]) -> AttributeCo
     return replace(first, values=tuple(dict.fromkeys(value for (one,) in conditions for value in one.values)))
 
 
-def _together(parts: Sequence[tuple[int, ClientFilter]]) -> ClientFilter:
-    return reduce(lambda left, right: (0, _both(left[1], right[1], right[0])), parts)[1]
+def _together(parts: Sequence[tuple[int, ClientFilter]], inside: bool) -> ClientFilter:
+    return reduce(lambda left, right: (0, _both(left[1], right[1], right[0], inside)), parts)[1]
 
 
-def _both(left: ClientFilter, right: ClientFilter, position: int) -> ClientFilter:
+def _both(left: ClientFilter, right: ClientFilter, position: int, inside: bool) -> ClientFilter:
     """Return who matches both. A field that both have and that holds one of them is asked by a double negation."""
     for name in set_fields(right):
         ours, theirs = getattr(left, name), getattr(right, name)
@@ -74,10 +77,10 @@ def _both(left: ClientFilter, right: ClientFilter, position: int) -> ClientFilte
             left = left.having(**{name: theirs})
         elif name in _SUMS:
             left = left.having(**{name: (*ours, *theirs)})
-        elif name in _MEETING:
-            if not (shared := tuple(value for value in ours if value in theirs)):
-                raise Problem(position, "contradicts an earlier condition, so nobody matches")
+        elif name in _MEETING and (shared := tuple(value for value in ours if value in theirs)):
             left = left.having(**{name: shared})
+        elif name in _MEETING and not inside:
+            raise Problem(position, "contradicts an earlier condition, so nobody matches")
         elif name == "created_since":
             left = left.having(created_since=max(ours, theirs))
         elif name == "sample":

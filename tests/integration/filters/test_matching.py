@@ -13,7 +13,7 @@ from uuid import uuid4
 import asyncpg
 import orjson
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 
 from dispatcher.model.mailings import Expansion
 from dispatcher.model.states import AudienceMode, Reason, Semantics
@@ -139,6 +139,7 @@ async def test_who_stops_matching_before_the_send_is_skipped(pool: asyncpg.Pool)
 
 @settings(with_database, max_examples=300)
 @given(chosen=trees)
+@example(ClientFilter(none_of=(ClientFilter(tags=("vip",), any_of=(ClientFilter(tags=("gold",)),)),)))
 def test_the_text_of_a_filter_means_the_same(chosen: ClientFilter) -> None:
     """And is the same again when it is read and written."""
     text = text_of(chosen)
