@@ -56,15 +56,18 @@ class Connection:
             return False
         return True
 
-    def send_bodies(self, path: str, calls: int, size: int, seconds: float, announced: int | None = None) -> int:
+    def send_bodies(
+        self, path: str, calls: int, size: int, seconds: float, announced: int | None = None, enough: int | None = None
+    ) -> int:
         """Begin calls whose bodies of `size` bytes, as `announced`, miss the last one; return how many were ended.
 
-        Send as much as the windows allow for so many seconds, in turn, and read what comes.
+        Send as much as the windows allow, in turn, and read what comes, until `enough` (absent: all) were ended, or
+        for so many seconds.
         """
         left = dict.fromkeys((self._begin(path, announced or size) for _ in range(calls)), size - 1)
         ended, until = 0, time.monotonic() + seconds
         self._socket.settimeout(0.01)
-        while time.monotonic() < until:
+        while time.monotonic() < until and ended < (enough or calls):
             for stream in left:
                 self._send_some(stream, left)
             self._flush()

@@ -42,7 +42,7 @@ def test_a_body_that_never_ends_is_given_up(start_service: StartService) -> None
     """The next that waits gets its place; fails when a reader keeps its place for as long as it likes."""
     service = start_service()
     with closing(http2.Connection(service.address)) as one:
-        assert one.send_bodies(CHECK, 40, 4 * MIB, 3.0) >= 20
+        assert one.send_bodies(CHECK, 40, 4 * MIB, 10.0, enough=20) >= 20
 
 
 def test_a_refused_call_ends_before_its_body_has_arrived(start_service: StartService, tmp_path: Path) -> None:
@@ -51,14 +51,14 @@ def test_a_refused_call_ends_before_its_body_has_arrived(start_service: StartSer
     service = start_service(MAILING_TOKENS_FILE=str(tmp_path / "tokens"))
     before = memory(service)
     with closing(http2.Connection(service.address)) as one:
-        assert one.send_bodies(http2.ASKS_DATABASE, 300, 4 * MIB, 2.0) == 300
+        assert one.send_bodies(http2.ASKS_DATABASE, 300, 4 * MIB, 6.0) == 300
     assert memory(service) - before < GROWTH / 4
 
 
 def test_a_body_that_says_it_is_huge_is_refused_at_once(start_service: StartService) -> None:
     service = start_service()
     with closing(http2.Connection(service.address)) as one:
-        assert one.send_bodies(CHECK, 50, 4 * MIB, 2.0, announced=2**31) == 50
+        assert one.send_bodies(CHECK, 50, 4 * MIB, 6.0, announced=2**31) == 50
 
 
 def test_metadata_that_is_no_text_is_logged_once_and_not_as_it_is(start_service: StartService, tmp_path: Path) -> None:

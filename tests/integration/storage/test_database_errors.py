@@ -20,6 +20,7 @@ from server.domain.errors import DatabaseUnavailable
 from server.runtime.local_dispatcher import LocalDispatcher
 from server.storage.database import Database, DispatcherDatabase
 from tests.support.eventually import eventually
+from tests.support.locks import blocked
 
 Provoke = Callable[[Database, asyncpg.Pool], Awaitable[Any]]
 SIDES = [
@@ -102,6 +103,7 @@ async def deadlock(database: Database, pool: asyncpg.Pool) -> None:
         await other.execute("LOCK TABLE mailings")
         await connection.execute("LOCK TABLE clients")
         waiting = asyncio.create_task(other.execute("LOCK TABLE clients"))
+        await blocked(pool, 1)
         try:
             await connection.execute("LOCK TABLE mailings")
         finally:
