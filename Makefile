@@ -216,6 +216,10 @@ simulation: venv ## Let the dispatcher run more random schedules in virtual time
 attacks: venv ## Let callers attack the service for a minute while nothing else runs; ATTACK_SECONDS=60.
 	@MAILING_ATTACK_SECONDS=$(or $(ATTACK_SECONDS),60) pytest -n 0 -s tests/faults/test_hostile_together.py -k long $(ARGS)
 
+.PHONY: plans
+plans: venv ## Test how filters and the dispatcher's statements are carried out on a million clients; CLIENTS=1000000.
+	@PLAN_CLIENTS=$(or $(CLIENTS),1000000) pytest -n 0 tests/integration/dispatcher/test_plans.py $(ARGS)
+
 .PHONY: fuzz
 fuzz: venv ## Send every method requests of any kind, other ones each time; EXAMPLES=500 each.
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),500) pytest tests/fuzz --tb=short $(ARGS)
