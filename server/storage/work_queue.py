@@ -314,9 +314,14 @@ def _mailing(row: asyncpg.Record) -> Mailing:
 async def _by_timetable(
     connection: asyncpg.Connection, mailing: Mailing, bucket: int, row: asyncpg.Record, recipients: Recipients
 ) -> Recipients:
-    """Return the recipients with when the timetable of the mailing lets each message leave, or why it cannot."""
-    claimed_at = row["claimed_at"]
+    """Return the recipients with when the timetable of the mailing lets each message leave, or why it cannot.
+
+    One whose window or next attempt comes after the end ends for that.
+    """
+    claimed_at, ends_at = row["claimed_at"], mailing.ends_at
     asked = [one for one in recipients if one.phone and not one.skip_reason]
+    if ends_at is not None:
+        asked = [one for one in asked if one.opens_at is None or one.opens_at < ends_at]
     if not asked:
         return recipients
     statement = _SQL["departures"].bind(

@@ -69,20 +69,22 @@ FROM (
 
 -- name: set_begin
 -- Sets when a mailing begins, and when it is looked at again: then, or earlier, as clients of an earlier zone may be
--- added. One without clients begins when the last zone of the world has reached its local start.
-UPDATE mailings SET begins_at = b.at, starts_at = least(b.at, now() + $look_again::interval)
+-- added, or at its end. One without clients begins when the last zone of the world has reached its local start.
+UPDATE mailings
+SET begins_at = b.at, starts_at = least(b.at, now() + $look_again::interval, ends_at - interval '1 microsecond')
 FROM (SELECT coalesce($begins_at::timestamptz,
   CASE WHEN $local_start::timestamp AT TIME ZONE 'UTC' + interval '12 hours' <= now() THEN now() END) AS at) b
 WHERE id = $id AND version = $version AND state = {MailingState.SCHEDULED};
 
 -- name: start_due
 -- Starts the mailings that are due; rechecks begin once they are expanded. One whose end passed while it was paused
--- before its start begins as well: every client of it is to have a message, which ends EXPIRED.
+-- before its start, or before any zone reached its local start, begins as well: every client of it is to have a message,
+-- which ends EXPIRED.
 WITH unbegun AS MATERIALIZED (
   SELECT m.id FROM mailings m WHERE {ended_unbegun}
 )
 UPDATE mailings m SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
-WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now() AND (m.local_start IS NULL OR m.begins_at <= now()))
+WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now() AND (m.local_start IS NULL OR m.begins_at <= now() OR m.ends_at <= now()))
   OR (m.id IN (SELECT id FROM unbegun) AND m.state = {MailingState.PAUSED})
 RETURNING m.id;
 

@@ -107,6 +107,19 @@ async def test_the_reason_says_whether_window_or_hours_come_too_late(pool: async
     }
 
 
+async def test_a_window_behind_an_end_that_was_moved_is_the_reason(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when a claim judges what comes after the end as if the mailing had ended."""
+    later = await moment(pool, 3 * 3600)
+    [client] = await add_clients(pool, 1, timezone="UTC", window_start=later.time(), window_length=HOUR)
+    mailing = await timed(pool, skip_after=HOUR)
+    dispatcher = start(ScriptedSender())
+    await eventually(lambda: pool.fetchval("SELECT count(*) FROM batches WHERE due_at = $1", later), bool)
+    await pool.execute("UPDATE mailings SET ends_at = $1, version = version + 1", later - HOUR)
+    dispatcher.hint()
+    await completed(pool, mailing)
+    assert await ends(pool, mailing) == {client: (Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END)}
+
+
 async def test_a_holiday_is_a_day_in_the_zone_of_the_client(pool: asyncpg.Pool, start: Start) -> None:
     east, west = "Pacific/Kiritimati", "Pacific/Pago_Pago"  # a day apart at any moment
     [there] = await add_clients(pool, 1, timezone=east)
@@ -146,6 +159,21 @@ async def test_a_local_start_long_past_everywhere_begins_at_once(pool: asyncpg.P
     start(ScriptedSender())
     await completed(pool, mailing)
     assert await statuses(pool, mailing) == {Status.DELIVERED: 2}
+
+
+async def test_an_end_before_the_local_start_ends_it_and_holds_nothing_up(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when the start is put behind the end, which the table refuses: then no mailing starts any more."""
+    await add_clients(pool, 3, timezone="Etc/GMT-3")
+    begins = await moment(pool, 3600)
+    local_start = (begins + 3 * HOUR).replace(tzinfo=None)
+    moments: dict[str, Any] = {"starts_at": begins - 11 * HOUR, "ends_at": await moment(pool, 2)}
+    ending = await timed(pool, **moments, local_start=local_start)
+    other = await add_mailing(pool)
+    start(ScriptedSender())
+    await completed(pool, other)
+    await completed(pool, ending)
+    assert set((await ends(pool, ending)).values()) == {(Status.EXPIRED, Reason.MAILING_ENDED)}
+    assert await audit(pool) == []
 
 
 async def test_who_is_too_late_at_the_start_expires_with_the_reason(pool: asyncpg.Pool, start: Start) -> None:
