@@ -5,25 +5,33 @@ Each act commits at one moment, as the transactions of the stores do.
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from dispatcher.model.mailings import RetryPolicy
 from dispatcher.model.states import STATE_TRANSITIONS, AudienceMode, MailingState, Semantics, Status
 from tests.simulation.database import Database
 from tests.simulation.promises import Promises
-from tests.simulation.rows import Client, MailingRow
+from tests.simulation.rows import DAY, Client, MailingRow
 from tests.simulation.stores import delete_client, retry
-from tests.simulation.world import World
+from tests.simulation.timetables import Timetable
+from tests.simulation.world import EPOCH, World
 
 TAGS = ("red", "blue")
 QUOTAS = (0, 0, 0, 2, 9)
+AHEAD = (0.0, 0.0, -7.5, 12.5)
+"""How far clocks of clients are ahead, where mailings have timetables."""
+
+SLOT = 2.5
+"""Windows, hours and clocks are multiples of it there: what is open at the same time is so for long enough."""
 TEXTS = ("Hello", "Hello {phone}", "Good bye", "{phone}, come back")
 
 
 class Actors:
-    """Acts on the model database; `act` draws what happens."""
+    """Acts on the model database; `act` draws what happens. With `timed` mailings have timetables, too."""
 
-    def __init__(self, world: World, database: Database, promises: Promises) -> None:
+    def __init__(self, world: World, database: Database, promises: Promises, timed: bool = False) -> None:
+        self._timed = timed
         self._world = world
         self._database = database
         self._promises = promises
@@ -41,6 +49,7 @@ class Actors:
             (2, self.add_client),
             (1, self.change_tag),
             (1, self.change_phone),
+            *([(4, self.change_timetable)] if timed else []),
         ]
 
     def act(self) -> None:
@@ -60,8 +69,13 @@ class Actors:
             id_ += 1
         client = Client(id_, str(7_000_000 + id_), random.choice(TAGS), created_at=self._world.now_at)
         if window:
-            client.opens = round(random.random() * client.DAY, 3)
-            client.length = random.choice([2.0, 8.0, 20.0, client.DAY])
+            client.opens = round(random.random() * client.day, 3)
+            client.length = random.choice([2.0, 8.0, 20.0, client.day])
+        if self._timed:
+            client.ahead = random.choice(AHEAD)
+            client.opens = client.opens and round(client.opens / SLOT) * SLOT % client.day
+            client.length = max(round(client.length / SLOT), 2) * SLOT
+            client.created_at -= timedelta(days=1)  # whatever the clock is set to
         clients[id_] = client
         self._database.changed(client)
         return client
@@ -84,12 +98,46 @@ class Actors:
             max_rate=random.choice([0.0, 0.0, 0.0, 2.0, 20.0]),
             max_per_day=random.choice(QUOTAS),
         )
-        mailing.quotas.append((now, mailing.max_per_day))
+        if self._timed:
+            self._draw_timetable(mailing)
+        mailing.quotas.append((self._world.true_at, mailing.max_per_day))
         self._database.mailings[mailing.id] = mailing
-        self._database.define(mailing, now)
+        self._database.define(mailing)
         if mailing.state is MailingState.RUNNING:
             self._database.begin_expansion(mailing, now)
         self._world.tell("actors create", mailing)
+
+    def _draw_timetable(self, mailing: MailingRow) -> None:
+        """Give a new mailing a timetable; with a local start it waits for the first clock that shows it."""
+        mailing.timetable = self._timetable(mailing.starts_at)
+        mailing.timetables.append((self._world.true_at, mailing.timetable))
+        if (local_start := mailing.timetable.local_start) is not None:
+            mailing.state = MailingState.SCHEDULED
+            mailing.starts_at = EPOCH + timedelta(seconds=local_start - max(AHEAD))
+            if mailing.ends_at is not None:
+                mailing.ends_at += timedelta(seconds=40.0)
+
+    def _timetable(self, starts_at: datetime | None) -> Timetable:
+        """Draw a timetable; one for a mailing that has begun keeps its start."""
+        random, today = self._world.random, round((self._world.now_at - EPOCH).total_seconds() / DAY)
+        slots = range(round(DAY / SLOT))
+        hours = [
+            (random.choice(slots) * SLOT, random.choice([5.0, 15.0, 25.0])) for _ in range(random.choice([0, 1, 1, 2]))
+        ]
+        holidays = random.sample(range(today - 1, today + 3), random.choice([0, 0, 1, 2]))
+        local_start = None
+        if starts_at is not None and self._world.chance(0.3):
+            local_start = round((starts_at - EPOCH).total_seconds() + random.uniform(-10.0, 15.0), 3)
+        skip_after = random.choice([None, None, 3.0, 20.0, 60.0])
+        return Timetable(tuple(hours), frozenset(holidays), local_start, skip_after)
+
+    def change_timetable(self) -> None:
+        """Change all of it but for the local start, as UpdateMailing does."""
+        if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+            timetable = replace(self._timetable(None), local_start=mailing.timetable.local_start)
+            self._database.change_timetable(mailing, timetable, self._world.now_at)
+            mailing.timetables.append((self._world.true_at, timetable))
+            self._world.tell("actors change", mailing.id, timetable)
 
     def _mailing(self, *states: MailingState) -> MailingRow | None:
         found = [mailing for mailing in self._database.mailings.values() if mailing.state in states]
@@ -103,7 +151,7 @@ class Actors:
     def change_quota(self) -> None:
         if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
             mailing.max_per_day = self._world.random.choice(QUOTAS)
-            mailing.quotas.append((self._world.now_at, mailing.max_per_day))
+            mailing.quotas.append((self._world.true_at, mailing.max_per_day))
             self._changed(mailing, f"quota {mailing.max_per_day}")
 
     def move_end(self) -> None:
@@ -114,14 +162,14 @@ class Actors:
 
     def _changed(self, mailing: MailingRow, what: str) -> None:
         mailing.version += 1
-        self._database.define(mailing, self._world.now_at)
+        self._database.define(mailing)
         self._world.tell("actors change", mailing.id, what)
 
     def _move(self, mailing: MailingRow, to: MailingState) -> None:
         assert to in STATE_TRANSITIONS[mailing.state]
         mailing.state = to
         mailing.version += 1
-        mailing.stopped_at = None if to is MailingState.RUNNING else self._world.now_at
+        mailing.stopped_at = None if to is MailingState.RUNNING else self._world.true_at
         self._world.tell("actors move", mailing.id, "to", to.name)
 
     def pause(self) -> None:

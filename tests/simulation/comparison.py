@@ -8,6 +8,7 @@ statement is not defined; new ones get the model's number, so that later answers
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
@@ -23,21 +24,29 @@ from dispatcher.model.outcomes import Settlement
 from dispatcher.model.quotas import QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.states import MailingState, Status, Suspension
 from dispatcher.ports import Render
+from server.domain.timetables import SendingHours
 from server.storage.client_deletion import ClientDeletion
 from server.storage.database import Database as Connections
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 from server.storage.installation import Installation
 from server.storage.mailing_retry import MailingRetry
-from tests.simulation.database import Database
+from server.storage.planning import LOOK_AGAIN
+from server.storage.queries import load_queries
+from tests.simulation.database import Database, Zones
 from tests.simulation.rows import BUCKETS, Client, MailingRow, Place
 from tests.simulation.stores import delete_client, retry
+from tests.simulation.timetables import Timetable
 from tests.simulation.world import EPOCH, World
 
 T = TypeVar("T")
 
 REPLICAS = {f"replica {number}": UUID(int=number) for number in (1, 2)}
+Window = tuple[float, float]
+"""When a window opens, in seconds of the day, and how long it is."""
+
 _FIRST_NEW = 1_000_000
+_MAILINGS = load_queries("mailings.sql")
 
 SET_UP = f"""
 CREATE SCHEMA simulation;
@@ -55,8 +64,8 @@ END $$;
 """Makes a fresh database one whose time the test turns; it holds for connections that are opened later."""
 
 _EMPTY = """
-TRUNCATE clients, client_phones, client_changes, mailings, mailing_counts, mailing_figures, expansions, batches,
-  blocks, messages, attempts, journal, endpoints, rate_slots, day_quotas, log;
+TRUNCATE calendars, clients, client_phones, client_changes, mailings, mailing_counts, mailing_figures, expansions,
+  batches, blocks, messages, attempts, journal, endpoints, rate_slots, day_quotas, log;
 UPDATE buckets SET journal_seq = 0;
 UPDATE client_change_seqs SET seq = 0;
 """
@@ -73,6 +82,7 @@ class Comparison:
         self.world = World(seed)
         self.model = Database(self.world, 500)
         self.model.limits.day = timedelta(days=1)  # as long as Postgres has it
+        self.model.zones = Zones(timedelta(hours=12), LOOK_AGAIN)
         self._pool = pool
         self._storages = {
             name: dispatcher_storage(DispatcherDatabase(pool), replica_id) for name, replica_id in REPLICAS.items()
@@ -117,12 +127,15 @@ class Comparison:
 
     # What callers of the API do.
 
-    async def add_client(self, id_: int, tag: str) -> None:
-        client = Client(id_, str(7_000_000 + id_), tag, created_at=self.now)
+    async def add_client(self, id_: int, tag: str, hours_ahead: int = 0, window: Window | None = None) -> None:
+        client = Client(id_, str(7_000_000 + id_), tag, created_at=self.now, ahead=hours_ahead * 3600.0, day=86400.0)
+        client.opens, client.length = window or (None, 0.0)
         self.model.clients[id_] = client
         await self._pool.execute(
-            "INSERT INTO clients (bucket, id, phone, tag, timezone, created_at) VALUES ($1, $2, $3, $4, 'UTC', $5)",
-            *(client.bucket, id_, client.phone, tag, self.now),
+            "INSERT INTO clients (bucket, id, phone, tag, timezone, created_at, window_start, window_length)"
+            " VALUES ($1, $2, $3, $4, $5, $6, time '00:00' + $7::interval, $8)",
+            *(client.bucket, id_, client.phone, tag, f"Etc/GMT{-hours_ahead:+d}" if hours_ahead else "UTC", self.now),
+            *(window and timedelta(seconds=window[0]), window and timedelta(seconds=window[1])),
         )
         await self._changed(client)
 
@@ -161,6 +174,35 @@ class Comparison:
             *(mailing.priority, mailing.max_rate, retry_policy.max_attempts),
             *(timedelta(seconds=retry_policy.initial_backoff), timedelta(seconds=retry_policy.max_backoff)),
         )
+        await self._store_timetable(mailing)
+
+    async def _store_timetable(self, mailing: MailingRow) -> None:
+        timetable, calendar = mailing.timetable, f"of mailing {mailing.id}"
+        hours = [
+            SendingHours((), (EPOCH + timedelta(seconds=a)).time(), timedelta(seconds=b)) for a, b in timetable.hours
+        ]
+        days = [(EPOCH + timedelta(days=n)).date() for n in timetable.holidays]
+        await self._pool.execute(
+            "INSERT INTO calendars VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET days = excluded.days",
+            calendar,
+            days,
+        )
+        local_start, skip_after = timetable.local_start, timetable.skip_after
+        await self._pool.execute(
+            "UPDATE mailings SET sending_hours = $2, holidays = $3, local_start = $4, skip_after = $5 WHERE id = $1",
+            *(mailing.id, orjson.dumps([one.as_json() for one in hours]).decode(), calendar if days else ""),
+            None if local_start is None else (EPOCH + timedelta(seconds=local_start)).replace(tzinfo=None),
+            None if skip_after is None else timedelta(seconds=skip_after),
+        )
+
+    async def change_timetable(self, mailing: MailingRow, timetable: Timetable) -> None:
+        """Change all of it but for the local start, as UpdateMailing does."""
+        self.model.change_timetable(mailing, timetable, self.now)
+        await self._store_timetable(mailing)
+        await self._pool.execute("UPDATE mailings SET version = version + 1 WHERE id = $1", mailing.id)
+        for name in ("note_judged", "judge_anew"):
+            await self._pool.execute(*_MAILINGS[name].bind(mailing_id=mailing.id))
+        await self._compare_rows(f"timetable {timetable}")
 
     async def change_mailing(self, mailing: MailingRow, text: str, ends_at: datetime | None) -> None:
         mailing.text, mailing.ends_at = text, ends_at
@@ -234,7 +276,7 @@ class Comparison:
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
         found = self._storages["replica 1"].queue.definitions(ids)
-        return await self._read("definitions", self.model.definitions(ids), found)
+        return await self._read("definitions", self.model.definitions(ids, self.now), found)
 
     async def changed_clients(self, bucket: int, after: int, client_ids: Sequence[int]) -> list[int]:
         queue = self._storages["replica 1"].queue
@@ -253,7 +295,7 @@ class Comparison:
             model = [self.model.fetch(mailing, bucket, batch, render, self.now) for batch in claimed]
         found = self._storages[replica].queue.claim(mailing, bucket, most, lease, render)
         what = f"{replica} claims {mailing.id} in {bucket} for {lease}"
-        return await self._write(what, model, found, lambda batches: sorted(batches, key=lambda batch: batch.no))
+        return await self._write(what, model, found, _batches_as_claimed)
 
     async def release_orphans(self, replica: str, known: Sequence[int]) -> None:
         self.model.release_orphans(replica, known, self.now)
@@ -327,6 +369,17 @@ class Comparison:
                 )
 
 
+def _batches_as_claimed(batches: list[ClaimedBatch]) -> list[ClaimedBatch]:
+    """Return batches in their order, with spans as exact as the database counts them."""
+
+    def exact(seconds: float | None) -> float | None:
+        return None if seconds is None else round(seconds, 6)
+
+    rounded = [replace(b.recipients, closes_in=tuple(map(exact, b.recipients.closes_in))) for b in batches]
+    both = [replace(b, recipients=recipients) for b, recipients in zip(batches, rounded, strict=True)]
+    return sorted(both, key=lambda batch: batch.no)
+
+
 def _row(record: asyncpg.Record) -> tuple[Any, ...]:
     return tuple(tuple(value) if isinstance(value, list) else value for value in record)
 
@@ -381,7 +434,10 @@ def _blocks(comparison: Comparison) -> list[tuple[Any, ...]]:
 
 
 def _mailings(comparison: Comparison) -> list[tuple[Any, ...]]:
-    return [(m.id, m.state, m.version, m.recheck_at) for m in comparison.model.mailings.values()]
+    return [
+        (m.id, m.state, m.version, m.recheck_at, m.starts_at, m.begins_at, m.expanded_at, m.judged_at)
+        for m in comparison.model.mailings.values()
+    ]
 
 
 def _expansions(comparison: Comparison) -> list[tuple[Any, ...]]:
@@ -418,7 +474,12 @@ _ROWS: list[tuple[str, Callable[[Comparison], list[tuple[Any, ...]]], str]] = [
         _blocks,
         "SELECT bucket, mailing_id, client_ids, due_at, created_at, status, reason FROM blocks",
     ),
-    ("mailings", _mailings, "SELECT id, state, version, nullif(recheck_at, 'infinity') FROM mailings"),
+    (
+        "mailings",
+        _mailings,
+        "SELECT id, state, version, nullif(recheck_at, 'infinity'), starts_at, begins_at, expanded_at, judged_at"
+        " FROM mailings",
+    ),
     (
         "expansions",
         _expansions,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence, Set
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -32,6 +33,7 @@ from tests.simulation.rows import (
     Place,
     Stamped,
 )
+from tests.simulation.timetables import NEVER, Timetable
 from tests.simulation.world import EPOCH, World
 
 
@@ -47,8 +49,16 @@ class Claimed(NamedTuple):
     fresh: bool
 
 
+class Zones(NamedTuple):
+    """How far the last clock of the world is behind, and after how long a waiting mailing is looked at again."""
+
+    behind: timedelta = timedelta(seconds=12.5)
+    look_again: timedelta = timedelta(seconds=5)
+
+
 _LONG_AGO = EPOCH - timedelta(days=1)
 _KEPT_FOR = timedelta(minutes=1)
+_SOON = timedelta(seconds=1)
 _RUNNING, _PAUSED = MailingState.RUNNING, MailingState.PAUSED
 _UNSENT = (Status.EXPIRED, Status.CANCELLED, Status.SKIPPED)
 
@@ -71,6 +81,7 @@ class Database:
         self.change_seq: Counter[int] = Counter()
         self.ends_of_leases: dict[tuple[int, int], str] = {}
         self.limits = Limits(world)
+        self.zones = Zones()
         self._batch_size = batch_size
         self._batch_no = 0
 
@@ -87,7 +98,7 @@ class Database:
         return PollResult(
             starts=any(m.state is MailingState.SCHEDULED and m.starts_at <= now for m in mailings),
             expands=any(not e.finished and self.mailings[e.mailing_id].state is _RUNNING for e in self._expanding()),
-            rechecks=any(m.state is _RUNNING and m.recheck_at is not None and m.recheck_at <= now for m in mailings),
+            rechecks=any(m.state is _RUNNING and _is_recheck_due(m, now) for m in mailings),
             ends=any(m.state in (_RUNNING, _PAUSED) and m.is_over(now) for m in mailings),
             running=any(m.state is _RUNNING for m in mailings),
             claims=any(b.lease_until <= now for b in due),
@@ -102,10 +113,22 @@ class Database:
 
     def start_due(self, now: datetime) -> list[int]:
         due = [m for m in self.mailings.values() if m.state is MailingState.SCHEDULED and m.starts_at <= now]
+        due = [m for m in due if m.timetable.local_start is None or self._begins(m, now)]
         for mailing in due:
             mailing.state = _RUNNING
             self.begin_expansion(mailing, now)
         return [mailing.id for mailing in due]
+
+    def _begins(self, mailing: MailingRow, now: datetime) -> bool:
+        """Find out when the first clock of the audience shows the local start, and return whether that has come."""
+        wanted = [c for c in self.clients.values() if c.tag == mailing.tag and not c.opted_out]
+        begins = [begin for client in wanted if (begin := mailing.timetable.starts_at(client))]
+        last = EPOCH + timedelta(seconds=mailing.timetable.local_start or 0.0) + self.zones.behind
+        mailing.begins_at = min(begins) if begins else now if last <= now else None
+        end = NEVER if mailing.ends_at is None else mailing.ends_at - timedelta(microseconds=1)
+        mailing.starts_at = min(mailing.begins_at or NEVER, now + self.zones.look_again, end)
+        begun = mailing.begins_at is not None and mailing.begins_at <= now
+        return mailing.starts_at <= now and (begun or mailing.is_over(now))
 
     def begin_expansion(self, mailing: MailingRow, now: datetime) -> None:
         for bucket in range(BUCKETS):
@@ -163,22 +186,33 @@ class Database:
             if client.opted_out or client.tag != mailing.tag or is_in:
                 continue
             assert (mailing.id, client.id) not in self.messages, "a client is taken in twice"
-            message = MessageRow(mailing.id, client.id, client.opens_at(now))
+            message = MessageRow(mailing.id, client.id, client.opens_at(now), created_at=now)
             self.messages[mailing.id, client.id] = message
             made.append(message)
-            if mailing.ends_at is not None and message.due_at >= mailing.ends_at:
-                over = mailing.ends_at <= now
-                message.status = Status.EXPIRED
-                message.reason = Reason.MAILING_ENDED if over else Reason.WINDOW_NOT_BEFORE_END
+            message.due_at, message.reason = self._first_departure(mailing, client, now)
+            message.status = Status.EXPIRED if message.reason else Status.PENDING
             self.counts[mailing.id, message.status] += 1
         pending = [message for message in made if message.status is Status.PENDING]
         for due_at in sorted({message.due_at for message in made}):
             ids = [message.client_id for message in pending if message.due_at == due_at]
             self.open_batches(mailing.id, ids, due_at, batch_size, now)
             late = [message for message in made if message.due_at == due_at and message not in pending]
-            for first in range(0, len(late), min(batch_size, self._batch_size)):
-                self._close(late[first : first + min(batch_size, self._batch_size)], due_at, now)
+            for reason in dict.fromkeys(message.reason for message in late):
+                alike, size = [m for m in late if m.reason is reason], min(batch_size, self._batch_size)
+                for first in range(0, len(alike), size):
+                    self._close(alike[first : first + size], due_at, now)
         return len(made)
+
+    def _first_departure(self, mailing: MailingRow, client: Client, now: datetime) -> tuple[datetime, Reason]:
+        """Return when a message is due that is taken in now, and the reason why it never leaves."""
+        ends_at = mailing.ends_at
+        if mailing.timetable:
+            opens_at, _, reason = mailing.timetable.departure(client, ends_at, mailing.due_since(now), now)
+            return opens_at, reason
+        opens_at = client.opens_at(now)
+        if ends_at is None or opens_at < ends_at:
+            return opens_at, Reason.NONE
+        return opens_at, Reason.MAILING_ENDED if ends_at <= now else Reason.WINDOW_NOT_BEFORE_END
 
     def _close(self, messages: Sequence[MessageRow], due_at: datetime, created_at: datetime) -> None:
         """Write messages that ended alike and untried down in one block."""
@@ -203,10 +237,11 @@ class Database:
             ids = sorted(client_ids)[first : first + size]
             row = BatchRow(ids[0] % BUCKETS, mailing_id, self._batch_no, ids, due_at)
             row.fresh, row.created_at = created_at is not None, created_at or EPOCH
+            row.opened_at = self.world.now_at
             self.batches[self._batch_no] = row
 
     def rechecks_due(self, now: datetime) -> list[Expansion]:
-        due = [m for m in self.mailings.values() if m.state is _RUNNING and m.recheck_at and m.recheck_at <= now]
+        due = [m for m in self.mailings.values() if m.state is _RUNNING and _is_recheck_due(m, now)]
         found = []
         for mailing in due:
             rows = [e for e in self.expansions.values() if e.mailing_id == mailing.id]
@@ -242,6 +277,9 @@ class Database:
     def expanded(self, recheck_min: float, now: datetime) -> None:
         for mailing in self.mailings.values():
             rows = [e for e in self.expansions.values() if e.mailing_id == mailing.id]
+            begun = mailing.state in (_RUNNING, _PAUSED, MailingState.COMPLETED)
+            if mailing.expanded_at is None and begun and rows and all(e.finished for e in rows):
+                mailing.expanded_at = now
             open_audience = mailing.audience is AudienceMode.OPEN and mailing.recheck_at is None
             if mailing.state is _RUNNING and open_audience and rows and all(e.finished for e in rows):
                 mailing.recheck_interval = recheck_min
@@ -251,8 +289,20 @@ class Database:
         for batch in self.batches.values():
             mailing = self.mailings[batch.mailing_id]
             over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
-            if batch.due_at > now and (over or (mailing.state is _RUNNING and mailing.is_over(batch.due_at))):
-                batch.due_at = now
+            ends_before = mailing.state is _RUNNING and mailing.is_over(batch.due_at)
+            if batch.due_at > now and (over or ends_before or self._was_put_off_wrongly(batch, mailing, now)):
+                batch.due_at = batch.opened_at = now
+        for batch in self.batches.values():
+            if batch.due_at <= now and batch.leased_at > now + _SOON and batch.lease_until > now:
+                batch.lease_until, batch.leased_at = now + (batch.lease_until - batch.leased_at), now
+
+    def _was_put_off_wrongly(self, batch: BatchRow, mailing: MailingRow, now: datetime) -> bool:
+        """Return whether a batch waits by a timetable that is another one since, or by a clock that was set back."""
+        judged, minute = mailing.judged_at, timedelta(minutes=1)
+        if judged is not None and judged <= now - minute and batch.opened_at - judged < minute:
+            return True
+        backoff = timedelta(seconds=mailing.retry.max_backoff)
+        return batch.opened_at > now + _SOON and batch.due_at - batch.opened_at <= backoff
 
     def complete(self, ids: Sequence[int] | None, now: datetime) -> list[int]:
         unfinished = {e.mailing_id for e in self._expanding()} | {b.mailing_id for b in self.batches.values()}
@@ -278,10 +328,9 @@ class Database:
     def changed(self, client: Client) -> None:
         """Note that a client was written."""
         self.change_seq[client.bucket] += 1
-        now = self.world.now_at
-        self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id], now))
+        self.changes[client.bucket].append((self.change_seq[client.bucket], [client.id], self.world.now_at))
         phone = client.phone if client.id in self.clients else None
-        self.histories[client.id].append(ClientState(now, phone, client.tag, client.opted_out))
+        self.histories[client.id].append(ClientState(self.world.true_at, phone, client.tag, client.opted_out))
 
     # The statements of claiming and settling.
 
@@ -291,11 +340,23 @@ class Database:
         return [self._work(self.mailings[mailing_id], bucket, n, now) for (mailing_id, bucket), n in groups.items()]
 
     def _work(self, mailing: MailingRow, bucket: int, batches: int, now: datetime) -> OpenWork:
-        over = mailing.state is MailingState.CANCELLED or mailing.is_over(now)
-        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "default", over)
+        over = (
+            mailing.state is MailingState.CANCELLED or mailing.is_over(now) or self._is_all_late(mailing, bucket, now)
+        )
+        full = self.limits.is_full(mailing, now)
+        return OpenWork(mailing.id, bucket, batches, mailing.version, mailing.priority, "default", over, full)
 
-    def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        return {i: self.mailings[i].as_read() for i in ids if i in self.mailings}
+    def _is_all_late(self, mailing: MailingRow, bucket: int, now: datetime) -> bool:
+        """Return whether everything that is free has been due for so long that it is too late."""
+        if mailing.timetable.skip_after is None:
+            return False
+        late = now - timedelta(seconds=mailing.timetable.skip_after)
+        free = [b for b in self.batches.values() if b.due_at <= now and b.lease_until <= now]
+        return all(b.due_at <= late for b in free if (b.mailing_id, b.bucket) == (mailing.id, bucket))
+
+    def definitions(self, ids: Sequence[int], now: datetime) -> dict[int, Mailing]:
+        rows = {i: self.mailings[i] for i in ids if i in self.mailings}
+        return {i: replace(row.as_read(), day_full=self.limits.is_full(row, now)) for i, row in rows.items()}
 
     def change_numbers(self) -> dict[int, int]:
         return {bucket: self.change_seq[bucket] for bucket in range(BUCKETS)}
@@ -334,7 +395,7 @@ class Database:
             self._end_lease(batch, "ran out")
             batch.fence += 1
             batch.lease_until = now + timedelta(seconds=lease)
-            batch.holder = holder
+            batch.holder, batch.leased_at = holder, now
             change_no, ids = self.change_seq[bucket], list(batch.client_ids)
             claimed.append(Claimed(batch.no, batch.fence, ids, reclaimed, now, change_no, batch.fresh))
         return claimed
@@ -365,7 +426,7 @@ class Database:
     ) -> Recipient:
         id_, past = message.client_id, (message.attempts, message.uncounted, message.maybe_sent or claimed.reclaimed)
         client = self.clients.get(id_)
-        due = now if claimed.fresh else message.due_at
+        due = now if claimed.fresh else _due(message, mailing, now)
         if client is None:
             gone = Reason.NONE if mailing.audience is None else Reason.NO_LONGER_MATCHES
             due_at = due if due > now else None
@@ -374,16 +435,22 @@ class Database:
         text, reason = mailing.text, Reason.NONE
         if render is not None:
             text, reason, _ = render(client.phone, "", client.tag, "UTC", {})
-        skip_reason = self._barred(mailing, client) or reason
+        skip_reason, closes_in = self._barred(mailing, client) or reason, client.closes_in(now)
+        comes_too_late = mailing.ends_at is not None and mailing.ends_at <= opens_at and opens_at > now
+        if mailing.timed and not skip_reason and not comes_too_late:
+            row = self.mailings[mailing.id]
+            due_since = row.due_since(message.created_at)
+            opens_at, closes_at, skip_reason = row.timetable.departure(client, row.ends_at, due_since, opens_at)
+            closes_in = None if closes_at == NEVER else (closes_at - now).total_seconds()
         return Recipient(
             id_,
             *past,
             phone=client.phone,
             skip_reason=skip_reason,
             opens_at=opens_at if opens_at > now else None,
-            closes_in=client.closes_in(now),
+            closes_in=closes_in,
             overdue=False,  # no schedule lasts a day
-            text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not skip_reason),
+            text=Stamped.of(text, claimed.no, claimed.fence, opens_at <= now and not skip_reason, self.world.now),
         )
 
     def _barred(self, mailing: Mailing, client: Client) -> Reason:
@@ -476,9 +543,30 @@ class Database:
         self.counts[message.mailing_id, status] += 1
         message.status, message.reason = status, reason
 
-    def define(self, mailing: MailingRow, now: datetime) -> None:
-        """Note a mailing's definition as in force from `now` on."""
-        mailing.definitions.append(Definition(now, mailing.text, mailing.ends_at))
+    def define(self, mailing: MailingRow) -> None:
+        """Note a mailing's definition as in force from now on."""
+        mailing.definitions.append(Definition(self.world.true_at, mailing.text, mailing.ends_at))
+
+    def change_timetable(self, mailing: MailingRow, timetable: Timetable, now: datetime) -> None:
+        """Give a mailing another timetable, and let all that waits be judged by it."""
+        mailing.timetable = timetable
+        mailing.version += 1
+        mailing.judged_at = now
+        for batch in self.batches.values():
+            if batch.mailing_id == mailing.id and batch.due_at > now:
+                batch.due_at = batch.opened_at = now
+
+
+def _is_recheck_due(mailing: MailingRow, now: datetime) -> bool:
+    """Return whether it is; one further ahead than it can be was stored by a clock that was set back since."""
+    latest = now + timedelta(seconds=mailing.recheck_interval) + _SOON
+    return mailing.recheck_at is not None and not now < mailing.recheck_at <= latest
+
+
+def _due(message: MessageRow, mailing: Mailing, now: datetime) -> datetime:
+    """Return when a message is due that has a row; what cannot be so far ahead is due now."""
+    latest = now + timedelta(seconds=mailing.retry.max_backoff + 5.0)
+    return max(message.due_at, now) if message.created_at < message.due_at <= latest else now
 
 
 def _expansion(mailing: MailingRow, positions: dict[int, int], open_batches: int, over: bool) -> Expansion:

@@ -11,7 +11,7 @@ from dispatcher.model.endpoints import DEFAULT_ENDPOINT, EndpointState, SlotRequ
 from dispatcher.model.quotas import QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.rate_limiter import HORIZON
-from tests.simulation.rows import EndpointRow
+from tests.simulation.rows import EndpointRow, MailingRow
 from tests.simulation.world import EPOCH, World
 
 
@@ -24,6 +24,7 @@ class Limits:
         self.day = timedelta(seconds=25)
         """How long a day is: short, so that schedules have some, and no part of the days of clients."""
         self._used: Counter[tuple[str, int]] = Counter()
+        self._most: dict[tuple[str, int], int] = {}
         self._world = world
 
     def breakers(self, now: datetime) -> dict[str, EndpointState]:
@@ -38,7 +39,7 @@ class Limits:
     def pause(self, seconds: float, now: datetime) -> None:
         row = self.endpoint
         self._world.tell("the endpoint is paused for", seconds)
-        row.paused_at = row.paused_at if row.paused_until > now else now
+        row.paused_at = row.paused_at if row.paused_until > now else self._true(now)
         row.paused_until = max(row.paused_until, now + timedelta(seconds=seconds))
 
     def open_breaker(
@@ -49,8 +50,14 @@ class Limits:
         if others_deliver:
             return False
         self._world.tell("the breaker opens")
-        self._put(EndpointRow(BreakerState.OPEN, now, now + timedelta(seconds=probe_in), suspension=suspension))
+        self._put(
+            EndpointRow(BreakerState.OPEN, self._true(now), now + timedelta(seconds=probe_in), suspension=suspension)
+        )
         return True
+
+    def _true(self, now: datetime) -> datetime:
+        """Return a moment of the database's clock as it is by a clock that nobody sets."""
+        return now - self._world.clocks[-1][1]
 
     def _put(self, row: EndpointRow) -> None:
         """Replace the row but for its pause."""
@@ -68,7 +75,7 @@ class Limits:
     def close_breaker(self, prober: str, now: datetime) -> None:
         if (self.endpoint.breaker, self.endpoint.prober) == (BreakerState.HALF_OPEN, prober):
             self._world.tell("the breaker closes")
-            self._put(EndpointRow(changed_at=now))
+            self._put(EndpointRow(changed_at=self._true(now)))
 
     def fail_probe(self, prober: str, shortest: float, longest: float, now: datetime) -> float:
         row = self.endpoint
@@ -95,10 +102,23 @@ class Limits:
 
     def permit(self, request: QuotaRequest, now: datetime) -> QuotaGrant:
         day = self.day_of(now)
+        self._most[request.key, day] = request.limit.most
         granted = max(0, min(request.wanted, request.limit.most - self._used[request.key, day]))
         self._used[request.key, day] += granted
         left = max(0, request.limit.most - self._used[request.key, day])
         return QuotaGrant(str(day), granted, left, (EPOCH + (day + 1) * self.day - now).total_seconds())
+
+    def is_full(self, mailing: MailingRow, now: datetime) -> bool:
+        """Return whether the last day of a mailing that is over had no room for more."""
+        ends_at = mailing.ends_at
+        if ends_at is None or ends_at > now:
+            return False
+        keys = (f"mailing/{mailing.id}", f"endpoint/{DEFAULT_ENDPOINT}")
+        return any(
+            self._used[key, day] >= most and ends_at <= EPOCH + (day + 1) * self.day < ends_at + self.day * 26 / 24
+            for (key, day), most in self._most.items()
+            if key in keys
+        )
 
     def give_back(self, returns: Sequence[QuotaReturn]) -> None:
         for key, day, permits in returns:

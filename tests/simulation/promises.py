@@ -31,6 +31,9 @@ KNOWN_WITHIN = timedelta(seconds=2)
 AHEAD = timedelta(seconds=4)
 """How far a lease's clock may run ahead of the database's: by the time that its claim took."""
 
+_CLAIM_TAKES = 1.0
+"""Seconds that a claim may take from its beginning, at whose time its lease counts, to its commit."""
+
 UNKNOWN_ERRORS = {
     ErrorClass.TIMEOUT,
     ErrorClass.DISCONNECT,
@@ -58,6 +61,8 @@ class Request:
     returned_at: datetime | None = None
     retry_after: float = 0.0
     locked: bool = False
+    clocks: Sequence[timedelta] = (timedelta(),)
+    """How far ahead the clock may have been by which its lease counts: that of the claim."""
     counts: bool = True
     """Whether the attempt counts against the limit: it does unless the endpoint did not look at the message."""
 
@@ -75,7 +80,8 @@ class Promises:
         self.thaws: dict[str, datetime] = {}
         """When processes that froze go on: what they learned before may be old."""
         self._recent: dict[int, deque[datetime]] = defaultdict(deque)
-        self._on_day: Counter[tuple[int, int]] = Counter()
+        self.endpoint_quota = 0
+        self._on_days: dict[str, Counter[frozenset[int]]] = defaultdict(Counter)
         self._world = world
         self._database = database
         self._number = 0
@@ -95,24 +101,28 @@ class Promises:
         message, mailing = self._database.messages[key], self._database.mailings[key[0]]
         self._number += 1
         lease = (text.batch_no, text.fence)
-        request = Request(self._number, process, lease, message.retried, self._world.now_at)
+        request = Request(self._number, process, lease, message.retried, self._world.true_at)
+        request.clocks = self._world.clocks_since(text.claimed - _CLAIM_TAKES, text.claimed)
         self._world.tell(process, "sends", request.number, key, "lease", *lease)
         self._check_lease(request, message, text)
         self._check_window(request, message)
+        self._check_timetable(request, mailing, message)
         self._check_client(request, mailing, message, phone)
         self._check_definition(request, mailing, phone, text)
         self._check_repetition(request, mailing, message)
         self._check_breaker(request)
         self._check_rate(request, mailing)
-        self._check_quota(request, mailing)
+        self._check_quotas(request, mailing)
         self.requests[key].append(request)
         return request
 
     def _check_lease(self, request: Request, message: MessageRow, text: Stamped) -> None:
         batch = self._database.batches.get(text.batch_no)
+        if text.claimed - _CLAIM_TAKES <= self._world.clocks[-1][0] and self._world.is_set:
+            return  # Since the clock was set the lease seems to be over, or another replica has it.
         if batch is None or batch.fence != text.fence or batch.holder != request.process:
             self.breaks("a request leaves under a lease that another replica has by now:", request)
-        elif batch.lease_until <= request.started_at:
+        elif batch.lease_until <= self._world.now_at:
             self.breaks("a request leaves after its lease:", request, batch.lease_until)
         if message.status is not Status.PENDING:
             self.breaks("a request leaves for a message that is settled:", request, message)
@@ -121,8 +131,27 @@ class Promises:
 
     def _check_window(self, request: Request, message: MessageRow) -> None:
         client = self._database.clients.get(message.client_id)
-        if client is not None and client.opens_at(request.started_at) != request.started_at:
+        if client is not None and not any(client.opens_at(now) == now for now in self._moments(request)):
             self.breaks("a request leaves outside the client's window:", request, client)
+
+    def _moments(self, request: Request) -> list[datetime]:
+        """Return the time at which a request leaves, by the database's clock as its lease knows it."""
+        return [request.started_at + ahead for ahead in request.clocks]
+
+    def _check_timetable(self, request: Request, mailing: MailingRow, message: MessageRow) -> None:
+        client = self._database.clients.get(message.client_id)
+        if client is None or not mailing.timetables:
+            return
+        lasting = [since for since, _ in mailing.timetables[1:]] + [request.started_at]
+        recent = [
+            timetable
+            for (_, timetable), until in zip(mailing.timetables, lasting, strict=True)
+            if until >= request.started_at - STOPS_WITHIN
+        ]
+        due_since = mailing.due_since(message.created_at)
+        pairs = [(timetable, now) for timetable in recent for now in self._moments(request)]
+        if not any(timetable.allows(client, due_since, now) for timetable, now in pairs):
+            self.breaks("a request leaves outside the mailing's timetable:", request, client, mailing.timetables)
 
     def _check_client(self, request: Request, mailing: MailingRow, message: MessageRow, phone: str) -> None:
         now = request.started_at
@@ -139,7 +168,8 @@ class Promises:
             self.breaks("a request leaves more than a second after its mailing was stopped:", request, mailing)
         lasting = [nxt.since for nxt in mailing.definitions[1:]] + [now]
         recent = [d for d, until in zip(mailing.definitions, lasting, strict=True) if until >= now - STOPS_WITHIN]
-        if not any(d.ends_at is None or now < d.ends_at for d in recent):
+        moments = self._moments(request)
+        if not any(d.ends_at is None or now < d.ends_at for d in recent for now in moments):
             self.breaks("a request leaves after the mailing's end:", request, mailing)
         texts = {d.text.replace("{phone}", phone) for d in recent}
         if str(text) not in texts:
@@ -162,6 +192,8 @@ class Promises:
     def _check_breaker(self, request: Request) -> None:
         """While an endpoint is down only the one who probes it sends, and the others soon know."""
         row = self._database.limits.endpoint
+        if self._world.is_set:
+            return  # Probes and pauses are due by a clock that replicas do not know.
         told_at = max(row.changed_at, self.thaws.get(request.process, row.changed_at))
         known = request.started_at > told_at + KNOWN_WITHIN
         if row.breaker is not BreakerState.CLOSED and known and row.prober != request.process:
@@ -185,19 +217,29 @@ class Promises:
         if len(recent) > mailing.max_rate + 1:
             self.breaks("more requests leave within a second than the rate allows:", len(recent), mailing)
 
-    def _check_quota(self, request: Request, mailing: MailingRow) -> None:
-        """Over all replicas no day sees more requests of a mailing than the largest quota that held on it."""
-        limits = self._database.limits
-        day = limits.day_of(request.started_at)
-        self._on_day[mailing.id, day] += 1
-        lasting = [since for since, _ in mailing.quotas[1:]] + [request.started_at]
+    def _check_quotas(self, request: Request, mailing: MailingRow) -> None:
+        """Over all replicas no day sees more requests than the largest quota that held on it.
+
+        Where the clock was set in the last day, a request may be one of the day that it was before.
+        """
+        limits, now = self._database.limits, request.started_at
+        clocks = self._world.clocks_since(self._world.now - limits.day.total_seconds())
+        days = frozenset(limits.day_of(now + ahead) for ahead in clocks)
+        lasting = [since for since, _ in mailing.quotas[1:]] + [now]
         held = [
             most
             for (_, most), until in zip(mailing.quotas, lasting, strict=True)
-            if limits.day_of(until + STOPS_WITHIN) >= day
+            if self._world.is_set or limits.day_of(until + STOPS_WITHIN) >= min(days)
         ]
-        if all(held) and self._on_day[mailing.id, day] > max(held):
-            self.breaks("more requests leave on a day than the quota allows:", self._on_day[mailing.id, day], mailing)
+        self._check_days(f"mailing/{mailing.id}", days, max(held) if all(held) else 0)
+        self._check_days("endpoint", days, self.endpoint_quota)
+
+    def _check_days(self, key: str, days: frozenset[int], most: int) -> None:
+        seen = self._on_days[key]
+        seen[days] += 1
+        count = sum(n for some, n in seen.items() if some <= days)
+        if most and count > most * len(days):
+            self.breaks("more requests leave on a day than the quota allows:", key, sorted(days), count, most)
 
     def returned(self, request: Request, answer: Answer) -> None:
         """Note what the sender learned of a request."""
@@ -208,7 +250,7 @@ class Promises:
             request.knows = "refused"
         else:
             request.knows = "unknown" if verdict.error_class in UNKNOWN_ERRORS else "failed"
-        request.returned_at = self._world.now_at
+        request.returned_at = self._world.true_at + request.clocks[0]
         request.locked = verdict.error_class is ErrorClass.CREDENTIALS
         request.counts = verdict.error_class not in (ErrorClass.THROTTLED, ErrorClass.CREDENTIALS)
         request.retry_after = verdict.retry_after or 0.0
@@ -265,7 +307,7 @@ class Promises:
         lease: tuple[int, int],
     ) -> bool:
         """Return whether what is to be recorded of a message is what has happened."""
-        now = self._world.now_at
+        now = self._world.true_at + max(ahead for _, ahead in self._world.clocks)
         knows = {request.knows for request in made}
         match outcome.status, outcome.reason:
             case Status.DELIVERED, _:
@@ -293,6 +335,13 @@ class Promises:
                 return any(d.ends_at is not None and (tried or d.ends_at <= now + AHEAD) for d in mailing.definitions)
             case Status.EXPIRED, Reason.WINDOW_NOT_BEFORE_END:
                 return any(d.ends_at is not None for d in mailing.definitions)
+            case Status.EXPIRED, Reason.DAILY_LIMIT:
+                ended = any(d.ends_at is not None and d.ends_at <= now + AHEAD for d in mailing.definitions)
+                return ended and (self.endpoint_quota > 0 or any(most for _, most in mailing.quotas))
+            case Status.EXPIRED, Reason.HOURS_NOT_BEFORE_END:
+                return any(timetable for _, timetable in mailing.timetables)
+            case Status.EXPIRED, Reason.TOO_LATE:
+                return any(timetable.skip_after is not None for _, timetable in mailing.timetables)
             case Status.PENDING, Reason.RETRYING:
                 excused = outcome.uncounted == 1 and knows == {"refused"}  # everybody was refused alike
                 return (knows <= {"failed", "unknown"} or excused) and outcome.attempted == 1
@@ -315,8 +364,8 @@ class Promises:
         if not outcome.uncounted and counted + 1 >= retry.max_attempts:
             self.breaks("a message is tried again beyond its limit:", outcome, retry)
         ended = [request for request in made if request.returned_at is not None]
-        if not ended:
-            return  # There was no connection, and it is not known here when that was.
+        if not ended or len(ended[-1].clocks) > 1:
+            return  # There was no connection, and it is not known here when that was; or by which clock.
         assert outcome.due_at is not None
         assert ended[-1].returned_at is not None
         wait = (outcome.due_at - ended[-1].returned_at).total_seconds()

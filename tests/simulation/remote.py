@@ -141,7 +141,7 @@ class RemoteDatabase:
         return await self._ask(self._database.scan)
 
     async def definitions(self, ids: Sequence[int]) -> dict[int, Mailing]:
-        return await self._ask(lambda now: self._database.definitions(ids))
+        return await self._ask(lambda now: self._database.definitions(ids, now))
 
     async def change_numbers(self) -> dict[int, int]:
         return await self._ask(lambda now: self._database.change_numbers())

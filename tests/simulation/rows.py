@@ -9,16 +9,20 @@ from enum import Enum
 from dispatcher.model.mailings import AudienceFilter, Mailing, RetryPolicy
 from dispatcher.model.quotas import day_limit
 from dispatcher.model.states import AudienceMode, BreakerState, MailingState, Reason, Semantics, Status, Suspension
+from tests.simulation.timetables import Timetable
 from tests.simulation.world import EPOCH
 
 BUCKETS = 2
+DAY = 40.0
+"""How long the days of clients are: short, so that schedules have some."""
+
 EVERYBODY = 2**63 - 1
 """Beyond every client."""
 
 
 @dataclass
 class Client:
-    """`opens` and `length` are a window in every `DAY` seconds of the model's short days."""
+    """`opens` and `length` are a window in every `day` seconds; the client's clock is so many seconds `ahead`."""
 
     id: int
     phone: str
@@ -27,8 +31,8 @@ class Client:
     opens: float | None = None
     length: float = 0.0
     created_at: datetime = EPOCH
-
-    DAY = 40.0
+    ahead: float = 0.0
+    day: float = DAY
 
     @property
     def bucket(self) -> int:
@@ -38,7 +42,7 @@ class Client:
         """Return the first moment at or after `moment` inside the window."""
         if self.opens is None or self._since_opening(moment) < self.length:
             return moment
-        return moment + timedelta(seconds=self.DAY - self._since_opening(moment))
+        return moment + timedelta(seconds=self.day - self._since_opening(moment))
 
     def closes_in(self, moment: datetime) -> float | None:
         """Seconds until the window that is next open, or open now, closes."""
@@ -48,8 +52,8 @@ class Client:
         return (opens_at - moment).total_seconds() + self.length - self._since_opening(opens_at)
 
     def _since_opening(self, moment: datetime) -> float:
-        since = round(((moment - EPOCH).total_seconds() - (self.opens or 0.0)) % self.DAY, 6)
-        return 0.0 if since >= self.DAY else since
+        since = round(((moment - EPOCH).total_seconds() + self.ahead - (self.opens or 0.0)) % self.day, 6)
+        return 0.0 if since >= self.day else since
 
 
 @dataclass
@@ -93,6 +97,17 @@ class MailingRow:
     """What `max_per_day` was, each since a moment."""
     stopped_at: datetime | None = None
     """Since when it is paused or cancelled."""
+    timetable: Timetable = field(default_factory=Timetable)
+    timetables: list[tuple[datetime, Timetable]] = field(default_factory=list)
+    """What `timetable` was, each since a moment."""
+    judged_at: datetime | None = None
+    begins_at: datetime | None = None
+    expanded_at: datetime | None = None
+
+    def due_since(self, created_at: datetime) -> datetime:
+        """Return since when a message is due that was taken in at a moment."""
+        late = self.expanded_at is not None and created_at > self.expanded_at
+        return max(created_at, self.starts_at) if late else self.starts_at
 
     def is_over(self, now: datetime) -> bool:
         return self.ends_at is not None and self.ends_at <= now
@@ -112,6 +127,7 @@ class MailingRow:
             audience=AudienceFilter(tags=[self.tag]) if self.audience is AudienceMode.OPEN else None,
             max_rate=self.max_rate,
             day_limit=day_limit(self.max_per_day, ""),
+            timed=bool(self.timetable),
         )
 
 
@@ -145,6 +161,8 @@ class BatchRow:
     maybe_sent: bool = False
     fresh: bool = False
     created_at: datetime = EPOCH
+    opened_at: datetime = EPOCH
+    leased_at: datetime = EPOCH
 
 
 @dataclass
@@ -183,6 +201,7 @@ class MessageRow:
     retried: int = 0
     """How often it was put back to PENDING on request."""
     place: Place = Place.BATCH
+    created_at: datetime = EPOCH
 
     @property
     def bucket(self) -> int:
@@ -208,14 +227,15 @@ class EndpointRow:
 
 
 class Stamped(str):
-    """A text that remembers under which lease it was handed out, and whether it was to be sent."""
+    """A text that remembers under which lease it was handed out, when, and whether it was to be sent."""
 
     batch_no: int
     fence: int
     sendable: bool
+    claimed: float
 
     @classmethod
-    def of(cls, text: str, batch_no: int, fence: int, sendable: bool) -> Stamped:
+    def of(cls, text: str, batch_no: int, fence: int, sendable: bool, claimed: float) -> Stamped:
         stamped = cls(text)
-        stamped.batch_no, stamped.fence, stamped.sendable = batch_no, fence, sendable
+        stamped.batch_no, stamped.fence, stamped.sendable, stamped.claimed = batch_no, fence, sendable, claimed
         return stamped

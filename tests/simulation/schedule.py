@@ -16,6 +16,7 @@ from unittest.mock import patch
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.leases import Lease
 from dispatcher.model.endpoints import Endpoint
+from dispatcher.model.quotas import day_limit
 from dispatcher.model.settings import DispatchSettings
 from dispatcher.model.states import AudienceMode, MailingState, Status
 from dispatcher.rate_limiter import LATE
@@ -65,7 +66,14 @@ class Replica:
         self.loop = ProcessLoop(world)  # type: ignore[abstract]  # the rest of asyncio is not called
         remote = RemoteDatabase(world, schedule.database, schedule.network, schedule.promises, self.loop, self.name)
         sender = ModelSender(world, schedule.endpoint, schedule.promises, self.loop, self.name, TIMEOUT)
-        endpoint = Endpoint("default", "http://model/", "", total_timeout=TIMEOUT, max_concurrency=schedule.most)
+        endpoint = Endpoint(
+            "default",
+            "http://model/",
+            "",
+            total_timeout=TIMEOUT,
+            max_concurrency=schedule.most,
+            day_limit=day_limit(schedule.promises.endpoint_quota, ""),
+        )
         clock = ProcessClock(world, world.random.random() * 1000.0)
         self.dispatcher: Dispatcher
         self.task = self.loop.start(self._live(remote, endpoint, sender, clock, Random(world.random.random())))
@@ -99,9 +107,9 @@ class Replica:
 
 
 class Schedule:
-    """Everything that is drawn from a seed."""
+    """Everything that is drawn from a seed; with `timed` also timetables and quotas, and a clock that is set."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, timed: bool = False) -> None:
         self.world = world = World(seed)
         self.seed = seed
         random = world.random
@@ -121,7 +129,11 @@ class Schedule:
         if self.network.most < 0.1 and not self.network.slow and not self.habits.connecting:
             self.promises.clock_error = 2 * self.network.most + LATE
         self.endpoint = ModelEndpoint(world, self.habits)
-        self.actors = Actors(world, self.database, self.promises)
+        self.timed = timed
+        if timed:
+            self.promises.clock_error = None
+            self.promises.endpoint_quota = random.choice([0, 0, 4, 12])
+        self.actors = Actors(world, self.database, self.promises, timed)
         self.actors.add_clients(random.randint(5, 40), random.choice([0.0, 0.0, 0.4]))
         self._graves: list[Replica] = []
         self.replicas = [Replica(n, self) for n in range(1, random.choice([1, 1, 2, 3]) + 1)]
@@ -152,7 +164,17 @@ class Schedule:
             world.after(random.random() * seconds, self._database_goes)
         if world.chance(0.3):
             world.after(random.random() * seconds, self._endpoint_turns)
+        if self.timed and world.chance(0.5):
+            for _ in range(random.randint(1, 2)):
+                world.after(random.random() * seconds, self._clock_is_set)
         world.after(seconds, self._calm)
+
+    def _clock_is_set(self) -> None:
+        """As heartbeats notice after a while."""
+        world = self.world
+        world.set_clock(world.random.choice([-1.0, 1.0]) * world.delay(0.5, 60.0))
+        for replica in self.replicas:
+            world.after(world.random.random() * 5.0, replica.hint)
 
     def _something_freezes(self) -> None:
         """For a moment, or for longer than a lease."""
@@ -202,7 +224,8 @@ class Schedule:
         """Let it happen, until everything is at rest or something is broken."""
         self.world.run(self.troubled_until, lambda: bool(self.promises.broken))
         if not self.promises.broken:
-            self.world.run(self.troubled_until + PATIENCE, lambda: bool(self.promises.broken) or self._is_at_rest())
+            patience = 3 * PATIENCE if self.timed else PATIENCE
+            self.world.run(self.troubled_until + patience, lambda: bool(self.promises.broken) or self._is_at_rest())
         if not self.promises.broken:
             self._check_processes()
             self.promises.audit()
@@ -241,13 +264,13 @@ class Schedule:
             self.promises.breaks("it never comes to rest:", list(self.database.mailings.values()))
 
 
-def run(seed: int) -> Report:
-    """Run the schedule of a seed, always in the same way.
+def run(seed: int, timed: bool = False) -> Report:
+    """Run the schedule of a seed, always in the same way; with `timed` one with timetables and quotas.
 
     The dispatcher keeps its leases in a set, whose order would otherwise be that of addresses.
     """
     with patch.object(Lease, "__hash__", lambda lease: hash((lease.batch.no, lease.batch.fence))):
-        return Schedule(seed).run()
+        return Schedule(seed, timed).run()
 
 
 __all__ = ["Report", "run"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import asyncpg
@@ -27,12 +28,17 @@ from server.config import Settings
 from server.storage.pool import open_pool
 from tests.simulation.comparison import REPLICAS, SET_UP, Comparison
 from tests.simulation.rows import BUCKETS, MailingRow
+from tests.simulation.timetables import Timetable
 from tests.support.ledger import audit
 
 FIRST, LAST = map(int, os.environ.get("COMPARED_SCHEDULES", "0:20").split(":"))
 STEPS = 150
 TAGS = ("red", "blue")
 TEXTS = ("Hello", "Good bye")
+OPENS = (0.0, 600.0, 5400.0, 7200.0, 82800.0)
+LENGTHS = (600.0, 3600.0, 21600.0, 86400.0)
+"""Seconds of the day at which windows and hours open, and for how long: not far from the beginning of the clock."""
+
 RETRIED = (Status.FAILED, Status.EXPIRED, Status.UNKNOWN)
 NEXT = {MailingState.PAUSED, MailingState.RUNNING, MailingState.CANCELLED}
 """The states to which callers move mailings."""
@@ -53,11 +59,13 @@ class Play:
         self._last_settlement: dict[int, Settlement] = {}
         self._acts: list[tuple[int, Callable[[], Awaitable[object]]]] = [
             (10, self._pass_time),
+            (1, self._pass_hours),
             (4, self._add_client),
             (2, self._change_client),
             (1, self._delete_client),
             (3, self._create_mailing),
             (2, self._change_mailing),
+            (2, self._change_timetable),
             (2, self._move_mailing),
             (2, self._retry),
             (2, comparison.poll),
@@ -97,9 +105,15 @@ class Play:
     async def _pass_time(self) -> None:
         await self._both.pass_time(self._world.delay(0.001, 4.0))
 
+    async def _pass_hours(self) -> None:
+        await self._both.pass_time(self._random.choice([600.0, 3599.5, 7200.0]))
+
     async def _add_client(self) -> None:
         self._last_client += self._random.randint(1, 3)
-        await self._both.add_client(self._last_client, self._random.choice(TAGS))
+        window = (self._random.choice(OPENS), self._random.choice(LENGTHS)) if self._world.chance(0.4) else None
+        await self._both.add_client(
+            self._last_client, self._random.choice(TAGS), self._random.choice([0, 0, 3, -2]), window
+        )
 
     async def _change_client(self) -> None:
         if clients := list(self._model.clients.values()):
@@ -128,8 +142,25 @@ class Play:
                 priority=random.choice([0, 0, 1]),
                 retry=RetryPolicy(random.randint(1, 5), 1.0, 4.0),
                 max_rate=random.choice([0.0, 1.0, 20.0]),
+                timetable=self._timetable(local_start=True) if self._world.chance(0.5) else Timetable(),
             )
         )
+
+    def _timetable(self, local_start: bool = False) -> Timetable:
+        random, seconds = self._random, round(self._world.now)
+        hours = [(random.choice(OPENS), random.choice(LENGTHS)) for _ in range(random.choice([0, 1, 1, 2]))]
+        return Timetable(
+            tuple(hours),
+            frozenset(random.sample([-1, 0, 1], random.choice([0, 0, 1, 2]))),
+            seconds + random.choice([-3600.0, 60.0, 7200.0]) if local_start and self._world.chance(0.3) else None,
+            random.choice([None, None, 60.0, 600.0, 3600.0]),
+        )
+
+    async def _change_timetable(self) -> None:
+        if mailing := self._mailing(MailingState.SCHEDULED, MailingState.RUNNING, MailingState.PAUSED):
+            await self._both.change_timetable(
+                mailing, replace(self._timetable(), local_start=mailing.timetable.local_start)
+            )
 
     def _mailing(self, *states: MailingState) -> MailingRow | None:
         found = [mailing for mailing in self._model.mailings.values() if mailing.state in (states or MailingState)]

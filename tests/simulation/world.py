@@ -38,13 +38,40 @@ class World:
         self.now = 0.0
         self.trace: list[str] = []
         self.loops: list[ProcessLoop] = []
+        self.clocks = [(0.0, timedelta())]
+        """How far the database's clock is ahead, each since a moment: it is set now and then."""
         self._events: list[_Event] = []
         self._number = 0
 
     @property
     def now_at(self) -> datetime:
         """The time by the database's clock."""
+        return at(self.now) + self.clocks[-1][1]
+
+    @property
+    def true_at(self) -> datetime:
+        """The time by a clock that nobody sets."""
         return at(self.now)
+
+    @property
+    def is_set(self) -> bool:
+        """Whether the database's clock was set."""
+        return len(self.clocks) > 1
+
+    def set_clock(self, seconds: float) -> None:
+        """Set the database's clock forward, or back."""
+        self.tell("the database's clock is set by", seconds)
+        self.clocks.append((self.now, self.clocks[-1][1] + timedelta(seconds=round(seconds, 6))))
+
+    def clocks_since(self, since: float, until: float | None = None) -> list[timedelta]:
+        """Return how far the database's clock was ahead between two moments, now by itself."""
+        ends = [begin for begin, _ in self.clocks[1:]] + [self.now]
+        until = self.now if until is None else until
+        return [
+            ahead
+            for (begin, ahead), end in zip(self.clocks, ends, strict=True)
+            if begin <= until and (end > since or end == self.now)
+        ]
 
     def tell(self, *words: object) -> None:
         """Write a line of the trace."""
