@@ -1,8 +1,9 @@
 """Counts calls in the metric families that gRPC dashboards expect.
 
+The families are those of py-grpc-prometheus, whose own interceptor does not serve asyncio:
 `grpc_server_started_total`, `_handled_total`, `_msg_received_total`, `_msg_sent_total` and
-`grpc_server_handling_seconds`, with the labels and the ranges that other servers have. A call adds to
-plain numbers, and a scrape makes the families of them: five locks a call cost more than its limits.
+`grpc_server_handling_seconds`. A call adds to plain numbers, and a scrape fills the families with
+them: five locks a call cost more than its limits.
 """
 
 from __future__ import annotations
@@ -10,26 +11,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import TypeVar
 
 import grpc
+import prometheus_client
 from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.metrics_core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
+from py_grpc_prometheus import grpc_utils, server_metrics
 
 from dispatcher.counters import Histogram
 from server.api.handlers import Handler
 
-BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
-"""Upper bounds of how long calls took, in seconds."""
+BOUNDS = prometheus_client.Histogram.DEFAULT_BUCKETS[:-1]
+"""Upper bounds of how long calls took, in seconds; the last, infinity, goes without saying."""
+
+Family = TypeVar("Family", CounterMetricFamily, HistogramMetricFamily)
 
 _LABELS = ("grpc_type", "grpc_service", "grpc_method")
-_KINDS = {
-    (False, False): "UNARY",
-    (True, False): "CLIENT_STREAMING",
-    (False, True): "SERVER_STREAMING",
-    (True, True): "BIDI_STREAMING",
-}
-"""By whether the request and the response are streams."""
 
 
 class MethodMetrics:
@@ -66,24 +66,25 @@ class CallMetrics(Collector):
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._methods: list[MethodMetrics] = []
+        self._defined = server_metrics.init_metrics(CollectorRegistry())
+        self._handled = server_metrics.get_grpc_server_handled_counter(False, CollectorRegistry())
         registry.register(self)
 
     def of(self, handler: Handler, method: str) -> MethodMetrics:
         """Return the counters of a method, whose series appear with this."""
         _, service, name = method.split("/", 2)
-        kind = _KINDS[handler.request_streaming, handler.response_streaming]
+        kind = grpc_utils.get_method_type(handler.request_streaming, handler.response_streaming)
         metrics = MethodMetrics((kind, service, name))
         self._methods.append(metrics)
         return metrics
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families as they are now."""
-        started = _counter("started", "RPCs started on the server")
-        received = _counter("msg_received", "RPC stream messages received on the server")
-        sent = _counter("msg_sent", "gRPC stream messages sent by the server")
-        handled = _counter("handled", "RPCs completed on the server, regardless of success or failure", "grpc_code")
-        text = "Histogram of response latency (seconds) of gRPC that had been application-level handled by the server."
-        seconds = HistogramMetricFamily("grpc_server_handling_seconds", text, labels=_LABELS)
+        started = _empty(CounterMetricFamily, self._defined["grpc_server_started_counter"])
+        received = _empty(CounterMetricFamily, self._defined["grpc_server_stream_msg_received"])
+        sent = _empty(CounterMetricFamily, self._defined["grpc_server_stream_msg_sent"])
+        handled = _empty(CounterMetricFamily, self._handled, "grpc_code")
+        seconds = _empty(HistogramMetricFamily, self._defined["grpc_server_handled_histogram"])
         for one in self._methods:
             started.add_metric(one.labels, one.begun)
             received.add_metric(one.labels, one.messages_in)
@@ -95,5 +96,7 @@ class CallMetrics(Collector):
         yield from (started, received, sent, handled, seconds)
 
 
-def _counter(name: str, what: str, *more: str) -> CounterMetricFamily:
-    return CounterMetricFamily(f"grpc_server_{name}", f"Total number of {what}.", labels=(*_LABELS, *more))
+def _empty(kind: type[Family], defined: MetricWrapperBase, *more: str) -> Family:
+    """Return a family, without a sample, of the name and the text that another has."""
+    (known,) = defined.describe()
+    return kind(known.name, known.documentation, labels=(*_LABELS, *more))
