@@ -103,10 +103,11 @@ async def preview(visit: Visit, form: Form) -> Response:
 
 
 async def test(visit: Visit, form: Form) -> Response:
-    """Send the text to one phone and show how that ended."""
+    """Send the text to one phone, once for each answer that was shown, and show how that ended."""
     mailing, sent = read_mailing(form, visit.viewer), None
     if not form.errors:
-        request = SendTestMessageRequest(mailing=mailing, phone=form.get("test_phone"))
+        phone, request_id = form.get("test_phone"), form.get("test_id")
+        request = SendTestMessageRequest(mailing=mailing, phone=phone, request_id=request_id)
         try:
             sent = await visit.call(visit.service.mailings.SendTestMessage, request)
         except MailingError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from html import unescape
 from typing import Any
@@ -24,6 +26,7 @@ from mailing.v1.segment_service_pb2_grpc import SegmentServiceStub
 from tests.support.console import Browser, at_field, filled_in, previewed
 
 NEW = "/mailings/new"
+TESTED = "SELECT count(*) FROM log WHERE event = 'mailing.tested'"
 TIMETABLE = {
     "sending_hours": "mon-fri 09:00-18:00\r\nsat 10:00-14:00 Europe/Riga",
     "holidays": "latvia",
@@ -73,6 +76,19 @@ async def test_a_mailing_has_the_timetable_and_the_quota_of_its_form(
     assert "at most 5,000 on each day of Europe/Riga" in page
     for path in ("/", "/mailings"):
         assert "Jun 1, 2090, 10:00" in (await browser.get(path)).text, path
+
+
+async def test_a_test_message_that_is_clicked_twice_is_sent_once(browser: Browser, pool: asyncpg.Pool) -> None:
+    """And is sent again by a click on what the page shows then. Fails without an id for each answer."""
+    fields = await filled_in(browser, NEW) | {"text": "Hello", "test_phone": "79261234567"}
+    clicks = [browser.client.post(f"{NEW}/test", data=fields, headers={"hx-request": "true"}) for _ in range(2)]
+    shown, _ = await asyncio.gather(*clicks)
+    assert "Hello" in shown.text
+    assert await pool.fetchval(TESTED) == 1
+    found = re.search(r'name="test_id" value="([^"]+)"', shown.text)
+    assert found
+    await browser.client.post(f"{NEW}/test", data=fields | {"test_id": found[1]}, headers={"hx-request": "true"})
+    assert await pool.fetchval(TESTED) == 2
 
 
 @pytest.mark.parametrize(

@@ -66,9 +66,9 @@ type MailingServiceClient interface {
 	// mailing's state. If a client has the phone, their values fill the text, else
 	// its defaults do.
 	//
-	// The endpoint's timeouts hold. Receive windows, opt-outs, frequency caps, rates,
-	// breakers and the emergency stop do not: this is for the phone of a person who
-	// waits for it. Nothing is tried again and nothing is recorded. Each call has a
+	// The endpoint's timeouts hold, and opt-outs unless `force` is set. Receive windows,
+	// frequency caps, rates, breakers and the emergency stop do not: this is for the phone
+	// of a person who waits for it. Nothing is tried again and nothing is recorded. Each call has a
 	// new random id below 2^32, which no message of a mailing has, so an endpoint
 	// that knows ids again sends each test. NOT_FOUND when the mailing's endpoint is
 	// not configured; the metadata lists those that are.
@@ -253,9 +253,9 @@ type MailingServiceServer interface {
 	// mailing's state. If a client has the phone, their values fill the text, else
 	// its defaults do.
 	//
-	// The endpoint's timeouts hold. Receive windows, opt-outs, frequency caps, rates,
-	// breakers and the emergency stop do not: this is for the phone of a person who
-	// waits for it. Nothing is tried again and nothing is recorded. Each call has a
+	// The endpoint's timeouts hold, and opt-outs unless `force` is set. Receive windows,
+	// frequency caps, rates, breakers and the emergency stop do not: this is for the phone
+	// of a person who waits for it. Nothing is tried again and nothing is recorded. Each call has a
 	// new random id below 2^32, which no message of a mailing has, so an endpoint
 	// that knows ids again sends each test. NOT_FOUND when the mailing's endpoint is
 	// not configured; the metadata lists those that are.
