@@ -82,6 +82,8 @@ def moment_in_an_update(sql: str) -> bool:
             return True
         if any(_MOMENT.search(part) for part in _conditional(assignments)):
             return True
+        if re.search(r"\b(?:\w+\.)?\w+_at [-+] interval '", assignments):
+            return True
     return False
 
 
@@ -182,6 +184,11 @@ def test_every_statement_keeps_the_rule(rule: Callable[[str], bool]) -> None:
         ),
         (moment_in_an_update, "UPDATE clients SET a = CASE WHEN b THEN now() END", "UPDATE clients SET a = now()"),
         (moment_in_an_update, "UPDATE batches SET a = now() + (b - c)", "UPDATE batches SET a = now() + $1::interval"),
+        (
+            moment_in_an_update,
+            "UPDATE mailings SET a = least(now(), ends_at - interval '1 s')",
+            "UPDATE mailings SET a = least(now(), b.next_at)",
+        ),
         (moment_in_an_update, "UPDATE messages SET a = nextval('s')", "UPDATE rate_slots SET a = nextval('s')"),
         (
             moment_in_a_conflict,

@@ -70,10 +70,13 @@ FROM (
 -- name: set_begin
 -- Sets when a mailing begins, and when it is looked at again: then, or earlier, as clients of an earlier zone may be
 -- added, or at its end. One without clients begins when the last zone of the world has reached its local start.
-UPDATE mailings
-SET begins_at = b.at, starts_at = least(b.at, now() + $look_again::interval, ends_at - interval '1 microsecond')
-FROM (SELECT coalesce($begins_at::timestamptz,
-  CASE WHEN $local_start::timestamp AT TIME ZONE 'UTC' + interval '12 hours' <= now() THEN now() END) AS at) b
+WITH begin AS MATERIALIZED (
+  SELECT t.at, least(t.at, now() + $look_again::interval, m.ends_at - interval '1 microsecond') AS next_at
+  FROM mailings m CROSS JOIN (SELECT coalesce($begins_at::timestamptz,
+    CASE WHEN $local_start::timestamp AT TIME ZONE 'UTC' + interval '12 hours' <= now() THEN now() END) AS at) t
+  WHERE m.id = $id
+)
+UPDATE mailings SET begins_at = b.at, starts_at = b.next_at FROM begin b
 WHERE id = $id AND version = $version AND state = {MailingState.SCHEDULED};
 
 -- name: start_due
