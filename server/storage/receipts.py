@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import Semaphore, gather
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -20,6 +21,9 @@ _SQL = load_queries("receipts.sql")
 HOLD = timedelta(days=1)
 """How long a report about an id that no message has is kept."""
 
+WRITES = 3
+"""Statements at once: a commit waits for the disk, and those of several buckets do so together."""
+
 MAX_CODES = 100
 """The most receipts and codes of a report."""
 
@@ -37,6 +41,7 @@ class ReceiptStore:
     def __init__(self, database: Database, installation: Installation) -> None:
         self._database = database
         self._installation = installation
+        self._writing = Semaphore(WRITES)
 
     async def record(self, reports: Sequence[Report]) -> Found:
         """Record reports, in any order and any number of times; return those whose message is known.
@@ -91,28 +96,36 @@ class ReceiptStore:
         return (await self.read([identity])).get(identity, NO_RECEIPT)
 
     async def _record(self, chosen: Mapping[Report, int]) -> Found:
-        """Record reports about these messages, bucket by bucket; return those that there are."""
-        found: Found = {}
+        """Record reports about these messages, some buckets at a time; return those that there are."""
         groups = defaultdict[tuple[int, str], list[tuple[Report, int, int]]](list)
         for report, identity in chosen.items():
             mailing_id, client_id = split_message_id(identity)
             groups[self._installation.bucket_of_client(client_id), report.endpoint].append(
                 (report, mailing_id, client_id)
             )
-        for (bucket, endpoint), group in sorted(groups.items()):
-            best = _one_per_message(group)
-            statement = _SQL["record_receipts"].bind(
-                bucket=bucket,
-                endpoint=endpoint,
-                mailing_ids=[mailing for mailing, _ in best],
-                client_ids=[client for _, client in best],
-                receipts=[report.receipt for report in best.values()],
-                codes=[report.code for report in best.values()],
-            )
-            rows = await self._database.fetch(*statement)
-            known = {(row["mailing_id"], row["client_id"]) for row in rows}
-            found |= {one: message_id(mailing, client) for one, mailing, client in group if (mailing, client) in known}
+        # All of them end before an error is raised: none goes on behind its caller.
+        each = await gather(*(self._record_group(*key, group) for key, group in groups.items()), return_exceptions=True)
+        found: Found = {}
+        for known in each:
+            if isinstance(known, BaseException):
+                raise known
+            found |= known
         return found
+
+    async def _record_group(self, bucket: int, endpoint: str, group: Sequence[tuple[Report, int, int]]) -> Found:
+        best = _one_per_message(group)
+        statement = _SQL["record_receipts"].bind(
+            bucket=bucket,
+            endpoint=endpoint,
+            mailing_ids=[mailing for mailing, _ in best],
+            client_ids=[client for _, client in best],
+            receipts=[report.receipt for report in best.values()],
+            codes=[report.code for report in best.values()],
+        )
+        async with self._writing:
+            rows = await self._database.fetch(*statement)
+        known = {(row["mailing_id"], row["client_id"]) for row in rows}
+        return {one: message_id(mailing, client) for one, mailing, client in group if (mailing, client) in known}
 
     async def _of_providers(self, reports: Sequence[Report]) -> Found:
         identities = list({report.identity for report in reports})
