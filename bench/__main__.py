@@ -31,6 +31,7 @@ MODULES = {
     "calls": "bench.calls",
     "cluster": "bench.cluster",
     "neighbour": "bench.neighbour",
+    "receipts": "bench.receipts",
 }
 
 
