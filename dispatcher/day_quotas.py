@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dispatcher.day_quota import DayQuota
 from dispatcher.endpoint_workers import EndpointWorkers
 from dispatcher.leases import Lease, LeaseRegistry
+from dispatcher.model.quotas import QuotaRequest
 from dispatcher.ports import Clock, DayQuotaStore, StorageUnavailable
 from dispatcher.signals import Signal
 
@@ -49,6 +50,7 @@ class DayQuotas:
         self._registry = registry
         self._pools = pools
         self._woken = asyncio.Event()
+        self._asking: asyncio.Task[None] | None = None
 
     def wake(self) -> None:
         """Note that messages wait for a quota."""
@@ -72,7 +74,9 @@ class DayQuotas:
                 self._woken.clear()
 
     async def close(self) -> None:
-        """Return all permits that are left."""
+        """Return all permits that are left, those that were asked for last included."""
+        if self._asking is not None:
+            await asyncio.gather(self._asking, return_exceptions=True)
         for use in self._uses():
             use.quota.give_up()
         with contextlib.suppress(StorageUnavailable):
@@ -97,22 +101,26 @@ class DayQuotas:
 
     async def _ask(self) -> None:
         for use in list(self._uses()):
-            asked = self._clock.monotonic()
-            if (request := use.quota.request(asked, use.demand)) is None:
-                continue
-            try:
-                grant = await self._store.permit(request)
-            except StorageUnavailable:
-                raise
-            except Exception as error:
-                log.error("%s waits: there are no permits for %s: %s", request.key, request.limit, error)
-                use.quota.postpone(self._clock.monotonic() + _REFUSED_PAUSE)
-                continue
-            use.quota.add(asked, self._clock.monotonic(), grant)
-            if not use.quota.is_full():
-                self.granted.emit()
-                use.pool.has_room_again.emit()
-                use.pool.start()
+            if (request := use.quota.request(self._clock.monotonic(), use.demand)) is not None:
+                # Goes on when this ends meanwhile: what the database has given out by then would be lost for the day.
+                self._asking = asyncio.create_task(self._ask_for(use, request), name="permits of a day")
+                await asyncio.shield(self._asking)
+
+    async def _ask_for(self, use: _Use, request: QuotaRequest) -> None:
+        asked = self._clock.monotonic()
+        try:
+            grant = await self._store.permit(request)
+        except StorageUnavailable:
+            raise
+        except Exception as error:
+            log.error("%s waits: there are no permits for %s: %s", request.key, request.limit, error)
+            use.quota.postpone(self._clock.monotonic() + _REFUSED_PAUSE)
+            return
+        use.quota.add(asked, self._clock.monotonic(), grant)
+        if not use.quota.is_full():
+            self.granted.emit()
+            use.pool.has_room_again.emit()
+            use.pool.start()
 
     def _let_go(self) -> None:
         """Put back into open work what waits for a day that is full; what has a permit goes on."""

@@ -13,7 +13,7 @@ import pytest
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.endpoints import Endpoint
 from dispatcher.model.settings import DispatchSettings, FrequencyCap
-from dispatcher.ports import RateSlotStore, Sender, WorkQueue
+from dispatcher.ports import DayQuotaStore, RateSlotStore, Sender, WorkQueue
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
 
@@ -33,12 +33,18 @@ async def start(pool: asyncpg.Pool) -> AsyncIterator[Start]:
         cap: FrequencyCap | None = None,
         queue: WorkQueue | None = None,
         rates: RateSlotStore | None = None,
+        quotas: DayQuotaStore | None = None,
         endpoint: Endpoint = ENDPOINT,
         **settings: float,
     ) -> Dispatcher:
         storage = dispatcher_storage(DispatcherDatabase(pool), uuid4(), cap)
         dispatcher = Dispatcher(
-            replace(storage, queue=queue or storage.queue, rates=rates or storage.rates),
+            replace(
+                storage,
+                queue=queue or storage.queue,
+                rates=rates or storage.rates,
+                quotas=quotas or storage.quotas,
+            ),
             [(endpoint, sender)],
             replace(SETTINGS, **settings),  # type: ignore[arg-type]
         )

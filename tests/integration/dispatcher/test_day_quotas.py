@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -14,7 +15,7 @@ import pytest
 from dispatcher import day_quota
 from dispatcher.dispatcher import Dispatcher
 from dispatcher.model.endpoints import Endpoint
-from dispatcher.model.quotas import DayLimit, QuotaRequest, QuotaReturn
+from dispatcher.model.quotas import DayLimit, QuotaGrant, QuotaRequest, QuotaReturn
 from dispatcher.model.states import MailingState, Reason, Status
 from server.storage.database import DispatcherDatabase
 from server.storage.dispatcher_storage import dispatcher_storage
@@ -153,6 +154,36 @@ async def test_permits_that_nobody_needs_come_back(pool: asyncpg.Pool, start: St
     await eventually(lambda: sent(sender) > before)
     await replica.stop(grace=5.0)
     await eventually(lambda: used(pool, key), lambda count: count == sent(sender))
+
+
+class LateAnswers:
+    """Quotas of a database whose answers arrive when they are let through."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._quotas = dispatcher_storage(DispatcherDatabase(pool), uuid4()).quotas
+        self.given, self.through = asyncio.Event(), asyncio.Event()
+
+    async def permit(self, request: QuotaRequest) -> QuotaGrant:
+        grant = await self._quotas.permit(request)
+        self.given.set()
+        await self.through.wait()
+        return grant
+
+    async def give_back(self, returns: Sequence[QuotaReturn]) -> None:
+        await self._quotas.give_back(returns)
+
+
+async def test_permits_that_were_asked_for_before_a_stop_come_back(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when a replica that stops does not hear the answer to its last question."""
+    await add_clients(pool, 100)
+    key, quotas = f"mailing/{await limited(pool, 1000)}", LateAnswers(pool)
+    replica = start(ScriptedSender(), quotas=quotas)
+    await quotas.given.wait()
+    assert await used(pool, key) > 0
+    await replica.stop(grace=5.0)
+    await eventually(lambda: is_at_rest(replica))
+    quotas.through.set()
+    await eventually(lambda: used(pool, key), lambda count: count == 0)
 
 
 async def test_a_returned_permit_is_given_to_another(
