@@ -96,7 +96,8 @@ class _Keeper:
                 failures, wait = 0, max(SHORTEST, life * SHARE)
             else:
                 failures, wait = failures + 1, min(FIRST_WAIT * 2**failures, LONGEST_WAIT)
-            await happens(self._hurry, wait)
+            await asyncio.sleep(SHORTEST)  # many requests are refused at once
+            await happens(self._hurry, wait - SHORTEST)
 
     async def _fetch(self, grant: TokenGrant) -> float:
         """Take a new token over and return for how many seconds it is good; 0 when there is none."""
