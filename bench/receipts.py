@@ -1,7 +1,7 @@
 """What receipts cost, alone and beside a mailing at full rate, and whether each that was accepted is recorded.
 
-Receipts come one in a request, as most gateways send them, at a steady rate over several connections. They are
-about the messages of a mailing that was delivered before.
+Receipts come one in a request, as most gateways send them, or some, at a steady rate over many connections. They
+are about the messages of a mailing that was delivered before.
 """
 
 from __future__ import annotations
@@ -11,17 +11,18 @@ import asyncio
 import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from bench.endpoint import start_endpoint
 from bench.measure import say
 from bench.service import BenchmarkFailed, Service, running_service
 from bench.throughput import deliver, import_all
 
-CONNECTIONS = 128
 TICK = 0.01
 SIZE = "SELECT pg_table_size('receipts'), pg_indexes_size('receipts')"
 
@@ -32,6 +33,7 @@ token = "bench"
 
 [endpoints.default.receipts]
 parse = "json"
+items = ""
 id = "/id"
 status = "/status"
 delivered = ["delivered"]
@@ -43,23 +45,33 @@ _HEAD = (
 )
 
 
+class Manner(NamedTuple):
+    """How a gateway reports: so many a second at the most, over so many connections, so many in a request."""
+
+    rate: float
+    connections: int
+    per_request: int
+
+
 class _Connection(asyncio.Protocol):
     """One kept-alive connection of the gateway, with one request under way at most."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
         self._transport: asyncio.WriteTransport | None = None
+        self.sent = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.WriteTransport)
         self._transport = transport
         self._gateway.idle.append(self)
 
-    def send(self, message_id: int) -> None:
-        """Report on a message."""
-        body = f'{{"id": "{message_id}", "status": "delivered"}}'
+    def send(self, message_ids: Sequence[int]) -> None:
+        """Report on messages, in one request."""
+        body = ",".join(f'{{"id": "{one}", "status": "delivered"}}' for one in message_ids)
         assert self._transport is not None
-        self._transport.write((_HEAD.format(length=len(body)) + body).encode())
+        self.sent = len(message_ids)
+        self._transport.write(f"{_HEAD.format(length=len(body) + 2)}[{body}]".encode())
 
     def data_received(self, data: bytes) -> None:
         self._gateway.answered(data, self)
@@ -69,14 +81,14 @@ class _Connection(asyncio.Protocol):
 
 
 class Gateway:
-    """Reports on messages one by one, `rate` of them a second if the service keeps up."""
+    """Reports on messages, `rate` of them a second if the service keeps up."""
 
-    def __init__(self, port: int, message_ids: Sequence[int], rate: float) -> None:
-        self.idle: list[_Connection] = []
+    def __init__(self, port: int, message_ids: Sequence[int], how: Manner) -> None:
+        self.idle: deque[_Connection] = deque()  # in turn: one that says nothing for long is closed
         self.accepted = self.lost = 0
         self._port = port
         self._left = iter(message_ids)
-        self._rate = rate
+        self._how = how
         self._refused = b""
         self._over = False
         self._ended = asyncio.Event()
@@ -84,7 +96,7 @@ class Gateway:
     def answered(self, answer: bytes, connection: _Connection) -> None:
         """Count an answer."""
         if answer.startswith(b"HTTP/1.1 200"):
-            self.accepted += 1
+            self.accepted += connection.sent
         else:
             self._refused = answer
         self.idle.append(connection)
@@ -96,23 +108,24 @@ class Gateway:
         self._end()
 
     def _end(self) -> None:
-        if self._over and len(self.idle) + self.lost >= CONNECTIONS:
+        if self._over and len(self.idle) + self.lost >= self._how.connections:
             self._ended.set()
 
     async def report(self, until: asyncio.Event) -> float:
         """Report until the event, or until nothing is left, and return the seconds. Raise BenchmarkFailed."""
         loop = asyncio.get_running_loop()
-        for _ in range(CONNECTIONS):
+        for _ in range(self._how.connections):
             await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self._port)
-        began, sent, more = time.monotonic(), 0, True
+        began, sent, more, each = time.monotonic(), 0, True, self._how.per_request
         while more and not until.is_set():
-            owed = int((time.monotonic() - began) * self._rate) - sent
-            for _ in range(min(owed, len(self.idle))):
-                if (message_id := next(self._left, None)) is None:
+            owed = int((time.monotonic() - began) * self._how.rate) - sent
+            for _ in range(min(owed // each, len(self.idle))):
+                reported = [*islice(self._left, each)]
+                if not reported:
                     more = False
                     break
-                self.idle.pop().send(message_id)
-                sent += 1
+                self.idle.popleft().send(reported)
+                sent += len(reported)
             await asyncio.sleep(TICK)
         took = time.monotonic() - began
         self._over = True
@@ -166,7 +179,7 @@ def _free_port() -> int:
         return int(held.getsockname()[1])
 
 
-async def measure(messages: int, rate: float, dispatchers: str) -> dict[str, Any]:
+async def measure(messages: int, how: Manner, dispatchers: str) -> dict[str, Any]:
     """Run one service with a gateway that reports, and return everything measured on it."""
     endpoint = start_endpoint()
     try:
@@ -182,11 +195,11 @@ async def measure(messages: int, rate: float, dispatchers: str) -> dict[str, Any
                 await import_all(service, messages)
                 mailing, quiet = await deliver(service, messages)
                 ids = sorted(await service.ledger_ids(mailing.id))
-                some = min(len(ids) // 2, int(10 * rate))
+                some = min(len(ids) // 2, int(10 * how.rate))
                 say(f"reporting on {some:,} messages")
-                first = Gateway(port, ids[:some], rate)
+                first = Gateway(port, ids[:some], how)
                 result = await alone(service, first)
-                second = Gateway(port, ids[some:], rate)
+                second = Gateway(port, ids[some:], how)
                 result |= await beside(service, second, messages)
                 recorded = await service.postgres.fetchval("SELECT count(*) FROM receipts WHERE receipt > 0")
                 if recorded != first.accepted + second.accepted:
@@ -195,7 +208,9 @@ async def measure(messages: int, rate: float, dispatchers: str) -> dict[str, Any
             "bench": "receipts",
             "messages": messages,
             "dispatchers": dispatchers,
-            "wanted_per_s": rate,
+            "wanted_per_s": how.rate,
+            "connections": how.connections,
+            "per_request": how.per_request,
             **result,
             "rate_kept": round(result["delivered_per_s"] / quiet["delivered_per_s"], 2),
             "recorded": recorded,
@@ -210,5 +225,8 @@ def main(arguments: Sequence[str]) -> dict[str, Any]:
     parser.add_argument("--messages", type=int, default=200_000, help="how many clients and messages (200000)")
     parser.add_argument("--rate", type=float, default=6000.0, help="receipts a second that the gateway wants (6000)")
     parser.add_argument("--dispatchers", default="auto", help="processes beside the service; auto: the default (auto)")
+    parser.add_argument("--connections", type=int, default=512, help="connections of the gateway (512)")
+    parser.add_argument("--per-request", type=int, default=1, help="receipts in a request (1)")
     options = parser.parse_args(arguments)
-    return asyncio.run(measure(options.messages, options.rate, options.dispatchers))
+    how = Manner(options.rate, options.connections, options.per_request)
+    return asyncio.run(measure(options.messages, how, options.dispatchers))
