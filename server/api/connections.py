@@ -1,8 +1,8 @@
 """Bounds the connections of one host, so that none takes those of all others.
 
-gRPC bounds the connections of all hosts together and knows no hosts. So this looks at the sockets of the process,
-and ends the newest of a host that has too many: an older one may be in use. gRPC then sees a connection that its
-caller closed. Nothing is done while the process has few files open.
+gRPC bounds the connections of all hosts together and knows no hosts. So this looks at the sockets of the process, and
+ends the newest of a host that has too many, as far as descriptors show which these are: an older one may be in use.
+gRPC then sees a connection that its caller closed. Nothing is done while the process has few files open.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import socket
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import NamedTuple
+from contextlib import ExitStack, contextmanager, suppress
 
 log = logging.getLogger(__name__)
 
@@ -27,13 +26,6 @@ INTERVAL, SOON = 0.5, 0.1
 
 LOG_INTERVAL = 60.0
 """Seconds between two words in the log about that."""
-
-
-class _Held(NamedTuple):
-    """A connection: when it was made, in relation to others, and its descriptor."""
-
-    order: int
-    descriptor: int
 
 
 class HostBound:
@@ -68,7 +60,7 @@ def end_excess(port: int, most: int) -> dict[str, int]:
     ended = {}
     for host, held in _by_host(port).items():
         if len(held) > most:
-            ended[host] = sum(_end(one.descriptor, host, port) for one in sorted(held)[most:])
+            ended[host] = sum(_end(one, host, port) for one in sorted(held)[most:])
     return ended
 
 
@@ -82,26 +74,32 @@ def _end(descriptor: int, host: str, port: int) -> bool:
         return True
 
 
-def _by_host(port: int) -> dict[str, list[_Held]]:
-    found = defaultdict[str, list[_Held]](list)
+def _by_host(port: int) -> dict[str, list[int]]:
+    """Return the descriptors of connections, by host: the older ones are lower, where none has ended meanwhile."""
+    found = defaultdict[str, list[int]](list)
     for name in os.listdir(FILES):
         descriptor = int(name)
         with _borrowed(descriptor) as connection:
             if connection is not None and (host := _host(connection, port)):
-                # The kernel numbers sockets as they are made.
-                found[host].append(_Held(os.fstat(connection.fileno()).st_ino, descriptor))
+                found[host].append(descriptor)
     return found
 
 
 @contextmanager
 def _borrowed(descriptor: int) -> Iterator[socket.socket | None]:
     """Lend a socket by its descriptor, which gRPC may close at any time; None for what is no socket (any more)."""
-    try:
-        borrowed = socket.socket(fileno=os.dup(descriptor))
-    except OSError:
-        yield None
-        return
-    with borrowed:
+    with ExitStack() as stack:
+        try:
+            copy = os.dup(descriptor)
+        except OSError:
+            yield None
+            return
+        try:
+            borrowed = stack.enter_context(socket.socket(fileno=copy))
+        except OSError:
+            os.close(copy)  # or each look would leave as many files open again
+            yield None
+            return
         yield borrowed
 
 
