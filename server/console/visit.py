@@ -98,7 +98,7 @@ class Visit:
             "me": (self.session.name or self.text("With a token")) if self.session else "",
             "form_token": token,
             "navigation": NAVIGATION,
-            "request_id": str(uuid4()),
+            "new_id": uuid4,
             "here": request.url.path + (f"?{request.url.query}" if request.url.query else ""),
         }
         response = render.page(request, self.viewer, name, frame | context, status)

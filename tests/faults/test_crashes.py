@@ -67,7 +67,7 @@ def test_at_most_once_a_service_killed_in_the_middle_repeats_nothing(
     assert set(received.values()) == {1}
     messages = {message.id: message.status for message in second.client.list_messages(mailing_id=mailing)}
     assert len(messages) == COUNT
-    assert set(messages.values()) == {Message.STATUS_DELIVERED, Message.STATUS_UNKNOWN}
+    assert set(messages.values()) <= {Message.STATUS_DELIVERED, Message.STATUS_UNKNOWN}
     delivered = {one for one, status in messages.items() if status == Message.STATUS_DELIVERED}
     unknown = messages.keys() - delivered
     assert delivered <= received.keys() <= delivered | unknown

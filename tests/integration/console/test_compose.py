@@ -89,6 +89,7 @@ async def test_a_test_message_that_is_clicked_twice_is_sent_once(browser: Browse
     assert found
     await browser.client.post(f"{NEW}/test", data=fields | {"test_id": found[1]}, headers={"hx-request": "true"})
     assert await pool.fetchval(TESTED) == 2
+    assert (await browser.client.post(NEW, data=fields)).status_code == 303, "the mailing has an id of its own"
 
 
 @pytest.mark.parametrize(
