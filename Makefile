@@ -200,13 +200,22 @@ drift: venv ## Are the generated code and the API reference what the protos say?
 # The languages whose generated code is committed: folder under clients/, tool, folder of the code.
 GENERATED := go:go:gen typescript:npx:src/gen
 
+# What .ci/run tries beside the gate.
+BROWSER := tests/e2e/console
+RUST := tests/e2e/test_rust_example.py
+
 .PHONY: test
 test: venv ## Run the whole test suite on the embedded Postgres, three at a time; ARGS='-k name'.
-	@pytest -n $(WORKERS) --dist worksteal --ignore tests/clients $(ARGS)
+	@pytest -n $(WORKERS) --dist worksteal $(foreach one,tests/clients $(BROWSER) $(RUST),--ignore $(one)) $(ARGS)
+
+.PHONY: test-browser
+test-browser: venv ## Try the console in Chromium, where it is installed.
+	@pytest -n $(WORKERS) -rs $(BROWSER) $(ARGS)
 
 .PHONY: test-clients
 test-clients: venv ## Test the client libraries in each language whose tools are there; says what it skips.
 	@pytest -n $(WORKERS) -rs tests/clients $(ARGS)
+	@pytest -n 0 -rs $(RUST) $(ARGS)
 
 .PHONY: simulation
 simulation: venv ## Let the dispatcher run more random schedules in virtual time; SCHEDULES=1200:3000, a range of seeds.
