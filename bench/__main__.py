@@ -32,6 +32,7 @@ MODULES = {
     "cluster": "bench.cluster",
     "neighbour": "bench.neighbour",
     "receipts": "bench.receipts",
+    "console": "bench.console",
 }
 
 

@@ -14,7 +14,6 @@ import atexit
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -26,6 +25,8 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 import orjson
+
+from bench.measure import free_port
 
 _PATIENCE = 30.0  # seconds for a start, a stop, or a log to be written
 
@@ -122,7 +123,7 @@ class NginxEndpoint:
 
     def __init__(self, program: str) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="mailing-nginx-"))
-        port = _free_port()
+        port = free_port()
         self.url = f"http://127.0.0.1:{port}/"
         configuration = self._folder / "nginx.conf"
         configuration.write_text(_NGINX_CONFIGURATION.format(folder=self._folder, port=port))
@@ -211,8 +212,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import socket
 import tempfile
 import time
 from collections import deque
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench.endpoint import start_endpoint
-from bench.measure import say
+from bench.measure import free_port, say
 from bench.service import BenchmarkFailed, Service, running_service
 from bench.throughput import deliver, import_all
 
@@ -173,18 +172,12 @@ async def _folder_with_file(url: str) -> Any:
         yield path
 
 
-def _free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return int(held.getsockname()[1])
-
-
 async def measure(messages: int, how: Manner, dispatchers: str) -> dict[str, Any]:
     """Run one service with a gateway that reports, and return everything measured on it."""
     endpoint = start_endpoint()
     try:
         async with _folder_with_file(endpoint.url) as path:
-            port = _free_port()
+            port = free_port()
             settings = {
                 "MAILING_ENDPOINT_URL": "",
                 "MAILING_ENDPOINT_TOKEN": "",
