@@ -38,6 +38,9 @@ FAST = {
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 """Where files are in memory, and the bytes that must be free for the sessions of two workers."""
 
+LONGEST = ("test_a_day.py", "test_machine.py", "test_matching.py", "test_simulation.py", "test_timetables.py")
+"""Files of the tests that take longest: begun last, they would keep one worker busy while the others wait."""
+
 _numbers = count(1)
 
 
@@ -51,6 +54,11 @@ def pytest_configure() -> None:
             signal.signal(number, handler)
     if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free >= ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest tests begin first, and leave the others in their order."""
+    items.sort(key=lambda one: one.path.name not in LONGEST)
 
 
 class PostgresServer:
