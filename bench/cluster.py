@@ -35,6 +35,9 @@ SELECT nodeid, result FROM run_command_on_all_nodes(
 
 COORDINATOR = "coordinator"
 
+WATCHED = 1.0
+"""Seconds between two looks at the mailing, each of which asks all nodes."""
+
 
 async def set_up(dsn: str) -> None:
     """Lay the tables out. Raise BenchmarkFailed when the cluster cannot be used."""
@@ -95,7 +98,7 @@ async def measure(dsn: str, messages: int, kind: str = "auto", concurrency: int 
             await import_all(service, messages)
             postmasters = await servers(service.postgres)
             before = seconds(postmasters)
-            mailing, result = await deliver(service, messages)
+            mailing, result = await deliver(service, messages, WATCHED)
             cpu = per_message(before, seconds(postmasters), messages)
             result |= compare(await service.ledger_ids(mailing.id), Counter(message_ids(endpoint)))
     finally:

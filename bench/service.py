@@ -102,8 +102,11 @@ class Service:
         """Return a mailing with its progress."""
         return (await MailingServiceStub(self.channel).GetMailing(GetMailingRequest(mailing_id=mailing_id))).mailing
 
-    async def completed(self, mailing_id: int, seconds: float = 3600.0) -> Mailing:
-        """Return the mailing once it is COMPLETED; raise BenchmarkFailed when that takes too long."""
+    async def completed(self, mailing_id: int, seconds: float = 3600.0, interval: float = 0.2) -> Mailing:
+        """Return the mailing once it is COMPLETED, asked for every `interval` seconds.
+
+        Raise BenchmarkFailed when that takes longer than `seconds`.
+        """
         ends, shown = time.monotonic() + seconds, 0.0
         while True:
             mailing = await self.get_mailing(mailing_id)
@@ -114,7 +117,7 @@ class Service:
             if now > shown + 2:
                 shown = now
                 say(f"  {mailing.progress.delivered:,} of {mailing.progress.total:,} delivered")
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(interval)
 
     async def phones(self) -> dict[int, str]:
         """Return the phones of all clients by their ids."""

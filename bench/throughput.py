@@ -41,13 +41,16 @@ async def import_all(service: Service, messages: int) -> None:
     await service.postgres.execute("CHECKPOINT")
 
 
-async def deliver(service: Service, messages: int) -> tuple[Mailing, dict[str, Any]]:
-    """Deliver one SNAPSHOT mailing to all of these clients, and return it with its rates and costs."""
+async def deliver(service: Service, messages: int, interval: float = 0.2) -> tuple[Mailing, dict[str, Any]]:
+    """Deliver one SNAPSHOT mailing to all of these clients, and return it with its rates and costs.
+
+    It is looked at every `interval` seconds.
+    """
     wal, cpu, postgres_cpu = await service.wal_position(), service.cpu_seconds(), service.postgres_cpu_seconds()
     say(f"delivering {messages:,} messages")
     began = time.monotonic()
     created = await service.create_mailing(audience_mode=Mailing.AUDIENCE_MODE_SNAPSHOT)
-    done = await service.completed(created.id)
+    done = await service.completed(created.id, interval=interval)
     wall = time.monotonic() - began
     cpu_us = (service.cpu_seconds() - cpu) / messages * 1e6
     postgres_after = service.postgres_cpu_seconds()
