@@ -128,6 +128,14 @@ def lateral_aggregate(sql: str) -> bool:
     )
 
 
+def computed_values_of_a_bucket(sql: str) -> bool:
+    """A node keeps the plan of an insert only if its values are plain; it copies an array of which it takes a part."""
+    return any(
+        re.search(r"\bnextval\(|\w\[", values)
+        for values in re.findall(r"\bVALUES \((p_bucket\b.*?\)?)\)(?=;|\s+ON CONFLICT|\s+RETURNING)", sql, re.DOTALL)
+    )
+
+
 def constant_bucket(sql: str) -> bool:
     """A statement is sent to the node of its parameter; a constant in its place is planned again for each call."""
     return bool(tables_of(sql)) and re.search(r"\bbucket = -?\d", sql) is not None
@@ -152,6 +160,7 @@ RULES: tuple[Callable[[str], bool], ...] = (
     subquery_beside_groups,
     lock_across_buckets,
     lateral_aggregate,
+    computed_values_of_a_bucket,
     constant_bucket,
     change_everywhere_by_buckets,
 )
@@ -212,6 +221,16 @@ def test_every_statement_keeps_the_rule(rule: Callable[[str], bool]) -> None:
             lateral_aggregate,
             "SELECT 1 FROM mailings m CROSS JOIN LATERAL (SELECT count(*) FROM batches WHERE mailing_id = m.id) b",
             "SELECT 1 FROM mailings m JOIN (SELECT mailing_id, count(*) FROM batches GROUP BY 1) b ON true",
+        ),
+        (
+            computed_values_of_a_bucket,
+            "INSERT INTO batches (bucket, client_ids) VALUES (p_bucket, p_ids[1 : 500]);",
+            "INSERT INTO batches (bucket, client_ids) VALUES (p_bucket, v_part);",
+        ),
+        (
+            computed_values_of_a_bucket,
+            "INSERT INTO batches (bucket, no) VALUES (p_bucket, nextval('batch_no'));",
+            "INSERT INTO batches (bucket, no) VALUES (p_bucket, v_no) ON CONFLICT DO NOTHING;",
         ),
         (constant_bucket, "SELECT 1 FROM batches WHERE bucket = 0", "SELECT 1 FROM batches WHERE bucket = $1"),
         (
