@@ -34,7 +34,10 @@ ENDING_INTERVAL = 0.2
 STEPS_AT_ONCE = 2
 """Buckets of a mailing that are expanded at the same time."""
 
-_THROTTLED_WAIT = 0.1
+EXPANSION_TIME = 0.25
+"""Seconds for which mailings are expanded before the next poll: a pass that has begun ends."""
+
+_THROTTLED_WAIT = 0.2
 _CHANGES_PER_STEP = 10
 
 
@@ -86,14 +89,13 @@ class Planner:
         poll = await self._plan.poll()
         if poll.claims:
             self._claimer.wake()
-        if poll.starts:
-            await self._plan.start_due()
+        started = await self._plan.start_due() if poll.starts or poll.ends else []
         throttled = False
-        if poll.starts or poll.expands or poll.ends:
+        if started or poll.expands or poll.ends:
             throttled = await self._expand_all()
         found = poll.rechecks and await self._recheck_all()
         await self._finish(poll, hinted)
-        if poll.starts or found or (poll.expands and not throttled):
+        if started or found or (poll.expands and not throttled):
             self._poll_backoff.reset()
             return 0.0
         # Open work alone is no reason to poll again at once: the claimer knows of it, and of the room for it.
@@ -117,16 +119,17 @@ class Planner:
             await self._plan.complete(list(done))
 
     async def _expand_all(self) -> bool:
-        """Expand each mailing a little; return whether all of them are ahead of sending."""
-        throttled = True
-        expansions = await self._plan.expandable(policy.OPEN_BATCHES)
-        for expansion in expansions:
-            if expansion.open_batches < policy.OPEN_BATCHES or expansion.over:
-                throttled = False
+        """Expand each mailing a little, again for a while; return whether all of them are ahead of sending."""
+        until = self._clock.monotonic() + EXPANSION_TIME
+        while True:
+            expansions = await self._plan.expandable(policy.OPEN_BATCHES)
+            behind = [one for one in expansions if one.open_batches < policy.OPEN_BATCHES or one.over]
+            for expansion in behind:
                 await self._expand(expansion)
-        if not expansions:
-            throttled = False
-        return throttled
+            if not behind:
+                return bool(expansions)
+            if self._clock.monotonic() >= until:
+                return False
 
     async def _expand(self, expansion: Expansion) -> None:
         """Take one step in every bucket of a mailing, until it is well ahead of sending."""
@@ -158,7 +161,7 @@ class Planner:
             if step.moved:
                 self._limits[expansion.mailing_id] = policy.next_step(limit, step.seen, step.inserted)
             if step.inserted:
-                self._claimer.wake()
+                self._claimer.added(expansion.mailing_id)
             if step.inserted or step.finished or not step.moved:
                 return step.inserted, step.finished
             expansion.positions[bucket] = step.position

@@ -4,14 +4,6 @@
 -- One further ahead than it can be was stored by a clock that was set back since.
 (recheck_at <= now() OR (recheck_at > now() + recheck_interval + interval '1 s' AND recheck_at < 'infinity'))
 
--- fragment: ended_unbegun
--- A mailing `m` that was paused before its start, until its end.
-m.state = {MailingState.PAUSED} AND m.ends_at <= now() AND m.id NOT IN (
-    SELECT e.mailing_id
-    FROM mailings p CROSS JOIN buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = p.id
-    WHERE p.state = {MailingState.PAUSED} AND p.ends_at <= now()
-  )
-
 -- name: poll
 -- What there is to do, and when the next thing is due: the only query of an idle dispatcher.
 -- ORDER BY and LIMIT keep to the index on due_at, whatever the planner estimates for its range.
@@ -25,8 +17,7 @@ WITH due AS MATERIALIZED (
   WHERE b.due_at <= now() ORDER BY b.due_at LIMIT 10000
 )
 SELECT
-  EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.SCHEDULED} AND starts_at <= now())
-    OR EXISTS (SELECT 1 FROM mailings m WHERE {ended_unbegun}) AS starts,
+  EXISTS (SELECT 1 FROM mailings WHERE state = {MailingState.SCHEDULED} AND starts_at <= now()) AS starts,
   EXISTS (
     SELECT 1 FROM expansions e JOIN mailings m ON m.id = e.mailing_id AND m.state = {MailingState.RUNNING}
     WHERE NOT e.finished
@@ -84,7 +75,12 @@ WHERE id = $id AND version = $version AND state = {MailingState.SCHEDULED};
 -- before its start, or before any zone reached its local start, begins as well: every client of it is to have a message,
 -- which ends EXPIRED.
 WITH unbegun AS MATERIALIZED (
-  SELECT m.id FROM mailings m WHERE {ended_unbegun}
+  SELECT m.id FROM mailings m
+  WHERE m.state = {MailingState.PAUSED} AND m.ends_at <= now() AND m.id NOT IN (
+    SELECT e.mailing_id
+    FROM mailings p CROSS JOIN buckets k JOIN expansions e ON e.bucket = k.bucket AND e.mailing_id = p.id
+    WHERE p.state = {MailingState.PAUSED} AND p.ends_at <= now()
+  )
 )
 UPDATE mailings m SET state = {MailingState.RUNNING}, recheck_at = 'infinity', updated_at = now()
 WHERE (m.state = {MailingState.SCHEDULED} AND m.starts_at <= now() AND (m.local_start IS NULL OR m.begins_at <= now() OR m.ends_at <= now()))

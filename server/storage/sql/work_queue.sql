@@ -9,19 +9,20 @@ CASE WHEN m.ends_at <= now() THEN EXISTS (
 ) ELSE false END
 
 -- name: scan
--- Due batches that nobody holds, by mailing and bucket. Takes no lock. Those that are too late all of them are over. What is
--- asked of quotas is asked of the groups: a node takes no subquery for what it groups.
-SELECT m.id AS mailing_id, m.bucket, m.batches, m.version, m.priority, m.endpoint, m.over, {day_full} AS day_full
-FROM (
-  SELECT g.id, b.bucket, count(*) AS batches, g.version, g.priority, g.endpoint, g.ends_at,
-    g.state = {MailingState.CANCELLED} OR coalesce(g.ends_at <= now(), false)
-      OR coalesce(bool_and(b.due_at + g.skip_after <= now()), false) AS over
-  FROM batches b JOIN mailings g ON g.id = b.mailing_id
-  WHERE b.due_at <= now() AND b.lease_until <= now()
-    AND (g.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR g.ends_at <= now())
-    AND NOT EXISTS (SELECT 1 FROM dispatch_settings WHERE stopped)
-  GROUP BY b.bucket, g.id
-) m;
+-- Due batches that nobody holds, by mailing and bucket. Takes no lock. Those that are too late all of them are over. Each
+-- node only counts its batches.
+WITH open AS MATERIALIZED (
+  SELECT mailing_id, bucket, count(*) AS batches, max(due_at) AS last_due_at FROM batches
+  WHERE due_at <= now() AND lease_until <= now()
+  GROUP BY bucket, mailing_id
+)
+SELECT m.id AS mailing_id, b.bucket, b.batches, m.version, m.priority, m.endpoint,
+  m.state = {MailingState.CANCELLED} OR coalesce(m.ends_at <= now(), false)
+    OR coalesce(b.last_due_at + m.skip_after <= now(), false) AS over,
+  {day_full} AS day_full
+FROM open b JOIN mailings m ON m.id = b.mailing_id
+WHERE (m.state IN ({MailingState.RUNNING}, {MailingState.CANCELLED}) OR m.ends_at <= now())
+  AND NOT EXISTS (SELECT 1 FROM dispatch_settings WHERE stopped);
 
 -- name: definitions
 -- What the dispatcher needs of mailings, as of now. No rows while all sending is stopped, so that
