@@ -41,10 +41,21 @@ class Claimer:
         self._terms = terms
         self._clock = clock
         self._woken = asyncio.Event()
+        self._unknown = True
         self._orphans = False
 
     def wake(self) -> None:
-        """Note that there may be open work, or room for it."""
+        """Note that there may be open work that no scan has found."""
+        self._unknown = True
+        self._woken.set()
+
+    def added(self, mailing_id: int) -> None:
+        """Note that a mailing has more open work: no news as long as it has some that waits."""
+        self._unknown = self._unknown or not self._work.waits_for_room(mailing_id)
+        self._woken.set()
+
+    def room_again(self) -> None:
+        """Note that there is room for open work."""
         self._woken.set()
 
     async def run(self) -> None:
@@ -87,6 +98,9 @@ class Claimer:
                     scanned = scanned and not any(claim.result() for claim in done)
                 elif scanned:
                     return
+                elif not self._unknown and self._work.waits_for_room():
+                    await self._breaker_sync.learn(self._work.pools.values())
+                    return
                 else:
                     await self._scan()
                     scanned = True
@@ -98,6 +112,7 @@ class Claimer:
         if self._orphans:
             await self._queue.release_orphans(self._registry.batch_numbers)
             self._orphans = False
+        self._unknown = False
         await self._work.scan()
         await self._breaker_sync.learn(self._work.pools.values())
         for pool in self._work.pools.values():

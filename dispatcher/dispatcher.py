@@ -99,7 +99,7 @@ class Dispatcher:
     def _connect(self) -> None:
         """Connect the signals of the parts to those above them."""
         for pool in self.pools.values():
-            pool.has_room_again.connect(self._claimer.wake)
+            pool.has_room_again.connect(self._claimer.room_again)
             pool.rate_blocked.connect(self._rate_slots.wake)
             pool.rate_blocked.connect(self._day_quotas.wake)
             pool.throttled.connect(self._breaker_sync.throttled)
@@ -132,7 +132,10 @@ class Dispatcher:
             self.pools[endpoint.name].limit.bound(_most_in_flight(settings, endpoint))
 
     def _closed(self, lease: Lease) -> None:
-        self._claimer.wake()
+        if lease.kept:
+            self._claimer.wake()
+        else:
+            self._claimer.room_again()
         if lease.mailing.id not in self.registry.by_mailing:
             self._planner.drained(lease.mailing.id)
 

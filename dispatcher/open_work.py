@@ -98,7 +98,7 @@ class OpenWorkList:
 
     def choose(self) -> OpenWork | None:
         """Return the most urgent piece of known work that has room, None when there is none."""
-        if self._registry.unsettled >= MOST_UNSETTLED or self._clock.monotonic() - self._scanned > SCAN_AGE:
+        if self._registry.unsettled >= MOST_UNSETTLED or not self._is_recent():
             return None
         held = self._registry.by_mailing
         equal = self._random.random() * EQUAL_TURN < 1
@@ -108,6 +108,18 @@ class OpenWorkList:
             key=lambda w: (equal or -w.priority, held[w.mailing_id], self._random.random()),
             default=None,
         )
+
+    def waits_for_room(self, mailing_id: int | None = None) -> bool:
+        """Return whether a recent scan found work that is still open, of a mailing or of any.
+
+        As long as an endpoint is down it does not, since a scan tries these as well.
+        """
+        if not self._is_recent() or any(self.waits_for(pool) for pool in self.pools.values()):
+            return False
+        return any(n > 0 for (id_, _), n in self._open.items() if mailing_id in (None, id_))
+
+    def _is_recent(self) -> bool:
+        return self._clock.monotonic() - self._scanned <= SCAN_AGE
 
     def _has_room(self, work: OpenWork, known: dict[int, bool]) -> bool:
         """Return whether a batch of it may be claimed; `known` holds what was found out for other buckets."""
