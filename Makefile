@@ -218,8 +218,9 @@ test-clients: venv ## Test the client libraries in each language whose tools are
 	@pytest -n 0 -rs $(RUST) $(ARGS)
 
 .PHONY: simulation
-simulation: venv ## Let the dispatcher run more random schedules in virtual time; SCHEDULES=1200:3000, a range of seeds.
-	@SIMULATED_SCHEDULES=$(or $(SCHEDULES),1200:3000) pytest -n $(WORKERS) tests/simulation/test_simulation.py $(ARGS)
+simulation: venv ## Try more random schedules in virtual time, SCHEDULES=600:3000, and more random plays, PLAYS=30, in real time.
+	@SIMULATED_SCHEDULES=$(or $(SCHEDULES),600:3000) pytest -n $(WORKERS) tests/simulation/test_simulation.py $(ARGS)
+	@PLAYS=$(or $(PLAYS),30) pytest -n 0 tests/integration/dispatcher/test_machine.py $(ARGS)
 
 .PHONY: attacks
 attacks: venv ## Let callers attack the service for a minute while nothing else runs; ATTACK_SECONDS=60.

@@ -306,14 +306,14 @@ class Machine(RuleBasedStateMachine):
 
 
 def test_no_play_breaks_the_ledger(postgres_server: PostgresServer) -> None:
-    """Bounded: thirty plays, or PLAYS of them."""
+    """Bounded: fifteen plays, or PLAYS of them: `make simulation` tries more."""
     machine = type("Play", (Machine,), {"server": postgres_server})
     logging.disable(logging.CRITICAL)
     try:
         run_state_machine_as_test(
             machine,
             settings=settings(
-                max_examples=int(os.environ.get("PLAYS", "30")),
+                max_examples=int(os.environ.get("PLAYS", "15")),
                 stateful_step_count=18,
                 deadline=None,
                 derandomize=True,
