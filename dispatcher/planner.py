@@ -123,6 +123,9 @@ class Planner:
         until = self._clock.monotonic() + EXPANSION_TIME
         while True:
             expansions = await self._plan.expandable(policy.OPEN_BATCHES)
+            for one in expansions:
+                if one.open_batches:  # perhaps made by another replica
+                    self._claimer.added(one.mailing_id)
             behind = [one for one in expansions if one.open_batches < policy.OPEN_BATCHES or one.over]
             for expansion in behind:
                 await self._expand(expansion)
