@@ -1,7 +1,8 @@
 """Keeps the pools' breakers in step with what all replicas know of the endpoints.
 
 What a pool finds out is written to the database; what others found out is read from it. While
-an endpoint is down, nothing of its messages is held here.
+an endpoint is down, nothing of its messages is held here; when it asks for patience they are given
+back, to be claimed anew as far as its pace goes.
 """
 
 from __future__ import annotations
@@ -76,6 +77,7 @@ class BreakerSync:
     def throttled(self, pool: EndpointWorkers, pause: float) -> None:
         """Take note that an endpoint asks for patience: no replica sends there for so many seconds."""
         log.info("the endpoint %s asks to slow down for %.1f s", pool.name, pause, extra={"endpoint": pool.name})
+        self._let_go(pool)
         self._reports.put_nowait(partial(self._health.pause, pool.name, pause))
 
     def probe_ended(self, pool: EndpointWorkers, recovered: bool) -> None:
@@ -102,8 +104,8 @@ class BreakerSync:
         now = self._clock.monotonic()
         for pool in pools:
             state = shared.get(pool.name)
-            if state is not None and state.pause_in > 0:
-                pool.pace.learn(now, state.pause_in)
+            if state is not None and state.pause_in > 0 and pool.pace.learn(now, state.pause_in):
+                self._let_go(pool)
             closed = pool.breaker.closed
             pool.breaker.learn(now, state)
             if closed and not pool.breaker.closed:

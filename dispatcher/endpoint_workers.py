@@ -151,7 +151,8 @@ class EndpointWorkers:
 
         Every mailing may have one waiting, so that a small one never waits for a large one, and
         one with a rate a second; the others share room for a few, or for as many messages as are in
-        flight. `promised` counts the batches that are being claimed for this pool.
+        flight, or for what an endpoint that asked for patience takes soon. `promised` counts the
+        batches that are being claimed for this pool.
         """
         self.queue.tidy()
         promised = self.promised.total()
@@ -163,7 +164,10 @@ class EndpointWorkers:
         if mine == 0 or has_rate or self._is_limited:
             return mine < 2
         leases, waiting = self.queue.without_rate()
-        return leases + promised < 4 or waiting + promised * BATCH_SIZE < self.limit.value
+        ahead = waiting + promised * BATCH_SIZE
+        if not self.pace.is_free:
+            return ahead < self.pace.reach(self._now())
+        return leases + promised < 4 or ahead < self.limit.value
 
     def is_full(self, mailing: Mailing) -> bool:
         """Return whether the day has no room for another message of the mailing, as far as is known."""

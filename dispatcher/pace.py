@@ -34,6 +34,9 @@ OVERSHOT = 0.85
 UNBOUND, UNBOUND_GUESS = 8.0, 100.0
 """From so many times the rate, or the first guess, on there is none: the endpoint has changed."""
 
+AHEAD = 2.0
+"""Seconds for whose messages work is claimed: more would wait here while another replica could send it."""
+
 _SPAN = 5.0
 """The rate is measured over the last 5 to 10 seconds."""
 
@@ -98,12 +101,17 @@ class Pace:
         self._pause(now, pause)
         return pause
 
-    def learn(self, now: float, pause: float) -> None:
-        """Take over that nothing is to be sent for `pause` seconds, which another replica found out."""
-        if now + pause > self.until + _BEHIND and now >= self.until:
+    def learn(self, now: float, pause: float) -> bool:
+        """Take over that nothing is to be sent for `pause` seconds, which another replica found out.
+
+        Return whether that is news.
+        """
+        begins = now >= self.until and now + pause > self.until + _BEHIND
+        if begins:
             self._pause(now, pause)
-        elif now + pause > self.until:
-            self.until = now + pause
+        else:
+            self.until = max(self.until, now + pause)
+        return begins
 
     def _pause(self, now: float, pause: float) -> None:
         self.until = now + pause
@@ -140,6 +148,10 @@ class Pace:
             self._rate = 0.0
             return 0.0
         return self._rate * factor
+
+    def reach(self, now: float) -> float:
+        """Return how many messages it may send in the next seconds, as far as that is known."""
+        return AHEAD * self.rate(now)
 
     def ready(self, now: float, most: int) -> int:
         """Return how many requests, at most `most`, may start now."""

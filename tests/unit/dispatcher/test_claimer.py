@@ -1,4 +1,4 @@
-"""When the claimer asks the database what is open: not as long as what it knows of only waits for room."""
+"""When the claimer asks the database what is open, and how much it claims for an endpoint that asked for patience."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from random import Random
+
+import pytest
 
 from dispatcher.breaker_sync import BreakerSync
 from dispatcher.claimer import Claimer
@@ -17,7 +19,7 @@ from dispatcher.model.batches import ClaimedBatch, OpenWork
 from dispatcher.model.endpoints import Answer, Endpoint, EndpointState
 from dispatcher.model.mailings import Mailing
 from dispatcher.model.outcomes import Settlement
-from dispatcher.model.states import Suspension
+from dispatcher.model.states import BreakerState, Suspension
 from dispatcher.open_work import SCAN_AGE, OpenWorkList
 from dispatcher.ports import Render, Request
 from dispatcher.recording import Recording
@@ -93,14 +95,16 @@ class Queue:
 
 
 class Health:
-    """Knows of no endpoint that is down, and counts how often it is asked."""
+    """Knows of no endpoint that is down, of one pause, and counts how often it is asked."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.pause_in = 0.0
 
     async def breakers(self, endpoints: Sequence[str]) -> dict[str, EndpointState]:
         self.asked += 1
-        return {}
+        state = EndpointState(BreakerState.CLOSED, 0.0, pause_in=self.pause_in)
+        return dict.fromkeys(endpoints, state) if self.pause_in else {}
 
     async def open_breaker(self, endpoint: str, probe_in: float, error: str, suspension: Suspension) -> bool:
         raise AssertionError("nothing fails here")
@@ -128,9 +132,9 @@ class Scene:
         self.pool = EndpointWorkers(endpoint, Busy(), registry, ConcurrencyLimit(1), self.clock, random)
         recording = Recording(self.clock)
         work = OpenWorkList(self.queue, registry, recording, {"default": self.pool}, self.clock, random, 10)
-        breaker_sync = BreakerSync(self.health, self.clock, registry)
+        self.breaker_sync = BreakerSync(self.health, self.clock, registry)
         terms = LeaseTerms(60.0, 45.0)
-        self.claimer = Claimer(self.queue, work, breaker_sync, registry, terms, self.clock)
+        self.claimer = Claimer(self.queue, work, self.breaker_sync, registry, terms, self.clock)
 
     async def scans_after(self, signal: Callable[[], None]) -> int:
         """Return how often the database was asked for open work because of a signal."""
@@ -195,3 +199,37 @@ async def test_what_others_found_out_is_asked_for_without_a_scan() -> None:
         asked = scene.health.asked
         await scene.scans_after(scene.claimer.room_again)
         assert scene.health.asked == asked + 1
+
+
+async def test_an_endpoint_that_asks_for_patience_keeps_one_batch_here() -> None:
+    """Fails when what was claimed before stays, although another replica may have more of its pace."""
+    async with claiming(9) as scene:
+        assert (scene.queue.left, scene.pool.queue.leases) == (5, 4)
+        scene.pool.pace.throttled(ASKED, ASKED - 0.1, 5.0)
+        scene.breaker_sync.throttled(scene.pool, 5.0)
+        await scene.scans_after(scene.claimer.wake)
+        scene.pool.queue.tidy()
+        assert (scene.queue.left, scene.pool.queue.leases) == (4, 1)
+
+
+async def test_what_waits_is_given_back_when_others_were_asked_for_patience() -> None:
+    async with claiming(9) as scene:
+        scene.health.pause_in = 5.0
+        await scene.scans_after(scene.claimer.wake)
+        await scene.scans_after(scene.claimer.wake)  # the same pause is no news
+        scene.pool.queue.tidy()
+        assert (scene.queue.left, scene.pool.queue.leases) == (4, 1)
+
+
+@pytest.mark.parametrize(("accepted", "held"), [(0, 1), (3, 2), (20, 9)])
+async def test_a_pace_holds_what_it_sends_soon(accepted: int, held: int) -> None:
+    """Batches of three messages: nothing is known of the pace at first, then four in two seconds, or 26."""
+    async with claiming(13) as scene:
+        scene.pool.pace.accepted(ASKED - 0.5, accepted)
+        scene.pool.pace.throttled(ASKED, ASKED - 0.1, 1.0)
+        scene.breaker_sync.throttled(scene.pool, 1.0)
+        scene.clock.now += 1.5
+        scene.pool.pace.ready(scene.clock.now, 1)  # the pause is over
+        await scene.scans_after(scene.claimer.wake)
+        scene.pool.queue.tidy()
+        assert 13 - 4 - scene.queue.left == held
