@@ -17,6 +17,9 @@ from tests.faults.mailings import add_clients
 from tests.support.eventually import eventually
 
 COUNT, QUOTA = 9000, 6000
+RATE = 1500
+"""Messages a second: the quota is not used up before a test looks."""
+
 MOST_HELD = 1000
 """Permits that a replica holds at the most: what it held is lost for the day when it is killed."""
 
@@ -44,7 +47,9 @@ async def test_a_quota_outlives_a_replica_that_is_killed_in_the_middle(
     first, second = start_service(**settings), start_service(**settings)
     await asyncio.to_thread(add_clients, first.client, COUNT)
     limit: dict[str, Any] = {"max_per_day": QUOTA, "max_per_day_timezone": zone} if of_mailing else {}
-    mailing = await asyncio.to_thread(second.client.create_mailing, new_mailing("Hello", snapshot=True, **limit))
+    mailing = await asyncio.to_thread(
+        second.client.create_mailing, new_mailing("Hello", snapshot=True, max_rate=RATE, **limit)
+    )
     await eventually(lambda: len(endpoint.received()), lambda count: count > QUOTA // 4, within=60.0)
     first.kill()
     assert len(endpoint.received()) < QUOTA
@@ -67,7 +72,7 @@ async def test_what_a_replica_stopped_in_order_held_is_used_by_the_next(
     first = start_service()
     await asyncio.to_thread(add_clients, first.client, COUNT)
     limit: dict[str, Any] = {"max_per_day": QUOTA, "max_per_day_timezone": zone_at_noon()}
-    await asyncio.to_thread(first.client.create_mailing, new_mailing("Hello", snapshot=True, **limit))
+    await asyncio.to_thread(first.client.create_mailing, new_mailing("Hello", snapshot=True, max_rate=RATE, **limit))
     await eventually(lambda: len(endpoint.received()), lambda count: count > QUOTA // 4, within=60.0)
     assert await asyncio.to_thread(first.stop) == 0
     assert await pool.fetchval(USED) == len(endpoint.received()) < QUOTA

@@ -290,9 +290,10 @@ async def test_an_export_of_buckets_of_different_sizes_misses_nobody(service: Se
 
 async def test_an_export_holds_no_connection_for_a_slow_reader(service: Service, pool: asyncpg.Pool) -> None:
     await imported(service, [client(PHONE + n, tag="x" * 100) for n in range(9_000)])
-    calls = [service.clients.ExportClients(ExportClientsRequest()) for _ in range(12)]
-    for call in calls:
-        await call.read()
+    calls = []
+    for _ in range(12):  # one after the other: those that wait for a connection too long are refused
+        calls.append(service.clients.ExportClients(ExportClientsRequest()))
+        await calls[-1].read()
     assert (await service.clients.ListClients(ListClientsRequest(page_size=1))).clients
     for call in calls:
         call.cancel()
