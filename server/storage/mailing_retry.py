@@ -92,7 +92,7 @@ class MailingRetry:
             )
             row = await connection.fetchrow(*statement)
             if row["requeued"]:
-                await _reopen(connection, mailing_id, mailing)
+                await reopen(connection, mailing_id, mailing)
             return row["requeued"], row["last_id"]
 
         return await self._database.transact(work)
@@ -113,7 +113,7 @@ class MailingRetry:
             )
             count: int = await connection.fetchval(*statement)
             if count:
-                await _reopen(connection, mailing_id, mailing)
+                await reopen(connection, mailing_id, mailing)
             return count
 
         return await self._database.transact(work)
@@ -134,8 +134,11 @@ async def _lock(connection: asyncpg.Connection, mailing_id: int) -> asyncpg.Reco
     return row
 
 
-async def _reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:
-    """Let a completed mailing run again; an open one takes in clients that match since. Tell the dispatchers."""
+async def reopen(connection: asyncpg.Connection, mailing_id: int, mailing: asyncpg.Record) -> None:
+    """Let a completed mailing run again; an open one takes in clients that match since. Tell the dispatchers.
+
+    `mailing` is its locked row, with state and audience mode.
+    """
     await notify_dispatchers(connection)
     if mailing["state"] != MailingState.COMPLETED:
         return

@@ -15,10 +15,11 @@ from typing import NamedTuple, TypeVar
 import asyncpg
 
 from dispatcher.model.batches import BATCH_SIZE
-from dispatcher.model.states import Status
+from dispatcher.model.states import MailingState, Status
 from server.domain.errors import DatabaseUnavailable, Kind, NotFound
 from server.domain.findings import BEGINNING, Checked, Finding, FindingKind, Place
 from server.storage.database import Database
+from server.storage.mailing_retry import reopen
 from server.storage.queries import load_queries
 
 MOST = 20
@@ -81,6 +82,7 @@ _OF_MAILING: dict[str, _Check] = {
         "open work",
         _always(FindingKind.LEFT_OVER),
         lambda row: f"{row['batches']} open batches belong to a mailing that is completed",
+        mendable=True,
     ),
     "check_counters": _Check(
         "counters",
@@ -202,13 +204,18 @@ class Verification:
         key = place._asdict()
 
         async def work(connection: asyncpg.Connection) -> None:
-            if await connection.fetchval(*_SQL["lock_repaired"].bind(mailing_id=place.mailing_id)) is None:
+            mailing = await connection.fetchrow(*_SQL["lock_repaired"].bind(mailing_id=place.mailing_id))
+            if mailing is None:
                 return
             await connection.execute(*_SQL["lock_expansion"].bind(**key))
             await connection.execute(*_SQL["lock_bucket"].bind(bucket=place.bucket))
             await connection.execute(*_SQL["take_in_anew"].bind(**key), timeout=STEP_TIMEOUT)
             await connection.execute(*_SQL["mend_counters"].bind(**key), timeout=STEP_TIMEOUT)
             await connection.execute(*_SQL["mend_open_work"].bind(**key, batch_size=BATCH_SIZE), timeout=STEP_TIMEOUT)
+            if mailing["state"] == MailingState.COMPLETED:
+                await connection.execute(*_SQL["drop_left_over"].bind(**key), timeout=STEP_TIMEOUT)
+                if await connection.fetchval(*_SQL["has_work"].bind(**key)):
+                    await reopen(connection, place.mailing_id, mailing)
 
         await self._database.transact(work)
 

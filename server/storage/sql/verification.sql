@@ -172,7 +172,7 @@ WHERE m.n <> j.n AND (SELECT floor FROM journal_floors WHERE bucket = $bucket) =
 
 -- name: lock_repaired
 -- Keeps retries and changes of the mailing away.
-SELECT id FROM mailings WHERE id = $mailing_id FOR UPDATE;
+SELECT state, audience_mode FROM mailings WHERE id = $mailing_id FOR UPDATE;
 
 -- name: lock_expansion
 -- Keeps expansions of the mailing in the bucket away.
@@ -216,3 +216,14 @@ FROM (
   ) lost
   GROUP BY part
 ) parts;
+
+-- name: drop_left_over
+-- Removes the open batches in which nobody's message is pending any more.
+DELETE FROM batches b
+WHERE b.bucket = $bucket AND b.mailing_id = $mailing_id AND NOT b.fresh
+  AND NOT EXISTS (SELECT 1 FROM ({pending_rows}) m WHERE m.client_id = ANY (b.client_ids));
+
+-- name: has_work
+-- Whether there are messages to send, or clients to take in.
+SELECT EXISTS (SELECT 1 FROM batches WHERE bucket = $bucket AND mailing_id = $mailing_id)
+  OR EXISTS (SELECT 1 FROM expansions WHERE bucket = $bucket AND mailing_id = $mailing_id AND NOT finished);

@@ -109,6 +109,37 @@ async def test_messages_of_lost_batches_are_sent_after_the_repair(
     assert await audit(pool) == []
 
 
+async def test_a_completed_mailing_with_pending_messages_runs_again(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when their batches are opened and nobody claims them."""
+    mailing = await delivered(pool, start)
+    await pool.execute(
+        "INSERT INTO clients (bucket, id, phone, operator_code, tag, timezone)"
+        " VALUES (5, 1605, '79990000000', '999', '', 'UTC')"
+    )
+    await pool.execute(PHONES + " ON CONFLICT DO NOTHING")
+    await pool.execute(
+        "INSERT INTO messages (bucket, mailing_id, client_id, created_at, due_at) VALUES (5, $1, 1605, now(), now())",
+        mailing,
+    )
+    assert ("open work", 5) in await found(pool)
+    assert await found(pool, repair=True) == []
+    await completed(pool, mailing)
+    assert await statuses(pool, mailing) == {Status.DELIVERED: 65}
+    assert (await audit(pool), await pool.fetchval("SELECT count(*) FROM batches")) == ([], 0)
+
+
+async def test_a_batch_that_is_left_over_goes(pool: asyncpg.Pool, start: Start) -> None:
+    """Fails when the mailing runs again for it, since nobody's message is pending."""
+    mailing = await delivered(pool, start)
+    version = "SELECT version FROM mailings"
+    before = await pool.fetchval(version)
+    left_over = "INSERT INTO batches (bucket, mailing_id, no, client_ids, due_at) VALUES (2, $1, 90, '{18}', now())"
+    await pool.execute(left_over, mailing)
+    assert await found(pool) == [("open work", 2)]
+    assert await found(pool, repair=True) == []
+    assert (await pool.fetchval(version), await pool.fetchval("SELECT count(*) FROM batches")) == (before, 0)
+
+
 async def test_the_command_shows_what_it_found(pool: asyncpg.Pool, start: Start, database_dsn: str) -> None:
     await delivered(pool, start)
     assert await verify(database_dsn) == (0, "The records agree.\n")
