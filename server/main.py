@@ -36,7 +36,7 @@ from server.domain.clients import ReceiveWindow
 from server.domain.findings import Finding
 from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.probes import EndpointProbes
-from server.endpoints.renewal import Renew, keep_secrets
+from server.endpoints.renewal import Renew, keep_secrets, keep_webhook_secrets
 from server.endpoints.senders import Endpoints, configured_endpoints, make_endpoints
 from server.endpoints.webhooks_file import read_webhooks
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
@@ -165,8 +165,8 @@ async def serve(settings: Settings) -> None:
         calls = SharedDatabase(pool, replica=standby)
         background = calls.service
         await store_timetables(background, window, calendars)
-        configs = read_webhooks(settings.webhooks_file) if settings.webhooks_file else []
-        webhooks = Webhooks(configs, WebhookStore(background, uuid4()))
+        subscribers = read_webhooks(settings.webhooks_file) if settings.webhooks_file else []
+        webhooks = Webhooks([one.config for one in subscribers], WebhookStore(background, uuid4()))
         maker = MailingMaker(ScheduleQueue(background, TEMPLATES))
         api = await build_api(
             calls, probes, values, access, interceptors, dispatcher.hint, webhooks, hint_schedules=maker.hint
@@ -191,8 +191,10 @@ async def serve(settings: Settings) -> None:
         )
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
-        if configs:
+        if subscribers:
             await _notify(stack, webhooks, background)
+            keeping = keep_webhook_secrets(subscribers, webhooks.renew)
+            await stack.enter_async_context(in_background(keeping, "secrets of webhooks"))
         await _keep_secrets(stack, configured, dispatcher, probes.renew, receipts.renew)
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
         await stack.enter_async_context(in_background(maintenance.run(), "maintenance"))

@@ -1,7 +1,7 @@
-"""Keeps the secrets of endpoints current: files that changed, and access tokens fetched ahead of their ends.
+"""Keeps the secrets of endpoints and webhooks current: files that changed, and access tokens ahead of their ends.
 
 Polls the files. A new secret is used from the next request on; a file that became invalid or disappeared changes
-nothing and is logged, and so does a change of the endpoints file itself, which needs a restart. One task per endpoint
+nothing and is logged, and so does a change of the file that names them, which needs a restart. One task per endpoint
 fetches its tokens, so there is one fetch at a time; until there is a first token nothing is sent to the endpoint and
 no attempt is used.
 """
@@ -12,12 +12,16 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 from dispatcher.signals import Signal
 from dispatcher.tasks import happens
 from server.auth.watched_file import FileWatch
 from server.config.types import ConfiguredEndpoint, TokenGrant
+from server.domain.webhooks import WebhookConfig
 from server.endpoints.oauth2 import fetch_token
+from server.endpoints.webhooks_file import ConfiguredWebhook
 
 log = logging.getLogger(__name__)
 
@@ -45,11 +49,41 @@ async def keep_secrets(
         for one in configured:
             keeper = _Keeper(one, users)
             if one.secret_files:
-                group.create_task(keeper.watch_files(), name=f"secrets of {one.endpoint.name}")
+                what = f"endpoint {one.endpoint.name}"
+                group.create_task(_follow(what, one.secret_files, keeper.reread), name=f"secrets of {what}")
             if one.grant is not None:
                 if refused is not None:
                     refused.connect(keeper.refused)
                 group.create_task(keeper.fetch_tokens(), name=f"token of {one.endpoint.name}")
+
+
+async def keep_webhook_secrets(configured: Sequence[ConfiguredWebhook], renew: Callable[[WebhookConfig], None]) -> None:
+    """Tell `renew` of every subscriber whose secrets changed, until cancelled."""
+    async with asyncio.TaskGroup() as group:
+        for one in configured:
+            if one.secret_files:
+                what = f"webhook {one.config.name}"
+                reread = partial(_renew_webhook, one, renew)
+                group.create_task(_follow(what, one.secret_files, reread), name=f"secrets of {what}")
+
+
+def _renew_webhook(one: ConfiguredWebhook, renew: Callable[[WebhookConfig], None]) -> None:
+    renew(one.reread().config)
+
+
+async def _follow(what: str, files: Sequence[Path], reread: Callable[[], None]) -> None:
+    """Have the secrets read again whenever one of their files changed; ValueError says that one cannot be used."""
+    watch = FileWatch(*files)
+    while True:
+        await asyncio.sleep(CHECK_INTERVAL)
+        if not watch.changed():
+            continue
+        try:
+            reread()
+        except ValueError:  # never shown: it may be about the secret itself
+            log.error("%s: its secrets stay as they were: a file of one cannot be used", what)
+        else:
+            log.info("%s: new secrets from %s", what, ", ".join(map(str, files)))
 
 
 class _Keeper:
@@ -61,24 +95,15 @@ class _Keeper:
         self._token = ""
         self._hurry = asyncio.Event()
 
-    async def watch_files(self) -> None:
-        """Read the secrets again whenever one of their files changed."""
-        watch = FileWatch(*self._one.secret_files)
-        while True:
-            await asyncio.sleep(CHECK_INTERVAL)
-            if watch.changed():
-                self._reread()
-
-    def _reread(self) -> None:
-        name, before = self._one.endpoint.name, self._one
+    def reread(self) -> None:
+        """Take over what the files say now. Raise ValueError, and go on as before, where one cannot be used."""
+        before = self._one
         try:
             self._one = before.reread()
             self._tell()
-        except ValueError:  # never shown: it may be about the secret itself
+        except ValueError:
             self._one = before
-            log.error("endpoint %s: its secrets stay as they were: a file of one cannot be used", name)
-            return
-        log.info("endpoint %s: new secrets from %s", name, ", ".join(map(str, before.secret_files)))
+            raise
         if self._one.grant != before.grant:
             self._hurry.set()
 

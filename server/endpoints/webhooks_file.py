@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, NamedTuple, Self
 
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 from pydantic import model_validator as checked
@@ -53,16 +54,30 @@ class WebhookEntry(BaseModel):
         return [*" ".join(single).split(), *(one.get_secret_value() for one in self.secrets)]
 
 
-def read_webhooks(path: Path) -> list[WebhookConfig]:
+class ConfiguredWebhook(NamedTuple):
+    """A subscriber and the files of its secrets; `reread` returns both as these are now, or raises ValueError."""
+
+    config: WebhookConfig
+    secret_files: tuple[Path, ...]
+    reread: Callable[[], ConfiguredWebhook]
+
+
+def read_webhooks(path: Path) -> list[ConfiguredWebhook]:
     """Return the subscribers of a file, in its order. Raise ConfigError."""
-    found, problems = list[WebhookConfig](), list[str]()
+    found, problems = list[ConfiguredWebhook](), list[str]()
     for name, table in tables_of(path, "webhooks").items():
         try:
-            entry = WebhookEntry.model_validate(table, context=Reading(path.parent, []))
-            secrets = tuple(entry.all_secrets())
-            found.append(WebhookConfig(name, entry.url, secrets, frozenset(entry.events), entry.labels, entry.timeout))
+            found.append(_webhook_of(name, table, path.parent))
         except ValidationError as error:
             problems += [f"{path}: webhook {name[:80]}: {one}" for one in sentences_of(error, WebhookEntry)]
     if problems:
         raise ConfigError(problems)
     return found
+
+
+def _webhook_of(name: str, table: object, folder: Path) -> ConfiguredWebhook:
+    reading = Reading(folder, [])
+    entry = WebhookEntry.model_validate(table, context=reading)
+    secrets = tuple(entry.all_secrets())
+    config = WebhookConfig(name, entry.url, secrets, frozenset(entry.events), entry.labels, entry.timeout)
+    return ConfiguredWebhook(config, tuple(reading.secret_files), lambda: _webhook_of(name, table, folder))

@@ -23,15 +23,19 @@ MAX_ANSWER = 16_384
 class _SignedForm(RequestForm):
     """A request whose body is given as it is; the id and the secrets make its headers."""
 
-    def __init__(self, url: str, keys: Sequence[bytes], clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, secrets: Sequence[str], clock: Callable[[], float]) -> None:
         parts = urlsplit(url)
         self.method = "POST"
         self.content_type = "application/json"
         self.header_names = ("webhook-id", "webhook-timestamp", "webhook-signature")
         self.needs = self.requires = ()
         self._path = ((parts.path or "/") + (f"?{parts.query}" if parts.query else "")).encode("ascii")
-        self._keys = keys
         self._clock = clock
+        self.sign_with(secrets)
+
+    def sign_with(self, secrets: Sequence[str]) -> None:
+        """Sign with these from the next request on."""
+        self._keys = [webhook_key(secret) for secret in secrets]
 
     def render(self, message_id: int, phone: str, text: str, values: Sequence[str] = ()) -> HttpRequest:
         """Return the request with `text` as its body; the only value is its id."""
@@ -46,7 +50,7 @@ class WebhookSender:
     """Makes requests to one subscriber. To be used in one loop."""
 
     def __init__(self, config: WebhookConfig, clock: Callable[[], float] = time.time) -> None:
-        form = _SignedForm(config.url, [webhook_key(secret) for secret in config.secrets], clock)
+        form = self._form = _SignedForm(config.url, config.secrets, clock)
         self._sender = FastSender(
             Endpoint(
                 name=config.name,
@@ -59,6 +63,10 @@ class WebhookSender:
                 request=form,
             )
         )
+
+    def renew(self, config: WebhookConfig) -> None:
+        """Use the secrets of this configuration from the next request on."""
+        self._form.sign_with(config.secrets)
 
     async def send(self, identity: str, body: bytes) -> Answer:
         """POST one body and return what it came to."""

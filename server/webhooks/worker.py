@@ -81,7 +81,13 @@ class Subscriber:
         self._feeds = feeds
         self._sender = sender
         self._round: _Round | None = None
+        self._registered: WebhookConfig | None = None
         self._random = Random()  # noqa: S311 - spreads retries
+
+    def renew(self, config: WebhookConfig) -> None:
+        """Use the secrets of this configuration from the next request on."""
+        self._config = config
+        self._sender.renew(config)
 
     async def run(self) -> None:
         """Serve until cancelled; then another replica may serve at once."""
@@ -92,12 +98,11 @@ class Subscriber:
                 await self._store.release(self._config.name)
 
     async def _run(self) -> None:
-        registered = False
         while True:
             try:
-                if not registered:
-                    await self._store.register(self._config)
-                    registered = True
+                if self._registered is not (config := self._config):
+                    await self._store.register(config)
+                    self._registered = config
                 wait = await self._serve()
             except DatabaseUnavailable:
                 wait = AWAY
@@ -165,6 +170,12 @@ class Webhooks:
         self.configs = {config.name: config for config in configs}
         self.store = store
         self._subscribers: dict[str, Subscriber] = {}
+
+    def renew(self, config: WebhookConfig) -> None:
+        """Use the secrets of this configuration from the next request on."""
+        self.configs[config.name] = config
+        if (subscriber := self._subscribers.get(config.name)) is not None:
+            subscriber.renew(config)
 
     def samples(self) -> Samples:
         """Return the requests to all subscribers."""

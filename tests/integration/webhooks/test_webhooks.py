@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -15,11 +16,15 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from dispatcher.model.states import MailingState, Status
+from dispatcher.tasks import in_background
 from mailing.v1.admin_service_pb2 import ListWebhooksRequest
 from mailing.v1.admin_service_pb2 import TestWebhookRequest as TryRequest
 from mailing.v1.admin_service_pb2_grpc import AdminServiceStub
 from server.domain import webhooks as rules
 from server.domain.webhooks import MAX_BODY, WebhookConfig
+from server.endpoints import renewal
+from server.endpoints.renewal import keep_webhook_secrets
+from server.endpoints.webhooks_file import read_webhooks
 from server.storage.change_feed import ChangeFeedStore
 from server.storage.database import Database
 from server.storage.events import EventStore
@@ -141,6 +146,33 @@ async def test_events_are_told_and_signed(pool: asyncpg.Pool) -> None:
             Webhook(secret).verify(request.body, request.headers)
         with pytest.raises(WebhookVerificationError):
             Webhook(SECRET).verify(request.body + b" ", request.headers)
+
+
+async def test_a_changed_secret_file_signs_the_next_request(
+    pool: asyncpg.Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also for one that had enough, which is asked again. Fails when a bad file takes the secret away."""
+    monkeypatch.setattr(renewal, "CHECK_INTERVAL", 0.01)
+    subscriber = Subscriber(lambda number: 410 if number == 1 else 200)
+    secret, mailing = tmp_path / "secret", await add_mailing(pool, state=MailingState.RUNNING)
+    secret.write_text(OLD)
+    async with GatewayServer(subscriber) as server:
+        path = tmp_path / "webhooks.toml"
+        path.write_text(f"[webhooks.crm]\nurl = 'http://127.0.0.1:{server.port}/'\nsecret_file = 'secret'\n")
+        configured = read_webhooks(path)
+        async with told(pool, configured[0].config) as webhooks:
+            keeping = keep_webhook_secrets(configured, webhooks.renew)
+            async with in_background(keeping, "secrets of webhooks"):
+                await settle(pool, mailing, 17)
+                await eventually(lambda: webhooks.store.statuses(["crm"]), lambda found: found["crm"].disabled)
+                secret.write_text("hidden")
+                await eventually(lambda: "stay as they were" in caplog.text)
+                secret.write_text(SECRET)
+                await eventually(lambda: len(subscriber.events), lambda count: count == 1)
+    refused, taken = subscriber.requests[0], subscriber.requests[-1]
+    Webhook(OLD).verify(refused.body, refused.headers)
+    Webhook(SECRET).verify(taken.body, taken.headers)
+    assert "hidden" not in caplog.text
 
 
 async def test_nothing_is_lost_over_restarts_and_failures(pool: asyncpg.Pool) -> None:

@@ -25,10 +25,10 @@ def test_every_key_arrives(tmp_path: Path) -> None:
     (tmp_path / "s").write_text(f"{SECRET} {OTHER}\n")
     lines = "url = 'https://h/x?k=v'\nsecret_file = 's'\nevents = ['endpoint.up']\nlabels = { a = 'b' }\ntimeout = 5.0"
     [found] = read_webhooks(written(tmp_path, lines))
-    assert found == WebhookConfig(
+    assert found.config == WebhookConfig(
         "crm", "https://h/x?k=v", (SECRET, OTHER), frozenset({"endpoint.up"}), {"a": "b"}, 5.0
     )
-    assert found.shown_url == "https://h/x?k=***"
+    assert (found.config.shown_url, found.secret_files) == ("https://h/x?k=***", (tmp_path / "s",))
     assert SECRET not in repr(found)
 
 
