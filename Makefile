@@ -203,10 +203,15 @@ GENERATED := go:go:gen typescript:npx:src/gen
 # What .ci/run tries beside the gate.
 BROWSER := tests/e2e/console
 RUST := tests/e2e/test_rust_example.py
+WALKTHROUGH := $(patsubst %,tests/e2e/test_%.py,a_day distributions documents grpcurl install python_examples)
 
 .PHONY: test
 test: venv ## Run the whole test suite on the embedded Postgres, three at a time; ARGS='-k name'.
-	@pytest -n $(WORKERS) --dist worksteal $(foreach one,tests/clients $(BROWSER) $(RUST),--ignore $(one)) $(ARGS)
+	@pytest -n $(WORKERS) --dist worksteal $(foreach one,tests/clients $(BROWSER) $(RUST) $(WALKTHROUGH),--ignore $(one)) $(ARGS)
+
+.PHONY: test-walkthrough
+test-walkthrough: venv ## Type every command of the documents, run the examples, and install each package alone.
+	@pytest -n $(WORKERS) --dist worksteal -rs $(WALKTHROUGH) $(ARGS)
 
 .PHONY: test-browser
 test-browser: venv ## Try the console in Chromium, where it is installed.

@@ -38,7 +38,14 @@ FAST = {
 MEMORY, ROOM = Path("/dev/shm"), 4 << 30
 """Where files are in memory, and the bytes that must be free for the sessions of two workers."""
 
-LONGEST = ("test_a_day.py", "test_machine.py", "test_matching.py", "test_simulation.py", "test_timetables.py")
+LONGEST = (
+    "test_a_day.py",
+    "test_documents.py",
+    "test_machine.py",
+    "test_matching.py",
+    "test_simulation.py",
+    "test_timetables.py",
+)
 """Files of the tests that take longest: begun last, they would keep one worker busy while the others wait."""
 
 _numbers = count(1)
