@@ -72,18 +72,23 @@ def _renew_webhook(one: ConfiguredWebhook, renew: Callable[[WebhookConfig], None
 
 
 async def _follow(what: str, files: Sequence[Path], reread: Callable[[], None]) -> None:
-    """Have the secrets read again whenever one of their files changed; ValueError says that one cannot be used."""
+    """Have the secrets read again whenever one of their files changed."""
     watch = FileWatch(*files)
+    _use(what, reread)  # they may have changed since the start read them
     while True:
         await asyncio.sleep(CHECK_INTERVAL)
-        if not watch.changed():
-            continue
-        try:
-            reread()
-        except ValueError:  # never shown: it may be about the secret itself
-            log.error("%s: its secrets stay as they were: a file of one cannot be used", what)
-        else:
+        if watch.changed() and _use(what, reread):
             log.info("%s: new secrets from %s", what, ", ".join(map(str, files)))
+
+
+def _use(what: str, reread: Callable[[], None]) -> bool:
+    """Have the secrets read; return whether they can be used, which ValueError denies."""
+    try:
+        reread()
+    except ValueError:  # never shown: it may be about the secret itself
+        log.error("%s: its secrets stay as they were: a file of one cannot be used", what)
+        return False
+    return True
 
 
 class _Keeper:

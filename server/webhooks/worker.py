@@ -100,7 +100,7 @@ class Subscriber:
     async def _run(self) -> None:
         while True:
             try:
-                if self._registered is not (config := self._config):
+                if self._registered != (config := self._config):
                     await self._store.register(config)
                     self._registered = config
                 wait = await self._serve()

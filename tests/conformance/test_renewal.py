@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatcher.tasks import in_background
 from server.config.types import ConfiguredEndpoint
 from server.endpoints import renewal
 from server.endpoints.endpoints_file import read_endpoints
@@ -44,9 +45,10 @@ def test_a_changed_file_is_used_and_a_bad_one_is_not(
             sender = contender.make(configured[0].endpoint)
             renewed: list[ConfiguredEndpoint] = []
             watching = asyncio.create_task(keep_secrets(configured, renewing(sender), renewed.append))
+            await eventually(lambda: len(renewed), lambda count: count == 1)
             await deliver(sender, 1, "7916", "Hi")
             (tmp_path / "token").write_text("second!\n")
-            await eventually(lambda: len(renewed), lambda count: count == 1)
+            await eventually(lambda: len(renewed), lambda count: count == 2)
             await deliver(sender, 2, "7916", "Hi")
             (tmp_path / "token").write_text("")
             await eventually(lambda: "stay as they were" in caplog.text, bool)
@@ -59,3 +61,16 @@ def test_a_changed_file_is_used_and_a_bad_one_is_not(
     contender.run(case())
     assert seen == ["first", "second!", "second!"]
     assert "second!" not in caplog.text
+
+
+async def test_what_changed_before_it_was_watched_is_used(tmp_path: Path) -> None:
+    """A start takes seconds. Fails when the state at their end counts as the one that was read at their begin."""
+    path, token = tmp_path / "endpoints.toml", tmp_path / "token"
+    path.write_text("[endpoints.x]\nurl = 'http://127.0.0.1:1/'\ntoken_file = 'token'\n")
+    token.write_text("first\n")
+    configured = read_endpoints(path)
+    token.write_text("second!\n")
+    renewed: list[ConfiguredEndpoint] = []
+    async with in_background(keep_secrets(configured, renewed.append), "secrets"):
+        await eventually(lambda: renewed)
+    assert [one.endpoint.token for one in renewed] == ["second!"]
