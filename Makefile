@@ -206,7 +206,7 @@ RUST := tests/e2e/test_rust_example.py
 WALKTHROUGH := $(patsubst %,tests/e2e/test_%.py,a_day distributions documents grpcurl install python_examples)
 
 .PHONY: test
-test: venv ## Run the whole test suite on the embedded Postgres, three at a time; ARGS='-k name'.
+test: venv ## Run the tests of the gate on the embedded Postgres, three at a time; ARGS='-k name'.
 	@pytest -n $(WORKERS) --dist worksteal $(foreach one,tests/clients $(BROWSER) $(RUST) $(WALKTHROUGH),--ignore $(one)) $(ARGS)
 
 .PHONY: test-walkthrough

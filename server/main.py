@@ -38,7 +38,7 @@ from server.embedded_postgres import EmbeddedPostgresError
 from server.endpoints.probes import EndpointProbes
 from server.endpoints.renewal import Renew, keep_secrets, keep_webhook_secrets
 from server.endpoints.senders import Endpoints, configured_endpoints, make_endpoints
-from server.endpoints.webhooks_file import read_webhooks
+from server.endpoints.webhooks_file import ConfiguredWebhook, read_webhooks
 from server.observability.admin_port import AdminSources, CannotOpenAdmin, open_admin
 from server.observability.health import DatabaseWatch
 from server.observability.logging import configure_logs
@@ -192,9 +192,7 @@ async def serve(settings: Settings) -> None:
         await stack.enter_async_context(open_admin(settings, sources))
         await stack.enter_async_context(serving_channelz(settings.channelz_listen))
         if subscribers:
-            await _notify(stack, webhooks, background)
-            keeping = keep_webhook_secrets(subscribers, webhooks.renew)
-            await stack.enter_async_context(in_background(keeping, "secrets of webhooks"))
+            await _notify(stack, webhooks, subscribers, background)
         await _keep_secrets(stack, configured, dispatcher, probes.renew, receipts.renew)
         await stack.enter_async_context(in_background(maker.run(), "schedules"))
         await stack.enter_async_context(in_background(maintenance.run(), "maintenance"))
@@ -231,11 +229,15 @@ async def _keep_secrets(
     await stack.enter_async_context(in_background(keeping, "secrets of endpoints"))
 
 
-async def _notify(stack: AsyncExitStack, webhooks: Webhooks, database: Database) -> None:
-    """Tell the subscribers of the configuration of events."""
+async def _notify(
+    stack: AsyncExitStack, webhooks: Webhooks, subscribers: Sequence[ConfiguredWebhook], database: Database
+) -> None:
+    """Tell the subscribers of the configuration of events, and keep their secrets current."""
     buckets = (await read_installation(database)).buckets
     feeds = Feeds(ChangeFeedStore(database, buckets), EventStore(database, buckets))
     await stack.enter_async_context(webhooks.serving(feeds))
+    keeping = keep_webhook_secrets(subscribers, webhooks.renew)
+    await stack.enter_async_context(in_background(keeping, "secrets of webhooks"))
 
 
 async def _sweep(stack: AsyncExitStack, settings: Settings, database: Database) -> None:

@@ -318,9 +318,9 @@ async def test_progress_sums_the_counters_of_all_buckets(service: Service, pool:
     await pool.execute("UPDATE mailing_counts SET attempts = 3 WHERE status IN (1, 2)")
     await pool.execute("UPDATE mailing_counts SET first_at = now() - interval '100 s' WHERE status = 2")
     await pool.execute("UPDATE expansions SET finished = true")
+    delivered = "UPDATE mailing_counts SET slot = rate_slot(now()), slot_n = n, before_n = n WHERE status = 2"
     same_slot = False
     while not same_slot:
-        delivered = "UPDATE mailing_counts SET slot = rate_slot(now()), slot_n = n, before_n = n WHERE status = 2"
         await pool.execute(delivered)
         progress = (await get(service, made.id)).progress
         same_slot = await pool.fetchval("SELECT bool_and(slot = rate_slot(now())) FROM mailing_counts WHERE status = 2")
